@@ -1,0 +1,44 @@
+# Everything lives in .venv; a target sets it up when it is missing or the project's dependencies have changed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    set up, run the demo study, write its report (minutes)"
+	@echo "make test    set up, run the tests"
+	@echo "make check   formatting, lint, strict types, import arrows"
+	@echo "make bench   speed, as ratios against peers measured in the same run"
+	@echo "make format  rewrite the code to the house style"
+	@echo "make clean   remove .venv and caches (runs and reports stay)"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/leadline run demo
+	$(BIN)/leadline report demo --output report/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.throughput
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

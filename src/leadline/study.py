@@ -1,0 +1,341 @@
+"""A study: arms x seeds on one data set under one recipe, with its contrasts; expanded into trials. Pure."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from leadline.errors import SpecError, unknown
+from leadline.families import family
+from leadline.spec import DataSpec, NetworkSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec, parse
+
+Scalar = bool | int | float | str
+Metric = Literal["test_error", "train_error", "validation_error"]
+Where = Callable[[tuple[int | str, ...]], str]
+
+
+class ArmSpec(Spec):
+    """One variant: a network by name, by name with arguments, or written out; and what else differs."""
+
+    network: str | dict[str, Any]
+    training: dict[str, Any] = Field(default={}, description="what differs from the study's training")
+    data: dict[str, Any] = Field(default={}, description="what differs from the study's data")
+
+
+class ContrastSpec(Spec):
+    """A pair of arms to compare, `a` against `b`; where factors are varied, at each of their levels."""
+
+    a: str
+    b: str
+    metric: Metric = "test_error"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            if len(value) != 2:
+                raise ValueError(f"{list(value)} is not a pair of arms, such as [resnet, cnn]")
+            return {"a": value[0], "b": value[1]}
+        return value
+
+
+class Published(Spec):
+    """A published number that the report prints beside the measured one."""
+
+    arm: str
+    metric: Literal["test_error", "train_error"] = "test_error"
+    value: float = Field(description="per cent")
+    source: str
+
+
+class StudySpec(Spec):
+    """Arms, the factors they are crossed with, seeds, one data set, one recipe, and the contrasts to decide."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str = ""
+    notes: str = ""
+    data: DataSpec = DataSpec()
+    training: TrainingSpec = TrainingSpec()
+    probes: ProbeSpec = ProbeSpec()
+    arms: dict[str, ArmSpec] = Field(min_length=1)
+    vary: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(
+        default={}, description="arguments of the networks, or dotted keys such as training.batch_size"
+    )
+    seeds: (
+        Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ) = 3
+    contrasts: list[ContrastSpec] | None = Field(default=None, description="None: every pair of arms")
+    margin: float = Field(default=0.5, gt=0, description="percentage points within which two arms count as equivalent")
+    published: list[Published] = []
+
+    @field_validator("arms")
+    @classmethod
+    def _plain_names(cls, arms: dict[str, ArmSpec]) -> dict[str, ArmSpec]:
+        for name in arms:
+            if not name or set("[],= ") & set(name):
+                raise ValueError(f"arm name {name!r} is empty or has a bracket, comma, equals sign or space")
+        return arms
+
+    @property
+    def seed_values(self) -> tuple[int, ...]:
+        """The seeds themselves: 0 to n-1 where only their number is given."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant at one level of every factor; `trial` holds everything but the seed."""
+
+    name: str
+    base: str
+    factors: Mapping[str, Scalar]
+    trial: TrialSpec
+
+    def at(self, seed: int) -> TrialSpec:
+        """Return this arm's trial at a seed."""
+        return self.trial.model_copy(update={"seed": seed})
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study spelled out: every arm, every contrast between named arms."""
+
+    spec: StudySpec
+    arms: tuple[Arm, ...]
+    contrasts: tuple[ContrastSpec, ...]
+
+    def trials(self) -> Iterable[tuple[Arm, TrialSpec]]:
+        """Every trial, seed by seed, so that a study stopped early has complete pairs."""
+        for seed in self.spec.seed_values:
+            for arm in self.arms:
+                yield arm, arm.at(seed)
+
+
+def expand(spec: StudySpec, where: Where | None = None) -> Study:
+    """Cross arms with factors and resolve every network.
+
+    Args:
+        spec: the study.
+        where: turns a path of keys into the place that an error message opens with.
+
+    Raises:
+        SpecError: an arm, argument or contrast that cannot be.
+    """
+    levels = [[(key, value) for value in values] for key, values in spec.vary.items()]
+    arms = []
+    for base, arm in spec.arms.items():
+        for combination in itertools.product(*levels):
+            factors = dict(combination)
+            try:
+                trial = _trial(spec, arm, factors)
+            except SpecError as error:
+                raise SpecError(_placed(where, ("arms", base), error)) from None
+            arms.append(Arm(_arm_name(base, factors), base, factors, trial))
+    known = {arm.name for arm in arms} | set(spec.arms)
+    for number, published in enumerate(spec.published):
+        if published.arm not in known:
+            raise SpecError(_placed(where, ("published", number, "arm"), unknown("arm", published.arm, known)))
+    return Study(spec, tuple(arms), tuple(_contrasts(spec, arms, where)))
+
+
+def _arm_name(base: str, factors: Mapping[str, Scalar]) -> str:
+    inside = ",".join(f"{key}={value}" for key, value in factors.items())
+    return f"{base}[{inside}]" if inside else base
+
+
+def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar]) -> TrialSpec:
+    plain = {
+        "data": _merged(spec.data.model_dump(mode="json"), arm.data),
+        "training": _merged(spec.training.model_dump(mode="json"), arm.training),
+        "probes": spec.probes.model_dump(mode="json"),
+    }
+    arguments: dict[str, Any] = {}
+    for key, value in factors.items():
+        if "." in key:
+            set_key(plain, key, value)
+        else:
+            arguments[key] = value
+    return parse(TrialSpec, {**plain, "network": resolve_network(arm.network, arguments).model_dump(mode="json")})
+
+
+def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, Any] = {}) -> NetworkSpec:
+    """Return the specification of a network given by name, by name with arguments, or written out.
+
+    Raises:
+        SpecError: the name, an argument or a key is unknown, or a value is impossible.
+    """
+    if isinstance(network, str):
+        return family(network, arguments)
+    if "family" in network:
+        given = {key: value for key, value in network.items() if key != "family"}
+        return family(str(network["family"]), {**given, **arguments})
+    written = dict(network)
+    for key, value in arguments.items():
+        set_key(written, key, value)
+    return parse(NetworkSpec, written)
+
+
+def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
+    """Set `data["a"]["b"]` from `a.b`, making mappings on the way.
+
+    Raises:
+        SpecError: something on the way is no mapping.
+    """
+    *path, last = dotted.split(".")
+    for key in path:
+        inner = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise SpecError(f"{dotted}: {key!r} holds {inner!r}, which has no keys inside")
+        data = inner
+    data[last] = value
+
+
+def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay changes over a base, mapping by mapping; a mapping whose `name` changes is replaced whole."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        same_kind = (
+            isinstance(old, dict)
+            and isinstance(value, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        )
+        result[key] = _merged(old, value) if same_kind and isinstance(old, dict) else value
+    return result
+
+
+def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterable[ContrastSpec]:
+    by_name = {arm.name for arm in arms}
+    if spec.contrasts is None:
+        pairs = [ContrastSpec(a=a, b=b) for b, a in itertools.combinations(spec.arms, 2)]
+    else:
+        pairs = spec.contrasts
+    for number, pair in enumerate(pairs):
+        for side in (pair.a, pair.b):
+            if side not in by_name and side not in spec.arms:
+                raise SpecError(_placed(where, ("contrasts", number), unknown("arm", side, by_name | set(spec.arms))))
+        if pair.a == pair.b:
+            raise SpecError(_placed(where, ("contrasts", number), f"arm {pair.a!r} is compared with itself"))
+        if pair.a in by_name and pair.b in by_name:
+            yield pair
+        elif pair.a in spec.arms and pair.b in spec.arms:
+            for arm in arms:
+                if arm.base == pair.a:
+                    yield ContrastSpec(a=arm.name, b=_arm_name(pair.b, arm.factors), metric=pair.metric)
+        else:
+            text = (
+                f"[{pair.a}, {pair.b}] pairs an arm at one level with an arm at all levels; name both or neither level"
+            )
+            raise SpecError(_placed(where, ("contrasts", number), text))
+
+
+def _placed(where: Where | None, path: tuple[int | str, ...], problem: object) -> str:
+    place = where(path) if where else ""
+    return ": ".join(part for part in (place, ".".join(map(str, path)), str(problem)) if part)
+
+
+# --- study files
+
+
+def ready_studies() -> dict[str, str]:
+    """The ready studies: name -> title."""
+    return {
+        path.name.removesuffix(".yaml"): next(
+            (
+                line.removeprefix("title:").strip()
+                for line in path.read_text().splitlines()
+                if line.startswith("title:")
+            ),
+            "",
+        )
+        for path in sorted(resources.files("leadline").joinpath("studies").iterdir(), key=lambda path: path.name)
+        if path.name.endswith(".yaml")
+    }
+
+
+def load_study(name_or_file: str, settings: Mapping[str, object] = {}) -> Study:
+    """Load a ready study by name, or a study from a YAML file, and expand it.
+
+    Args:
+        name_or_file: a ready study's name, or a path.
+        settings: dotted key -> value, laid over the file.
+
+    Raises:
+        SpecError: no such study or file, or one line with file, line and column of what is wrong in it.
+    """
+    path = Path(name_or_file)
+    if name_or_file in ready_studies():
+        text, shown = (
+            resources.files("leadline").joinpath("studies", f"{name_or_file}.yaml").read_text(),
+            f"{name_or_file}.yaml",
+        )
+    elif path.is_file():
+        text, shown = _read(path), str(path)
+    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise SpecError(f"{path}: no such file")
+    else:
+        raise SpecError(f"{unknown('study', name_or_file, ready_studies())}; or give a YAML file")
+    data, where = _parse_yaml(text, shown)
+    for key, value in settings.items():
+        set_key(data, key, value)
+    return expand(parse(StudySpec, data, where), where)
+
+
+def expand_stored(spec: Mapping[str, Any]) -> Study:
+    """Expand a study's specification as a store gives it back.
+
+    Raises:
+        SpecError: another version of Leadline wrote it, and this one cannot read it.
+    """
+    return expand(parse(StudySpec, spec))
+
+
+def parse_value(text: str) -> object:
+    """Read the value of `--set key=value` as YAML does: numbers, booleans, lists, mappings, else the text itself."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+
+
+def _parse_yaml(text: str, shown: str) -> tuple[dict[str, Any], Where]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark else shown
+        raise SpecError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict) or node is None:
+        raise SpecError(f"{shown}: expected a mapping with name, arms, ..., got {type(data).__name__}")
+
+    root: yaml.Node = node
+
+    def where(path: tuple[int | str, ...]) -> str:
+        mark, here = root.start_mark, root
+        for key in path:
+            if isinstance(here, yaml.MappingNode):
+                found = [(k, v) for k, v in here.value if k.value == str(key)]
+                if not found:
+                    break
+                mark, here = found[0][0].start_mark, found[0][1]
+            elif isinstance(here, yaml.SequenceNode) and isinstance(key, int) and key < len(here.value):
+                here = here.value[key]
+                mark = here.start_mark
+            else:
+                break
+        return f"{shown}:{mark.line + 1}:{mark.column + 1}"
+
+    return data, where

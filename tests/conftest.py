@@ -1,0 +1,20 @@
+"""Shapes and types in signatures are checked while the tests run; every test has one thread and its own folders."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+install_import_hook(["leadline.nets", "leadline.train", "leadline.data.batches"], "beartype.beartype")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _away_from_the_users_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads or writes the user's own data sets, runs or store."""
+    monkeypatch.setenv("LEADLINE_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("LEADLINE_RUNS", raising=False)
+    monkeypatch.delenv("LEADLINE_STORE", raising=False)

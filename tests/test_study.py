@@ -1,0 +1,173 @@
+"""Studies: expansion, overrides, places in error messages, ready studies."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from leadline.errors import SpecError
+from leadline.families import comparative_resnet
+from leadline.spec import SGD, Adam
+from leadline.study import ContrastSpec, StudySpec, expand, expand_stored, load_study, parse_value, ready_studies
+
+EXAMPLE = """
+name: example
+data: {name: mnist}
+training: {epochs: 30, batch_size: 128, optimizer: {name: adam, learning_rate: 0.001}}
+arms:
+  cnn:    {network: comparative-cnn}
+  resnet: {network: comparative-resnet}
+vary: {blocks: [2, 5, 10]}
+seeds: 5
+contrasts: [[resnet, cnn]]
+"""
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "study.yaml"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def test_arms_are_crossed_with_factors_and_seeds(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, EXAMPLE))
+    assert [arm.name for arm in study.arms] == [f"{base}[blocks={n}]" for base in ("cnn", "resnet") for n in (2, 5, 10)]
+    assert study.contrasts == tuple(ContrastSpec(a=f"resnet[blocks={n}]", b=f"cnn[blocks={n}]") for n in (2, 5, 10))
+    trials = list(study.trials())
+    assert len(trials) == len({trial.content_hash for _, trial in trials}) == 30
+    assert [trial.seed for _, trial in trials] == [seed for seed in range(5) for _ in range(6)]
+    arm, trial = trials[4]
+    assert arm.name == "resnet[blocks=5]"
+    assert trial.network == comparative_resnet(5)
+
+
+def test_the_same_study_in_python() -> None:
+    spec = StudySpec(
+        name="python",
+        arms={
+            "deep": {"network": {"family": "comparative-resnet", "blocks": 9}},
+            "twin": {"network": "comparative-plain"},
+        },
+        seeds=[3, 4],
+    )
+    study = expand(spec)
+    assert study.arms[0].trial.network == comparative_resnet(9)
+    assert study.contrasts == (ContrastSpec(a="twin", b="deep"),)
+    assert [trial.seed for _, trial in study.trials()] == [3, 3, 4, 4]
+
+
+def test_stored_spec_expands_to_the_same_study(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, EXAMPLE))
+    assert expand_stored(study.spec.model_dump(mode="json")) == study
+
+
+def test_arms_override_training_key_by_key_and_optimizers_whole(tmp_path: Path) -> None:
+    text = EXAMPLE + "  \n"
+    text = text.replace(
+        "{network: comparative-cnn}", "{network: comparative-cnn, training: {optimizer: {learning_rate: 0.01}}}"
+    )
+    text = text.replace(
+        "{network: comparative-resnet}", "{network: comparative-resnet, training: {optimizer: {name: sgd}}}"
+    )
+    cnn, *_, resnet = load_study(written(tmp_path, text)).arms
+    assert cnn.trial.training.optimizer == Adam(learning_rate=0.01)
+    assert resnet.trial.training.optimizer == SGD()
+    assert resnet.trial.training.epochs == 30
+
+
+def test_dotted_factors_reach_training() -> None:
+    study = load_study("demo", {"vary": {"training.batch_size": [32, 64]}})
+    assert [(arm.name, arm.trial.training.batch_size) for arm in study.arms[:2]] == [
+        ("plain[training.batch_size=32]", 32),
+        ("plain[training.batch_size=64]", 64),
+    ]
+
+
+def test_settings_are_laid_over_the_file() -> None:
+    study = load_study("demo", {"training.epochs": 1, "seeds": 2, "vary.blocks": [1]})
+    assert study.arms[0].trial.training.epochs == 1
+    assert len(list(study.trials())) == 4
+
+
+def test_contrast_between_levels() -> None:
+    study = load_study(
+        "demo", {"contrasts": [{"a": "plain[blocks=10]", "b": "plain[blocks=2]", "metric": "train_error"}]}
+    )
+    assert study.contrasts[0].metric == "train_error"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "epochs: 30",
+            "epochs: thirty",
+            r"study.yaml:4:12: training.epochs: 'thirty': input should be a valid integer",
+        ),
+        ("epochs: 30", "epohcs: 30", r"study.yaml:4:12: training: unknown key 'epohcs'"),
+        ("name: adam,", "name: adm,", r"study.yaml:4:53: training.optimizer.name: 'adm' is not one of 'sgd'"),
+        (
+            "comparative-cnn",
+            "comparativ-cnn",
+            r"study.yaml:6:3: arms.cnn: unknown network 'comparativ-cnn'; did you mean",
+        ),
+        (
+            "blocks: [2, 5, 10]",
+            "blocks: [2, 0]",
+            r"study.yaml:6:3: arms.cnn: comparative-cnn: blocks: 0: input should be",
+        ),
+        ("blocks: [2, 5, 10]", "depth: [2]", r"study.yaml:6:3: arms.cnn: comparative-cnn: unknown argument 'depth'"),
+        ("[[resnet, cnn]]", "[[resnet, cn]]", r"study.yaml:10:13: contrasts.0: unknown arm 'cn'; did you mean 'cnn'"),
+        ("[[resnet, cnn]]", "[[cnn, cnn]]", r"study.yaml:10:13: contrasts.0: arm 'cnn' is compared with itself"),
+        ("[[resnet, cnn]]", "[[cnn]]", r"contrasts.0: \['cnn'\] is not a pair of arms"),
+        ("[[resnet, cnn]]", "[['cnn[blocks=2]', resnet]]", r"pairs an arm at one level with an arm at all levels"),
+        ("seeds: 5", "seeds: 0", r"study.yaml:9:1: seeds: 0: input should be greater than or equal to 1"),
+        ("name: example", "name: ../example", r"study.yaml:2:1: name: '../example': string should match pattern"),
+        ("vary: {", "vary: [", r"study.yaml:8:2\d: not YAML"),
+        ("arms:", "arms: 3\nrest:", r"study.yaml:5:1: arms: 3: input should be"),
+    ],
+)
+def test_a_bad_file_gets_one_line_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in EXAMPLE
+    with pytest.raises(SpecError, match=message) as caught:
+        load_study(written(tmp_path, EXAMPLE.replace(old, new)))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_study_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="unknown study 'dmo'; did you mean 'demo'"):
+        load_study("dmo")
+    with pytest.raises(SpecError, match="no such file"):
+        load_study(str(tmp_path / "none.yaml"))
+
+
+def test_binary_and_empty_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_study(str(tmp_path / "a.yaml"))
+    (tmp_path / "b.yaml").write_text("")
+    with pytest.raises(SpecError, match="expected a mapping"):
+        load_study(str(tmp_path / "b.yaml"))
+
+
+@pytest.mark.parametrize("name", list(ready_studies()))
+def test_ready_studies_expand_under_their_file_name(name: str) -> None:
+    study = load_study(name)
+    assert study.spec.name == name
+    assert study.spec.title
+    assert study.contrasts
+
+
+def test_the_published_studies_hold_their_numbers() -> None:
+    published = {(p.arm, p.metric): p.value for p in load_study("comparative-mnist").spec.published}
+    assert published[("resnet", "test_error")] == pytest.approx(100 * (1 - 0.9874))
+    published = {(p.arm, p.metric): p.value for p in load_study("comparative-cifar10").spec.published}
+    assert published[("cnn", "test_error")] == pytest.approx(100 * (1 - 0.5569))
+    assert published[("resnet", "train_error")] == pytest.approx(100 * (1 - 0.98926))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("[1, 2]", [1, 2]), ("adam", "adam"), ("true", True), ("[", "[")]
+)
+def test_settings_read_as_yaml(text: str, value: object) -> None:
+    assert parse_value(text) == value
