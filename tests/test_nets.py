@@ -187,9 +187,9 @@ def test_impossible_depths_name_the_nearest(depth: int) -> None:
 def test_projection_shortcuts_where_asked() -> None:
     names_b = list(build(cifar_resnet(8, "B"), CIFAR, 10).state_dict())
     names_c = list(build(cifar_resnet(8, "C"), CIFAR, 10).state_dict())
-    convs = [name for name in names_c if name.endswith("shortcut.conv.weight")]
-    assert convs == [f"stages.{stage}.0.shortcut.conv.weight" for stage in range(3)]
-    assert [name for name in names_b if name.endswith("shortcut.conv.weight")] == convs[1:]
+    convs = [name for name in names_c if name.endswith("join.path.conv.weight")]
+    assert convs == [f"stages.{stage}.0.join.path.conv.weight" for stage in range(3)]
+    assert [name for name in names_b if name.endswith("join.path.conv.weight")] == convs[1:]
 
 
 def test_bottleneck_runs() -> None:

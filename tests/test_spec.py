@@ -101,7 +101,7 @@ def test_hash_is_the_same_on_every_machine() -> None:
     assert cifar_resnet(20).content_hash == PINNED_CIFAR_RESNET_20
 
 
-PINNED_CIFAR_RESNET_20 = "e6cac58ff35c896a03f3f67ebbcbfb1af83c5a55f241d7021335e96995e55d6f"
+PINNED_CIFAR_RESNET_20 = "f339dbc626825ca7c408e32b2a61036b21f96c844dd61c9abfad445ecfcf57c6"
 
 
 @pytest.mark.parametrize(

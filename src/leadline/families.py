@@ -8,12 +8,12 @@ from pydantic import Field, ValidationError, validate_call
 
 from leadline.errors import SpecError, unknown
 from leadline.spec import Block, Head, NetworkSpec, Stage, Stem, explain
-from leadline.spec.network import Initialisation, Shortcut
+from leadline.spec.network import Initialisation, InitialisationName, Shortcut, ShortcutKind
 
 Positive = Annotated[int, Field(ge=1)]
 
 
-def comparative_cnn(blocks: Positive = 5, initialisation: Initialisation = "old-uniform") -> NetworkSpec:
+def comparative_cnn(blocks: Positive = 5, initialisation: InitialisationName = "old-uniform") -> NetworkSpec:
     """Plain 3x3 convolutions of 64, 32, 64, ... filters with bias, ReLU, no normalisation; flatten; linear.
 
     Source: "Comparative Study between CNNs and Deep Residual Networks" (2019), whose network has five. The study
@@ -21,15 +21,15 @@ def comparative_cnn(blocks: Positive = 5, initialisation: Initialisation = "old-
     """
     return NetworkSpec(
         stages=tuple(Stage(blocks=1, width=32 if number % 2 else 64) for number in range(blocks)),
-        block=Block(kind="single", shortcut="none", bias=True),
+        block=Block(kind="single", shortcut=Shortcut(kind="none"), bias=True),
         head=Head(pool="none"),
         normalisation="none",
-        initialisation=initialisation,
+        initialisation=Initialisation(name=initialisation),
     )
 
 
 def comparative_resnet(
-    blocks: Positive = 5, shortcut: Shortcut = "A", initialisation: Initialisation = "old-uniform"
+    blocks: Positive = 5, shortcut: ShortcutKind = "A", initialisation: InitialisationName = "old-uniform"
 ) -> NetworkSpec:
     """Identical residual blocks: conv 64, ReLU, conv 32, the block's input added, ReLU; flatten; linear.
 
@@ -40,19 +40,19 @@ def comparative_resnet(
     """
     return NetworkSpec(
         stages=(Stage(blocks=blocks, width=32, inner_width=64),),
-        block=Block(kind="basic", shortcut=shortcut, bias=True),
+        block=Block(kind="basic", shortcut=Shortcut(kind=shortcut), bias=True),
         head=Head(pool="none"),
         normalisation="none",
-        initialisation=initialisation,
+        initialisation=Initialisation(name=initialisation),
     )
 
 
-def comparative_plain(blocks: Positive = 5, initialisation: Initialisation = "old-uniform") -> NetworkSpec:
+def comparative_plain(blocks: Positive = 5, initialisation: InitialisationName = "old-uniform") -> NetworkSpec:
     """`comparative-resnet` with its shortcuts left out."""
     return comparative_resnet(blocks, "none", initialisation)
 
 
-def cifar_resnet(depth: int = 20, shortcut: Shortcut = "A") -> NetworkSpec:
+def cifar_resnet(depth: int = 20, shortcut: ShortcutKind = "A") -> NetworkSpec:
     """Residual network of 6n+2 layers for 32x32 images: He et al. 2015, section 4.2 and table 6."""
     if depth < 8 or (depth - 2) % 6:
         below = max(8, 6 * ((depth - 2) // 6) + 2)
@@ -66,7 +66,7 @@ def cifar_resnet(depth: int = 20, shortcut: Shortcut = "A") -> NetworkSpec:
             Stage(blocks=n, width=32, stride=2),
             Stage(blocks=n, width=64, stride=2),
         ),
-        block=Block(shortcut=shortcut),
+        block=Block(shortcut=Shortcut(kind=shortcut)),
     )
 
 

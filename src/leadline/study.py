@@ -81,6 +81,13 @@ class StudySpec(Spec):
                 raise ValueError(f"arm name {name!r} is empty or has a bracket, comma, equals sign or space")
         return arms
 
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
+        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
+            raise ValueError(f"{seeds} names a seed twice, and a repeated trial is no further evidence")
+        return seeds
+
     @property
     def seed_values(self) -> tuple[int, ...]:
         """The seeds themselves: 0 to n-1 where only their number is given."""

@@ -1,91 +1,170 @@
-"""Blocks: a branch of convolutions, how it is ordered with normalisation and activation, and its shortcut."""
+"""Blocks: a branch of convolutions, ordered with normalisation and activation, and how it is joined to its input."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from leadline.nets.shortcuts import shortcut
-from leadline.spec.network import NetworkSpec, Stage
-
-
-def normalisation(spec: NetworkSpec, channels: int) -> nn.Module:
-    """Return a normalisation layer for feature maps of so many channels."""
-    match spec.normalisation:
-        case "none":
-            return nn.Identity()
-        case "batch":
-            return nn.BatchNorm2d(channels)
-
-
-def activation(spec: NetworkSpec) -> nn.Module:
-    """Return a fresh activation layer."""
-    match spec.activation:
-        case "relu":
-            return nn.ReLU()
-
-
-def append(sequence: nn.Sequential, name: str, module: nn.Module) -> None:
-    """Append a module under a name, unless it does nothing."""
-    if not isinstance(module, nn.Identity):
-        sequence.add_module(name, module)
+from leadline.nets.layers import (
+    Dropout,
+    Maps,
+    Scale,
+    Shift,
+    StochasticDepth,
+    activation,
+    append,
+    convolution,
+    normalisation,
+)
+from leadline.nets.shortcuts import join
+from leadline.spec import NetworkSpec, Stage
 
 
 class Block(nn.Module):
-    """`after(branch(before(x)) + shortcut(before(x)))`; without a shortcut, the plain `after(branch(before(x)))`."""
+    """`after(join(before(x), branch(before(x))))`; a plain block has no join: `after(branch(before(x)))`."""
 
-    def __init__(self, before: nn.Module, branch: nn.Module, shortcut: nn.Module | None, after: nn.Module) -> None:
+    def __init__(
+        self, before: nn.Module, branch: nn.Module, join: nn.Module | None, after: nn.Module, recompute: bool
+    ) -> None:
         super().__init__()
         self.before = before
         self.branch = branch
-        self.shortcut = shortcut
+        self.join = join
         self.after = after
+        self.recompute = recompute
 
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch wider rows columns"]:
-        """Apply the block."""
+    def forward(self, x: Maps) -> Float[Tensor, "batch wider rows columns"]:
+        """Apply the block; where asked, keep none of its activations for the backward pass."""
+        if self.recompute and torch.is_grad_enabled():
+            out: Tensor = checkpoint(self._apply_block, x, use_reentrant=False, context_fn=self._contexts)
+            return out
+        return self._apply_block(x)
+
+    def _apply_block(self, x: Tensor) -> Tensor:
         x = self.before(x)
         y = self.branch(x)
-        if self.shortcut is not None:
-            y = y + self.shortcut(x)
+        if self.join is not None:
+            y = self.join(x, y)
         out: Tensor = self.after(y)
         return out
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_at_rest(self)
+
+
+@contextmanager
+def _statistics_at_rest(module: nn.Module) -> Iterator[None]:
+    """Keep a second pass over the same batch from updating running statistics a second time."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def convolutions(spec: NetworkSpec, stage: Stage, channels_in: int, stride: int) -> list[nn.Conv2d]:
     """Return the branch's convolutions, first to last."""
-    bias = spec.block.bias
+    kernel, width = spec.block.kernel, stage.width
 
-    def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-        return nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=bias)
+    def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+        return convolution(spec, channels_in, channels_out, kernel, stride, groups)
 
     match spec.block.kind:
         case "single":
-            return [conv(channels_in, stage.width, 3, stride)]
+            return [conv(channels_in, width, kernel, stride)]
         case "basic":
-            inner = stage.inner_width or stage.width
-            return [conv(channels_in, inner, 3, stride), conv(inner, stage.width, 3)]
+            inner = stage.inner_width or width
+            return [conv(channels_in, inner, kernel, stride), conv(inner, width, kernel)]
         case "bottleneck":
-            inner = stage.inner_width or stage.width // 4
-            return [conv(channels_in, inner, 1), conv(inner, inner, 3, stride), conv(inner, stage.width, 1)]
+            inner = stage.inner_width or width // 4
+            first, second = (stride, 1) if spec.block.stride_in == "first-1x1" else (1, stride)
+            return [
+                conv(channels_in, inner, 1, first),
+                conv(inner, inner, kernel, second, spec.block.groups),
+                conv(inner, width, 1),
+            ]
+        case "dense":
+            inner = stage.inner_width or 4 * width
+            return [conv(channels_in, inner, 1, stride), conv(inner, width, kernel)]
 
 
-def block(spec: NetworkSpec, stage: Stage, channels_in: int, stride: int) -> Block:
+def block(
+    spec: NetworkSpec, stage: Stage, channels_in: int, stride: int, depth: float = 0.0, first: bool = False
+) -> Block:
     """Return one block of a stage.
+
+    Args:
+        spec: the network.
+        stage: the stage that the block is of.
+        channels_in: channels of the block's input.
+        stride: of the block.
+        depth: the block's place in the network, above 0 to 1 for the last; for stochastic depth.
+        first: whether it is the network's first block.
 
     Raises:
         SpecError: the shortcut cannot join these widths.
     """
-    branch = nn.Sequential()
+    around = join(spec, channels_in, stage.width, stride)
     convs = convolutions(spec, stage, channels_in, stride)
+    before, branch, after = _ordered(spec, convs, channels_in, stage.width, stride, first)
+    if spec.initialisation.branch in ("skipinit", "rezero"):
+        branch.add_module("scale", Scale(0.0))
+    elif spec.initialisation.branch == "fixup":
+        branch = _with_fixup(branch)
+    if spec.block.stochastic_depth:
+        branch.add_module("drop", StochasticDepth(spec.block.stochastic_depth * depth))
+    return Block(before, branch, around, after, spec.checkpoint_blocks)
+
+
+def _ordered(
+    spec: NetworkSpec, convs: list[nn.Conv2d], channels_in: int, channels_out: int, stride: int, first: bool
+) -> tuple[nn.Module, nn.Sequential, nn.Module]:
+    """Place normalisation and activation before the block, inside its branch and after its addition.
+
+    He et al. 2016, figure 4. A pre-activated block whose input changes its shape, and the network's first, share the
+    pre-activation between branch and shortcut, as in the paper's appendix and code.
+    """
+    order = spec.block.order
+    before, branch, after = nn.Sequential(), nn.Sequential(), nn.Sequential()
+    preactivated = order in ("full-preactivation", "preactivation-and-after", "relu-only-preactivation")
+    changed = channels_in != channels_out or stride != 1
+    shared = order == "full-preactivation" and spec.block.shortcut.kind != "concatenate" and (first or changed)
     for number, conv in enumerate(convs, 1):
+        last = number == len(convs)
+        if preactivated:
+            place = before if number == 1 and shared else branch
+            if order != "relu-only-preactivation":
+                append(place, f"norm{number}", normalisation(spec, conv.in_channels))
+            place.add_module(f"act{number}", activation(spec))
+        if last and spec.block.dropout:
+            branch.add_module("dropout", Dropout(spec.block.dropout))
         branch.add_module(f"conv{number}", conv)
-        append(branch, f"norm{number}", normalisation(spec, conv.out_channels))
-        if number < len(convs):
+        if order not in ("full-preactivation", "preactivation-and-after") and not (
+            last and order == "bn-after-addition"
+        ):
+            append(branch, f"norm{number}", normalisation(spec, conv.out_channels))
+        if not preactivated and (not last or order == "relu-before-addition"):
             branch.add_module(f"act{number}", activation(spec))
-    around = shortcut(
-        spec.block.shortcut,
-        channels_in,
-        stage.width,
-        stride,
-        normalisation(spec, stage.width),
-        spec.block.bias,
-    )
-    return Block(nn.Identity(), branch, around, activation(spec))
+    if order in ("bn-after-addition", "preactivation-and-after"):
+        append(after, "norm", normalisation(spec, channels_out))
+    if order in ("original", "bn-after-addition", "preactivation-and-after"):
+        after.add_module("act", activation(spec))
+    return before if len(before) else nn.Identity(), branch, after if len(after) else nn.Identity()
+
+
+def _with_fixup(branch: nn.Sequential) -> nn.Sequential:
+    """Put a learned shift before each convolution and activation and a learned scale at the end: Zhang et al. 2019."""
+    result = nn.Sequential()
+    for name, module in branch.named_children():
+        if name.startswith(("conv", "act")):
+            result.add_module(f"shift_{name}", Shift())
+        result.add_module(name, module)
+    result.add_module("scale", Scale(1.0))
+    result.add_module("shift_out", Shift())
+    return result

@@ -5,36 +5,110 @@ import math
 import torch
 from torch import Tensor, nn
 
+from leadline.errors import SpecError
+from leadline.nets.blocks import Block
+from leadline.nets.layers import Scale, Shift
+from leadline.nets.shortcuts import Gated
 from leadline.seeds import INIT, stream
 from leadline.spec.network import Initialisation
 
 Weighted = nn.Conv2d | nn.Linear
 
 
-def initialise(model: nn.Module, kind: Initialisation, seed: int) -> None:
+def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
     """Draw every parameter of a network in place; reset the statistics of its normalisation.
 
     A parameter's values depend on the seed, its name and its shape alone, so networks that share a parameter by
     name and shape start from the same values of it. Weights are drawn on the CPU, so they do not depend on the device.
+
+    Raises:
+        SpecError: delta-orthogonal, and a convolution has fewer channels out than in.
     """
     with torch.no_grad():
         for prefix, module in model.named_modules():
             if isinstance(module, Weighted):
                 for name, parameter in module.named_parameters(recurse=False):
                     generator = torch.Generator().manual_seed(stream(seed, INIT, f"{prefix}.{name}"))
-                    parameter.copy_(_drawn(kind, name, parameter, module, generator))
-            elif isinstance(module, nn.BatchNorm2d):
+                    values = torch.empty(parameter.shape)
+                    draw = _draw_weight if name == "weight" else _draw_bias
+                    parameter.copy_(draw(spec, values, module, generator))
+            elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
                 module.reset_parameters()
+            elif isinstance(module, Scale):
+                module.factor.fill_(module.start)
+            elif isinstance(module, Shift):
+                module.bias.zero_()
+        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        for module in model.modules():
+            if isinstance(module, Gated) and module.gate.bias is not None:
+                module.gate.bias.fill_(module.gate_bias)
+        if spec.branch == "zero-gamma":
+            for block in blocks:
+                norms = [
+                    module for module in block.branch.modules() if isinstance(module, nn.BatchNorm2d | nn.GroupNorm)
+                ]
+                nn.init.zeros_(norms[-1].weight)
+        elif spec.branch == "fixup":
+            _fixup(model, blocks)
 
 
-def _drawn(kind: Initialisation, name: str, parameter: Tensor, module: Weighted, generator: torch.Generator) -> Tensor:
-    values = torch.empty(parameter.shape)
-    fan_in = module.weight[0].numel()
-    match kind:
-        case "old-uniform":
-            # the bias too: PyTorch's own default, and the formula of the notes on depth with k the fan-in
-            bound = 1 / math.sqrt(fan_in)
+def _draw_weight(spec: Initialisation, values: Tensor, module: Weighted, generator: torch.Generator) -> Tensor:
+    area = values[0, 0].numel()
+    fan_in, fan_out = values.shape[1] * area, values.shape[0] * area
+    scale, _, form = spec.name.partition("-")
+    match scale:
+        case "old":
+            # PyTorch's own default, and the formula of the notes on depth with k the fan-in
+            bound = (spec.gain or 1) / math.sqrt(fan_in)
             return values.uniform_(-bound, bound, generator=generator)
-        case "he-normal":
-            # He et al. 2015, "Delving Deep into Rectifiers", equation 10
-            return values.zero_() if name == "bias" else values.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+        case "orthogonal":
+            return nn.init.orthogonal_(values, spec.gain or 1, generator)
+        case "delta":
+            return _delta_orthogonal(values, spec.gain or 1, generator)
+        case "he":  # He et al. 2015, "Delving Deep into Rectifiers", equations 10 and 14
+            std = (spec.gain or math.sqrt(2)) / math.sqrt(fan_out if form.endswith("fan-out") else fan_in)
+        case "xavier":  # Glorot & Bengio 2010, equation 16
+            std = (spec.gain or 1) * math.sqrt(2 / (fan_in + fan_out))
+        case _:  # LeCun et al. 1998, "Efficient BackProp", equation 16
+            std = (spec.gain or 1) / math.sqrt(fan_in)
+    if form.startswith("uniform"):
+        bound = std * math.sqrt(3)
+        return values.uniform_(-bound, bound, generator=generator)
+    return values.normal_(0, std, generator=generator)
+
+
+def _draw_bias(spec: Initialisation, values: Tensor, module: Weighted, generator: torch.Generator) -> Tensor:
+    if spec.bias_std is not None:
+        return values.normal_(0, spec.bias_std, generator=generator)
+    if spec.name == "old-uniform":
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        return values.uniform_(-bound, bound, generator=generator)
+    return values.zero_()
+
+
+def _delta_orthogonal(values: Tensor, gain: float, generator: torch.Generator) -> Tensor:
+    """An orthogonal matrix at the kernel's centre, zeros around it: Xiao et al. 2018, algorithm 1."""
+    if values.ndim == 2:
+        return nn.init.orthogonal_(values, gain, generator)
+    channels_out, channels_in, height, width = values.shape
+    if channels_out < channels_in:
+        raise SpecError(
+            f"initialisation delta-orthogonal needs as many channels out as in, got {channels_in} to {channels_out};"
+            " let widths grow"
+        )
+    centre = nn.init.orthogonal_(torch.empty(channels_out, channels_in), gain, generator)
+    values.zero_()
+    values[:, :, height // 2, width // 2] = centre
+    return values
+
+
+def _fixup(model: nn.Module, blocks: list[Block]) -> None:
+    """Scale a branch's convolutions by L^(-1/(2m-2)), zero its last and the classifier: Zhang et al. 2019, 3.2."""
+    for block in blocks:
+        convs = [module for module in block.branch.children() if isinstance(module, nn.Conv2d)]
+        for conv in convs[:-1]:
+            conv.weight.mul_(len(blocks) ** (-1 / (2 * len(convs) - 2)))
+        convs[-1].weight.zero_()
+    classifier = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    classifier.weight.zero_()
+    classifier.bias.zero_()

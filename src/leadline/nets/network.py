@@ -1,13 +1,19 @@
 """From a specification to a network: stem, stages of blocks, head."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets.blocks import activation, append, block, normalisation
+from leadline.nets.blocks import Block, block
 from leadline.nets.init import initialise
+from leadline.nets.layers import Dropout, Noise, Noisy, activation, append, convolution, normalisation
+from leadline.seeds import NOISE, stream
 from leadline.spec import NetworkSpec
+from leadline.spec.network import RecurrentHead, Stage
 
 InputShape = tuple[int, int, int]
 
@@ -20,6 +26,7 @@ class Network(nn.Module):
         self.stem = stem
         self.stages = stages
         self.head = head
+        self.noise = Noise()
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of a batch of images."""
@@ -28,6 +35,28 @@ class Network(nn.Module):
             x = stage(x)
         logits: Tensor = self.head(x)
         return logits
+
+
+class RecurrentCell(nn.Module):
+    """h <- tanh(W x + b + U h + c) from h = 0, for some steps, with the same x at each."""
+
+    def __init__(self, features: int, spec: RecurrentHead) -> None:
+        super().__init__()
+        self.input = nn.Linear(features, spec.width)
+        self.hidden = nn.Linear(spec.width, spec.width)
+        self.steps = spec.steps
+
+    def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch width"]:
+        """Return the last hidden state."""
+        seen = self.input(x)
+        h: Tensor = torch.zeros_like(seen)
+        for _ in range(self.steps):
+            h = torch.tanh(seen + self.hidden(h))
+        return h
+
+    def extra_repr(self) -> str:
+        """Show the number of steps."""
+        return f"steps={self.steps}"
 
 
 def build(spec: NetworkSpec, input_shape: InputShape, classes: int, seed: int = 0) -> Network:
@@ -56,44 +85,124 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
     if min(input_shape) < 1 or classes < 1:
         raise SpecError(f"input {'x'.join(map(str, input_shape))} and {classes} classes: each must be at least 1")
     with torch.device("meta"):
-        channels = input_shape[0]
-        stem = nn.Sequential()
-        if spec.stem is not None:
-            stem.add_module(
-                "conv",
-                nn.Conv2d(
-                    channels,
-                    spec.stem.width,
-                    spec.stem.kernel,
-                    spec.stem.stride,
-                    spec.stem.kernel // 2,
-                    bias=spec.block.bias,
-                ),
-            )
-            append(stem, "norm", normalisation(spec, spec.stem.width))
-            stem.add_module("act", activation(spec))
-            if spec.stem.pool:
-                stem.add_module("pool", nn.MaxPool2d(3, 2, 1))
-            channels = spec.stem.width
+        stem, channels = _stem(spec, input_shape[0])
         stages = nn.ModuleList()
+        total, done = sum(stage.blocks for stage in spec.stages), 0
         for stage in spec.stages:
-            blocks = nn.Sequential()
-            for number in range(stage.blocks):
-                stride = stage.stride if number == 0 else 1
-                blocks.add_module(str(number), block(spec, stage, channels, stride))
-                channels = stage.width
-            stages.append(blocks)
+            module, channels = _stage(spec, stage, channels, done, total)
+            stages.append(module)
+            done += stage.blocks
         head = nn.Sequential()
+        if spec.block.order in ("full-preactivation", "relu-only-preactivation"):
+            if spec.block.order == "full-preactivation":
+                append(head, "norm", normalisation(spec, channels))
+            head.add_module("act", activation(spec))
         if spec.head.pool == "global-average":
             head.add_module("pool", nn.AdaptiveAvgPool2d(1))
+        elif spec.head.pool == "average-2x2":
+            head.add_module("pool", nn.AvgPool2d(2))
         head.add_module("flatten", nn.Flatten())
         network = Network(stem, stages, head)
         features = channels if spec.head.pool == "global-average" else _features(network, input_shape)
+        if spec.head.recurrent is not None:
+            head.add_module("recurrent", RecurrentCell(features, spec.head.recurrent))
+            if spec.head.recurrent.dropout:
+                head.add_module("recurrent_dropout", Dropout(spec.head.recurrent.dropout))
+            features = spec.head.recurrent.width
+        if spec.head.dropout:
+            head.add_module("dropout", Dropout(spec.head.dropout))
         head.add_module("linear", nn.Linear(features, classes))
-        return network
+    for name, module in network.named_modules():
+        if isinstance(module, Noisy):
+            module.noise, module.name = network.noise, name
+    return network
+
+
+@contextmanager
+def noise_at(model: nn.Module, seed: int, step: int) -> Iterator[None]:
+    """Let what a module draws while it trains depend on the trial's seed and the step alone.
+
+    A `Network` draws from streams. Any other module draws from PyTorch's global generators as it was written to: they
+    are seeded for the step and put back as they were.
+    """
+    if isinstance(model, Network):
+        model.noise.seed, model.noise.step = seed, step
+        yield
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(stream(seed, NOISE, step))
+            yield
+
+
+def _stem(spec: NetworkSpec, channels: int) -> tuple[nn.Sequential, int]:
+    stem = nn.Sequential()
+    if spec.stem is None:
+        return stem, channels
+    width, order = spec.stem.width, spec.block.order
+    stem.add_module("conv", convolution(spec, channels, width, spec.stem.kernel, spec.stem.stride))
+    # what a pre-activated first block normalises and activates is not normalised and activated here too, unless
+    # it is pooled in between
+    if spec.stem.pool or order not in ("full-preactivation", "preactivation-and-after"):
+        append(stem, "norm", normalisation(spec, width))
+        if spec.stem.pool or order != "relu-only-preactivation":
+            stem.add_module("act", activation(spec))
+    if spec.stem.pool:
+        stem.add_module("pool", nn.MaxPool2d(3, 2, 1))
+    return stem, width
+
+
+def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int) -> tuple[nn.Sequential, int]:
+    """Return a stage after `done` of `total` blocks, and its channels."""
+    module = nn.Sequential()
+    prototype: Block | None = None
+    for number in range(stage.blocks):
+        stride = stage.stride if number == 0 else 1
+        depth = (done + number + 1) / total
+        new = block(spec, stage, channels, stride, depth, first=done + number == 0 and spec.stem is not None)
+        if spec.sharing is not None and channels == stage.width and stride == 1:
+            if prototype is None:
+                prototype = new
+            else:
+                _share(prototype, new, spec.sharing.normalisation == "shared")
+        module.add_module(str(number), new)
+        channels = channels + stage.width if spec.block.shortcut.kind == "concatenate" else stage.width
+    if stage.transition is not None:
+        narrower = max(1, int(channels * stage.transition))
+        transition = nn.Sequential()
+        append(transition, "norm", normalisation(spec, channels))
+        transition.add_module("act", activation(spec))
+        transition.add_module("conv", convolution(spec, channels, narrower, 1))
+        transition.add_module("pool", nn.AvgPool2d(2))
+        module.add_module("transition", transition)
+        channels = narrower
+    if stage.pool:
+        module.add_module("pool", nn.MaxPool2d(2))
+    return module, channels
+
+
+def _share(prototype: Block, block: Block, normalisation: bool) -> None:
+    """Give a block the prototype's own layers: one set of weights, used at both places."""
+    for name, module in list(prototype.named_modules()):
+        if list(module.children()) or not list(module.parameters(recurse=False)):
+            continue
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and not normalisation:
+            continue
+        parent, _, leaf = name.rpartition(".")
+        setattr(block.get_submodule(parent), leaf, module)
 
 
 def _features(network: Network, input_shape: InputShape) -> int:
-    """Return the length of what an unfinished head flattens."""
-    with torch.no_grad():
-        return int(network.eval()(torch.empty(1, *input_shape)).shape[1])
+    """Return the length of what an unfinished head flattens.
+
+    Raises:
+        SpecError: the image is too small for the network's strides and pooling.
+    """
+    network.eval()
+    try:
+        with torch.no_grad():
+            return int(network(torch.empty(1, *input_shape)).shape[1])
+    except RuntimeError:
+        shape = "x".join(map(str, input_shape))
+        raise SpecError(f"an image of {shape} is too small for the network's strides and pooling") from None
+    finally:
+        network.train()

@@ -6,11 +6,35 @@ from pydantic import Field, model_validator
 
 from leadline.spec.base import Spec
 
-Normalisation = Literal["none", "batch"]
-Activation = Literal["relu"]
-Shortcut = Literal["none", "A", "B", "C"]
-Order = Literal["original", "full-preactivation"]
-Initialisation = Literal["old-uniform", "he-normal"]
+Normalisation = Literal["none", "batch", "layer", "instance", "group"]
+Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus"]
+Order = Literal[
+    "original",
+    "bn-after-addition",
+    "relu-before-addition",
+    "relu-only-preactivation",
+    "full-preactivation",
+    "preactivation-and-after",
+]
+PREACTIVATED = ("full-preactivation", "preactivation-and-after")
+ShortcutKind = Literal[
+    "none", "A", "B", "C", "scaled", "exclusive-gating", "shortcut-only-gating", "dropout", "concatenate"
+]
+InitialisationName = Literal[
+    "old-uniform",
+    "he-normal",
+    "he-uniform",
+    "he-normal-fan-out",
+    "he-uniform-fan-out",
+    "xavier-normal",
+    "xavier-uniform",
+    "lecun-normal",
+    "lecun-uniform",
+    "orthogonal",
+    "delta-orthogonal",
+]
+BranchInitialisation = Literal["none", "zero-gamma", "fixup", "skipinit", "rezero"]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Stem(Spec):
@@ -26,53 +50,185 @@ class Stage(Spec):
     """Blocks of one width; the first of them may subsample."""
 
     blocks: int = Field(ge=1)
-    width: int = Field(ge=1, description="channels that each block gives")
+    width: int = Field(ge=1, description="channels that each block gives; adds, where shortcuts concatenate")
     inner_width: int | None = Field(
         default=None,
         ge=1,
-        description="channels inside the branch; None: `width`, or a quarter of it in a bottleneck",
+        description="channels inside the branch; None: `width`, a quarter of it in a bottleneck, four times it where"
+        " shortcuts concatenate",
     )
     stride: int = Field(default=1, ge=1, description="stride of the stage's first block")
+    pool: bool = Field(default=False, description="2x2 max-pooling after the stage")
+    transition: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="after the stage: normalisation, activation, a 1x1 convolution to this fraction of the channels and"
+        " 2x2 average pooling (DenseNet)",
+    )
+
+
+class Shortcut(Spec):
+    """How a block's input reaches its addition; a bare string stands for its `kind`.
+
+    `none`: plain; `A`: identity, zero-padded and subsampled where dimensions grow; `B`: 1x1 projection where they
+    change; `C`: projection everywhere, which is also the "1x1 conv shortcut" (He et al. 2015, section 3.3). From He et
+    al. 2016, section 3: `scaled`, constant factors; `exclusive-gating`, g = sigmoid(conv 1x1) on the branch and 1 - g
+    on the shortcut; `shortcut-only-gating`, the branch left as it is; `dropout`, on the shortcut. `concatenate`: the
+    input beside the branch's output (DenseNet).
+    """
+
+    kind: ShortcutKind = "A"
+    shortcut_factor: float = Field(default=1.0, description="`scaled`: what the shortcut is multiplied by")
+    branch_factor: float = Field(default=1.0, description="`scaled`: what the branch is multiplied by")
+    gate_bias: float = Field(default=-6.0, description="gates: initial bias")
+    gate_kernel: Literal[1, 3] = Field(default=1, description="gates: size of their convolution; Highway has 3")
+    dropout: Rate = Field(default=0.5, description="`dropout`: rate")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_kind(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class Sharing(Spec):
+    """Recurrence: the blocks of a stage that have one shape are one block, applied once per step."""
+
+    normalisation: Literal["shared", "per-step"] = Field(
+        default="per-step", description="whether each step has normalisation of its own (Liao & Poggio 2016)"
+    )
 
 
 class Block(Spec):
     """The branch of every block, and how it meets its shortcut."""
 
-    kind: Literal["single", "basic", "bottleneck"] = Field(
-        default="basic", description="one 3x3; two 3x3; or 1x1, 3x3, 1x1"
+    kind: Literal["single", "basic", "bottleneck", "dense"] = Field(
+        default="basic", description="one 3x3; two 3x3; 1x1, 3x3, 1x1; or 1x1, 3x3 (DenseNet-BC)"
     )
-    order: Order = "original"
-    shortcut: Shortcut = Field(
-        default="A",
-        description="none: plain; A: identity, zero-padded where dimensions grow; B: 1x1 projection where they change;"
-        " C: projection everywhere (He et al. 2015, section 3.3)",
+    order: Order = Field(
+        default="original", description="He et al. 2016, figure 4; `preactivation-and-after` adds one more"
     )
+    shortcut: Shortcut = Shortcut()
     bias: bool = Field(default=False, description="whether convolutions have a bias")
+    kernel: int = Field(default=3, ge=1, description="size of the branch's larger convolutions")
+    groups: int = Field(default=1, ge=1, description="groups of a bottleneck's 3x3 (ResNeXt)")
+    stride_in: Literal["3x3", "first-1x1"] = Field(
+        default="3x3", description="which convolution of a bottleneck subsamples; in He et al. 2015 it is the first"
+    )
+    dropout: Rate = Field(default=0.0, description="before the branch's last convolution (wide residual networks)")
+    stochastic_depth: Rate = Field(
+        default=0.0, description="rate at which the last block's branch is dropped; grows linearly (Huang et al. 2016)"
+    )
+
+
+class RecurrentHead(Spec):
+    """A simple RNN cell that sees the flattened features at every step: h <- tanh(W x + b + U h + c)."""
+
+    steps: int = Field(default=7, ge=1)
+    width: int = Field(default=128, ge=1, description="hidden units")
+    dropout: Rate = Field(default=0.0, description="on the last hidden state")
 
 
 class Head(Spec):
     """The layers from the last stage to the classes."""
 
-    pool: Literal["global-average", "none"] = "global-average"
+    pool: Literal["global-average", "average-2x2", "none"] = "global-average"
+    dropout: Rate = Field(default=0.0, description="before the linear layer")
+    recurrent: RecurrentHead | None = None
+
+
+class Initialisation(Spec):
+    """How weights are drawn; a bare string stands for its `name`."""
+
+    name: InitialisationName = "he-normal"
+    gain: float | None = Field(
+        default=None,
+        gt=0,
+        description="None: what the name and the activation imply; orthogonal forms and Xavier use it",
+    )
+    bias_std: float | None = Field(default=None, ge=0, description="None: zero, or uniform as weights in old-uniform")
+    branch: BranchInitialisation = Field(
+        default="none",
+        description="zero-gamma: the last normalisation of a branch starts at 0; skipinit, rezero: a learned factor on"
+        " the branch starts at 0; fixup: Zhang et al. 2019",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class NetworkSpec(Spec):
-    """A plain or residual convolutional network: stem, stages, block, head."""
+    """A plain, residual, dense or recurrent convolutional network: stem, stages, block, head."""
 
     stem: Stem | None = Field(default=None, description="None: the first block sees the image itself")
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
     block: Block = Block()
+    sharing: Sharing | None = Field(default=None, description="None: every block has weights of its own")
     head: Head = Head()
     normalisation: Normalisation = "batch"
+    weight_standardisation: bool = Field(default=False, description="of every convolution (Qiao et al. 2019)")
     activation: Activation = "relu"
-    initialisation: Initialisation = "he-normal"
+    initialisation: Initialisation = Initialisation()
+    checkpoint_blocks: bool = Field(
+        default=False, description="recompute each block's activations in the backward pass: less memory, more time"
+    )
 
     @model_validator(mode="after")
-    def _bottleneck_divides(self) -> "NetworkSpec":
+    def _possible(self) -> "NetworkSpec":
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> list[str]:
+        block, kind, branch = self.block, self.block.shortcut.kind, self.initialisation.branch
+        residual = kind not in ("none", "concatenate")
+        problems = []
         for number, stage in enumerate(self.stages):
-            if self.block.kind == "bottleneck" and stage.inner_width is None and stage.width % 4:
-                raise ValueError(
+            if block.kind == "bottleneck" and stage.inner_width is None and stage.width % 4:
+                problems.append(
                     f"stages.{number}.width {stage.width} is not a multiple of 4, which a bottleneck needs;"
                     " change it or give inner_width"
                 )
-        return self
+            inner = stage.inner_width or stage.width // 4
+            if block.groups > 1 and inner % block.groups:
+                problems.append(
+                    f"stages.{number}: {inner} inner channels do not divide into {block.groups} groups; change either"
+                )
+        if block.groups > 1 and block.kind != "bottleneck":
+            problems.append(f"block.groups {block.groups} needs block.kind bottleneck, got {block.kind}")
+        if block.stride_in == "first-1x1" and block.kind != "bottleneck":
+            problems.append(f"block.stride_in first-1x1 needs block.kind bottleneck, got {block.kind}")
+        if block.kernel % 2 == 0:
+            problems.append(f"block.kernel {block.kernel} is even; an odd one keeps the image's size")
+        if kind == "concatenate":
+            if block.order != "full-preactivation":
+                problems.append(f"block.shortcut concatenate needs block.order full-preactivation, got {block.order}")
+            if any(stage.stride > 1 for stage in self.stages):
+                problems.append(
+                    "block.shortcut concatenate needs stride 1 in every stage; use transition between stages"
+                )
+            if self.sharing is not None:
+                problems.append(
+                    "sharing needs blocks of one shape, and shortcut concatenate makes each wider than the last"
+                )
+        if block.order in ("bn-after-addition", "relu-only-preactivation") and self.normalisation == "none":
+            problems.append(f"block.order {block.order} needs a normalisation, got none")
+        if block.stochastic_depth and not residual:
+            problems.append(
+                f"block.stochastic_depth {block.stochastic_depth} needs a shortcut beside the branch, got {kind}"
+            )
+        if branch != "none" and not residual:
+            problems.append(f"initialisation.branch {branch} needs residual blocks, got shortcut {kind}")
+        if branch == "zero-gamma":
+            if self.normalisation == "none":
+                problems.append("initialisation.branch zero-gamma needs a normalisation, got none")
+            elif block.order not in ("original", "relu-before-addition"):
+                problems.append(
+                    f"initialisation.branch zero-gamma needs a branch that ends in its normalisation, not {block.order}"
+                )
+        if branch == "fixup" and (self.normalisation != "none" or block.order != "original" or block.kind == "single"):
+            problems.append(
+                "initialisation.branch fixup needs normalisation none, block.order original and two or three"
+                f" convolutions in a branch, got {self.normalisation}, {block.order}, {block.kind}"
+            )
+        return problems

@@ -1,0 +1,214 @@
+"""What every chart shares: the figure and its panels, the theme, the marks that tell arms apart, data put inline.
+
+Charts name no colours: `theme` supplies them, so one chart serves light pages, dark pages and print. Arms differ in
+colour, dash and marker together, so that no reader depends on colour alone.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+DASHES = ([1, 0], [7, 3], [2, 2], [8, 3, 2, 3], [12, 3], [4, 2, 1, 2], [1, 3])
+MARKERS = (  # SVG paths within the square from -1 to 1
+    "M-.9,0A.9,.9,0,1,1,.9,0A.9,.9,0,1,1,-.9,0Z",
+    "M-.8,-.8H.8V.8H-.8Z",
+    "M0,-1L1,.8H-1Z",
+    "M0,-1.1L1.1,0L0,1.1L-1.1,0Z",
+    "M0,1L1,-.8H-1Z",
+    "M-.3,-1H.3V-.3H1V.3H.3V1H-.3V.3H-1V-.3H-.3Z",
+    "M1,0L-.8,1V-1Z",
+)
+SHOWN_BASES = len(MARKERS)  # as many arms as colours, dashes and markers tell apart
+CROSS = "M-1,-.7L-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0Z"
+RING = "M-.9,0A.9,.9,0,1,1,.9,0A.9,.9,0,1,1,-.9,0ZM-.5,0A.5,.5,0,1,0,.5,0A.5,.5,0,1,0,-.5,0Z"
+DECISIONS = {"better": MARKERS[0], "worse": MARKERS[1], "equivalent": MARKERS[3], "undecided": RING}
+DIVERGED = "diverged"
+FONT = "-apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, Liberation Sans, sans-serif"
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a page or a paper: text, lines, ground, and one for each arm (Okabe & Ito 2008)."""
+
+    ink: str
+    muted: str
+    rule: str
+    ground: str
+    arms: tuple[str, ...]
+
+
+LIGHT = Palette(
+    ink="#1f1f1c",
+    muted="#5f5e58",
+    rule="#e0ded6",
+    ground="#ffffff",
+    arms=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+)
+DARK = Palette(
+    ink="#e9e6df",
+    muted="#aaa79e",
+    rule="#393936",
+    ground="#171816",
+    arms=("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#ffffff"),
+)
+PAGE = Palette(  # the page's style sheet decides, and follows the reader's choice of light or dark
+    ink="var(--ink)",
+    muted="var(--muted)",
+    rule="var(--rule)",
+    ground="var(--ground)",
+    arms=tuple(f"var(--arm-{number})" for number in range(1, SHOWN_BASES + 1)),
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a figure's legend; `arm` counts from 1 and chooses the colour, 0 is the colour of text."""
+
+    label: str
+    marker: str
+    dash: tuple[int, ...] = ()
+    arm: int = 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One view of a figure, its width left open."""
+
+    title: str
+    chart: alt.LayerChart
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that share axes and legend; where there are none, the caption says why."""
+
+    name: str  # of its files
+    title: str
+    caption: str  # what is drawn, and what is not
+    data: pd.DataFrame  # what is drawn, whole
+    description: str = ""  # what a reader who cannot see it should know
+    panels: tuple[Panel, ...] = ()
+    columns: int = 1  # of panels, where there is room
+    keys: tuple[Key, ...] = ()
+
+    def chart(self, width: int = 680) -> alt.ConcatChart:
+        """Return all panels as one chart, about `width` pixels wide."""
+        each = max(140, width // self.columns - 48)
+        views = (panel.chart.properties(width=each, title=panel.title or self.title) for panel in self.panels)
+        return alt.concat(*views, columns=self.columns).properties(description=self.description)
+
+
+def theme(palette: Palette, standalone: bool) -> dict[str, Any]:
+    """Return the Vega-Lite configuration that gives charts their colours and type.
+
+    Args:
+        palette: colours as CSS knows them, variables included.
+        standalone: whether charts bring their own ground and legend; a page has its own, from `Figure.keys`.
+    """
+    text = {"labelColor": palette.muted, "titleColor": palette.ink, "labelFontSize": 11, "titleFontSize": 11}
+    text |= {"titleFontWeight": "normal"}
+    return {
+        "background": palette.ground if standalone else None,
+        "font": FONT if standalone else f"system-ui, {FONT}",
+        "range": {"category": list(palette.arms)},
+        "view": {"stroke": None},
+        "axis": {
+            **text,
+            "titlePadding": 8,
+            "labelPadding": 5,
+            "gridColor": palette.rule,
+            "domain": False,
+            "ticks": False,
+        },
+        "axisX": {
+            "grid": False,
+            "domain": True,
+            "domainColor": palette.muted,
+            "ticks": True,
+            "tickColor": palette.muted,
+        },
+        "legend": {
+            **text,
+            "orient": "bottom",
+            "disable": not standalone,
+            "title": None,
+            "symbolOpacity": 1,
+            "labelLimit": 300,
+        },
+        "title": {"color": palette.ink, "fontSize": 12, "fontWeight": 600, "anchor": "start", "offset": 8},
+        "style": {
+            "zero": {"color": palette.ink, "strokeWidth": 1},
+            "margin": {"color": palette.muted, "opacity": 0.18},
+            "interval": {"color": palette.ink, "strokeWidth": 2},
+            "estimate": {"color": palette.ink, "opacity": 1},
+            "seed": {"color": palette.muted, "strokeWidth": 1.2, "opacity": 1},
+            "words": {"color": palette.ink, "fontSize": 12},
+            "numbers": {"color": palette.muted, "fontSize": 11},
+        },
+    }
+
+
+def arm_channels(bases: Sequence[str]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
+    """Return the colour, dash and marker of each arm, by its place among the arms drawn."""
+    count = len(bases)
+    return (
+        alt.Color("base:N", scale=alt.Scale(domain=list(bases))),
+        alt.StrokeDash("base:N", scale=alt.Scale(domain=list(bases), range=list(DASHES[:count]))),
+        alt.Shape("base:N", scale=alt.Scale(domain=list(bases), range=list(MARKERS[:count]))),
+    )
+
+
+def at_field(axis: Any, field: str) -> Any:
+    """Return the same axis for another field."""
+    changed = axis.copy()
+    changed.shorthand = f"{field}:Q"
+    return changed
+
+
+def inline(frame: pd.DataFrame, columns: Sequence[str]) -> alt.InlineData:
+    """Put a frame into the chart itself: plain values, six significant digits.
+
+    The values stand as JSON text, which Altair hands on as it is: lists it copies and checks, number by number.
+    """
+    rows = frame[list(columns)].to_dict("records")
+    values = [{str(key): _plain(value) for key, value in row.items()} for row in rows]
+    return alt.InlineData(values=json.dumps(values), format=alt.JsonDataFormat(type="json"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return str(value)
+
+
+def grid_columns(panels: int) -> int:
+    """Return how many columns a grid of so many panels has at most."""
+    return panels if panels <= 3 else 2 if panels == 4 else 3
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """Return at most so many items, evenly over all, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
+
+
+def listed(said: Sequence[str], most: int = 12) -> str:
+    """Return the first few items as one text, and how many more there are."""
+    more = f"; and {len(said) - most} more" if len(said) > most else ""
+    return ("; ".join(said[:most]) or "no finished trial") + more
+
+
+def each(frame: pd.DataFrame) -> Iterator[Any]:
+    """Return the rows of a frame as named tuples."""
+    return frame.itertuples(index=False)

@@ -1,0 +1,170 @@
+"""What charts draw, as tidy frames: from a study's trials and records, and from its findings, to one row per mark.
+
+Arms come in the study's order throughout. Values that are not finite never enter; trials that did not finish stand
+apart, because a mean over fewer seeds than before would bend a curve where nothing happened.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from leadline.verdict import ContrastFinding
+
+CURVE_SPLITS = ("train", "validation")
+
+
+def level_of(factors: Mapping[str, object]) -> str:
+    """Return the level of an arm in words, such as `blocks = 5, shortcut = A`; empty where nothing is varied."""
+    return ", ".join(f"{key} = {value}" for key, value in factors.items())
+
+
+def curve_frame(trials: pd.DataFrame, records: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return one row per arm, split and epoch: mean, least and greatest value over the finished trials.
+
+    Columns: arm, base, level, split, epoch, mean, low, high, seeds.
+    """
+    rows = _curve_rows(records, name)
+    rows = _of_study(rows[rows["trial"].isin(_finished(trials))], trials)
+    return _over_seeds(rows, ["arm", "base", "level", "split", "epoch"])
+
+
+def loose_frame(trials: pd.DataFrame, records: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the curves of the trials that have not finished, each by itself.
+
+    Columns: trial, arm, base, level, split, epoch, value, seed, state, last (whether the curve ends there).
+    """
+    open_trials = trials.loc[trials["state"].ne("finished"), ["trial", "arm", "state"]]
+    rows = _curve_rows(records, name).merge(open_trials, on=["trial", "arm"])
+    rows = _of_study(rows, trials)
+    rows["last"] = rows["epoch"].eq(rows.groupby(["trial", "arm", "split"])["epoch"].transform("max"))
+    columns = ["trial", "arm", "base", "level", "split", "epoch", "value", "seed", "state", "last"]
+    return rows[columns].reset_index(drop=True)
+
+
+def error_frame(trials: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per finished or diverged trial with its test error in per cent, NaN where it diverged.
+
+    Columns: trial, arm, base, level, factors, seed, state, diverged_step, value.
+    """
+    final = records[records["split"].eq("final-test") & records["name"].eq("error")]
+    rows = trials[trials["state"].isin(["finished", "diverged"])]
+    rows = rows.merge(_finite(final)[["trial", "arm", "value"]], on=["trial", "arm"], how="left")
+    rows = rows[rows["value"].notna() | rows["state"].eq("diverged")]
+    rows = rows.assign(level=[level_of(factors) for factors in rows["factors"]])
+    rows["arm"] = pd.Categorical(rows["arm"], trials["arm"].unique())
+    rows = rows.sort_values(["arm", "seed"]).astype({"arm": "str"})
+    columns = ["trial", "arm", "base", "level", "factors", "seed", "state", "diverged_step", "value"]
+    return rows[columns].reset_index(drop=True)
+
+
+def gradient_frame(trials: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Return the finished trials' gradient norms, layer by layer, after the first and the last epoch measured.
+
+    Columns: arm, base, level, split (such as `after epoch 1`), layer (its name), place (from 1 at the input), mean,
+    low, high, seeds. Weights of convolutions and linear layers only; norms of zero have no logarithm and are left out.
+    """
+    rows = _finite(records[records["split"].eq("probe") & records["name"].str.startswith("gradient_norm/")])
+    rows = rows[rows["trial"].isin(_finished(trials)) & rows["value"].gt(0)]
+    rows = rows.assign(layer=rows["name"].str.removeprefix("gradient_norm/"))
+    rows = rows[rows["layer"].str.endswith("weight") & ~rows["layer"].str.contains(r"(?:norm|bn)\d*\.weight$")]
+    rows = rows[rows["epoch"].isin({rows["epoch"].min(), rows["epoch"].max()})]
+    places: dict[tuple[str, str], int] = {}
+    for arm, part in rows.groupby("arm"):
+        layers = sorted(set(part["layer"]), key=_from_input)
+        places |= {(str(arm), layer): place for place, layer in enumerate(layers, start=1)}
+    rows = rows.assign(
+        split=[f"after epoch {epoch}" for epoch in rows["epoch"]],
+        place=[places[key] for key in zip(rows["arm"], rows["layer"], strict=True)],
+    )
+    rows = _of_study(rows, trials).sort_values(["epoch", "place"], kind="stable")
+    return _over_seeds(rows, ["arm", "base", "level", "split", "layer", "place"])
+
+
+def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
+    """Return one row per contrast that has a pair; differences, interval and margin in percentage points.
+
+    Columns: label, a, b, metric, n, difference, low, high (NaN without an interval), decision, margin, differences
+    (a tuple, one per seed), seeds (likewise).
+    """
+    rows = [
+        {
+            "label": label,
+            "a": contrast.a,
+            "b": contrast.b,
+            "metric": contrast.metric,
+            "n": contrast.paired.n,
+            "difference": contrast.paired.difference,
+            "low": contrast.paired.ci95[0] if contrast.paired.ci95 else np.nan,
+            "high": contrast.paired.ci95[1] if contrast.paired.ci95 else np.nan,
+            "decision": contrast.decision,
+            "margin": contrast.margin,
+            "differences": contrast.differences,
+            "seeds": contrast.seeds,
+        }
+        for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
+        if contrast.paired is not None
+    ]
+    columns = ["label", "a", "b", "metric", "n", "difference", "low", "high", "decision", "margin"]
+    return pd.DataFrame(rows, columns=[*columns, "differences", "seeds"])
+
+
+def contrast_labels(contrasts: Sequence[ContrastFinding]) -> list[str]:
+    """Return short names of contrasts: the level alone where all contrasts pair the same two arms, level by level."""
+    parts = [(*_split_name(contrast.a), *_split_name(contrast.b), contrast.metric) for contrast in contrasts]
+    same_pair = len({(a, b, metric) for a, _, b, _, metric in parts}) == 1
+    labels = []
+    for contrast, (a, level_a, b, level_b, metric) in zip(contrasts, parts, strict=True):
+        if level_a != level_b:
+            label = f"{contrast.a} − {contrast.b}"
+        elif same_pair and level_a:
+            label = level_a
+        else:
+            label = f"{a} − {b}" + (f", {level_a}" if level_a else "")
+        labels.append(label if metric == "test_error" else f"{label} ({metric.replace('_', ' ')})")
+    return labels
+
+
+def contrast_pair(contrasts: Sequence[ContrastFinding]) -> tuple[str, str] | None:
+    """Return the two arms that all contrasts pair, without their levels; None where there are several pairs."""
+    pairs = {(_split_name(contrast.a)[0], _split_name(contrast.b)[0]) for contrast in contrasts}
+    return pairs.pop() if len(pairs) == 1 else None
+
+
+def _split_name(arm: str) -> tuple[str, str]:
+    """Split `resnet[blocks=5]` into `resnet` and `blocks = 5`."""
+    base, _, inside = arm.partition("[")
+    return base, inside.removesuffix("]").replace("=", " = ").replace(",", ", ")
+
+
+def _finite(records: pd.DataFrame) -> pd.DataFrame:
+    return records[np.isfinite(records["value"].astype(float))]
+
+
+def _finished(trials: pd.DataFrame) -> pd.Series:
+    return trials.loc[trials["state"].eq("finished"), "trial"]
+
+
+def _curve_rows(records: pd.DataFrame, name: str) -> pd.DataFrame:
+    return _finite(records[records["name"].eq(name) & records["split"].isin(CURVE_SPLITS)])
+
+
+def _of_study(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Give each row its arm's level, and bring the rows into the order: arm as in the study, split, epoch."""
+    arms = trials.drop_duplicates("arm")
+    levels = dict(zip(arms["arm"], map(level_of, arms["factors"]), strict=True))
+    order = {arm: place for place, arm in enumerate(arms["arm"])}
+    rows = rows.assign(level=rows["arm"].map(levels).astype("str"), order=rows["arm"].map(order))
+    return rows.sort_values(["order", "seed", "split", "epoch"], kind="stable").drop(columns="order")
+
+
+def _over_seeds(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    return rows.groupby(by, sort=False)["value"].agg(mean="mean", low="min", high="max", seeds="count").reset_index()
+
+
+def _from_input(layer: str) -> tuple[object, ...]:
+    """Order layers from the input to the output: stem, stages by number, head."""
+    rank = {"stem": 0, "head": 2}.get(layer.split(".")[0], 1)
+    parts = re.split(r"(\d+)", layer)
+    return (rank, *(int(part) if number % 2 else part for number, part in enumerate(parts)))

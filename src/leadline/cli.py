@@ -1,0 +1,224 @@
+"""The command line: parse, call, print. Heavy modules are imported by the commands that need them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leadline.errors import LeadlineError, SpecError
+
+app = typer.Typer(
+    name="leadline",
+    help="A laboratory for depth in neural networks: compare plain, residual and recurrent networks fairly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Find, download and check data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+Runs = Annotated[Path, typer.Option(envvar="LEADLINE_RUNS", help="Folder of the store and the checkpoints.")]
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", envvar="LEADLINE_STORE", help="SQLAlchemy URL; default: SQLite in RUNS.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(envvar="LEADLINE_DATA", help="Folder of the data sets; default: the user's cache.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
+RUNS = Path("runs")
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the ready studies, the named networks and the data sets."""
+    from leadline.data.catalog import CATALOG
+    from leadline.families import FAMILIES
+    from leadline.study import ready_studies
+
+    studies = ready_studies()
+    if as_json:
+        _print_json({"studies": list(studies), "networks": list(FAMILIES), "datasets": list(CATALOG)})
+        return
+    sections = {
+        "studies": studies,
+        "networks": {name: (function.__doc__ or "").split("\n")[0] for name, function in FAMILIES.items()},
+        "datasets": {name: info.title for name, info in CATALOG.items()},
+    }
+    for section, entries in sections.items():
+        typer.echo(f"{section}:")
+        width = max(map(len, entries))
+        for name, title in entries.items():
+            typer.echo(f"  {name:<{width}}  {title}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a study file, for editors that complete and check YAML."""
+    from leadline.study import StudySpec
+
+    _print_json(StudySpec.model_json_schema())
+
+
+@app.command()
+def inspect(
+    network: Annotated[str, typer.Argument(help="A network's name; `leadline list` shows them.")],
+    settings: Settings = None,
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=1)] = 10,
+    as_json: Json = False,
+) -> None:
+    """Show a network's layers, parameters and multiply-adds."""
+    from dataclasses import asdict
+
+    from leadline.families import family
+    from leadline.nets import inspect_network
+
+    spec = family(network, _settings(settings))
+    info = inspect_network(spec, _shape(input_shape), classes)
+    if as_json:
+        _print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info)})
+        return
+    from leadline.console import network_table
+
+    network_table(network, info)
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A ready study's name, or a YAML file.")],
+    settings: Settings = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; default: one per core; 0: inside this process.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Run a study's unfinished trials."""
+    from leadline.study import load_study
+
+    expanded = load_study(study, _settings(settings))
+    from leadline.console import run_and_show
+
+    outcome = run_and_show(expanded, runs, store_url, data_dir, workers, device, quiet=as_json)
+    if as_json:
+        _print_json(outcome.to_json())
+    else:
+        typer.echo(outcome.last_line())
+    if not outcome.complete:
+        raise typer.Exit(130 if outcome.interrupted else 1)
+
+
+@app.command()
+def verdict(
+    name: Annotated[str, typer.Argument(help="A study that has been run.")],
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say which arm is better and how sure that is."""
+    from leadline.store import Store
+    from leadline.study import expand_stored
+    from leadline.verdict import find, to_json, to_text
+
+    with Store.open_existing(runs, store_url) as store:
+        study = expand_stored(store.study(name).spec)
+        findings = find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name))
+    if as_json:
+        _print_json(to_json(findings))
+    else:
+        typer.echo(to_text(findings))
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="A study that has been run.")],
+    output: Annotated[Path | None, typer.Option(help="Folder to write; default: report/NAME.")] = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Write a study's report: one HTML file; figures also as SVG and PDF, tables as CSV, Markdown and LaTeX."""
+    from leadline.report import write
+    from leadline.store import Store
+    from leadline.study import expand_stored
+    from leadline.verdict import find
+
+    with Store.open_existing(runs, store_url) as store:
+        stored = store.study(name)
+        study = expand_stored(stored.spec)
+        trials, records = store.trials_frame(name), store.records_frame(name)
+        findings = find(study, trials, records, store.predictions(name))
+    path = write(study, findings, trials, records, output or Path("report") / name)
+    typer.echo(f"report: {path}")
+
+
+@data_app.command("get")
+def data_get(name: str, data_dir: DataDir = None) -> None:
+    """Download a data set, unless it is there."""
+    from leadline.data.files import fetch
+
+    fetch(_dataset(name), data_dir)
+    data_check(name, data_dir)
+
+
+@data_app.command("check")
+def data_check(name: str, data_dir: DataDir = None) -> None:
+    """Read every file of a data set and say what is in it."""
+    from leadline.data.files import check
+
+    for line in check(_dataset(name), data_dir):
+        typer.echo(line)
+
+
+def _dataset(name: str) -> Any:
+    from leadline.data.catalog import CATALOG
+    from leadline.errors import unknown
+
+    if name not in CATALOG:
+        raise SpecError(unknown("data set", name, CATALOG))
+    return name
+
+
+def _settings(pairs: list[str] | None) -> dict[str, object]:
+    from leadline.study import parse_value
+
+    settings = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise SpecError(f"--set {pair!r}: expected KEY=VALUE, such as training.epochs=3")
+        settings[key] = parse_value(value)
+    return settings
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise SpecError(f"--input {text!r}: expected channels x height x width, such as 1x28x28")
+    channels, height, width = map(int, parts)
+    return channels, height, width
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend becomes one line and exit code 1."""
+    try:
+        app()
+    except LeadlineError as error:
+        typer.echo(f"leadline: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""What the terminal shows: a study while it runs, and a network's layers."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from leadline.data import batches, catalog
+from leadline.nets import NetworkInfo, skeleton
+from leadline.run import Event, Executor, InProcess, Job, LocalProcesses
+from leadline.store import Store
+from leadline.study import Study
+from leadline.train import choose_device
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a study ended."""
+
+    study: str
+    counts: Mapping[str, int]  # state -> trials, of the states that there are
+    failed: tuple[str, ...]  # one line each
+    interrupted: bool
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has ended, diverged ones included, and none failed."""
+        return not self.interrupted and set(self.counts) <= {"finished", "diverged"}
+
+    def last_line(self) -> str:
+        """Say in one line what there is now and what to do next."""
+        total = sum(self.counts.values())
+        parts = [f"{self.counts[state]} {state}" for state in sorted(self.counts, key=_STATE_ORDER.index)]
+        line = f"{self.study}: {total} trials: {', '.join(parts)}; {_clock(self.seconds)}."
+        if self.complete:
+            return f"{line} Next: leadline report {self.study}"
+        if self.counts.get("failed") and not self.interrupted:
+            return f"{line} First failure: {self.failed[0]}. The same command tries the failed ones again."
+        return f"{line} The same command goes on from here."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as plain data."""
+        return {
+            "study": self.study,
+            "complete": self.complete,
+            "trials": dict(self.counts),
+            "failed": list(self.failed),
+            "interrupted": self.interrupted,
+            "seconds": self.seconds,
+        }
+
+
+_STATE_ORDER = ["finished", "diverged", "failed", "running", "waiting"]
+
+
+def run_and_show(
+    study: Study,
+    runs: Path,
+    store_url: str | None,
+    data_dir: Path | None,
+    workers: int | None,
+    device: str,
+    quiet: bool,
+) -> Outcome:
+    """Register a study, run its unfinished trials, and show how they go.
+
+    Raises:
+        LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
+            take the data's images.
+    """
+    chosen = choose_device(device)
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if chosen.type == "cpu" else 1
+    name = study.spec.name
+    for arm in study.arms:
+        info = catalog.CATALOG[arm.trial.data.name]
+        skeleton(arm.trial.network, info.shape, info.classes)
+    for spec in {arm.trial.data for arm in study.arms}:
+        batches.load(spec, data_dir)  # downloads once, before the workers start
+    started = time.monotonic()
+    interrupted = False
+    with Store.open(runs, store_url) as store:
+        store.register(study)
+        store.requeue_failed(name)
+        counts = store.counts(name)
+        ended = sum(counts.get(state, 0) for state in ("finished", "diverged"))
+        executor: Executor = LocalProcesses(workers) if workers else InProcess()
+        with _display(name, sum(counts.values()), ended, quiet) as display:
+            try:
+                if ended < sum(counts.values()):
+                    executor.run(Job(name, runs, store_url, data_dir, str(chosen)), display.show)
+            except KeyboardInterrupt:
+                interrupted = True
+        counts = store.counts(name)
+        frame = store.trials_frame(name)
+        bad = frame[frame["state"] == "failed"]
+        failed = tuple(
+            f"{arm} seed {seed}: {str(error).splitlines()[0]}"
+            for arm, seed, error in zip(bad["arm"], bad["seed"], bad["error"], strict=True)
+        )
+    return Outcome(
+        name,
+        {state: number for state, number in counts.items() if number},
+        failed,
+        interrupted,
+        time.monotonic() - started,
+    )
+
+
+class _Display(Protocol):
+    def show(self, event: Event) -> None: ...
+
+
+@contextmanager
+def _display(study: str, total: int, ended: int, quiet: bool) -> Iterator[_Display]:
+    console = Console(stderr=True)
+    tally = _Tally(total, ended)
+    if quiet:
+        yield _Silent()
+    elif console.is_terminal:
+        bars = _Bars(study, tally)
+        with Live(bars.progress, console=console, refresh_per_second=4, transient=True):
+            yield bars
+    else:
+        yield _Lines(console, tally)
+
+
+@dataclass
+class _Tally:
+    """Trials done, and the time left, from the trials' own fractions."""
+
+    total: int
+    ended: int
+    running: dict[str, float] = field(default_factory=dict)
+    began: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    done_here: float = 0.0
+    states: Counter[str] = field(default_factory=Counter)
+
+    def take(self, event: Event) -> None:
+        if event.kind == "started":
+            self.running[event.trial] = 0.0
+        elif event.kind == "progress":
+            self.began.setdefault(event.trial, event.fraction)
+            self.running[event.trial] = event.fraction
+        else:
+            self.running.pop(event.trial, None)
+            if event.kind in ("finished", "diverged", "failed"):
+                self.ended += 1
+                self.states[event.kind] += 1
+                self.done_here += 1 - self.began.get(event.trial, 0.0)
+
+    def left(self) -> str:
+        """Time left if what remains goes as fast as what was done so far."""
+        done = self.done_here + sum(now - self.began.get(trial, now) for trial, now in self.running.items())
+        if done <= 0.02:
+            return "time left: ..."
+        remaining = self.total - self.ended - sum(self.running.values())
+        return f"time left: {_clock((time.monotonic() - self.started) * remaining / done)}"
+
+
+@dataclass(frozen=True)
+class _Silent:
+    def show(self, event: Event) -> None:
+        """Show nothing."""
+
+
+@dataclass
+class _Lines:
+    console: Console
+    tally: _Tally
+
+    def show(self, event: Event) -> None:
+        """Print a line when a trial ends."""
+        self.tally.take(event)
+        if event.kind in ("finished", "diverged", "failed"):
+            text = f": {event.text}" if event.text else ""
+            self.console.print(
+                f"{self.tally.ended}/{self.tally.total} {event.arm} seed {event.seed} {event.kind}{text};"
+                f" {self.tally.left()}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+class _Bars:
+    def __init__(self, study: str, tally: _Tally) -> None:
+        self.tally = tally
+        self.study = study
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False)
+        )
+        self.whole = self.progress.add_task(study, total=tally.total, completed=tally.ended, note="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def show(self, event: Event) -> None:
+        """Update the bars; a trial's own bar goes when it ends."""
+        self.tally.take(event)
+        if event.kind in ("started", "progress"):
+            if event.trial not in self.tasks:
+                self.tasks[event.trial] = self.progress.add_task(f"{event.arm} seed {event.seed}", total=1.0, note="")
+            self.progress.update(self.tasks[event.trial], completed=event.fraction, note=event.text)
+        elif event.trial in self.tasks:
+            self.progress.remove_task(self.tasks.pop(event.trial))
+            if event.kind in ("failed", "diverged"):
+                self.progress.console.print(f"{event.arm} seed {event.seed} {event.kind}: {event.text}", markup=False)
+        note = f"{self.tally.ended}/{self.tally.total} trials, {self.tally.left()}"
+        self.progress.update(self.whole, completed=self.tally.ended + sum(self.tally.running.values()), note=note)
+
+
+def network_table(name: str, info: NetworkInfo) -> None:
+    """Print a network's layers and totals."""
+    table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("kind")
+    for heading in ("output", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    for layer in info.layers:
+        shape = "x".join(map(str, layer.output_shape))
+        table.add_row(layer.name, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
+    table.add_section()
+    table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
+    Console().print(table)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,1 @@
+"""Data sets: what there is (`catalog`), its files (`files`), and batches of tensors for training (`batches`)."""

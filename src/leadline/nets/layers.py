@@ -1,0 +1,194 @@
+"""The small layers that blocks are made of: activation, normalisation, noise from named streams, scalars."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leadline.seeds import NOISE, stream
+from leadline.spec.network import Activation, NetworkSpec
+
+Maps = Float[Tensor, "batch channels height width"]
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+}
+
+
+def activation(spec: NetworkSpec) -> nn.Module:
+    """Return a fresh activation layer."""
+    return _ACTIVATIONS[spec.activation]()
+
+
+def normalisation(spec: NetworkSpec, channels: int) -> nn.Module:
+    """Return a normalisation layer for feature maps of so many channels.
+
+    Layer normalisation is over channels and pixels of an image; group normalisation has 32 groups as in Wu & He 2018,
+    or the largest common divisor with the channels.
+    """
+    match spec.normalisation:
+        case "none":
+            return nn.Identity()
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "layer":
+            return nn.GroupNorm(1, channels)
+        case "instance":
+            return nn.GroupNorm(channels, channels)
+        case "group":
+            return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+class StandardisedConv2d(nn.Conv2d):
+    """A convolution whose weights are standardised per output channel: Qiao et al. 2019, equations 1 to 3."""
+
+    def forward(self, input: Maps) -> Float[Tensor, "batch wider rows columns"]:
+        """Convolve with the standardised weights."""
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / (weight.square().mean((1, 2, 3), keepdim=True) + 1e-10).sqrt()
+        out: Tensor = self._conv_forward(input, weight, self.bias)
+        return out
+
+
+def convolution(
+    spec: NetworkSpec, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """Return a convolution that keeps the image's size but for its stride."""
+    kind = StandardisedConv2d if spec.weight_standardisation else nn.Conv2d
+    return kind(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=spec.block.bias)
+
+
+class Noise:
+    """What noisy layers draw from: the trial's seed and the step, which whoever trains sets before each step."""
+
+    def __init__(self) -> None:
+        self.seed = 0
+        self.step = 0
+
+
+class Noisy(nn.Module):
+    """A layer that draws; its draw is a pure function of seed, step and name, so recomputing it repeats it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = Noise()
+        self.name = ""
+
+    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return numbers in [0, 1) on the device of `like`."""
+        generator = torch.Generator(like.device).manual_seed(stream(self.noise.seed, NOISE, self.noise.step, self.name))
+        return torch.rand(shape, generator=generator, device=like.device)
+
+
+class Dropout(Noisy):
+    """Zero each value at a rate, scale the others up (Srivastava et al. 2014)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Drop values while training."""
+        if not self.training or self.rate == 0:
+            return x
+        return x * (self.uniform(tuple(x.shape), x) >= self.rate).to(x.dtype) / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        """Show the rate."""
+        return f"rate={self.rate}"
+
+
+class StochasticDepth(Noisy):
+    """Drop the branch of each image at a rate while training; scale it by what survives when not.
+
+    Huang et al. 2016, equations 2 and 5, with the draw per image instead of per batch.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Maps) -> Maps:
+        """Drop whole images' branches."""
+        if not self.training:
+            return x * (1 - self.rate)
+        return x * (self.uniform((len(x), 1, 1, 1), x) >= self.rate).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the rate."""
+        return f"rate={self.rate}"
+
+
+class Scale(nn.Module):
+    """Multiply by one learned number (SkipInit: De & Smith 2020; ReZero: Bachlechner et al. 2020; Fixup)."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.factor = nn.Parameter(torch.empty(()))
+
+    def forward(self, x: Maps) -> Maps:
+        """Scale."""
+        return x * self.factor
+
+
+class Shift(nn.Module):
+    """Add one learned number, which starts at 0 (Fixup: Zhang et al. 2019, section 3.2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(()))
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Shift."""
+        return x + self.bias
+
+
+class Multiply(nn.Module):
+    """Multiply by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Maps) -> Maps:
+        """Scale."""
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        """Show the factor."""
+        return f"factor={self.factor}"
+
+
+class ZeroPad(nn.Module):
+    """Identity with strided subsampling and zeros for the channels that the input lacks (option A); no parameters."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.padding = channels_out - channels_in
+        self.stride = stride
+
+    def forward(self, x: Maps) -> Float[Tensor, "batch wider rows columns"]:
+        """Keep every stride-th pixel and append zero channels."""
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, self.padding)) if self.padding else x
+
+    def extra_repr(self) -> str:
+        """Show what the shortcut does."""
+        return f"padding={self.padding}, stride={self.stride}"
+
+
+def append(sequence: nn.Sequential, name: str, module: nn.Module) -> None:
+    """Append a module under a name, unless it does nothing."""
+    if not isinstance(module, nn.Identity):
+        sequence.add_module(name, module)

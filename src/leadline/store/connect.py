@@ -1,0 +1,230 @@
+"""Opening a database: its address, how SQLite is set up, transactions, and the schema's migrations."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
+
+from leadline.errors import StoreError, unknown
+from leadline.store.schema import HEAD, VERSION_TABLE, metadata
+
+BUSY_SECONDS = 60.0
+"""How long a SQLite transaction waits for another process before it gives up."""
+
+DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
+
+_version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
+
+
+def address(url: str | None, folder: Path) -> URL:
+    """Return the address of a database; the one inside the runs folder where none is given.
+
+    Raises:
+        StoreError: it is no address, or not of a database that Leadline can share between processes.
+    """
+    if url is None:
+        return URL.create("sqlite", database=str(folder / "leadline.db"))
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StoreError(
+            f"store {_without_password(url)!r} is no database URL; expected one like sqlite:///runs/leadline.db or"
+            " postgresql://host/name"
+        ) from None
+    kind = parsed.get_backend_name()
+    if kind not in DRIVERS:
+        raise StoreError(f"store {shown(parsed)}: {unknown('database', kind, DRIVERS)}")
+    if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StoreError(f"store {shown(parsed)} lives in memory, where no other process sees it; give sqlite:///FILE")
+    # SQLAlchemy's own default for PostgreSQL differs between its versions.
+    return parsed if "+" in parsed.drivername else parsed.set(drivername=f"{kind}+{DRIVERS[kind]}")
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"[^/]*@", "***@", text)
+
+
+def shown(url: URL) -> str:
+    """Return the address as messages show it: a file's path, or the URL without its password."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        return url.database
+    return url.render_as_string(hide_password=True)
+
+
+def engine_for(url: URL) -> Engine:
+    """Make the engine of an address; nothing is opened yet.
+
+    Raises:
+        StoreError: the driver is unknown or not installed.
+    """
+    on_sqlite = url.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if on_sqlite else {"pool_pre_ping": True}
+    try:
+        engine = create_engine(url, **options)
+    except NoSuchModuleError:
+        raise StoreError(
+            f"store {shown(url)}: unknown driver {url.drivername!r}; leave it out to get"
+            f" {url.get_backend_name()}+{DRIVERS[url.get_backend_name()]}"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"store {shown(url)}: its driver, the package {error.name!r}, is not installed; pip install {error.name}"
+        ) from None
+    if engine.dialect.is_async:
+        raise StoreError(f"store {shown(url)}: the driver {url.drivername!r} is asynchronous; leave it out of the URL")
+    if on_sqlite:
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    # Python's sqlite3 would otherwise begin transactions by its own rules, and only before a write.
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads and then writes must hold the write lock from its start, or it may fail half-way
+    # without waiting, because what it read has changed.
+    write = connection.get_execution_options().get("leadline_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
+    """Run the body in one transaction: all of it is kept, or, where it raises, nothing.
+
+    Raises:
+        StoreError: the database is gone, locked, full, read-only or damaged.
+    """
+    options: dict[str, Any] = {"leadline_write": write}
+    if not write and engine.dialect.name == "postgresql":
+        # All queries of one reading see one state, as they do on SQLite.
+        options["isolation_level"] = "REPEATABLE READ"
+    try:
+        with engine.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+    except DBAPIError as error:
+        if isinstance(error, IntegrityError | ProgrammingError):
+            raise
+        raise StoreError(f"store {shown(engine.url)}: {one_line(error.orig)}") from error
+
+
+def one_line(error: object) -> str:
+    """Return an error's text without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def now(connection: Connection) -> datetime:
+    """Return the time by which leases are judged: the database server's, so that workers' clocks may differ."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
+
+
+def upserting(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT of the connection's dialect that can say what to do about a row that is there already."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def is_there(engine: Engine) -> bool:
+    """Whether there is a store at all, without making one.
+
+    Raises:
+        StoreError: the database server cannot be reached.
+    """
+    if engine.dialect.name == "sqlite":
+        return Path(engine.url.database or "").is_file()
+    with transaction(engine) as connection:
+        return _schema_version(connection) is not None
+
+
+def prepare(engine: Engine) -> None:
+    """Bring the database to the newest schema; several processes may do so at once.
+
+    Raises:
+        StoreError: it cannot be opened or written, is no database, holds another program's tables, or was made by a
+            newer Leadline.
+    """
+    if engine.dialect.name == "sqlite":
+        _use_write_ahead_log(engine)
+    with transaction(engine) as connection:
+        version = _schema_version(connection)
+    if version != HEAD:
+        with transaction(engine, write=True) as connection:
+            _migrate(connection)
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    # Changing the mode does not wait for other processes as transactions do.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection = engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+            return
+        except (sqlite3.Error, DBAPIError) as error:
+            reason = one_line(error.orig if isinstance(error, DBAPIError) else error)
+            if "locked" not in reason or time.monotonic() > deadline:
+                raise StoreError(f"store {shown(engine.url)}: cannot be opened: {reason}") from None
+            time.sleep(0.02)
+
+
+def _schema_version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(select(_version.c.version_num)).scalar()
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(VERSION_TABLE))))
+    # Asked again, now that no other process can be migrating.
+    version = _schema_version(connection)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations").replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    name = shown(connection.engine.url)
+    if version is None and (strangers := sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))):
+        raise StoreError(
+            f"store {name}: holds the tables of another program ({', '.join(strangers)}); give a database of its own"
+        )
+    if version is not None and version not in known:
+        raise StoreError(
+            f"store {name}: its schema {version!r} was made by a newer Leadline (this one knows up to {HEAD!r});"
+            " upgrade Leadline or give another store"
+        )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

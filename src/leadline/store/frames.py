@@ -1,0 +1,112 @@
+"""What a study measured, as the frames that statistics, figures and reports take."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, select
+
+from leadline.store.measured import unpack
+from leadline.store.schema import predictions, records, series, study_trials, trials
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+TRIALS = (
+    *("trial", "arm", "base", "factors", "seed", "state", "error", "diverged_step"),
+    *("started", "ended", "seconds", "environment"),
+)
+
+
+def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
+    """One row per trial of a study, in the study's order; columns as in `TRIALS`."""
+    import pandas as pd
+
+    link, trial = study_trials.c, trials.c
+    rows = connection.execute(
+        select(
+            trial.hash.label("trial"),
+            *(link.arm, link.base, link.factors, trial.seed, trial.state, trial.error, trial.diverged_step),
+            *(trial.started, trial.ended, trial.seconds, trial.environment),
+        )
+        .join_from(study_trials, trials)
+        .where(link.study_id == study_id)
+        .order_by(link.position)
+    ).all()
+    columns = dict(zip(TRIALS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(TRIALS, ())
+    # Without a type of their own, columns of None and text would come back as NaN and text.
+    types: dict[str, Any] = {
+        **dict.fromkeys(("factors", "error", "environment"), object),
+        **dict.fromkeys(("trial", "arm", "base", "state"), str),
+        "seed": "int64",
+        "diverged_step": "Int64",
+        "started": "datetime64[us, UTC]",
+        "ended": "datetime64[us, UTC]",
+        "seconds": "float64",
+    }
+    return pd.DataFrame({name: pd.Series(list(columns[name]), dtype=types[name]) for name in TRIALS})
+
+
+def records_frame(connection: Connection, study_id: int, splits: Collection[str] | None = None) -> "pd.DataFrame":
+    """Every record of a study's trials, by position in the study, epoch, step, split, name."""
+    import numpy as np
+    import pandas as pd
+
+    link = study_trials.c
+    links = connection.execute(
+        select(link.position, trials.c.hash, link.arm, link.base, trials.c.seed)
+        .join_from(study_trials, trials)
+        .where(link.study_id == study_id)
+        .order_by(link.position)
+    ).all()
+    known = connection.execute(select(series.c.id, series.c.split, series.c.name)).all()
+    wanted = [row for row in known if splits is None or row.split in splits]
+    query = (
+        select(link.position, records.c.series_id, records.c.step, records.c.epoch, records.c.value)
+        .join_from(study_trials, records, records.c.trial_id == link.trial_id)
+        .where(link.study_id == study_id)
+    )
+    if splits is not None:
+        query = query.where(records.c.series_id.in_([row.id for row in wanted]))
+    rows = connection.execute(query).all()
+
+    # Names repeat for thousands of rows: they are joined here, by number, and not in the database.
+    integers = np.array([row[:4] for row in rows], dtype=np.int64).reshape(-1, 4)
+    values = np.array([row[4] for row in rows], dtype=np.float64)
+    ordered = sorted(wanted, key=lambda row: (row.split, row.name))
+    rank = np.zeros(max((row.id for row in known), default=0) + 1, dtype=np.int64)
+    rank[[row.id for row in ordered]] = np.arange(len(ordered))
+    position, name, step, epoch = integers[:, 0], rank[integers[:, 1]], integers[:, 2], integers[:, 3]
+    order = np.lexsort((name, step, epoch, position))
+    at = np.searchsorted(np.array([row.position for row in links], dtype=np.int64), position[order])
+
+    def take(source: list[str], index: "np.ndarray[Any, Any]") -> "pd.Series[str]":
+        return pd.Series(np.array(source, dtype=object)[index], dtype=str)
+
+    return pd.DataFrame(
+        {
+            "trial": take([row.hash for row in links], at),
+            "arm": take([row.arm for row in links], at),
+            "base": take([row.base for row in links], at),
+            "seed": np.array([row.seed for row in links], dtype=np.int64)[at],
+            "step": step[order],
+            "epoch": epoch[order],
+            "split": take([row.split for row in ordered], name[order]),
+            "name": take([row.name for row in ordered], name[order]),
+            "value": values[order],
+        }
+    )
+
+
+def study_predictions(
+    connection: Connection, study_id: int
+) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
+    """Trial -> (predicted, labels), int16 [test images], of the trials that left predictions, in the study's order."""
+    rows = connection.execute(
+        select(trials.c.hash, predictions.c.predicted, predictions.c.labels)
+        .join_from(study_trials, trials)
+        .join(predictions, predictions.c.trial_id == trials.c.id)
+        .where(study_trials.c.study_id == study_id)
+        .order_by(study_trials.c.position)
+    )
+    return {row.hash: (unpack(row.predicted), unpack(row.labels)) for row in rows}

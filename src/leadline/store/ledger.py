@@ -1,0 +1,346 @@
+"""The store itself: studies are entered, trials claimed under a lease, measured values committed epoch by epoch."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from sqlalchemy import Connection, and_, func, select, update
+
+from leadline.errors import StoreError
+from leadline.record import Record
+from leadline.store import frames
+from leadline.store.connect import address, engine_for, is_there, now, one_line, prepare, shown, transaction
+from leadline.store.leases import claim_next, owned
+from leadline.store.lookup import all_states, counted, study_id, trial_by_prefix
+from leadline.store.measured import last_epoch, number_series, pack_pair, put_predictions, put_records
+from leadline.store.register import plan, register
+from leadline.store.schema import TrialState, studies, study_trials, trials
+from leadline.store.values import Claim, StudyRecord, StudySummary, TrialRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from leadline.study import Study
+
+
+class Store:
+    """A database of studies, trials and what they measured, with a folder of checkpoints beside it.
+
+    Every method is one transaction and may raise StoreError: the database is gone, locked, full or damaged. Many
+    processes may share one database; each opens its own Store, which pickling one for another process does.
+    """
+
+    def __init__(self, url: str | None, folder: Path) -> None:
+        """Name a store without opening it; see `open`."""
+        self.url = url
+        self.folder = folder.absolute()
+        self._engine = engine_for(address(url, self.folder))
+        self._series: dict[tuple[str, str], int] = {}
+
+    @classmethod
+    def open(cls, runs: Path, url: str | None = None) -> Self:
+        """Open a store, made or brought to the newest schema where need be; several processes may do so at once.
+
+        Args:
+            runs: the folder of checkpoints and of the default database, made where it is missing.
+            url: a SQLite or PostgreSQL database; None: `leadline.db` in the runs folder.
+
+        Raises:
+            StoreError: the folder cannot be written, the URL or driver is unknown, or the database cannot be opened, is
+                none, belongs to another program or was made by a newer Leadline.
+        """
+        store = cls(url, Path(runs))
+        try:
+            store.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
+            ) from None
+        try:
+            prepare(store._engine)
+        except StoreError:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def open_existing(cls, runs: Path, url: str | None = None) -> Self:
+        """Open a store that is there already, for those who only read; arguments and errors as in `open`.
+
+        Raises:
+            StoreError: there is none; nothing is made.
+        """
+        store = cls(url, Path(runs))
+        try:
+            if not is_there(store._engine):
+                raise StoreError(f"store {shown(store._engine.url)}: there is none yet; `leadline run STUDY` makes one")
+        finally:
+            store.close()
+        return cls.open(runs, url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).open, (self.folder, self.url)
+
+    def __repr__(self) -> str:
+        return f"Store({shown(self._engine.url)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; a later call opens new ones."""
+        self._engine.dispose()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that the names of checkpoints are relative to."""
+        return self.folder / "checkpoints"
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return transaction(self._engine)
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return transaction(self._engine, write=True)
+
+    # --- entering and taking trials
+
+    def register(self, study: "Study") -> None:
+        """Enter a study and its trials; what is there already stays.
+
+        A study of the same name gets the new specification and trials. No trial loses a result: those that no study
+        names any more are kept, and found again by a study that does.
+        """
+        planned = plan(study)
+        with self._writing() as connection:
+            register(connection, study.spec, planned)
+
+    def claim(self, study: str, owner: str, lease_seconds: float) -> Claim | None:
+        """Take the next trial of a study: in its order, the first that waits or whose worker is gone; None: no such.
+
+        A worker is gone when its lease has run out, or when it was a process of this machine that is dead. Records
+        beyond the trial's last checkpoint are dropped, for its epochs are trained again.
+
+        Args:
+            study: the study's name.
+            owner: who takes it, `str(Owner.current())`.
+            lease_seconds: how long it stays the owner's without a heartbeat.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._writing() as connection:
+            return claim_next(connection, study_id(connection, study), owner, lease_seconds)
+
+    def heartbeat(self, trial: str, owner: str, lease_seconds: float) -> bool:
+        """Renew a lease for so many seconds from now; False: the trial is no longer the owner's."""
+        with self._writing() as connection:
+            until = now(connection) + timedelta(seconds=lease_seconds)
+            mine = and_(trials.c.hash == trial, trials.c.owner == owner)
+            return connection.execute(update(trials).where(mine).values(lease_until=until)).rowcount == 1
+
+    def release(self, trial: str, owner: str) -> None:
+        """Give a trial back unfinished; nothing happens if it was lost.
+
+        It waits again and keeps its checkpoint. The attempt that ends so counts for none.
+        """
+        with self._writing() as connection:
+            connection.execute(
+                update(trials)
+                .where(trials.c.hash == trial, trials.c.owner == owner)
+                .values(state="waiting", owner=None, lease_until=None, attempts=trials.c.attempts - 1)
+            )
+
+    def requeue_failed(self, study: str) -> int:
+        """Let the failed trials of a study wait again, from their last checkpoints; return how many there were."""
+        with self._writing() as connection:
+            ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id(connection, study))
+            failed = and_(trials.c.state == "failed", trials.c.id.in_(ours))
+            connection.execute(
+                update(study_trials)
+                .where(study_trials.c.trial_id.in_(select(trials.c.id).where(failed)))
+                .values(settled=False)
+            )
+            return connection.execute(
+                update(trials).where(failed).values(state="waiting", error=None, ended=None, attempts=0)
+            ).rowcount
+
+    # --- what a worker reports
+
+    def set_environment(self, trial: str, owner: str, environment: Mapping[str, Any]) -> None:
+        """Keep what a trial runs on: versions, processor, commit; anything that JSON can hold.
+
+        Raises:
+            LeaseLost: the trial is no longer the owner's.
+        """
+        with self._writing() as connection:
+            id_ = owned(connection, trial, owner)
+            connection.execute(update(trials).where(trials.c.id == id_).values(environment=dict(environment)))
+
+    def commit_epoch(
+        self, trial: str, owner: str, records: Sequence[Record], checkpoint: str | None, epoch: int, seconds: float
+    ) -> None:
+        """Keep an epoch, whole or not at all.
+
+        Args:
+            trial: its hash.
+            owner: who ran it.
+            records: what was measured; a record that is there already gets the new value.
+            checkpoint: name of the file, inside the checkpoints folder, that holds the state after this epoch and is on
+                disk by now; None: none was made, so the one before stays the place to go on from.
+            epoch: epochs done.
+            seconds: wall time since the last commit.
+
+        Raises:
+            LeaseLost: the trial is no longer the owner's; nothing was kept.
+        """
+        ids = self._series_ids(records)
+        with self._writing() as connection:
+            id_ = owned(connection, trial, owner)
+            put_records(connection, id_, records, ids)
+            values: dict[str, Any] = {"seconds": func.coalesce(trials.c.seconds, 0.0) + seconds}
+            if checkpoint is not None:
+                values |= {"checkpoint": checkpoint, "checkpoint_epoch": epoch}
+            connection.execute(update(trials).where(trials.c.id == id_).values(**values))
+
+    def finish(
+        self,
+        trial: str,
+        owner: str,
+        state: Literal["finished", "diverged", "failed"],
+        error: str | None = None,
+        diverged_step: int | None = None,
+        records: Sequence[Record] = (),
+        predictions: "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None" = None,
+        seconds: float = 0.0,
+        checkpoint: str | None = None,
+    ) -> None:
+        """Settle a trial: its state, last records and predictions in one transaction; the lease ends.
+
+        Args:
+            trial: its hash.
+            owner: who ran it.
+            state: finished, diverged or failed.
+            error: why it failed.
+            diverged_step: the optimizer step whose loss was not finite.
+            records: what was measured since the last commit.
+            predictions: of the test images, predicted and true, whole numbers [n] each.
+            seconds: wall time since the last commit.
+            checkpoint: file name of the state after the last recorded epoch; None: the one before stays.
+
+        Raises:
+            LeaseLost: the trial is no longer the owner's; nothing was kept.
+            ValueError: the predictions are not two rows of one length that fit int16.
+        """
+        packed = None if predictions is None else pack_pair(*predictions)
+        ids = self._series_ids(records)
+        with self._writing() as connection:
+            id_ = owned(connection, trial, owner)
+            put_records(connection, id_, records, ids)
+            values: dict[str, Any] = {
+                "state": state,
+                "error": error,
+                "diverged_step": diverged_step,
+                "owner": None,
+                "lease_until": None,
+                "ended": now(connection),
+                "seconds": func.coalesce(trials.c.seconds, 0.0) + seconds,
+            }
+            if checkpoint is not None:
+                values |= {"checkpoint": checkpoint, "checkpoint_epoch": last_epoch(connection, id_)}
+            connection.execute(update(trials).where(trials.c.id == id_).values(**values))
+            connection.execute(update(study_trials).where(study_trials.c.trial_id == id_).values(settled=True))
+            if packed is not None:
+                put_predictions(connection, id_, packed)
+
+    def _series_ids(self, records: Sequence[Record]) -> Mapping[tuple[str, str], int]:
+        # In a transaction of their own, so that a number that is remembered here is never rolled back.
+        missing = {(record.split, record.name) for record in records} - self._series.keys()
+        if missing:
+            with self._writing() as connection:
+                self._series |= number_series(connection, missing)
+        return self._series
+
+    # --- reading
+
+    def study(self, name: str) -> StudyRecord:
+        """Return a study as it was entered last.
+
+        Raises:
+            StoreError: there is no such study; the nearest name is given.
+        """
+        with self._reading() as connection:
+            row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
+        return StudyRecord(row.name, row.spec, row.hash, row.created)
+
+    def studies(self) -> list[StudySummary]:
+        """Return every study, oldest first, with how many of its trials are in each state."""
+        with self._reading() as connection:
+            rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
+            counts = counted(connection, None)
+        return [StudySummary(row.name, row.spec["title"], row.created, all_states(counts.get(row.id))) for row in rows]
+
+    def counts(self, study: str) -> dict[TrialState, int]:
+        """Return how many of a study's trials are in each of the five states.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            id_ = study_id(connection, study)
+            return all_states(counted(connection, id_).get(id_))
+
+    def trial(self, prefix: str) -> TrialRecord:
+        """Return the one trial whose hash begins so.
+
+        Raises:
+            StoreError: there is none, or more than one.
+        """
+        with self._reading() as connection:
+            return trial_by_prefix(connection, prefix)
+
+    def trials_frame(self, study: str) -> "pd.DataFrame":
+        """Return one row per trial of a study, in its order.
+
+        Columns: trial (hash), arm, base, factors (dict), seed, state, error (text or None), diverged_step (Int64),
+        started, ended (UTC or NaT), seconds (training wall time over all attempts, or NaN), environment (dict or None).
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.trials_frame(connection, study_id(connection, study))
+
+    def records_frame(self, study: str, splits: Collection[str] | None = None) -> "pd.DataFrame":
+        """Return every record of a study's trials, by position in the study, epoch, step, split and name.
+
+        Columns: trial (hash), arm, base, seed, step (optimizer steps done), epoch (epochs done), split, name, value.
+
+        Args:
+            study: its name.
+            splits: the splits wanted; None: all.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.records_frame(connection, study_id(connection, study), splits)
+
+    def predictions(
+        self, study: str
+    ) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
+        """Return trial -> (predicted, labels), int16 [test images] each, of the trials that left predictions.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.study_predictions(connection, study_id(connection, study))

@@ -1,0 +1,62 @@
+"""Finding studies by name and trials by hash, and counting trials by state."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, func, select
+
+from leadline.errors import StoreError, unknown
+from leadline.store.connect import shown
+from leadline.store.schema import STATES, TrialState, studies, study_trials, trials
+from leadline.store.values import TrialRecord
+
+
+def study_id(connection: Connection, name: str) -> int:
+    """Return the number of a study.
+
+    Raises:
+        StoreError: there is no such study; the nearest name is given.
+    """
+    found: int | None = connection.scalar(select(studies.c.id).where(studies.c.name == name))
+    if found is None:
+        names = connection.scalars(select(studies.c.name))
+        raise StoreError(f"store {shown(connection.engine.url)}: {unknown('study', name, names)}")
+    return found
+
+
+def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
+    """Return the one trial whose hash begins so.
+
+    Raises:
+        StoreError: there is none, or more than one.
+    """
+    begins = trials.c.hash.startswith(prefix.lower(), autoescape=True)
+    rows = connection.execute(select(trials).where(begins).order_by(trials.c.hash).limit(3)).all()
+    if not rows:
+        raise StoreError(f"store {shown(connection.engine.url)}: no trial's hash begins with {prefix!r}")
+    if len(rows) > 1:
+        some = ", ".join(row.hash[: len(prefix) + 8] for row in rows)
+        raise StoreError(f"trial {prefix!r} is one of several ({some}); give more of its hash")
+    values = dict(rows[0]._mapping)
+    del values["id"]
+    return TrialRecord(trial=values.pop("hash"), **values)
+
+
+def counted(connection: Connection, study_id: int | None) -> dict[int, dict[TrialState, int]]:
+    """Study's number -> state -> trials; of one study, or of all."""
+    link = study_trials.c
+    query = (
+        select(link.study_id, trials.c.state, func.count())
+        .join_from(study_trials, trials)
+        .group_by(link.study_id, trials.c.state)
+    )
+    if study_id is not None:
+        query = query.where(link.study_id == study_id)
+    result: dict[int, dict[TrialState, int]] = {}
+    for id_, state, count in connection.execute(query):
+        result.setdefault(id_, {})[state] = count
+    return result
+
+
+def all_states(counted: Mapping[TrialState, int] | None) -> dict[TrialState, int]:
+    """Fill in the states that no trial is in."""
+    return {state: (counted or {}).get(state, 0) for state in STATES}

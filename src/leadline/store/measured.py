@@ -1,0 +1,86 @@
+"""What was measured, in the compact form that the database keeps: numbered series, packed predictions."""
+
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from leadline.record import Record
+from leadline.store.connect import upserting
+from leadline.store.schema import predictions, records, series
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def number_series(connection: Connection, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Number these series (split, name) where they have none yet, and return the numbers of all series."""
+    connection.execute(
+        upserting(connection, series).on_conflict_do_nothing(index_elements=[series.c.split, series.c.name]),
+        # In one order, so that two workers cannot wait for each other.
+        [{"split": split, "name": name} for split, name in sorted(wanted)],
+    )
+    rows = connection.execute(select(series.c.split, series.c.name, series.c.id))
+    return {(row.split, row.name): row.id for row in rows}
+
+
+def put_records(
+    connection: Connection, trial_id: int, new: Sequence[Record], numbers: Mapping[tuple[str, str], int]
+) -> None:
+    """Enter records of a trial; one that is there already gets the new value."""
+    if not new:
+        return
+    statement = upserting(connection, records)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(records.primary_key), set_={"value": statement.excluded.value}
+        ),
+        [
+            {
+                "trial_id": trial_id,
+                "epoch": record.epoch,
+                "step": record.step,
+                "series_id": numbers[record.split, record.name],
+                "value": record.value,
+            }
+            for record in new
+        ],
+    )
+
+
+def last_epoch(connection: Connection, trial_id: int) -> int:
+    """Return the last epoch that a trial has a record of, or 0."""
+    return connection.scalar(select(func.max(records.c.epoch)).where(records.c.trial_id == trial_id)) or 0
+
+
+def put_predictions(connection: Connection, trial_id: int, packed: tuple[bytes, bytes]) -> None:
+    """Enter a trial's packed predictions and labels, instead of any that are there."""
+    connection.execute(delete(predictions).where(predictions.c.trial_id == trial_id))
+    connection.execute(insert(predictions).values(trial_id=trial_id, predicted=packed[0], labels=packed[1]))
+
+
+def pack_pair(predicted: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]") -> tuple[bytes, bytes]:
+    """Compress two rows of class numbers, [n] each, as little-endian int16.
+
+    Raises:
+        ValueError: they differ in length, or are not rows of whole numbers that fit.
+    """
+    if predicted.shape != labels.shape:
+        raise ValueError(f"predictions {predicted.shape} and labels {labels.shape} differ in shape")
+    return _pack(predicted), _pack(labels)
+
+
+def _pack(classes: "np.ndarray[Any, Any]") -> bytes:
+    limits = -(2**15), 2**15 - 1
+    inside = classes.size == 0 or limits[0] <= classes.min() <= classes.max() <= limits[1]
+    if classes.ndim != 1 or classes.dtype.kind not in "iu" or not inside:
+        raise ValueError(f"expected one row of whole numbers that fit int16, got {classes.dtype} {classes.shape}")
+    return zlib.compress(classes.astype("<i2").tobytes())
+
+
+def unpack(blob: bytes) -> "np.ndarray[Any, np.dtype[np.int16]]":
+    """Undo the packing of one row."""
+    import numpy as np
+
+    return np.frombuffer(zlib.decompress(blob), dtype="<i2").astype(np.int16)

@@ -1,0 +1,105 @@
+"""Entering a study: its trials, shared with every other study that contains them, and its links to them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from leadline.store.connect import now, upserting
+from leadline.store.schema import studies, study_trials, trials
+
+if TYPE_CHECKING:
+    from leadline.spec import TrialSpec
+    from leadline.study import Arm, Study, StudySpec
+
+    Planned = tuple[Arm, str, TrialSpec]
+
+SETTLED = ("finished", "diverged", "failed")
+CHUNK = 500  # values in one IN (...): well below every database's limit
+
+
+def plan(study: "Study") -> "list[Planned]":
+    """Spell out a study's trials with their hashes, which takes seconds for 100,000 and needs no database."""
+    return [(arm, spec.content_hash, spec) for arm, spec in study.trials()]
+
+
+def register(connection: Connection, study: "StudySpec", planned: "list[Planned]") -> None:
+    """Enter a study, or replace the specification and links of the one with its name; trials keep what they have."""
+    moment = now(connection)
+    study_id = _put_study(connection, study, moment)
+    known = _put_trials(connection, {hash_: spec for _, hash_, spec in planned}, moment)
+    links = [
+        (position, known[hash_][0], arm.name, arm.base, dict(arm.factors))
+        for position, (arm, hash_, _) in enumerate(planned)
+    ]
+    link = study_trials.c
+    there = connection.execute(
+        select(link.position, link.trial_id, link.arm, link.base, link.factors)
+        .where(link.study_id == study_id)
+        .order_by(link.position)
+    ).all()
+    if links == [tuple(row) for row in there]:
+        return
+    settled = {id_: state in SETTLED for id_, state in known.values()}
+    names = ("position", "trial_id", "arm", "base", "factors")
+    connection.execute(delete(study_trials).where(link.study_id == study_id))
+    connection.execute(
+        insert(study_trials),
+        [{"study_id": study_id, "settled": settled[row[1]], **dict(zip(names, row, strict=True))} for row in links],
+    )
+
+
+def _put_study(connection: Connection, study: "StudySpec", moment: datetime) -> int:
+    values = {
+        "name": study.name,
+        "hash": study.content_hash,
+        "spec": study.model_dump(mode="json"),
+    }
+    statement = upserting(connection, studies).values(**values, created=moment)
+    connection.execute(statement.on_conflict_do_update(index_elements=[studies.c.name], set_=values))
+    found: int = connection.execute(select(studies.c.id).where(studies.c.name == study.name)).scalar_one()
+    return found
+
+
+def _put_trials(
+    connection: Connection, planned: "dict[str, TrialSpec]", moment: datetime
+) -> dict[str, tuple[int, str]]:
+    """Enter the trials that are new and return hash -> (id, state) of all."""
+    known = _find_trials(connection, planned)
+    # In one order, so that two studies entered at once cannot wait for each other.
+    new = sorted(planned.keys() - known.keys())
+    if new:
+        connection.execute(
+            upserting(connection, trials).on_conflict_do_nothing(index_elements=[trials.c.hash]),
+            [_new_trial(hash_, planned[hash_], moment) for hash_ in new],
+        )
+        known |= _find_trials(connection, new)
+    return known
+
+
+def _new_trial(hash_: str, spec: "TrialSpec", moment: datetime) -> dict[str, Any]:
+    return {
+        "hash": hash_,
+        "spec": spec.model_dump(mode="json"),
+        "seed": spec.seed,
+        "state": "waiting",
+        "attempts": 0,
+        "created": moment,
+        "checkpoint_epoch": 0,
+    }
+
+
+def _find_trials(connection: Connection, hashes: Iterable[str]) -> dict[str, tuple[int, str]]:
+    ordered: Sequence[str] = sorted(hashes)
+    found: dict[str, tuple[int, str]] = {}
+    for start in range(0, len(ordered), CHUNK):
+        # Shared locks, where the database has them: a state must not change before its link is written.
+        rows = connection.execute(
+            select(trials.c.hash, trials.c.id, trials.c.state)
+            .where(trials.c.hash.in_(ordered[start : start + CHUNK]))
+            .order_by(trials.c.hash)
+            .with_for_update(read=True)
+        )
+        found |= {row.hash: (row.id, row.state) for row in rows}
+    return found

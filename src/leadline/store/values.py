@@ -1,0 +1,67 @@
+"""What the store hands out and refuses with: frozen values, free of the database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from leadline.errors import StoreError
+from leadline.store.schema import TrialState
+
+
+class LeaseLost(StoreError):
+    """A trial that its worker no longer owns: another has taken it over, and what this one measured is not kept."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that a worker now owns, and where it goes on."""
+
+    trial: str  # content hash of its specification
+    arm: str
+    spec: str  # JSON of the TrialSpec
+    checkpoint: str | None  # file name inside the checkpoints folder; None: from the start
+    epochs_done: int  # epochs that the checkpoint holds
+    attempts: int  # how often the trial has been claimed, this time included
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as it was entered last."""
+
+    name: str
+    spec: Mapping[str, Any]
+    hash: str
+    created: datetime
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study and how far it is."""
+
+    name: str
+    title: str
+    created: datetime
+    counts: Mapping[TrialState, int]  # all five states
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """Everything about one trial but its records."""
+
+    trial: str
+    spec: Mapping[str, Any]
+    seed: int
+    state: TrialState
+    error: str | None
+    diverged_step: int | None
+    attempts: int
+    owner: str | None
+    lease_until: datetime | None
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    seconds: float | None  # training wall time over all attempts
+    environment: Mapping[str, Any] | None
+    checkpoint: str | None
+    checkpoint_epoch: int

@@ -1,0 +1,30 @@
+// Draws every chart in place of its still picture; the page works without this, only less well.
+const options = {
+  actions: false,
+  renderer: "svg",
+  ast: true, // no code is made from text, so the page's security policy can forbid it
+  defaultStyle: false,
+  tooltip: { disableDefaultStyle: true },
+};
+
+async function draw(chart) {
+  const still = [...chart.childNodes];
+  chart.style.minHeight = `${chart.offsetHeight}px`;
+  try {
+    await vegaEmbed(chart, JSON.parse(chart.nextElementSibling.textContent), options);
+    chart.dataset.drawn = "yes";
+  } catch (error) {
+    chart.replaceChildren(...still);
+    console.error(error);
+  }
+  chart.style.minHeight = "";
+}
+
+document.querySelectorAll(".chart").forEach(draw);
+
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  opened.forEach((details) => (details.open = true));
+});
+addEventListener("afterprint", () => opened.forEach((details) => (details.open = false)));

@@ -1,0 +1,322 @@
+"""The one training loop: a generator of records, read top to bottom; schedules are functions of progress."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from leadline.data.batches import Dataset, evaluation_batches, train_batches
+from leadline.errors import LeadlineError, SpecError
+from leadline.nets import noise_at
+from leadline.record import Record
+from leadline.spec import (
+    SGD,
+    Adam,
+    Constant,
+    Cosine,
+    OneCycle,
+    Optimizer,
+    ProbeSpec,
+    RMSprop,
+    Schedule,
+    StepDecay,
+    TrainingSpec,
+)
+
+REPORT_EVERY = 50
+"""Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
+
+EVALUATION_BATCH = 500
+
+
+class Diverged(LeadlineError):
+    """The training loss became NaN or infinite.
+
+    Attributes:
+        step: the optimizer step, counted from 1, whose loss was not finite.
+    """
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"diverged: the training loss was {loss} at step {step}")
+        self.step = step
+
+
+@dataclass
+class TrainState:
+    """All that training changes: what a checkpoint holds, beside the streams, which need no state."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0  # optimizer steps done
+    epoch: int = 0  # epochs whose records have been yielded, the last of them included
+    test_predictions: np.ndarray | None = field(default=None, repr=False)  # int16 [n], of the last epoch's model
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights, buffers and optimizer state by name, for a checkpoint."""
+        named = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                if value is not None:
+                    named[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], step: int, epoch: int) -> None:
+        """Take over what `tensors` returned, at the step and epoch at which it did."""
+        prefix = "model."
+        self.model.load_state_dict(
+            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        )
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                parameter = parameters[int(index)]
+                if tensor.shape == parameter.shape:
+                    # fused optimizers walk through memory, so state must lie in memory as its parameter does
+                    tensor = torch.empty_like(parameter).copy_(tensor)
+                slots.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.step, self.epoch = step, epoch
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's results on one split, in evaluation mode."""
+
+    loss: float  # mean cross-entropy, nats
+    accuracy: float  # fraction
+    predicted: np.ndarray  # int16 [n]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU where there is one.
+
+    Raises:
+        SpecError: the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"device {name!r}: expected cpu, cuda, cuda:N or auto") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SpecError(f"device {name!r}: expected cpu, cuda, cuda:N or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SpecError(
+            f"device {name!r}: this machine shows {torch.cuda.device_count()} CUDA devices to PyTorch; use cpu or auto"
+        )
+    return device
+
+
+def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> TrainState:
+    """Move a model to its device and memory layout and give it its optimizer.
+
+    Raises:
+        SpecError: bfloat16 is asked for on a CPU.
+    """
+    if spec.precision == "bfloat16" and device.type != "cuda":
+        raise SpecError("training.precision: bfloat16 autocast needs a CUDA device; use float32 on a CPU")
+    layout = torch.channels_last if spec.channels_last else torch.contiguous_format
+    model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    return TrainState(model, make_optimizer(spec.optimizer, model))
+
+
+def make_optimizer(spec: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """Return a fused optimizer over all parameters; RMSprop, which PyTorch does not fuse, in its foreach form."""
+    parameters = list(model.parameters())
+    match spec:
+        case SGD():
+            return torch.optim.SGD(
+                parameters,
+                spec.learning_rate,
+                spec.momentum,
+                weight_decay=spec.weight_decay,
+                nesterov=spec.nesterov,
+                fused=True,
+            )
+        case Adam():
+            kind = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
+            return kind(
+                parameters,
+                spec.learning_rate,
+                spec.betas,
+                spec.epsilon,
+                weight_decay=spec.weight_decay,
+                fused=True,
+            )
+        case RMSprop():
+            return torch.optim.RMSprop(
+                parameters,
+                spec.learning_rate,
+                spec.decay,
+                spec.epsilon,
+                spec.weight_decay,
+                spec.momentum,
+                foreach=True,
+            )
+
+
+def learning_rate(spec: TrainingSpec, steps: int) -> Callable[[int], float]:
+    """Return the learning rate as a function of the optimizer steps already done, of `steps` in all."""
+
+    def rate(step: int) -> float:
+        base = spec.optimizer.learning_rate
+        warmup = spec.warmup
+        if warmup is not None and step < warmup.steps:
+            grown = step / warmup.steps if warmup.form == "linear" else 0.0
+            return base * (warmup.factor + (1 - warmup.factor) * grown)
+        return base * schedule_factor(spec.schedule, step / steps)
+
+    return rate
+
+
+def schedule_factor(schedule: Schedule, progress: float) -> float:
+    """Return what the learning rate is multiplied by when a fraction `progress` of training is done."""
+
+    def cosine(start: float, end: float, fraction: float) -> float:
+        return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
+
+    match schedule:
+        case Constant():
+            return 1.0
+        case StepDecay():
+            return schedule.factor ** sum(progress >= milestone for milestone in schedule.milestones)
+        case Cosine():
+            return cosine(1.0, schedule.final, progress)
+        case OneCycle() if progress < schedule.peak_at:
+            return cosine(schedule.start, 1.0, progress / schedule.peak_at)
+        case OneCycle():
+            return cosine(1.0, schedule.final, (progress - schedule.peak_at) / (1 - schedule.peak_at))
+
+
+def train(
+    state: TrainState,
+    data: Dataset,
+    spec: TrainingSpec,
+    seed: int = 0,
+    probes: ProbeSpec = ProbeSpec(),  # noqa: B008
+) -> Iterator[Record]:
+    """Train to the end of the last epoch, yielding what is measured; nothing is drawn from a global generator.
+
+    While an epoch runs, a `batch` record every 50 steps tells its loss. When it ends come the running `train`
+    averages, `validation`, `time` and `probe` records; `state.epoch` counts it with the last of these, which is the
+    moment for a checkpoint. After the last epoch come `final-train`, `final-validation` and `final-test`, in
+    evaluation mode. A state that has been loaded goes on where it was, to the same bits on the same device and threads.
+
+    Args:
+        state: from `prepare`, and perhaps `TrainState.load`; changed in place.
+        data: on the model's device.
+        spec: the recipe.
+        seed: of the streams for order and augmentation.
+        probes: what to measure inside the network.
+
+    Raises:
+        Diverged: the training loss was not finite.
+    """
+    model, optimizer, device = state.model, state.optimizer, data.train.images.device
+    examples = len(data.train.labels)
+    steps_per_epoch = math.ceil(examples / spec.batch_size)
+    rate = learning_rate(spec, steps_per_epoch * spec.epochs)
+    look_every = 1 if device.type == "cpu" else REPORT_EVERY
+
+    while state.epoch < spec.epochs:
+        epoch = state.epoch
+        model.train()
+        losses = torch.zeros(steps_per_epoch, device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        seen = 0
+        started = time.perf_counter()
+
+        for index, (images, labels) in enumerate(train_batches(data, seed, epoch, spec.batch_size, spec.channels_last)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate(state.step)
+            with noise_at(model, seed, state.step):
+                with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                    logits = model(images)
+                    loss = F.cross_entropy(logits, labels, label_smoothing=spec.label_smoothing)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+            if spec.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
+            losses[index] = loss.detach() * len(labels)
+            last = index + 1 == steps_per_epoch
+            if last or (index + 1) % look_every == 0:
+                _raise_if_diverged(losses, index, state.step + 1)
+            optimizer.step()
+            correct += (logits.detach().argmax(1) == labels).sum()
+            seen += len(labels)
+            state.step += 1
+            if (index + 1) % REPORT_EVERY == 0:
+                yield Record(state.step, epoch, "batch", "loss", float(loss.detach()))
+
+        loss_mean, accuracy = float(losses.sum()) / seen, int(correct) / seen
+        seconds = time.perf_counter() - started
+        records = [
+            *_records(state.step, epoch + 1, "train", loss_mean, accuracy),
+            Record(state.step, epoch + 1, "time", "seconds", seconds),
+            Record(state.step, epoch + 1, "time", "images_per_second", seen / seconds),
+            *_gradient_norms(model, state.step, epoch + 1, probes),
+        ]
+        splits: list[Literal["validation", "test"]] = ["validation"]
+        if spec.test_every and (epoch + 1) % spec.test_every == 0:
+            splits.append("test")
+        for split in splits:
+            result = evaluate(model, data, split, spec)
+            records += _records(state.step, epoch + 1, split, result.loss, result.accuracy)
+        yield from records[:-1]
+        state.epoch += 1
+        yield records[-1]
+
+    for final in ("train", "validation", "test"):
+        result = evaluate(model, data, final, spec)
+        if final == "test":
+            state.test_predictions = result.predicted
+        yield from _records(state.step, state.epoch, f"final-{final}", result.loss, result.accuracy)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, data: Dataset, split: Literal["train", "validation", "test"], spec: TrainingSpec
+) -> Evaluation:
+    """Return loss, accuracy and predicted classes on one split, without augmentation, in evaluation mode."""
+    model.eval()
+    loss, correct, seen = 0.0, 0, 0
+    predicted: list[Int64[Tensor, " batch"]] = []
+    for images, labels in evaluation_batches(data, split, EVALUATION_BATCH, spec.channels_last):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+            logits: Float[Tensor, "batch classes"] = model(images)
+        loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+        predicted.append(logits.argmax(1))
+        correct += int((predicted[-1] == labels).sum())
+        seen += len(labels)
+    return Evaluation(loss / seen, correct / seen, torch.cat(predicted).cpu().numpy().astype(np.int16))
+
+
+def _records(step: int, epoch: int, split: str, loss: float, accuracy: float) -> list[Record]:
+    values = {"loss": loss, "accuracy": accuracy, "error": 100 * (1 - accuracy)}
+    return [Record(step, epoch, split, name, value) for name, value in values.items()]
+
+
+def _gradient_norms(model: nn.Module, step: int, epoch: int, probes: ProbeSpec) -> Iterator[Record]:
+    if probes.gradient_norms:
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and parameter.ndim > 1:
+                yield Record(step, epoch, "probe", f"gradient_norm/{name}", float(parameter.grad.norm()))
+
+
+def _raise_if_diverged(losses: Float[Tensor, " steps"], index: int, step: int) -> None:
+    """Find the first loss of this epoch that is not finite; `step` is that of `losses[index]`."""
+    wrong = (~torch.isfinite(losses[: index + 1])).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise Diverged(step - index + first, float(losses[first]))

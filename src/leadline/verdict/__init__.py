@@ -1,0 +1,8 @@
+"""From the records of a study to what it shows: arms summarised, contrasts decided, in numbers and in words."""
+
+from leadline.stats import Decision
+from leadline.verdict.evidence import find
+from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings
+from leadline.verdict.output import to_json, to_text
+
+__all__ = ["ArmFinding", "ContrastFinding", "Decision", "Findings", "find", "to_json", "to_text"]

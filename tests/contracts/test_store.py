@@ -1,0 +1,564 @@
+"""What every backend of the store must do: SQLite in a file, and the database that LEADLINE_TEST_STORE names, if any.
+
+The database that LEADLINE_TEST_STORE names is emptied before every test.
+"""
+
+import math
+import os
+import pickle
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
+
+from leadline.errors import StoreError
+from leadline.record import Record
+from leadline.spec import TrialSpec, parse
+from leadline.store import STATES, LeaseLost, Owner, Store
+from leadline.store.schema import VERSION_TABLE, metadata
+from leadline.study import Study, StudySpec, expand
+
+GIVEN = os.environ.get("LEADLINE_TEST_STORE")
+HERE = str(Owner.current())
+ELSEWHERE = "elsewhere:7:1"
+HOUR = 3600.0
+GONE = -1.0  # a lease that has run out when it is given
+
+
+@dataclass
+class Place:
+    """Where the stores of one test are."""
+
+    runs: Path
+    url: str | None
+
+    def open(self) -> Store:
+        return Store.open(self.runs, self.url)
+
+    def start(self, script: str, *arguments: object) -> "subprocess.Popen[str]":
+        """Run a script in a process of its own, with `runs`, `url` and `arguments` defined."""
+        given = (
+            f"from pathlib import Path\nruns, url, arguments = Path({str(self.runs)!r}), {self.url!r}, {arguments!r}\n"
+        )
+        return subprocess.Popen([sys.executable, "-c", given + script], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(params=["sqlite", *(["given"] if GIVEN else [])])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    url = GIVEN if request.param == "given" else None
+    if url is not None:
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            metadata.drop_all(connection)
+            connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
+        engine.dispose()
+    return Place(tmp_path / "runs", url)
+
+
+@pytest.fixture
+def store(place: Place) -> Iterator[Store]:
+    with place.open() as opened:
+        yield opened
+
+
+def study(name: str = "one", seeds: int = 2, arms: tuple[str, ...] = ("cnn", "resnet"), **more: object) -> Study:
+    networks = {arm: {"network": f"comparative-{arm}"} for arm in arms}
+    return expand(parse(StudySpec, {"name": name, "arms": networks, "seeds": seeds, **more}))
+
+
+def epoch_records(epoch: int, value: float = 1.0) -> list[Record]:
+    return [Record(10 * epoch, epoch, "train", name, value) for name in ("accuracy", "error", "loss")]
+
+
+def finish_next(store: Store, name: str = "one", **more: Any) -> str:
+    claim = store.claim(name, HERE, HOUR)
+    assert claim is not None
+    store.finish(claim.trial, HERE, **{"state": "finished", **more})
+    return claim.trial
+
+
+# --- entering
+
+
+def test_a_study_is_entered_once(store: Store) -> None:
+    store.register(study())
+    trial = finish_next(store)
+    before = store.trials_frame("one")
+    store.register(study())
+    pd.testing.assert_frame_equal(store.trials_frame("one"), before)
+    assert store.trial(trial).state == "finished"
+    assert [summary.name for summary in store.studies()] == ["one"]
+
+
+def test_trials_stand_in_the_studys_order_with_their_arms(store: Store) -> None:
+    planned = study(vary={"blocks": [2, 3]})
+    store.register(planned)
+    frame = store.trials_frame("one")
+    assert list(frame.columns) == (
+        "trial arm base factors seed state error diverged_step started ended seconds environment".split()  # noqa: SIM905
+    )
+    expected = [(spec.content_hash, arm.name, arm.base, dict(arm.factors), spec.seed) for arm, spec in planned.trials()]
+    assert list(frame[["trial", "arm", "base", "factors", "seed"]].itertuples(index=False, name=None)) == expected
+    assert frame["arm"][1] == "cnn[blocks=3]"
+    assert set(frame["state"]) == {"waiting"}
+
+
+def test_a_claim_carries_the_specification_whole(store: Store) -> None:
+    planned = study()
+    store.register(planned)
+    claim = store.claim("one", HERE, HOUR)
+    arm, spec = next(iter(planned.trials()))
+    assert claim is not None
+    assert TrialSpec.model_validate_json(claim.spec) == spec
+    assert (claim.trial, claim.arm, claim.checkpoint, claim.epochs_done) == (spec.content_hash, arm.name, None, 0)
+    assert store.trial(claim.trial).spec == spec.model_dump(mode="json")
+
+
+def test_a_changed_study_replaces_its_trials_and_keeps_results(store: Store) -> None:
+    store.register(study(arms=("cnn", "resnet")))
+    trial = finish_next(store, records=epoch_records(1))
+    store.register(study(arms=("resnet", "plain"), title="another"))
+    assert list(store.trials_frame("one")["arm"]) == ["resnet", "plain"] * 2
+    assert store.study("one").spec["title"] == "another"
+    assert store.trial(trial).state == "finished"
+    store.register(study())
+    assert list(store.trials_frame("one")["state"]) == ["finished", "waiting", "waiting", "waiting"]
+    assert len(store.records_frame("one")) == 3
+    assert finish_next(store) != trial
+
+
+def test_studies_share_trials(store: Store) -> None:
+    store.register(study("one", arms=("cnn",)))
+    store.register(study("two", arms=("plain", "cnn")))
+    first = finish_next(store, "one", records=epoch_records(1))
+    assert store.counts("two") == {"waiting": 3, "running": 0, "finished": 1, "diverged": 0, "failed": 0}
+    claimed = [store.claim("two", HERE, HOUR) for _ in range(4)]
+    assert [claim.arm for claim in claimed[:3] if claim] == ["plain", "plain", "cnn"]
+    assert claimed[3] is None
+    assert store.claim("one", HERE, HOUR) is None
+    assert set(store.records_frame("two")["trial"]) == {first}
+
+
+def test_two_arms_may_be_the_same_trial(store: Store) -> None:
+    twins = {"a": {"network": "comparative-cnn"}, "b": {"network": "comparative-cnn"}}
+    store.register(expand(parse(StudySpec, {"name": "one", "arms": twins, "seeds": 1})))
+    finish_next(store, records=epoch_records(1))
+    assert store.claim("one", HERE, HOUR) is None
+    assert store.counts("one")["finished"] == 2
+    assert Counter(store.records_frame("one")["arm"]) == {"a": 3, "b": 3}
+
+
+# --- taking and losing
+
+
+def test_trials_are_taken_in_order_and_only_once(store: Store) -> None:
+    store.register(study())
+    taken = [store.claim("one", HERE, HOUR) for _ in range(5)]
+    assert [claim.trial for claim in taken[:4] if claim] == list(store.trials_frame("one")["trial"])
+    assert taken[4] is None
+    assert store.counts("one")["running"] == 4
+
+
+def test_an_expired_lease_is_taken_over_and_its_owner_refused(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    lost = store.claim("one", ELSEWHERE, HOUR)
+    assert lost is not None
+    store.commit_epoch(lost.trial, ELSEWHERE, epoch_records(1), "c1", 1, 5.0)
+    assert store.heartbeat(lost.trial, ELSEWHERE, GONE)
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    assert (claim.trial, claim.checkpoint, claim.epochs_done, claim.attempts) == (lost.trial, "c1", 1, 2)
+
+    assert not store.heartbeat(lost.trial, ELSEWHERE, HOUR)
+    store.release(lost.trial, ELSEWHERE)
+    with pytest.raises(LeaseLost, match=r"lease lost.*elsewhere:7:1"):
+        store.commit_epoch(lost.trial, ELSEWHERE, epoch_records(2), "c2", 2, 5.0)
+    with pytest.raises(LeaseLost, match="lease lost"):
+        store.finish(lost.trial, ELSEWHERE, "finished", records=epoch_records(2))
+    with pytest.raises(LeaseLost, match="lease lost"):
+        store.set_environment(lost.trial, ELSEWHERE, {})
+    record = store.trial(lost.trial)
+    assert (record.state, record.owner, record.checkpoint, record.seconds) == ("running", HERE, "c1", 5.0)
+    assert set(store.records_frame("one")["epoch"]) == {1}
+
+
+def test_a_heartbeat_keeps_a_lease(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", ELSEWHERE, GONE)
+    assert claim is not None
+    assert store.heartbeat(claim.trial, ELSEWHERE, HOUR)
+    assert store.claim("one", HERE, HOUR) is None
+
+
+def test_a_dead_process_of_this_machine_loses_its_trial_at_once(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = str(Owner.of(process.pid))
+    taken = store.claim("one", owner, HOUR)
+    assert taken is not None
+    assert store.claim("one", HERE, HOUR) is None
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the process table
+    again = store.claim("one", HERE, HOUR)
+    process.communicate()
+    assert again is not None
+    assert again.trial == taken.trial
+
+
+def test_a_released_trial_waits_with_its_checkpoint(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    store.commit_epoch(claim.trial, HERE, epoch_records(1), "c1", 1, 5.0)
+    store.release(claim.trial, HERE)
+    assert store.counts("one")["waiting"] == 1
+    assert len(store.records_frame("one")) == 3
+    again = store.claim("one", ELSEWHERE, HOUR)
+    assert again is not None
+    assert (again.checkpoint, again.epochs_done) == ("c1", 1)
+
+
+CLAIM_ALL = """
+from leadline.record import Record
+from leadline.store import Owner, Store
+owner = str(Owner.current())
+with Store.open(runs, url) as store:
+    while claim := store.claim("one", owner, 60.0):
+        print(claim.trial, flush=True)
+        store.commit_epoch(claim.trial, owner, [Record(1, 1, "train", f"by {owner}", 1.0)], None, 1, 1.0)
+        store.finish(claim.trial, owner, "finished")
+"""
+
+
+def test_processes_together_run_every_trial_once(place: Place, store: Store) -> None:
+    store.register(study(seeds=40))
+    workers = [place.start(CLAIM_ALL) for _ in range(4)]
+    taken = [worker.communicate()[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4
+    everything = [trial for trials in taken for trial in trials]
+    assert sorted(everything) == sorted(store.trials_frame("one")["trial"])
+    assert len(everything) == 80
+    assert store.counts("one")["finished"] == 80
+    assert set(store.records_frame("one").groupby("trial").size()) == {1}
+
+
+def test_processes_together_open_a_new_store(place: Place) -> None:
+    script = "from leadline.store import Store\nwith Store.open(runs, url) as store: print(len(store.studies()))"
+    workers = [place.start(script) for _ in range(3)]
+    assert [worker.communicate()[0] for worker in workers] == ["0\n"] * 3
+    assert [worker.returncode for worker in workers] == [0] * 3
+
+
+# --- measuring
+
+
+def test_records_beyond_the_checkpoint_are_dropped_when_it_goes_on(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    for epoch, checkpoint in ((1, "c1"), (2, "c2"), (3, None)):
+        store.commit_epoch(claim.trial, HERE, epoch_records(epoch, epoch), checkpoint, epoch, 1.0)
+    assert sorted(set(store.records_frame("one")["epoch"])) == [1, 2, 3]
+    store.release(claim.trial, HERE)
+    again = store.claim("one", HERE, HOUR)
+    assert again is not None
+    assert (again.checkpoint, again.epochs_done) == ("c2", 2)
+    assert sorted(set(store.records_frame("one")["epoch"])) == [1, 2]
+    store.commit_epoch(claim.trial, HERE, epoch_records(3, 33.0), "c3", 3, 1.0)
+    frame = store.records_frame("one")
+    assert list(frame["value"]) == [1.0] * 3 + [2.0] * 3 + [33.0] * 3
+    assert store.trial(claim.trial).seconds == 4.0
+
+
+def test_a_record_that_is_there_already_gets_the_new_value(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    store.commit_epoch(claim.trial, HERE, epoch_records(1, 1.0), None, 1, 1.0)
+    store.commit_epoch(claim.trial, HERE, epoch_records(1, 2.0), None, 1, 1.0)
+    assert list(store.records_frame("one")["value"]) == [2.0] * 3
+
+
+def test_values_that_are_not_finite_come_back(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 5e-324, "e": 0.1}
+    finish_next(store, records=[Record(1, 1, "train", name, value) for name, value in values.items()])
+    frame = store.records_frame("one")
+    assert list(frame["name"]) == list(values)
+    assert repr(list(frame["value"])) == repr(list(values.values()))
+
+
+def test_records_come_in_order_and_by_split(store: Store) -> None:
+    store.register(study())
+    trials = list(store.trials_frame("one")["trial"])
+    for number in range(4):
+        claim = store.claim("one", HERE, HOUR)
+        assert claim is not None
+        for epoch in (1, 2):
+            new = [
+                Record(10 * epoch, epoch, split, name, 100 * number + epoch)
+                for split in ("validation", "train")
+                for name in ("loss", "error")
+            ]
+            store.commit_epoch(claim.trial, HERE, new, None, epoch, 1.0)
+    frame = store.records_frame("one")
+    assert list(frame.columns) == ["trial", "arm", "base", "seed", "step", "epoch", "split", "name", "value"]
+    expected = [
+        (
+            trials[number],
+            ("cnn", "resnet")[number % 2],
+            number // 2,
+            10 * epoch,
+            epoch,
+            split,
+            name,
+            100.0 * number + epoch,
+        )
+        for number in range(4)
+        for epoch in (1, 2)
+        for split in ("train", "validation")
+        for name in ("error", "loss")
+    ]
+    assert list(frame.drop(columns="base").itertuples(index=False, name=None)) == expected
+    part = store.records_frame("one", ["validation"])
+    pd.testing.assert_frame_equal(part, frame[frame["split"] == "validation"].reset_index(drop=True))
+    assert store.records_frame("one", ["nothing"]).empty
+
+
+def test_empty_frames_have_the_types_of_full_ones(store: Store) -> None:
+    store.register(study())
+    empty = store.records_frame("one")
+    assert empty.empty
+    finish_next(store, records=epoch_records(1))
+    pd.testing.assert_series_equal(empty.dtypes, store.records_frame("one").dtypes)
+    assert store.records_frame("one", []).empty
+
+
+def test_times_are_utc_and_in_order(store: Store) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)  # the server's clock may differ a little
+    store.register(study())
+    finish_next(store, seconds=1.5)
+    frame = store.trials_frame("one")
+    assert str(frame["started"].dtype) == str(frame["ended"].dtype) == "datetime64[us, UTC]"
+    assert before < frame["started"][0] <= frame["ended"][0] < datetime.now(UTC) + timedelta(seconds=5)
+    assert frame["ended"][1:].isna().all()
+    record = store.trial(frame["trial"][0])
+    assert record.created.tzinfo is not None
+    assert record.created <= record.started <= record.ended  # type: ignore[operator]
+    assert store.study("one").created.utcoffset() == timedelta(0)
+
+
+def test_predictions_come_back(store: Store) -> None:
+    store.register(study())
+    generator = np.random.default_rng(0)
+    predicted, labels = generator.integers(0, 100, 10_000), generator.integers(0, 100, 10_000).astype(np.int16)
+    trial = finish_next(store, predictions=(predicted, labels))
+    empty = finish_next(store, predictions=(labels[:0], labels[:0]))
+    assert list(store.predictions("one")) == [trial, empty]
+    back = store.predictions("one")[trial]
+    assert back[0].dtype == back[1].dtype == np.int16
+    np.testing.assert_array_equal(back[0], predicted)
+    np.testing.assert_array_equal(back[1], labels)
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        (np.zeros(3, np.int16), np.zeros(4, np.int16)),
+        (np.array([40_000]), np.array([0])),
+        (np.array([0.5]), np.array([0])),
+        (np.zeros((2, 2), np.int16), np.zeros((2, 2), np.int16)),
+    ],
+)
+def test_impossible_predictions_are_refused_whole(store: Store, predictions: tuple[Any, Any]) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    with pytest.raises(ValueError, match=r"differ in shape|fit int16"):
+        finish_next(store, predictions=predictions, records=epoch_records(1))
+    assert store.counts("one")["running"] == 1
+    assert store.records_frame("one").empty
+
+
+def test_a_commit_that_fails_keeps_nothing(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    broken = [*epoch_records(1), Record(None, 1, "train", "loss", 1.0)]  # type: ignore[arg-type]
+    with pytest.raises(IntegrityError):
+        store.commit_epoch(claim.trial, HERE, broken, "c1", 1, 1.0)
+    with pytest.raises(IntegrityError):
+        store.finish(claim.trial, HERE, "finished", records=broken, checkpoint="c1")
+    record = store.trial(claim.trial)
+    assert (record.state, record.checkpoint, record.seconds, record.ended) == ("running", None, None, None)
+    assert store.records_frame("one").empty
+
+
+def test_a_state_that_is_none_is_refused(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    with pytest.raises(IntegrityError):
+        finish_next(store, state="done")
+    assert store.counts("one")["running"] == 1
+
+
+# --- settling
+
+
+def test_settled_trials_tell_how_it_went(store: Store) -> None:
+    store.register(study())
+    finish_next(store, seconds=2.0, records=epoch_records(3), checkpoint="final")
+    finish_next(store, state="diverged", diverged_step=17, error="loss is nan at step 17")
+    finish_next(store, state="failed", error="out of memory\nTraceback")
+    frame = store.trials_frame("one")
+    assert list(frame["state"]) == ["finished", "diverged", "failed", "waiting"]
+    assert list(frame["diverged_step"].isna()) == [True, False, True, True]
+    assert frame["diverged_step"][1] == 17
+    assert list(frame["error"]) == [None, "loss is nan at step 17", "out of memory\nTraceback", None]
+    assert frame["seconds"][0] == 2.0
+    assert frame["seconds"].isna()[3]
+    finished = store.trial(frame["trial"][0])
+    assert (finished.checkpoint, finished.checkpoint_epoch, finished.owner) == ("final", 3, None)
+    assert store.counts("one") == {"waiting": 1, "running": 0, "finished": 1, "diverged": 1, "failed": 1}
+    [summary] = store.studies()
+    assert dict(summary.counts) == store.counts("one")
+    assert tuple(summary.counts) == STATES
+
+
+def test_only_failed_trials_are_tried_again_and_only_when_asked(store: Store) -> None:
+    store.register(study())
+    store.register(study("other"))
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    store.commit_epoch(claim.trial, HERE, epoch_records(1), "c1", 1, 1.0)
+    store.finish(claim.trial, HERE, "failed", error="no")
+    for state in ("diverged", "finished", "finished"):
+        finish_next(store, state=state)
+    assert store.claim("one", HERE, HOUR) is None
+    assert store.requeue_failed("one") == 1
+    assert store.requeue_failed("one") == 0
+    again = store.claim("other", HERE, HOUR)
+    assert again is not None
+    assert (again.trial, again.checkpoint, again.epochs_done, again.attempts) == (claim.trial, "c1", 1, 2)
+    record = store.trial(claim.trial)
+    assert (record.error, record.ended) == (None, None)
+    assert store.claim("one", HERE, HOUR) is None
+
+
+def test_the_environment_is_kept(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    environment = {"torch": "2.13.0", "threads": 1, "git": None, "gpu": ["a", "b"]}
+    store.set_environment(claim.trial, HERE, environment)
+    assert store.trials_frame("one")["environment"][0] == environment
+
+
+# --- finding
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.study("onne"),
+        lambda store: store.counts("onne"),
+        lambda store: store.claim("onne", HERE, HOUR),
+        lambda store: store.requeue_failed("onne"),
+        lambda store: store.trials_frame("onne"),
+        lambda store: store.records_frame("onne"),
+        lambda store: store.predictions("onne"),
+    ],
+)
+def test_an_unknown_study_is_named_with_the_nearest(store: Store, ask: Callable[[Store], object]) -> None:
+    store.register(study("one"))
+    with pytest.raises(StoreError, match=r"unknown study 'onne'; did you mean 'one'\?$"):
+        ask(store)
+
+
+def test_a_study_comes_back_as_it_was_entered(store: Store) -> None:
+    planned = study(vary={"blocks": [2, 3]}, title='Größe & "Tiefe"')
+    store.register(planned)
+    record = store.study("one")
+    assert parse(StudySpec, record.spec) == planned.spec
+    assert record.hash == planned.spec.content_hash
+
+
+def test_a_trial_is_found_by_the_beginning_of_its_hash(store: Store) -> None:
+    store.register(study(seeds=40))
+    hashes = sorted(store.trials_frame("one")["trial"])
+    assert store.trial(hashes[3][:16].upper()).trial == hashes[3]
+    first = Counter(hash_[0] for hash_ in hashes).most_common(1)[0][0]
+    with pytest.raises(StoreError, match=f"'{first}' is one of several"):
+        store.trial(first)
+    for nothing in ("xyz", "%", "_" * 64):
+        with pytest.raises(StoreError, match="no trial's hash begins with"):
+            store.trial(nothing)
+
+
+def test_a_store_travels_to_other_processes_by_its_address(store: Store) -> None:
+    store.register(study())
+    with pickle.loads(pickle.dumps(store)) as other:
+        assert other.counts("one") == store.counts("one")
+        assert other.checkpoints == store.checkpoints
+        assert other.checkpoints.is_dir()
+
+
+# --- surviving
+
+RECORDS_PER_EPOCH = 60
+COMMIT_FOREVER = """
+from leadline.record import Record
+from leadline.store import Owner, Store
+owner = str(Owner.current())
+with Store.open(runs, url) as store:
+    claim = store.claim("one", owner, 3600.0)
+    epoch = claim.epochs_done
+    while True:
+        epoch += 1
+        new = [Record(epoch, epoch, "probe", f"{i:02}", 1000.0 * epoch + i) for i in range(arguments[0])]
+        store.commit_epoch(claim.trial, owner, new, f"c{epoch}", epoch, 1.0)
+        print(epoch, flush=True)
+"""
+
+
+def test_kill_9_loses_no_epoch_and_leaves_no_half_one(place: Place) -> None:
+    with place.open() as store:
+        store.register(study(seeds=1, arms=("cnn",)))
+    chance = random.Random(7)
+    done = 0
+    for _ in range(4):
+        child = place.start(COMMIT_FOREVER, RECORDS_PER_EPOCH)
+        assert child.stdout is not None
+        told = [int(child.stdout.readline())]
+        time.sleep(chance.uniform(0, 0.15))
+        child.send_signal(signal.SIGKILL)
+        told += [int(line) for line in child.communicate()[0].split()]
+        assert told[0] == done + 1
+
+        with place.open() as store:
+            if place.url is None:
+                with sqlite3.connect(place.runs / "leadline.db") as database:
+                    assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                    assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+                database.close()
+            frame = store.records_frame("one")
+            [trial] = store.trials_frame("one")["trial"]
+            record = store.trial(trial)
+        # The last commit may have landed just before the child could tell of it.
+        assert record.checkpoint_epoch in (told[-1], told[-1] + 1)
+        done = record.checkpoint_epoch
+        assert (record.checkpoint, record.seconds) == (f"c{done}", float(done))
+        epochs, number = np.arange(1, done + 1), np.arange(RECORDS_PER_EPOCH)
+        np.testing.assert_array_equal(frame["value"], (1000.0 * epochs[:, None] + number).ravel())
+        np.testing.assert_array_equal(frame["epoch"], np.repeat(epochs, RECORDS_PER_EPOCH))

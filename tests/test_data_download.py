@@ -1,0 +1,169 @@
+"""Downloads against a server of our own: the next mirror is tried, and a file appears whole or not at all."""
+
+import gzip
+import hashlib
+import http.server
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from leadline.data import files
+from leadline.data.catalog import CATALOG, Download, IdxFiles
+from leadline.data.files import fetch, read_arrays
+from leadline.errors import DataError
+
+
+@dataclass
+class Server:
+    """What the server has, and what it was asked for."""
+
+    address: str
+    content: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            kind, _, name = self.path.strip("/").partition("/")
+            state.asked.append(self.path)
+            content = state.content.get(name, b"")
+            if kind == "gone":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if kind == "cut":
+                content = content[: len(content) // 2]
+            self.wfile.write(content[::-1] if kind == "wrong" else content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        state = Server(f"http://127.0.0.1:{running.server_port}")
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield state
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def offer(server: Server, monkeypatch: pytest.MonkeyPatch) -> "Offer":
+    return Offer(server, monkeypatch)
+
+
+@dataclass
+class Offer:
+    """Puts a small MNIST on the server and into the catalog."""
+
+    server: Server
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, *mirrors: str) -> None:
+        """Offer every file at each of the mirrors: good, gone, cut, wrong or dead."""
+        bases = ["http://127.0.0.1:9" if mirror == "dead" else f"{self.server.address}/{mirror}" for mirror in mirrors]
+        items = []
+        for part, count in (("train", 50), ("t10k", 20)):
+            for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+                name = f"{part}-{kind}-ubyte.gz"
+                content = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + bytes(
+                    count * (784 if len(shape) == 3 else 1)
+                )
+                packed = gzip.compress(content, mtime=0)
+                self.server.content[name] = packed
+                items.append(
+                    Download(
+                        f"MNIST/raw/{name}",
+                        hashlib.sha256(packed).hexdigest(),
+                        tuple(f"{base}/{name}" for base in bases),
+                    )
+                )
+        info = replace(CATALOG["mnist"], train=50, test=20, files=IdxFiles("MNIST/raw", *items))
+        self.monkeypatch.setattr(files, "CATALOG", {"mnist": info})
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+NAMES = [
+    f"MNIST/raw/{part}-ubyte.gz"
+    for part in ("t10k-images-idx3", "t10k-labels-idx1", "train-images-idx3", "train-labels-idx1")
+]
+
+
+@pytest.mark.parametrize("first", ["good", "gone", "cut", "wrong", "dead"])
+def test_the_next_mirror_helps_out(tmp_path: Path, server: Server, offer: Offer, first: str) -> None:
+    offer(first, "good")
+    assert [str(path.relative_to(tmp_path)) for path in fetch("mnist", tmp_path)] == NAMES
+    assert everything(tmp_path) == NAMES
+    assert all((tmp_path / name).read_bytes() == server.content[Path(name).name] for name in NAMES)
+    good = [path for path in server.asked if path.startswith("/good/")]
+    assert len(good) == 4 and len(server.asked) == (4 if first in ("good", "dead") else 8)
+
+
+def test_reading_downloads_what_is_missing_and_no_more(tmp_path: Path, server: Server, offer: Offer) -> None:
+    offer("good")
+    arrays = read_arrays("mnist", tmp_path)
+    assert arrays.train_images.shape == (50, 1, 28, 28) and len(server.asked) == 4
+    (tmp_path / NAMES[1]).unlink()
+    read_arrays("mnist", tmp_path)
+    assert server.asked[4:] == ["/good/t10k-labels-idx1-ubyte.gz"]
+    (tmp_path / NAMES[1]).unlink()
+    with pytest.raises(DataError, match="no such file"):
+        read_arrays("mnist", tmp_path, download=False)
+    assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("mirror", "problem"),
+    [
+        ("gone", "HTTP status 404"),
+        ("cut", "broke off in the middle"),
+        ("wrong", "another checksum than published"),
+        ("dead", "connection failed"),
+    ],
+)
+def test_when_no_mirror_has_it_one_line_names_them_all(tmp_path: Path, offer: Offer, mirror: str, problem: str) -> None:
+    offer(mirror, "gone")
+    with pytest.raises(DataError) as caught:
+        fetch("mnist", tmp_path)
+    message = str(caught.value)
+    (first, *_) = files.CATALOG["mnist"].files.downloads  # type: ignore[union-attr]
+    assert message == (
+        f"mnist: {first.name} could not be downloaded from {first.mirrors[0]} ({problem}),"
+        f" {first.mirrors[1]} (HTTP status 404);"
+        f" try again later, or put the file at {tmp_path / first.path} yourself"
+    )
+    assert everything(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, offer: Offer) -> None:
+    offer("good")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/MNIST/raw: cannot be made: Not a directory; choose another --data-dir$"):
+        fetch("mnist", tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pooch
+
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    offer("good")
+    monkeypatch.setattr(pooch, "retrieve", full)
+    with pytest.raises(
+        DataError, match=r"ubyte.gz: cannot be written: No space left on device; choose another --data-dir$"
+    ):
+        fetch("mnist", tmp_path)

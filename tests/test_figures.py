@@ -1,0 +1,353 @@
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadline import chart, chartdata, figures
+from leadline.chart import DARK, LIGHT, PAGE, Palette, spread, theme
+from leadline.forest import SHOWN_CONTRASTS, forest
+from leadline.stats import paired
+from leadline.verdict import ContrastFinding, Findings
+
+Trial = tuple[str, str, dict[str, Any], int, str]
+
+
+def trials_of(*trials: Trial) -> pd.DataFrame:
+    columns = ["trial", "base", "factors", "seed", "state"]
+    frame = pd.DataFrame(list(trials), columns=columns)
+    inside = [",".join(f"{key}={value}" for key, value in factors.items()) for factors in frame["factors"]]
+    frame["arm"] = [f"{base}[{text}]" if text else base for base, text in zip(frame["base"], inside, strict=True)]
+    return frame.assign(error=None, diverged_step=pd.array([pd.NA] * len(frame), "Int64"))
+
+
+def records_of(trials: pd.DataFrame, values: list[tuple[str, int, str, str, float]]) -> pd.DataFrame:
+    rows = pd.DataFrame(values, columns=["trial", "epoch", "split", "name", "value"]).assign(step=0)
+    return rows.merge(trials[["trial", "arm", "base", "seed"]], on="trial")
+
+
+def contrast(a: str, b: str, differences: list[float], decision: str = "undecided", **changes: Any) -> ContrastFinding:
+    given: dict[str, Any] = {
+        "a": a,
+        "b": b,
+        "metric": "test_error",
+        "margin": 0.5,
+        "seeds": tuple(range(len(differences))),
+        "differences": tuple(differences),
+        "diverged_a": 0,
+        "diverged_b": 0,
+        "paired": paired(np.array(differences), np.zeros(len(differences))) if differences else None,
+        "p_adjusted": None,
+        "mcnemar": (),
+        "decision": decision,
+        "sentence": "",
+    }
+    return ContrastFinding(**{**given, **changes})
+
+
+def findings_of(*contrasts: ContrastFinding) -> Findings:
+    return Findings("s", "", (), (), contrasts, ())
+
+
+def curves(name: str, trial: str, values: list[float], split: str = "train") -> list[tuple[str, int, str, str, float]]:
+    return [(trial, epoch, split, name, value) for epoch, value in enumerate(values, start=1)]
+
+
+def plain(spec: Any) -> Any:
+    """Chart specification as strict JSON; NaN and infinity are refused."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in a chart")
+
+    return json.loads(json.dumps(spec), parse_constant=refuse)
+
+
+def layers_of(panel: chart.Panel) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Each layer of a panel with its rows of data."""
+    spec = plain(panel.chart.to_dict())
+    named = [(layer, (layer.get("data") or spec["data"])["name"]) for layer in spec["layer"]]
+    return [(layer, json.loads(spec["datasets"][name])) for layer, name in named]
+
+
+TWO = trials_of(
+    ("r0", "resnet", {"blocks": 5}, 0, "finished"),
+    ("c0", "cnn", {"blocks": 5}, 0, "finished"),
+    ("r1", "resnet", {"blocks": 5}, 1, "finished"),
+    ("c1", "cnn", {"blocks": 5}, 1, "diverged"),
+)
+TWO_RECORDS = records_of(
+    TWO,
+    [
+        *curves("loss", "r0", [2.0, 1.0, 0.5]),
+        *curves("loss", "r1", [4.0, 2.0, 0.7]),
+        *curves("loss", "c0", [3.0, math.nan, 1.0]),
+        *curves("loss", "c1", [9.0, math.inf]),
+        ("r0", 3, "final-test", "error", 2.0),
+        ("r1", 3, "final-test", "error", 3.0),
+        ("c0", 3, "final-test", "error", 7.5),
+    ],
+)
+
+
+def test_curve_frame_by_hand() -> None:
+    frame = chartdata.curve_frame(TWO, TWO_RECORDS, "loss")
+    rows = [tuple(row) for row in frame[["arm", "epoch", "mean", "low", "high", "seeds"]].itertuples(index=False)]
+    assert rows == [
+        ("resnet[blocks=5]", 1, 3.0, 2.0, 4.0, 2),
+        ("resnet[blocks=5]", 2, 1.5, 1.0, 2.0, 2),
+        ("resnet[blocks=5]", 3, pytest.approx(0.6), 0.5, 0.7, 2),
+        ("cnn[blocks=5]", 1, 3.0, 3.0, 3.0, 1),  # the diverged trial's 9.0 does not enter, nor the NaN
+        ("cnn[blocks=5]", 3, 1.0, 1.0, 1.0, 1),
+    ]
+    assert set(frame["level"]) == {"blocks = 5"}
+
+
+def test_loose_frame_holds_what_did_not_finish() -> None:
+    frame = chartdata.loose_frame(TWO, TWO_RECORDS, "loss")
+    rows = [tuple(row) for row in frame[["trial", "epoch", "value", "state", "last"]].itertuples(index=False)]
+    assert rows == [("c1", 1, 9.0, "diverged", True)]
+
+
+def test_error_frame_keeps_diverged_trials_without_a_value() -> None:
+    frame = chartdata.error_frame(TWO, TWO_RECORDS)
+    found = {row.trial: row.value for row in frame.itertuples()}
+    assert list(found) == ["r0", "r1", "c0", "c1"]
+    assert (found["r0"], found["r1"], found["c0"]) == (2.0, 3.0, 7.5)
+    assert math.isnan(found["c1"])
+
+
+def test_arms_that_share_a_trial_do_not_multiply_it() -> None:
+    trials = trials_of(("same", "a", {}, 0, "finished"), ("same", "b", {}, 0, "finished"))
+    trials["trial"] = "same"
+    records = pd.concat(
+        [
+            pd.DataFrame(
+                [
+                    {
+                        "trial": "same",
+                        "arm": arm,
+                        "base": arm,
+                        "seed": 0,
+                        "step": 0,
+                        "epoch": 1,
+                        "split": split,
+                        "name": name,
+                    }
+                ]
+            ).assign(value=5.0)
+            for arm in "ab"
+            for split, name in (("final-test", "error"), ("train", "loss"))
+        ]
+    )
+    assert list(chartdata.error_frame(trials, records)["arm"]) == ["a", "b"]
+    assert list(chartdata.curve_frame(trials, records, "loss")["seeds"]) == [1, 1]
+    trials["state"] = "running"
+    assert len(chartdata.loose_frame(trials, records, "loss")) == 2
+
+
+def test_gradient_layers_run_from_input_to_output() -> None:
+    trials = trials_of(("t", "resnet", {}, 0, "finished"))
+    layers = [
+        "head.linear.weight",
+        "stages.0.blocks.10.conv1.weight",
+        "stages.0.blocks.2.conv2.weight",
+        "stages.0.blocks.2.conv1.weight",
+        "stem.conv.weight",
+    ]
+    ignored = ["stem.conv.bias", "stages.0.blocks.2.norm1.weight", "stages.0.blocks.2.bn1.weight"]
+    values = [
+        ("t", epoch, "probe", f"gradient_norm/{layer}", 0.5) for layer in [*layers, *ignored] for epoch in (1, 2, 3)
+    ]
+    values += [("t", 1, "probe", "gradient_norm/zero.weight", 0.0)]
+    frame = chartdata.gradient_frame(trials, records_of(trials, values))
+    assert list(frame.loc[frame["split"].eq("after epoch 1"), "layer"]) == layers[::-1]
+    assert list(frame.loc[frame["split"].eq("after epoch 3"), "place"]) == [1, 2, 3, 4, 5]
+    assert set(frame["split"]) == {"after epoch 1", "after epoch 3"}
+    assert figures.gradient_norms(trials, records_of(trials, values)).panels
+
+
+def test_contrasts_are_named_as_shortly_as_is_clear() -> None:
+    level = [contrast(f"r[blocks={n}]", f"p[blocks={n}]", [1.0]) for n in (2, 5)]
+    assert chartdata.contrast_labels(level) == ["blocks = 2", "blocks = 5"]
+    assert chartdata.contrast_pair(level) == ("r", "p")
+    mixed = [*level, contrast("r[blocks=2]", "c[blocks=2]", [1.0])]
+    assert chartdata.contrast_labels(mixed) == ["r − p, blocks = 2", "r − p, blocks = 5", "r − c, blocks = 2"]
+    assert chartdata.contrast_pair(mixed) is None
+    across = [contrast("r[blocks=5]", "r[blocks=2]", [1.0]), contrast("r", "p", [1.0], metric="train_error")]
+    assert chartdata.contrast_labels(across) == ["r[blocks=5] − r[blocks=2]", "r − p (train error)"]
+
+
+def test_figures_draw_what_the_frames_hold() -> None:
+    findings = findings_of(contrast("resnet[blocks=5]", "cnn[blocks=5]", [-5.5, -4.0], "better"))
+    drawn = {figure.name: figure for figure in figures.figures(findings, TWO, TWO_RECORDS)}
+    assert list(drawn) == ["accuracy-curves", "loss-curves", "test-error", "differences", "gradient-norms"]
+    assert not drawn["accuracy-curves"].panels
+    assert "no curves of accuracy" in drawn["accuracy-curves"].caption
+    assert not drawn["gradient-norms"].panels
+    loss = drawn["loss-curves"]
+    assert [panel.title for panel in loss.panels] == ["Training, blocks = 5"]
+    assert "not finite are not drawn" in loss.caption
+    assert "no validation records" in loss.caption
+    assert "cross marks where one diverged" in loss.caption
+    for figure in drawn.values():
+        if not figure.panels:
+            continue
+        spec = plain(figure.chart().to_dict())
+        assert not re.search(r"#[0-9a-fA-F]{3,6}\b", json.dumps(spec)), "a chart names a colour"
+        svg = vl_convert.vegalite_to_svg({**spec, "config": theme(LIGHT, standalone=True)})
+        assert "NaN" not in svg
+        assert figure.description
+    svg = vl_convert.vegalite_to_svg(loss.chart().to_dict() | {"config": theme(LIGHT, standalone=True)})
+    lines = re.findall(r'aria-roledescription="line mark"[^>]*stroke="([^"]+)"', svg)
+    assert sorted(set(lines)) == sorted(LIGHT.arms[:2])
+
+
+def test_seeds_stand_beside_their_mean() -> None:
+    (panel,) = figures.final_error(TWO, TWO_RECORDS).panels
+    rows = [row for _, part in layers_of(panel) for row in part]
+    assert sorted({row["value"] for row in rows if "value" in row}) == [2.0, 3.0, 7.5]
+    assert {row["arm"]: row["mean"] for row in rows if "mean" in row} == {"resnet[blocks=5]": 2.5, "cnn[blocks=5]": 7.5}
+    assert [(row["base"], row["trial"]) for row in rows if "trial" in row] == [("cnn", 1)]
+
+
+def test_numeric_factor_has_a_numeric_axis_and_other_factors_make_panels() -> None:
+    rows = [
+        (f"{blocks}{shortcut}", "resnet", {"shortcut": shortcut, "blocks": blocks}, 0, "finished")
+        for shortcut in ("A", "B")
+        for blocks in (2, 5, 10)
+    ]
+    trials = trials_of(*rows)
+    records = records_of(trials, [(row[0], 1, "final-test", "error", 4.0) for row in rows])
+    figure = figures.final_error(trials, records)
+    assert [panel.title for panel in figure.panels] == ["shortcut = A", "shortcut = B"]
+    line = figure.panels[0].chart.to_dict()["layer"][0]["encoding"]["x"]
+    assert (line["type"], line["axis"]["values"]) == ("quantitative", [2, 5, 10])
+    words = trials.assign(factors=[{"shortcut": factors["shortcut"]} for factors in trials["factors"]])
+    x = figures.final_error(words, records).panels[0].chart.to_dict()["layer"][0]["encoding"]["x"]
+    assert x["type"] == "nominal"
+
+
+@pytest.mark.parametrize(("errors", "kind"), [([1.0, 5.0], None), ([1.0, 50.0], "log"), ([0.0, 50.0], None)])
+def test_scale_is_logarithmic_only_where_that_is_possible_and_helps(errors: list[float], kind: str | None) -> None:
+    trials = trials_of(*((f"t{i}", f"arm{i}", {}, 0, "finished") for i in range(2)))
+    records = records_of(trials, [(f"t{i}", 1, "final-test", "error", error) for i, error in enumerate(errors)])
+    y = figures.final_error(trials, records).panels[0].chart.to_dict()["layer"][0]["encoding"]["y"]
+    assert y["scale"].get("type") == kind
+    assert ("log scale" in y["title"]) == (kind == "log")
+
+
+def test_forest_has_interval_seeds_margin_and_zero() -> None:
+    figure = forest(findings_of(contrast("a", "b", [1.0, 2.0, 4.5]), contrast("a", "c", [3.0])))
+    margin, zero, interval, seeds, estimates = (rows for _, rows in layers_of(figure.panels[0])[:5])
+    assert [(row["left"], row["right"], row["zero"]) for row in margin] == [(-0.5, 0.5, 0)] * 2
+    assert zero == margin
+    # mean 2.5, sd 1.8028, so the half width is 4.3027 * 1.8028 / sqrt(3) = 4.4784; one pair has no interval
+    assert [(row["low"], row["high"]) for row in interval] == [
+        (pytest.approx(-1.9784, abs=1e-3), pytest.approx(6.9784, abs=1e-3))
+    ]
+    assert [row["value"] for row in seeds] == [1.0, 2.0, 4.5, 3.0]
+    assert [row["difference"] for row in estimates] == [2.5, 3.0]
+    assert "single pair has no interval" in figure.caption
+
+
+def test_forest_without_pairs_says_so() -> None:
+    assert "no contrasts" in forest(findings_of()).caption
+    figure = forest(findings_of(contrast("a", "b", [])))
+    assert not figure.panels
+    assert "no differences to show" in figure.caption
+
+
+def test_many_arms_and_levels_and_contrasts_are_drawn_in_part_and_that_is_said() -> None:
+    trials = trials_of(
+        *(
+            (f"{base}-{level}", f"arm{base}", {"blocks": level}, 0, "finished")
+            for base in range(chart.SHOWN_BASES + 3)
+            for level in range(1, 31)
+        )
+    )
+    records = records_of(trials, [row for trial in trials["trial"] for row in curves("loss", trial, [2.0, 1.0])])
+    figure = figures.learning_curves(trials, records, "loss")
+    assert len(figure.keys) == chart.SHOWN_BASES
+    assert [panel.title for panel in figure.panels][:: figures.SHOWN_LEVELS - 1] == [
+        "Training, blocks = 1",
+        "Training, blocks = 30",
+    ]
+    assert f"{chart.SHOWN_BASES} of {chart.SHOWN_BASES + 3} arms are drawn" in figure.caption
+    assert f"{figures.SHOWN_LEVELS} of 30 levels are drawn" in figure.caption
+    assert len(figure.data) == (chart.SHOWN_BASES + 3) * 30 * 2
+    many = forest(findings_of(*(contrast("a", f"b{n}", [float(n), n + 1.0]) for n in range(60))))
+    assert f"{SHOWN_CONTRASTS} largest of 60" in many.caption
+    assert len(many.data) == 60
+
+
+def test_a_long_curve_is_thinned_but_not_its_data() -> None:
+    trials = trials_of(("t", "cnn", {}, 0, "finished"))
+    records = records_of(trials, curves("loss", "t", [1 / epoch for epoch in range(1, 1001)]))
+    figure = figures.learning_curves(trials, records, "loss")
+    shown = layers_of(figure.panels[0])[0][1]
+    assert len(shown) == figures.SHOWN_EPOCHS
+    assert (shown[0]["x"], shown[-1]["x"]) == (1, 1000)
+    assert len(figure.data) == 1000
+
+
+@given(st.lists(st.integers(), unique=True, max_size=60), st.integers(2, 20))
+def test_spread_keeps_order_ends_and_number(items: list[int], most: int) -> None:
+    chosen = spread(items, most)
+    assert len(chosen) == min(most, len(items))
+    assert [item for item in items if item in set(chosen)] == chosen
+    assert not items or (chosen[0], chosen[-1]) == (items[0], items[-1])
+
+
+# --- colours
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast_ratio(a: str, b: str) -> float:
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_text_and_first_arms_stand_out_from_the_ground(palette: Palette) -> None:
+    assert contrast_ratio(palette.ink, palette.ground) >= 7
+    assert contrast_ratio(palette.muted, palette.ground) >= 4.5
+    assert all(contrast_ratio(arm, palette.ground) >= 3 for arm in palette.arms[:3])
+
+
+DICHROMATS = {  # linear RGB, Machado, Oliveira & Fernandes 2009, severity 1
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+@pytest.mark.parametrize("kind", DICHROMATS)
+def test_colours_of_arms_differ_for_colour_blind_readers(palette: Palette, kind: str) -> None:
+    rgb = np.array([[int(arm[i : i + 2], 16) / 255 for i in (1, 3, 5)] for arm in palette.arms])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(DICHROMATS[kind]).T, 0, 1)
+    xyz = seen @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
+    scaled = np.cbrt(xyz / [0.9505, 1, 1.089])
+    lab = np.stack(
+        [116 * scaled[:, 1], 500 * (scaled[:, 0] - scaled[:, 1]), 200 * (scaled[:, 1] - scaled[:, 2])], axis=1
+    )
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(len(lab), 1)]
+    assert apart.min() > 8  # a just noticeable difference is about 2.3
+
+
+def test_arms_differ_without_colour() -> None:
+    assert len({tuple(dash) for dash in chart.DASHES}) == len(set(chart.MARKERS)) == chart.SHOWN_BASES
+    assert all(len(palette.arms) == chart.SHOWN_BASES for palette in (LIGHT, DARK, PAGE))

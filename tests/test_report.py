@@ -1,0 +1,593 @@
+import base64
+import contextlib
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadline.chart import DARK, LIGHT
+from leadline.errors import LeadlineError
+from leadline.report import write
+from leadline.spec import parse
+from leadline.study import Study, StudySpec, expand
+from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
+from leadline.verdict import find
+
+HOSTILE = "</script><script>alert(1)</script><!--"
+ENVIRONMENT = {
+    "python": "3.11.4",
+    "torch": "2.13.0",
+    "cpu": "Testing & Sons <9000>",
+    "git_commit": "f8d09ac",
+    "threads": 1,
+}
+
+
+def study_of(
+    arms: tuple[str, ...] = ("plain", "residual"), blocks: tuple[int, ...] = (2, 5), seeds: int = 3, **more: Any
+) -> Study:
+    spec = {
+        "name": "trial-study",
+        "title": "Depth & residuals",
+        "training": {"epochs": 4},
+        "arms": {
+            arm: {"network": "comparative-resnet" if number else "comparative-cnn"} for number, arm in enumerate(arms)
+        },
+        "contrasts": [[arms[1], arms[0]]] if len(arms) > 1 else [],
+        "published": [{"arm": arms[0], "value": 1.52, "source": "A paper | 2019"}],
+        "seeds": seeds,
+        **({"vary": {"blocks": list(blocks)}} if blocks else {}),
+        **more,
+    }
+    return expand(parse(StudySpec, spec))
+
+
+def measured(study: Study, states: dict[tuple[str, int], str] | str = {}) -> tuple[pd.DataFrame, pd.DataFrame]:  # noqa: B006
+    """Trials and records as a store gives them, with made-up values: `plain` does not train from 5 blocks on."""
+    generator = np.random.default_rng(7)
+    trials, records = [], []
+    for arm, spec in study.trials():
+        state = states if isinstance(states, str) else states.get((arm.name, spec.seed), "finished")
+        epochs = {"finished": 4, "diverged": 2, "failed": 1, "running": 3, "waiting": 0}[state]
+        stuck = arm.base == "plain" and arm.factors.get("blocks", 1) in (5, 10)
+        floor = 90.0 + generator.normal() if stuck else 2.0 + abs(generator.normal())
+        trial: dict[str, Any] = {"trial": spec.content_hash, "arm": arm.name, "base": arm.base, "seed": spec.seed}
+        started = pd.Timestamp("2026-11-21T05:00Z") if epochs else pd.NaT
+        trials.append(
+            {
+                **trial,
+                "factors": dict(arm.factors),
+                "state": state,
+                "error": {"failed": f"Broken: {HOSTILE}\nmore", "diverged": "not finite"}.get(state),
+                "diverged_step": 61 if state == "diverged" else pd.NA,
+                "started": started,
+                "ended": started + pd.Timedelta(minutes=3) if state == "finished" else pd.NaT,
+                "seconds": 180.5 if epochs else math.nan,
+                "environment": ENVIRONMENT if epochs else None,
+            }
+        )
+        values = [
+            (epoch, split, name, value)
+            for epoch in range(1, epochs + 1)
+            for error in [floor + (0 if stuck else 50 * math.exp(-epoch))]
+            for split in ("train", "validation")
+            for name, value in (("error", error), ("accuracy", 1 - error / 100), ("loss", 0.02 + error / 30))
+        ]
+        if state == "finished":
+            values += [(4, f"final-{split}", "error", floor) for split in ("train", "validation", "test")]
+        if state == "diverged":
+            values += [(3, "train", "loss", math.nan)]
+        records += [{**trial, "step": 20 * e, "epoch": e, "split": s, "name": n, "value": v} for e, s, n, v in values]
+    columns = ["trial", "arm", "base", "seed", "step", "epoch", "split", "name", "value"]
+    frame = pd.DataFrame(trials).astype({"diverged_step": "Int64"})
+    return frame, pd.DataFrame(records, columns=columns).astype({"value": float, "epoch": int, "seed": int})
+
+
+def predictions(trials: pd.DataFrame) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 10, 200).astype(np.int16)
+    return {
+        trial: (np.where(generator.random(200) < 0.1, (labels + 1) % 10, labels).astype(np.int16), labels)
+        for trial in trials.loc[trials["state"].eq("finished"), "trial"]
+    }
+
+
+def written(study: Study, trials: pd.DataFrame, records: pd.DataFrame, folder: Path, **more: Any) -> str:
+    path = write(study, find(study, trials, records, predictions(trials)), trials, records, folder, **more)
+    assert path == folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Elements, attributes, scripts and readable text of a page, as an HTML parser sees them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    """A report with everything in it: three depths, three seeds, a diverged, a failed and a running trial."""
+    study = study_of(blocks=(2, 5, 10))
+    states = {
+        ("plain[blocks=10]", 1): "diverged",
+        ("residual[blocks=2]", 2): "failed",
+        ("plain[blocks=2]", 2): "running",
+    }
+    folder = tmp_path_factory.mktemp("report")
+    return folder, Page(written(study, *measured(study, states), folder))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    """A report of a study whose every name tries to become markup."""
+    study = study_of(
+        arms=("<script>alert(2)</script>", '"><b>|_$x\\y&amp;'),
+        blocks=(),
+        title=HOSTILE,
+        notes=HOSTILE + "{{ 7 * 7 }}",
+        published=[{"arm": '"><b>|_$x\\y&amp;', "value": 1.0, "source": HOSTILE}],
+    )
+    folder = tmp_path_factory.mktemp("hostile")
+    states = {("<script>alert(2)</script>", 1): "failed"}
+    return folder, Page(
+        written(study, *measured(study, states), folder, command=HOSTILE, environment={HOSTILE: HOSTILE})
+    )
+
+
+# --- files
+
+
+def test_every_figure_and_table_is_a_file(report: tuple[Path, Page]) -> None:
+    folder, _ = report
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{name}.{end}"
+        for name in ("accuracy-curves", "loss-curves", "test-error", "differences")
+        for end in ("svg", "pdf")
+    }
+    made = {path.name for path in (folder / "tables").iterdir()}
+    assert made >= {
+        f"{name}.{end}"
+        for name in ("arms", "contrasts", "mcnemar", "published", "trials")
+        for end in ("csv", "md", "tex")
+    }
+    assert made >= {"accuracy-curves.csv", "loss-curves.csv", "test-error.csv", "differences.csv"}
+    assert all(path.read_bytes().startswith(b"%PDF") for path in (folder / "figures").glob("*.pdf"))
+    assert all(b"</svg>" in path.read_bytes() for path in (folder / "figures").glob("*.svg"))
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "study.yaml", "tables"]
+
+
+def test_numbers_in_files_are_those_of_the_findings(report: tuple[Path, Page]) -> None:
+    folder, _ = report
+    arms = {row["arm"]: row for row in csv.DictReader((folder / "tables" / "arms.csv").open())}
+    trials = list(csv.DictReader((folder / "tables" / "trials.csv").open()))
+    finished = [float(row["test_error"]) for row in trials if row["arm"] == "plain[blocks=10]" and row["test_error"]]
+    assert len(finished) == 2
+    assert float(arms["plain[blocks=10]"]["test_error_mean"]) == pytest.approx(sum(finished) / 2)
+    assert (arms["plain[blocks=10]"]["diverged"], arms["residual[blocks=2]"]["failed"]) == ("1", "1")
+    (row,) = (row for row in trials if row["state"] == "diverged")
+    assert (row["diverged_step"], row["test_error"], row["error"]) == ("61", "", "not finite")
+
+
+def test_the_specification_beside_the_report_is_the_study(report: tuple[Path, Page]) -> None:
+    folder, page = report
+    again = expand(parse(StudySpec, yaml.safe_load((folder / "study.yaml").read_text())))
+    assert again == study_of(blocks=(2, 5, 10))
+    assert (folder / "study.yaml").read_text() in page.text
+
+
+def test_a_report_replaces_an_older_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(arms=("cnn",), blocks=(), seeds=1)
+    first = written(study, *measured(study), tmp_path)
+    assert written(study, *measured(study), tmp_path) == first  # the same input, the same page
+    assert (tmp_path / "figures" / "test-error.svg").exists()
+    written(study, *measured(study, "waiting"), tmp_path)
+    assert not list((tmp_path / "figures").iterdir())
+    assert not (tmp_path / "tables" / "accuracy-curves.csv").exists()
+
+    before = (tmp_path / "report.html").read_bytes()
+    rename = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == "report.html":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(LeadlineError, match=r"report\.html: cannot be written: No space left on device; choose"):
+        written(study, *measured(study), tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert not [path for path in tmp_path.rglob(".*")]
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    study = study_of(arms=("cnn",), blocks=(), seeds=1)
+    with pytest.raises(LeadlineError, match="taken.*cannot be written") as caught:
+        written(study, *measured(study, "waiting"), tmp_path / "taken")
+    assert "\n" not in str(caught.value)
+
+
+# --- tables
+
+
+TABLE = Table(
+    "t",
+    "A_b & c",
+    (Column("Arm", ("arm",), str, numeric=False), Column("Error, %", ("low", "high"), "{} to {}".format)),
+    ({"arm": "x|y_1", "low": -1.5, "high": None}, {"arm": 'a,"b"\nc', "low": math.nan, "high": 2.0}),
+)
+
+
+def test_table_as_csv() -> None:
+    assert to_csv(TABLE) == 'arm,low,high\nx|y_1,-1.5,\n"a,""b""\nc",,2.0\n'
+
+
+def test_table_as_markdown() -> None:
+    lines = to_markdown(TABLE).splitlines()
+    assert lines[0] == r"**A\_b \& c**"
+    assert lines[2:5] == ["| Arm | Error, % |", "| --- | ---: |", r"| x\|y\_1 | -1.5 to None |"]
+    assert len(lines) == 6
+
+
+def test_table_as_latex() -> None:
+    text = to_latex(TABLE)
+    assert r"\caption{A\_b \& c}" in text
+    assert r"Arm & Error, \% \\" in text
+    assert r"x|y\_1 & -1.5 to None \\" in text
+    assert r"\begin{tabular}{lr}" in text
+
+
+@given(st.text())
+def test_escaped_text_is_one_cell(text: str) -> None:
+    markdown = markdown_escape(text)
+    assert "\n" not in markdown
+    assert not re.search(r"[|*_<>`\[\]#]", re.sub(r"\\.", "", markdown))
+    assert re.sub(r"\\(.)", r"\1", markdown) == "".join(c for c in " ".join(text.split()) if c.isprintable())
+    bare = re.sub(r"\\text\w+\{\}|\$[-\\pm]+\$|\{[\[\]]\}|\\[&%$#_{}]", "", latex_escape(text))
+    assert not re.search(r"[&%$#_{}~^\\\n]", bare)
+
+
+# --- the page
+
+
+def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -> None:
+    _, page = report
+    order = ["Verdict", "Arms", "Learning curves", "Final test error", "Contrasts", "Published against measured"]
+    order += ["Trials", "Assumptions and notes", "Repeat it"]
+    text = page.text
+    places = [text.index(f"\n{title}\n") for title in order]
+    assert places == sorted(places)
+    assert "residual has a lower test error than plain at blocks=5" in text[places[0] : places[1]]
+    for told in ("Broken: </script>", "leadline run study.yaml", "f8d09ac", "Testing & Sons <9000>", "A paper | 2019"):
+        assert told in text
+    assert "15 of 18 trials finished, 1 diverged, 1 failed" in text
+
+
+def test_contrasts_say_the_smallest_p_that_can_be(report: tuple[Path, Page]) -> None:
+    folder, page = report
+    assert "p, exact (least possible)" in page.text
+    rows = list(csv.DictReader((folder / "tables" / "contrasts.csv").open()))
+    five = next(row for row in rows if row["a"] == "residual[blocks=5]")
+    assert (five["pairs"], five["p_smallest"], five["verdict"]) == ("3", "0.25", "better")
+    assert float(five["p"]) >= 0.25
+    assert "0.250 (0.250)" in page.text
+
+
+def test_nothing_is_fetched_and_only_the_one_script_may_run(report: tuple[Path, Page]) -> None:
+    _, page = report
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "data", "action", "xlink:href", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:")), (tag, name, value)
+        assert not [name for name in attributes if name.startswith("on")]
+    (policy,) = (a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    (style,) = re.findall(r"<style>(.*?)</style>", (report[0] / "report.html").read_text(), flags=re.S)
+    assert "url(" not in style
+    assert "@import" not in style
+    hashed = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
+    assert policy is not None
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{hashed}';")
+
+
+def test_names_never_become_markup(hostile: tuple[Path, Page]) -> None:
+    folder, page = hostile
+    kinds = [attributes.get("type") for tag, attributes in page.elements if tag == "script"]
+    assert kinds == ["application/json"] * (len(kinds) - 1) + [None]
+    for data in page.scripts[:-1]:
+        json.loads(data)
+    assert not [tag for tag, _ in page.elements if tag == "b"]
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.text.count(HOSTILE) >= 6  # title, heading, notes, message, source, command, environment
+    assert "{{ 7 * 7 }}" in page.text
+    assert "<script" not in "".join(path.read_text() for path in (folder / "figures").glob("*.svg"))
+
+
+def test_still_pictures_do_not_share_identifiers(report: tuple[Path, Page]) -> None:
+    _, page = report
+    names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(names) == len(set(names))
+    used = re.findall(r"url\(#([^)]+)\)", (report[0] / "report.html").read_text())
+    assert set(used) <= set(names)
+
+
+def test_tables_and_charts_are_named_for_readers_who_do_not_see_them(report: tuple[Path, Page]) -> None:
+    _, page = report
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("caption") == tags.count("table") > 5
+    assert all(a.get("scope") in ("col", "row") for tag, a in page.elements if tag == "th")
+    for _, attributes in page.elements:
+        kinds = (attributes.get("class") or "").split()
+        if "chart" in kinds:
+            assert (attributes["role"], bool(attributes["aria-label"])) == ("img", True)
+        if "scroll" in kinds:
+            assert (attributes["tabindex"], attributes["role"], bool(attributes["aria-label"])) == ("0", "region", True)
+    targets = {attributes.get("id") for _, attributes in page.elements}
+    assert all(a["href"][1:] in targets for tag, a in page.elements if tag == "a" and a["href"])
+
+
+# --- what is missing does not break it
+
+
+ONE_LEVEL = study_of(blocks=())
+
+
+@pytest.mark.parametrize("state", ["waiting", "running", "diverged", "failed"])
+def test_a_study_without_a_finished_trial(state: str, tmp_path: Path) -> None:
+    page = Page(written(ONE_LEVEL, *measured(ONE_LEVEL, state), tmp_path))
+    assert "No trial has finished, so there is no test error to show." in page.text
+    assert "so there are no differences to show" in page.text
+    assert ("No trial has yet finished an epoch" in page.text) == (state == "waiting")
+    assert ("no environment is known" in page.text) == (state == "waiting")
+    assert page.text.count("not finite\n") == (12 if state == "diverged" else 0)  # among the unfinished, and among all
+
+
+def test_one_seed_one_arm_and_one_epoch(tmp_path: Path) -> None:
+    study = study_of(arms=("cnn",), blocks=(), seeds=1)
+    trials, records = measured(study)
+    page = Page(written(study, trials, records[records["epoch"].isin([1, 4])], tmp_path))
+    assert "The study has no contrasts" in page.text
+    assert "the one finished trial of each arm" in page.text
+    assert "The one trial has finished" in page.text
+
+
+def test_no_validation_records_and_values_that_are_not_finite(tmp_path: Path) -> None:
+    trials, records = measured(ONE_LEVEL)
+    records = records[~records["split"].str.contains("validation")]
+    records.loc[records["name"].eq("loss") & records["epoch"].ge(2), "value"] = math.nan
+    records.loc[records["name"].eq("loss") & records["epoch"].eq(3), "value"] = math.inf
+    page = Page(written(ONE_LEVEL, trials, records, tmp_path))
+    assert "There are no validation records." in page.text
+    assert "Values that are not finite are not drawn." in page.text
+    assert "NaN" not in "".join(page.scripts[:-1])
+
+
+# --- in a browser
+
+
+class Browser:
+    """A headless Chromium, driven through a pipe in its DevTools protocol; no name resolves to an address."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        orders, self._orders = os.pipe()
+        self._answers, answers = os.pipe()
+        flags = "headless no-sandbox disable-gpu disable-background-networking disable-component-update disable-sync"
+        flags += " no-first-run disable-dev-shm-usage remote-debugging-pipe"
+        command = [program, *(f"--{flag}" for flag in flags.split()), f"--user-data-dir={profile}"]
+        command += ["--host-resolver-rules=MAP * ~NOTFOUND", "about:blank"]
+        # The protocol speaks on descriptors 3 and 4, whatever numbers the pipes have here.
+        places = f'exec 3<&{orders} 4>&{answers}; exec "$@"'
+        self._process = subprocess.Popen(
+            ["bash", "-c", places, "bash", *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(orders, answers),
+        )
+        os.close(orders)
+        os.close(answers)
+        self._buffer, self._number, self._session = b"", 0, ""
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._orders, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._number:
+            self.events.append(answer)
+        assert "error" not in answer, (method, answer)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            assert select.select([self._answers], [], [], 60)[0], "the browser does not answer"
+            part = os.read(self._answers, 1 << 20)
+            assert part, "the browser has ended"
+            self._buffer += part
+        message, self._buffer = self._buffer.split(b"\0", 1)
+        found: dict[str, Any] = json.loads(message)
+        return found
+
+    def value(self, expression: str) -> Any:
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def open(self, path: Path, width: int = 1200, dark: bool = False, scripts: bool = True) -> None:
+        """Load a page and wait until its charts are drawn."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+        self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.events.clear()
+        self.call("Page.navigate", url=path.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._next())
+        deadline = time.monotonic() + 60
+        while scripts and self.value("document.querySelector('.chart:not([data-drawn])') !== null"):
+            assert time.monotonic() < deadline, self.complaints()
+            time.sleep(0.05)
+
+    def complaints(self) -> list[str]:
+        """What the console says, what was thrown, what a dialog asks: all that a good page keeps from doing."""
+        bad = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
+        return [json.dumps(event["params"])[:500] for event in self.events if event.get("method") in bad]
+
+    def requests(self) -> list[str]:
+        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._orders, b'{"id": 0, "method": "Browser.close"}\0')
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._orders)
+        os.close(self._answers)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+def test_every_chart_is_drawn_without_complaint_or_request(report: tuple[Path, Page], browser: Browser) -> None:
+    path = report[0] / "report.html"
+    browser.open(path)
+    panels = 6 + 6 + 1 + 1  # accuracy, loss: two splits at three depths; test error; differences
+    assert browser.value("document.querySelectorAll('.chart[data-drawn]').length") == panels
+    marks = "[...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('[role=\"graphics-symbol\"]').length)"
+    drawn = browser.value(marks.replace('graphics-symbol"]', 'graphics-symbol"][aria-roledescription]'))
+    assert len(drawn) == panels
+    assert min(drawn) >= 4  # two axes, and marks of two arms
+    lines = "[...document.querySelectorAll('#accuracy-curves .chart')].map(c => c.querySelectorAll('.mark-line path').length)"
+    assert all(count >= 2 for count in browser.value(lines))
+    assert browser.complaints() == []
+    assert browser.requests() == [path.as_uri()]
+
+
+def test_charts_follow_the_reader_into_the_dark(report: tuple[Path, Page], browser: Browser) -> None:
+    stroke = "getComputedStyle(document.querySelector('#loss-curves .mark-line path')).stroke"
+    ground = "getComputedStyle(document.body).backgroundColor"
+    for dark, palette in ((False, LIGHT), (True, DARK)):
+        browser.open(report[0] / "report.html", dark=dark)
+        for expression, colour in ((stroke, palette.arms[0]), (ground, palette.ground)):
+            parts = ", ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+            assert browser.value(expression) == f"rgb({parts})"
+
+
+@pytest.mark.parametrize("width", [320, 375, 800])
+def test_no_page_scrolls_sideways(width: int, report: tuple[Path, Page], browser: Browser) -> None:
+    browser.open(report[0] / "report.html", width=width)
+    assert browser.value("document.documentElement.scrollWidth") <= browser.value("innerWidth") == width
+    over = (
+        "[...document.querySelectorAll('.chart svg')].filter(s => s.getBoundingClientRect().right > innerWidth).length"
+    )
+    assert browser.value(over) == 0
+    assert browser.value("document.querySelector('#arms .scroll').scrollWidth") >= min(width, 600) - 40
+    browser.call("Emulation.setDeviceMetricsOverride", width=width + 300, height=900, deviceScaleFactor=1, mobile=False)
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+    deadline = time.monotonic() + 20
+    while browser.value("document.documentElement.scrollWidth > innerWidth"):
+        assert time.monotonic() < deadline, "charts do not shrink again"
+        time.sleep(0.05)
+
+
+def test_keyboard_reaches_the_skip_link_first_then_every_scrolling_table(
+    report: tuple[Path, Page], browser: Browser
+) -> None:
+    browser.open(report[0] / "report.html")
+    seen = []
+    for _ in range(60):
+        for kind in ("rawKeyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        seen.append(browser.value("document.activeElement.className || document.activeElement.tagName"))
+        if seen[-1] == "skip":
+            assert browser.value("document.activeElement.getBoundingClientRect().top >= 0")
+            assert browser.value("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert seen[0] == "skip"
+    assert {"SUMMARY", "A", "scroll", "PRE"} <= {name.split(" ")[0] for name in seen}
+
+
+def test_without_scripts_the_still_pictures_stay(report: tuple[Path, Page], browser: Browser) -> None:
+    browser.open(report[0] / "report.html", scripts=False)
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert browser.value("document.querySelectorAll('.chart[data-drawn]').length") == 0
+    assert browser.value("document.querySelectorAll('.chart > svg .mark-line path').length") >= 20
+    assert browser.complaints() == []
+
+
+def test_print_opens_the_details_and_fits_the_paper(report: tuple[Path, Page], browser: Browser) -> None:
+    browser.open(report[0] / "report.html", dark=True)
+    printed = browser.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
+    pdf = base64.b64decode(printed["data"])
+    assert pdf.startswith(b"%PDF")
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 14
+    width = 688  # pixels of A4 within its margins
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    white = browser.value("getComputedStyle(document.body).backgroundColor")
+    assert white == "rgb(255, 255, 255)"
+    assert browser.value("[...document.querySelectorAll('details pre, details table')].every(e => e.offsetHeight > 0)")
+    wide = "[...document.querySelectorAll('table, .chart svg')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert browser.value(f"{wide}.map(e => e.outerHTML.slice(0, 80))") == []
+
+
+def test_hostile_names_are_only_words_in_a_browser(hostile: tuple[Path, Page], browser: Browser) -> None:
+    browser.open(hostile[0] / "report.html")
+    assert browser.complaints() == []
+    assert browser.value("document.title").startswith(HOSTILE)
+    assert browser.value("document.querySelectorAll('script:not([type])').length") == 1
+    assert browser.value("document.querySelectorAll('b').length") == 0

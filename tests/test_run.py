@@ -1,0 +1,211 @@
+"""Running studies: idempotence, failures kept apart, kill -9 in the middle, Ctrl-C, dead workers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from leadline import run as run_module
+from leadline.errors import StoreError
+from leadline.families import comparative_resnet
+from leadline.nets import build
+from leadline.run import Event, InProcess, Job, LocalProcesses, load_checkpoint, save_checkpoint
+from leadline.spec import SGD, NetworkSpec, TrainingSpec, TrialSpec
+from leadline.store import Store
+from leadline.study import Study, StudySpec, expand, load_study
+from leadline.train import prepare
+
+CPU = torch.device("cpu")
+
+
+def small(epochs: int = 2, seeds: int = 2, **training: object) -> Study:
+    return expand(
+        StudySpec.model_validate(
+            {
+                "name": "small",
+                "data": {"name": "digits", "train": 120, "validation": 50, "test": 50},
+                "training": {"epochs": epochs, "batch_size": 40, "optimizer": {"name": "adam"}, **training},
+                "arms": {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}},
+                "vary": {"blocks": [2]},
+                "seeds": seeds,
+            }
+        )
+    )
+
+
+def registered(study: Study, runs: Path) -> Store:
+    store = Store.open(runs)
+    store.register(study)
+    return store
+
+
+def measured(store: Store) -> list[tuple[object, ...]]:
+    frame = store.records_frame("small")
+    frame = frame[frame["split"] != "time"]
+    return sorted(frame[["trial", "epoch", "step", "split", "name", "value"]].itertuples(index=False, name=None))
+
+
+def test_in_process_runs_everything_once(tmp_path: Path) -> None:
+    store = registered(small(), tmp_path)
+    events: list[Event] = []
+    InProcess().run(Job("small", tmp_path), events.append)
+    assert [event.kind for event in events if event.kind != "progress"] == ["started", "finished"] * 4
+    frame = store.trials_frame("small")
+    assert list(frame["state"]) == ["finished"] * 4
+    assert frame["seconds"].gt(0).all()
+    assert {"torch", "cpu", "threads", "git_commit"} <= set(frame["environment"][0])
+    records = store.records_frame("small")
+    finals = records[(records["split"] == "final-test") & (records["name"] == "error")]
+    assert len(finals) == 4 and finals["value"].between(0, 100).all()
+    for predicted, labels in store.predictions("small").values():
+        assert len(predicted) == len(labels) == 50
+    assert len(list(store.checkpoints.iterdir())) == 4
+    again: list[Event] = []
+    InProcess().run(Job("small", tmp_path), again.append)
+    assert again == []
+
+
+def test_processes_give_the_same_bits_as_one_process(tmp_path: Path) -> None:
+    with registered(small(), tmp_path / "one") as one, registered(small(), tmp_path / "two") as two:
+        InProcess().run(Job("small", tmp_path / "one"), lambda event: None)
+        LocalProcesses(2).run(Job("small", tmp_path / "two"), lambda event: None)
+        assert measured(one) == measured(two)
+
+
+def test_a_failing_trial_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails_for_plain(spec: NetworkSpec, *args: object) -> torch.nn.Module:
+        if spec.block.shortcut.kind == "none":
+            raise ZeroDivisionError("by\nhand")
+        return build(spec, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_module, "build", fails_for_plain)
+    store = registered(small(), tmp_path)
+    InProcess().run(Job("small", tmp_path), lambda event: None)
+    frame = store.trials_frame("small")
+    assert list(frame["state"]) == ["failed", "finished"] * 2
+    assert frame["error"][0].splitlines()[0] == "ZeroDivisionError: by hand"
+    monkeypatch.undo()
+    monkeypatch.setenv("LEADLINE_DATA", str(tmp_path))
+    store.requeue_failed("small")
+    InProcess().run(Job("small", tmp_path), lambda event: None)
+    assert store.counts("small")["finished"] == 4
+
+
+def test_a_diverged_trial_is_counted_with_its_step(tmp_path: Path) -> None:
+    study = small(optimizer={"name": "sgd", "learning_rate": 1e8}, seeds=1)
+    store = registered(study, tmp_path)
+    events: list[Event] = []
+    InProcess().run(Job("small", tmp_path), events.append)
+    assert [event.kind for event in events if event.kind not in ("progress", "started")] == ["diverged"] * 2
+    frame = store.trials_frame("small")
+    assert list(frame["state"]) == ["diverged"] * 2
+    assert frame["diverged_step"].between(1, 6).all()
+
+
+def start(tmp_path: Path, workers: int) -> subprocess.Popen[str]:
+    text = "name: small\ndata: {name: digits, train: 120, validation: 50, test: 50}\n"
+    text += "training: {epochs: 20, batch_size: 8, optimizer: {name: adam}}\n"
+    text += "arms: {plain: {network: comparative-plain}, residual: {network: comparative-resnet}}\n"
+    text += "vary: {blocks: [2]}\nseeds: 2\n"
+    (tmp_path / "small.yaml").write_text(text)
+    command = [
+        sys.executable,
+        "-m",
+        "leadline.cli",
+        "run",
+        str(tmp_path / "small.yaml"),
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    return subprocess.Popen(
+        [*command, "--workers", str(workers)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_epochs(runs: Path, epochs: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (runs / "leadline.db").exists():
+            try:
+                with Store.open_existing(runs) as store:
+                    if store.records_frame("small", ["validation"])["epoch"].max() >= epochs:
+                        return
+            except StoreError:
+                pass
+        time.sleep(0.2)
+    raise AssertionError("no epoch was stored within a minute")
+
+
+def test_kill_9_in_the_middle_then_the_same_command_goes_on(tmp_path: Path) -> None:
+    process = start(tmp_path, workers=1)
+    wait_for_epochs(tmp_path / "runs", 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    with Store.open_existing(tmp_path / "runs") as store:
+        epochs = store.records_frame("small", ["validation"])["epoch"].max()
+        assert epochs >= 3
+        assert "finished" not in {state for state, number in store.counts("small").items() if number == 4}
+    process = start(tmp_path, workers=2)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "4 trials: 4 finished" in out
+    study = load_study(str(tmp_path / "small.yaml"))
+    with Store.open(tmp_path / "runs") as killed, registered(study, tmp_path / "whole") as unkilled:
+        InProcess().run(Job("small", tmp_path / "whole"), lambda event: None)
+        assert measured(killed) == measured(unkilled)
+
+
+def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
+    process = start(tmp_path, workers=2)
+    wait_for_epochs(tmp_path / "runs", 1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on from here." in out
+    assert "Traceback" not in err
+    with Store.open_existing(tmp_path / "runs") as store:
+        assert store.counts("small")["running"] == 0
+
+
+def test_a_dead_worker_takes_only_its_own_trial_with_it(tmp_path: Path) -> None:
+    study = small(epochs=6)
+    store = registered(study, tmp_path)
+    killed: list[str] = []
+
+    def kill_first(event: Event) -> None:
+        if event.kind == "started" and not killed:
+            killed.append(event.trial)
+            os.kill(int(re.split(":", event.owner)[1]), signal.SIGKILL)
+
+    LocalProcesses(2).run(Job("small", tmp_path), kill_first)
+    frame = store.trials_frame("small").set_index("trial")
+    assert (frame.drop(killed[0])["state"] == "finished").all()
+    # the other worker may have taken the trial over before its death was noticed
+    if frame.loc[killed[0], "state"] != "finished":
+        assert "died with signal 9 (SIGKILL)" in str(frame.loc[killed[0], "error"])
+
+
+def test_a_checkpoint_is_whole_or_not_there_and_a_damaged_one_says_so(tmp_path: Path) -> None:
+    spec = TrialSpec(network=comparative_resnet(1), training=TrainingSpec(optimizer=SGD()))
+    state = prepare(build(spec.network, (1, 8, 8), 10), spec.training, CPU)
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(state, spec, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    other = prepare(build(spec.network, (1, 8, 8), 10, seed=5), spec.training, CPU)
+    load_checkpoint(other, path)
+    assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in state.tensors().items())
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(StoreError, match=r"a\.safetensors: cannot be read") as caught:
+        load_checkpoint(other, path)
+    assert "\n" not in str(caught.value)

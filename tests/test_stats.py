@@ -1,0 +1,412 @@
+"""Oracles: hand-worked and published examples, scipy's own tests, and simulation with fixed seeds."""
+
+import math
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from leadline.errors import LeadlineError
+from leadline.stats import (
+    McNemar,
+    Summary,
+    convergence_epoch,
+    decide,
+    holm,
+    mcnemar,
+    paired,
+    power,
+    seeds_to_decide,
+    sign_flip_p,
+    summarise,
+    t_interval,
+)
+
+# Student (1908), "The probable error of a mean": hours of sleep gained under two drugs, ten patients.
+SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+# Fisher (1935), "The design of experiments", section 21: Darwin's maize, height differences in eighths of an inch.
+DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+
+
+def margin_of_error(rate: float, studies: int) -> float:
+    """Four standard errors of a rate seen over so many simulated studies."""
+    return 4 * math.sqrt(rate * (1 - rate) / studies)
+
+
+# --- summaries
+
+
+def test_summary_by_hand() -> None:
+    # mean 40/8 = 5; squared deviations 9+1+1+1+0+0+4+16 = 32, over 7; median (4+5)/2
+    assert summarise([2, 4, 4, 4, 5, 5, 7, 9]) == Summary(8, 5.0, pytest.approx(math.sqrt(32 / 7)), 4.5, 2.0, 9.0)
+
+
+def test_summary_of_one_has_no_deviation_and_of_equals_has_none_left_by_rounding() -> None:
+    assert summarise([3.5]) == Summary(1, 3.5, None, 3.5, 3.5, 3.5)
+    assert summarise([0.1] * 3).sd == 0.0
+
+
+# --- paired
+
+
+def test_paired_by_hand() -> None:
+    result = paired([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    # differences 1, 2, 3: mean 2, deviation 1, t = 2 sqrt(3) with 2 degrees of freedom, where Student's t has a
+    # closed form: p = 1 - t/sqrt(2 + t^2) = 1 - sqrt(12/14), and the 97.5% point is 0.95/sqrt(2 * 0.975 * 0.025)
+    half = 0.95 / math.sqrt(2 * 0.975 * 0.025) / math.sqrt(3)
+    assert (result.n, result.difference, result.sd, result.effect_size) == (3, 2.0, 1.0, 2.0)
+    assert result.ci95 == pytest.approx((2 - half, 2 + half))
+    assert result.t_p == pytest.approx(1 - math.sqrt(12 / 14))
+    # of the 8 sign patterns +++ and --- alone are as far from 0
+    assert (result.p, result.p_smallest) == (0.25, 0.25)
+
+
+def test_paired_on_students_sleep_data() -> None:
+    result = paired(SLEEP_2, SLEEP_1)
+    assert result.difference == pytest.approx(1.58)
+    assert result.t_p == pytest.approx(0.002833, abs=5e-7)
+    assert result.ci95 == pytest.approx((0.7001142, 2.4598858), abs=5e-8)
+
+
+def test_fishers_count_on_darwins_maize() -> None:
+    # "in 863 cases out of 32,768 the sum is 314 or more", and as many on the other side
+    assert sign_flip_p(DARWIN) == 2 * 863 / 32768
+    assert paired(DARWIN, [0] * 15).t_p == pytest.approx(0.0497, abs=5e-5)
+
+
+values = st.floats(-50, 50).map(lambda x: round(x, 2))
+pairs = st.lists(st.tuples(values, values), min_size=2, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs)
+def test_paired_agrees_with_scipy(sample: list[tuple[float, float]]) -> None:
+    a, b = np.array(sample).T
+    result = paired(a, b)
+    whole = stats.permutation_test(
+        (a, b),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
+    )
+    assert result.p == pytest.approx(whole.pvalue)
+    assert result.p is not None and result.p_smallest is not None and result.p >= result.p_smallest
+    if result.sd:
+        oracle = stats.ttest_rel(a, b)
+        assert result.t_p == pytest.approx(oracle.pvalue, rel=1e-6)
+        assert result.ci95 == pytest.approx(tuple(oracle.confidence_interval(0.95)), rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs, st.floats(0, 1))
+def test_swapping_the_arms_mirrors_everything(sample: list[tuple[float, float]], resolution: float) -> None:
+    a, b = np.array(sample).T
+    there, back = paired(a, b, resolution=resolution), paired(b, a, resolution=resolution)
+    assert back.difference == -there.difference
+    assert there.ci95 and back.ci95 and back.ci95 == pytest.approx((-there.ci95[1], -there.ci95[0]))
+    assert (back.p, back.t_p, back.seeds_to_decide) == (there.p, there.t_p, there.seeds_to_decide)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs, st.floats(0, 1))
+def test_no_field_is_nan_and_an_undecided_effect_needs_more_pairs(
+    sample: list[tuple[float, float]], resolution: float
+) -> None:
+    a, b = np.array(sample).T
+    result = paired(a, b, resolution=resolution)
+    numbers = [result.difference, result.sd, result.t_p, result.p, result.p_smallest, result.effect_size]
+    numbers += [*(result.ci95 or ()), *(result.bca95 or ())]
+    assert all(math.isfinite(value) for value in numbers if value is not None)
+    if result.ci95 and result.ci95[0] < 0 < result.ci95[1] and result.seeds_to_decide:
+        assert result.seeds_to_decide > result.n
+
+
+def test_one_pair_has_a_difference_and_nothing_else() -> None:
+    result = paired([3.0], [5.0])
+    assert (result.n, result.difference) == (1, -2.0)
+    fields = ("sd", "ci95", "t_p", "bca95", "p", "p_smallest", "effect_size", "seeds_to_decide")
+    assert all(getattr(result, field) is None for field in fields)
+
+
+def test_equal_differences_collapse_to_a_point() -> None:
+    result = paired([1.1, 2.2, 3.3, 4.4], [0.8, 1.9, 3.0, 4.1])  # each 0.3, but for rounding
+    assert result.sd == 0.0
+    assert result.ci95 == pytest.approx((0.3, 0.3))
+    assert (result.t_p, result.p, result.p_smallest) == (0.0, 0.125, 0.125)
+    assert result.bca95 is None and result.effect_size is None and result.seeds_to_decide is None
+
+
+def test_no_difference_at_all() -> None:
+    result = paired([7.0, 8.0], [7.0, 8.0])
+    assert (result.difference, result.ci95, result.t_p, result.p) == (0.0, (0.0, 0.0), 1.0, 1.0)
+
+
+def test_resolution_widens_an_interval_that_collapsed_by_chance() -> None:
+    # two seeds, each one image of 360 worse: t with 1 degree of freedom at 97.5% is tan(0.475 pi)
+    step = 100 / 360
+    half = math.tan(0.475 * math.pi) * (step / math.sqrt(6)) / math.sqrt(2)
+    result = paired([5 * step, 6 * step], [4 * step, 5 * step], resolution=step)
+    assert result.ci95 == pytest.approx((step - half, step + half))
+    assert result.sd == 0.0 and result.effect_size == pytest.approx(math.sqrt(6))
+    # and leaves a difference alone that is wider spread than rounding makes it
+    assert paired([1, 5, 9], [2, 2, 2], resolution=0.5) == paired([1, 5, 9], [2, 2, 2])
+
+
+def test_many_pairs_draw_their_flips() -> None:
+    # the exact distribution of the sum, by adding one integer after the other
+    differences = [3, -1, 4, 1, -5, 9, 2, 6, 5, 3, -5, 8, 9, -7, 9, 3, 2, -3, 8, 4, 6, -2, 6, 4, -3]
+    ways = {0: 1}
+    for d in differences:
+        after: dict[int, int] = {}
+        for total, count in ways.items():
+            for signed in (total + d, total - d):
+                after[signed] = after.get(signed, 0) + count
+        ways = after
+    exact = float(
+        Fraction(sum(n for total, n in ways.items() if abs(total) >= sum(differences)), 2 ** len(differences))
+    )
+    drawn = sign_flip_p(differences)
+    assert drawn == pytest.approx(exact, abs=margin_of_error(exact, 99_999))
+    assert drawn != exact and drawn == sign_flip_p(differences) != sign_flip_p(differences, seed=1)
+    assert paired(differences, [0] * 25).p_smallest == 1 / 100_000
+
+
+def test_one_in_many_flips_is_never_zero() -> None:
+    assert sign_flip_p([1.0] * 60) == 1 / 100_000
+
+
+def test_paired_repeats_and_draws_from_no_global_generator() -> None:
+    before = (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    assert paired(SLEEP_1, SLEEP_2) == paired(SLEEP_1, SLEEP_2)
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # noqa: NPY002
+    assert paired(SLEEP_1, SLEEP_2, seed=1).bca95 != paired(SLEEP_1, SLEEP_2, seed=2).bca95
+
+
+def test_bca_lies_within_the_sample_and_moves_with_it() -> None:
+    low, high = paired(SLEEP_2, SLEEP_1).bca95 or (math.nan, math.nan)
+    assert 0 < low < 1.58 < high < 4.6
+    assert 1.58 - low < high - 1.58  # one patient far above the others pulls the upper end out
+    moved = paired(np.add(SLEEP_2, 10), SLEEP_1).bca95
+    # rounding breaks ties between resamples and the sample, and with them the bias correction, by a little
+    assert moved == pytest.approx((low + 10, high + 10), abs=0.02)
+
+
+# --- power
+
+
+@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_seeds_for_cohens_effects(effect: float, pairs: int) -> None:
+    # Cohen's small, medium and large effect at 80% and 5% two-sided, as G*Power gives them
+    assert seeds_to_decide(effect) == seeds_to_decide(-effect) == pairs
+
+
+def test_seeds_at_the_ends() -> None:
+    assert seeds_to_decide(0.0) is None and seeds_to_decide(1e-6) is None
+    assert seeds_to_decide(1e9) == 2
+    assert power(0.0, 7) == pytest.approx(0.05)
+    assert all(
+        0.05 <= power(effect, n) <= 1 for effect in np.geomspace(0.001, 1e6, 30) for n in (2, 3, 10, 100, 10_000)
+    )
+
+
+@pytest.mark.parametrize("effect", [0.4, 0.8, 1.5, 3.0])
+def test_power_at_seeds_to_decide_by_simulation(effect: float) -> None:
+    studies, n = 20_000, seeds_to_decide(effect) or 0
+    noise = np.random.default_rng(5).standard_normal((studies, n))
+    decided = {}
+    for pairs in (n - 1, n):
+        low, high = t_interval(noise[:, :pairs] - effect) if pairs > 1 else (np.zeros(1), np.zeros(1))
+        decided[pairs] = np.mean([decide((x, y), 1e-9) == "better" for x, y in zip(low, high, strict=True)])
+    assert decided[n] >= 0.8 - margin_of_error(0.8, studies)
+    assert decided[n - 1] < 0.8 + margin_of_error(0.8, studies)
+    assert decided[n] == pytest.approx(power(effect, n), abs=margin_of_error(0.8, studies))
+
+
+# --- what the interval promises, by simulation
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_coverage_and_false_positives_of_the_interval(n: int) -> None:
+    studies = 20_000
+    # two arms that share what a seed does to both, with unequal noise of their own
+    draw = np.random.default_rng(n)
+    shared = draw.normal(5, 2, (studies, n))
+    a, b = shared + draw.normal(0, 0.3, (studies, n)), shared + draw.normal(0, 0.6, (studies, n))
+    low, high = t_interval(a + 0.7 - b)
+    assert np.mean((low <= 0.7) & (high >= 0.7)) == pytest.approx(0.95, abs=margin_of_error(0.95, studies))
+    null = [decide(ends, 0.5) for ends in zip(*t_interval(a - b), strict=True)]
+    wrong = np.mean([decision in ("better", "worse") for decision in null])
+    assert wrong == pytest.approx(0.05, abs=margin_of_error(0.05, studies))
+    result = paired(a[0] + 0.7, b[0])
+    assert result.ci95 == pytest.approx((low[0], high[0]))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_equivalence_is_seldom_claimed_at_the_margin(n: int) -> None:
+    studies = 20_000
+    low, high = t_interval(np.random.default_rng(n).normal(0.5, 0.2, (studies, n)))
+    claimed = np.mean([decide(ends, 0.5) == "equivalent" for ends in zip(low, high, strict=True)])
+    assert claimed <= 0.025 + margin_of_error(0.025, studies)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_false_positives_where_errors_move_in_steps(n: int) -> None:
+    # equal arms, 360 test images, 0.5% errors; the resolution holds what t alone does not
+    studies, step = 20_000, 100 / 360
+    wrong = np.random.default_rng(n).binomial(360, 0.005, (2, studies, n)) * step
+    rates = {}
+    for resolution in (0.0, step):
+        ends = zip(*t_interval(wrong[0] - wrong[1], resolution=resolution), strict=True)
+        rates[resolution] = np.mean([decide(end, 0.5) in ("better", "worse") for end in ends])
+    assert rates[step] <= 0.05 + margin_of_error(0.05, studies)
+    assert rates[step] <= rates[0.0]
+    if n == 2:
+        assert rates[0.0] > 0.08
+
+
+def test_sign_flip_p_keeps_its_level() -> None:
+    studies = 4_000
+    draw = np.random.default_rng(3)
+    p = np.array([sign_flip_p(row) for row in draw.standard_t(2, (studies, 7))])
+    for level in (2 / 128, 0.0625, 0.25):
+        assert np.mean(p <= level) == pytest.approx(level, abs=margin_of_error(level, studies))
+
+
+def test_bca_covers_too_little_with_few_pairs() -> None:
+    studies = 400
+    draw = np.random.default_rng(4).standard_normal((studies, 5))
+    ends = [paired(row, np.zeros(5)).bca95 or (0.0, 0.0) for row in draw]
+    assert np.mean([low <= 0 <= high for low, high in ends]) < 0.92
+
+
+# --- Holm
+
+
+def test_holm_by_hand() -> None:
+    # sorted .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and never falling: .02 .03 .06 .06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_leaves_out_what_has_no_p() -> None:
+    adjusted = holm([None, 0.02, math.nan, 0.03])
+    assert adjusted[[1, 3]] == pytest.approx([0.04, 0.04])
+    assert np.isnan(adjusted[[0, 2]]).all()
+    assert holm([]).shape == (0,) and np.isnan(holm([None])).all()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_against_its_definition(p: list[float]) -> None:
+    m, order = len(p), sorted(range(len(p)), key=lambda i: p[i])
+    adjusted = holm(p)
+    for place, index in enumerate(order):
+        assert adjusted[index] == pytest.approx(min(1, max(p[order[j]] * (m - j) for j in range(place + 1))))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+def test_family_wise_error_rate_with_holm(shared: float) -> None:
+    # six contrasts at 5 seeds, four without a difference; contrasts may share an arm and so its noise
+    studies, n = 4_000, 5
+    draw = np.random.default_rng(6)
+    common = draw.standard_normal((studies, 1, n)) * math.sqrt(shared)
+    differences = common + draw.standard_normal((studies, 6, n)) * math.sqrt(1 - shared)
+    differences[:, :2] += 3
+    p = stats.ttest_1samp(differences, 0, axis=-1).pvalue
+    wrong = np.mean([(holm(list(row))[2:] <= 0.05).any() for row in p])
+    assert wrong <= 0.05 + margin_of_error(0.05, studies)
+    assert np.mean((p[:, 2:] <= 0.05).any(axis=1)) > wrong
+
+
+# --- McNemar
+
+
+def test_mcnemar_by_hand() -> None:
+    a = [1, 1, 0, 0, 0, 0, 0, 1, 0]
+    b = [1, 0, 1, 1, 1, 1, 1, 1, 0]
+    # 1 against 5: twice the chance of at most 1 head in 6 throws, 2 (1 + 6)/64
+    assert mcnemar(a, b, seed=3) == McNemar(1, 5, 14 / 64, 3)
+    assert mcnemar(a, a) == McNemar(0, 0, 1.0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
+def test_mcnemar_agrees_with_scipy(outcomes: list[tuple[bool, bool]]) -> None:
+    a, b = np.array(outcomes).T
+    result = mcnemar(a, b)
+    differ = result.a_only + result.b_only
+    assert differ == np.sum(a != b)
+    if differ:
+        assert result.p == pytest.approx(stats.binomtest(result.a_only, differ).pvalue)
+
+
+# --- convergence
+
+
+@pytest.mark.parametrize(
+    ("curve", "epoch"),
+    [
+        ([0.5, 0.9, 0.98, 0.99, 0.985], 3),
+        ([0.98, 0.5, 0.98], 3),
+        ([0.98, 0.99], 1),  # one point apart, which in binary is a little more
+        ([0.9], 1),
+        ([0.97, math.nan, 0.97], 3),
+        ([0.9, math.nan], None),
+        ([], None),
+    ],
+)
+def test_convergence_epoch(curve: list[float], epoch: int | None) -> None:
+    assert convergence_epoch(curve) == epoch
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0.001, 0.5))
+def test_convergence_epoch_against_its_definition(curve: list[float], tolerance: float) -> None:
+    found = convergence_epoch(curve, tolerance)
+    stays = [all(abs(x - curve[-1]) <= tolerance + 1e-9 for x in curve[start:]) for start in range(len(curve))]
+    assert found == stays.index(True) + 1
+
+
+# --- decisions
+
+
+@pytest.mark.parametrize(
+    ("ci", "decision"),
+    [
+        ((-3, -1), "better"),
+        ((1, 3), "worse"),
+        ((-0.4, 0.3), "equivalent"),
+        ((-0.4, 0.6), "undecided"),
+        ((-0.5, 0.3), "undecided"),  # the margin itself is outside
+        ((-0.3, -0.1), "better"),  # within the margin, and yet not zero
+        ((0, 0.3), "equivalent"),  # touches zero
+        ((0.0, 0.0), "equivalent"),
+        (None, "undecided"),
+    ],
+)
+def test_decide(ci: tuple[float, float] | None, decision: str) -> None:
+    assert decide(ci, 0.5) == decision
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: summarise([]), "values: shape (0,); expected one dimension"),
+        (lambda: summarise([1, math.nan]), "values: nan at position 1 is not finite"),
+        (lambda: paired([1, 2], [1]), "a has 2 values and b has 1"),
+        (lambda: paired([1, 2], [1, math.inf]), "b: inf at position 1"),
+        (lambda: paired([1, 2], [1, 3], confidence=95), "confidence 95 is not between 0 and 1"),
+        (lambda: holm([0.5, 1.5]), "p-value 1.5 at position 1"),
+        (lambda: mcnemar([True], [True, False]), "shapes (1,) and (2,)"),
+    ],
+)
+def test_impossible_input_is_one_line(call: object, message: str) -> None:
+    assert callable(call)
+    with pytest.raises(LeadlineError) as caught:
+        call()
+    assert message in str(caught.value) and "\n" not in str(caught.value)

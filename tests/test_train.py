@@ -1,0 +1,293 @@
+"""Training: pairing, oracles for step and schedule, exact resume, divergence, nothing global."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leadline.data.batches import Dataset, load, train_batches
+from leadline.errors import SpecError
+from leadline.families import cifar_resnet, comparative_cnn, comparative_resnet
+from leadline.nets import build
+from leadline.record import Record
+from leadline.spec import (
+    SGD,
+    Adam,
+    Augment,
+    Constant,
+    Cosine,
+    DataSpec,
+    NetworkSpec,
+    OneCycle,
+    Optimizer,
+    ProbeSpec,
+    RMSprop,
+    Schedule,
+    StepDecay,
+    TrainingSpec,
+    Warmup,
+)
+from leadline.train import (
+    Diverged,
+    TrainState,
+    choose_device,
+    evaluate,
+    learning_rate,
+    prepare,
+    schedule_factor,
+    train,
+)
+
+CPU = torch.device("cpu")
+SMALL = DataSpec(name="digits", train=150, validation=60, test=50, augment=Augment(pad=1))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load(SMALL)
+
+
+def fresh(spec: TrainingSpec, network: NetworkSpec | None = None, seed: int = 0) -> TrainState:
+    return prepare(build(network or comparative_resnet(2), (1, 8, 8), 10, seed), spec, CPU)
+
+
+def measured(records: list[Record]) -> list[Record]:
+    return [record for record in records if record.split != "time"]
+
+
+class Watched(nn.Module):
+    """Passes on, and remembers what it saw while training."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(x.clone())
+        return self.inner(x)
+
+
+def test_arms_of_one_seed_see_the_same_batches_whatever_their_size(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=2, batch_size=32, optimizer=Adam())
+    seen = []
+    for network in (comparative_cnn(1), comparative_resnet(4), cifar_resnet(8)):
+        watched = Watched(build(network, (1, 8, 8), 10))
+        list(train(prepare(watched, spec, CPU), digits, spec, seed=7))
+        seen.append(watched.seen)
+    assert len(seen[0]) == 2 * math.ceil(150 / 32)
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+    assert not torch.equal(seen[0][0], seen[0][5])
+
+
+def test_no_global_generator_is_touched() -> None:
+    # in a process of its own: the type checker of these tests draws from `random` itself
+    script = """
+import random, numpy, torch
+import sklearn.datasets  # importing it draws from `random`
+from leadline.data.batches import load
+from leadline.families import comparative_resnet
+from leadline.nets import build
+from leadline.spec import Augment, DataSpec, TrainingSpec
+from leadline.train import prepare, train
+
+def states():
+    return torch.get_rng_state().tolist(), random.getstate(), [list(map(str, numpy.random.get_state()))]
+
+before = states()
+data = load(DataSpec(name="digits", train=100, validation=50, test=50, augment=Augment()))
+spec = TrainingSpec(epochs=1, batch_size=50)
+list(train(prepare(build(comparative_resnet(1), (1, 8, 8), 10), spec, torch.device("cpu")), data, spec))
+assert states() == before
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_steps_against_a_loop_written_out(digits: Dataset) -> None:
+    spec = TrainingSpec(
+        epochs=2,
+        batch_size=40,
+        optimizer=SGD(learning_rate=0.05, momentum=0.8, nesterov=True, weight_decay=0.01),
+        schedule=Cosine(),
+        label_smoothing=0.1,
+        clip_norm=0.5,
+    )
+    state = fresh(spec)
+    list(train(state, digits, spec, seed=3))
+
+    model = build(comparative_resnet(2), (1, 8, 8), 10)
+    velocity = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    steps, step = 2 * 4, 0
+    for epoch in range(2):
+        for images, labels in train_batches(digits, 3, epoch, 40):
+            log_p = F.log_softmax(model(images), 1)
+            target = F.one_hot(labels, 10) * 0.9 + 0.01
+            loss = -(target * log_p).sum(1).mean()
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            norm = torch.sqrt(sum((g**2).sum() for g in gradients))  # type: ignore[arg-type]
+            rate = 0.05 * (1 + math.cos(math.pi * step / steps)) / 2
+            with torch.no_grad():
+                for (name, value), gradient in zip(model.named_parameters(), gradients, strict=True):
+                    g = gradient * min(1.0, 0.5 / float(norm)) + 0.01 * value
+                    velocity[name] = 0.8 * velocity[name] + g
+                    value -= rate * (g + 0.8 * velocity[name])
+            step += 1
+    assert state.step == steps
+    for name, value in state.model.named_parameters():
+        torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SGD(), Adam(weight_decay=0.01), Adam(name="adamw", weight_decay=0.01), RMSprop(momentum=0.5)]
+)
+def test_in_parts_equals_at_once_to_the_bit(digits: Dataset, optimizer: Optimizer) -> None:
+    spec = TrainingSpec(epochs=4, batch_size=64, optimizer=optimizer, schedule=OneCycle())
+    network = cifar_resnet(8)
+    whole = fresh(spec, network)
+    records = list(train(whole, digits, spec, seed=1))
+
+    first = fresh(spec, network)
+    early = []
+    for record in train(first, digits, spec, seed=1):
+        early.append(record)
+        if first.epoch == 2:
+            break
+    tensors = {name: tensor.clone() for name, tensor in first.tensors().items()}
+    second = fresh(spec, network, seed=99)
+    second.load(tensors, first.step, first.epoch)
+    late = list(train(second, digits, spec, seed=1))
+
+    assert measured(early + late) == measured(records)
+    assert all(torch.equal(tensor, second.tensors()[name]) for name, tensor in whole.tensors().items())
+    assert (whole.test_predictions == second.test_predictions).all()
+
+
+def test_records_are_complete_and_in_their_units(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=2, batch_size=50, test_every=2)
+    state = fresh(spec)
+    records = list(train(state, digits, spec, probes=ProbeSpec(gradient_norms=True)))
+    names = [(record.epoch, record.split, record.name) for record in records]
+    assert len(set(names)) == len(names)
+    for epoch in (1, 2):
+        for split in ("train", "validation"):
+            for name in ("loss", "accuracy", "error"):
+                assert (epoch, split, name) in names
+    assert (2, "test", "error") in names and (1, "test", "error") not in names
+    value = {(record.epoch, record.split, record.name): record.value for record in records}
+    assert value[(2, "final-test", "error")] == pytest.approx(100 * (1 - value[(2, "final-test", "accuracy")]))
+    assert value[(2, "final-test", "error")] == value[(2, "test", "error")]
+    assert value[(2, "final-validation", "loss")] == value[(2, "validation", "loss")]
+    assert state.test_predictions is not None
+    correct = (state.test_predictions == digits.test.labels.numpy()).mean()
+    assert value[(2, "final-test", "accuracy")] == pytest.approx(correct)
+    norm = value[(2, "probe", "gradient_norm/head.linear.weight")]
+    gradient = dict(state.model.named_parameters())["head.linear.weight"].grad
+    assert gradient is not None and norm == pytest.approx(float(gradient.norm()))
+
+
+def test_a_pause_in_the_consumer_is_not_training_time(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=1, batch_size=2)
+    times = [r.value for r in train(fresh(spec), digits, spec) if (r.split, r.name) == ("time", "images_per_second")]
+    assert len(times) == 1 and times[0] > 0
+
+
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_divergence_names_its_step(digits: Dataset, steps_before: int) -> None:
+    spec = TrainingSpec(epochs=3, batch_size=50)
+    state = fresh(spec)
+
+    class Poisoned(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.calls = inner, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            out: Tensor = self.inner(x)
+            return out * (math.nan if self.calls > steps_before and self.training else 1)
+
+    state.model = Poisoned(state.model)
+    with pytest.raises(Diverged, match=f"nan at step {steps_before + 1}") as caught:
+        list(train(state, digits, TrainingSpec(epochs=3, batch_size=50)))
+    assert caught.value.step == steps_before + 1
+
+
+def test_a_real_divergence(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=5, batch_size=10, optimizer=SGD(learning_rate=1e6))
+    with pytest.raises(Diverged):
+        list(train(fresh(spec), digits, spec))
+
+
+def test_it_learns(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=12, batch_size=16, optimizer=Adam())
+    data = load(DataSpec(name="digits"))
+    last = {r.split + r.name: r.value for r in train(fresh(spec), data, spec.with_(epochs=3))}
+    assert last["final-testerror"] < 8
+
+
+@pytest.mark.parametrize(
+    ("schedule", "progress", "factor"),
+    [
+        (Constant(), 0.9, 1.0),
+        (StepDecay(), 0.49, 1.0),
+        (StepDecay(), 0.5, 0.1),
+        (StepDecay(), 0.75, 0.01),
+        (Cosine(), 0.0, 1.0),
+        (Cosine(), 0.5, 0.5),
+        (Cosine(final=0.2), 1.0, 0.2),
+        (OneCycle(peak_at=0.25, start=0.1), 0.0, 0.1),
+        (OneCycle(peak_at=0.25), 0.25, 1.0),
+        (OneCycle(peak_at=0.2, final=0.5), 0.6, 0.75),
+    ],
+)
+def test_schedules_by_hand(schedule: Schedule, progress: float, factor: float) -> None:
+    assert schedule_factor(schedule, progress) == pytest.approx(factor)
+
+
+def test_cosine_and_step_against_torch() -> None:
+    for ours, theirs in (
+        (Cosine(), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 60)),
+        (StepDecay(), lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [30, 45])),
+    ):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.3)
+        scheduler = theirs(optimizer)
+        rate = learning_rate(TrainingSpec(optimizer=SGD(learning_rate=0.3), schedule=ours), 60)
+        for step in range(60):
+            assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+
+
+def test_warm_up_as_he_et_al_do_it() -> None:
+    spec = TrainingSpec(warmup=Warmup(steps=400, factor=0.1, form="constant"), optimizer=SGD(learning_rate=0.1))
+    rate = learning_rate(spec, 64_000)
+    assert (rate(0), rate(399), rate(400)) == pytest.approx((0.01, 0.01, 0.1))
+    linear = learning_rate(spec.with_(warmup={"steps": 10}), 100)
+    assert [linear(step) for step in (0, 5, 10)] == pytest.approx([0, 0.05, 0.1])
+
+
+def test_evaluation_changes_nothing_and_does_not_depend_on_layout(digits: Dataset) -> None:
+    spec = TrainingSpec()
+    state = fresh(spec, cifar_resnet(8))
+    before = state.tensors()
+    result = evaluate(state.model, digits, "test", spec)
+    assert all(torch.equal(tensor, state.tensors()[name]) for name, tensor in before.items())
+    other = evaluate(state.model, digits, "test", spec.with_(channels_last=False))
+    assert result.loss == pytest.approx(other.loss, rel=1e-5)
+    assert len(result.predicted) == 50
+
+
+def test_devices() -> None:
+    assert choose_device("auto").type in ("cpu", "cuda")
+    for name in ("gpu", "cuda:99", "meta", "cpu!"):
+        with pytest.raises(SpecError, match=f"device '{name}'"):
+            choose_device(name)
+    with pytest.raises(SpecError, match="bfloat16 autocast needs a CUDA device"):
+        fresh(TrainingSpec(precision="bfloat16"))

@@ -1,0 +1,413 @@
+"""Findings from hand-made frames: what is paired, counted, decided, said and passed on."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leadline.spec import parse
+from leadline.study import Arm, Study, StudySpec, expand
+from leadline.verdict import Findings, find, to_json, to_text
+from leadline.verdict.words import number, p_text
+
+IMAGES = 1000
+ONE_LEVEL = {"seeds": 3}
+THREE_LEVELS = {"seeds": 3, "vary": {"blocks": [2, 5, 10]}}
+Frames = tuple[pd.DataFrame, pd.DataFrame, dict[str, tuple[np.ndarray, np.ndarray]]]
+
+
+def a_study(**changes: Any) -> Study:
+    arms = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
+    return expand(parse(StudySpec, {"name": "toy", "arms": arms, "contrasts": [["residual", "plain"]], **changes}))
+
+
+def frames(
+    study: Study,
+    error: Callable[[Arm, int], float],
+    state: Callable[[Arm, int], str] = lambda arm, seed: "finished",
+    epochs: int = 4,
+) -> Frames:
+    """Trials whose test error is `error`, training error half of it, validation error a tenth of a point more.
+
+    Trials that are not finished have records as well, which must not count. A NaN error comes without predictions.
+    """
+    trials, records, predictions = [], [], {}
+    labels = np.arange(IMAGES, dtype=np.int16) % 10
+    for arm, trial in study.trials():
+        key, value = trial.content_hash, error(arm, trial.seed)
+        base = {"trial": key, "arm": arm.name, "base": arm.base, "seed": trial.seed}
+        status = state(arm, trial.seed)
+        trials.append({**base, "factors": dict(arm.factors), "state": status, "seconds": 10.0 + trial.seed})
+        finals = {"final-test": value, "final-train": value / 2, "final-validation": value + 0.1}
+        records += [
+            {**base, "step": 1, "epoch": epochs, "split": split, "name": "error", "value": one}
+            for split, one in finals.items()
+        ]
+        # accuracy 0.5, then 0.9, then as at the end: converged at epoch 3
+        for epoch in range(1, epochs + 1):
+            accuracy = [0.5, 0.9][epoch - 1] if epoch < 3 else 0.97
+            row = {"step": epoch, "epoch": epoch, "split": "validation", "name": "accuracy", "value": accuracy}
+            records.append({**base, **row})
+        if math.isfinite(value):
+            wrong = round(value * IMAGES / 100)
+            predicted = labels.copy()
+            predicted[:wrong] = (predicted[:wrong] + 1) % 10
+            predictions[key] = (predicted, labels)
+    return pd.DataFrame(trials), pd.DataFrame(records), predictions
+
+
+def by_base(values: Mapping[str, list[float]]) -> Callable[[Arm, int], float]:
+    return lambda arm, seed: values[arm.base][seed]
+
+
+def found(values: Mapping[str, list[float]], **changes: Any) -> Findings:
+    study = a_study(seeds=len(values["plain"]), **changes)
+    return find(study, *frames(study, by_base(values)))
+
+
+# --- numbers
+
+
+def test_numbers_of_one_contrast_by_hand() -> None:
+    findings = found({"plain": [5.0, 6.0, 7.0], "residual": [4.0, 4.0, 4.0]})
+    plain, residual = findings.arms
+    assert (plain.name, plain.planned, plain.finished, plain.diverged, plain.failed) == ("plain", 3, 3, 0, 0)
+    assert plain.metrics["test_error"].mean == 6 and plain.metrics["test_error"].sd == 1
+    assert plain.metrics["train_error"].mean == 3 and residual.metrics["validation_error"].median == pytest.approx(4.1)
+    assert plain.convergence_epoch and (plain.convergence_epoch.minimum, plain.convergence_epoch.maximum) == (3, 3)
+    assert plain.seconds and plain.seconds.mean == 11
+    (contrast,) = findings.contrasts
+    # differences -1, -2, -3: mean -2, deviation 1, interval -2 -+ 4.302653/sqrt(3)
+    assert contrast.seeds == (0, 1, 2) and contrast.differences == (-1, -2, -3)
+    assert contrast.paired and contrast.paired.ci95 == pytest.approx((-4.484138, 0.484138), abs=1e-6)
+    assert contrast.decision == "undecided"
+    # residual alone is right on the images between its errors and plain's: 10, 20, 30 of 1,000
+    assert [(test.seed, test.a_only, test.b_only) for test in contrast.mcnemar] == [(0, 10, 0), (1, 20, 0), (2, 30, 0)]
+    assert contrast.mcnemar[0].p == pytest.approx(2 / 2**10)
+    # one contrast: nothing to adjust
+    assert contrast.p_adjusted == contrast.paired.p == 0.25 and contrast.t_p_adjusted == contrast.paired.t_p
+
+
+def test_trials_pair_by_seed_whatever_the_order_of_rows() -> None:
+    study = a_study(seeds=[7, 3, 11])
+    errors = {"plain": {7: 5.0, 3: 9.0, 11: 2.0}, "residual": {7: 4.0, 3: 7.0, 11: 2.5}}
+    trials, records, predictions = frames(study, lambda arm, seed: errors[arm.base][seed])
+    shuffled = trials.sample(frac=1, random_state=1), records.sample(frac=1, random_state=2), predictions
+    findings = find(study, *shuffled)
+    assert findings.contrasts[0].seeds == (3, 7, 11) and findings.contrasts[0].differences == (-2, -1, 0.5)
+    assert findings == find(study, trials, records, predictions)
+
+
+def test_diverged_failed_and_unfinished_trials_are_counted_and_stay_out_of_every_number() -> None:
+    states = {"plain": ["diverged", "finished", "failed", "finished"], "residual": ["finished"] * 3 + ["running"]}
+    study = a_study(seeds=4)
+    errors = {"plain": [90.0, 5.0, 80.0, 6.0], "residual": [4.0, 4.5, 4.0, 70.0]}
+    findings = find(study, *frames(study, by_base(errors), lambda arm, seed: states[arm.base][seed]))
+    plain, residual = findings.arms
+    assert (plain.finished, plain.diverged, plain.failed) == (2, 1, 1) and plain.metrics["test_error"].maximum == 6
+    assert residual.finished == 3 and residual.metrics["test_error"].maximum == 4.5
+    (contrast,) = findings.contrasts
+    assert contrast.seeds == (1,) and contrast.paired and contrast.paired.ci95 is None
+    assert (contrast.diverged_a, contrast.diverged_b, contrast.decision) == (0, 1, "undecided")
+    assert "plain diverged at 1 of 4 seeds" in contrast.sentence
+    assert findings.headline[-2:] == (
+        "Diverged: plain at 1 of 4 seeds.",
+        "Provisional: 1 of 8 trials is still to finish.",
+    )
+    assert "Trials that failed with an error are left out: 1 of 4 trials of plain." in findings.notes
+
+
+@pytest.mark.parametrize(("metric", "difference"), [("train_error", -1.0), ("validation_error", -2.0)])
+def test_other_metrics(metric: str, difference: float) -> None:
+    contrast = {"a": "residual", "b": "plain", "metric": metric}
+    findings = found({"plain": [5.0, 6.0, 7.0], "residual": [4.0, 4.0, 4.0]}, contrasts=[contrast])
+    paired = findings.contrasts[0].paired
+    assert paired and paired.difference == pytest.approx(difference)
+    assert findings.contrasts[0].mcnemar == ()
+    assert {"train_error": "training error", "validation_error": "validation error"}[metric] in findings.headline[0]
+
+
+def test_holm_runs_over_the_contrasts_that_have_a_p() -> None:
+    study = a_study(**THREE_LEVELS)
+    errors = {2: [1.0, 2.0, 3.5], 5: [1.0, 1.1, 1.2], 10: [5.0, 5.2, 5.1]}
+    findings = find(
+        study,
+        *frames(
+            study,
+            lambda arm, seed: errors[arm.factors["blocks"]][seed] if arm.base == "plain" else 1.0,
+            lambda arm, seed: "diverged" if arm.name == "plain[blocks=10]" and seed else "finished",
+        ),
+    )
+    two, five, ten = findings.contrasts
+    assert ten.p_adjusted is None and ten.t_p_adjusted is None
+    p = sorted(one.paired.t_p for one in (two, five) if one.paired and one.paired.t_p)
+    assert sorted([two.t_p_adjusted or 0, five.t_p_adjusted or 0]) == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+
+
+def test_missing_or_other_predictions_give_no_mcnemar() -> None:
+    study = a_study(seeds=3)
+    trials, records, predictions = frames(study, by_base({"plain": [5.0, 6.0, 7.0], "residual": [4.0] * 3}))
+    keys = {(row.arm, row.seed): row.trial for row in trials.itertuples()}
+    del predictions[keys["plain", 0]]
+    predicted, labels = predictions[keys["plain", 1]]
+    predictions[keys["plain", 1]] = (predicted[:-1], labels[:-1])
+    findings = find(study, trials, records, predictions)
+    assert [test.seed for test in findings.contrasts[0].mcnemar] == [2]
+
+
+def test_differences_that_one_image_made_do_not_decide() -> None:
+    step = 100 / 360
+    few = {"plain": [4 * step, 6 * step], "residual": [5 * step, 7 * step]}
+    assert found(few, margin=3.0).contrasts[0].decision == "equivalent"
+    assert found(few).contrasts[0].decision == "undecided"
+    # while a gulf that is the same at every seed does, though no other step of the study is small
+    assert found({"plain": [90.0, 90.0], "residual": [0.0, 0.0]}).contrasts[0].decision == "better"
+
+
+def test_a_final_value_that_is_not_finite_is_left_out() -> None:
+    study = a_study(seeds=2)
+    trials, records, predictions = frames(study, by_base({"plain": [5.0, math.nan], "residual": [4.0, 4.0]}))
+    findings = find(study, trials, records, predictions)
+    assert findings.arms[0].finished == 2 and findings.arms[0].metrics["test_error"].n == 1
+    assert findings.contrasts[0].seeds == (0,)
+
+
+# --- words
+
+
+def test_sentence_of_a_decided_contrast() -> None:
+    findings = found({"plain": [90.0, 90.3, 90.8], "residual": [2.0, 2.2, 2.1]})
+    assert findings.headline == (
+        "residual errs less than plain: 2.10% against 90.37% test error, a difference of −88.27 points"
+        " (95% interval −89.21 to −87.33, paired t, 3 seeds).",
+    )
+    swapped = found({"residual": [90.0, 90.3, 90.8], "plain": [2.0, 2.2, 2.1]})
+    assert swapped.contrasts[0].decision == "worse" and "residual errs more than plain: 90.37%" in swapped.headline[0]
+
+
+def test_sentence_of_a_difference_that_is_real_and_small() -> None:
+    findings = found({"plain": [2.2, 2.31, 2.4], "residual": [2.0, 2.1, 2.2]})
+    assert findings.contrasts[0].decision == "better"
+    assert findings.contrasts[0].sentence.endswith("3 seeds), less than the margin of 0.5 points.")
+
+
+def test_sentence_of_equivalence() -> None:
+    findings = found({"plain": [2.2, 2.3, 2.4], "residual": [2.1, 2.4, 2.4]})
+    assert findings.contrasts[0].decision == "equivalent"
+    assert findings.headline[0].startswith("residual and plain are equivalent within 0.5 points: 2.30% against 2.30%")
+
+
+def test_sentence_of_an_undecided_contrast_says_how_many_seeds() -> None:
+    findings = found({"plain": [5.0, 6.0, 7.0], "residual": [4.0, 4.0, 4.0]})
+    # differences -1, -2, -3: an effect of 2 needs 5 pairs, as G*Power gives it
+    assert findings.contrasts[0].sentence == (
+        "Undecided between residual and plain: 4.0% against 6.0% test error, a difference of −2.0 points (95% interval"
+        " −4.5 to 0.5, paired t, 3 seeds); about 5 seeds would decide a difference of this size at 80% power."
+    )
+
+
+def test_sentence_of_no_mean_difference() -> None:
+    findings = found({"plain": [5.0, 6.0, 7.0], "residual": [7.0, 6.0, 5.0]})
+    assert "a mean difference of zero says nothing" in findings.headline[0]
+
+
+def test_one_seed_says_that_it_gives_no_interval() -> None:
+    findings = found({"plain": [2.8], "residual": [2.1]})
+    assert findings.headline == (
+        "Undecided between residual and plain: 2.10% against 2.80% test error, a difference of −0.70 points;"
+        " one seed gives no interval and no p-value.",
+    )
+    assert any("One seed gives no interval and no p-value" in note for note in findings.notes)
+    assert to_json(findings)["contrasts"][0]["p"] is None
+
+
+def test_an_arm_that_always_diverged_leaves_no_pair() -> None:
+    study = a_study(seeds=3)
+    state = {"plain": "diverged", "residual": "finished"}
+    findings = find(study, *frames(study, lambda arm, seed: 3.0, lambda arm, seed: state[arm.base]))
+    assert findings.contrasts[0].paired is None
+    assert findings.headline == (
+        "Undecided between residual and plain: there is no seed at which both finished."
+        " plain diverged at 3 of 3 seeds, and no pair is left.",
+        "Diverged: plain at 3 of 3 seeds.",
+    )
+
+
+def test_headline_sums_up_over_levels() -> None:
+    study = a_study(**THREE_LEVELS)
+    plain = {2: [2.0, 2.3, 2.8], 5: [3.0, 3.1, 3.3], 10: [90.0, 90.4, 90.6]}
+    residual = {2: [2.2, 2.9, 2.1], 5: [2.1, 2.1, 2.2], 10: [2.0, 2.2, 2.1]}
+    values = {"plain": plain, "residual": residual}
+    findings = find(study, *frames(study, lambda arm, seed: values[arm.base][arm.factors["blocks"]][seed]))
+    assert findings.headline == (
+        "residual has a lower test error than plain at blocks=5 and 10; undecided at blocks=2.",
+        f"The largest decided difference: {findings.contrasts[2].sentence}",
+    )
+    assert findings.contrasts[2].a == "residual[blocks=10]" and "−88.2" in findings.headline[1]
+
+
+@pytest.mark.parametrize(
+    ("sign", "line"),
+    [
+        (-1, "residual has a lower test error than plain at every level of blocks (2, 5 and 10)."),
+        (1, "residual has a higher test error than plain at every level of blocks (2, 5 and 10)."),
+    ],
+)
+def test_headline_where_all_levels_agree(sign: int, line: str) -> None:
+    study = a_study(**THREE_LEVELS)
+    findings = find(
+        study, *frames(study, lambda arm, seed: 20 + seed / 10 + sign * (arm.base == "residual") * (9 + seed / 90))
+    )
+    assert findings.headline[0] == line
+
+
+def test_headline_of_several_factors_and_of_equivalence() -> None:
+    study = a_study(seeds=3, vary={"blocks": [2, 5], "training.batch_size": [32, 64]})
+    findings = find(study, *frames(study, lambda arm, seed: 5.0 + seed + 0.01 * (arm.base == "plain") * seed))
+    assert findings.headline == (
+        "residual and plain are equivalent in test error, within 0.5 points, at every combination"
+        " (blocks=2,training.batch_size=32, blocks=2,training.batch_size=64, blocks=5,training.batch_size=32"
+        " and blocks=5,training.batch_size=64).",
+    )
+
+
+def test_decisions_that_holm_does_not_uphold_are_named() -> None:
+    study = a_study(seeds=3, vary={"blocks": [1, 2, 3, 4]})
+    # at blocks=1 differences -1, -1.2, -1.5: t = 8.5, p = 0.014, and times four 0.055; elsewhere none
+    errors = [6.0, 6.2, 6.5]
+    findings = find(
+        study,
+        *frames(
+            study,
+            lambda arm, seed: (
+                errors[seed] if arm.name == "plain[blocks=1]" else 5.0 + (seed - 1) * (arm.base == "plain")
+            ),
+        ),
+    )
+    assert findings.contrasts[0].decision == "better" and (findings.contrasts[0].t_p_adjusted or 0) > 0.05
+    assert "Among the study's 4 contrasts this may be chance" in findings.contrasts[0].sentence
+    assert any("Holm's correction): residual[blocks=1] against plain[blocks=1]" in line for line in findings.headline)
+
+
+def test_many_pairs_are_counted_not_listed() -> None:
+    arms = {
+        f"arm{number}": {"network": "comparative-cnn", "training": {"batch_size": number + 1}} for number in range(6)
+    }
+    study = a_study(arms=arms, contrasts=None)
+    findings = find(
+        study, *frames(study, lambda arm, seed: 10.0 * int(arm.base[3:]) + seed / 10 + 0.01 * seed * int(arm.base[3:]))
+    )
+    assert len(findings.contrasts) == 15
+    assert findings.headline[0] == "Of 15 contrasts 15 are decided, 0 equivalent within 0.5 points and 0 undecided."
+    assert "arm5 errs more than arm0" in findings.headline[1] and len(findings.headline) == 2
+
+
+def test_study_without_a_contrast_and_study_not_begun() -> None:
+    arms = {"plain": {"network": "comparative-plain"}}
+    study = a_study(arms=arms, contrasts=None, seeds=2)
+    errors = by_base({"plain": [2.0, 3.0]})
+    findings = find(study, *frames(study, errors))
+    assert findings.headline == (
+        "The study contrasts no arms; test errors: plain 2.50% (standard deviation 0.71 over 2 seeds).",
+    )
+    findings = find(study, *frames(study, errors, lambda arm, seed: "waiting"))
+    assert findings.headline == ("No trial has finished yet, so there is nothing to say.",)
+    assert "plain" in to_text(findings)
+
+
+def test_empty_frames() -> None:
+    study = a_study(**THREE_LEVELS)
+    trials, records, _ = frames(study, lambda arm, seed: 1.0)
+    findings = find(study, trials.iloc[:0], records.iloc[:0], {})
+    assert all(arm.finished == 0 and not arm.metrics for arm in findings.arms)
+    assert json.dumps(to_json(findings), allow_nan=False)
+
+
+def test_notes_warn_of_what_few_seeds_cannot_do() -> None:
+    notes = "\n".join(found({"plain": [5.0, 6.0, 7.0], "residual": [4.0, 4.0, 4.0]}).notes)
+    for part in (
+        "roughly normal; 3 seeds cannot show",
+        "cannot fall below 0.25 with 3 seeds",
+        "Test data chose nothing",
+        "one data set",
+        "McNemar",
+        "nothing about training them again",
+    ):
+        assert part in notes  # fmt: skip
+    many = {"plain": [5 + seed / 7 for seed in range(12)], "residual": [5 + (seed * 5 % 12) / 7 for seed in range(12)]}
+    assert "cannot fall below" not in "\n".join(found(many).notes)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"), [(-1.25, 1, "−1.2"), (-0.01, 1, "0.0"), (0.0, 2, "0.00"), (3.14159, 3, "3.142")]
+)
+def test_numbers_in_words(value: float, digits: int, text: str) -> None:
+    assert number(value, digits) == text
+
+
+def test_p_in_words() -> None:
+    assert [p_text(p) for p in (1.0, 0.25, 0.0312, 0.001, 0.0009, 0.0)] == [
+        "1", "0.25", "0.031", "0.001", "below 0.001", "below 0.001",
+    ]  # fmt: skip
+
+
+# --- JSON and text
+
+
+def test_json_has_the_keys_that_other_programs_rely_on() -> None:
+    study = a_study(**THREE_LEVELS)
+    result = to_json(find(study, *frames(study, lambda arm, seed: seed + len(arm.name) / 7)))
+    assert list(result["arms"]) == [f"{base}[blocks={n}]" for base in ("plain", "residual") for n in (2, 5, 10)]
+    for arm in result["arms"].values():
+        assert {"n", "diverged", "test_error"} <= arm.keys() and {"mean", "sd"} <= arm["test_error"].keys()
+    for contrast in result["contrasts"]:
+        assert {"a", "b", "metric", "n", "difference", "ci95", "p", "p_adjusted", "verdict"} <= contrast.keys()
+    assert result["contrasts"][0]["a"] == "residual[blocks=2]" and result["contrasts"][0]["metric"] == "test_error"
+    assert result["contrasts"][0]["p_smallest"] == 0.25
+
+
+states = st.sampled_from(["waiting", "running", "finished", "finished", "finished", "diverged", "failed"])
+errors = st.one_of(st.integers(0, 1000).map(lambda wrong: wrong / 10), st.just(math.nan))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(errors, states), min_size=12, max_size=12), st.integers(1, 3))
+def test_any_outcome_gives_plain_json_and_text(outcomes: list[tuple[float, str]], seeds: int) -> None:
+    study = a_study(seeds=seeds, vary={"blocks": [2, 5]})
+    at = {(arm.name, trial.seed): outcomes[place] for place, (arm, trial) in enumerate(study.trials())}
+    findings = find(
+        study, *frames(study, lambda arm, seed: at[arm.name, seed][0], lambda arm, seed: at[arm.name, seed][1])
+    )
+    result = to_json(findings)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    text = to_text(findings) + json.dumps(result, ensure_ascii=False)
+    assert "nan" not in text.lower() and "None" not in to_text(findings)
+    for arm in findings.arms:
+        mine = [state for (name, _), (_, state) in at.items() if name == arm.name]
+        assert [arm.finished, arm.diverged, arm.failed] == [mine.count(s) for s in ("finished", "diverged", "failed")]
+    for line in (*findings.headline, *findings.notes, *(contrast.sentence for contrast in findings.contrasts)):
+        assert line.endswith(".") and "\n" not in line and "  " not in line
+
+
+def test_text_has_the_verdict_the_arms_and_the_contrasts() -> None:
+    study = a_study(title="Toy study", **THREE_LEVELS)
+    findings = find(study, *frames(study, lambda arm, seed: seed + len(arm.name) / 7))
+    lines = to_text(findings).splitlines()
+    assert lines[0] == "Toy study" and lines[2] == findings.headline[0]
+    table = [line for line in lines if line.startswith(("arm ", "plain[", "residual[")) and "against" not in line]
+    assert len(table) == 7 and len({len(line) for line in table}) == 1
+    assert all(sum(contrast.sentence in line for line in lines) == 1 for contrast in findings.contrasts)
+    assert all(f"- {note}" in lines for note in findings.notes)
+
+
+def test_verdict_imports_neither_torch_nor_sqlalchemy() -> None:
+    code = "import sys, leadline.verdict; print({'torch', 'sqlalchemy', 'altair'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
