@@ -8,7 +8,7 @@ import torch
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-install_import_hook(["leadline.nets", "leadline.train", "leadline.data.batches"], "beartype.beartype")
+install_import_hook(["leadline.nets", "leadline.training", "leadline.data.batches"], "beartype.beartype")
 torch.set_num_threads(1)
 
 

@@ -19,7 +19,7 @@ from leadline.run import Event, InProcess, Job, LocalProcesses, load_checkpoint,
 from leadline.spec import SGD, NetworkSpec, TrainingSpec, TrialSpec
 from leadline.store import Store
 from leadline.study import Study, StudySpec, expand, load_study
-from leadline.train import prepare
+from leadline.training import prepare
 
 CPU = torch.device("cpu")
 

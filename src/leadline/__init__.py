@@ -1,3 +1,97 @@
 """Leadline, a laboratory for depth in neural networks."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leadline.data.batches import Dataset
+    from leadline.data.batches import load as load_data
+    from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+    from leadline.families import FAMILIES, family
+    from leadline.nets import build, inspect_module, inspect_network
+    from leadline.record import Record
+    from leadline.run import InProcess, Job, LocalProcesses
+    from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
+    from leadline.store import Store
+    from leadline.study import Study, StudySpec, expand, load_study
+    from leadline.training import Diverged, evaluate, prepare, train
+    from leadline.verdict import Findings, find
+
 __version__ = "0.1.0"
+
+_HOME = {
+    "DataError": "errors",
+    "DataSpec": "spec",
+    "Dataset": "data.batches",
+    "Diverged": "training",
+    "FAMILIES": "families",
+    "Findings": "verdict",
+    "InProcess": "run",
+    "Job": "run",
+    "LeadlineError": "errors",
+    "LocalProcesses": "run",
+    "NetworkSpec": "spec",
+    "Record": "record",
+    "SpecError": "errors",
+    "Store": "store",
+    "StoreError": "errors",
+    "Study": "study",
+    "StudySpec": "study",
+    "TrainingSpec": "spec",
+    "TrialSpec": "spec",
+    "build": "nets",
+    "evaluate": "training",
+    "expand": "study",
+    "family": "families",
+    "find": "verdict",
+    "inspect_module": "nets",
+    "inspect_network": "nets",
+    "load_data": "data.batches",
+    "load_study": "study",
+    "prepare": "training",
+    "train": "training",
+}
+_RENAMED = {"load_data": "load"}
+
+__all__ = [
+    "FAMILIES",
+    "DataError",
+    "DataSpec",
+    "Dataset",
+    "Diverged",
+    "Findings",
+    "InProcess",
+    "Job",
+    "LeadlineError",
+    "LocalProcesses",
+    "NetworkSpec",
+    "Record",
+    "SpecError",
+    "Store",
+    "StoreError",
+    "Study",
+    "StudySpec",
+    "TrainingSpec",
+    "TrialSpec",
+    "__version__",
+    "build",
+    "evaluate",
+    "expand",
+    "family",
+    "find",
+    "inspect_module",
+    "inspect_network",
+    "load_data",
+    "load_study",
+    "prepare",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from where it lives when it is first used, so that `import leadline` stays quick."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'leadline' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"leadline.{_HOME[name]}"), _RENAMED.get(name, name))
+    globals()[name] = value
+    return value

@@ -19,7 +19,7 @@ from leadline.nets import NetworkInfo, skeleton
 from leadline.run import Event, Executor, InProcess, Job, LocalProcesses
 from leadline.store import Store
 from leadline.study import Study
-from leadline.train import choose_device
+from leadline.training import choose_device
 
 
 @dataclass(frozen=True)

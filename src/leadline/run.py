@@ -27,7 +27,7 @@ from leadline.nets import build
 from leadline.record import Record
 from leadline.spec import DataSpec, TrialSpec, canonical_json
 from leadline.store import Claim, LeaseLost, Owner, Store
-from leadline.train import Diverged, TrainState, choose_device, prepare, train
+from leadline.training import Diverged, TrainState, choose_device, prepare, train
 
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0

@@ -31,7 +31,7 @@ from leadline.spec import (
     TrainingSpec,
     Warmup,
 )
-from leadline.train import (
+from leadline.training import (
     Diverged,
     TrainState,
     choose_device,
@@ -95,7 +95,7 @@ from leadline.data.batches import load
 from leadline.families import comparative_resnet
 from leadline.nets import build
 from leadline.spec import Augment, DataSpec, TrainingSpec
-from leadline.train import prepare, train
+from leadline.training import prepare, train
 
 def states():
     return torch.get_rng_state().tolist(), random.getstate(), [list(map(str, numpy.random.get_state()))]
