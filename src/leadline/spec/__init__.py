@@ -1,7 +1,7 @@
 """Frozen, validated specifications of networks, data, training, probes and trials."""
 
 from leadline.spec.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
-from leadline.spec.network import Block, Head, NetworkSpec, Stage, Stem
+from leadline.spec.network import Block, Head, Initialisation, NetworkSpec, Sharing, Shortcut, Stage, Stem
 from leadline.spec.training import (
     SGD,
     Adam,
@@ -32,12 +32,15 @@ __all__ = [
     "DataSpec",
     "DatasetName",
     "Head",
+    "Initialisation",
     "NetworkSpec",
     "OneCycle",
     "Optimizer",
     "ProbeSpec",
     "RMSprop",
     "Schedule",
+    "Sharing",
+    "Shortcut",
     "Spec",
     "Stage",
     "Stem",
