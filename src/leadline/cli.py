@@ -65,7 +65,7 @@ def schema() -> None:
 
 @app.command()
 def inspect(
-    network: Annotated[str, typer.Argument(help="A network's name; `leadline list` shows them.")],
+    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`), or package.module:function.")],
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1)] = 10,
@@ -74,10 +74,10 @@ def inspect(
     """Show a network's layers, parameters and multiply-adds."""
     from dataclasses import asdict
 
-    from leadline.families import family
     from leadline.nets import inspect_network
+    from leadline.study import resolve_network
 
-    spec = family(network, _settings(settings))
+    spec = resolve_network(network, _settings(settings))
     info = inspect_network(spec, _shape(input_shape), classes)
     if as_json:
         _print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info)})

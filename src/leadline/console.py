@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from leadline.data import batches, catalog
-from leadline.nets import NetworkInfo, skeleton
+from leadline.nets import NetworkInfo, check
 from leadline.run import Event, Executor, InProcess, Job, LocalProcesses
 from leadline.store import Store
 from leadline.study import Study
@@ -84,7 +84,7 @@ def run_and_show(
     name = study.spec.name
     for arm in study.arms:
         info = catalog.CATALOG[arm.trial.data.name]
-        skeleton(arm.trial.network, info.shape, info.classes)
+        check(arm.trial.network, info.shape, info.classes)
     for spec in {arm.trial.data for arm in study.arms}:
         batches.load(spec, data_dir)  # downloads once, before the workers start
     started = time.monotonic()
@@ -231,7 +231,18 @@ def network_table(name: str, info: NetworkInfo) -> None:
         table.add_row(layer.name, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
     table.add_section()
     table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if info.receptive_field is not None:
+        console.print(f"receptive field before the head: {info.receptive_field} pixels on a side")
+    console.print(
+        f"activations of one image: {_bytes(info.training_memory)} kept for training,"
+        f" {_bytes(info.inference_memory)} at most at once for inference"
+    )
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**20:.2f} MiB" if number >= 2**20 else f"{number / 2**10:.1f} KiB"
 
 
 def _count(number: int) -> str:

@@ -19,6 +19,8 @@ from leadline.spec.network import (
 )
 
 Positive = Annotated[int, Field(ge=1)]
+Above0 = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 def comparative_cnn(blocks: Positive = 5, initialisation: InitialisationName = "old-uniform") -> NetworkSpec:
@@ -62,7 +64,7 @@ def comparative_plain(blocks: Positive = 5, initialisation: InitialisationName =
 
 def cifar_resnet(
     depth: int = 20,
-    shortcut: ShortcutKind = "A",
+    shortcut: ShortcutKind | Shortcut = "A",
     order: Order = "original",
     initialisation: InitialisationName = "he-normal",
 ) -> NetworkSpec:
@@ -73,7 +75,7 @@ def cifar_resnet(
     return NetworkSpec(
         stem=Stem(width=16),
         stages=_three_stages(_repeats(depth, 6), (16, 32, 64)),
-        block=Block(shortcut=Shortcut(kind=shortcut), order=order),
+        block=Block(shortcut=_shortcut(shortcut), order=order),
         initialisation=Initialisation(name=initialisation),
     )
 
@@ -190,7 +192,7 @@ def highway(depth: int = 20, gate_bias: float = -3.0, initialisation: Initialisa
     )
 
 
-def densenet(depth: int = 100, growth: Positive = 12, compression: float = 0.5) -> NetworkSpec:
+def densenet(depth: int = 100, growth: Positive = 12, compression: Fraction = 0.5) -> NetworkSpec:
     """DenseNet-BC of 6n+4 layers for 32x32 images: Huang et al. 2017, section 3 and table 2."""
     if depth < 10 or (depth - 4) % 6:
         raise SpecError(_nearest(depth, 6, 4))
@@ -231,7 +233,7 @@ def recurrent_resnet(
 
 
 def delta_orthogonal_cnn(
-    depth: Positive = 32, width: Positive = 64, activation: Activation = "tanh", gain: float = 1.0
+    depth: Positive = 32, width: Positive = 64, activation: Activation = "tanh", gain: Above0 = 1.0
 ) -> NetworkSpec:
     """Plain convolutions at the edge of chaos, without normalisation or shortcuts: Xiao et al. 2018, section 4.
 
@@ -300,6 +302,10 @@ FAMILIES: Mapping[str, Callable[..., NetworkSpec]] = {
 }
 
 
+def _shortcut(given: ShortcutKind | Shortcut) -> Shortcut:
+    return given if isinstance(given, Shortcut) else Shortcut(kind=given)
+
+
 def _three_stages(blocks: int, widths: tuple[int, int, int]) -> tuple[Stage, ...]:
     return tuple(
         Stage(blocks=blocks, width=width, stride=1 if number == 0 else 2) for number, width in enumerate(widths)
@@ -307,6 +313,11 @@ def _three_stages(blocks: int, widths: tuple[int, int, int]) -> tuple[Stage, ...
 
 
 def _imagenet_stages(depth: int, widths: tuple[int, int, int, int]) -> tuple[Stage, ...]:
+    if depth not in _IMAGENET_BLOCKS:
+        nearest = sorted(sorted(_IMAGENET_BLOCKS, key=lambda known: abs(known - depth))[:2])
+        raise SpecError(
+            f"depth {depth} is none of {', '.join(map(str, _IMAGENET_BLOCKS))}; nearest: {nearest[0]}, {nearest[1]}"
+        )
     return tuple(
         Stage(blocks=blocks, width=width, stride=1 if number == 0 else 2)
         for number, (blocks, width) in enumerate(zip(_IMAGENET_BLOCKS[depth], widths, strict=True))

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from leadline.errors import SpecError, unknown
 from leadline.families import family
-from leadline.spec import DataSpec, NetworkSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec, parse
+from leadline.spec import DataSpec, ModuleSpec, NetworkSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec, parse
 
 Scalar = bool | int | float | str
 Metric = Literal["test_error", "train_error", "validation_error"]
@@ -170,17 +170,19 @@ def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar]) -> Tria
     return parse(TrialSpec, {**plain, "network": resolve_network(arm.network, arguments).model_dump(mode="json")})
 
 
-def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, Any] = {}) -> NetworkSpec:
-    """Return the specification of a network given by name, by name with arguments, or written out.
+def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, Any] = {}) -> NetworkSpec | ModuleSpec:
+    """Return the specification of a network given by name, by name with arguments, as a module, or written out.
 
     Raises:
         SpecError: the name, an argument or a key is unknown, or a value is impossible.
     """
     if isinstance(network, str):
-        return family(network, arguments)
+        network = {"module" if ":" in network else "family": network}
     if "family" in network:
         given = {key: value for key, value in network.items() if key != "family"}
         return family(str(network["family"]), {**given, **arguments})
+    if "module" in network:
+        return parse(ModuleSpec, {**network, "arguments": {**network.get("arguments", {}), **arguments}})
     written = dict(network)
     for key, value in arguments.items():
         set_key(written, key, value)

@@ -58,14 +58,20 @@ class Block(nn.Module):
 @contextmanager
 def _statistics_at_rest(module: nn.Module) -> Iterator[None]:
     """Keep a second pass over the same batch from updating running statistics a second time."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    # copies, and not None, stand in for them: the second pass must save as many tensors for the backward pass
+    buffers = [
+        (norm, name, buffer)
+        for norm in module.modules()
+        if isinstance(norm, nn.BatchNorm2d)
+        for name, buffer in norm.named_buffers(recurse=False)
+    ]
+    for norm, name, buffer in buffers:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, name, buffer in buffers:
+            setattr(norm, name, buffer)
 
 
 def convolutions(spec: NetworkSpec, stage: Stage, channels_in: int, stride: int) -> list[nn.Conv2d]:

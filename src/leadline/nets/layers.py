@@ -85,6 +85,8 @@ class Noisy(nn.Module):
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return numbers in [0, 1) on the device of `like`."""
+        if like.is_meta:
+            return torch.empty(shape, device=like.device)
         generator = torch.Generator(like.device).manual_seed(stream(self.noise.seed, NOISE, self.noise.step, self.name))
         return torch.rand(shape, generator=generator, device=like.device)
 

@@ -59,7 +59,7 @@ class RecurrentCell(nn.Module):
         return f"steps={self.steps}"
 
 
-def build(spec: NetworkSpec, input_shape: InputShape, classes: int, seed: int = 0) -> Network:
+def build_network(spec: NetworkSpec, input_shape: InputShape, classes: int, seed: int = 0) -> Network:
     """Build a network and draw its parameters.
 
     Args:
@@ -182,12 +182,15 @@ def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int
 
 def _share(prototype: Block, block: Block, normalisation: bool) -> None:
     """Give a block the prototype's own layers: one set of weights, used at both places."""
+    places = dict(block.named_modules())
     for name, module in list(prototype.named_modules()):
         if list(module.children()) or not list(module.parameters(recurse=False)):
             continue
         if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and not normalisation:
             continue
-        parent, _, leaf = name.rpartition(".")
+        # the pre-activation that stands before the network's first block is in the branch of those that follow
+        place = name if name in places else name.replace("before.", "branch.", 1)
+        parent, _, leaf = place.rpartition(".")
         setattr(block.get_submodule(parent), leaf, module)
 
 

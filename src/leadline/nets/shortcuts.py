@@ -45,7 +45,7 @@ class Gated(nn.Module):
 class Concatenate(nn.Module):
     """The block's input, then its branch's output, side by side (Huang et al. 2017, equation 2)."""
 
-    def forward(self, x: Maps, y: Joined) -> Joined:
+    def forward(self, x: Maps, y: Joined) -> Float[Tensor, "batch wider rows columns"]:
         """Join the block's input `x` and its branch's output `y`."""
         return torch.cat([x, y], 1)
 

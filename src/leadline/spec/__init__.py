@@ -1,7 +1,18 @@
 """Frozen, validated specifications of networks, data, training, probes and trials."""
 
 from leadline.spec.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
-from leadline.spec.network import Block, Head, Initialisation, NetworkSpec, Sharing, Shortcut, Stage, Stem
+from leadline.spec.network import (
+    AnyNetwork,
+    Block,
+    Head,
+    Initialisation,
+    ModuleSpec,
+    NetworkSpec,
+    Sharing,
+    Shortcut,
+    Stage,
+    Stem,
+)
 from leadline.spec.training import (
     SGD,
     Adam,
@@ -25,6 +36,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SGD",
     "Adam",
+    "AnyNetwork",
     "Augment",
     "Block",
     "Constant",
@@ -33,6 +45,7 @@ __all__ = [
     "DatasetName",
     "Head",
     "Initialisation",
+    "ModuleSpec",
     "NetworkSpec",
     "OneCycle",
     "Optimizer",

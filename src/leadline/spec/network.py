@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from leadline.spec.base import Spec
 
@@ -232,3 +232,27 @@ class NetworkSpec(Spec):
                 f" convolutions in a branch, got {self.normalisation}, {block.order}, {block.kind}"
             )
         return problems
+
+
+class ModuleSpec(Spec):
+    """A network of one's own: any `torch.nn.Module` that a function gives, torchvision's and timm's included.
+
+    The function is called with `arguments`, and with `input_shape` (channels, height, width), `in_channels` or
+    `in_chans`, `classes` or `num_classes` where it takes them. The hash of a trial covers the name and the
+    arguments, not the code behind them.
+    """
+
+    module: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function, looked for here too"
+    )
+    arguments: dict[str, bool | int | float | str | None] = {}
+
+
+def _form(value: object) -> str:
+    own = "module" in value if isinstance(value, dict) else isinstance(value, ModuleSpec)
+    return "own-module" if own else "written-out"
+
+
+AnyNetwork = Annotated[
+    Annotated[NetworkSpec, Tag("written-out")] | Annotated[ModuleSpec, Tag("own-module")], Discriminator(_form)
+]

@@ -3,14 +3,14 @@
 from pydantic import Field
 
 from leadline.spec.base import Spec
-from leadline.spec.network import NetworkSpec
+from leadline.spec.network import AnyNetwork
 from leadline.spec.training import DataSpec, ProbeSpec, TrainingSpec
 
 
 class TrialSpec(Spec):
     """Everything that decides what a trial computes; its content hash is the trial's identity."""
 
-    network: NetworkSpec
+    network: AnyNetwork
     data: DataSpec = DataSpec()
     training: TrainingSpec = TrainingSpec()
     probes: ProbeSpec = ProbeSpec()

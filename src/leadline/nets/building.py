@@ -1,0 +1,109 @@
+"""From any specification of a network to a module: our own networks, or somebody's function."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from leadline.errors import SpecError
+from leadline.nets.inspection import NetworkInfo, inspect_module
+from leadline.nets.network import InputShape, build_network, skeleton
+from leadline.seeds import INIT, stream
+from leadline.spec import ModuleSpec, NetworkSpec
+
+
+def build(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int, seed: int = 0) -> nn.Module:
+    """Build a network and draw its parameters; PyTorch's global generators are left as they were.
+
+    Args:
+        spec: what to build.
+        input_shape: channels, height, width of an image.
+        classes: number of logits.
+        seed: of the parameters' streams; a module of one's own is built with the global generators seeded from it.
+
+    Raises:
+        SpecError: the specification cannot be built, or cannot take images of this shape.
+    """
+    if isinstance(spec, NetworkSpec):
+        return build_network(spec, input_shape, classes, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(stream(seed, INIT))
+        return _call(spec, input_shape, classes)
+
+
+def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> None:
+    """See that a network can be built and gives one logit per class.
+
+    Raises:
+        SpecError: it cannot be built, or cannot take images of this shape, or gives something else.
+    """
+    inspect_network(spec, input_shape, classes)
+
+
+def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> NetworkInfo:
+    """Count a network's parameters, and the multiply-adds of its convolutions and linear layers for one image.
+
+    As in He et al. 2015, table 1, normalisation, activation, pooling and additions count no multiply-adds.
+
+    Raises:
+        SpecError: the specification cannot be built, or cannot take images of this shape.
+    """
+    if isinstance(spec, NetworkSpec):
+        module: nn.Module = skeleton(spec, input_shape, classes)
+        name = "the network"
+    else:
+        module, name = build(spec, input_shape, classes), spec.module
+    shown = "x".join(map(str, input_shape))
+    try:
+        info = inspect_module(module, input_shape)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"{name} cannot take an image of {shown}: {reason}") from None
+    if info.output_shape != (classes,):
+        raise SpecError(
+            f"{name} gives {info.output_shape} for an image of {shown}; expected ({classes},), a logit per class"
+        )
+    return info
+
+
+def _call(spec: ModuleSpec, input_shape: InputShape, classes: int) -> nn.Module:
+    function = _find(spec)
+    offered = {
+        "input_shape": input_shape,
+        "in_channels": input_shape[0],
+        "in_chans": input_shape[0],
+        "classes": classes,
+        "num_classes": classes,
+    }
+    try:
+        takes = inspect.signature(function).parameters
+        # a function with **kwargs says not what it knows, so it is given the one name that all model zoos use
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+        given = {key: value for key, value in offered.items() if key in takes or (anything and key == "num_classes")}
+        module = function(**{**given, **spec.arguments})
+    except Exception as error:
+        raise SpecError(f"{spec.module}: calling it failed: {type(error).__name__}: {error}") from None
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"{spec.module} gave a {type(module).__name__}; expected a torch.nn.Module")
+    return module
+
+
+def _find(spec: ModuleSpec) -> Callable[..., Any]:
+    package, _, name = spec.module.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(package), name, None)
+    except Exception as error:  # whatever the import of somebody's code may raise
+        reason = " ".join(str(error).split())
+        raise SpecError(f"{spec.module}: importing {package} failed: {type(error).__name__}: {reason}") from None
+    if not callable(found):
+        raise SpecError(f"{spec.module}: {package} has no function {name!r}")
+    function: Callable[..., Any] = found
+    return function

@@ -1,0 +1,88 @@
+"""How many bytes of activations a network holds, found by watching it work on the meta device."""
+
+import weakref
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+InputShape = tuple[int, int, int]
+
+
+def training_memory(model: nn.Module, input_shape: InputShape) -> int:
+    """Return the bytes, per image, of what autograd keeps for the backward pass beside the parameters.
+
+    Args:
+        model: on the meta device; left in training mode.
+        input_shape: channels, height, width of an image.
+    """
+    images = torch.empty(2, *input_shape, device="meta")  # batch normalisation wants more than one
+    owned = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, Tensor] = {}  # tensors stay alive here, so that no two share an address
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in owned:
+            kept[_storage(tensor)] = tensor
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model.train()(images)
+    del output
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
+
+
+def inference_memory(model: nn.Module, input_shape: InputShape) -> int:
+    """Return the most bytes, of one image, that are alive at once in a forward pass without gradients.
+
+    Args:
+        model: on the meta device; left in evaluation mode.
+        input_shape: channels, height, width of an image.
+    """
+    image = torch.empty(1, *input_shape, device="meta")
+    with torch.no_grad(), _Live([*model.parameters(), *model.buffers()]) as live:
+        live.add(image)
+        model.eval()(image)
+    return live.peak
+
+
+def _storage(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages that operations have made and that some tensor still holds."""
+
+    def __init__(self, owned: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+        self.peak = 0
+        self.holders: Counter[int] = Counter()
+        self.owned = {_storage(tensor) for tensor in owned}
+
+    def add(self, tensor: Tensor) -> None:
+        key, size = _storage(tensor), tensor.untyped_storage().nbytes()
+        if key in self.owned:
+            return
+        if not self.holders[key]:
+            self.bytes += size
+            self.peak = max(self.peak, self.bytes)
+        self.holders[key] += 1
+        weakref.finalize(tensor, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self.holders[key] -= 1
+        if not self.holders[key]:
+            self.bytes -= size
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.add(tensor)
+        return result

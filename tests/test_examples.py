@@ -1,0 +1,35 @@
+"""What the README shows is run as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from leadline.study import StudySpec, expand
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text("\n".join(blocks("python")))
+    result = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "final-test" in result.stdout
+
+
+def test_the_readmes_study_expands() -> None:
+    (text,) = blocks("yaml")
+    study = expand(StudySpec.model_validate(yaml.safe_load(text)))
+    assert len(study.arms) == 6
+
+
+def test_the_readme_names_the_test_command() -> None:
+    assert "make test" in "".join(blocks("sh")).splitlines()
