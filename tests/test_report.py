@@ -115,6 +115,10 @@ def written(study: Study, trials: pd.DataFrame, records: pd.DataFrame, folder: P
     return path.read_text(encoding="utf-8")
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
 class Page(HTMLParser):
     """Elements, attributes, scripts and readable text of a page, as an HTML parser sees them."""
 
@@ -122,6 +126,7 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[str] = []
+        self.headings: list[str] = []
         self.text = ""
         self._inside = ""
         self.feed(html)
@@ -139,6 +144,8 @@ class Page(HTMLParser):
         if self._inside == "script":
             self.scripts[-1] += data
         elif self._inside != "style":
+            if self._inside == "h2":
+                self.headings.append(data)
             self.text += data
 
 
@@ -196,8 +203,8 @@ def test_every_figure_and_table_is_a_file(report: tuple[Path, Page]) -> None:
 
 def test_numbers_in_files_are_those_of_the_findings(report: tuple[Path, Page]) -> None:
     folder, _ = report
-    arms = {row["arm"]: row for row in csv.DictReader((folder / "tables" / "arms.csv").open())}
-    trials = list(csv.DictReader((folder / "tables" / "trials.csv").open()))
+    arms = {row["arm"]: row for row in rows_of(folder / "tables" / "arms.csv")}
+    trials = rows_of(folder / "tables" / "trials.csv")
     finished = [float(row["test_error"]) for row in trials if row["arm"] == "plain[blocks=10]" and row["test_error"]]
     assert len(finished) == 2
     assert float(arms["plain[blocks=10]"]["test_error_mean"]) == pytest.approx(sum(finished) / 2)
@@ -234,13 +241,13 @@ def test_a_report_replaces_an_older_one_whole(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(LeadlineError, match=r"report\.html: cannot be written: No space left on device; choose"):
         written(study, *measured(study), tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
-    assert not [path for path in tmp_path.rglob(".*")]
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     study = study_of(arms=("cnn",), blocks=(), seeds=1)
-    with pytest.raises(LeadlineError, match="taken.*cannot be written") as caught:
+    with pytest.raises(LeadlineError, match=r"taken.*cannot be written") as caught:
         written(study, *measured(study, "waiting"), tmp_path / "taken")
     assert "\n" not in str(caught.value)
 
@@ -291,11 +298,10 @@ def test_escaped_text_is_one_cell(text: str) -> None:
 def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -> None:
     _, page = report
     order = ["Verdict", "Arms", "Learning curves", "Final test error", "Contrasts", "Published against measured"]
-    order += ["Trials", "Assumptions and notes", "Repeat it"]
+    assert page.headings == [*order, "Trials", "Assumptions and notes", "Repeat it"]
     text = page.text
-    places = [text.index(f"\n{title}\n") for title in order]
-    assert places == sorted(places)
-    assert "residual has a lower test error than plain at blocks=5" in text[places[0] : places[1]]
+    said = text.index("residual has a lower test error than plain at blocks=5")
+    assert text.index("Verdict") < said < text.index("Arms: mean")
     for told in ("Broken: </script>", "leadline run study.yaml", "f8d09ac", "Testing & Sons <9000>", "A paper | 2019"):
         assert told in text
     assert "15 of 18 trials finished, 1 diverged, 1 failed" in text
@@ -304,7 +310,7 @@ def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -
 def test_contrasts_say_the_smallest_p_that_can_be(report: tuple[Path, Page]) -> None:
     folder, page = report
     assert "p, exact (least possible)" in page.text
-    rows = list(csv.DictReader((folder / "tables" / "contrasts.csv").open()))
+    rows = rows_of(folder / "tables" / "contrasts.csv")
     five = next(row for row in rows if row["a"] == "residual[blocks=5]")
     assert (five["pairs"], five["p_smallest"], five["verdict"]) == ("3", "0.25", "better")
     assert float(five["p"]) >= 0.25
@@ -344,8 +350,10 @@ def test_still_pictures_do_not_share_identifiers(report: tuple[Path, Page]) -> N
     _, page = report
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(names) == len(set(names))
-    used = re.findall(r"url\(#([^)]+)\)", (report[0] / "report.html").read_text())
-    assert set(used) <= set(names)
+    pictures = (report[0] / "report.html").read_text().replace(page.scripts[-1], "")
+    used = set(re.findall(r"url\(#([^)]+)\)", pictures))
+    assert len(used) >= 10
+    assert used <= set(names)
 
 
 def test_tables_and_charts_are_named_for_readers_who_do_not_see_them(report: tuple[Path, Page]) -> None:
@@ -512,7 +520,8 @@ def test_every_chart_is_drawn_without_complaint_or_request(report: tuple[Path, P
     drawn = browser.value(marks.replace('graphics-symbol"]', 'graphics-symbol"][aria-roledescription]'))
     assert len(drawn) == panels
     assert min(drawn) >= 4  # two axes, and marks of two arms
-    lines = "[...document.querySelectorAll('#accuracy-curves .chart')].map(c => c.querySelectorAll('.mark-line path').length)"
+    charts = "[...document.querySelectorAll('#accuracy-curves .chart')]"
+    lines = f"{charts}.map(chart => chart.querySelectorAll('.mark-line path').length)"
     assert all(count >= 2 for count in browser.value(lines))
     assert browser.complaints() == []
     assert browser.requests() == [path.as_uri()]
@@ -528,7 +537,7 @@ def test_charts_follow_the_reader_into_the_dark(report: tuple[Path, Page], brows
             assert browser.value(expression) == f"rgb({parts})"
 
 
-@pytest.mark.parametrize("width", [320, 375, 800])
+@pytest.mark.parametrize("width", [320, 375])
 def test_no_page_scrolls_sideways(width: int, report: tuple[Path, Page], browser: Browser) -> None:
     browser.open(report[0] / "report.html", width=width)
     assert browser.value("document.documentElement.scrollWidth") <= browser.value("innerWidth") == width
@@ -580,8 +589,9 @@ def test_print_opens_the_details_and_fits_the_paper(report: tuple[Path, Page], b
     browser.call("Emulation.setEmulatedMedia", media="print")
     white = browser.value("getComputedStyle(document.body).backgroundColor")
     assert white == "rgb(255, 255, 255)"
-    assert browser.value("[...document.querySelectorAll('details pre, details table')].every(e => e.offsetHeight > 0)")
-    wide = "[...document.querySelectorAll('table, .chart svg')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert browser.value("[...document.querySelectorAll('details pre, details table')].every(e => e.checkVisibility())")
+    parts = "[...document.querySelectorAll('table, .chart svg')]"
+    wide = f"{parts}.filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
     assert browser.value(f"{wide}.map(e => e.outerHTML.slice(0, 80))") == []
 
 

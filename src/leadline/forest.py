@@ -104,7 +104,7 @@ def _differences_axis(values: Sequence[float], margin: float, arms: tuple[str, s
     title = [f"← {arms[0]} errs less · {arms[1]} errs less →", "Difference in error (percentage points)"]
     pad = 0.04 * (high - low)
     if max(-low, high) > 30 * margin:
-        title[1] += ", symmetric log scale"
+        title.append("on a symmetric log scale")
         steps = [sign * 10.0**power for power in range(-1, 3) for sign in (-1, 1) if 10.0**power >= margin]
         low, high = 1.25 * low, 1.25 * high
         ticks = [tick for tick in (0.0, *steps) if low <= tick <= high]

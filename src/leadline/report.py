@@ -100,7 +100,7 @@ def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
     pictures: dict[str, bytes | None] = {"svg": None, "pdf": None}
     if figure.panels:
         spec = figure.chart().to_dict(validate=False) | {"config": theme(LIGHT, standalone=True)}
-        svg = vl_convert.vegalite_to_svg(spec, vl_version=_vegalite())
+        svg = _own_ids(vl_convert.vegalite_to_svg(spec, vl_version=_vegalite()), f"{figure.name}-")
         pictures = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
     for end, content in pictures.items():
         yield f"figures/{figure.name}.{end}", content
@@ -127,8 +127,13 @@ def _page_figure(figure: Figure) -> dict[str, Any]:
 
 
 def _own_ids(svg: str, prefix: str) -> str:
-    """Make a picture's identifiers its own: many pictures share a page, and each numbers from zero."""
-    return re.sub(r'(\bid="|url\(#)(?=[\w-]+["\)])', rf"\g<1>{prefix}", svg)
+    """Number a picture's identifiers from 0 under its own prefix: they depend on what was drawn before, and clash."""
+    numbers: dict[str, int] = {}
+
+    def own(match: re.Match[str]) -> str:
+        return f"{match[1]}{prefix}{numbers.setdefault(match[2], len(numbers))}{match[3]}"
+
+    return re.sub(r'(\bid="|url\(#)([\w-]+)(["\)])', own, svg)
 
 
 def _json_in_html(value: object) -> str:

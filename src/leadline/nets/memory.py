@@ -42,15 +42,15 @@ def inference_memory(model: nn.Module, input_shape: InputShape) -> int:
         input_shape: channels, height, width of an image.
     """
     image = torch.empty(1, *input_shape, device="meta")
-    with torch.no_grad(), _Live([*model.parameters(), *model.buffers()]) as live:
-        live.add(image)
+    live = _Live([*model.parameters(), *model.buffers()])
+    live.add(image)
+    with torch.no_grad(), live:
         model.eval()(image)
     return live.peak
 
 
 def _storage(tensor: Tensor) -> int:
-    key: int = tensor.untyped_storage()._cdata
-    return key
+    return int(tensor.untyped_storage()._cdata)
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
