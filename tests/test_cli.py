@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from leadline.cli import app, main
+from leadline.store import Store
 from leadline.study import StudySpec
 
 runner = CliRunner()
@@ -97,6 +100,8 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         (["run", "demo", "--set", "training.epochs=0"], "training.epochs: 0"),
         (["run", "demo", "--device", "tpu"], "device 'tpu': expected cpu, cuda, cuda:N or auto"),
         (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images asked for"),
+        (["inspect", "cifar-resnet", "--figure", "a.gif"], "a.gif"),
+        (["inspect", "cifar-resnet", "--weights", "none.pt"], "none.pt"),
         (["data", "check", "minst"], "unknown data set 'minst'; did you mean 'mnist'?"),
     ],
 )
@@ -137,3 +142,23 @@ def test_run_verdict_report_end_to_end(tmp_path: Path) -> None:
     printed = invoke("report", "demo", *runs, "--output", str(tmp_path / "report"))
     path = Path(printed.split("report: ", 1)[1].strip())
     assert path.read_text().lstrip().lower().startswith("<!doctype html>")
+
+    with Store.open(tmp_path / "runs") as store:
+        trial = store.trials_frame("demo")["trial"][0]
+    folder = tmp_path / "exported"
+    printed = invoke("export", trial[:10], *runs, "--output", str(folder), "--format", "onnx", "--format", "pt2")
+    assert {file.name for file in folder.iterdir()} == {"model.safetensors", "model.json", "model.onnx", "model.pt2"}
+    assert printed.count("written: ") == 4
+    image = tmp_path / "four.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(image)
+    by_trial = json.loads(invoke("predict", trial[:10], str(image), *runs, "--json"))
+    assert by_trial == json.loads(invoke("predict", str(folder), str(image), "--json"))
+    assert len(by_trial[0]["classes"]) == 3 and sum(by_trial[0]["probabilities"]) <= 1
+    assert str(image) in invoke("predict", str(folder), str(image), "--top", "1")
+
+
+def test_inspect_draws_and_checks_weights(tmp_path: Path) -> None:
+    for suffix, magic in ((".svg", b"<svg"), (".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        file = tmp_path / f"network{suffix}"
+        invoke("inspect", "cifar-resnet", "--figure", str(file))
+        assert magic in file.read_bytes()[:200]

@@ -12,16 +12,18 @@ import pytest
 import torch
 
 from leadline import run as run_module
+from leadline.data.batches import load
 from leadline.errors import StoreError
-from leadline.families import comparative_resnet
+from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.nets import build
 from leadline.run import Event, InProcess, Job, LocalProcesses, load_checkpoint, save_checkpoint
-from leadline.spec import SGD, NetworkSpec, TrainingSpec, TrialSpec
+from leadline.spec import SGD, DataSpec, NetworkSpec, TrainingSpec, TrialSpec
 from leadline.store import Store
 from leadline.study import Study, StudySpec, expand, load_study
-from leadline.training import prepare
+from leadline.training import prepare, train
 
 CPU = torch.device("cpu")
+SMALL = DataSpec(name="digits", train=120, validation=50, test=50)
 
 
 def small(epochs: int = 2, seeds: int = 2, **training: object) -> Study:
@@ -196,14 +198,23 @@ def test_a_dead_worker_takes_only_its_own_trial_with_it(tmp_path: Path) -> None:
         assert "died with signal 9 (SIGKILL)" in str(frame.loc[killed[0], "error"])
 
 
-def test_a_checkpoint_is_whole_or_not_there_and_a_damaged_one_says_so(tmp_path: Path) -> None:
-    spec = TrialSpec(network=comparative_resnet(1), training=TrainingSpec(optimizer=SGD()))
-    state = prepare(build(spec.network, (1, 8, 8), 10), spec.training, CPU)
+@pytest.mark.parametrize(
+    "network", [comparative_resnet(1), cifar_resnet(8), recurrent_resnet(steps=3, width=8, normalisation="shared")]
+)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_checkpoint_is_whole_or_not_there_and_a_damaged_one_says_so(
+    tmp_path: Path, network: NetworkSpec, channels_last: bool
+) -> None:
+    training = TrainingSpec(epochs=1, optimizer=SGD(), channels_last=channels_last)
+    spec = TrialSpec(network=network, training=training, data=SMALL)
+    state = prepare(build(spec.network, (1, 8, 8), 10), training, CPU)
+    list(train(state, load(SMALL), training))
     path = tmp_path / "a.safetensors"
     save_checkpoint(state, spec, path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
-    other = prepare(build(spec.network, (1, 8, 8), 10, seed=5), spec.training, CPU)
+    other = prepare(build(spec.network, (1, 8, 8), 10, seed=5), training, CPU)
     load_checkpoint(other, path)
+    assert set(state.tensors()) == set(other.tensors())
     assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in state.tensors().items())
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(StoreError, match=r"a\.safetensors: cannot be read") as caught:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from leadline.data.batches import Dataset
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+    from leadline.export import Loaded, from_trial, load, predict, save
     from leadline.families import FAMILIES, family
     from leadline.nets import build, inspect_module, inspect_network
     from leadline.record import Record
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from leadline.study import Study, StudySpec, expand, load_study
     from leadline.training import Diverged, evaluate, prepare, train
     from leadline.verdict import Findings, find
+    from leadline.weights import load_weights
 
 __version__ = "0.1.0"
 
@@ -29,6 +31,7 @@ _HOME = {
     "InProcess": "run",
     "Job": "run",
     "LeadlineError": "errors",
+    "Loaded": "export",
     "LocalProcesses": "run",
     "NetworkSpec": "spec",
     "Record": "record",
@@ -46,9 +49,14 @@ _HOME = {
     "find": "verdict",
     "inspect_module": "nets",
     "inspect_network": "nets",
+    "from_trial": "export",
+    "load": "export",
     "load_data": "data.batches",
     "load_study": "study",
+    "load_weights": "weights",
+    "predict": "export",
     "prepare": "training",
+    "save": "export",
     "train": "training",
 }
 _RENAMED = {"load_data": "load"}
@@ -63,6 +71,7 @@ __all__ = [
     "InProcess",
     "Job",
     "LeadlineError",
+    "Loaded",
     "LocalProcesses",
     "NetworkSpec",
     "Record",
@@ -79,11 +88,16 @@ __all__ = [
     "expand",
     "family",
     "find",
+    "from_trial",
     "inspect_module",
     "inspect_network",
+    "load",
     "load_data",
     "load_study",
+    "load_weights",
+    "predict",
     "prepare",
+    "save",
     "train",
 ]
 

@@ -3,11 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leadline.errors import LeadlineError, SpecError
+
+if TYPE_CHECKING:
+    from leadline.export import Loaded
+    from leadline.spec import ModuleSpec, NetworkSpec
 
 app = typer.Typer(
     name="leadline",
@@ -69,16 +73,27 @@ def inspect(
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1)] = 10,
+    figure: Annotated[Path | None, typer.Option(help="Draw the network into this file: .svg, .pdf or .png.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="See that a file of trained weights fits the network.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a network's layers, parameters and multiply-adds."""
+    """Show a network's layers, parameters, multiply-adds and memory; draw it."""
     from dataclasses import asdict
 
-    from leadline.nets import inspect_network
+    from leadline.nets import build, inspect_network
     from leadline.study import resolve_network
 
     spec = resolve_network(network, _settings(settings))
-    info = inspect_network(spec, _shape(input_shape), classes)
+    shape = _shape(input_shape)
+    info = inspect_network(spec, shape, classes)
+    if figure is not None:
+        from leadline.drawing import draw, write_drawing
+
+        write_drawing(draw(_drawable(spec), shape, classes, network), figure)
+    if weights is not None:
+        from leadline.weights import load_weights
+
+        load_weights(build(spec, shape, classes), weights)
     if as_json:
         _print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info)})
         return
@@ -158,6 +173,58 @@ def report(
     typer.echo(f"report: {path}")
 
 
+@app.command()
+def predict(
+    trial: Annotated[str, typer.Argument(help="A finished trial's hash or the beginning of it, or a saved folder.")],
+    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to give for each image.")] = 3,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Say which classes a trained network sees in images, with probabilities."""
+    from leadline import export
+
+    loaded = export.load(Path(trial)) if Path(trial).exists() else _trained(trial, runs, store_url, data_dir)
+    found = export.predict(loaded, images, top)
+    if as_json:
+        _print_json(
+            [
+                {"image": str(one.path), "classes": list(one.classes), "probabilities": list(one.probabilities)}
+                for one in found
+            ]
+        )
+        return
+    for one in found:
+        pairs = zip(one.classes, one.probabilities, strict=True)
+        typer.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
+
+
+@app.command("export")
+def export_(
+    trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
+    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    formats: Annotated[list[str] | None, typer.Option("--format", help="onnx or pt2, beside safetensors.")] = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trained network as safetensors and its specification, ONNX, or torch.export."""
+    from leadline import export
+    from leadline.errors import unknown
+
+    writers = {"onnx": export.to_onnx, "pt2": export.to_torch_export}
+    for name in formats or []:
+        if name not in writers:
+            raise SpecError(unknown("--format", name, writers))
+    loaded = _trained(trial, runs, store_url, data_dir)
+    written = export.save(loaded, output)
+    written += [writers[name](loaded.model, loaded.input_shape, output / f"model.{name}") for name in formats or []]
+    for path in written:
+        typer.echo(f"written: {path}")
+
+
 @data_app.command("get")
 def data_get(name: str, data_dir: DataDir = None) -> None:
     """Download a data set, unless it is there."""
@@ -183,6 +250,24 @@ def _dataset(name: str) -> Any:
     if name not in CATALOG:
         raise SpecError(unknown("data set", name, CATALOG))
     return name
+
+
+def _trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None) -> "Loaded":
+    from leadline.export import from_trial
+    from leadline.store import Store
+
+    with Store.open_existing(runs, store_url) as store:
+        return from_trial(store, trial, data_dir)
+
+
+def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
+    from leadline.spec import ModuleSpec
+
+    if isinstance(spec, ModuleSpec):
+        raise SpecError(
+            f"--figure: {spec.module} is a module of one's own; only networks of Leadline's parts are drawn"
+        )
+    return spec
 
 
 def _settings(pairs: list[str] | None) -> dict[str, object]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from leadline.data.batches import Dataset, evaluation_batches, train_batches
 from leadline.errors import LeadlineError, SpecError
-from leadline.nets import noise_at
+from leadline.nets import distinct_tensors, noise_at
 from leadline.record import Record
 from leadline.spec import (
     SGD,
@@ -60,7 +60,7 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights, buffers and optimizer state by name, for a checkpoint."""
-        named = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        named = {f"model.{name}": tensor for name, tensor in distinct_tensors(self.model).items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             for key, value in values.items():
                 if value is not None:
@@ -70,10 +70,8 @@ class TrainState:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int, epoch: int) -> None:
         """Take over what `tensors` returned, at the step and epoch at which it did."""
-        prefix = "model."
-        self.model.load_state_dict(
-            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
+        for name, tensor in distinct_tensors(self.model).items():
+            tensor.copy_(tensors[f"model.{name}"])
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():

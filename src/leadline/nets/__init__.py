@@ -2,7 +2,7 @@
 
 from leadline.nets.building import build, check, inspect_network
 from leadline.nets.inspection import LayerInfo, NetworkInfo, inspect_module
-from leadline.nets.network import InputShape, Network, build_network, noise_at, skeleton
+from leadline.nets.network import InputShape, Network, build_network, distinct_tensors, noise_at, skeleton
 
 __all__ = [
     "InputShape",
@@ -12,6 +12,7 @@ __all__ = [
     "build",
     "build_network",
     "check",
+    "distinct_tensors",
     "inspect_module",
     "inspect_network",
     "noise_at",

@@ -64,7 +64,10 @@ def _draw_weight(spec: Initialisation, values: Tensor, module: Weighted, generat
         case "orthogonal":
             return nn.init.orthogonal_(values, spec.gain or 1, generator)
         case "delta":
-            return _delta_orthogonal(values, spec.gain or 1, generator)
+            groups = module.groups if isinstance(module, nn.Conv2d) else 1
+            for part in values.chunk(groups):  # each group of a grouped convolution is a convolution of its own
+                _delta_orthogonal(part, spec.gain or 1.0, generator)
+            return values
         case "he":  # He et al. 2015, "Delving Deep into Rectifiers", equations 10 and 14
             std = (spec.gain or math.sqrt(2)) / math.sqrt(fan_out if form.endswith("fan-out") else fan_in)
         case "xavier":  # Glorot & Bengio 2010, equation 16
@@ -86,10 +89,11 @@ def _draw_bias(spec: Initialisation, values: Tensor, module: Weighted, generator
     return values.zero_()
 
 
-def _delta_orthogonal(values: Tensor, gain: float, generator: torch.Generator) -> Tensor:
+def _delta_orthogonal(values: Tensor, gain: float, generator: torch.Generator) -> None:
     """An orthogonal matrix at the kernel's centre, zeros around it: Xiao et al. 2018, algorithm 1."""
     if values.ndim == 2:
-        return nn.init.orthogonal_(values, gain, generator)
+        nn.init.orthogonal_(values, gain, generator)
+        return
     channels_out, channels_in, height, width = values.shape
     if channels_out < channels_in:
         raise SpecError(
@@ -99,16 +103,21 @@ def _delta_orthogonal(values: Tensor, gain: float, generator: torch.Generator) -
     centre = nn.init.orthogonal_(torch.empty(channels_out, channels_in), gain, generator)
     values.zero_()
     values[:, :, height // 2, width // 2] = centre
-    return values
 
 
 def _fixup(model: nn.Module, blocks: list[Block]) -> None:
     """Scale a branch's convolutions by L^(-1/(2m-2)), zero its last and the classifier: Zhang et al. 2019, 3.2."""
+    scaled: set[nn.Module] = set()  # blocks that share their weights scale them once
     for block in blocks:
         convs = [module for module in block.branch.children() if isinstance(module, nn.Conv2d)]
         for conv in convs[:-1]:
-            conv.weight.mul_(len(blocks) ** (-1 / (2 * len(convs) - 2)))
-        convs[-1].weight.zero_()
-    classifier = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    classifier.weight.zero_()
-    classifier.bias.zero_()
+            if conv not in scaled:
+                conv.weight.mul_(len(blocks) ** (-1 / (2 * len(convs) - 2)))
+                scaled.add(conv)
+        _zero(convs[-1])
+    _zero([module for module in model.modules() if isinstance(module, nn.Linear)][-1])
+
+
+def _zero(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.zero_()

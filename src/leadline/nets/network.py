@@ -103,7 +103,13 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
             head.add_module("pool", nn.AvgPool2d(2))
         head.add_module("flatten", nn.Flatten())
         network = Network(stem, stages, head)
-        features = channels if spec.head.pool == "global-average" else _features(network, input_shape)
+        # a forward pass takes its time in a deep network, even on the meta device
+        any_size = (
+            spec.head.pool == "global-average"
+            and spec.normalisation in ("none", "batch")
+            and not any(stage.pool or stage.transition is not None for stage in spec.stages)
+        )
+        features = channels if any_size else _features(network, input_shape)
         if spec.head.recurrent is not None:
             head.add_module("recurrent", RecurrentCell(features, spec.head.recurrent))
             if spec.head.recurrent.dropout:
@@ -116,6 +122,14 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
         if isinstance(module, Noisy):
             module.noise, module.name = network.noise, name
     return network
+
+
+def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name; of those that several names share, the first name alone."""
+    named: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        named.setdefault(id(tensor), (name, tensor.detach()))
+    return dict(named.values())
 
 
 @contextmanager
@@ -204,8 +218,10 @@ def _features(network: Network, input_shape: InputShape) -> int:
     try:
         with torch.no_grad():
             return int(network(torch.empty(1, *input_shape)).shape[1])
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         shape = "x".join(map(str, input_shape))
-        raise SpecError(f"an image of {shape} is too small for the network's strides and pooling") from None
+        raise SpecError(
+            f"an image of {shape} is too small for the network's strides, pooling and normalisation"
+        ) from None
     finally:
         network.train()

@@ -190,7 +190,7 @@ class NetworkSpec(Spec):
                     " change it or give inner_width"
                 )
             inner = stage.inner_width or stage.width // 4
-            if block.groups > 1 and inner % block.groups:
+            if block.kind == "bottleneck" and inner % block.groups:
                 problems.append(
                     f"stages.{number}: {inner} inner channels do not divide into {block.groups} groups; change either"
                 )
@@ -222,10 +222,14 @@ class NetworkSpec(Spec):
         if branch == "zero-gamma":
             if self.normalisation == "none":
                 problems.append("initialisation.branch zero-gamma needs a normalisation, got none")
-            elif block.order not in ("original", "relu-before-addition"):
+            elif block.order not in ("original", "relu-only-preactivation"):
                 problems.append(
                     f"initialisation.branch zero-gamma needs a branch that ends in its normalisation, not {block.order}"
                 )
+        if branch == "fixup" and self.weight_standardisation:
+            problems.append(
+                "initialisation.branch fixup scales weights, and weight_standardisation undoes that; use one of them"
+            )
         if branch == "fixup" and (self.normalisation != "none" or block.order != "original" or block.kind == "single"):
             problems.append(
                 "initialisation.branch fixup needs normalisation none, block.order original and two or three"

@@ -1,0 +1,391 @@
+"""A trained network outside of its study: a folder that rebuilds itself, ONNX, torch.export, predictions for images.
+
+A saved folder holds `model.safetensors`, whose metadata say how to rebuild the network around the weights, and
+`model.json`, the same description for readers and for other programs:
+
+    format            1
+    leadline          version that wrote it
+    network           the NetworkSpec, or the ModuleSpec of a network of one's own
+    trial             the TrialSpec that it was trained by, or null
+    input_shape       channels, height, width
+    classes           number of logits
+    mean, scale       the network sees (image - mean) / scale of bytes from 0 to 255; mean is [channel][row][column],
+                      with one row and column where it is the same for all pixels; scale is [channel]
+    channels_last     whether the weights lie so in memory, on which the last bits of logits depend
+"""
+
+import contextlib
+import copy
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from leadline.data import batches
+from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+from leadline.nets import build, distinct_tensors
+from leadline.spec import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
+from leadline.store import Store
+from leadline.weights import load_weights
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+KEY = "leadline"
+"""Where in the metadata of the weights their description stands."""
+
+BATCH = 64
+"""Images that are predicted at once."""
+
+LARGEST_ONNX = 2**31
+"""Bytes that one ONNX file can hold: it is a single protocol buffer."""
+
+InputShape = tuple[int, int, int]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A network with all that using it takes; what it sees of an image is (image - mean) / scale."""
+
+    model: nn.Module  # in evaluation mode
+    network: NetworkSpec | ModuleSpec
+    input_shape: InputShape  # channels, height, width
+    classes: int
+    mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
+    scale: Float[Tensor, "1 c 1 1"]
+    trial: TrialSpec | None = None  # what it was trained by, where that is known
+
+    @torch.inference_mode()
+    def logits(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+        """Return the logits of images as they come from a file, on the model's device."""
+        device = next(self.model.parameters()).device
+        normalised = images.to(device).float().sub_(self.mean.to(device)).div_(self.scale.to(device))
+        out: Tensor = self.model(normalised)
+        return out
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, first the likeliest."""
+
+    path: Path
+    classes: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+
+class _Description(Spec):
+    format: Literal[1] = 1
+    leadline: str = Field(default_factory=lambda: metadata.version("leadline"))
+    network: AnyNetwork
+    trial: TrialSpec | None = None
+    input_shape: tuple[Positive, Positive, Positive]
+    classes: Positive
+    mean: tuple[tuple[tuple[float, ...], ...], ...]
+    scale: tuple[Annotated[float, Field(gt=0)], ...]
+    channels_last: bool = False
+
+    @model_validator(mode="after")
+    def _constants_fit_the_images(self) -> "_Description":
+        channels, height, width = self.input_shape
+        for rows, columns in ((1, 1), (height, width)):
+            if all(len(plane) == rows and all(len(row) == columns for row in plane) for plane in self.mean):
+                break
+        else:
+            raise ValueError(f"mean is neither {channels}x1x1 nor {channels}x{height}x{width}")
+        if not len(self.mean) == len(self.scale) == channels:
+            raise ValueError(f"mean and scale are of {len(self.mean)} and {len(self.scale)} channels, not {channels}")
+        return self
+
+
+# --- a folder that rebuilds itself
+
+
+def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loaded:
+    """Return the network of a finished trial, with the normalisation of the data that it was trained on.
+
+    Args:
+        store: where the trial was run.
+        prefix: beginning of the trial's hash.
+        data_dir: where the data set's files are; None: the default folder.
+
+    Raises:
+        StoreError: there is no such trial, or more than one, or it has not finished.
+        SpecError: its checkpoint is missing or damaged.
+        DataError: the data set cannot be read.
+    """
+    record = store.trial(prefix)
+    if record.state != "finished" or record.checkpoint is None:
+        raise StoreError(f"trial {record.trial[:12]} is {record.state}; only a finished trial has a network to use")
+    trial = parse(TrialSpec, dict(record.spec))
+    data = batches.load(trial.data, data_dir)
+    model = build(trial.network, data.shape, data.classes, trial.seed)
+    load_weights(model, store.checkpoints / record.checkpoint)
+    _lay_out(model, trial.training.channels_last)
+    return Loaded(model.eval(), trial.network, data.shape, data.classes, data.mean, data.scale, trial)
+
+
+def save(loaded: Loaded, folder: Path) -> list[Path]:
+    """Write `model.safetensors` and `model.json` into a folder, which is made; return both paths.
+
+    Raises:
+        LeadlineError: the folder cannot be written.
+    """
+    tensors = {
+        name: tensor.clone(memory_format=torch.contiguous_format).cpu()
+        for name, tensor in distinct_tensors(loaded.model).items()
+    }
+    description = _Description(
+        network=loaded.network,
+        trial=loaded.trial,
+        input_shape=loaded.input_shape,
+        classes=loaded.classes,
+        mean=_nested(loaded.mean[0].tolist()),
+        scale=tuple(loaded.scale.flatten().tolist()),
+        channels_last=any(
+            tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+            for tensor in loaded.model.parameters()
+        ),
+    ).model_dump(mode="json")
+    weights, beside = folder / WEIGHTS, folder / DESCRIPTION
+    with _whole(weights) as partial:
+        save_file(tensors, partial, {KEY: canonical_json(description)})
+    with _whole(beside) as partial:
+        partial.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return [weights, beside]
+
+
+def load(path: Path, trust: bool = False) -> Loaded:
+    """Rebuild what `save` wrote; the logits are those of the saved network to the bit.
+
+    Args:
+        path: the folder, or the `.safetensors` file in it, which is all that is read.
+        trust: whether a file may name the function that builds its network, which is then imported and called: for
+            networks of one's own, from files that one trusts as one does a program.
+
+    Raises:
+        SpecError: the file is missing, damaged or was not written by `save`, or names a function and is not trusted.
+    """
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise SpecError(f"network {file}: there is no such file")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise SpecError(f"network {file}: cannot be read as safetensors: {_line(error)}") from None
+    if KEY not in metadata:
+        raise SpecError(f"network {file}: was not saved by Leadline as a network; weights alone go into one by name")
+    try:
+        description = parse(_Description, json.loads(metadata[KEY]))
+    except (SpecError, ValueError) as error:
+        raise SpecError(f"network {file}: its description does not hold: {_line(error)}") from None
+    if isinstance(description.network, ModuleSpec) and not trust:
+        raise SpecError(
+            f"network {file}: wants {description.network.module} called to build it; if you trust the file, load it"
+            " with trust=True"
+        )
+    model = build(description.network, description.input_shape, description.classes)
+    load_weights(model, file)
+    _lay_out(model, description.channels_last)
+    return Loaded(
+        model.eval(),
+        description.network,
+        description.input_shape,
+        description.classes,
+        torch.tensor(description.mean)[None],
+        torch.tensor(description.scale).view(1, -1, 1, 1),
+        description.trial,
+    )
+
+
+# --- other formats
+
+
+def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
+    """Write a network in evaluation mode as one ONNX file: `images` in, normalised, any number of them; `logits` out.
+
+    Args:
+        model: is left as it is.
+        input_shape: channels, height, width of an image.
+        path: to write.
+
+    Raises:
+        LeadlineError: the packages for it are not installed, the network is too large for one ONNX file or cannot be
+            traced, or the file cannot be written.
+    """
+    for package in ("onnx", "onnxscript"):
+        try:
+            import_module(package)
+        except ImportError:
+            raise LeadlineError(
+                f"ONNX export needs the package {package}, which is not installed; pip install 'leadline[onnx]'"
+            ) from None
+    size = sum(tensor.numel() * tensor.element_size() for tensor in distinct_tensors(model).values())
+    if size >= LARGEST_ONNX:
+        raise LeadlineError(
+            f"{path}: {size:,} bytes of weights, and an ONNX file holds 2 GiB; use torch.export instead"
+        )
+    with _whole(path) as partial, _tracing(path):
+        torch.onnx.export(
+            _program(model, input_shape),
+            f=partial,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=["images"],
+            output_names=["logits"],
+        )
+    return path
+
+
+def to_torch_export(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
+    """Write a network in evaluation mode as a `torch.export` program, for `torch.export.load(path).module()`.
+
+    Args:
+        model: is left as it is.
+        input_shape: channels, height, width of an image; any number of them, normalised, goes in.
+        path: to write, ending in `.pt2`.
+
+    Raises:
+        LeadlineError: the path ends otherwise, the network cannot be traced, or the file cannot be written.
+    """
+    if path.suffix != ".pt2":
+        raise LeadlineError(f"{path}: the name ends in {path.suffix!r}; torch.export writes .pt2")
+    with _whole(path) as partial, _tracing(path):
+        torch.export.save(_program(model, input_shape), partial)
+    return path
+
+
+def _program(model: nn.Module, input_shape: InputShape) -> torch.export.ExportedProgram:
+    """Trace a copy of a network on the CPU, in evaluation mode, with the number of images left open."""
+    still = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    two = torch.zeros(2, *input_shape)  # of one, tracing would take the number for a constant
+    with torch.no_grad():
+        return torch.export.export(still, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+@contextlib.contextmanager
+def _tracing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in a tracer into one line, and keep from the user what PyTorch says of itself."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)  # that torchvision is not installed, once for each of its operators
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise LeadlineError(f"{path}: the network cannot be traced: {_line(error)}") from error
+    finally:
+        registration.setLevel(level)
+
+
+# --- predictions
+
+
+def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Prediction]:
+    """Classify image files: PNG or JPEG of any size, resized to the network's without keeping their proportions.
+
+    Args:
+        loaded: the network.
+        images: files; turned as their EXIF orientation says, transparency left out, made grey for a network of one
+            channel.
+        top: how many classes are given of each image, if there are so many.
+
+    Returns:
+        One prediction per image, in order; probabilities are the softmax over all classes.
+
+    Raises:
+        LeadlineError: Pillow is not installed.
+        SpecError: the network takes neither one channel nor three, or `top` is below 1.
+        DataError: an image is missing, damaged, or of more than 8 bits per channel.
+    """
+    if top < 1:
+        raise SpecError(f"top {top}: at least one class is given of each image")
+    predictions = []
+    for first in range(0, len(images), BATCH):
+        paths = [Path(path) for path in images[first : first + BATCH]]
+        batch = torch.stack([read_image(path, loaded.input_shape) for path in paths])
+        ranked = torch.softmax(loaded.logits(batch).double(), 1).topk(min(top, loaded.classes))
+        for path, probabilities, classes in zip(paths, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
+            predictions.append(Prediction(path, tuple(classes), tuple(probabilities)))
+    return predictions
+
+
+def read_image(path: Path, input_shape: InputShape) -> UInt8[Tensor, "c h w"]:
+    """Read one image file into bytes of a network's channels and size; arguments and errors as in `predict`."""
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError:
+        raise LeadlineError(
+            "reading images needs the package pillow, which is not installed; pip install pillow"
+        ) from None
+    channels, height, width = input_shape
+    if channels not in (1, 3):
+        raise SpecError(f"a network of {channels} channels: image files are read as 1 (grey) or 3 (red, green, blue)")
+    if not path.is_file():
+        raise DataError(f"image {path}: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG")) as opened:
+                mode = opened.mode
+                picture = ImageOps.exif_transpose(opened)
+                if mode == "P":  # a palette's transparency would be lost with a warning
+                    picture = picture.convert("RGBA")
+                picture = picture.convert("L" if channels == 1 else "RGB")
+                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    except UnidentifiedImageError:
+        raise DataError(f"image {path}: is neither PNG nor JPEG, or damaged") from None
+    except Exception as error:
+        raise DataError(f"image {path}: cannot be read: {_line(error)}; expected a PNG or JPEG file") from None
+    if mode.startswith(("I", "F")):
+        raise DataError(f"image {path}: has more than 8 bits per channel (mode {mode}); save it with 8")
+    return torch.from_numpy(np.array(picture, dtype=np.uint8)).view(height, width, channels).permute(2, 0, 1)
+
+
+# --- small parts
+
+
+def _lay_out(model: nn.Module, channels_last: bool) -> None:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def _nested(values: Any) -> Any:
+    return tuple(map(_nested, values)) if isinstance(values, list) else values
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Give a name to write to, which becomes `path` when all is written; nothing half-written is left."""
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise LeadlineError(f"{path}: cannot be written: {_line(error)}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split(". ")[0].split()).rstrip(".") or type(error).__name__

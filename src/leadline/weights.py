@@ -1,0 +1,220 @@
+"""Weights from a file into a network: Leadline's own, or those that torchvision publishes for its residual networks.
+
+A file holds a state_dict, tensors by name: `.safetensors`, or `.pt` and `.pth` as PyTorch saves them. The latter are
+read with `weights_only`, so that they can build nothing but tensors and plain containers; a state_dict may lie inside
+one under `state_dict` or `model`. Names may begin with `model.` (a trial's checkpoint) or `module.` (DataParallel).
+They are Leadline's, or torchvision's for ResNet and ResNeXt, with s from 1 and b from 0:
+
+| torchvision              | Leadline                            |
+|--------------------------|-------------------------------------|
+| `conv1`                  | `stem.conv`                         |
+| `bn1`                    | `stem.norm`                         |
+| `layer{s}.{b}.conv{k}`   | `stages.{s-1}.{b}.branch.conv{k}`   |
+| `layer{s}.{b}.bn{k}`     | `stages.{s-1}.{b}.branch.norm{k}`   |
+| `layer{s}.{b}.downsample.0` | `stages.{s-1}.{b}.join.path.conv` |
+| `layer{s}.{b}.downsample.1` | `stages.{s-1}.{b}.join.path.norm` |
+| `fc`                     | `head.linear`                       |
+
+What follows (`weight`, `bias`, `running_mean`, `running_var`, `num_batches_tracked`) is the same in both. Files from
+before PyTorch 0.4.1 have no `num_batches_tracked`; it is optional, and only counts.
+"""
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from leadline.errors import SpecError
+from leadline.nets.blocks import Block
+from leadline.nets.layers import Noisy
+
+SHOWN = 2
+"""Mismatches of each kind that an error names before it counts the rest."""
+
+_CLASSIFIER = "head.linear."
+_COUNTER = "num_batches_tracked"
+
+
+def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> None:
+    """Fill a network with a file's weights and statistics, all of them or, where they do not fit, none.
+
+    Args:
+        network: what to fill, in place; its parameters keep their type, device and memory layout. A module of another
+            make takes files of its own names.
+        path: a `.safetensors`, `.pt` or `.pth` file; see the module for what its names may be.
+        classifier: False: leave the last linear layer as it is, whatever the file has for it.
+
+    Raises:
+        SpecError: the file is missing, damaged, holds anything but tensors, or does not fit; the first mismatches are
+            named. A torchvision file does not fit a network whose blocks compute otherwise than torchvision's.
+    """
+    tensors = _read(path)
+    targets = network.state_dict(keep_vars=True)
+    if any(name in targets for name in tensors):
+        naming: Callable[[str], str] = str
+    elif any(re.match(r"(conv1|bn1|fc|layer\d+)\.", name) for name in tensors):
+        naming = torchvision_name
+    else:
+        raise SpecError(
+            f"weights {path}: {_first(list(tensors))}: neither the network's names, such as {next(iter(targets))}, nor"
+            " those of torchvision's ResNet"
+        )
+    if not classifier:
+        targets = {name: target for name, target in targets.items() if not name.startswith(_CLASSIFIER)}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(naming(_CLASSIFIER))}
+    problems = "; ".join(_mismatches(targets, tensors, naming))
+    if problems:
+        raise SpecError(f"weights {path}: do not fit the network: {problems}")
+    if naming is torchvision_name and (difference := _unlike_torchvision(network)):
+        raise SpecError(f"weights {path}: are torchvision's, but {difference}")
+    with torch.no_grad():
+        for name, target in targets.items():
+            if naming(name) in tensors:
+                target.copy_(tensors[naming(name)])
+
+
+def torchvision_name(name: str) -> str:
+    """Return torchvision's name for one of ours; ours again where torchvision's networks have no such part."""
+    layer, _, kind = name.rpartition(".")
+    match layer.split("."):
+        case ["stem", "conv"]:
+            theirs = "conv1"
+        case ["stem", "norm"]:
+            theirs = "bn1"
+        case ["head", "linear"]:
+            theirs = "fc"
+        case ["stages", stage, number, "branch", part] if re.fullmatch(r"(conv|norm)\d", part):
+            theirs = f"layer{int(stage) + 1}.{number}.{part.replace('norm', 'bn')}"
+        case ["stages", stage, number, "join", "path", ("conv" | "norm") as part]:
+            theirs = f"layer{int(stage) + 1}.{number}.downsample.{0 if part == 'conv' else 1}"
+        case _:
+            return name
+    return f"{theirs}.{kind}"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise SpecError(f"weights {path}: the name ends in {path.suffix!r}; expected .safetensors, .pt or .pth")
+    if not path.is_file():
+        raise SpecError(f"weights {path}: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            # PyTorch says twice, as a warning and as an error, that it was given a TorchScript archive
+            warnings.filterwarnings("ignore", "'torch.load' received a zip file", UserWarning)
+            content: object = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
+    except pickle.UnpicklingError:
+        raise SpecError(
+            f"weights {path}: damaged, or holds more than tensors in plain containers, which is not read;"
+            " save the state_dict alone"
+        ) from None
+    except Exception as error:
+        reason = " ".join(str(error).split(". ")[0].split()).rstrip(".") or type(error).__name__
+        raise SpecError(f"weights {path}: cannot be read: {reason}") from None
+    return _state_dict(path, content)
+
+
+def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not content:
+        what = "an empty one" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise SpecError(f"weights {path}: expected a state_dict, tensors by name, got {what}")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise SpecError(f"weights {path}: {name!r} has type {type(value).__name__}; expected tensors by name")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise SpecError(
+                f"weights {path}: {name!r} is sparse, quantised or empty of values; expected a dense tensor"
+            )
+    tensors: dict[str, Tensor] = dict(content)
+    for prefix in ("module.", "model."):
+        if any(name.startswith(prefix) for name in tensors):
+            tensors = {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if not name.startswith("optimizer.")  # beside the model in a trial's checkpoint
+            }
+    return tensors
+
+
+def _mismatches(
+    targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], naming: Callable[[str], str]
+) -> Iterator[str]:
+    """Yield what does not fit, one text for each kind of mismatch."""
+    missing, wrong, apart, hint = [], [], [], ""
+    owners: dict[int, str] = {}
+    for name, target in targets.items():
+        theirs, owner = naming(name), owners.setdefault(id(target), name)
+        value, owned = tensors.get(theirs), tensors.get(naming(owner))
+        if value is None:
+            if owner == name and not name.endswith(_COUNTER):
+                missing.append(theirs)
+        elif value.shape != target.shape:
+            wrong.append(f"{theirs} ({_size(value)} in the file, {_size(target)} in the network)")
+            if name == f"{_CLASSIFIER}weight" and value.ndim == 2 and value.shape[1] == target.shape[1]:
+                hint = (
+                    f"; the file's classifier has {len(value)} classes, the network's {len(target)}: build it for"
+                    f" {len(value)}, or leave the file's classifier out"
+                )
+        elif value.dtype.is_floating_point != target.dtype.is_floating_point:
+            wrong.append(f"{theirs} ({value.dtype} in the file, {target.dtype} in the network)")
+        elif owner != name and owned is not None and not torch.equal(value, owned):
+            apart.append(f"{theirs} (the network shares it with {naming(owner)})")
+    expected = {naming(name) for name in targets}
+    unexpected = [name for name in tensors if name not in expected]
+    if missing:
+        yield f"missing {_first(missing)}"
+    if unexpected:
+        yield f"unexpected {_first(unexpected)}"
+    if wrong:
+        yield f"wrong shape or type {_first(wrong)}{hint}"
+    if apart:
+        yield f"different values {_first(apart)}"
+
+
+def _unlike_torchvision(network: nn.Module) -> str | None:
+    """Return how a block computes otherwise than torchvision's where names and shapes of parameters do not tell."""
+    for name, block in network.named_modules():
+        if not isinstance(block, Block):
+            continue
+        parts = {part: module for part, module in block.branch.named_children() if not isinstance(module, Noisy)}
+        convs = [module for module in parts.values() if isinstance(module, nn.Conv2d)]
+        order = [f"{part}{number}" for number in range(1, len(convs) + 1) for part in ("conv", "norm", "act")][:-1]
+        activations = [module for part, module in parts.items() if part.startswith("act")] + list(
+            block.after.children()
+        )
+        if (
+            list(parts) != order
+            or not isinstance(block.before, nn.Identity)
+            or [part for part, _ in block.after.named_children()] != ["act"]
+        ):
+            return f"{name} adds, normalises and activates in another order; build it with block.order original"
+        for activation in activations:
+            if type(activation) is not nn.ReLU:
+                return f"{name} has {type(activation).__name__} where theirs have ReLU; build it with activation relu"
+        if any(type(conv) is not nn.Conv2d for conv in convs):
+            return f"{name} standardises its weights; build it with weight_standardisation false"
+        if len(convs) == 3 and convs[0].stride != (1, 1):
+            return f"{name} subsamples in its first 1x1, theirs in the 3x3; build it with block.stride_in 3x3"
+    return None
+
+
+def _first(names: list[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
