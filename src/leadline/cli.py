@@ -89,7 +89,7 @@ def inspect(
     if figure is not None:
         from leadline.drawing import draw, write_drawing
 
-        write_drawing(draw(_drawable(spec), shape, classes, network), figure)
+        write_drawing(draw(_drawable(spec), shape, classes, " ".join([network, *(settings or [])])), figure)
     if weights is not None:
         from leadline.weights import load_weights
 
