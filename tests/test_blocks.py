@@ -93,7 +93,9 @@ def norm(spec: NetworkSpec, w: Weights, name: str, x: Tensor) -> Tensor:
         mean, var = (w[f"{name}.{which}"].view(1, -1, 1, 1) for which in ("running_mean", "running_var"))
         x = (x - mean) / (var + 1e-5).sqrt()
     else:
-        groups = {"layer": 1, "instance": channels, "group": math.gcd(32, channels)}[spec.normalisation]
+        groups = {"layer": 1, "instance": channels, "group": math.gcd(32, channels, max(1, channels // 4))}[
+            spec.normalisation
+        ]
         parts = x.reshape(batch, groups, -1)
         parts = (parts - parts.mean(2, keepdim=True)) / (parts.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
         x = parts.view(batch, channels, height, width)
@@ -457,6 +459,9 @@ NOISY = {"dropout": 0.3, "stochastic_depth": 0.4}
         {"block": {**NOISY}, "sharing": {"normalisation": "per-step"}, "head": {"dropout": 0.5}},
         {"block": {**NOISY}, "normalisation": "none", "initialisation": {"branch": "fixup"}},
         {"block": {**NOISY}, "stem": None, "activation": "softplus"},
+        # stages of several segments, the last of them shorter
+        {"block": {**NOISY}, "stages": [{"blocks": 5, "width": 8}, {"blocks": 7, "width": 8, "pool": True}]},
+        {"block": {**NOISY}, "stages": [{"blocks": 7, "width": 8}], "sharing": {"normalisation": "shared"}},
     ],
     ids=str,
 )

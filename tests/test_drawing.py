@@ -372,7 +372,7 @@ def specs(draw_: st.DrawFn) -> NetworkSpec:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(specs(), st.text(max_size=40))
 def test_any_network_is_drawn_whole(spec: NetworkSpec, title: str) -> None:
     root = ET.fromstring(draw(spec, LARGE, 10, title, NO_COSTS))

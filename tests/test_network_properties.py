@@ -273,7 +273,6 @@ TOO_SMALL = [
     {"stages": [{"blocks": 1, "width": 4, "transition": 0.5}] * 3},
     {"stages": [{"blocks": 1, "width": 4, "stride": 8}], "head": {"pool": "average-2x2"}},
     {"stages": [{"blocks": 1, "width": 4, "stride": 8}], "normalisation": "instance"},
-    {"stages": [{"blocks": 1, "width": 4, "stride": 8}], "normalisation": "group"},
 ]
 
 

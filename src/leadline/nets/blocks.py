@@ -1,7 +1,9 @@
 """Blocks: a branch of convolutions, ordered with normalisation and activation, and how it is joined to its input."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -26,24 +28,15 @@ from leadline.spec import NetworkSpec, Stage
 class Block(nn.Module):
     """`after(join(before(x), branch(before(x))))`; a plain block has no join: `after(branch(before(x)))`."""
 
-    def __init__(
-        self, before: nn.Module, branch: nn.Module, join: nn.Module | None, after: nn.Module, recompute: bool
-    ) -> None:
+    def __init__(self, before: nn.Module, branch: nn.Module, join: nn.Module | None, after: nn.Module) -> None:
         super().__init__()
         self.before = before
         self.branch = branch
         self.join = join
         self.after = after
-        self.recompute = recompute
 
     def forward(self, x: Maps) -> Float[Tensor, "batch wider rows columns"]:
-        """Apply the block; where asked, keep none of its activations for the backward pass."""
-        if self.recompute and torch.is_grad_enabled():
-            out: Tensor = checkpoint(self._apply_block, x, use_reentrant=False, context_fn=self._contexts)
-            return out
-        return self._apply_block(x)
-
-    def _apply_block(self, x: Tensor) -> Tensor:
+        """Apply the block."""
         x = self.before(x)
         y = self.branch(x)
         if self.join is not None:
@@ -51,16 +44,42 @@ class Block(nn.Module):
         out: Tensor = self.after(y)
         return out
 
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_at_rest(self)
+
+class Recomputed(nn.Sequential):
+    """A sequence that keeps few activations: about sqrt(n) of its n modules are recomputed at a time.
+
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", section 4.1. What the modules draw must be a
+    function of step and name, as `Noisy` layers draw, and batch statistics are updated once.
+    """
+
+    def forward(self, input: Maps) -> Float[Tensor, "batch wider rows columns"]:
+        """Apply the modules in order."""
+        x = input
+        if not torch.is_grad_enabled():
+            return self._through(x, 0, len(self))
+        segment = math.isqrt(len(self) - 1) + 1
+        for start in range(0, len(self), segment):
+            stop = min(start + segment, len(self))
+            contexts = partial(self._contexts, start, stop)
+            x = checkpoint(self._through, x, start, stop, use_reentrant=False, context_fn=contexts)
+        return x
+
+    def _through(self, x: Tensor, start: int, stop: int) -> Tensor:
+        for module in list(self.children())[start:stop]:
+            x = module(x)
+        return x
+
+    def _contexts(self, start: int, stop: int) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_at_rest(list(self.children())[start:stop])
 
 
 @contextmanager
-def _statistics_at_rest(module: nn.Module) -> Iterator[None]:
+def _statistics_at_rest(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Keep a second pass over the same batch from updating running statistics a second time."""
     # copies, and not None, stand in for them: the second pass must save as many tensors for the backward pass
     buffers = [
         (norm, name, buffer)
+        for module in modules
         for norm in module.modules()
         if isinstance(norm, nn.BatchNorm2d)
         for name, buffer in norm.named_buffers(recurse=False)
@@ -125,7 +144,7 @@ def block(
         branch = _with_fixup(branch)
     if spec.block.stochastic_depth:
         branch.add_module("drop", StochasticDepth(spec.block.stochastic_depth * depth))
-    return Block(before, branch, around, after, spec.checkpoint_blocks)
+    return Block(before, branch, around, after)
 
 
 def _ordered(

@@ -42,7 +42,10 @@ def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int)
     Raises:
         SpecError: it cannot be built, or cannot take images of this shape, or gives something else.
     """
-    inspect_network(spec, input_shape, classes)
+    if isinstance(spec, NetworkSpec):
+        skeleton(spec, input_shape, classes)
+    else:
+        inspect_network(spec, input_shape, classes)
 
 
 def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> NetworkInfo:

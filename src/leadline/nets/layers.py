@@ -32,8 +32,8 @@ def activation(spec: NetworkSpec) -> nn.Module:
 def normalisation(spec: NetworkSpec, channels: int) -> nn.Module:
     """Return a normalisation layer for feature maps of so many channels.
 
-    Layer normalisation is over channels and pixels of an image; group normalisation has 32 groups as in Wu & He 2018,
-    or the largest common divisor with the channels.
+    Layer normalisation is over channels and pixels of an image. Group normalisation has 32 groups as in Wu & He 2018,
+    or fewer where they would hold less than four channels: with one channel a group it is instance normalisation.
     """
     match spec.normalisation:
         case "none":
@@ -45,7 +45,7 @@ def normalisation(spec: NetworkSpec, channels: int) -> nn.Module:
         case "instance":
             return nn.GroupNorm(channels, channels)
         case "group":
-            return nn.GroupNorm(math.gcd(32, channels), channels)
+            return nn.GroupNorm(math.gcd(32, channels, max(1, channels // 4)), channels)
 
 
 class StandardisedConv2d(nn.Conv2d):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets.blocks import Block, block
+from leadline.nets.blocks import Block, Recomputed, block
 from leadline.nets.init import initialise
 from leadline.nets.layers import Dropout, Noise, Noisy, activation, append, convolution, normalisation
 from leadline.seeds import NOISE, stream
@@ -167,7 +167,7 @@ def _stem(spec: NetworkSpec, channels: int) -> tuple[nn.Sequential, int]:
 
 def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int) -> tuple[nn.Sequential, int]:
     """Return a stage after `done` of `total` blocks, and its channels."""
-    module = nn.Sequential()
+    module = Recomputed() if spec.checkpoint_blocks else nn.Sequential()
     prototype: Block | None = None
     for number in range(stage.blocks):
         stride = stage.stride if number == 0 else 1

@@ -54,8 +54,8 @@ class Stage(Spec):
     inner_width: int | None = Field(
         default=None,
         ge=1,
-        description="channels inside the branch; None: `width`, a quarter of it in a bottleneck, four times it where"
-        " shortcuts concatenate",
+        description="channels inside the branch; None: `width`, a quarter of it in a bottleneck, four times it in"
+        " `dense`",
     )
     stride: int = Field(default=1, ge=1, description="stride of the stage's first block")
     pool: bool = Field(default=False, description="2x2 max-pooling after the stage")
@@ -142,7 +142,7 @@ class Initialisation(Spec):
     gain: float | None = Field(
         default=None,
         gt=0,
-        description="None: what the name and the activation imply; orthogonal forms and Xavier use it",
+        description="factor on the weights' scale; None: sqrt(2) for he-*, else 1",
     )
     bias_std: float | None = Field(default=None, ge=0, description="None: zero, or uniform as weights in old-uniform")
     branch: BranchInitialisation = Field(
@@ -170,7 +170,9 @@ class NetworkSpec(Spec):
     activation: Activation = "relu"
     initialisation: Initialisation = Initialisation()
     checkpoint_blocks: bool = Field(
-        default=False, description="recompute each block's activations in the backward pass: less memory, more time"
+        default=False,
+        description="recompute blocks in the backward pass, about the square root of a stage's number at a time: less"
+        " memory, more time",
     )
 
     @model_validator(mode="after")
