@@ -20,9 +20,6 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
 
     A parameter's values depend on the seed, its name and its shape alone, so networks that share a parameter by
     name and shape start from the same values of it. Weights are drawn on the CPU, so they do not depend on the device.
-
-    Raises:
-        SpecError: delta-orthogonal, and a convolution has fewer channels out than in.
     """
     with torch.no_grad():
         for prefix, module in model.named_modules():
@@ -50,6 +47,20 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
                 nn.init.zeros_(norms[-1].weight)
         elif spec.branch == "fixup":
             _fixup(model, blocks)
+
+
+def check_widths(model: nn.Module, spec: Initialisation) -> None:
+    """See that every layer has the shape that an initialisation needs.
+
+    Raises:
+        SpecError: delta-orthogonal, and a convolution has fewer channels out than in.
+    """
+    for module in model.modules() if spec.name == "delta-orthogonal" else ():
+        if isinstance(module, nn.Conv2d) and module.out_channels < module.in_channels:
+            raise SpecError(
+                f"initialisation delta-orthogonal needs as many channels out as in, got {module.in_channels} to"
+                f" {module.out_channels}; let widths grow"
+            )
 
 
 def _draw_weight(spec: Initialisation, values: Tensor, module: Weighted, generator: torch.Generator) -> Tensor:
@@ -95,11 +106,6 @@ def _delta_orthogonal(values: Tensor, gain: float, generator: torch.Generator) -
         nn.init.orthogonal_(values, gain, generator)
         return
     channels_out, channels_in, height, width = values.shape
-    if channels_out < channels_in:
-        raise SpecError(
-            f"initialisation delta-orthogonal needs as many channels out as in, got {channels_in} to {channels_out};"
-            " let widths grow"
-        )
     centre = nn.init.orthogonal_(torch.empty(channels_out, channels_in), gain, generator)
     values.zero_()
     values[:, :, height // 2, width // 2] = centre

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leadline.errors import SpecError
 from leadline.nets.blocks import Block, Recomputed, block
-from leadline.nets.init import initialise
+from leadline.nets.init import check_widths, initialise
 from leadline.nets.layers import Dropout, Noise, Noisy, activation, append, convolution, normalisation
 from leadline.seeds import NOISE, stream
 from leadline.spec import NetworkSpec
@@ -118,6 +118,7 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
         if spec.head.dropout:
             head.add_module("dropout", Dropout(spec.head.dropout))
         head.add_module("linear", nn.Linear(features, classes))
+    check_widths(network, spec.initialisation)
     for name, module in network.named_modules():
         if isinstance(module, Noisy):
             module.noise, module.name = network.noise, name
