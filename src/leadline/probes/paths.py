@@ -1,0 +1,401 @@
+"""Gradients along chosen paths: back through a block's branch or its shortcut alone, and by the length of the path.
+
+Unrolled, a network of n residual blocks is a sum over 2^n paths, each through some of the branches (Veit et al. 2016,
+section 3). One forward pass with each block's input led separately into branch and shortcut lets any path be walked
+backwards on the graph of that pass.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from leadline.errors import LeadlineError
+from leadline.probes.blocks import (
+    Blocks,
+    Found,
+    Loss,
+    Parts,
+    Progress,
+    as_found,
+    chunks,
+    find_blocks,
+    recomputing_nothing,
+    rerouted,
+)
+from leadline.seeds import stream
+
+ABOUT = (
+    "Gradient by path length. A network of n residual blocks is a sum over 2^n paths, each through the branches of"
+    " some blocks and the shortcuts of the others; C(n, k) of them have length k. A gradient that is let back through k"
+    " branches drawn at random, and the shortcut everywhere else, shows what one path of that length carries; times"
+    " their number, what all of them carry if they agreed in direction. Veit et al. (2016, section 4.3) found the"
+    " gradient of one path to fall exponentially with its length, so that paths far shorter than the network give"
+    " nearly all of it. Paths partly cancel, so beside that bound stands the exact sum of all paths of a length, whose"
+    " shares of the gradient sum to 1; a share may be negative where paths of that length oppose the rest. What stands"
+    " before the branching, after the addition or between blocks is on every path; the gate of a gated shortcut counts"
+    " with the branch."
+)
+PATHS = "paths"  # purpose of the stream that branches are drawn from
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One block of a forward pass, with its graph: input, what its parts were given, and output."""
+
+    name: str
+    entry: Tensor
+    inner: Tensor  # after `before`
+    shortcut: Tensor | None  # the shortcut's input; None: the block is plain
+    branch: tuple[Tensor, ...]  # the branch's input, and the gate's
+    out: Tensor
+
+    def along(self, gradient: Tensor, way: Sequence[Tensor]) -> Tensor:
+        """Return the gradient at the block's input, of one at its output that goes back by `way` alone."""
+        got = torch.autograd.grad(self.out, way, gradient, retain_graph=True, allow_unused=True)
+        inner = sum((part for part in got if part is not None), torch.zeros_like(self.inner))
+        return _through(self.inner, self.entry, inner)
+
+    def by_shortcut(self, gradient: Tensor) -> Tensor:
+        """Return what comes back along the shortcut; zeros in a plain block."""
+        return torch.zeros_like(self.entry) if self.shortcut is None else self.along(gradient, [self.shortcut])
+
+    def by_branch(self, gradient: Tensor) -> Tensor:
+        """Return what comes back through the branch, and through the gate where there is one."""
+        return self.along(gradient, self.branch)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A forward pass through a chain of blocks, and the gradient of its loss at the last one's output."""
+
+    segments: tuple[Segment, ...]
+    loss: Tensor
+    top: Tensor
+
+    def totals(self) -> tuple[Tensor, ...]:
+        """Return autograd's own gradient at the input of every block."""
+        entries = [segment.entry for segment in self.segments]
+        return torch.autograd.grad(self.loss, entries, retain_graph=True)
+
+    def below(self, number: int, *gradients: Tensor) -> list[Tensor]:
+        """Return gradients at the output of block `number - 1`, of those at the input of block `number`."""
+        if number == 0:
+            return list(gradients)
+        upper, lower = self.segments[number].entry, self.segments[number - 1].out
+        return [_through(upper, lower, gradient) for gradient in gradients]
+
+
+def _through(upper: Tensor, lower: Tensor, gradient: Tensor) -> Tensor:
+    if upper is lower:
+        return gradient
+    (got,) = torch.autograd.grad(upper, lower, gradient, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(lower) if got is None else got
+
+
+def trace(model: nn.Module, images: Tensor, labels: Tensor, blocks: Found, loss: Loss, scale: float = 1.0) -> Trace:
+    """Run a network forward and keep, for every call of a block, the graph of its ways.
+
+    Memory: what a training step of this batch keeps, where nothing is recomputed.
+
+    Args:
+        model: the network, in the mode that is asked for.
+        images: batch, on the network's device.
+        labels: of the images.
+        blocks: the network's, which must form a chain: each one's input comes from the last one's output alone.
+        loss: of logits and labels.
+        scale: what the loss is multiplied by.
+
+    Raises:
+        LeadlineError: no block was called, or one that is known as a whole changes its input's shape.
+    """
+    segments: list[Segment] = []
+
+    def split(name: str, parts: Parts, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not x.requires_grad:
+            x = x.detach().requires_grad_()
+        inner = parts.before(x)
+        branch, shortcut, gate = (inner.view_as(inner) for _ in range(3))
+        y = parts.branch(branch, *args, **kwargs)
+        if parts.join is None:
+            out = parts.after(y)
+            segments.append(Segment(name, x, inner, None, (branch,), out))
+            return out
+        if parts.whole and y.shape != x.shape:
+            raise LeadlineError(
+                f"block {name} makes {tuple(y.shape[1:])} of {tuple(x.shape[1:])}, so it is not x + F(x);"
+                " give its Parts, or leave it out of blocks"
+            )
+        if parts.gate is None:
+            joined = parts.join(shortcut, y)
+        else:
+            handle = parts.gate.register_forward_pre_hook(lambda module, given: (gate,))
+            try:
+                joined = parts.join(shortcut, y)
+            finally:
+                handle.remove()
+        out = parts.after(joined)
+        segments.append(Segment(name, x, inner, shortcut, (branch, gate), out))
+        return out
+
+    with torch.enable_grad(), recomputing_nothing(model), rerouted(blocks, split):
+        value = loss(model(images), labels) * scale
+        if not segments:
+            raise LeadlineError(f"{type(model).__name__}: none of its blocks is called in the forward pass")
+        (top,) = torch.autograd.grad(value, segments[-1].out, retain_graph=True)
+    return Trace(tuple(segments), value, top)
+
+
+def traces(
+    model: nn.Module, images: Tensor, labels: Tensor, blocks: Found, loss: Loss, training: bool, batch_size: int
+) -> Iterator[Trace]:
+    """Yield the passes of a batch, whose losses sum to the loss of the whole: in training mode, one pass."""
+    size = len(images) if training else batch_size
+    for some_images, some_labels in chunks(model, images, labels, max(size, 1) if training else size):
+        yield trace(model, some_images, some_labels, blocks, loss, len(some_images) / len(images))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Flatten to double precision, in which squares of vanishing gradients do not underflow."""
+    flat = tensor.detach().flatten()
+    return flat.cpu().double() if flat.device.type == "mps" else flat.double()
+
+
+@dataclass(frozen=True)
+class PathLengths:
+    """Gradients at the first block's input by the number of branches on their path, 0 to n.
+
+    Attributes:
+        lengths: k, [lengths].
+        sampled: norms of the gradients of single paths, [lengths, samples].
+        exact: norm of the sum over all paths of a length, [n + 1]; None if not asked for.
+        exact_share: that sum's inner product with the whole gradient, over the whole's squared norm, [n + 1]: sums
+            to 1; None if not asked for.
+        total: norm of the whole gradient.
+        blocks: n, the blocks with a shortcut.
+    """
+
+    lengths: NDArray[np.int64]
+    sampled: NDArray[np.float64]
+    exact: NDArray[np.float64] | None
+    exact_share: NDArray[np.float64] | None
+    total: float
+    blocks: int
+
+    @property
+    def log10_paths(self) -> NDArray[np.float64]:
+        """Logarithm of the number of paths of each length, C(n, k), to base 10."""
+        return np.array([_log_count(self.blocks, int(k)) for k in self.lengths]) / math.log(10)
+
+    @property
+    def share(self) -> NDArray[np.float64]:
+        """Mean norm of a path of each length times their number, as a fraction of that over the lengths measured.
+
+        Veit et al. 2016, figure 6c. In logarithms, since there may be 10^100 paths.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = self.log10_paths + np.log10(self.sampled.mean(1))
+            weights = 10.0 ** (logs - logs.max())
+            share: NDArray[np.float64] = weights / weights.sum()
+        return share
+
+    def effective(self, share: float = 0.95) -> tuple[int, int]:
+        """Return the least and greatest length of the narrowest range of lengths that holds a share of the gradient.
+
+        The effective paths of Veit et al. 2016, section 4.3, over the lengths that were measured.
+
+        Raises:
+            LeadlineError: the share is not above 0 and at most 1, or the gradients are not finite or all zero.
+        """
+        if not 0 < share <= 1:
+            raise LeadlineError(f"share {share}: expected above 0 and at most 1")
+        if not np.isfinite(self.share).all():
+            raise LeadlineError("the gradients along the paths are not finite, or all zero, so no lengths hold them")
+        held = np.concatenate([[0.0], np.cumsum(self.share)])
+        width = 1
+        while (held[width:] - held[:-width]).max() < share - 1e-12:
+            width += 1
+        first = int(np.argmax(held[width:] - held[:-width]))
+        return int(self.lengths[first]), int(self.lengths[first + width - 1])
+
+    def frame(self) -> Any:
+        """Return a DataFrame with a row per length.
+
+        Columns: `length`; `log10_paths`; `norm`, mean over the sampled paths, with quartiles `norm_low` and
+        `norm_high`; `share`; `sum_norm` and `sum_share`, of the exact sum (NaN if not asked for).
+        """
+        import pandas as pd
+
+        nothing = np.full(self.blocks + 1, np.nan)
+        low, high = np.quantile(self.sampled, [0.25, 0.75], axis=1)
+        return pd.DataFrame(
+            {
+                "length": self.lengths,
+                "log10_paths": self.log10_paths,
+                "norm": self.sampled.mean(1),
+                "norm_low": low,
+                "norm_high": high,
+                "share": self.share,
+                "sum_norm": (nothing if self.exact is None else self.exact)[self.lengths],
+                "sum_share": (nothing if self.exact_share is None else self.exact_share)[self.lengths],
+            }
+        )
+
+
+def gradient_by_path_length(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    blocks: Blocks = None,
+    residual: bool = False,
+    lengths: Sequence[int] | None = None,
+    samples: int = 10,
+    exact: bool = True,
+    loss: Loss = F.cross_entropy,
+    training: bool = False,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PathLengths:
+    """Measure the gradient at the first block's input that comes back along paths of each length.
+
+    For each length k and sample, the loss's gradient goes back through the branches of k blocks drawn at random and
+    through the shortcut of all others (Veit et al. 2016, section 4.3); plain blocks, which have none, are passed and
+    not counted. Exactly, the sums over all paths of a length follow from c_k(l) = S' c_k(l+1) + B' c_(k-1)(l+1), with
+    S' and B' back along a block's shortcut and through its branch: n^2 / 2 passes through a block instead of 2^n paths.
+
+    Args:
+        model: any network; left as it was.
+        images: [batch, ...].
+        labels: [batch, ...].
+        blocks: see `leadline.probes.blocks.find_blocks`.
+        residual: take named submodules as x + F(x).
+        lengths: to sample, 0 to n; None: all.
+        samples: drawn for each length; each costs a backward pass.
+        exact: whether to compute the exact sums too; n / 2 backward passes and n + 1 gradients of a block's input.
+        loss: of logits and labels: a mean over the images.
+        training: whether batch normalisation uses the batch's statistics; the batch is then taken whole.
+        batch_size: most images at once in evaluation mode, which bounds the memory to a training step's of so many.
+        seed: of the draws.
+        progress: called with backward passes done and in all.
+
+    Raises:
+        LeadlineError: no block has a shortcut, or a length or number is impossible.
+    """
+    if samples < 1:
+        raise LeadlineError(f"samples {samples}: expected at least 1")
+    found = find_blocks(getattr(model, "_orig_mod", model), blocks, residual)
+    sums: _Sums | None = None
+    with as_found(model, training, seed) as lent:
+        for number, one in enumerate(traces(lent, images, labels, found, loss, training, batch_size)):
+            if sums is None:
+                sums = _Sums.of(one, lengths, samples, exact, seed, 1 if training else -(-len(images) // batch_size))
+            sums.add(one, number, progress)
+    assert sums is not None  # chunks refuses an empty batch
+    return sums.result()
+
+
+class _Sums:
+    """Squared norms and inner products, summed over the chunks of a batch."""
+
+    def __init__(self, drawn: NDArray[np.bool_], lengths: list[int], exact: bool, passes: int) -> None:
+        self.drawn = drawn  # [lengths, samples, blocks with a shortcut]: whether the path takes the branch
+        self.lengths = lengths
+        self.exact = exact
+        self.passes = passes
+        self.sampled = np.zeros(drawn.shape[:2])
+        self.squares, self.products = (np.zeros(drawn.shape[2] + 1) for _ in range(2))
+        self.total = 0.0
+
+    @classmethod
+    def of(
+        cls, first: Trace, lengths: Sequence[int] | None, samples: int, exact: bool, seed: int, passes: int
+    ) -> "_Sums":
+        n = sum(segment.shortcut is not None for segment in first.segments)
+        if n == 0:
+            raise LeadlineError(
+                "no block has a shortcut, so the one path goes through every block; for a module of your own give"
+                " residual=True or Parts with a join"
+            )
+        chosen = list(range(n + 1)) if lengths is None else list(lengths)
+        for length in chosen:
+            if not 0 <= length <= n:
+                raise LeadlineError(f"path length {length}: expected 0 to {n}, the number of blocks with a shortcut")
+        if not chosen:
+            raise LeadlineError("lengths is empty; name at least one, or None for all")
+        drawn = np.zeros((len(chosen), samples, n), dtype=np.bool_)
+        for row, length in enumerate(chosen):
+            generator = torch.Generator().manual_seed(stream(seed, PATHS, length))
+            for sample in range(samples):
+                drawn[row, sample, torch.randperm(n, generator=generator)[:length].numpy()] = True
+        return cls(drawn, chosen, exact, passes)
+
+    def add(self, one: Trace, chunk: int, progress: Progress | None) -> None:
+        total = wide(one.totals()[0])
+        self.total += float(total @ total)
+        count = self.sampled.size + self.exact
+        for index, (row, sample) in enumerate(np.ndindex(self.sampled.shape), 1):
+            path = wide(_walk(one, self.drawn[row, sample]))
+            self.sampled[row, sample] += float(path @ path)
+            if progress is not None:
+                progress(chunk * count + index, self.passes * count)
+        if self.exact:
+            for length, gradient in enumerate(path_sums(one)):
+                flat = wide(gradient)
+                self.squares[length] += float(flat @ flat)
+                self.products[length] += float(flat @ total)
+            if progress is not None:
+                progress((chunk + 1) * count, self.passes * count)
+
+    def result(self) -> PathLengths:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = self.products / self.total
+        return PathLengths(
+            np.array(self.lengths, dtype=np.int64),
+            np.sqrt(self.sampled),
+            np.sqrt(self.squares) if self.exact else None,
+            share if self.exact else None,
+            math.sqrt(self.total),
+            self.drawn.shape[2],
+        )
+
+
+def _walk(one: Trace, branches: NDArray[np.bool_]) -> Tensor:
+    """Return the gradient of one path: through the branch where `branches` says so, the shortcut elsewhere."""
+    gradient, left = one.top, len(branches)
+    for number in reversed(range(len(one.segments))):
+        segment = one.segments[number]
+        taken = True
+        if segment.shortcut is not None:
+            left -= 1
+            taken = bool(branches[left])
+        gradient = segment.by_branch(gradient) if taken else segment.by_shortcut(gradient)
+        (gradient,) = one.below(number, gradient)
+    return gradient
+
+
+def path_sums(one: Trace) -> list[Tensor]:
+    """Return the gradients at the first block's input, summed over all paths through 0, 1, ... n branches."""
+    sums = [one.top]
+    for number in reversed(range(len(one.segments))):
+        segment = one.segments[number]
+        through = [segment.by_branch(gradient) for gradient in sums]
+        if segment.shortcut is None:
+            sums = through
+        else:
+            straight = [segment.by_shortcut(gradient) for gradient in sums]
+            inside = [a + b for a, b in zip(straight[1:], through, strict=False)]
+            sums = [straight[0], *inside, through[-1]]
+        sums = one.below(number, *sums)
+    return sums
+
+
+def _log_count(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
