@@ -10,7 +10,7 @@ help:
 	@echo "make demo    set up, run the demo study, write its report (minutes)"
 	@echo "make test    set up, run the tests"
 	@echo "make check   formatting, lint, strict types, import arrows"
-	@echo "make bench   speed, as ratios against peers measured in the same run"
+	@echo "make bench   speed against peers, what depth and probes cost, measured side by side"
 	@echo "make format  rewrite the code to the house style"
 	@echo "make clean   remove .venv and caches (runs and reports stay)"
 
@@ -39,6 +39,8 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.depth
+	$(BIN)/python -m benchmarks.probes
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

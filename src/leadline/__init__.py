@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from leadline.export import Loaded, from_trial, load, predict, save
     from leadline.families import FAMILIES, family
     from leadline.nets import build, inspect_module, inspect_network
+    from leadline.probes.flow import probe
+    from leadline.probes.watch import watch
     from leadline.record import Record
     from leadline.run import InProcess, Job, LocalProcesses
     from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
@@ -56,8 +58,10 @@ _HOME = {
     "load_weights": "weights",
     "predict": "export",
     "prepare": "training",
+    "probe": "probes.flow",
     "save": "export",
     "train": "training",
+    "watch": "probes.watch",
 }
 _RENAMED = {"load_data": "load"}
 
@@ -97,8 +101,10 @@ __all__ = [
     "load_weights",
     "predict",
     "prepare",
+    "probe",
     "save",
     "train",
+    "watch",
 ]
 
 
