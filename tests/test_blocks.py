@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leadline.nets import build, inspect_network, noise_at
+from leadline.families import cifar_resnet
+from leadline.nets import build, build_network, inspect_network, noise_at
 from leadline.nets.blocks import Block
 from leadline.nets.layers import Dropout, Noisy, StochasticDepth
 from leadline.spec import NetworkSpec, parse
@@ -622,3 +623,15 @@ def test_blocks_without_a_shortcut_have_no_join() -> None:
         ]
         assert len(blocks) == 4
         assert all((block.join is not None) is joins for block in blocks)
+
+
+def test_a_recomputed_network_can_go_backward_twice() -> None:
+    spec = cifar_resnet(8).with_(checkpoint_blocks=True)
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    net = build_network(spec, (3, 8, 8), 10).train()
+    loss = net(x).square().sum()
+    first = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    second = torch.autograd.grad(loss, list(net.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())

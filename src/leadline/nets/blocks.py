@@ -1,8 +1,8 @@
 """Blocks: a branch of convolutions, ordered with normalisation and activation, and how it is joined to its input."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -70,26 +70,26 @@ class Recomputed(nn.Sequential):
         return x
 
     def _contexts(self, start: int, stop: int) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_at_rest(list(self.children())[start:stop])
+        return nullcontext(), _StatisticsAtRest(list(self.children())[start:stop])
 
 
-@contextmanager
-def _statistics_at_rest(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Keep a second pass over the same batch from updating running statistics a second time."""
-    # copies, and not None, stand in for them: the second pass must save as many tensors for the backward pass
-    buffers = [
-        (norm, name, buffer)
-        for module in modules
-        for norm in module.modules()
-        if isinstance(norm, nn.BatchNorm2d)
-        for name, buffer in norm.named_buffers(recurse=False)
-    ]
-    for norm, name, buffer in buffers:
-        setattr(norm, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for norm, name, buffer in buffers:
+class _StatisticsAtRest(AbstractContextManager[None]):
+    """Keeps further passes over a batch, each of which enters it anew, from updating running statistics again."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.norms = [norm for module in modules for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+        self.buffers: list[tuple[nn.Module, str, Tensor]] = []
+
+    def __enter__(self) -> None:
+        # copies, and not None, stand in for them: the second pass must save as many tensors for the backward pass
+        self.buffers = [
+            (norm, name, buffer) for norm in self.norms for name, buffer in norm.named_buffers(recurse=False)
+        ]
+        for norm, name, buffer in self.buffers:
+            setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *_: object) -> None:
+        for norm, name, buffer in self.buffers:
             setattr(norm, name, buffer)
 
 
