@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from leadline.data.batches import Dataset, Split
+from leadline.data.pixels import normalisation
 from leadline.families import cifar_resnet, comparative_cnn
 from leadline.nets import build
 from leadline.spec import SGD, Adam, DataSpec, NetworkSpec, TrainingSpec
@@ -75,7 +76,8 @@ def leadline_dataset(case: Case, steps: int) -> Dataset:
     images, labels = images_and_labels(case, steps)
     train_split = Split(torch.from_numpy(images), torch.from_numpy(labels))
     few = Split(train_split.images[:2], train_split.labels[:2])
-    return Dataset.from_splits(case.data, train_split, few, few, classes=CLASSES)
+    mean, scale = normalisation(iter([train_split.images]), case.data.normalise, case.shape[0])
+    return Dataset(case.data, case.shape, CLASSES, train_split, few, few, mean, scale)
 
 
 def run_leadline(case: Case, steps: int) -> Callable[[], float]:

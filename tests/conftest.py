@@ -8,7 +8,10 @@ import torch
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-install_import_hook(["leadline.nets", "leadline.training", "leadline.data.batches"], "beartype.beartype")
+install_import_hook(
+    ["leadline.nets", "leadline.training", "leadline.data.batches", "leadline.data.folder", "leadline.data.pixels"],
+    "beartype.beartype",
+)
 torch.set_num_threads(1)
 
 
@@ -16,5 +19,6 @@ torch.set_num_threads(1)
 def _away_from_the_users_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads or writes the user's own data sets, runs or store."""
     monkeypatch.setenv("LEADLINE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("LEADLINE_RUNS", raising=False)
     monkeypatch.delenv("LEADLINE_STORE", raising=False)

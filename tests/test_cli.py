@@ -11,8 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from leadline.cli import app, main
+from leadline.probing import PROBES, probe_trial
+from leadline.run import InProcess, Job
 from leadline.store import Store
-from leadline.study import StudySpec
+from leadline.study import StudySpec, load_study
 
 runner = CliRunner()
 
@@ -97,6 +99,7 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         (["inspect", "cifar-resnet", "--set", "depth=57"], "depth 57 is not 6n+2; nearest: 56, 62"),
         (["run", "demmo"], "unknown study 'demmo'; did you mean 'demo'?"),
         (["run", "none.yaml"], "none.yaml: no such file"),
+        (["run", "a" * 5000], "File name too long"),
         (["run", "demo", "--set", "training.epochs=0"], "training.epochs: 0"),
         (["run", "demo", "--device", "tpu"], "device 'tpu': expected cpu, cuda, cuda:N or auto"),
         (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images asked for"),
@@ -145,6 +148,12 @@ def test_run_verdict_report_end_to_end(tmp_path: Path) -> None:
 
     with Store.open(tmp_path / "runs") as store:
         trial = store.trials_frame("demo")["trial"][0]
+    about = invoke("probe", trial[:10], "lesion", "--images", "40", *runs)
+    assert "Veit" in about and "stages.0.1" in about
+    table = tmp_path / "noise.csv"
+    assert "written: " in invoke("probe", trial[:10], "noise", "--images", "64", "--output", str(table), *runs)
+    assert len(table.read_text().splitlines()) > 2
+
     folder = tmp_path / "exported"
     printed = invoke("export", trial[:10], *runs, "--output", str(folder), "--format", "onnx", "--format", "pt2")
     assert {file.name for file in folder.iterdir()} == {"model.safetensors", "model.json", "model.onnx", "model.pt2"}
@@ -155,6 +164,19 @@ def test_run_verdict_report_end_to_end(tmp_path: Path) -> None:
     assert by_trial == json.loads(invoke("predict", str(folder), str(image), "--json"))
     assert len(by_trial[0]["classes"]) == 3 and sum(by_trial[0]["probabilities"]) <= 1
     assert str(image) in invoke("predict", str(folder), str(image), "--top", "1")
+
+
+def test_every_probe_by_name_runs_on_a_stored_trial(tmp_path: Path) -> None:
+    tiny = {"training.epochs": 1, "vary.blocks": [2], "seeds": 1, "data.train": 100}
+    with Store.open(tmp_path) as store:
+        store.register(load_study("demo", tiny))
+        InProcess().run(Job("demo", tmp_path), lambda event: None)
+        trial = store.trials_frame("demo")["trial"][1]
+        for name, probe in PROBES.items():
+            frame = probe_trial(store, trial, name, images=64)
+            assert len(frame) and probe.about, name
+            if name in ("landscape", "paths"):  # they draw
+                assert frame.equals(probe_trial(store, trial, name, images=64)), name
 
 
 def test_inspect_draws_and_checks_weights(tmp_path: Path) -> None:

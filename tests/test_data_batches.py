@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leadline.data import batches
-from leadline.data.batches import Dataset, Split, augmented, evaluation_batches, load, normalisation, train_batches
+from leadline.data.batches import Dataset, Split, load
 from leadline.data.files import Arrays, read_arrays
+from leadline.data.pixels import augmented, normalisation
 from leadline.data.split import stratified_order
 from leadline.errors import DataError
 from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
@@ -37,7 +38,7 @@ def toy(count: int = 37, shape: tuple[int, int, int] = (3, 5, 6), augment: Augme
     generator = torch.Generator().manual_seed(count)
     images = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
     split = Split(images, torch.arange(count))
-    mean, scale = normalisation(images, "channel")
+    mean, scale = normalisation(iter([images]), "channel", shape[0])
     return Dataset(
         spec=DataSpec(augment=augment),
         shape=shape,
@@ -169,23 +170,23 @@ def test_constants_come_from_the_training_images_alone() -> None:
     pixels = data.train.images.double()
     assert data.mean.item() == pytest.approx(pixels.mean().item(), rel=1e-6)
     assert data.scale.item() == pytest.approx(pixels.std(correction=0).item(), rel=1e-6)
-    images, _ = whole(evaluation_batches(data, "train", 64))
+    images, _ = whole(data.evaluation_batches("train", 64))
     assert images.mean().item() == pytest.approx(0, abs=1e-5) and images.std().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_the_three_normalisations() -> None:
     images = toy().train.images
-    mean, scale = normalisation(images, "channel")
+    mean, scale = normalisation(iter([images]), "channel", 3)
     assert torch.allclose(mean.flatten().double(), images.double().mean((0, 2, 3)))
     assert torch.allclose(scale.flatten().double(), images.double().std((0, 2, 3), correction=0))
-    mean, scale = normalisation(images, "pixel-mean")
+    mean, scale = normalisation(iter([images]), "pixel-mean", 3)
     assert torch.allclose(mean, images.float().mean(0, keepdim=True)) and (scale == 255).all()
-    mean, scale = normalisation(images, "none")
+    mean, scale = normalisation(iter([images]), "none", 3)
     assert (mean == 0).all() and (scale == 255).all()
 
 
 def test_a_channel_that_never_varies_stays_finite() -> None:
-    mean, scale = normalisation(torch.full((4, 2, 3, 3), 7, dtype=torch.uint8), "channel")
+    mean, scale = normalisation(iter([torch.full((4, 2, 3, 3), 7, dtype=torch.uint8)]), "channel", 2)
     assert mean.flatten().tolist() == [7, 7] and scale.flatten().tolist() == [255, 255]
 
 
@@ -199,58 +200,58 @@ AUGMENTS = [None, Augment(), Augment(pad=2, flip=False), Augment(pad=0, flip=Tru
 @settings(max_examples=25, deadline=None)
 def test_the_batch_size_only_cuts(augment: Augment | None, seed: int, epoch: int, sizes: tuple[int, int]) -> None:
     data = toy(augment=augment)
-    one, other = (whole(train_batches(data, seed, epoch, size)) for size in sizes)
+    one, other = (whole(data.train_batches(seed, epoch, size)) for size in sizes)
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     assert sorted(one[1].tolist()) == list(range(37))
 
 
 def test_sizes_layouts_and_the_smaller_last_batch() -> None:
     for channels_last in (True, False):
-        found = list(train_batches(toy(augment=Augment()), 0, 0, 10, channels_last))
+        found = list(toy(augment=Augment()).train_batches(0, 0, 10, channels_last))
         assert [len(labels) for _, labels in found] == [10, 10, 10, 7]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         assert all(images.is_contiguous(memory_format=layout) for images, _ in found)
         assert all(images.dtype == torch.float32 for images, _ in found)
-        found = list(evaluation_batches(toy(), "test", 10, channels_last))
+        found = list(toy().evaluation_batches("test", 10, channels_last))
         assert [len(labels) for _, labels in found] == [10, 10, 10, 7]
         assert all(images.is_contiguous(memory_format=layout) for images, _ in found)
 
 
 def test_evaluation_keeps_order_and_augments_nothing() -> None:
     data = toy(augment=Augment())
-    images, labels = whole(evaluation_batches(data, "validation", 8))
+    images, labels = whole(data.evaluation_batches("validation", 8))
     assert labels.tolist() == list(range(37))
     assert torch.equal(images, (data.validation.images.float() - data.mean) / data.scale)
 
 
 def test_seed_and_epoch_change_order_and_augmentation() -> None:
     data = toy(augment=Augment())
-    runs = [whole(train_batches(data, seed, epoch, 37)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    runs = [whole(data.train_batches(seed, epoch, 37)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     assert len({tuple(labels.tolist()) for _, labels in runs}) == 3
     by_sample = [images[labels.argsort()] for images, labels in runs]
     assert not torch.equal(by_sample[0], by_sample[1]) and not torch.equal(by_sample[0], by_sample[2])
-    again = whole(train_batches(data, 0, 0, 37))
+    again = whole(data.train_batches(0, 0, 37))
     assert torch.equal(again[0], runs[0][0])
 
 
 def test_order_and_augmentation_come_from_their_own_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """What becomes of a sample does not depend on where in the order it stands."""
     data = toy(augment=Augment())
-    images, labels = whole(train_batches(data, 3, 4, 9))
+    images, labels = whole(data.train_batches(3, 4, 9))
 
     def other_order(seed: int, purpose: str, *keys: int | str) -> int:
         return stream(seed + (purpose == ORDER), purpose, *keys)
 
     monkeypatch.setattr(batches, "stream", other_order)
-    moved_images, moved_labels = whole(train_batches(data, 3, 4, 9))
+    moved_images, moved_labels = whole(data.train_batches(3, 4, 9))
     assert labels.tolist() != moved_labels.tolist()
     assert torch.equal(images[labels.argsort()], moved_images[moved_labels.argsort()])
 
 
 def test_no_option_shifts_the_draws_of_another() -> None:
     data = toy(augment=Augment(pad=2, flip=True))
-    flipped, labels = whole(train_batches(data, 0, 0, 37))
-    plain, same_labels = whole(train_batches(toy(augment=Augment(pad=2, flip=False)), 0, 0, 37))
+    flipped, labels = whole(data.train_batches(0, 0, 37))
+    plain, same_labels = whole(toy(augment=Augment(pad=2, flip=False)).train_batches(0, 0, 37))
     assert torch.equal(labels, same_labels)
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, plain, strict=True)]
     straight = [torch.equal(a, b) for a, b in zip(flipped, plain, strict=True)]
@@ -274,11 +275,11 @@ def slow_augmented(image: Tensor, down: int, right: int, flip: bool, pad: int) -
 @pytest.mark.parametrize("normalise", ["channel", "pixel-mean"])
 def test_augmentation_against_one_pixel_at_a_time(augment: Augment, normalise: str) -> None:
     data = toy(count=24, augment=augment)
-    mean, scale = normalisation(data.train.images, normalise)  # type: ignore[arg-type]
+    mean, scale = normalisation(iter([data.train.images]), normalise, 3)  # type: ignore[arg-type]
     data = Dataset(**{**vars(data), "mean": mean, "scale": scale})
     generator = torch.Generator().manual_seed(stream(7, AUGMENT, 2))
     draws = torch.randint(2**62, (24, 3), generator=generator).tolist()
-    images, labels = whole(train_batches(data, 7, 2, 5))
+    images, labels = whole(data.train_batches(7, 2, 5))
     normalised = (data.train.images.float() - mean) / scale
     steps = 2 * augment.pad + 1
     for image, sample in zip(images, labels.tolist(), strict=True):
@@ -317,7 +318,7 @@ def test_moving_to_a_device_moves_everything() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_another_device_gives_the_same_order_and_images() -> None:
     data = toy(augment=Augment())
-    images, labels = whole(train_batches(data, 0, 0, 10))
-    other_images, other_labels = whole(train_batches(data.to("cuda"), 0, 0, 10))
+    images, labels = whole(data.train_batches(0, 0, 10))
+    other_images, other_labels = whole(data.to("cuda").train_batches(0, 0, 10))
     assert torch.equal(labels, other_labels.cpu())
     assert torch.allclose(images, other_images.cpu(), rtol=1e-6, atol=1e-6)

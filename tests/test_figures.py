@@ -151,25 +151,21 @@ def test_arms_that_share_a_trial_do_not_multiply_it() -> None:
     assert len(chartdata.loose_frame(trials, records, "loss")) == 2
 
 
-def test_gradient_layers_run_from_input_to_output() -> None:
-    trials = trials_of(("t", "resnet", {}, 0, "finished"))
-    layers = [
-        "head.linear.weight",
-        "stages.0.blocks.10.conv1.weight",
-        "stages.0.blocks.2.conv2.weight",
-        "stages.0.blocks.2.conv1.weight",
-        "stem.conv.weight",
+def test_profiles_take_the_first_the_middle_and_the_last_epoch() -> None:
+    trials = trials_of(("t", "resnet", {}, 0, "finished"), ("u", "resnet", {}, 1, "diverged"))
+    rows = [
+        (trial, "resnet", "resnet", seed, epoch, f"layer{place}", place, epoch * 10.0**-place)
+        for trial, seed in (("t", 0), ("u", 1))
+        for epoch in (1, 2, 3, 4)
+        for place in (2, 1, 3)
     ]
-    ignored = ["stem.conv.bias", "stages.0.blocks.2.norm1.weight", "stages.0.blocks.2.bn1.weight"]
-    values = [
-        ("t", epoch, "probe", f"gradient_norm/{layer}", 0.5) for layer in [*layers, *ignored] for epoch in (1, 2, 3)
-    ]
-    values += [("t", 1, "probe", "gradient_norm/zero.weight", 0.0)]
-    frame = chartdata.gradient_frame(trials, records_of(trials, values))
-    assert list(frame.loc[frame["split"].eq("after epoch 1"), "layer"]) == layers[::-1]
-    assert list(frame.loc[frame["split"].eq("after epoch 3"), "place"]) == [1, 2, 3, 4, 5]
-    assert set(frame["split"]) == {"after epoch 1", "after epoch 3"}
-    assert figures.gradient_norms(trials, records_of(trials, values)).panels
+    rows += [("t", "resnet", "resnet", 0, 1, "gone", 4, 0.0), ("t", "resnet", "resnet", 0, 1, "far", 5, math.inf)]
+    columns = ["trial", "arm", "base", "seed", "epoch", "layer", "position", "value"]
+    frame = chartdata.profile_frame(trials, pd.DataFrame(rows, columns=columns))
+    assert list(frame["split"].unique()) == ["epoch 1", "epoch 2", "epoch 4"]
+    assert list(frame.loc[frame["split"].eq("epoch 4"), "layer"]) == ["layer1", "layer2", "layer3"]
+    assert list(frame.loc[frame["split"].eq("epoch 4"), "mean"]) == pytest.approx([0.4, 0.04, 0.004])
+    assert set(frame["seeds"]) == {2}
 
 
 def test_contrasts_are_named_as_shortly_as_is_clear() -> None:
@@ -186,10 +182,9 @@ def test_contrasts_are_named_as_shortly_as_is_clear() -> None:
 def test_figures_draw_what_the_frames_hold() -> None:
     findings = findings_of(contrast("resnet[blocks=5]", "cnn[blocks=5]", [-5.5, -4.0], "better"))
     drawn = {figure.name: figure for figure in figures.figures(findings, TWO, TWO_RECORDS)}
-    assert list(drawn) == ["accuracy-curves", "loss-curves", "test-error", "differences", "gradient-norms"]
+    assert list(drawn) == ["accuracy-curves", "loss-curves", "test-error", "differences"]
     assert not drawn["accuracy-curves"].panels
     assert "no curves of accuracy" in drawn["accuracy-curves"].caption
-    assert not drawn["gradient-norms"].panels
     loss = drawn["loss-curves"]
     assert [panel.title for panel in loss.panels] == ["Training, blocks = 5"]
     assert "not finite are not drawn" in loss.caption

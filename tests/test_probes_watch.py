@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from leadline.data.batches import Dataset, load, train_batches
+from leadline.data.batches import Data, load
 from leadline.errors import SpecError
 from leadline.families import cifar_plain, cifar_resnet, comparative_plain, comparative_resnet
 from leadline.nets import build
@@ -29,14 +29,14 @@ from leadline.spec import DataSpec, NetworkSpec
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
+def digits() -> Data:
     return load(DataSpec(name="digits"))
 
 
-def batches(data: Dataset, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(data: Data, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     epoch = 0
     while True:
-        for images, labels in train_batches(data, 0, epoch, 64, False):
+        for images, labels in data.train_batches(0, epoch, 64, False):
             if steps == 0:
                 return
             steps -= 1
@@ -44,7 +44,7 @@ def batches(data: Dataset, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         epoch += 1
 
 
-def trained(spec: NetworkSpec, data: Dataset, steps: int, what: list[str] | None = None) -> FlowTable:
+def trained(spec: NetworkSpec, data: Data, steps: int, what: list[str] | None = None) -> FlowTable:
     model = build(spec, data.shape, data.classes)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4)
     with probe(model, what=what) as flow:
@@ -62,7 +62,7 @@ def kinds(findings: list[Finding]) -> set[str]:
 
 @pytest.mark.parametrize("what", [None, ["gradients"]])
 def test_a_plain_network_of_thirty_blocks_without_normalisation_is_said_to_vanish(
-    digits: Dataset, what: list[str] | None
+    digits: Data, what: list[str] | None
 ) -> None:
     table = trained(comparative_plain(30), digits, 3, what)
     findings = describe(table)
@@ -73,14 +73,14 @@ def test_a_plain_network_of_thirty_blocks_without_normalisation_is_said_to_vanis
     assert number(vanishing.value) in vanishing.sentence and "median of 3 steps" in vanishing.sentence
 
 
-def test_a_plain_network_with_batch_normalisation_is_not_said_to_vanish(digits: Dataset) -> None:
+def test_a_plain_network_with_batch_normalisation_is_not_said_to_vanish(digits: Data) -> None:
     table = trained(cifar_plain(56), digits, 24)
     assert len(table.blocks) == 27
     assert "vanishing" not in kinds(describe(table))
     assert "vanishing" not in kinds(describe(table.between(0, 1)))
 
 
-def test_residual_networks_are_healthy(digits: Dataset) -> None:
+def test_residual_networks_are_healthy(digits: Data) -> None:
     (finding,) = describe(trained(cifar_resnet(20), digits, 8))
     assert finding.kind == "healthy" and "gradient norms of all 9 blocks are " in finding.sentence
     assert "vanishing" not in kinds(describe(trained(comparative_resnet(10), digits, 4)))
@@ -195,7 +195,7 @@ class Mine(nn.Module):
         return self.classifier(self.features(images))
 
 
-def fit(model: nn.Module, data: Dataset, steps: int) -> None:
+def fit(model: nn.Module, data: Data, steps: int) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for images, labels in batches(data, steps):
         loss = F.cross_entropy(model(images), labels)
@@ -204,7 +204,7 @@ def fit(model: nn.Module, data: Dataset, steps: int) -> None:
         optimizer.step()
 
 
-def test_a_log_gets_each_finding_once(digits: Dataset) -> None:
+def test_a_log_gets_each_finding_once(digits: Data) -> None:
     file = io.StringIO()
     model = build(comparative_plain(8), digits.shape, digits.classes)
     with watch(model, seconds=0, console=Console(file=file, width=60)) as flow:
@@ -222,7 +222,7 @@ def test_a_log_gets_each_finding_once(digits: Dataset) -> None:
     )
 
 
-def test_a_terminal_gets_a_table_in_place(digits: Dataset) -> None:
+def test_a_terminal_gets_a_table_in_place(digits: Data) -> None:
     file = io.StringIO()
     model = Mine()
     console = Console(file=file, force_terminal=True, width=120, height=40, color_system=None, legacy_windows=False)
@@ -244,13 +244,13 @@ def test_a_terminal_gets_a_table_in_place(digits: Dataset) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_notebook_without_widgets_gets_lines(digits: Dataset) -> None:
+def test_a_notebook_without_widgets_gets_lines(digits: Data) -> None:
     with watch(Mine(), seconds=0, console=Console(file=io.StringIO(), force_jupyter=True)) as flow:
         fit(flow._model, digits, 1)
     assert len(flow.table().steps) == 1
 
 
-def test_many_layers_are_shown_evenly(digits: Dataset) -> None:
+def test_many_layers_are_shown_evenly(digits: Data) -> None:
     file = io.StringIO()
     model = build(comparative_plain(12), digits.shape, digits.classes)
     console = Console(file=file, force_terminal=True, width=140, height=40, color_system=None)
@@ -260,7 +260,7 @@ def test_many_layers_are_shown_evenly(digits: Dataset) -> None:
     assert "stages.0.1 " not in file.getvalue()
 
 
-def test_the_display_ends_with_the_training_whatever_ends_it(digits: Dataset) -> None:
+def test_the_display_ends_with_the_training_whatever_ends_it(digits: Data) -> None:
     model = Mine()
     console = Console(file=io.StringIO(), force_terminal=True)
     with pytest.raises(KeyboardInterrupt), watch(model, seconds=0, console=console):
@@ -274,7 +274,7 @@ def test_the_display_ends_with_the_training_whatever_ends_it(digits: Dataset) ->
         pass  # no step at all
 
 
-def test_weights_stand_beside_their_module(digits: Dataset) -> None:
+def test_weights_stand_beside_their_module(digits: Data) -> None:
     model = build(cifar_resnet(8), digits.shape, digits.classes)
     with probe(model) as flow:
         fit(model, digits, 1)

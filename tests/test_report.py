@@ -24,11 +24,13 @@ from hypothesis import strategies as st
 
 from leadline.chart import DARK, LIGHT
 from leadline.errors import LeadlineError
+from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.report import write
 from leadline.spec import parse
 from leadline.study import Study, StudySpec, expand
 from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
 from leadline.verdict import find
+from leadline.why import Why, explain
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 ENVIRONMENT = {
@@ -90,6 +92,7 @@ def measured(study: Study, states: dict[tuple[str, int], str] | str = {}) -> tup
             for split in ("train", "validation")
             for name, value in (("error", error), ("accuracy", 1 - error / 100), ("loss", 0.02 + error / 30))
         ]
+        values += [(epoch, "time", "seconds", 10.0) for epoch in range(1, epochs + 1)]
         if state == "finished":
             values += [(4, f"final-{split}", "error", floor) for split in ("train", "validation", "test")]
         if state == "diverged":
@@ -107,6 +110,28 @@ def predictions(trials: pd.DataFrame) -> dict[str, tuple[np.ndarray[Any, Any], n
         trial: (np.where(generator.random(200) < 0.1, (labels + 1) % 10, labels).astype(np.int16), labels)
         for trial in trials.loc[trials["state"].eq("finished"), "trial"]
     }
+
+
+def seen_inside(trials: pd.DataFrame, records: pd.DataFrame) -> Why:
+    """What probes might have seen: gradients shrink from block to block in `plain`; at 10 blocks its units are dead."""
+    content: dict[str, list[tuple[int, bytes]]] = {}
+    for trial, base, factors in zip(trials["trial"], trials["base"], trials["factors"], strict=True):
+        blocks = factors.get("blocks", 2)
+        names = tuple(f"stages.0.{block}" for block in range(blocks))
+        norms = [(1.0 if base == "residual" else 0.02) ** (blocks - block) for block in range(blocks)]
+        dead = 0.7 if base == "plain" and blocks == 10 else 0.1
+        kinds = {
+            ACTIVATION_GRADIENT: norms,
+            WEIGHT_GRADIENT: norms,
+            SECOND_MOMENT: [1.0] * blocks,
+            DEAD: [dead] * blocks,
+        }
+        series = tuple(kind for kind in kinds for _ in range(blocks))
+        row = np.array([value for values in kinds.values() for value in values], np.float32)
+        for epoch in sorted(records.loc[records["trial"].eq(trial) & records["split"].eq("train"), "epoch"].unique()):
+            table = FlowTable(names * len(kinds), series, np.arange(2) + 2 * epoch, np.stack([row, row]), names, 0.1)
+            content.setdefault(trial, []).append((int(epoch), table.to_bytes()))
+    return explain(trials, records, content)
 
 
 def written(study: Study, trials: pd.DataFrame, records: pd.DataFrame, folder: Path, **more: Any) -> str:
@@ -159,7 +184,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
         ("plain[blocks=2]", 2): "running",
     }
     folder = tmp_path_factory.mktemp("report")
-    return folder, Page(written(study, *measured(study, states), folder))
+    trials, records = measured(study, states)
+    return folder, Page(written(study, trials, records, folder, why=seen_inside(trials, records)))
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +200,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     )
     folder = tmp_path_factory.mktemp("hostile")
     states = {("<script>alert(2)</script>", 1): "failed"}
+    trials, records = measured(study, states)
+    why = seen_inside(trials, records)
     return folder, Page(
-        written(study, *measured(study, states), folder, command=HOSTILE, environment={HOSTILE: HOSTILE})
+        written(study, trials, records, folder, command=HOSTILE, environment={HOSTILE: HOSTILE}, why=why)
     )
 
 
@@ -186,7 +214,10 @@ def test_every_figure_and_table_is_a_file(report: tuple[Path, Page]) -> None:
     folder, _ = report
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{name}.{end}"
-        for name in ("accuracy-curves", "loss-curves", "test-error", "differences")
+        for name in (
+            *("accuracy-curves", "loss-curves", "test-error", "differences", "gradient-profiles"),
+            *("gradient-flow", "weight-gradients", "activations", "dead-units"),
+        )
         for end in ("svg", "pdf")
     }
     made = {path.name for path in (folder / "tables").iterdir()}
@@ -297,7 +328,7 @@ def test_escaped_text_is_one_cell(text: str) -> None:
 
 def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -> None:
     _, page = report
-    order = ["Verdict", "Arms", "Learning curves", "Final test error", "Contrasts", "Published against measured"]
+    order = ["Verdict", "Arms", "Learning curves", "Final test error", "Contrasts", "Why", "Published against measured"]
     assert page.headings == [*order, "Trials", "Assumptions and notes", "Repeat it"]
     text = page.text
     said = text.index("residual has a lower test error than plain at blocks=5")
@@ -305,6 +336,32 @@ def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -
     for told in ("Broken: </script>", "leadline run study.yaml", "f8d09ac", "Testing & Sons <9000>", "A paper | 2019"):
         assert told in text
     assert "15 of 18 trials finished, 1 diverged, 1 failed" in text
+
+
+def test_why_says_what_was_measured_and_where_it_is_seen(report: tuple[Path, Page]) -> None:
+    folder, _ = report
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    part = html[html.index('<section id="why"') : html.index('<section id="published"')]
+    words = " ".join(re.sub(r"<[^>]*>", "", part).split())
+    assert "plain[blocks=5]: vanishing in" in words and "residual[blocks=10]: healthy in" in words
+    assert "plain[blocks=10]: dead in" in words
+    links, places = re.findall(r'href="#([\w-]+)"', part), re.findall(r'<figure id="([\w-]+)"', part)
+    assert places == ["gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units"]
+    assert set(links) == {"gradient-flow", "dead-units"}
+    assert "Spearman" in words and "Measuring took" in words
+    assert 'href="#why"' in html
+
+
+def test_a_report_without_measurements_has_no_why_and_no_files_of_it(tmp_path: Path) -> None:
+    study = study_of(blocks=(2,), seeds=1)
+    trials, records = measured(study)
+    assert 'id="why"' in written(study, trials, records, tmp_path, why=seen_inside(trials, records))
+    kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert {"figures/gradient-flow.svg", "figures/gradient-profiles.pdf", "tables/activations.csv"} <= kept
+    assert 'id="why"' not in written(study, trials, records, tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
+    gone = {name for name in kept if re.search("gradient|activations", name)}
+    assert left == kept - gone
 
 
 def test_contrasts_say_the_smallest_p_that_can_be(report: tuple[Path, Page]) -> None:
@@ -515,6 +572,7 @@ def test_every_chart_is_drawn_without_complaint_or_request(report: tuple[Path, P
     path = report[0] / "report.html"
     browser.open(path)
     panels = 6 + 6 + 1 + 1  # accuracy, loss: two splits at three depths; test error; differences
+    panels += 9 + 4 * 6  # gradient profiles in three epochs at three depths; four heat maps of six arms
     assert browser.value("document.querySelectorAll('.chart[data-drawn]').length") == panels
     marks = "[...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('[role=\"graphics-symbol\"]').length)"
     drawn = browser.value(marks.replace('graphics-symbol"]', 'graphics-symbol"][aria-roledescription]'))
@@ -583,7 +641,7 @@ def test_print_opens_the_details_and_fits_the_paper(report: tuple[Path, Page], b
     printed = browser.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
     pdf = base64.b64decode(printed["data"])
     assert pdf.startswith(b"%PDF")
-    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 14
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 18
     width = 688  # pixels of A4 within its margins
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     browser.call("Emulation.setEmulatedMedia", media="print")

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,14 +14,23 @@ import torch
 
 from leadline import run as run_module
 from leadline.data.batches import load
-from leadline.errors import StoreError
+from leadline.errors import LeadlineError, StoreError
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.nets import build
-from leadline.run import Event, InProcess, Job, LocalProcesses, load_checkpoint, save_checkpoint
-from leadline.spec import SGD, DataSpec, NetworkSpec, TrainingSpec, TrialSpec
+from leadline.probes.table import FlowTable
+from leadline.run import (
+    DamagedCheckpoint,
+    Event,
+    InProcess,
+    Job,
+    LocalProcesses,
+    load_checkpoint,
+    save_checkpoint,
+)
+from leadline.spec import SGD, DataSpec, NetworkSpec, TrainingSpec, TrialSpec, parse
 from leadline.store import Store
 from leadline.study import Study, StudySpec, expand, load_study
-from leadline.training import prepare, train
+from leadline.training import Diverged, prepare, train
 
 CPU = torch.device("cpu")
 SMALL = DataSpec(name="digits", train=120, validation=50, test=50)
@@ -71,6 +81,35 @@ def test_in_process_runs_everything_once(tmp_path: Path) -> None:
     again: list[Event] = []
     InProcess().run(Job("small", tmp_path), again.append)
     assert again == []
+
+
+def probed(**training: object) -> Study:
+    spec = small(**training).spec.model_dump(mode="json")
+    return expand(parse(StudySpec, {**spec, "seeds": 1, "probes": ["flow"]}))
+
+
+def test_what_probes_saw_is_stored_epoch_by_epoch(tmp_path: Path) -> None:
+    store = registered(probed(), tmp_path)
+    InProcess().run(Job("small", tmp_path), lambda event: None)
+    found = store.measurements("small", "flow")
+    assert list(found) == list(store.trials_frame("small")["trial"])
+    for epochs in found.values():
+        tables = [FlowTable.from_bytes(content) for _, content in epochs]
+        assert [epoch for epoch, _ in epochs] == [1, 2]
+        assert [list(table.steps) for table in tables] == [[0, 1, 2], [3, 4, 5]]
+        assert len(tables[0].blocks) == 2
+
+
+def test_the_epoch_in_which_training_diverges_is_measured_too(tmp_path: Path) -> None:
+    store = registered(probed(epochs=3, optimizer={"name": "sgd", "learning_rate": 1e12}), tmp_path)
+    InProcess().run(Job("small", tmp_path), lambda event: None)
+    trials = store.trials_frame("small").set_index("trial")
+    assert set(trials["state"]) == {"diverged"}
+    found = store.measurements("small", "flow")
+    assert len(found) == 2
+    for trial, epochs in found.items():
+        steps = [int(step) for _, content in epochs for step in FlowTable.from_bytes(content).steps]
+        assert steps == list(range(trials.loc[trial, "diverged_step"] - 1))
 
 
 def test_processes_give_the_same_bits_as_one_process(tmp_path: Path) -> None:
@@ -198,6 +237,64 @@ def test_a_dead_worker_takes_only_its_own_trial_with_it(tmp_path: Path) -> None:
         assert "died with signal 9 (SIGKILL)" in str(frame.loc[killed[0], "error"])
 
 
+@pytest.mark.parametrize("kept", [500, 0, None])  # bytes of the checkpoint; None: it is gone
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path: Path, kept: int | None) -> None:
+    def interrupt(event: Event) -> None:
+        if event.text.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+    study = small(epochs=3, seeds=1)
+    with registered(study, tmp_path / "damaged") as store, registered(study, tmp_path / "whole") as whole:
+        with pytest.raises(KeyboardInterrupt):
+            InProcess().run(Job("small", tmp_path / "damaged"), interrupt)
+        (checkpoint,) = store.checkpoints.iterdir()
+        content = checkpoint.read_bytes()
+        checkpoint.unlink()
+        if kept is not None:
+            checkpoint.write_bytes(content[:kept])
+        events: list[Event] = []
+        InProcess().run(Job("small", tmp_path / "damaged"), events.append)
+        kinds = [event.kind for event in events if event.kind != "progress"]
+        assert kinds == ["started", "restarted", "finished", "started", "finished"]
+        assert events[0].fraction == pytest.approx(2 / 3)
+        assert events[1].text.endswith("training starts anew")
+        InProcess().run(Job("small", tmp_path / "whole"), lambda event: None)
+        assert measured(store) == measured(whole)
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(tmp_path: Path) -> None:
+    state = prepare(build(comparative_resnet(1), (1, 8, 8), 10), TrainingSpec(), CPU)
+    tmp_path.joinpath("a.safetensors").mkdir()
+    with pytest.raises(StoreError, match="cannot be read") as caught:
+        load_checkpoint(state, tmp_path / "a.safetensors")
+    assert not isinstance(caught.value, DamagedCheckpoint)
+
+
+@pytest.mark.parametrize("failure", ["diverges", "fails"])
+def test_a_lost_trial_does_not_stop_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
+    store = registered(small(seeds=1), tmp_path)
+
+    def taken_over(*_: object) -> torch.nn.Module:
+        with sqlite3.connect(tmp_path / "leadline.db") as database:
+            database.execute("UPDATE trials SET owner = 'elsewhere:1:-' WHERE state = 'running'")
+        raise Diverged(1, float("nan")) if failure == "diverges" else ZeroDivisionError
+
+    monkeypatch.setattr(run_module, "build", taken_over)
+    events: list[Event] = []
+    InProcess().run(Job("small", tmp_path), events.append)
+    assert [event.kind for event in events] == ["started", "stopped"] * 2
+    assert store.counts("small")["running"] == 2
+
+
+def test_a_worker_that_cannot_even_start_ends_the_run_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(small(), tmp_path)
+    monkeypatch.setattr(run_module, "_worker_main", os._exit)  # called with three arguments, it raises
+    with pytest.raises(LeadlineError, match=r"small: its worker process died with exit code 1"):
+        LocalProcesses(2).run(Job("small", tmp_path), lambda event: None)
+
+
 @pytest.mark.parametrize(
     "network", [comparative_resnet(1), cifar_resnet(8), recurrent_resnet(steps=3, width=8, normalisation="shared")]
 )
@@ -217,6 +314,6 @@ def test_a_checkpoint_is_whole_or_not_there_and_a_damaged_one_says_so(
     assert set(state.tensors()) == set(other.tensors())
     assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in state.tensors().items())
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(StoreError, match=r"a\.safetensors: cannot be read") as caught:
+    with pytest.raises(DamagedCheckpoint, match=r"a\.safetensors: cannot be read") as caught:
         load_checkpoint(other, path)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,9 @@ from scipy import stats
 
 from leadline.errors import LeadlineError
 from leadline.stats import (
+    Correlation,
     McNemar,
+    StatisticsError,
     Summary,
     convergence_epoch,
     decide,
@@ -22,6 +24,7 @@ from leadline.stats import (
     power,
     seeds_to_decide,
     sign_flip_p,
+    spearman,
     summarise,
     t_interval,
 )
@@ -410,3 +413,38 @@ def test_impossible_input_is_one_line(call: object, message: str) -> None:
     with pytest.raises(LeadlineError) as caught:
         call()
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_spearman_is_scipys_ties_included() -> None:
+    draw = np.random.default_rng(3)
+    for n in (5, 16, 40):
+        x = draw.integers(0, 6, n).astype(float)
+        y = x + draw.normal(0, 3, n).round()
+        found = spearman(x, y)
+        assert found.n == n
+        assert found.rho == pytest.approx(stats.spearmanr(x, y).statistic)
+        assert found.ci95 is not None and -1 <= found.ci95[0] <= found.rho <= found.ci95[1] <= 1
+        assert spearman(x, y) == found
+        turned = spearman(-x, y)
+        assert turned.rho == pytest.approx(-found.rho)
+
+
+def test_spearman_sees_ranks_alone_and_nothing_where_nothing_varies() -> None:
+    x = np.array([1.0, 2.0, 4.0, 8.0, 1e30])
+    assert spearman(x, np.log(x)) == Correlation(5, pytest.approx(1.0), (pytest.approx(1.0),) * 2)
+    assert spearman(x, np.zeros(5)) == Correlation(5, None, None)
+    with pytest.raises(StatisticsError, match="as many of both"):
+        spearman(x, x[:4])
+    with pytest.raises(StatisticsError, match="not finite"):
+        spearman(x, [1, 2, 3, 4, np.inf])
+
+
+def test_the_bootstrap_of_spearman_covers_a_known_correlation() -> None:
+    draw = np.random.default_rng(0)
+    rho = 6 / math.pi * math.asin(0.6 / 2)  # of a normal pair with Pearson's 0.6
+    inside = 0
+    for _ in range(60):
+        x = draw.normal(size=30)
+        low, high = spearman(x, 0.6 * x + 0.8 * draw.normal(size=30)).ci95 or (0.0, 0.0)
+        inside += low <= rho <= high
+    assert inside >= 50

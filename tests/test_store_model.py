@@ -115,13 +115,14 @@ class Ledger(RuleBasedStateMachine):
         model = self.model[self.names[number]]
         if model.owner == worker:
             model.state, model.owner = "waiting", None
+            model.attempts -= 1
 
     @rule()
     def requeue(self) -> None:
         failed = [model for model in self.model.values() if model.state == "failed"]
         assert self.store.requeue_failed("one") == len(failed)
         for model in failed:
-            model.state = "waiting"
+            model.state, model.attempts = "waiting", 0
 
     @rule()
     def register_again(self) -> None:

@@ -17,10 +17,10 @@ from sqlalchemy import create_engine, event
 import leadline
 from leadline.errors import StoreError
 from leadline.record import Record
-from leadline.spec import parse
+from leadline.spec import ProbeSpec, TrialSpec, parse
 from leadline.store import Store, connect
 from leadline.store.schema import HEAD, VERSION_TABLE, metadata
-from leadline.study import StudySpec, expand
+from leadline.study import StudySpec, expand, expand_stored
 
 MIGRATIONS = Path(leadline.__file__).parent / "migrations"
 
@@ -256,6 +256,29 @@ def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
 
 def test_the_newest_revision_is_the_head() -> None:
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
+
+
+def test_a_store_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "leadline.db")
+    old.executescript((Path(__file__).parent / "fixtures" / "store-0001.sql").read_text())
+    records = old.execute("SELECT count(*) FROM records").fetchone()[0]
+    old.close()
+    with Store.open(tmp_path) as store:
+        study = expand_stored(store.study("old").spec)
+        assert study.spec.probes == ProbeSpec()
+        assert list(store.trials_frame("old")["state"]) == ["finished"] * 4
+        assert len(store.records_frame("old")) == records > 0
+        assert len(store.predictions("old")) == 4
+        assert store.measurements("old", "flow") == {}
+        for trial in store.trials_frame("old")["trial"]:
+            assert parse(TrialSpec, store.trial(trial).spec).probes == ProbeSpec()
+        # the same study is entered anew
+        store.register(study)
+        claim = store.claim("old", "elsewhere:7:1", 60.0)
+        assert claim is not None
+        store.commit_epoch(claim.trial, "elsewhere:7:1", [], None, 1, 1.0, {"flow": b"seen"})
+        assert store.measurements("old", "flow") == {claim.trial: [(1, b"seen")]}
+    assert query(tmp_path / "leadline.db", f"SELECT version_num FROM {VERSION_TABLE}") == [(HEAD,)]
 
 
 def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

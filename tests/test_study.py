@@ -7,7 +7,7 @@ import pytest
 
 from leadline.errors import SpecError
 from leadline.families import comparative_resnet
-from leadline.spec import SGD, Adam
+from leadline.spec import SGD, Adam, DataSpec, TrainingSpec
 from leadline.study import ContrastSpec, StudySpec, expand, expand_stored, load_study, parse_value, ready_studies
 
 EXAMPLE = """
@@ -126,6 +126,21 @@ def test_contrast_between_levels() -> None:
         ("name: example", "name: ../example", r"study.yaml:2:1: name: '../example': string should match pattern"),
         ("vary: {", "vary: [", r"study.yaml:8:2\d: not YAML"),
         ("arms:", "arms: 3\nrest:", r"study.yaml:5:1: arms: 3: input should be"),
+        ("seeds: 5", "seeds: 5\nseeds: 6", r"study.yaml:10:1: not YAML: key 'seeds' stands twice"),
+        ("seeds: 5", "seeds: [3000000000]", r"study.yaml:9:1: seeds: "),
+        ("seeds: 5", f"seeds: {'9' * 5000}", r"study.yaml: not YAML: "),
+        ("seeds: 5", f"notes: {'[' * 3000}", r"study.yaml: not YAML: "),
+        ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:2:1: not plain data: "),
+        ("cnn:    {", '"c\\nn": {', r"study.yaml:5:1: arms: arm name 'c\\nn' is empty or has"),
+        ("[2, 5, 10]", "[2, 5, 2]", r"study.yaml:8:1: vary: \[2, 5, 2\] names a level of blocks twice"),
+        ("blocks: [2, 5, 10]", "network.blocks.x: [2]", r"study.yaml:6:3: arms.cnn: .*blocks"),
+        ("[[resnet, cnn]]", "[[resnet, cnn], [cnn, resnet]]", r"contrasts.1: cnn\[blocks=2\] and .* compared twice"),
+        (
+            "comparative-cnn",
+            "comparative-resnet",
+            r"contrasts.0: resnet\[blocks=2\] and .* one network under one recipe",
+        ),
+        ("{network: comparative-cnn}", "{network: {module: 'a:b', arguments: 3}}", r"arguments: 3: input should be"),
     ],
 )
 def test_a_bad_file_gets_one_line_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -133,6 +148,47 @@ def test_a_bad_file_gets_one_line_with_its_place(tmp_path: Path, old: str, new: 
     with pytest.raises(SpecError, match=message) as caught:
         load_study(written(tmp_path, EXAMPLE.replace(old, new)))
     assert "\n" not in str(caught.value)
+
+
+def test_factors_reach_into_a_written_network_and_replace_what_has_another_name() -> None:
+    spec = StudySpec(
+        name="factors",
+        training=TrainingSpec(optimizer=Adam(learning_rate=0.01)),
+        arms={
+            "own": {"network": {"stages": [{"blocks": 1, "width": 4}], "block": {"order": "original"}}},
+            "sgd": {
+                "network": {"stages": [{"blocks": 2, "width": 4}]},
+                "training": {"optimizer": {"name": "sgd", "momentum": 0.5}},
+            },
+        },
+        vary={
+            "network.block.order": ["original", "full-preactivation"],
+            "training.optimizer.learning_rate": [0.1, 0.2],
+            "training.optimizer.name": ["adam", "sgd"],
+        },
+    )
+    before = spec.content_hash
+    trials = {arm.name: arm.trial for arm in expand(spec).arms}
+    found = "[network.block.order={},training.optimizer.learning_rate=0.1,training.optimizer.name={}]"
+    assert trials["own" + found.format("full-preactivation", "sgd")].network.block.order == "full-preactivation"
+    assert trials["own" + found.format("original", "sgd")].network.block.order == "original"
+    assert trials["own" + found.format("original", "sgd")].training.optimizer == SGD(learning_rate=0.1)
+    assert trials["sgd" + found.format("original", "sgd")].training.optimizer == SGD(learning_rate=0.1, momentum=0.5)
+    assert trials["sgd" + found.format("original", "adam")].training.optimizer == Adam(learning_rate=0.1)
+    assert spec.content_hash == before
+
+
+def test_another_data_set_keeps_the_size_of_the_subset() -> None:
+    spec = StudySpec(
+        name="data",
+        data=DataSpec(name="mnist", train=1000),
+        arms={"a": {"network": "comparative-cnn"}},
+        vary={"data.name": ["mnist", "digits"]},
+    )
+    assert [arm.trial.data for arm in expand(spec).arms] == [
+        DataSpec(name="mnist", train=1000),
+        DataSpec(name="digits", train=1000),
+    ]
 
 
 def test_unknown_study_and_missing_file(tmp_path: Path) -> None:
@@ -155,7 +211,7 @@ def test_binary_and_empty_files(tmp_path: Path) -> None:
 def test_ready_studies_expand_under_their_file_name(name: str) -> None:
     study = load_study(name)
     assert study.spec.name == name
-    assert study.spec.title
+    assert study.spec.title == ready_studies()[name]
     assert study.contrasts
 
 
@@ -168,7 +224,11 @@ def test_the_published_studies_hold_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("3", 3), ("[1, 2]", [1, 2]), ("adam", "adam"), ("true", True), ("[", "[")]
+    ("text", "value"),
+    [
+        *[("3", 3), ("[1, 2]", [1, 2]), ("adam", "adam"), ("true", True), ("[", "[")],
+        *[("1e-3", 0.001), ("1.5e3", 1500.0), ("2026-11-21", "2026-11-21"), ("e3", "e3"), ("9" * 5000, "9" * 5000)],
+    ],
 )
 def test_settings_read_as_yaml(text: str, value: object) -> None:
     assert parse_value(text) == value

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leadline.data.batches import Dataset, load, train_batches
+from leadline.data.batches import Dataset, load
 from leadline.errors import SpecError
 from leadline.families import cifar_resnet, comparative_cnn, comparative_resnet
 from leadline.nets import build
@@ -21,6 +21,7 @@ from leadline.spec import (
     Constant,
     Cosine,
     DataSpec,
+    FlowSpec,
     NetworkSpec,
     OneCycle,
     Optimizer,
@@ -126,7 +127,7 @@ def test_steps_against_a_loop_written_out(digits: Dataset) -> None:
     velocity = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
     steps, step = 2 * 4, 0
     for epoch in range(2):
-        for images, labels in train_batches(digits, 3, epoch, 40):
+        for images, labels in digits.train_batches(3, epoch, 40):
             log_p = F.log_softmax(model(images), 1)
             target = F.one_hot(labels, 10) * 0.9 + 0.01
             loss = -(target * log_p).sum(1).mean()
@@ -172,7 +173,7 @@ def test_in_parts_equals_at_once_to_the_bit(digits: Dataset, optimizer: Optimize
 def test_records_are_complete_and_in_their_units(digits: Dataset) -> None:
     spec = TrainingSpec(epochs=2, batch_size=50, test_every=2)
     state = fresh(spec)
-    records = list(train(state, digits, spec, probes=ProbeSpec(gradient_norms=True)))
+    records = list(train(state, digits, spec, probes=ProbeSpec(flow=FlowSpec())))
     names = [(record.epoch, record.split, record.name) for record in records]
     assert len(set(names)) == len(names)
     for epoch in (1, 2):
@@ -187,9 +188,39 @@ def test_records_are_complete_and_in_their_units(digits: Dataset) -> None:
     assert state.test_predictions is not None
     correct = (state.test_predictions == digits.test.labels.numpy()).mean()
     assert value[(2, "final-test", "accuracy")] == pytest.approx(correct)
-    norm = value[(2, "probe", "gradient_norm/head.linear.weight")]
+    assert state.flow is not None
+    names_, norms = state.flow.series("weight_gradient_norm")
     gradient = dict(state.model.named_parameters())["head.linear.weight"].grad
-    assert gradient is not None and norm == pytest.approx(float(gradient.norm()))
+    assert gradient is not None
+    assert norms[-1, names_.index("head.linear.weight")] == pytest.approx(float(gradient.norm()))
+
+
+def test_probes_leave_training_as_it_is_to_the_bit(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=2, batch_size=50)
+    bare, probed = fresh(spec), fresh(spec)
+    records = list(train(bare, digits, spec))
+    steps = []
+    same = []
+    for record in train(probed, digits, spec, probes=ProbeSpec(flow=FlowSpec(every=2))):
+        same.append(record)
+        if record.split == "validation" and record.name == "error":
+            assert probed.flow is not None
+            steps.append(list(probed.flow.steps))
+    assert measured(same) == measured(records)
+    assert all(torch.equal(tensor, probed.tensors()[name]) for name, tensor in bare.tensors().items())
+    assert bare.flow is None
+    per_epoch = math.ceil(digits.train_size / 50)
+    assert steps[0] + steps[1] == list(range(0, 2 * per_epoch, 2))
+    assert not any(module._forward_hooks for module in probed.model.modules())
+
+
+def test_flow_of_the_epoch_that_diverges_is_kept_up_to_there(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=2, batch_size=50, optimizer=SGD(learning_rate=1e6))
+    state = fresh(spec)
+    with pytest.raises(Diverged) as caught:
+        list(train(state, digits, spec, probes=ProbeSpec(flow=FlowSpec())))
+    assert state.flow is not None
+    assert list(state.flow.steps) == list(range(caught.value.step - 1))
 
 
 def test_a_pause_in_the_consumer_is_not_training_time(digits: Dataset) -> None:
@@ -222,6 +253,12 @@ def test_divergence_names_its_step(digits: Dataset, steps_before: int) -> None:
 def test_a_real_divergence(digits: Dataset) -> None:
     spec = TrainingSpec(epochs=5, batch_size=10, optimizer=SGD(learning_rate=1e6))
     with pytest.raises(Diverged):
+        list(train(fresh(spec), digits, spec))
+
+
+def test_a_divergence_by_the_very_last_step(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=1, batch_size=150, optimizer=SGD(learning_rate=1e38))
+    with pytest.raises(Diverged, match="at step 1"):
         list(train(fresh(spec), digits, spec))
 
 

@@ -116,7 +116,7 @@ def theme(palette: Palette, standalone: bool) -> dict[str, Any]:
     return {
         "background": palette.ground if standalone else None,
         "font": FONT if standalone else f"system-ui, {FONT}",
-        "range": {"category": list(palette.arms)},
+        "range": {"category": list(palette.arms), "heatmap": {"scheme": "viridis"}},
         "view": {"stroke": None},
         "axis": {
             **text,

@@ -4,7 +4,6 @@ Arms come in the study's order throughout. Values that are not finite never ente
 apart, because a mean over fewer seeds than before would bend a curve where nothing happened.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -59,25 +58,22 @@ def error_frame(trials: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     return rows[columns].reset_index(drop=True)
 
 
-def gradient_frame(trials: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
-    """Return the finished trials' gradient norms, layer by layer, after the first and the last epoch measured.
+def profile_frame(trials: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return what was measured from layer to layer in the first, the middle and the last epoch, over all trials.
 
-    Columns: arm, base, level, split (such as `after epoch 1`), layer (its name), place (from 1 at the input), mean,
-    low, high, seeds. Weights of convolutions and linear layers only; norms of zero have no logarithm and are left out.
+    Columns: arm, base, level, split (such as `epoch 1`), layer (its name), place (from 1 at the input), mean, low,
+    high, seeds. Values of zero have no logarithm and are left out.
+
+    Args:
+        trials: the study's.
+        measured: rows of one kind with columns trial, arm, base, seed, epoch, layer, position, value.
     """
-    rows = _finite(records[records["split"].eq("probe") & records["name"].str.startswith("gradient_norm/")])
-    rows = rows[rows["trial"].isin(_finished(trials)) & rows["value"].gt(0)]
-    rows = rows.assign(layer=rows["name"].str.removeprefix("gradient_norm/"))
-    rows = rows[rows["layer"].str.endswith("weight") & ~rows["layer"].str.contains(r"(?:norm|bn)\d*\.weight$")]
-    rows = rows[rows["epoch"].isin({rows["epoch"].min(), rows["epoch"].max()})]
-    places: dict[tuple[str, str], int] = {}
-    for arm, part in rows.groupby("arm"):
-        layers = sorted(set(part["layer"]), key=_from_input)
-        places |= {(str(arm), layer): place for place, layer in enumerate(layers, start=1)}
-    rows = rows.assign(
-        split=[f"after epoch {epoch}" for epoch in rows["epoch"]],
-        place=[places[key] for key in zip(rows["arm"], rows["layer"], strict=True)],
-    )
+    rows = _finite(measured)
+    rows = rows[rows["value"].gt(0)]
+    epochs = sorted(rows["epoch"].unique())
+    chosen = [epochs[place] for place in sorted({0, (len(epochs) - 1) // 2, len(epochs) - 1})] if epochs else []
+    rows = rows[rows["epoch"].isin(chosen)]
+    rows = rows.assign(split=[f"epoch {epoch}" for epoch in rows["epoch"]], place=rows["position"])
     rows = _of_study(rows, trials).sort_values(["epoch", "place"], kind="stable")
     return _over_seeds(rows, ["arm", "base", "level", "split", "layer", "place"])
 
@@ -161,10 +157,3 @@ def _of_study(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 def _over_seeds(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return rows.groupby(by, sort=False)["value"].agg(mean="mean", low="min", high="max", seeds="count").reset_index()
-
-
-def _from_input(layer: str) -> tuple[object, ...]:
-    """Order layers from the input to the output: stem, stages by number, head."""
-    rank = {"stem": 0, "head": 2}.get(layer.split(".")[0], 1)
-    parts = re.split(r"(\d+)", layer)
-    return (rank, *(int(part) if number % 2 else part for number, part in enumerate(parts)))

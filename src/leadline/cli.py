@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Heavy modules are imported by the commands that need them."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,7 +90,8 @@ def inspect(
     if figure is not None:
         from leadline.drawing import draw, write_drawing
 
-        write_drawing(draw(_drawable(spec), shape, classes, " ".join([network, *(settings or [])])), figure)
+        title = " ".join([network, *(settings or [])])
+        write_drawing(draw(_drawable(spec), shape, classes, title, info), figure)
     if weights is not None:
         from leadline.weights import load_weights
 
@@ -125,7 +127,7 @@ def run(
     if as_json:
         _print_json(outcome.to_json())
     else:
-        typer.echo(outcome.last_line())
+        typer.echo(outcome.last_line("" if runs == RUNS else f" --runs {shlex.quote(str(runs))}"))
     if not outcome.complete:
         raise typer.Exit(130 if outcome.interrupted else 1)
 
@@ -163,14 +165,45 @@ def report(
     from leadline.store import Store
     from leadline.study import expand_stored
     from leadline.verdict import find
+    from leadline.why import explain
 
     with Store.open_existing(runs, store_url) as store:
         stored = store.study(name)
         study = expand_stored(stored.spec)
         trials, records = store.trials_frame(name), store.records_frame(name)
         findings = find(study, trials, records, store.predictions(name))
-    path = write(study, findings, trials, records, output or Path("report") / name)
+        why = explain(trials, records, store.measurements(name, "flow"))
+    path = write(study, findings, trials, records, output or Path("report") / name, why=why)
     typer.echo(f"report: {path}")
+
+
+@app.command()
+def probe(
+    trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
+    name: Annotated[str, typer.Argument(help="cka, decomposition, hessian, jacobian, landscape, lesion, noise, ...")],
+    images: Annotated[int, typer.Option(min=2, help="Test images that the probe sees.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Of what the probe draws.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the measured values into this CSV file.")] = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure inside a stored trial's network: singular values, lesions, curvature, ..."""
+    from leadline.console import progress_bar
+    from leadline.probing import PROBES, probe_trial
+    from leadline.store import Store
+
+    with Store.open_existing(runs, store_url) as store, progress_bar(name) as progress:
+        frame = probe_trial(store, trial, name, images, data_dir, seed, progress)
+    if output is None:
+        typer.echo(f"{PROBES[name].about}\n")
+        typer.echo(frame.to_string(index=False))
+        return
+    try:
+        frame.to_csv(output, index=False)
+    except OSError as error:
+        raise LeadlineError(f"{output}: cannot be written: {error.strerror or error}") from None
+    typer.echo(f"written: {output}")
 
 
 @app.command()
@@ -300,6 +333,9 @@ def main() -> None:
         app()
     except LeadlineError as error:
         typer.echo(f"leadline: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a full disk, a name that is too long, a file that may not be read
+        typer.echo(f"leadline: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from leadline.data import batches, catalog
+from leadline.data import batches
+from leadline.data.facts import describe
 from leadline.nets import NetworkInfo, check
 from leadline.run import Event, Executor, InProcess, Job, LocalProcesses
 from leadline.store import Store
@@ -37,13 +38,13 @@ class Outcome:
         """Whether every trial has ended, diverged ones included, and none failed."""
         return not self.interrupted and set(self.counts) <= {"finished", "diverged"}
 
-    def last_line(self) -> str:
-        """Say in one line what there is now and what to do next."""
+    def last_line(self, options: str = "") -> str:
+        """Say in one line what there is now and what to do next, which takes these options to find the runs."""
         total = sum(self.counts.values())
         parts = [f"{self.counts[state]} {state}" for state in sorted(self.counts, key=_STATE_ORDER.index)]
         line = f"{self.study}: {total} trials: {', '.join(parts)}; {_clock(self.seconds)}."
         if self.complete:
-            return f"{line} Next: leadline report {self.study}"
+            return f"{line} Next: leadline report {self.study}{options}"
         if self.counts.get("failed") and not self.interrupted:
             return f"{line} First failure: {self.failed[0]}. The same command tries the failed ones again."
         return f"{line} The same command goes on from here."
@@ -80,13 +81,14 @@ def run_and_show(
     """
     chosen = choose_device(device)
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if chosen.type == "cpu" else 1
+        workers = _cores() if chosen.type == "cpu" else 1
     name = study.spec.name
     for arm in study.arms:
-        info = catalog.CATALOG[arm.trial.data.name]
-        check(arm.trial.network, info.shape, info.classes)
+        check(arm.trial.network, *describe(arm.trial.data, data_dir))
     for spec in {arm.trial.data for arm in study.arms}:
-        batches.load(spec, data_dir)  # downloads once, before the workers start
+        note = batches.load(spec, data_dir).note  # downloads and checks once, before the workers start
+        if note and not quiet:
+            Console(stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)
     started = time.monotonic()
     interrupted = False
     with Store.open(runs, store_url) as store:
@@ -94,10 +96,11 @@ def run_and_show(
         store.requeue_failed(name)
         counts = store.counts(name)
         ended = sum(counts.get(state, 0) for state in ("finished", "diverged"))
-        executor: Executor = LocalProcesses(workers) if workers else InProcess()
+        left = sum(counts.values()) - ended
+        executor: Executor = LocalProcesses(min(workers, left)) if workers else InProcess()
         with _display(name, sum(counts.values()), ended, quiet) as display:
             try:
-                if ended < sum(counts.values()):
+                if left:
                     executor.run(Job(name, runs, store_url, data_dir, str(chosen)), display.show)
             except KeyboardInterrupt:
                 interrupted = True
@@ -115,6 +118,11 @@ def run_and_show(
         interrupted,
         time.monotonic() - started,
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system tells; else all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Display(Protocol):
@@ -148,10 +156,9 @@ class _Tally:
     states: Counter[str] = field(default_factory=Counter)
 
     def take(self, event: Event) -> None:
-        if event.kind == "started":
-            self.running[event.trial] = 0.0
+        if event.kind in ("started", "restarted"):
+            self.running[event.trial] = self.began[event.trial] = event.fraction
         elif event.kind == "progress":
-            self.began.setdefault(event.trial, event.fraction)
             self.running[event.trial] = event.fraction
         else:
             self.running.pop(event.trial, None)
@@ -181,9 +188,9 @@ class _Lines:
     tally: _Tally
 
     def show(self, event: Event) -> None:
-        """Print a line when a trial ends."""
+        """Print a line when a trial ends or starts anew."""
         self.tally.take(event)
-        if event.kind in ("finished", "diverged", "failed"):
+        if event.kind in ("restarted", "finished", "diverged", "failed"):
             text = f": {event.text}" if event.text else ""
             self.console.print(
                 f"{self.tally.ended}/{self.tally.total} {event.arm} seed {event.seed} {event.kind}{text};"
@@ -213,10 +220,20 @@ class _Bars:
             self.progress.update(self.tasks[event.trial], completed=event.fraction, note=event.text)
         elif event.trial in self.tasks:
             self.progress.remove_task(self.tasks.pop(event.trial))
-            if event.kind in ("failed", "diverged"):
+            if event.kind in ("restarted", "failed", "diverged"):
                 self.progress.console.print(f"{event.arm} seed {event.seed} {event.kind}: {event.text}", markup=False)
         note = f"{self.tally.ended}/{self.tally.total} trials, {self.tally.left()}"
         self.progress.update(self.whole, completed=self.tally.ended + sum(self.tally.running.values()), note=note)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something is, on a terminal alone; gives a function of (done, all)."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), BarColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, all_: bar.update(task, completed=done, total=all_)
 
 
 def network_table(name: str, info: NetworkInfo) -> None:
@@ -232,6 +249,8 @@ def network_table(name: str, info: NetworkInfo) -> None:
     table.add_section()
     table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
     console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a file or a pipe has no edge to fold at
     console.print(table)
     if info.receptive_field is not None:
         console.print(f"receptive field before the head: {info.receptive_field} pixels on a side")

@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leadline.data import batches
+from leadline.data.pictures import centre
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.nets import build, distinct_tensors
 from leadline.spec import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
@@ -301,6 +302,8 @@ def _tracing(path: Path) -> Iterator[None]:
 def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Prediction]:
     """Classify image files: PNG or JPEG of any size, resized to the network's without keeping their proportions.
 
+    A network that was trained on a folder of pictures sees the centre of each, as it did when it was evaluated.
+
     Args:
         loaded: the network.
         images: files; turned as their EXIF orientation says, transparency left out, made grey for a network of one
@@ -317,18 +320,23 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
     """
     if top < 1:
         raise SpecError(f"top {top}: at least one class is given of each image")
+    data = loaded.trial.data if loaded.trial else None
+    shorter_side = data.shorter_side if data and data.name == "imagefolder" else None
     predictions = []
     for first in range(0, len(images), BATCH):
         paths = [Path(path) for path in images[first : first + BATCH]]
-        batch = torch.stack([read_image(path, loaded.input_shape) for path in paths])
+        batch = torch.stack([read_image(path, loaded.input_shape, shorter_side) for path in paths])
         ranked = torch.softmax(loaded.logits(batch).double(), 1).topk(min(top, loaded.classes))
         for path, probabilities, classes in zip(paths, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
             predictions.append(Prediction(path, tuple(classes), tuple(probabilities)))
     return predictions
 
 
-def read_image(path: Path, input_shape: InputShape) -> UInt8[Tensor, "c h w"]:
-    """Read one image file into bytes of a network's channels and size; arguments and errors as in `predict`."""
+def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = None) -> UInt8[Tensor, "c h w"]:
+    """Read one image file into bytes of a network's channels and size; arguments and errors as in `predict`.
+
+    Where a shorter side is given, the image is resized to it, keeping its proportions, and its centre cut out.
+    """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -349,7 +357,10 @@ def read_image(path: Path, input_shape: InputShape) -> UInt8[Tensor, "c h w"]:
                 if mode == "P":  # a palette's transparency would be lost with a warning
                     picture = picture.convert("RGBA")
                 picture = picture.convert("L" if channels == 1 else "RGB")
-                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+                if shorter_side is not None:
+                    picture = centre(picture, height, shorter_side)
+                else:
+                    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     except UnidentifiedImageError:
         raise DataError(f"image {path}: is neither PNG nor JPEG, or damaged") from None
     except Exception as error:

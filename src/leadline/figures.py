@@ -33,24 +33,29 @@ from leadline.chartdata import (
     CURVE_SPLITS,
     curve_frame,
     error_frame,
-    gradient_frame,
     level_of,
     loose_frame,
+    profile_frame,
 )
 from leadline.forest import forest
+from leadline.heat import heat_maps
+from leadline.probes.table import ACTIVATION_GRADIENT
 from leadline.verdict import Findings
+from leadline.why import NOTHING_MEASURED, Why, of_gradients
 
 SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120
 
 
-def figures(findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Figure, ...]:
-    """Return a study's figures in the order of a report."""
+def figures(
+    findings: Findings, trials: pd.DataFrame, records: pd.DataFrame, why: Why = NOTHING_MEASURED
+) -> tuple[Figure, ...]:
+    """Return a study's figures in the order of a report; those of `why` only where something was measured."""
     return (
         learning_curves(trials, records, "accuracy"),
         learning_curves(trials, records, "loss"),
         final_error(trials, records),
         forest(findings),
-        gradient_norms(trials, records),
+        *(() if why.frame.empty else (gradient_profiles(trials, why), *heat_maps(why, trials))),
     )
 
 
@@ -84,22 +89,25 @@ def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str) 
     )
 
 
-def gradient_norms(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
-    """Return the norm of each layer's gradient from input to output, after the first and the last epoch measured."""
-    bands = gradient_frame(trials, records)
+def gradient_profiles(trials: pd.DataFrame, why: Why) -> Figure:
+    """Return the norm of the gradient from input to output, in the first, the middle and the last epoch measured."""
+    rows = of_gradients(why.frame)
+    bands = profile_frame(trials, rows)
     title = "Gradient norms from input to output"
     if bands.empty:
-        return Figure("gradient-norms", title, "No finished trial has measured gradient norms above zero.", bands)
+        return Figure("gradient-profiles", title, "No gradient norms above zero were measured.", bands)
+    outputs = ACTIVATION_GRADIENT in set(rows["kind"])
     caption = [
-        "Norm of the gradient of each layer's weights at the last step of an epoch, on a logarithmic scale.",
-        *_band_words(bands),
+        f"Norm of the loss's gradient with respect to each {'output' if outputs else 'weight'}: the median over an"
+        " epoch's steps. Lines: mean over the trials that got so far, diverged ones included;"
+        " bands: least to greatest. Norms of 0 have no logarithm and are left out."
     ]
     return _line_figure(
-        Figure("gradient-norms", title, "", bands),
+        Figure("gradient-profiles", title, "", bands),
         bands.rename(columns={"place": "x"}),
         pd.DataFrame(columns=["base", "level", "split", "x", "value"]),
         caption,
-        ("Layer, counted from the input", "Gradient norm"),
+        ("Block, counted from the input" if rows["block"].notna().any() else "Layer, counted from the input", "Norm"),
         {split: split[0].upper() + split[1:] for split in bands["split"].unique()},
         end="min",
     )

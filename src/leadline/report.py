@@ -25,8 +25,11 @@ from leadline.figures import figures
 from leadline.study import Study
 from leadline.tables import curve_table, tables, to_csv, to_latex, to_markdown, unfinished
 from leadline.verdict import Findings
+from leadline.why import NOTHING_MEASURED, THRESHOLDS, Why
 
+SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
 SHOWN_ROWS = 200  # of a table on the page; its files have them all
+WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
 
 
@@ -38,6 +41,7 @@ def write(
     folder: Path,
     command: str = "",
     environment: Mapping[str, Any] | None = None,
+    why: Why = NOTHING_MEASURED,
 ) -> Path:
     """Write a study's report into a folder and return the path of its HTML file.
 
@@ -53,15 +57,18 @@ def write(
         folder: made if it is missing.
         command: what repeats the study; by default, to run the study.yaml that lies beside the report.
         environment: where the report was written, if that should be said beside where the trials were run.
+        why: what probes saw inside the networks, from `leadline.why.explain`.
 
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    drawn, tabled = figures(findings, trials, records), tables(study, findings, trials, records)
+    drawn, tabled = figures(findings, trials, records, why), tables(study, findings, trials, records)
     specification = yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
     files: dict[str, bytes | None] = {"study.yaml": specification.encode()}
     for figure in drawn:
         files |= _figure_files(figure)
+    for name in {*WHY_FIGURES} - {figure.name for figure in drawn}:
+        files |= {f"figures/{name}.svg": None, f"figures/{name}.pdf": None, f"tables/{name}.csv": None}
     for table in tabled:
         made = {"csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)}
         files |= {f"tables/{table.name}.{end}": text.encode() if table.rows else None for end, text in made.items()}
@@ -74,6 +81,9 @@ def write(
             findings=findings,
             figures={figure.name: _page_figure(figure) for figure in drawn},
             tables=by_name,
+            why=why,
+            why_figures=[figure.name for figure in drawn if figure.name in WHY_FIGURES],
+            thresholds=THRESHOLDS,
             unfinished=unfinished(by_name["trials"]),
             specification=specification,
             command=command or "leadline run study.yaml\nleadline report " + study.spec.name,
@@ -85,6 +95,7 @@ def write(
             dark=DARK,
             decision_markers=DECISIONS,
             shown_rows=SHOWN_ROWS,
+            shown_sentences=SHOWN_SENTENCES,
         )
     )
     files["report.html"] = page.encode()

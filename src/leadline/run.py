@@ -51,7 +51,7 @@ class Job:
 class Event:
     """Something that happened to a trial: `progress` while it runs, then its final state."""
 
-    kind: str  # "started", "progress", "finished", "diverged", "failed", "stopped"
+    kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped"
     trial: str
     arm: str
     seed: int
@@ -61,6 +61,10 @@ class Event:
 
 
 Emit = Callable[[Event], None]
+
+
+class DamagedCheckpoint(StoreError):
+    """A checkpoint that is gone, or is not what was written."""
 
 
 class Stopped(BaseException):
@@ -92,7 +96,7 @@ def run_trial(store: Store, claim: Claim, owner: str, device: torch.device, data
     def tell(kind: str, fraction: float = 0.0, text: str = "") -> None:
         emit(Event(kind, claim.trial, claim.arm, spec.seed, owner, fraction, text))
 
-    tell("started")
+    tell("started", claim.epochs_done / spec.training.epochs)
     try:
         with _heartbeat(store, claim.trial, owner) as lost:
             try:
@@ -106,8 +110,6 @@ def run_trial(store: Store, claim: Claim, owner: str, device: torch.device, data
             except Diverged as error:
                 store.finish(claim.trial, owner, "diverged", error=str(error), diverged_step=error.step)
                 tell("diverged", 1.0, str(error))
-            except LeaseLost as error:
-                tell("stopped", 0.0, str(error))
             except StoreError:
                 raise
             except Exception as error:
@@ -116,6 +118,8 @@ def run_trial(store: Store, claim: Claim, owner: str, device: torch.device, data
                 detail = "" if isinstance(error, LeadlineError) else f"\n{traceback.format_exc()}"
                 store.finish(claim.trial, owner, "failed", error=line + detail)
                 tell("failed", 0.0, line)
+    except LeaseLost as error:
+        tell("stopped", 0.0, str(error))
     except (Stopped, KeyboardInterrupt):
         store.release(claim.trial, owner)
         tell("stopped")
@@ -132,15 +136,21 @@ def _train_and_store(
     tell: Callable[[str, float, str], None],
     lost: threading.Event,
 ) -> None:
+    def fresh() -> TrainState:
+        return prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
+
     data = _dataset(canonical_json(spec.data.model_dump(mode="json")), data_dir, device)
-    state = prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
-    checkpoint = claim.checkpoint
+    state, checkpoint = fresh(), claim.checkpoint
     if checkpoint is not None:
-        load_checkpoint(state, store.checkpoints / checkpoint)
-    steps = -(-len(data.train.labels) // spec.training.batch_size) * spec.training.epochs
+        try:
+            load_checkpoint(state, store.checkpoints / checkpoint)
+        except DamagedCheckpoint as error:  # the same epochs, trained again, give the same bits
+            state = fresh()
+            tell("restarted", 0.0, f"{error}; training starts anew")
+    steps = -(-data.train_size // spec.training.batch_size) * spec.training.epochs
     pending: list[Record] = []
     stored_epoch = state.epoch
-    for record in train(state, data, spec.training, spec.seed, spec.probes):
+    for record in _records(store, claim, spec, owner, state, data):
         if lost.is_set():
             raise LeaseLost(f"trial {claim.trial[:12]}: another worker has taken it over")
         if record.split == "batch":
@@ -153,18 +163,35 @@ def _train_and_store(
         checkpoint = f"{claim.trial}-{state.epoch}.safetensors"
         save_checkpoint(state, spec, store.checkpoints / checkpoint)
         seconds = sum(record.value for record in pending if (record.split, record.name) == ("time", "seconds"))
-        store.commit_epoch(claim.trial, owner, pending, checkpoint, state.epoch, seconds)
+        store.commit_epoch(claim.trial, owner, pending, checkpoint, state.epoch, seconds, _measured(state))
         pending = []
         if previous is not None:
             (store.checkpoints / previous).unlink(missing_ok=True)
         tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
     assert state.test_predictions is not None
-    predictions = state.test_predictions, data.test.labels.cpu().numpy().astype(np.int16)
+    predictions = state.test_predictions, data.test_labels.astype(np.int16)
     store.finish(claim.trial, owner, "finished", records=pending, predictions=predictions)
 
 
+def _records(
+    store: Store, claim: Claim, spec: TrialSpec, owner: str, state: TrainState, data: batches.Data
+) -> Iterator[Record]:
+    """Train; of an epoch in which training diverges, store what probes saw of it, which no later epoch will."""
+    try:
+        yield from train(state, data, spec.training, spec.seed, spec.probes)
+    except Diverged:
+        if state.epoch < spec.training.epochs:
+            store.commit_epoch(claim.trial, owner, [], None, state.epoch + 1, 0.0, _measured(state))
+        raise
+
+
+def _measured(state: TrainState) -> dict[str, bytes]:
+    """Return what probes measured in the last epoch, or in the part of it that training got through."""
+    return {} if state.flow is None or not len(state.flow.steps) else {"flow": state.flow.to_bytes()}
+
+
 @lru_cache(maxsize=2)
-def _dataset(spec: str, data_dir: Path | None, device: torch.device) -> batches.Dataset:
+def _dataset(spec: str, data_dir: Path | None, device: torch.device) -> batches.Data:
     return batches.load(DataSpec.model_validate_json(spec), data_dir).to(device)
 
 
@@ -185,7 +212,8 @@ def load_checkpoint(state: TrainState, path: Path) -> None:
     """Bring a fresh state to where a checkpoint was written.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        DamagedCheckpoint: the file is missing or damaged.
+        StoreError: it cannot be read now, and perhaps later: no memory, no connection.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -193,7 +221,9 @@ def load_checkpoint(state: TrainState, path: Path) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         state.load(tensors, int(position["step"]), int(position["epoch"]))
     except Exception as error:
-        raise StoreError(f"checkpoint {path}: cannot be read: {error}") from None
+        passing = isinstance(error, OSError | MemoryError | torch.OutOfMemoryError)
+        kind = StoreError if passing and not isinstance(error, FileNotFoundError) else DamagedCheckpoint
+        raise kind(f"checkpoint {path}: cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
@@ -278,7 +308,7 @@ class LocalProcesses:
         """Run until no trial is left that could be taken.
 
         Raises:
-            StoreError: a worker could not use the store.
+            LeadlineError: a worker could not use the store, or died before its first trial.
         """
         context = multiprocessing.get_context("spawn")
         current: dict[Connection, _Worker] = {}
@@ -320,19 +350,27 @@ class _Worker:
     def start(cls, context: Any, job: Job) -> "_Worker":
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_worker_main, args=(job, theirs, os.getpid()), daemon=True)
-        process.start()
+        with _deaf_to_interrupts():
+            process.start()
         theirs.close()
         return cls(process, ours)
 
     def died(self, job: Job, emit: Emit) -> bool:
-        """Store a dead worker's trial as failed; return whether there was one."""
+        """Store a dead worker's trial as failed; return whether another worker must take its place.
+
+        Raises:
+            LeadlineError: it died before its first trial, as another would.
+        """
         self.process.join()
-        last = self.last
-        if self.process.exitcode == 0 or last is None or last.kind not in ("started", "progress"):
+        code, last = self.process.exitcode or 0, self.last
+        if code == 0:
             return False
-        code = self.process.exitcode or 0
         how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         text = f"its worker process died with {how}; if memory ran out, use fewer workers"
+        if last is None:
+            raise LeadlineError(f"{job.study}: {text}")
+        if last.kind in ("finished", "diverged", "failed", "stopped"):
+            return True
         with Store.open(job.runs, job.store_url) as store:
             try:
                 store.finish(last.trial, last.owner, "failed", error=text)
@@ -342,8 +380,22 @@ class _Worker:
         return True
 
 
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let what is started in the body ignore Ctrl-C from its first moment, its imports included."""
+    if threading.current_thread() is not threading.main_thread():  # only the main one may set signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _worker_main(job: Job, events: Connection, parent: int) -> None:
     def stop(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what it interrupts must be able to clean up
         raise Stopped
 
     def follow_parent() -> None:
@@ -359,9 +411,9 @@ def _worker_main(job: Job, events: Connection, parent: int) -> None:
         with contextlib.suppress(BrokenPipeError):
             events.send(event)
 
-    try:
-        work(job, emit)
-    except LeadlineError as error:
-        events.send(error)
-    except Stopped:
-        pass
+    with contextlib.suppress(Stopped):
+        try:
+            work(job, emit)
+        except LeadlineError as error:
+            events.send(error)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now

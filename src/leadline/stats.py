@@ -68,6 +68,15 @@ class McNemar:
     seed: int | None = None  # of the two trials
 
 
+@dataclass(frozen=True)
+class Correlation:
+    """How far two measures of the same things rise together."""
+
+    n: int  # pairs
+    rho: float | None  # Spearman's; None where one measure never varies
+    ci95: tuple[float, float] | None  # percentile bootstrap; None where rho is
+
+
 def summarise(values: ArrayLike) -> Summary:
     """Return n, mean, standard deviation, median and range of a sample.
 
@@ -261,6 +270,46 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, seed: int | None = None)
     a_only, b_only = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     p = min(1.0, 2 * float(stats.binom.cdf(min(a_only, b_only), a_only + b_only, 0.5)))
     return McNemar(a_only, b_only, p, seed)
+
+
+def spearman(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Correlation:
+    """Return Spearman's rank correlation (1904), ties by their mean rank, with a percentile bootstrap over the pairs.
+
+    Resamples in which a measure does not vary have no correlation and are left out (Efron & Tibshirani 1993, ch. 13).
+
+    Args:
+        x, y: one value per pair, in the same order.
+        seed: of the bootstrap.
+
+    Raises:
+        StatisticsError: no value, one that is not finite, or lengths that differ.
+    """
+    a, b = _sample("x", x), _sample("y", y)
+    if len(a) != len(b):
+        raise StatisticsError(f"x has {len(a)} values and y has {len(b)}; pairs need as many of both")
+    rho = _rank_correlation(a[None], b[None])[0]
+    if math.isnan(rho):
+        return Correlation(len(a), None, None)
+    draw = np.random.default_rng(seed)
+    found: list[Floats] = []
+    left = RESAMPLES
+    while left:
+        rows = min(left, max(1, _CHUNK // len(a)))
+        chosen = draw.integers(0, len(a), size=(rows, len(a)))
+        found.append(_rank_correlation(a[chosen], b[chosen]))
+        left -= rows
+    low, high = np.nanpercentile(np.concatenate(found), (2.5, 97.5))
+    return Correlation(len(a), float(rho), (float(low), float(high)))
+
+
+def _rank_correlation(a: Floats, b: Floats) -> Floats:
+    """Return Spearman's correlation by row, shape [rows, n]; NaN where a row does not vary."""
+    ranks = [stats.rankdata(values, axis=1) for values in (a, b)]
+    first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    together = (first * second).sum(axis=1)
+    rho: Floats = np.divide(together, scale, out=np.full(len(scale), np.nan), where=scale > 0)
+    return rho
 
 
 def convergence_epoch(curve: ArrayLike, tolerance: float = 0.01) -> int | None:

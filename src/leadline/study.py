@@ -1,6 +1,7 @@
 """A study: arms x seeds on one data set under one recipe, with its contrasts; expanded into trials. Pure."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -56,7 +57,7 @@ class Published(Spec):
 class StudySpec(Spec):
     """Arms, the factors they are crossed with, seeds, one data set, one recipe, and the contrasts to decide."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     title: str = ""
     notes: str = ""
     data: DataSpec = DataSpec()
@@ -64,10 +65,13 @@ class StudySpec(Spec):
     probes: ProbeSpec = ProbeSpec()
     arms: dict[str, ArmSpec] = Field(min_length=1)
     vary: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(
-        default={}, description="arguments of the networks, or dotted keys such as training.batch_size"
+        default={},
+        description="arguments of the networks, or dotted keys such as training.batch_size or, of a network written"
+        " out, network.block.order",
     )
     seeds: (
-        Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        Annotated[int, Field(ge=1, le=10_000)]
+        | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
     ) = 3
     contrasts: list[ContrastSpec] | None = Field(default=None, description="None: every pair of arms")
     margin: float = Field(default=0.5, gt=0, description="percentage points within which two arms count as equivalent")
@@ -77,9 +81,17 @@ class StudySpec(Spec):
     @classmethod
     def _plain_names(cls, arms: dict[str, ArmSpec]) -> dict[str, ArmSpec]:
         for name in arms:
-            if not name or set("[],= ") & set(name):
-                raise ValueError(f"arm name {name!r} is empty or has a bracket, comma, equals sign or space")
+            if not name or set("[],= ") & set(name) or not name.isprintable():
+                raise ValueError(f"arm name {name!r} is empty or has a bracket, comma, equals sign or white space")
         return arms
+
+    @field_validator("vary")
+    @classmethod
+    def _distinct_levels(cls, vary: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+        for key, levels in vary.items():
+            if len(set(map(str, levels))) < len(levels):
+                raise ValueError(f"{levels} names a level of {key} twice")
+        return vary
 
     @field_validator("seeds")
     @classmethod
@@ -161,13 +173,13 @@ def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar]) -> Tria
         "training": _merged(spec.training.model_dump(mode="json"), arm.training),
         "probes": spec.probes.model_dump(mode="json"),
     }
-    arguments: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for key, value in factors.items():
-        if "." in key:
-            set_key(plain, key, value)
-        else:
-            arguments[key] = value
-    return parse(TrialSpec, {**plain, "network": resolve_network(arm.network, arguments).model_dump(mode="json")})
+        set_key(changes, key if "." in key else f"network.{key}", value)
+    network = resolve_network(arm.network, changes.pop("network", {}))
+    for section, change in changes.items():
+        plain[section] = _merged(plain.get(section, {}), change)
+    return parse(TrialSpec, {**plain, "network": network.model_dump(mode="json")})
 
 
 def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, Any] = {}) -> NetworkSpec | ModuleSpec:
@@ -182,11 +194,9 @@ def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, An
         given = {key: value for key, value in network.items() if key != "family"}
         return family(str(network["family"]), {**given, **arguments})
     if "module" in network:
-        return parse(ModuleSpec, {**network, "arguments": {**network.get("arguments", {}), **arguments}})
-    written = dict(network)
-    for key, value in arguments.items():
-        set_key(written, key, value)
-    return parse(NetworkSpec, written)
+        own = network.get("arguments", {})
+        return parse(ModuleSpec, {**network, "arguments": {**own, **arguments} if isinstance(own, Mapping) else own})
+    return parse(NetworkSpec, _merged(network, arguments))
 
 
 def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
@@ -204,7 +214,7 @@ def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
     data[last] = value
 
 
-def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Lay changes over a base, mapping by mapping; a mapping whose `name` changes is replaced whole."""
     result = dict(base)
     for key, value in changes.items():
@@ -219,28 +229,46 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterable[ContrastSpec]:
-    by_name = {arm.name for arm in arms}
+    by_name = {arm.name: arm for arm in arms}
+    said: set[tuple[frozenset[str], str]] = set()
     if spec.contrasts is None:
         pairs = [ContrastSpec(a=a, b=b) for b, a in itertools.combinations(spec.arms, 2)]
     else:
         pairs = spec.contrasts
     for number, pair in enumerate(pairs):
-        for side in (pair.a, pair.b):
-            if side not in by_name and side not in spec.arms:
-                raise SpecError(_placed(where, ("contrasts", number), unknown("arm", side, by_name | set(spec.arms))))
-        if pair.a == pair.b:
-            raise SpecError(_placed(where, ("contrasts", number), f"arm {pair.a!r} is compared with itself"))
-        if pair.a in by_name and pair.b in by_name:
-            yield pair
-        elif pair.a in spec.arms and pair.b in spec.arms:
-            for arm in arms:
-                if arm.base == pair.a:
-                    yield ContrastSpec(a=arm.name, b=_arm_name(pair.b, arm.factors), metric=pair.metric)
-        else:
-            text = (
-                f"[{pair.a}, {pair.b}] pairs an arm at one level with an arm at all levels; name both or neither level"
-            )
-            raise SpecError(_placed(where, ("contrasts", number), text))
+        try:
+            for contrast in _at_all_levels(spec, by_name, pair):
+                sides = (frozenset((contrast.a, contrast.b)), contrast.metric)
+                if sides in said:
+                    raise SpecError(f"{contrast.a} and {contrast.b} are compared twice")
+                said.add(sides)
+                yield contrast
+        except SpecError as error:
+            raise SpecError(_placed(where, ("contrasts", number), error)) from None
+
+
+def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec) -> Iterable[ContrastSpec]:
+    for side in (pair.a, pair.b):
+        if side not in arms and side not in spec.arms:
+            raise SpecError(unknown("arm", side, arms.keys() | spec.arms.keys()))
+    if pair.a == pair.b:
+        raise SpecError(f"arm {pair.a!r} is compared with itself")
+    if pair.a in arms and pair.b in arms:
+        found = [pair]
+    elif pair.a in spec.arms and pair.b in spec.arms:
+        found = [
+            ContrastSpec(a=arm.name, b=_arm_name(pair.b, arm.factors), metric=pair.metric)
+            for arm in arms.values()
+            if arm.base == pair.a
+        ]
+    else:
+        raise SpecError(
+            f"[{pair.a}, {pair.b}] pairs an arm at one level with an arm at all levels; name both or neither level"
+        )
+    for contrast in found:
+        if arms[contrast.a].trial == arms[contrast.b].trial:
+            raise SpecError(f"{contrast.a} and {contrast.b} are one network under one recipe: nothing to compare")
+    return found
 
 
 def _placed(where: Where | None, path: tuple[int | str, ...], problem: object) -> str:
@@ -255,11 +283,7 @@ def ready_studies() -> dict[str, str]:
     """The ready studies: name -> title."""
     return {
         path.name.removesuffix(".yaml"): next(
-            (
-                line.removeprefix("title:").strip()
-                for line in path.read_text().splitlines()
-                if line.startswith("title:")
-            ),
+            (str(yaml.safe_load(line)["title"]) for line in path.read_text().splitlines() if line.startswith("title:")),
             "",
         )
         for path in sorted(resources.files("leadline").joinpath("studies").iterdir(), key=lambda path: path.name)
@@ -307,8 +331,8 @@ def expand_stored(spec: Mapping[str, Any]) -> Study:
 def parse_value(text: str) -> object:
     """Read the value of `--set key=value` as YAML does: numbers, booleans, lists, mappings, else the text itself."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml.load(text, _Loader)
+    except _NOT_YAML:
         return text
 
 
@@ -319,11 +343,36 @@ def _read(path: Path) -> str:
         raise SpecError(f"{path}: cannot be read: {error}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as people mean it: 1e-3 is a number, a date is text, and a key may stand but once in a mapping."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # a number of 5,000 digits; brackets 1,000 deep
+
+
 def _parse_yaml(text: str, shown: str) -> tuple[dict[str, Any], Where]:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        node = yaml.compose(text, _Loader)
+        data = yaml.load(text, _Loader)
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark else shown
         raise SpecError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,9 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leadline.data.batches import Dataset, evaluation_batches, train_batches
+from leadline.data.batches import Data
 from leadline.errors import LeadlineError, SpecError
 from leadline.nets import distinct_tensors, noise_at
+from leadline.probes.flow import probe
+from leadline.probes.schedules import every
+from leadline.probes.selection import ALL
+from leadline.probes.table import FlowTable
 from leadline.record import Record
 from leadline.spec import (
     SGD,
@@ -33,7 +38,8 @@ from leadline.spec import (
 REPORT_EVERY = 50
 """Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
+"""Images, and pixels of all of them, in a batch of evaluation at most: 500 of up to 91x91, 83 of 224x224."""
 
 
 class Diverged(LeadlineError):
@@ -44,7 +50,7 @@ class Diverged(LeadlineError):
     """
 
     def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"diverged: the training loss was {loss} at step {step}")
+        super().__init__(f"the training loss was {loss} at step {step}")
         self.step = step
 
 
@@ -57,6 +63,7 @@ class TrainState:
     step: int = 0  # optimizer steps done
     epoch: int = 0  # epochs whose records have been yielded, the last of them included
     test_predictions: np.ndarray | None = field(default=None, repr=False)  # int16 [n], of the last epoch's model
+    flow: FlowTable | None = field(default=None, repr=False)  # what was measured inside it in the last epoch
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights, buffers and optimizer state by name, for a checkpoint."""
@@ -199,7 +206,7 @@ def schedule_factor(schedule: Schedule, progress: float) -> float:
 
 def train(
     state: TrainState,
-    data: Dataset,
+    data: Data,
     spec: TrainingSpec,
     seed: int = 0,
     probes: ProbeSpec = ProbeSpec(),  # noqa: B008
@@ -207,9 +214,10 @@ def train(
     """Train to the end of the last epoch, yielding what is measured; nothing is drawn from a global generator.
 
     While an epoch runs, a `batch` record every 50 steps tells its loss. When it ends come the running `train`
-    averages, `validation`, `time` and `probe` records; `state.epoch` counts it with the last of these, which is the
-    moment for a checkpoint. After the last epoch come `final-train`, `final-validation` and `final-test`, in
-    evaluation mode. A state that has been loaded goes on where it was, to the same bits on the same device and threads.
+    averages, `validation` and `time` records; `state.epoch` counts it with the last of these, which is the moment for a
+    checkpoint, and `state.flow` has what was measured inside the network. After the last epoch come `final-train`,
+    `final-validation` and `final-test`, in evaluation mode. A state that has been loaded goes on where it was, to the
+    same bits on the same device and threads.
 
     Args:
         state: from `prepare`, and perhaps `TrainState.load`; changed in place.
@@ -221,8 +229,8 @@ def train(
     Raises:
         Diverged: the training loss was not finite.
     """
-    model, optimizer, device = state.model, state.optimizer, data.train.images.device
-    examples = len(data.train.labels)
+    model, optimizer, device = state.model, state.optimizer, data.device
+    examples = data.train_size
     steps_per_epoch = math.ceil(examples / spec.batch_size)
     rate = learning_rate(spec, steps_per_epoch * spec.epochs)
     look_every = 1 if device.type == "cpu" else REPORT_EVERY
@@ -235,27 +243,29 @@ def train(
         seen = 0
         started = time.perf_counter()
 
-        for index, (images, labels) in enumerate(train_batches(data, seed, epoch, spec.batch_size, spec.channels_last)):
-            for group in optimizer.param_groups:
-                group["lr"] = rate(state.step)
-            with noise_at(model, seed, state.step):
-                with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-                    logits = model(images)
-                    loss = F.cross_entropy(logits, labels, label_smoothing=spec.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-            if spec.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
-            losses[index] = loss.detach() * len(labels)
-            last = index + 1 == steps_per_epoch
-            if last or (index + 1) % look_every == 0:
-                _raise_if_diverged(losses, index, state.step + 1)
-            optimizer.step()
-            correct += (logits.detach().argmax(1) == labels).sum()
-            seen += len(labels)
-            state.step += 1
-            if (index + 1) % REPORT_EVERY == 0:
-                yield Record(state.step, epoch, "batch", "loss", float(loss.detach()))
+        batches = data.train_batches(seed, epoch, spec.batch_size, spec.channels_last)
+        with _watched(state, probes, steps_per_epoch):
+            for index, (images, labels) in enumerate(batches):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(state.step)
+                with noise_at(model, seed, state.step):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                        logits = model(images)
+                        loss = F.cross_entropy(logits, labels, label_smoothing=spec.label_smoothing)
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                if spec.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
+                losses[index] = loss.detach() * len(labels)
+                last = index + 1 == steps_per_epoch
+                if last or (index + 1) % look_every == 0:
+                    _raise_if_diverged(losses, index, state.step + 1)
+                optimizer.step()
+                correct += (logits.detach().argmax(1) == labels).sum()
+                seen += len(labels)
+                state.step += 1
+                if (index + 1) % REPORT_EVERY == 0:
+                    yield Record(state.step, epoch, "batch", "loss", float(loss.detach()))
 
         loss_mean, accuracy = float(losses.sum()) / seen, int(correct) / seen
         seconds = time.perf_counter() - started
@@ -263,7 +273,6 @@ def train(
             *_records(state.step, epoch + 1, "train", loss_mean, accuracy),
             Record(state.step, epoch + 1, "time", "seconds", seconds),
             Record(state.step, epoch + 1, "time", "images_per_second", seen / seconds),
-            *_gradient_norms(model, state.step, epoch + 1, probes),
         ]
         splits: list[Literal["validation", "test"]] = ["validation"]
         if spec.test_every and (epoch + 1) % spec.test_every == 0:
@@ -277,6 +286,8 @@ def train(
 
     for final in ("train", "validation", "test"):
         result = evaluate(model, data, final, spec)
+        if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
+            raise Diverged(state.step, result.loss)
         if final == "test":
             state.test_predictions = result.predicted
         yield from _records(state.step, state.epoch, f"final-{final}", result.loss, result.accuracy)
@@ -284,13 +295,13 @@ def train(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, data: Dataset, split: Literal["train", "validation", "test"], spec: TrainingSpec
+    model: nn.Module, data: Data, split: Literal["train", "validation", "test"], spec: TrainingSpec
 ) -> Evaluation:
     """Return loss, accuracy and predicted classes on one split, without augmentation, in evaluation mode."""
     model.eval()
     loss, correct, seen = 0.0, 0, 0
     predicted: list[Int64[Tensor, " batch"]] = []
-    for images, labels in evaluation_batches(data, split, EVALUATION_BATCH, spec.channels_last):
+    for images, labels in data.evaluation_batches(split, _evaluation_batch(data.shape), spec.channels_last):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
             logits: Float[Tensor, "batch classes"] = model(images)
         loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
@@ -300,16 +311,38 @@ def evaluate(
     return Evaluation(loss / seen, correct / seen, torch.cat(predicted).cpu().numpy().astype(np.int16))
 
 
+def _evaluation_batch(shape: tuple[int, int, int]) -> int:
+    _, height, width = shape
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
+
+
 def _records(step: int, epoch: int, split: str, loss: float, accuracy: float) -> list[Record]:
     values = {"loss": loss, "accuracy": accuracy, "error": 100 * (1 - accuracy)}
     return [Record(step, epoch, split, name, value) for name, value in values.items()]
 
 
-def _gradient_norms(model: nn.Module, step: int, epoch: int, probes: ProbeSpec) -> Iterator[Record]:
-    if probes.gradient_norms:
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and parameter.ndim > 1:
-                yield Record(step, epoch, "probe", f"gradient_norm/{name}", float(parameter.grad.norm()))
+@contextmanager
+def _watched(state: TrainState, probes: ProbeSpec, steps: int) -> Iterator[None]:
+    """Put on `state.flow` what is measured in the body; if training diverges there, what was measured before."""
+    state.flow, asked = None, probes.flow
+    if asked is None:
+        yield
+        return
+    flow = probe(
+        state.model,
+        state.optimizer,
+        ALL if asked.layers == (ALL,) else asked.layers,
+        asked.what,
+        every(asked.every),
+        images=asked.images,
+        first_step=state.step,
+        capacity=min(steps, 1024),
+    )
+    with flow:
+        try:
+            yield
+        finally:
+            state.flow = flow.table()
 
 
 def _raise_if_diverged(losses: Float[Tensor, " steps"], index: int, step: int) -> None:

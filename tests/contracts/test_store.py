@@ -155,7 +155,7 @@ def test_studies_share_trials(store: Store) -> None:
 
 def test_two_arms_may_be_the_same_trial(store: Store) -> None:
     twins = {"a": {"network": "comparative-cnn"}, "b": {"network": "comparative-cnn"}}
-    store.register(expand(parse(StudySpec, {"name": "one", "arms": twins, "seeds": 1})))
+    store.register(expand(parse(StudySpec, {"name": "one", "arms": twins, "seeds": 1, "contrasts": []})))
     finish_next(store, records=epoch_records(1))
     assert store.claim("one", HERE, HOUR) is None
     assert store.counts("one")["finished"] == 2
@@ -282,6 +282,26 @@ def test_records_beyond_the_checkpoint_are_dropped_when_it_goes_on(store: Store)
     frame = store.records_frame("one")
     assert list(frame["value"]) == [1.0] * 3 + [2.0] * 3 + [33.0] * 3
     assert store.trial(claim.trial).seconds == 4.0
+
+
+def test_measurements_come_back_by_epoch_and_go_with_the_records_beyond_the_checkpoint(store: Store) -> None:
+    store.register(study())
+    claim = store.claim("one", ELSEWHERE, GONE)
+    assert claim is not None
+    for epoch in (1, 2, 3):
+        checkpoint = None if epoch == 3 else f"{epoch}.safetensors"
+        content = {"flow": bytes([0, epoch, 255]), "other": b"x"}
+        store.commit_epoch(claim.trial, ELSEWHERE, epoch_records(epoch), checkpoint, epoch, 1.0, content)
+    store.commit_epoch(claim.trial, ELSEWHERE, [], None, 3, 0.0, {"flow": b"new"})
+    expected = [(1, b"\0\x01\xff"), (2, b"\0\x02\xff"), (3, b"new")]
+    assert store.measurements("one", "flow") == {claim.trial: expected}
+    assert store.measurements("one", "jacobian") == {}
+    again = store.claim("one", HERE, HOUR)
+    assert again is not None and again.trial == claim.trial
+    assert store.measurements("one", "flow") == {claim.trial: expected[:2]}
+    with pytest.raises(LeaseLost):
+        store.commit_epoch(claim.trial, ELSEWHERE, [], None, 3, 0.0, {"flow": b"late"})
+    assert store.measurements("one", "flow") == {claim.trial: expected[:2]}
 
 
 def test_a_record_that_is_there_already_gets_the_new_value(store: Store) -> None:

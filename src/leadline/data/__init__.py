@@ -1,1 +1,1 @@
-"""Data sets: what there is (`catalog`), its files (`files`), and batches of tensors for training (`batches`)."""
+"""Data sets: what there is (`catalog`), its files (`files`), folders of pictures (`index`), batches (`batches`)."""

@@ -60,7 +60,8 @@ def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], 
     except ValidationError as error:
         raise SpecError(explain(error, data, where)) from None
     except (TypeError, ValueError) as error:
-        raise SpecError(f"{kind.__name__}: not plain data: {error}") from None
+        place = where(()) if where else kind.__name__
+        raise SpecError(f"{place}: not plain data: {error}") from None
 
 
 def explain(error: ValidationError, data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> str:

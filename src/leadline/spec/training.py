@@ -1,12 +1,17 @@
 """How a network is trained: data, optimizer, schedule, budget."""
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
+from leadline.errors import unknown
 from leadline.spec.base import Spec
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100"]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Above0 = Annotated[float, Field(gt=0)]
 
 
 class Augment(Spec):
@@ -16,10 +21,55 @@ class Augment(Spec):
     flip: bool = Field(default=True, description="flip half of the images left to right")
 
 
+class ResizedCrop(Spec):
+    """Random part of a picture, resized, and horizontal flip: Szegedy et al. 2015, section 6."""
+
+    scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        default=(0.08, 1.0), description="smallest and largest fraction of the picture's area"
+    )
+    ratio: Annotated[tuple[Above0, Above0], Field(strict=False)] = Field(
+        default=(3 / 4, 4 / 3), description="smallest and largest ratio of width to height"
+    )
+    flip: bool = Field(default=True, description="flip half of the images left to right")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ResizedCrop":
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{name} [{low}, {high}]: the smallest comes first")
+        return self
+
+
+def _kind_of_augmentation(value: object) -> str:
+    cropped = {"scale", "ratio"} & value.keys() if isinstance(value, Mapping) else isinstance(value, ResizedCrop)
+    return "resized-crop" if cropped else "translation"
+
+
+Augmentation = Annotated[
+    Annotated[Augment, Tag("translation")] | Annotated[ResizedCrop, Tag("resized-crop")],
+    Discriminator(_kind_of_augmentation),
+]
+
+
 class DataSpec(Spec):
     """A data set, its split and its preprocessing."""
 
-    name: DatasetName = "digits"
+    name: Literal[DatasetName, "imagefolder"] = "digits"
+    path: str | None = Field(
+        default=None,
+        min_length=1,
+        description="imagefolder: the folder that holds train/<class>/<image> and val or test, or <class>/<image>;"
+        " a relative one is looked for in the folder of the data sets",
+    )
+    size: int = Field(default=224, ge=1, description="imagefolder: height and width that the network sees")
+    resize: int | None = Field(
+        default=None,
+        ge=1,
+        description="imagefolder: shorter side before the centre crop of evaluation; None: size * 256 / 224",
+    )
+    corrupt: Literal["fail", "skip"] = Field(
+        default="fail", description="imagefolder: what pictures that cannot be decoded lead to"
+    )
     train: int | None = Field(default=None, ge=1, description="training images; None: all that validation leaves")
     validation: int | None = Field(
         default=None,
@@ -28,12 +78,60 @@ class DataSpec(Spec):
     )
     test: int | None = Field(default=None, ge=1, description="test images; None: all")
     subset_seed: int = Field(default=0, ge=0, description="chooses the images of a subset, evenly over the classes")
-    normalise: Literal["channel", "pixel-mean", "none"] = Field(
+    normalise: Literal["channel", "pixel-mean", "none", "imagenet"] = Field(
         default="channel",
         description="channel: mean 0 and deviation 1 per channel; pixel-mean: subtract the mean image, scale to [0, 1];"
-        " none: scale to [0, 1]. Constants come from the training images alone",
+        " none: scale to [0, 1]. Constants come from the training images alone, of an imagefolder from 1,000 of them;"
+        " imagenet, for an imagefolder: those that are published for ImageNet's channels",
     )
-    augment: Augment | None = None
+    augment: Augmentation | None = Field(
+        default=None,
+        description="with pad: translation; with scale or ratio, imagefolder only: resized crop, which an imagefolder"
+        " has unless this is null or has pad",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pictures_are_cropped_at_random(cls, value: object) -> object:
+        if not isinstance(value, Mapping) or value.get("name") != "imagefolder":
+            return value
+        augment = value.get("augment", {})
+        if not isinstance(augment, Mapping) or "pad" in augment:
+            return value
+        return {**value, "augment": {"scale": ResizedCrop().scale, **augment}}
+
+    @model_validator(mode="after")
+    def _pictures_alone_have_a_path_and_a_size(self) -> "DataSpec":
+        if self.name == "imagefolder":
+            if self.path is None:
+                raise ValueError("imagefolder needs path, the folder of its pictures")
+            if self.resize is not None and self.resize < self.size:
+                raise ValueError(f"resize {self.resize} is below size {self.size}, which is cut out of it")
+            return self
+        for field in _OF_PICTURES:
+            if field in self.model_fields_set:
+                raise ValueError(f"{field} is for name imagefolder, got {self.name}; leave it out")
+        if isinstance(self.augment, ResizedCrop):
+            raise ValueError(f"a resized crop (scale, ratio) is for name imagefolder, got {self.name}; use pad")
+        if self.normalise == "imagenet":
+            raise ValueError(f"normalise imagenet is for name imagefolder, got {self.name}; use channel")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_pictures_alone_have(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)
+        if self.name != "imagefolder":
+            for field in _OF_PICTURES:
+                content.pop(field, None)
+        return content
+
+    @property
+    def shorter_side(self) -> int:
+        """The shorter side of an imagefolder's picture before its centre is cut out."""
+        return self.resize or math.floor(self.size * 256 / 224 + 0.5)
+
+
+_OF_PICTURES = ("path", "size", "resize", "corrupt")
 
 
 class SGD(Spec):
@@ -149,9 +247,36 @@ class TrainingSpec(Spec):
     test_every: int = Field(default=0, ge=0, description="epochs between looks at the test data; 0: only at the end")
 
 
-class ProbeSpec(Spec):
-    """What is measured inside the network while it trains."""
+Measured = Literal["gradients", "updates", "activations", "activation-gradients"]
 
-    gradient_norms: bool = Field(
-        default=False, description="norm of every weight's gradient, at the last step of each epoch"
+
+class FlowSpec(Spec):
+    """Gradient, activation and update flow, layer by layer, while the network trains; see `leadline.probes.flow`."""
+
+    every: int = Field(default=1, ge=1, description="steps from one measurement to the next")
+    what: Annotated[tuple[Measured, ...], Field(strict=False, min_length=1)] = (
+        "gradients",
+        "updates",
+        "activations",
+        "activation-gradients",
     )
+    layers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
+        default=("*",), description="patterns of module names; * alone: all blocks, and the modules beside them"
+    )
+    images: int = Field(default=16, ge=1, description="of a batch, whose activations are looked at")
+
+
+class ProbeSpec(Spec):
+    """What is measured inside the network while it trains; a list of names asks for each with its defaults."""
+
+    flow: FlowSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        for name in value:
+            if name not in cls.model_fields:
+                raise ValueError(unknown("probe", str(name), cls.model_fields))
+        return {name: {} for name in value}

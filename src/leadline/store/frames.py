@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, select
 
 from leadline.store.measured import unpack
-from leadline.store.schema import predictions, records, series, study_trials, trials
+from leadline.store.schema import measurements, predictions, records, series, study_trials, trials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,3 +110,18 @@ def study_predictions(
         .order_by(study_trials.c.position)
     )
     return {row.hash: (unpack(row.predicted), unpack(row.labels)) for row in rows}
+
+
+def study_measurements(connection: Connection, study_id: int, name: str) -> dict[str, list[tuple[int, bytes]]]:
+    """Trial -> what a probe measured by epoch, of the trials that have any, in the study's order."""
+    rows = connection.execute(
+        select(trials.c.hash, measurements.c.epoch, measurements.c.content)
+        .join_from(study_trials, trials)
+        .join(measurements, measurements.c.trial_id == trials.c.id)
+        .where(study_trials.c.study_id == study_id, measurements.c.name == name)
+        .order_by(study_trials.c.position, measurements.c.epoch)
+    )
+    found: dict[str, list[tuple[int, bytes]]] = {}
+    for row in rows:
+        found.setdefault(row.hash, []).append((row.epoch, row.content))
+    return found

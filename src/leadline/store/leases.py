@@ -7,7 +7,7 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, update
 from leadline.spec import canonical_json
 from leadline.store.connect import now
 from leadline.store.owner import Owner
-from leadline.store.schema import records, study_trials, trials
+from leadline.store.schema import measurements, records, study_trials, trials
 from leadline.store.values import Claim, LeaseLost
 
 
@@ -39,7 +39,8 @@ def claim_next(connection: Connection, study_id: int, owner: str, lease_seconds:
         )
     )
     # They are beyond the checkpoint: their epochs are trained again.
-    connection.execute(delete(records).where(records.c.trial_id == row.id, records.c.epoch > row.checkpoint_epoch))
+    for table in (records, measurements):
+        connection.execute(delete(table).where(table.c.trial_id == row.id, table.c.epoch > row.checkpoint_epoch))
     spec = canonical_json(row.spec)
     return Claim(row.hash, row.arm, spec, row.checkpoint, row.checkpoint_epoch, row.attempts + 1)
 

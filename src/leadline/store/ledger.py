@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sqlalchemy import Connection, and_, func, select, update
@@ -15,7 +15,7 @@ from leadline.store import frames
 from leadline.store.connect import address, engine_for, is_there, now, one_line, prepare, shown, transaction
 from leadline.store.leases import claim_next, owned
 from leadline.store.lookup import all_states, counted, study_id, trial_by_prefix
-from leadline.store.measured import last_epoch, number_series, pack_pair, put_predictions, put_records
+from leadline.store.measured import last_epoch, number_series, pack_pair, put_measurements, put_predictions, put_records
 from leadline.store.register import plan, register
 from leadline.store.schema import TrialState, studies, study_trials, trials
 from leadline.store.values import Claim, StudyRecord, StudySummary, TrialRecord
@@ -186,7 +186,14 @@ class Store:
             connection.execute(update(trials).where(trials.c.id == id_).values(environment=dict(environment)))
 
     def commit_epoch(
-        self, trial: str, owner: str, records: Sequence[Record], checkpoint: str | None, epoch: int, seconds: float
+        self,
+        trial: str,
+        owner: str,
+        records: Sequence[Record],
+        checkpoint: str | None,
+        epoch: int,
+        seconds: float,
+        measurements: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         """Keep an epoch, whole or not at all.
 
@@ -198,6 +205,7 @@ class Store:
                 disk by now; None: none was made, so the one before stays the place to go on from.
             epoch: epochs done.
             seconds: wall time since the last commit.
+            measurements: what each probe saw in this epoch, by its name.
 
         Raises:
             LeaseLost: the trial is no longer the owner's; nothing was kept.
@@ -206,6 +214,7 @@ class Store:
         with self._writing() as connection:
             id_ = owned(connection, trial, owner)
             put_records(connection, id_, records, ids)
+            put_measurements(connection, id_, epoch, measurements)
             values: dict[str, Any] = {"seconds": func.coalesce(trials.c.seconds, 0.0) + seconds}
             if checkpoint is not None:
                 values |= {"checkpoint": checkpoint, "checkpoint_epoch": epoch}
@@ -344,3 +353,12 @@ class Store:
         """
         with self._reading() as connection:
             return frames.study_predictions(connection, study_id(connection, study))
+
+    def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:
+        """Return trial -> (epoch, what the probe of that name measured in it), of the trials that have any.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.study_measurements(connection, study_id(connection, study), name)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from leadline.record import Record
 from leadline.store.connect import upserting
-from leadline.store.schema import predictions, records, series
+from leadline.store.schema import measurements, predictions, records, series
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,15 @@ def put_records(
             for record in new
         ],
     )
+
+
+def put_measurements(connection: Connection, trial_id: int, epoch: int, new: Mapping[str, bytes]) -> None:
+    """Enter what probes measured in an epoch, by name, instead of any that is there."""
+    if new:
+        where = measurements.c.trial_id == trial_id, measurements.c.epoch == epoch, measurements.c.name.in_(new)
+        connection.execute(delete(measurements).where(*where))
+        rows = [{"trial_id": trial_id, "epoch": epoch, "name": name, "content": new[name]} for name in sorted(new)]
+        connection.execute(insert(measurements), rows)
 
 
 def last_epoch(connection: Connection, trial_id: int) -> int:

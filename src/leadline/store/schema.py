@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator
 TrialState = Literal["waiting", "running", "finished", "diverged", "failed"]
 STATES: tuple[TrialState, ...] = get_args(TrialState)
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in migrations/versions: a database that is there already is opened without alembic."""
 
 VERSION_TABLE = "leadline_version"
@@ -167,4 +167,13 @@ predictions = Table(
     Column("trial_id", ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True),
     Column("predicted", LargeBinary, nullable=False),
     Column("labels", LargeBinary, nullable=False),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )

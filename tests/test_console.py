@@ -1,0 +1,39 @@
+"""What the terminal shows of a run: the time left, and what to do next."""
+
+import os
+import time
+
+import pytest
+
+from leadline.console import Outcome, _cores, _Tally
+from leadline.run import Event
+
+
+def event(kind: str, trial: str, fraction: float = 0.0) -> Event:
+    return Event(kind, trial, "arm", 0, "owner", fraction)
+
+
+def test_time_left_counts_what_was_done_here() -> None:
+    tally = _Tally(total=4, ended=1, started=time.monotonic() - 30)
+    assert tally.left() == "time left: ..."
+    tally.take(event("started", "short"))  # ends before it could tell of any progress
+    tally.take(event("finished", "short", 1.0))
+    tally.take(event("started", "resumed", 0.5))
+    assert tally.left() == "time left: 45 s"  # one trial in 30 s; half of one and a whole one remain
+    tally.take(event("progress", "resumed", 0.75))
+    assert tally.left() == "time left: 30 s"
+    tally.take(event("restarted", "resumed"))
+    assert tally.left() == "time left: 1 min 00 s"
+
+
+def test_the_last_line_says_what_to_do_next() -> None:
+    done = Outcome("demo", {"finished": 2, "diverged": 1}, (), False, 75.0)
+    assert done.last_line() == "demo: 3 trials: 2 finished, 1 diverged; 1 min 15 s. Next: leadline report demo"
+    assert done.last_line(" --runs /a").endswith("Next: leadline report demo --runs /a")
+    failed = Outcome("demo", {"failed": 1}, ("a seed 0: no",), False, 1.0)
+    assert failed.last_line().endswith("First failure: a seed 0: no. The same command tries the failed ones again.")
+
+
+def test_cores_where_the_system_does_not_tell_which_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert _cores() == (os.cpu_count() or 1)

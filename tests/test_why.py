@@ -1,0 +1,192 @@
+"""What probes saw, in words and pictures: from tables whose numbers are known."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from leadline.errors import DataError, SpecError
+from leadline.figures import figures
+from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
+from leadline.spec import FlowSpec, ProbeSpec, parse
+from leadline.verdict import Findings
+from leadline.why import NOTHING_MEASURED, Why, explain
+
+NOTHING_FOUND = Findings("s", "", (), (), (), ())
+
+
+def table(blocks: int, ratio: float, epoch: int = 1, dead: float = 0.0, seconds: float = 0.5) -> bytes:
+    """A network of blocks through each of which the gradient shrinks by a ratio; the last block's norm is 2."""
+    names = [f"stage.{block}" for block in range(blocks)]
+    norms = [2 * ratio ** (blocks - 1 - block) for block in range(blocks)]
+    series = {
+        ACTIVATION_GRADIENT: (names, norms),
+        WEIGHT_GRADIENT: ([f"{name}.weight" for name in names], norms),
+        SECOND_MOMENT: ([*names, "head"], [1.0] * (blocks + 1)),
+        DEAD: (names, [dead] * blocks),
+    }
+    steps = np.arange(3) + 3 * (epoch - 1)
+    row = np.array([value for _, values in series.values() for value in values], np.float32)
+    values = np.stack([row * 100, row, row / 100])  # the median is the row
+    values[:, -blocks:] = dead
+    return FlowTable(
+        tuple(name for own, _ in series.values() for name in own),
+        tuple(kind for kind, (own, _) in series.items() for _ in own),
+        steps,
+        values,
+        tuple(names),
+        seconds,
+    ).to_bytes()
+
+
+def study(
+    *given: tuple[str, dict[str, Any], float, float | None], epochs: int = 2, dead: float = 0.0
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[tuple[int, bytes]]]]:
+    """Trials of base, factors, shrinking ratio and final error (None: it diverged in its second epoch)."""
+    trials, records, measured = [], [], {}
+    for number, (base, factors, ratio, error) in enumerate(given):
+        arm = f"{base}[{','.join(f'{key}={value}' for key, value in factors.items())}]"
+        own = {"trial": f"t{number}", "arm": arm, "base": base, "seed": number}
+        state = "diverged" if error is None else "finished"
+        trials.append({**own, "factors": factors, "state": state, "error": None, "diverged_step": None})
+        done = 1 if error is None else epochs
+        rows = [("time", "seconds", epoch, 10.0) for epoch in range(1, done + 1)]
+        if error is not None:
+            rows += [("final-train", "error", epochs, error), ("final-test", "error", epochs, error)]
+        records += [
+            {**own, "epoch": epoch, "step": 0, "split": split, "name": name, "value": value}
+            for split, name, epoch, value in rows
+        ]
+        measured[f"t{number}"] = [
+            (epoch, table(factors["blocks"], ratio, epoch, dead)) for epoch in range(1, epochs + 1)
+        ]
+    return pd.DataFrame(trials), pd.DataFrame(records), measured
+
+
+def said(why: Why, arm: str) -> dict[str, str]:
+    return {one.kind: one.text for one in why.sentences if one.arm == arm}
+
+
+def test_the_frame_has_medians_by_epoch_and_place() -> None:
+    why = explain(*study(("plain", {"blocks": 3}, 0.1, 5.0)))
+    rows = why.frame[why.frame["kind"].eq(ACTIVATION_GRADIENT) & why.frame["epoch"].eq(2)]
+    assert list(rows["position"]) == list(rows["block"]) == [1, 2, 3]
+    assert list(rows["value"]) == pytest.approx([0.02, 0.2, 2.0])
+    head = why.frame[why.frame["layer"].eq("head")]
+    assert head["block"].isna().all() and set(head["position"]) == {4}
+
+
+def test_vanishing_and_healthy_but_degraded_are_told_apart() -> None:
+    why = explain(
+        *study(
+            ("bare", {"blocks": 3}, 0.5, 1.0),
+            ("bare", {"blocks": 8}, 0.01, 90.0),
+            ("normal", {"blocks": 3}, 0.9, 0.5),
+            ("normal", {"blocks": 8}, 0.8, 6.0),
+            ("residual", {"blocks": 3}, 1.0, 0.5),
+            ("residual", {"blocks": 8}, 1.0, 0.7),
+        )
+    )
+    assert list(said(why, "bare[blocks=3]")) == list(said(why, "residual[blocks=8]")) == ["healthy"]
+    bare = said(why, "bare[blocks=8]")
+    assert list(bare) == ["vanishing", "degraded"]
+    assert "vanishing in 2 of 2 epochs measured" in bare["vanishing"]
+    assert "block 1 of 8: gradient norm 1e-14 of the last block's" in bare["vanishing"]
+    assert "90.00% (mean of 1 trial) against 1.00% of bare[blocks=3]" in bare["degraded"]
+    assert "vanishing or exploding in 2 of 2 epochs" in bare["degraded"]
+    normal = said(why, "normal[blocks=8]")
+    assert list(normal) == ["healthy", "healthy but degraded"]
+    assert "vanishing or exploding in 0 of 2 epochs" in normal["healthy but degraded"]
+    assert not any(word in one.text for one in why.sentences for word in ("because", "cause", "due to"))
+    drawn = {
+        figure.name: figure for figure in figures(NOTHING_FOUND, *study(("bare", {"blocks": 3}, 0.5, 1.0))[:2], why)
+    }
+    assert {one.figure for one in why.sentences} <= set(drawn)
+
+
+def test_dead_units_bring_their_own_figure() -> None:
+    trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0), dead=0.75)
+    why = explain(trials, records, measured)
+    assert "dead units 75%" in said(why, "plain[blocks=3]")["dead"]
+    drawn = {figure.name: figure for figure in figures(NOTHING_FOUND, trials, records, why)}
+    assert "dead-units" in drawn and drawn["dead-units"].panels
+    assert set(drawn["dead-units"].data["value"]) == {0.75}
+
+
+def test_arms_lie_side_by_side_on_one_colour_scale() -> None:
+    trials, records, measured = study(
+        ("plain", {"blocks": 3}, 0.1, 5.0),
+        ("plain", {"blocks": 8}, 1e-9, None),
+        ("residual", {"blocks": 3}, 1.0, 5.0),
+        ("residual", {"blocks": 8}, 1.0, 5.0),
+    )
+    drawn = {
+        figure.name: figure for figure in figures(NOTHING_FOUND, trials, records, explain(trials, records, measured))
+    }
+    for name in ("gradient-flow", "weight-gradients", "activations"):
+        figure = drawn[name]
+        assert [panel.title for panel in figure.panels] == [
+            f"{base}[blocks={blocks}]" for blocks in (3, 8) for base in ("plain", "residual")
+        ]
+        assert figure.columns == 2
+        charts = [panel.chart.to_dict(validate=False)["layer"][0] for panel in figure.panels]
+        assert len({tuple(chart["encoding"]["color"]["scale"]["domain"]) for chart in charts}) == 1
+    cells = drawn["gradient-flow"].data.set_index(["arm", "epoch", "position"])["value"]
+    assert cells["plain[blocks=3]", 1, 1] == pytest.approx(0.02)
+    # what lies below the scale is put on its floor, and the caption tells
+    assert cells["plain[blocks=8]", 2, 1] == pytest.approx(1e-11)
+    assert "below 1e-11 is drawn as 1e-11" in drawn["gradient-flow"].caption
+    assert drawn["gradient-profiles"].panels
+
+
+def test_early_flow_and_final_error_are_correlated_by_rank() -> None:
+    ratios, errors = [0.9, 0.5, 0.2, 0.1, 0.05, 0.0], [1.0, 3.0, 2.0, 40.0, 50.0, 90.0]
+    trials, records, measured = study(
+        *[("plain", {"blocks": 3}, ratio, error) for ratio, error in zip(ratios, errors, strict=True)],
+        ("plain", {"blocks": 3}, 0.1, None),
+    )
+    why = explain(trials, records, measured)
+    rho = stats.spearmanr(ratios, errors).statistic
+    assert "Across 6 trials" in why.together and f"correlation {rho:.2f} (95% bootstrap interval" in why.together
+    assert "The 1 trial that diverged has no final error." in why.together
+    assert why.early["ratio"].iloc[2] == pytest.approx(math.log10(0.04))
+    few = explain(*study(*[("plain", {"blocks": 3}, 0.5, error) for error in errors[:4]]))
+    assert few.together == "Early flow against final error needs 5 trials with both; there are 4."
+
+
+def test_cost_is_what_the_probes_counted_over_the_epochs_that_were_timed() -> None:
+    # four epochs of 0.5 s in 10 s each; the one that diverged was not timed
+    why = explain(*study(("plain", {"blocks": 3}, 0.5, 5.0), ("plain", {"blocks": 3}, 0.5, None), epochs=3))
+    assert why.cost.startswith("Measuring took 5.0% of this study's training time (2.0 of 40 s)")
+
+
+def test_nothing_measured_is_nothing_said() -> None:
+    trials, records, _ = study(("plain", {"blocks": 3}, 0.5, 5.0))
+    assert explain(trials, records, {}) is NOTHING_MEASURED
+    names = [figure.name for figure in figures(NOTHING_FOUND, trials, records)]
+    assert names == ["accuracy-curves", "loss-curves", "test-error", "differences"]
+    with pytest.raises(DataError, match="no flow table"):
+        explain(trials, records, {"t0": [(1, b"damaged")]})
+
+
+def test_probes_are_asked_for_by_name_or_in_full() -> None:
+    assert parse(ProbeSpec, ["flow"]) == parse(ProbeSpec, {"flow": {}}) == ProbeSpec(flow=FlowSpec())
+    assert parse(ProbeSpec, []) == ProbeSpec()
+    chosen = parse(ProbeSpec, {"flow": {"every": 10, "what": ["gradients"], "layers": ["stages.**"]}})
+    assert chosen.flow == FlowSpec(every=10, what=("gradients",), layers=("stages.**",))
+    assert parse(ProbeSpec, chosen.model_dump(mode="json")) == chosen
+    for wrong in (["flwo"], {"flow": {"what": ["gradient"]}}, {"flow": {"every": 0}}, {"flow": {"layers": []}}, [1]):
+        with pytest.raises(SpecError) as caught:
+            parse(ProbeSpec, wrong)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SpecError, match=r"unknown probe .flwo.; did you mean .flow."):
+        parse(ProbeSpec, ["flwo"])
+
+
+def test_what_a_study_may_ask_for_is_what_the_probe_can_measure() -> None:
+    from leadline.probes.flow import WHAT
+
+    assert set(FlowSpec().what) == set(WHAT)
