@@ -50,6 +50,7 @@ def heat_maps(why: Why, trials: pd.DataFrame) -> Iterator[Figure]:
 def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.DataFrame, log: bool = True) -> Figure:
     """Return a panel for each arm, arms of one level side by side; cells are means over seeds."""
     rows = rows[np.isfinite(rows["value"]) & rows["value"].ge(0)]
+    rows = rows.assign(measured=rows["value"])
     kind = next(iter(rows["kind"]), "")
     positive = rows.loc[rows["value"].gt(0), "value"]
     if rows.empty or (log and positive.empty):
@@ -69,8 +70,8 @@ def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.D
     else:
         low, high = 0, 1
     cells = (
-        rows.groupby(["arm", "base", "epoch", "position", "layer"], sort=False)["value"]
-        .agg(value="mean", seeds="count")
+        rows.groupby(["arm", "base", "epoch", "position", "layer"], sort=False)
+        .agg(value=("value", "mean"), least=("measured", "min"), greatest=("measured", "max"), seeds=("value", "count"))
         .reset_index()
     )
     row = "Block" if kind == ACTIVATION_GRADIENT and rows["block"].notna().all() else "Layer"
