@@ -3,9 +3,7 @@
 import base64
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
@@ -19,6 +17,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from leadline.atomic import write_whole
 from leadline.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
 from leadline.errors import LeadlineError
 from leadline.figures import figures
@@ -231,15 +230,7 @@ def _replace(path: Path, content: bytes | None) -> None:
             path.unlink(missing_ok=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, content)
     except OSError as error:
         text = f"{path}: cannot be written: {error.strerror or error}; choose another folder for the report"
         raise LeadlineError(text) from None

@@ -1,9 +1,8 @@
 """A drawing's file: SVG as it is, PDF and PNG made from it without a browser."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from leadline.atomic import write_whole
 from leadline.errors import LeadlineError, SpecError
 
 _SUFFIXES = (".svg", ".pdf", ".png")
@@ -21,15 +20,7 @@ def write_drawing(svg: str, path: Path) -> None:
         raise SpecError(f"figure {path}: suffix {path.suffix!r} is not one of .svg, .pdf, .png; change it")
     content = _content(svg, suffix)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, content)
     except OSError as error:
         reason = error.strerror or str(error)
         raise LeadlineError(f"figure {path}: cannot be written: {reason}; choose another place") from None
