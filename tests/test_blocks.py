@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from leadline.errors import SpecError
 from leadline.families import cifar_resnet
 from leadline.nets import build, build_network, inspect_network, noise_at
 from leadline.nets.blocks import Block
@@ -635,3 +636,64 @@ def test_a_recomputed_network_can_go_backward_twice() -> None:
     second = torch.autograd.grad(loss, list(net.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+
+
+@pytest.mark.parametrize("normalisation", ["none", "batch", "layer", "group"])
+@pytest.mark.parametrize("shortcut", SHORTCUTS[:-1], ids=lambda s: s["kind"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_fully_connected_network_is_the_network_of_1x1_convolutions_on_one_pixel(
+    order: Order, shortcut: dict[str, Any], normalisation: Normalisation
+) -> None:
+    if order in ("bn-after-addition", "relu-only-preactivation") and normalisation == "none":
+        pytest.skip("this order has a normalisation")
+    stages = [{"blocks": 2, "width": 8}, {"blocks": 2, "width": 16}]
+    content = {
+        "stem": {"width": 8, "kernel": 1},
+        "stages": stages,
+        "block": {"order": order, "shortcut": shortcut, "kernel": 1, "bias": True, "dropout": 0.2},
+        "head": {"pool": "none"},
+        "normalisation": normalisation,
+    }
+    dense = build_network(parse(NetworkSpec, {**content, "layers": "fully-connected"}), IMAGE, CLASSES)
+    pixel = build_network(parse(NetworkSpec, content), (math.prod(IMAGE), 1, 1), CLASSES)
+    generator = torch.Generator().manual_seed(1)
+    values = {
+        name: torch.rand(tensor.shape, generator=generator) - 0.4
+        for name, tensor in dense.state_dict().items()
+        if tensor.is_floating_point()
+    }
+    for model in (dense, pixel):
+        for tensor, value in zip(
+            (tensor for tensor in model.state_dict().values() if tensor.is_floating_point()),
+            values.values(),
+            strict=True,
+        ):
+            tensor.copy_(value.abs().reshape(tensor.shape) if value.ndim == 1 else value.reshape(tensor.shape))
+    x = torch.randn(5, *IMAGE, generator=generator)
+    for mode in (True, False):
+        dense.train(mode)
+        pixel.train(mode)
+        torch.testing.assert_close(dense(x), pixel(x.flatten(1)[:, :, None, None]), rtol=1e-4, atol=1e-4)
+    assert [name.replace("linear", "conv") for name in dict(dense.named_parameters())] == [
+        name.replace("linear", "conv") for name in dict(pixel.named_parameters())
+    ]
+
+
+def test_what_needs_pixels_is_refused_in_a_fully_connected_network() -> None:
+    content: dict[str, Any] = {
+        "layers": "fully-connected",
+        "stem": {"width": 8},
+        "stages": [{"blocks": 1, "width": 8}],
+        "head": {"pool": "none"},
+    }
+    parse(NetworkSpec, content)
+    for change, word in [
+        ({"stages": [{"blocks": 1, "width": 8, "stride": 2}]}, "stages.0.stride"),
+        ({"stages": [{"blocks": 1, "width": 8, "pool": True}]}, "stages.0.pool"),
+        ({"stem": {"width": 8, "pool": True}}, "stem.pool"),
+        ({"head": {}}, "head.pool"),
+        ({"weight_standardisation": True}, "weight_standardisation"),
+        ({"normalisation": "instance"}, "instance"),
+    ]:
+        with pytest.raises(SpecError, match=word):
+            parse(NetworkSpec, {**content, **change})

@@ -68,6 +68,10 @@ GOLDEN = [
         for name, of, more in [("imagenet-plain", "plain", {}), ("imagenet-resnet", "option A", {"shortcut": "A"})]
         for depth, exact in [(18, 11_515_688), (34, 21_623_848)]
     ),
+    # 784 x 30 + 30 + 30 x 10 + 10: the first network of Nielsen 2015, "Neural Networks and Deep Learning", chapter 1
+    Golden("mlp", "Nielsen 2015, chapter 1", MNIST, {"hidden": 1, "width": 30}, 23_860),
+    # 784-512-512-10, a common first example
+    Golden("mlp", "two hidden layers of 512", MNIST, {"hidden": 2, "width": 512}, 669_706),
     Golden("imagenet-resnet", f"{HE_2015}, option C", IMAGENET, {"depth": 34, "shortcut": "C"}, 22_716_840),
     Golden("imagenet-resnet", f"{HE_2015}, option B", IMAGENET, {"depth": 50, **FIRST_1X1}, 25_557_032),
     # the paper's tables 2 and 4 give 1.7M and 10.2M; what 10.2M counts is settled below

@@ -72,6 +72,7 @@ BLOCKS = st.fixed_dictionaries(
 )
 NETWORKS = st.fixed_dictionaries(
     {
+        "layers": st.sampled_from(["convolutional", "convolutional", "fully-connected"]),
         "stem": st.none()
         | st.fixed_dictionaries(
             {"width": WIDTHS, "kernel": st.integers(1, 7), "stride": st.integers(1, 3), "pool": st.booleans()}
@@ -141,6 +142,14 @@ def likely(draw: st.DrawFn) -> dict[str, Any]:
         "relu-only-preactivation",
     ):
         data["normalisation"] = draw(one_of(Normalisation).filter(lambda name: name != "none"))
+    if data["layers"] == "fully-connected":
+        if data["stem"]:
+            data["stem"].update(stride=1, pool=False)
+        for stage in data["stages"]:
+            stage.update(stride=1, pool=False, transition=None)
+        block["groups"], data["head"]["pool"], data["weight_standardisation"] = 1, "none", False
+        if data["normalisation"] == "instance":
+            data["normalisation"] = "layer"
     return data
 
 

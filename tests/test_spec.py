@@ -101,7 +101,7 @@ def test_hash_is_the_same_on_every_machine() -> None:
     assert cifar_resnet(20).content_hash == PINNED_CIFAR_RESNET_20
 
 
-PINNED_CIFAR_RESNET_20 = "f339dbc626825ca7c408e32b2a61036b21f96c844dd61c9abfad445ecfcf57c6"
+PINNED_CIFAR_RESNET_20 = "211eb0981d4994e740cf1b8b23763933f258a92085f1b05746339738e12667f7"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from leadline.spec.network import (
     Activation,
     Initialisation,
     InitialisationName,
+    Normalisation,
     Order,
     Rate,
     RecurrentHead,
@@ -278,6 +279,40 @@ def recnet(steps: Positive = 7, width: Positive = 128, dropout: Rate = 0.0, recu
     )
 
 
+def mlp(
+    hidden: Positive = 4,
+    width: Positive = 256,
+    activation: Activation = "relu",
+    shortcut: ShortcutKind = "none",
+    normalisation: Normalisation = "none",
+    initialisation: InitialisationName = "he-normal",
+    order: Order = "original",
+    shared: bool = False,
+    dropout: Rate = 0.0,
+) -> NetworkSpec:
+    """Fully-connected network of `hidden` layers of one width, each after the first a block of its own; linear.
+
+    With `shortcut="A"` its residual twin: each block adds its input. With `shared=True` the recurrent network: the
+    blocks are one, applied hidden - 1 times. `dropout` is of every hidden layer's output.
+    """
+    if hidden == 1 and (shortcut != "none" or shared):
+        raise SpecError("one hidden layer has no block to shortcut or share; use hidden 2 or more")
+    deep = hidden > 1
+    return NetworkSpec(
+        layers="fully-connected",
+        stem=Stem(width=width) if deep else None,
+        stages=(Stage(blocks=hidden - 1 if deep else 1, width=width),),
+        block=Block(
+            kind="single", order=order, shortcut=Shortcut(kind=shortcut), bias=True, dropout=dropout if deep else 0.0
+        ),
+        sharing=Sharing() if shared else None,
+        head=Head(pool="none", dropout=dropout),
+        normalisation=normalisation,
+        activation=activation,
+        initialisation=Initialisation(name=initialisation),
+    )
+
+
 FAMILIES: Mapping[str, Callable[..., NetworkSpec]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -298,6 +333,7 @@ FAMILIES: Mapping[str, Callable[..., NetworkSpec]] = {
         delta_orthogonal_cnn,
         mnist_cnn,
         recnet,
+        mlp,
     )
 }
 

@@ -265,7 +265,7 @@ class _Words:
         layers = self.layers(join.path)
         gate = (*self.layers(join.gate), Layer("activation", "σ")) if isinstance(join, Gated) else ()
         exclusive = isinstance(join, Gated) and join.exclusive
-        words = [] if any(layer.kind == "convolution" for layer in layers) else ["identity"]
+        words = [] if any(layer.kind in ("convolution", "linear") for layer in layers) else ["identity"]
         for pad in pads:
             if pad.padding:
                 words.append(f"+{pad.padding} zero channel{'s' * (pad.padding > 1)}")
@@ -281,7 +281,7 @@ class _Words:
                 detail = f"{module.out_channels}{_over(module.stride)}"
                 detail += f", {module.groups} groups" if module.groups > 1 else ""
                 return Layer("convolution", f"{kernel[0]}×{kernel[1]} {kind}", detail)
-            case nn.BatchNorm2d() | nn.GroupNorm():
+            case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.GroupNorm():
                 return Layer("normalisation", self.normalisation)
             case nn.MaxPool2d():
                 return Layer("pooling", f"{_square(module.kernel_size)} max", f"pool{_over(module.stride)}")

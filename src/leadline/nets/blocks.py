@@ -1,4 +1,4 @@
-"""Blocks: a branch of convolutions, ordered with normalisation and activation, and how it is joined to its input."""
+"""Blocks: a branch of weight layers, ordered with normalisation and activation, and how it is joined to its input."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from leadline.nets.layers import (
@@ -16,10 +17,13 @@ from leadline.nets.layers import (
     Scale,
     Shift,
     StochasticDepth,
+    WeightLayer,
     activation,
     append,
-    convolution,
+    channels_of,
     normalisation,
+    prefix,
+    weight_layer,
 )
 from leadline.nets.shortcuts import join
 from leadline.spec import NetworkSpec, Stage
@@ -35,7 +39,7 @@ class Block(nn.Module):
         self.join = join
         self.after = after
 
-    def forward(self, x: Maps) -> Float[Tensor, "batch wider rows columns"]:
+    def forward(self, x: Maps) -> Float[Tensor, "batch wider *smaller"]:
         """Apply the block."""
         x = self.before(x)
         y = self.branch(x)
@@ -52,7 +56,7 @@ class Recomputed(nn.Sequential):
     function of step and name, as `Noisy` layers draw, and batch statistics are updated once.
     """
 
-    def forward(self, input: Maps) -> Float[Tensor, "batch wider rows columns"]:
+    def forward(self, input: Maps) -> Float[Tensor, "batch wider *smaller"]:
         """Apply the modules in order."""
         x = input
         if not torch.is_grad_enabled():
@@ -77,7 +81,7 @@ class _StatisticsAtRest(AbstractContextManager[None]):
     """Keeps further passes over a batch, each of which enters it anew, from updating running statistics again."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.norms = [norm for module in modules for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+        self.norms = [norm for module in modules for norm in module.modules() if isinstance(norm, _BatchNorm)]
         self.buffers: list[tuple[nn.Module, str, Tensor]] = []
 
     def __enter__(self) -> None:
@@ -93,12 +97,12 @@ class _StatisticsAtRest(AbstractContextManager[None]):
             setattr(norm, name, buffer)
 
 
-def convolutions(spec: NetworkSpec, stage: Stage, channels_in: int, stride: int) -> list[nn.Conv2d]:
-    """Return the branch's convolutions, first to last."""
+def weight_layers(spec: NetworkSpec, stage: Stage, channels_in: int, stride: int) -> list[WeightLayer]:
+    """Return the branch's weight layers, first to last."""
     kernel, width = spec.block.kernel, stage.width
 
-    def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-        return convolution(spec, channels_in, channels_out, kernel, stride, groups)
+    def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> WeightLayer:
+        return weight_layer(spec, channels_in, channels_out, kernel, stride, groups)
 
     match spec.block.kind:
         case "single":
@@ -136,7 +140,7 @@ def block(
         SpecError: the shortcut cannot join these widths.
     """
     around = join(spec, channels_in, stage.width, stride)
-    convs = convolutions(spec, stage, channels_in, stride)
+    convs = weight_layers(spec, stage, channels_in, stride)
     before, branch, after = _ordered(spec, convs, channels_in, stage.width, stride, first)
     if spec.initialisation.branch in ("skipinit", "rezero"):
         branch.add_module("scale", Scale(0.0))
@@ -148,7 +152,7 @@ def block(
 
 
 def _ordered(
-    spec: NetworkSpec, convs: list[nn.Conv2d], channels_in: int, channels_out: int, stride: int, first: bool
+    spec: NetworkSpec, convs: list[WeightLayer], channels_in: int, channels_out: int, stride: int, first: bool
 ) -> tuple[nn.Module, nn.Sequential, nn.Module]:
     """Place normalisation and activation before the block, inside its branch and after its addition.
 
@@ -165,15 +169,15 @@ def _ordered(
         if preactivated:
             place = before if number == 1 and shared else branch
             if order != "relu-only-preactivation":
-                append(place, f"norm{number}", normalisation(spec, conv.in_channels))
+                append(place, f"norm{number}", normalisation(spec, channels_of(conv)[0]))
             place.add_module(f"act{number}", activation(spec))
         if last and spec.block.dropout:
             branch.add_module("dropout", Dropout(spec.block.dropout))
-        branch.add_module(f"conv{number}", conv)
+        branch.add_module(f"{prefix(spec)}{number}", conv)
         if order not in ("full-preactivation", "preactivation-and-after") and not (
             last and order == "bn-after-addition"
         ):
-            append(branch, f"norm{number}", normalisation(spec, conv.out_channels))
+            append(branch, f"norm{number}", normalisation(spec, channels_of(conv)[1]))
         if not preactivated and (not last or order == "relu-before-addition"):
             branch.add_module(f"act{number}", activation(spec))
     if order in ("bn-after-addition", "preactivation-and-after"):
@@ -187,7 +191,7 @@ def _with_fixup(branch: nn.Sequential) -> nn.Sequential:
     """Put a learned shift before each convolution and activation and a learned scale at the end: Zhang et al. 2019."""
     result = nn.Sequential()
     for name, module in branch.named_children():
-        if name.startswith(("conv", "act")):
+        if name.startswith(("conv", "linear", "act")):
             result.add_module(f"shift_{name}", Shift())
         result.add_module(name, module)
     result.add_module("scale", Scale(1.0))

@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from leadline.errors import SpecError
 from leadline.nets.blocks import Block
-from leadline.nets.layers import Scale, Shift
+from leadline.nets.layers import NORMALISING, Scale, Shift, WeightLayer
 from leadline.nets.shortcuts import Gated
 from leadline.seeds import INIT, stream
 from leadline.spec.network import Initialisation
-
-Weighted = nn.Conv2d | nn.Linear
 
 
 def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
@@ -23,13 +21,13 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
     """
     with torch.no_grad():
         for prefix, module in model.named_modules():
-            if isinstance(module, Weighted):
+            if isinstance(module, WeightLayer):
                 for name, parameter in module.named_parameters(recurse=False):
                     generator = torch.Generator().manual_seed(stream(seed, INIT, f"{prefix}.{name}"))
                     values = torch.empty(parameter.shape)
                     draw = _draw_weight if name == "weight" else _draw_bias
                     parameter.copy_(draw(spec, values, module, generator))
-            elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            elif isinstance(module, NORMALISING):
                 module.reset_parameters()
             elif isinstance(module, Scale):
                 module.factor.fill_(module.start)
@@ -41,9 +39,7 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
                 module.gate.bias.fill_(module.gate_bias)
         if spec.branch == "zero-gamma":
             for block in blocks:
-                norms = [
-                    module for module in block.branch.modules() if isinstance(module, nn.BatchNorm2d | nn.GroupNorm)
-                ]
+                norms = [module for module in block.branch.modules() if isinstance(module, NORMALISING)]
                 nn.init.zeros_(norms[-1].weight)
         elif spec.branch == "fixup":
             _fixup(model, blocks)
@@ -63,7 +59,7 @@ def check_widths(model: nn.Module, spec: Initialisation) -> None:
             )
 
 
-def _draw_weight(spec: Initialisation, values: Tensor, module: Weighted, generator: torch.Generator) -> Tensor:
+def _draw_weight(spec: Initialisation, values: Tensor, module: WeightLayer, generator: torch.Generator) -> Tensor:
     area = values[0, 0].numel()
     fan_in, fan_out = values.shape[1] * area, values.shape[0] * area
     scale, _, form = spec.name.partition("-")
@@ -91,7 +87,7 @@ def _draw_weight(spec: Initialisation, values: Tensor, module: Weighted, generat
     return values.normal_(0, std, generator=generator)
 
 
-def _draw_bias(spec: Initialisation, values: Tensor, module: Weighted, generator: torch.Generator) -> Tensor:
+def _draw_bias(spec: Initialisation, values: Tensor, module: WeightLayer, generator: torch.Generator) -> Tensor:
     if spec.bias_std is not None:
         return values.normal_(0, spec.bias_std, generator=generator)
     if spec.name == "old-uniform":
@@ -115,7 +111,7 @@ def _fixup(model: nn.Module, blocks: list[Block]) -> None:
     """Scale a branch's convolutions by L^(-1/(2m-2)), zero its last and the classifier: Zhang et al. 2019, 3.2."""
     scaled: set[nn.Module] = set()  # blocks that share their weights scale them once
     for block in blocks:
-        convs = [module for module in block.branch.children() if isinstance(module, nn.Conv2d)]
+        convs = [module for module in block.branch.children() if isinstance(module, WeightLayer)]
         for conv in convs[:-1]:
             if conv not in scaled:
                 conv.weight.mul_(len(blocks) ** (-1 / (2 * len(convs) - 2)))

@@ -30,7 +30,9 @@ class NetworkInfo:
     parameters: int
     multiply_adds: int
     output_shape: tuple[int, ...]
-    receptive_field: int | None  # pixels on a side that one value before the head may see; None: not our network
+    receptive_field: (
+        int | None
+    )  # pixels on a side that one value before the head may see; None: not our network, or no convolution
     training_memory: int  # bytes kept for the backward pass, of one image
     inference_memory: int  # bytes, the most that is alive at once, of one image
     layers: tuple[LayerInfo, ...]
@@ -70,7 +72,7 @@ def inspect_module(model: nn.Module, input_shape: InputShape) -> NetworkInfo:
         sum(parameter.numel() for parameter in model.parameters()),
         sum(layer.multiply_adds for layer in layers),
         tuple(output.shape[1:]) if isinstance(output, Tensor) else (),
-        field.size if isinstance(model, Network) else None,
+        field.size if isinstance(model, Network) and field.convolved else None,
         training_memory(model, input_shape),
         inference_memory(model, input_shape),
         tuple(layers),
@@ -83,6 +85,7 @@ class _ReceptiveField:
     def __init__(self) -> None:
         self.size = 1
         self.jump = 1
+        self.convolved = False
 
     def pass_through(self, name: str, module: nn.Module) -> None:
         if ".join." in name or name.startswith("head."):
@@ -91,6 +94,7 @@ class _ReceptiveField:
             kernel, stride = (
                 size[0] if isinstance(size, tuple) else size for size in (module.kernel_size, module.stride)
             )
+            self.convolved = True
             self.size += (kernel - 1) * self.jump
             self.jump *= stride
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from leadline.seeds import NOISE, stream
 from leadline.spec.network import Activation, NetworkSpec
 
-Maps = Float[Tensor, "batch channels height width"]
+Maps = Float[Tensor, "batch channels *pixels"]  # no pixels in a fully-connected network
+WeightLayer = nn.Conv2d | nn.Linear
+NORMALISING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -39,7 +41,7 @@ def normalisation(spec: NetworkSpec, channels: int) -> nn.Module:
         case "none":
             return nn.Identity()
         case "batch":
-            return nn.BatchNorm2d(channels)
+            return nn.BatchNorm2d(channels) if spec.layers == "convolutional" else nn.BatchNorm1d(channels)
         case "layer":
             return nn.GroupNorm(1, channels)
         case "instance":
@@ -51,7 +53,7 @@ def normalisation(spec: NetworkSpec, channels: int) -> nn.Module:
 class StandardisedConv2d(nn.Conv2d):
     """A convolution whose weights are standardised per output channel: Qiao et al. 2019, equations 1 to 3."""
 
-    def forward(self, input: Maps) -> Float[Tensor, "batch wider rows columns"]:
+    def forward(self, input: Maps) -> Float[Tensor, "batch wider *smaller"]:
         """Convolve with the standardised weights."""
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
         weight = weight / (weight.square().mean((1, 2, 3), keepdim=True) + 1e-10).sqrt()
@@ -59,12 +61,26 @@ class StandardisedConv2d(nn.Conv2d):
         return out
 
 
-def convolution(
+def weight_layer(
     spec: NetworkSpec, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
-) -> nn.Conv2d:
-    """Return a convolution that keeps the image's size but for its stride."""
+) -> WeightLayer:
+    """Return a convolution that keeps the image's size but for its stride, or a fully-connected layer."""
+    if spec.layers == "fully-connected":
+        return nn.Linear(channels_in, channels_out, bias=spec.block.bias)
     kind = StandardisedConv2d if spec.weight_standardisation else nn.Conv2d
     return kind(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=spec.block.bias)
+
+
+def channels_of(layer: WeightLayer) -> tuple[int, int]:
+    """Return how many channels go into a layer, and how many come out."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return layer.in_channels, layer.out_channels
+
+
+def prefix(spec: NetworkSpec) -> str:
+    """Return what the names of a network's weight layers begin with."""
+    return "conv" if spec.layers == "convolutional" else "linear"
 
 
 class Noise:
@@ -123,7 +139,7 @@ class StochasticDepth(Noisy):
         """Drop whole images' branches."""
         if not self.training:
             return x * (1 - self.rate)
-        return x * (self.uniform((len(x), 1, 1, 1), x) >= self.rate).to(x.dtype)
+        return x * (self.uniform((len(x), *[1] * (x.ndim - 1)), x) >= self.rate).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Show the rate."""
@@ -179,11 +195,11 @@ class ZeroPad(nn.Module):
         self.padding = channels_out - channels_in
         self.stride = stride
 
-    def forward(self, x: Maps) -> Float[Tensor, "batch wider rows columns"]:
+    def forward(self, x: Maps) -> Float[Tensor, "batch wider *smaller"]:
         """Keep every stride-th pixel and append zero channels."""
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, self.padding)) if self.padding else x
+        return F.pad(x, (*[0, 0] * (x.ndim - 2), 0, self.padding)) if self.padding else x
 
     def extra_repr(self) -> str:
         """Show what the shortcut does."""

@@ -1,5 +1,6 @@
 """From a specification to a network: stem, stages of blocks, head."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,17 @@ from torch import Tensor, nn
 from leadline.errors import SpecError
 from leadline.nets.blocks import Block, Recomputed, block
 from leadline.nets.init import check_widths, initialise
-from leadline.nets.layers import Dropout, Noise, Noisy, activation, append, convolution, normalisation
+from leadline.nets.layers import (
+    NORMALISING,
+    Dropout,
+    Noise,
+    Noisy,
+    activation,
+    append,
+    normalisation,
+    prefix,
+    weight_layer,
+)
 from leadline.seeds import NOISE, stream
 from leadline.spec import NetworkSpec
 from leadline.spec.network import RecurrentHead, Stage
@@ -19,7 +30,7 @@ InputShape = tuple[int, int, int]
 
 
 class Network(nn.Module):
-    """A convolutional network: `stem`, then `stages` of blocks, then `head`."""
+    """A network: `stem`, then `stages` of blocks, then `head`."""
 
     def __init__(self, stem: nn.Sequential, stages: nn.ModuleList, head: nn.Sequential) -> None:
         super().__init__()
@@ -85,7 +96,7 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
     if min(input_shape) < 1 or classes < 1:
         raise SpecError(f"input {'x'.join(map(str, input_shape))} and {classes} classes: each must be at least 1")
     with torch.device("meta"):
-        stem, channels = _stem(spec, input_shape[0])
+        stem, channels = _stem(spec, input_shape)
         stages = nn.ModuleList()
         total, done = sum(stage.blocks for stage in spec.stages), 0
         for stage in spec.stages:
@@ -101,11 +112,12 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
             head.add_module("pool", nn.AdaptiveAvgPool2d(1))
         elif spec.head.pool == "average-2x2":
             head.add_module("pool", nn.AvgPool2d(2))
-        head.add_module("flatten", nn.Flatten())
+        if spec.layers == "convolutional":
+            head.add_module("flatten", nn.Flatten())
         network = Network(stem, stages, head)
         # a forward pass takes its time in a deep network, even on the meta device
         any_size = (
-            spec.head.pool == "global-average"
+            (spec.layers == "fully-connected" or spec.head.pool == "global-average")
             and spec.normalisation in ("none", "batch")
             and not any(stage.pool or stage.transition is not None for stage in spec.stages)
         )
@@ -149,12 +161,15 @@ def noise_at(model: nn.Module, seed: int, step: int) -> Iterator[None]:
             yield
 
 
-def _stem(spec: NetworkSpec, channels: int) -> tuple[nn.Sequential, int]:
-    stem = nn.Sequential()
+def _stem(spec: NetworkSpec, input_shape: InputShape) -> tuple[nn.Sequential, int]:
+    stem, channels = nn.Sequential(), input_shape[0]
+    if spec.layers == "fully-connected":
+        stem.add_module("flatten", nn.Flatten())
+        channels = math.prod(input_shape)
     if spec.stem is None:
         return stem, channels
     width, order = spec.stem.width, spec.block.order
-    stem.add_module("conv", convolution(spec, channels, width, spec.stem.kernel, spec.stem.stride))
+    stem.add_module(prefix(spec), weight_layer(spec, channels, width, spec.stem.kernel, spec.stem.stride))
     # what a pre-activated first block normalises and activates is not normalised and activated here too, unless
     # it is pooled in between
     if spec.stem.pool or order not in ("full-preactivation", "preactivation-and-after"):
@@ -186,7 +201,7 @@ def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int
         transition = nn.Sequential()
         append(transition, "norm", normalisation(spec, channels))
         transition.add_module("act", activation(spec))
-        transition.add_module("conv", convolution(spec, channels, narrower, 1))
+        transition.add_module("conv", weight_layer(spec, channels, narrower, 1))
         transition.add_module("pool", nn.AvgPool2d(2))
         module.add_module("transition", transition)
         channels = narrower
@@ -201,7 +216,7 @@ def _share(prototype: Block, block: Block, normalisation: bool) -> None:
     for name, module in list(prototype.named_modules()):
         if list(module.children()) or not list(module.parameters(recurse=False)):
             continue
-        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and not normalisation:
+        if isinstance(module, NORMALISING) and not normalisation:
             continue
         # the pre-activation that stands before the network's first block is in the branch of those that follow
         place = name if name in places else name.replace("before.", "branch.", 1)

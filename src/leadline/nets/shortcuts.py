@@ -5,10 +5,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets.layers import Dropout, Maps, Multiply, ZeroPad, append, convolution, normalisation
+from leadline.nets.layers import (
+    Dropout,
+    Maps,
+    Multiply,
+    WeightLayer,
+    ZeroPad,
+    append,
+    normalisation,
+    prefix,
+    weight_layer,
+)
 from leadline.spec import NetworkSpec
 
-Joined = Float[Tensor, "batch joined rows columns"]
+Joined = Float[Tensor, "batch joined *smaller"]
 
 
 class Add(nn.Module):
@@ -28,7 +38,7 @@ class Add(nn.Module):
 class Gated(nn.Module):
     """Shortcut times 1 - g plus branch (times g, if exclusive), with g = sigmoid(convolution of the block's input)."""
 
-    def __init__(self, path: nn.Module, gate: nn.Conv2d, exclusive: bool, gate_bias: float) -> None:
+    def __init__(self, path: nn.Module, gate: WeightLayer, exclusive: bool, gate_bias: float) -> None:
         super().__init__()
         self.path = path
         self.gate = gate
@@ -45,7 +55,7 @@ class Gated(nn.Module):
 class Concatenate(nn.Module):
     """The block's input, then its branch's output, side by side (Huang et al. 2017, equation 2)."""
 
-    def forward(self, x: Maps, y: Joined) -> Float[Tensor, "batch wider rows columns"]:
+    def forward(self, x: Maps, y: Joined) -> Float[Tensor, "batch wider *smaller"]:
         """Join the block's input `x` and its branch's output `y`."""
         return torch.cat([x, y], 1)
 
@@ -80,7 +90,11 @@ def join(spec: NetworkSpec, channels_in: int, channels_out: int, stride: int) ->
             return Add(dropped, nn.Identity())
         case "exclusive-gating" | "shortcut-only-gating":
             size = shortcut.gate_kernel
-            gate = nn.Conv2d(channels_in, channels_out, size, stride, size // 2)
+            gate: WeightLayer = (
+                nn.Conv2d(channels_in, channels_out, size, stride, size // 2)
+                if spec.layers == "convolutional"
+                else nn.Linear(channels_in, channels_out)
+            )
             return Gated(path, gate, shortcut.kind == "exclusive-gating", shortcut.gate_bias)
     return Add(path, nn.Identity())
 
@@ -96,7 +110,7 @@ def _identity(kind: str, channels_in: int, channels_out: int, stride: int) -> nn
 
 def _projection(spec: NetworkSpec, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
     sequence = nn.Sequential()
-    sequence.add_module("conv", convolution(spec, channels_in, channels_out, 1, stride))
+    sequence.add_module(prefix(spec), weight_layer(spec, channels_in, channels_out, 1, stride))
     # where the branch is pre-activated, nothing is normalised after the convolutions (He et al. 2016, figure 1b)
     if spec.block.order in ("original", "relu-before-addition", "relu-only-preactivation"):
         append(sequence, "norm", normalisation(spec, channels_out))

@@ -1,5 +1,6 @@
 """What a network is: stem, stages of blocks, head. One specification, one network, whatever the input's size."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -158,8 +159,13 @@ class Initialisation(Spec):
 
 
 class NetworkSpec(Spec):
-    """A plain, residual, dense or recurrent convolutional network: stem, stages, block, head."""
+    """A plain, residual, dense or recurrent network, convolutional or fully connected: stem, stages, block, head."""
 
+    layers: Literal["convolutional", "fully-connected"] = Field(
+        default="convolutional",
+        description="fully-connected: the image is one vector, every convolution a linear layer of as many channels,"
+        " and kernels mean nothing",
+    )
     stem: Stem | None = Field(default=None, description="None: the first block sees the image itself")
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
     block: Block = Block()
@@ -237,7 +243,30 @@ class NetworkSpec(Spec):
                 "initialisation.branch fixup needs normalisation none, block.order original and two or three"
                 f" convolutions in a branch, got {self.normalisation}, {block.order}, {block.kind}"
             )
+        if self.layers == "fully-connected":
+            problems += self._of_vectors()
         return problems
+
+    def _of_vectors(self) -> Iterator[str]:
+        """Yield what has no meaning where there are no pixels."""
+        stem = self.stem or Stem(width=1)
+        spatial = {
+            "stem.stride": stem.stride > 1,
+            "stem.pool": stem.pool,
+            "block.groups": self.block.groups > 1,
+            "head.pool": self.head.pool != "none",
+            "weight_standardisation": self.weight_standardisation,
+        }
+        for number, stage in enumerate(self.stages):
+            spatial[f"stages.{number}.stride"] = stage.stride > 1
+            spatial[f"stages.{number}.pool"] = stage.pool
+            spatial[f"stages.{number}.transition"] = stage.transition is not None
+        for key, asked in spatial.items():
+            if asked:
+                instead = "none" if key == "head.pool" else "its default"
+                yield f"{key} needs pixels, and layers fully-connected has none; set it to {instead}"
+        if self.normalisation == "instance":
+            yield "normalisation instance of single values leaves nothing; use batch, layer or none in a dense network"
 
 
 class ModuleSpec(Spec):
