@@ -14,7 +14,8 @@ from leadline.cli import app, main
 from leadline.probing import PROBES, probe_trial
 from leadline.run import InProcess, Job
 from leadline.store import Store
-from leadline.study import StudySpec, load_study
+from leadline.study import StudySpec
+from leadline.studyfile import load_study
 
 runner = CliRunner()
 

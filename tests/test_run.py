@@ -29,7 +29,8 @@ from leadline.run import (
 )
 from leadline.spec import SGD, DataSpec, NetworkSpec, TrainingSpec, TrialSpec, parse
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand, load_study
+from leadline.study import Study, StudySpec, expand
+from leadline.studyfile import load_study
 from leadline.training import Diverged, prepare, train
 
 CPU = torch.device("cpu")

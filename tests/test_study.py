@@ -8,7 +8,8 @@ import pytest
 from leadline.errors import SpecError
 from leadline.families import comparative_resnet
 from leadline.spec import SGD, Adam, DataSpec, TrainingSpec
-from leadline.study import ContrastSpec, StudySpec, expand, expand_stored, load_study, parse_value, ready_studies
+from leadline.study import ContrastSpec, StudySpec, expand, expand_stored
+from leadline.studyfile import load_study, parse_value, ready_studies
 
 EXAMPLE = """
 name: example

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from leadline.run import InProcess, Job, LocalProcesses
     from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
     from leadline.store import Store
-    from leadline.study import Study, StudySpec, expand, load_study
+    from leadline.study import Study, StudySpec, expand
+    from leadline.studyfile import load_study
     from leadline.training import Diverged, evaluate, prepare, train
     from leadline.verdict import Findings, find
     from leadline.weights import load_weights
@@ -54,7 +55,7 @@ _HOME = {
     "from_trial": "export",
     "load": "export",
     "load_data": "data.batches",
-    "load_study": "study",
+    "load_study": "studyfile",
     "load_weights": "weights",
     "predict": "export",
     "prepare": "training",

@@ -42,7 +42,7 @@ def list_(as_json: Json = False) -> None:
     """List the ready studies, the named networks and the data sets."""
     from leadline.data.catalog import CATALOG
     from leadline.families import FAMILIES
-    from leadline.study import ready_studies
+    from leadline.studyfile import ready_studies
 
     studies = ready_studies()
     if as_json:
@@ -118,7 +118,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a study's unfinished trials."""
-    from leadline.study import load_study
+    from leadline.studyfile import load_study
 
     expanded = load_study(study, _settings(settings))
     from leadline.console import run_and_show
@@ -304,7 +304,7 @@ def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
 
 
 def _settings(pairs: list[str] | None) -> dict[str, object]:
-    from leadline.study import parse_value
+    from leadline.studyfile import parse_value
 
     settings = {}
     for pair in pairs or []:
