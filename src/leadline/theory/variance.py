@@ -1,0 +1,315 @@
+"""Initialisations by depth: predicted and measured second moments of activations and gradients in plain stacks.
+
+A layer with weights of mean 0 and variance v, biases of variance v_b, and inputs of second moment q gives before its
+activation the second moment q_z = fan_in v q + v_b (LeCun et al. 1998; Glorot & Bengio 2010, equation 5), and passes
+gradients of second moment g back as fan_out v E[phi'(z)^2] g (equation 6 there; He et al. 2015, equation 13, for ReLU).
+E[phi(z)^2] and E[phi'(z)^2] are q_z and 1 where the layer is linear; q_z / 2 and 1/2 for ReLU and any symmetric z; and
+for tanh taken over a Gaussian z, which wide layers have (Poole et al. 2016). The old initialisation, uniform in
+[-1/sqrt(k), 1/sqrt(k)] with k the fan-in, has v = 1/(3k): a linear layer multiplies both moments by 1/3, one with ReLU
+by 1/6, so that 20 layers leave 3e-16 of them.
+
+Linear and ReLU predictions are expectations over independent symmetric weights at every width: wherever an activation
+meets the weight that made it, changing that weight's sign changes nothing. (Where every unit of a layer is at 0 there
+is no sign to change; of w units that happens once in 2^w.) Orthogonal weights are not independent, and tanh is not
+homogeneous: there predictions hold the better the wider the layers are.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leadline.errors import SpecError, unknown
+from leadline.nets.init import initialise
+from leadline.seeds import NOISE, stream
+from leadline.spec.network import Initialisation, InitialisationName
+from leadline.stats import t_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+StackActivation = Literal["linear", "relu", "tanh"]
+Direction = Literal["forward", "backward"]
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+MOST_WEIGHTS = 50_000_000
+Moments = Float[np.ndarray, "directions layers"]
+
+_MODULES: dict[StackActivation, Callable[[], nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
+# the trapezoidal rule converges exponentially here, and faster than Gauss-Hermite, whose reach tanh's poles cut short
+# (Trefethen & Weideman 2014)
+_NODES = np.linspace(-12, 12, 2401)
+_DENSITY = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A plain stack of layers, each followed by the activation: dense, or convolutional on a torus.
+
+    Padding is circular, so that each pixel sees a whole kernel and the closed form holds at the border as well.
+
+    Raises:
+        SpecError: an unknown name, fewer than one layer, a width or kernel below 1, an even kernel, a delta-orthogonal
+            convolution that narrows, or more weights than can be held.
+    """
+
+    initialisation: Initialisation
+    activation: StackActivation
+    widths: tuple[int, ...]  # numbers, or channels, that enter the first layer and leave each
+    kernel: int | None = None  # of 2-D convolutions; None: dense
+    bias: bool = False  # only `old-uniform` and a `bias_std` draw biases other than 0
+
+    def __post_init__(self) -> None:
+        if self.activation not in get_args(StackActivation):
+            raise SpecError(f"stack: {unknown('activation', self.activation, get_args(StackActivation))}")
+        if len(self.widths) < 2 or min(self.widths) < 1:
+            raise SpecError(f"stack: widths {self.widths}: expected two or more numbers of at least 1")
+        if self.kernel is not None and (self.kernel < 1 or self.kernel % 2 == 0):
+            raise SpecError(f"stack: kernel {self.kernel}: expected an odd number of at least 1")
+        if self.initialisation.name == "delta-orthogonal" and self.kernel is not None:
+            for before, after in zip(self.widths[:-1], self.widths[1:], strict=True):
+                if after < before:
+                    raise SpecError(f"stack: delta-orthogonal with {before} to {after} channels; let widths grow")
+        if (
+            weights := sum(a * b for a, b in zip(self.widths, self.widths[1:], strict=False)) * self.area
+        ) > MOST_WEIGHTS:
+            raise SpecError(
+                f"stack: {weights} weights: expected at most {MOST_WEIGHTS}; choose fewer or narrower layers"
+            )
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.widths) - 1
+
+    @property
+    def area(self) -> int:
+        """Positions that a unit sees."""
+        return 1 if self.kernel is None else self.kernel**2
+
+    def __str__(self) -> str:
+        kind = "dense" if self.kernel is None else f"{self.kernel}x{self.kernel} convolutional"
+        same = len(set(self.widths)) == 1
+        width = f"width {self.widths[0]}" if same else f"widths {self.widths[0]} to {self.widths[-1]}"
+        return f"{self.initialisation.name}, {self.activation}, {self.depth} {kind} layers of {width}"
+
+
+def stack(
+    name: InitialisationName,
+    activation: StackActivation,
+    depth: int,
+    width: int,
+    *,
+    kernel: int | None = None,
+    bias: bool = False,
+    gain: float | None = None,
+) -> Stack:
+    """Return a stack of layers of one width.
+
+    Args:
+        name: of the initialisation.
+        activation: after every layer.
+        depth: number of layers.
+        width: numbers, or channels, of each.
+        kernel: size of 2-D convolutions; None: dense layers.
+        bias: whether layers have biases.
+        gain: of the initialisation; None: its own.
+
+    Raises:
+        SpecError: see `Stack`.
+    """
+    for what, value in (("depth", depth), ("width", width)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpecError(f"stack: {what} {value!r}: expected a whole number of at least 1")
+    if name not in get_args(InitialisationName):
+        raise SpecError(f"stack: {unknown('initialisation', name, get_args(InitialisationName))}")
+    if gain is not None and not 0 < gain < math.inf:
+        raise SpecError(f"stack: gain {gain!r}: expected a number above 0")
+    return Stack(Initialisation(name=name, gain=gain), activation, (width,) * (depth + 1), kernel, bias)
+
+
+# --- predicted
+
+
+def weight_variance(initialisation: Initialisation, fan_in: int, fan_out: int, area: int = 1) -> float:
+    """Return the variance of a weight; delta-orthogonal: averaged over the kernel, whose centre has all of it.
+
+    Args:
+        initialisation: name and gain.
+        fan_in: inputs of a unit: channels in times the kernel's area.
+        fan_out: units that an input reaches: channels out times the kernel's area.
+        area: of the kernel, 1 in a dense layer.
+    """
+    gain = initialisation.gain
+    scale, _, form = initialisation.name.partition("-")
+    match scale:
+        case "old":  # a uniform draw has a third of its bound's square
+            return (gain or 1) ** 2 / (3 * fan_in)
+        case "he":
+            return (gain or math.sqrt(2)) ** 2 / (fan_out if form.endswith("fan-out") else fan_in)
+        case "xavier":
+            return (gain or 1) ** 2 * 2 / (fan_in + fan_out)
+        case "lecun":
+            return (gain or 1) ** 2 / fan_in
+        case "orthogonal":  # the rows of (out, in x area), or its columns where these are fewer, have norm 1
+            return (gain or 1) ** 2 / max(fan_in, fan_out // area)
+        case _:
+            return (gain or 1) ** 2 / max(fan_in, fan_out)
+
+
+def bias_variance(initialisation: Initialisation, fan_in: int) -> float:
+    """Return the variance of a bias, where there is one."""
+    if initialisation.bias_std is not None:
+        return initialisation.bias_std**2
+    return 1 / (3 * fan_in) if initialisation.name == "old-uniform" else 0.0
+
+
+def predicted_variance(made: Stack) -> Moments:
+    """Return the second moments by layer: of a_n, and of dL/da_n over that of dL/da_l, for n = 1 to l.
+
+    The input has a second moment of 1. See the module for the equations and when they hold.
+    """
+    forward, passed, q = [], [], 1.0
+    for before, after in zip(made.widths[:-1], made.widths[1:], strict=True):
+        fan_in, fan_out = before * made.area, after * made.area
+        variance = weight_variance(made.initialisation, fan_in, fan_out, made.area)
+        q_z = fan_in * variance * q + (bias_variance(made.initialisation, fan_in) if made.bias else 0)
+        q, slope = _expectations(made.activation, q_z)
+        forward.append(q)
+        passed.append(fan_out * variance * slope)
+    backward = np.cumprod([1.0, *passed[:0:-1]])[::-1]
+    return np.array([forward, backward])
+
+
+def _expectations(name: StackActivation, q: float) -> tuple[float, float]:
+    """Return E[phi(z)^2] and E[phi'(z)^2] over z of mean 0 and variance q, Gaussian for tanh."""
+    match name:
+        case "linear":
+            return q, 1.0
+        case "relu":
+            return q / 2, 0.5
+        case "tanh":
+            squares = np.tanh(math.sqrt(q) * _NODES) ** 2
+            return float(_DENSITY @ squares), float(_DENSITY @ (1 - squares) ** 2)
+
+
+# --- measured
+
+
+@dataclass(frozen=True, eq=False)
+class VarianceResult:
+    """Second moments by layer, predicted and measured; a measured value is the mean over networks.
+
+    `low` and `high` are its 95% interval (Student's t over networks); infinite with one network. Deep stacks of ReLU
+    are skewed: most networks lie below the mean, a few far above it, and intervals of few networks miss it more often.
+    """
+
+    stack: Stack
+    predicted: Moments
+    measured: Moments
+    low: Moments
+    high: Moments
+    networks: int
+
+    def frame(self) -> "pd.DataFrame":
+        """Return a row of each direction and layer: layer (from 1), direction, predicted, measured, low, high."""
+        import pandas as pd
+
+        arrays = {"predicted": self.predicted, "measured": self.measured, "low": self.low, "high": self.high}
+        return pd.DataFrame(
+            {
+                "layer": np.tile(np.arange(1, self.stack.depth + 1), len(DIRECTIONS)),
+                "direction": np.repeat(DIRECTIONS, self.stack.depth),
+                **{name: values.ravel() for name, values in arrays.items()},
+                "networks": self.networks,
+            }
+        )
+
+    def words(self) -> str:
+        """Return one sentence: what is left at the last layer, and of the gradient at the first."""
+        return (
+            f"{self.stack}: forward {self.measured[0, -1]:.3g} of the input's second moment is left at the last layer"
+            f" (predicted {self.predicted[0, -1]:.3g}); backward {self.measured[1, 0]:.3g} of the gradient's at the"
+            f" first (predicted {self.predicted[1, 0]:.3g}); mean of {self.networks} networks"
+        )
+
+
+def variance(made: Stack, networks: int = 16, samples: int = 16, pixels: int = 8, seed: int = 0) -> VarianceResult:
+    """Predict second moments and measure them in random networks.
+
+    Args:
+        made: the stack.
+        networks: how many are drawn.
+        samples: Gaussian inputs of each.
+        pixels: height and width of a convolutional stack's input.
+        seed: of the first network's weights, inputs and gradients; the others have the next ones.
+
+    Raises:
+        SpecError: fewer than one network, sample or pixel.
+    """
+    for what, value in (("networks", networks), ("samples", samples), ("pixels", pixels)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpecError(f"stack: {what} {value!r}: expected a whole number of at least 1")
+    if made.kernel is not None and pixels < made.kernel:
+        raise SpecError(f"stack: pixels {pixels} with kernel {made.kernel}: expected at least as many; choose more")
+    found = np.stack([measured_variance(made, samples, pixels, seed + network) for network in range(networks)])
+    low, high = (np.full(found.shape[1:], edge) for edge in (-math.inf, math.inf))
+    if networks > 1:
+        low, high = t_interval(np.moveaxis(found, 0, -1))
+    return VarianceResult(made, predicted_variance(made), found.mean(0), low, high, networks)
+
+
+def measured_variance(made: Stack, samples: int = 16, pixels: int = 8, seed: int = 0) -> Moments:
+    """Return the second moments by layer that one random network has, in double precision."""
+    model = _network(made, seed)
+    shape = () if made.kernel is None else (pixels, pixels)
+    entering, leaving = (
+        torch.randn(
+            samples,
+            width,
+            *shape,
+            dtype=torch.float64,
+            generator=torch.Generator().manual_seed(stream(seed, NOISE, name)),
+        )
+        for name, width in (("input", made.widths[0]), ("gradient", made.widths[-1]))
+    )
+    states = [entering.requires_grad_()]
+    for layer in model:
+        states.append(layer(states[-1]))
+    grads = torch.autograd.grad(states[-1], states[1:], leaving)
+    moments = [[_second_moment(tensor.detach()) for tensor in row] for row in (states[1:], grads)]
+    result = np.array(moments)
+    result[1] /= _second_moment(leaving)
+    return result
+
+
+def _network(made: Stack, seed: int) -> nn.Sequential:
+    layers = []
+    for before, after in zip(made.widths[:-1], made.widths[1:], strict=True):
+        layer: nn.Module
+        if made.kernel is None:
+            layer = nn.Linear(before, after, bias=made.bias, device="meta", dtype=torch.float64)
+        else:
+            layer = nn.Conv2d(
+                before,
+                after,
+                made.kernel,
+                padding=made.kernel // 2,
+                padding_mode="circular",
+                bias=made.bias,
+                device="meta",
+                dtype=torch.float64,
+            )
+        layers.append(nn.Sequential(layer, _MODULES[made.activation]()))
+    model = nn.Sequential(*layers).to_empty(device="cpu")
+    initialise(model, made.initialisation, seed)
+    return model.requires_grad_(False)
+
+
+def _second_moment(values: Tensor) -> float:
+    return values.square().mean().item()
