@@ -1,59 +1,26 @@
-"""Probes by name, run on a stored trial: its last checkpoint, and images of its own test data."""
+"""Probes by name, run on stored trials: on the last checkpoint or the network as it began, with test images."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from leadline.data import batches
-from leadline.errors import SpecError, unknown
+from leadline.errors import LeadlineError, SpecError, unknown
 from leadline.export import from_trial
-from leadline.probes import cka, decomposition, hessian, jacobian, landscape, lesion, noise, paths, shattered
+from leadline.nets import build
+from leadline.probes.blocks import Progress
+from leadline.probes.catalog import PROBES, normalises_batches
+from leadline.spec import TrialSpec, parse
 from leadline.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Named:
-    """A probe that can be asked for by name."""
-
-    run: Callable[..., Any]  # (model, images, labels, seed=, progress=) -> a result with .frame()
-    about: str
-
-
-def _without_labels(probe: Callable[..., Any]) -> Callable[..., Any]:
-    def run(model: nn.Module, images: Tensor, labels: Tensor, **settings: Any) -> Any:
-        return probe(model, images, **settings)
-
-    return run
-
-
-def _unseeded(probe: Callable[..., Any]) -> Callable[..., Any]:
-    def run(model: nn.Module, images: Tensor, labels: Tensor, seed: int, **settings: Any) -> Any:
-        return probe(model, images, labels, **settings)
-
-    return run
-
-
-PROBES: Mapping[str, Named] = {
-    "cka": Named(_without_labels(cka.cka), cka.ABOUT),
-    "decomposition": Named(decomposition.decompose, decomposition.ABOUT),
-    "hessian": Named(hessian.hessian, hessian.ABOUT),
-    "jacobian": Named(_without_labels(jacobian.jacobian), jacobian.ABOUT),
-    "landscape": Named(landscape.along, landscape.ABOUT),
-    "lesion": Named(_unseeded(lesion.lesion), lesion.ABOUT),
-    "noise": Named(noise.gradient_noise, noise.ABOUT),
-    "paths": Named(paths.gradient_by_path_length, paths.ABOUT),
-    "shattered": Named(_without_labels(shattered.shattered), shattered.ABOUT),
-}
+SHOWN_HASH = 10  # characters of a trial's hash that stand for its name
 
 
 def probe_trial(
@@ -64,6 +31,7 @@ def probe_trial(
     data_dir: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    at_initialisation: bool = False,
 ) -> "pd.DataFrame":
     """Run a probe on a stored trial's network and the first of its test images.
 
@@ -75,20 +43,76 @@ def probe_trial(
         data_dir: folder of the data sets.
         seed: of what the probe draws.
         progress: called with (done, all).
+        at_initialisation: measure the network as it was built from the trial's seed, before its first step, whatever
+            became of the trial; batch normalisation uses the batch's statistics then, where the probe can.
+
+    Returns:
+        The probe's own columns after `arm` and `base`, which are names that studies gave the trial or else the
+        beginning of its hash, `seed`, the trial's, and `epoch`, epochs trained.
 
     Raises:
         SpecError: the probe's name is unknown.
-        StoreError: there is no such trial, or it has no checkpoint.
+        StoreError: there is no such trial, or it has not finished and is asked for as trained.
         LeadlineError: the probe cannot measure this network.
     """
     if name not in PROBES:
         raise SpecError(unknown("probe", name, PROBES))
-    loaded = from_trial(store, prefix, data_dir)
-    assert loaded.trial is not None
-    x, y = _first(batches.load(loaded.trial.data, data_dir), images)
-    result = PROBES[name].run(loaded.model, x, y, seed=seed, progress=progress)
-    frame: pd.DataFrame = result.frame()
-    return frame
+    record = store.trial(prefix)
+    if at_initialisation:
+        spec = parse(TrialSpec, dict(record.spec))
+        data = batches.load(spec.data, data_dir)
+        model = build(spec.network, data.shape, data.classes, spec.seed)
+    else:
+        loaded = from_trial(store, record.trial, data_dir)
+        assert loaded.trial is not None
+        spec, model = loaded.trial, loaded.model
+        data = batches.load(spec.data, data_dir)
+    x, y = _first(data, images)
+    own = at_initialisation and normalises_batches(model)
+    frame = PROBES[name].run(model, x, y, seed=seed, batch_statistics=own, progress=progress)
+    arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
+    epoch = 0 if at_initialisation else record.checkpoint_epoch
+    place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed, "epoch": epoch}
+    return frame.assign(**place)[[*place, *frame.columns]]
+
+
+def probe_trials(
+    store: Store,
+    prefixes: Sequence[str],
+    name: str,
+    images: int = 128,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    at_initialisation: bool = False,
+) -> "pd.DataFrame":
+    """Run a probe on several stored trials, and return their rows one below the other; see `probe_trial`.
+
+    Trials of one arm and seed, as studies with different recipes may have, are told apart by their hashes instead.
+
+    Raises:
+        SpecError: a trial is given twice, or the probe's name is unknown.
+        LeadlineError: a trial cannot be measured; the line says which.
+    """
+    import pandas as pd
+
+    if name not in PROBES:
+        raise SpecError(unknown("probe", name, PROBES))
+    hashes = [store.trial(prefix).trial for prefix in prefixes]
+    for number, trial in enumerate(hashes):
+        if trial in hashes[:number]:
+            raise SpecError(f"trial {trial[:SHOWN_HASH]} is given twice; name another one to put beside it")
+    frames = []
+    for trial in hashes:
+        try:
+            frames.append(probe_trial(store, trial, name, images, data_dir, seed, progress, at_initialisation))
+        except LeadlineError as error:
+            raise LeadlineError(f"trial {trial[:SHOWN_HASH]}: {error}") from None
+    places = [(frame["arm"].iloc[0], frame["seed"].iloc[0]) if len(frame) else None for frame in frames]
+    for number, trial in enumerate(hashes):
+        if places.count(places[number]) > 1:
+            frames[number] = frames[number].assign(arm=trial[:SHOWN_HASH], base=trial[:SHOWN_HASH])
+    return pd.concat(frames, ignore_index=True)
 
 
 def _first(data: batches.Data, count: int) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:

@@ -51,13 +51,18 @@ class Buffer:
             self.steps = []
             self.memory.fill_(torch.nan)
 
+    def restore(self, table: FlowTable) -> None:
+        """Begin with the rows of a table."""
+        columns = [self.column(kind, name) for kind, name in zip(table.kinds, table.names, strict=True)]
+        rows = np.full((len(table.steps), len(self.columns)), np.nan, np.float32)
+        rows[:, columns] = table.values
+        self.written = [(table.steps.tolist(), rows)]
+        self.memory = torch.full((self.capacity, len(self.columns)), torch.nan, device=self.device)
+
     def table(self, last: int | None, values: Mapping[int, Tensor], blocks: Sequence[str], seconds: float) -> FlowTable:
-        """Return the rows, or the last of them, with `values` in the last row if it is still in memory."""
+        """Return the rows, or the last of them, with `values` in the last row."""
         start = 0 if last is None else max(0, len(self.steps) - last)
         rows = self.memory[start : len(self.steps)].cpu().numpy().copy()
-        values = self._known(values)
-        if len(rows) and values:
-            rows[-1, list(values)] = self._vector(values.values()).cpu().numpy()
         pieces = [(self.steps[start:], rows)]
         for piece in reversed(self.written):
             if last is not None and sum(len(steps) for steps, _ in pieces) >= last:
@@ -69,6 +74,9 @@ class Buffer:
         for own, rows in pieces:
             found[done : done + len(own), : rows.shape[1]] = rows
             done += len(own)
+        values = self._known(values)
+        if len(steps) and values:
+            found[-1, list(values)] = self._vector(values.values()).cpu().numpy()
         if last is not None:
             first = max(0, len(steps) - last)
             steps, found = steps[first:], found[first:]

@@ -10,6 +10,7 @@ flow.frame()
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -22,7 +23,7 @@ from leadline.probes.buffer import Buffer
 from leadline.probes.outputs import Clock, Outputs
 from leadline.probes.schedules import Schedule, every
 from leadline.probes.selection import ALL, select
-from leadline.probes.table import ACTIVATION_GRADIENT, UPDATE, WEIGHT_GRADIENT, FlowTable
+from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, UPDATE, WEIGHT_GRADIENT, FlowTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,14 @@ def probe(
         SpecError: an argument is impossible, or asks for outputs of a compiled model.
     """
     return Flow(model, optimizer, layers, what, schedule, images, steps_per_epoch, first_step, capacity, after_step)
+
+
+@dataclass(frozen=True, eq=False)
+class FlowPart:
+    """What a probe has seen of an epoch, for another that goes on with it in the same model."""
+
+    table: FlowTable  # without the fractions of dead units, which only the whole epoch tells
+    active: Mapping[str, Tensor]  # by output: which channels were other than 0 so far, bool [channels]
 
 
 class Flow:
@@ -209,6 +218,21 @@ class Flow:
         self._close_if_stepped()
         with self._clock:
             return self._buffer.table(last, self._outputs.dead(), self._blocks, self.seconds)
+
+    def part(self) -> FlowPart:
+        """Return what was measured up to the last finished step, for `resume`."""
+        self._close_if_stepped()
+        with self._clock:
+            names = {column: name for (_, name), column in self._buffer.columns.items()}
+            table = self._buffer.table(None, {}, self._blocks, self.seconds)
+            return FlowPart(table, {names[column]: active for column, active in self._outputs.active.items()})
+
+    def resume(self, part: FlowPart) -> None:
+        """Go on from what another probe, made like this one, saw before the first step of this one."""
+        self._buffer.restore(part.table)
+        self._clock.seconds = part.table.seconds
+        for name, active in part.active.items():
+            self._outputs.active[self._buffer.column(DEAD, name)] = active.to(self._buffer.device)
 
     def frame(self) -> "pd.DataFrame":
         """Return what was measured as a table of one row per value: see `FlowTable.frame`."""
