@@ -1,0 +1,182 @@
+"""How an effect depends on factors, and what it is over several data sets. Arrays in, frozen results out.
+
+Where every seed has every level, an effect within seeds is one number per seed: a weighted sum of its values, with
+weights 1/L for a mean over L levels, -1 and 1 for a step between two, least squares for a slope. Those numbers are
+independent samples to which the paired statistics apply exactly, and which a mixed model of such a balanced design
+would come to as well, with more assumptions about the spread (Maxwell & Delaney 2004, chapters 11 to 14).
+
+Data sets are another matter: an effect differs from one to the next, by more than its seeds would have it, and a mean
+with its standard error over seeds would speak of these data sets alone. `over_data_sets` estimates the spread between.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from leadline.stats import Paired, StatisticsError, paired
+
+Floats = NDArray[np.float64]
+
+PRIOR = 4
+"""Degrees of freedom that the mean spread has where the spread on each data set is drawn to it. Without, of 8 data
+sets at 3 seeds, or 3 whose spreads are far apart, intervals cover 85 to 91%; with 4, 94.6% or more of all simulated."""
+
+_HALVINGS = 60  # of the bracket that holds the variance between data sets: to the last digit
+
+
+@dataclass(frozen=True)
+class OverDataSets:
+    """An effect over several data sets, in its unit: that of data sets like these, of which these are a sample."""
+
+    k: int  # data sets
+    mean: float
+    interval: tuple[float, float]  # for the mean over all such data sets
+    prediction: tuple[float, float] | None  # for the effect on one more data set; None with two
+    between: float  # standard deviation of the effect from data set to data set
+    p: float  # two-sided, that the mean is 0
+    weights: tuple[float, ...]  # of the data sets in the mean; their sum is 1
+
+
+def mean_weights(levels: int) -> Floats:
+    """Return the weights of the mean over so many levels, shape [levels]."""
+    return np.full(levels, 1 / levels)
+
+
+def step_weights(levels: int, start: int, end: int) -> Floats:
+    """Return the weights of the step from one level to another, counted from 0: the second minus the first."""
+    weights = np.zeros(levels)
+    weights[start], weights[end] = -1, 1
+    return weights
+
+
+def slope_weights(positions: ArrayLike) -> Floats:
+    """Return the weights of the least-squares slope over levels at these positions, shape [levels].
+
+    Raises:
+        StatisticsError: fewer than two different positions, or one that is not finite.
+    """
+    x = np.asarray(positions, dtype=np.float64)
+    if x.ndim != 1 or not np.isfinite(x).all() or len(np.unique(x)) < 2:
+        raise StatisticsError(f"positions {x.tolist()}; a slope needs numbers, two of them different")
+    centred = x - x.mean()
+    weights: Floats = centred / (centred @ centred)
+    return weights
+
+
+def within_seeds(values: ArrayLike, weights: ArrayLike, resolution: float = 0.0, confidence: float = 0.95) -> Paired:
+    """Return the paired statistics of a weighted sum of each seed's values: its mean over seeds, interval and tests.
+
+    Args:
+        values: shape [seeds, levels], such as differences between two arms at each level of a factor.
+        weights: shape [levels], such as those of a step, or of a slope.
+        resolution: see `stats.paired`, of a single difference; rounding in the sum follows from the weights.
+        confidence: between 0 and 1.
+
+    Raises:
+        StatisticsError: shapes that do not fit, no seed, or a value that is not finite.
+    """
+    x, w = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if x.ndim != 2 or w.shape != x.shape[1:]:
+        raise StatisticsError(f"values of shape {x.shape} and weights of shape {w.shape}; expected [seeds, levels]")
+    rounding = resolution * float(np.sqrt((w**2).sum()))
+    return paired(x @ w, np.zeros(len(x)), confidence, resolution=rounding)
+
+
+def over_data_sets(
+    effects: Sequence[float], sds: Sequence[float], seeds: Sequence[int], confidence: float = 0.95
+) -> OverDataSets:
+    """Return the mean effect over data sets by a random-effects summary, with its interval and a prediction interval.
+
+    The effect on a data set is normal about the mean over such data sets, with a variance that is estimated as by
+    Paule & Mandel (1982), and each observed effect about it with the variance that its seeds show. Few seeds show it
+    badly, so each is drawn to their mean, as if that had `PRIOR` degrees of freedom (as Smyth 2004 does for genes).
+    Interval: Knapp & Hartung (2003), Sidik & Jonkman (2002), by Student's t with k - 1 degrees of freedom; their
+    factor, never taken below 1, is 1 with Paule & Mandel's variance. Prediction interval: Higgins, Thompson &
+    Spiegelhalter (2009).
+
+    With two data sets there is one degree of freedom, and the interval says next to nothing, as it should.
+
+    Args:
+        effects: one per data set.
+        sds: of each effect over its seeds.
+        seeds: that each effect is the mean of, 2 or more.
+        confidence: between 0 and 1.
+
+    Raises:
+        StatisticsError: fewer than two data sets, lengths that differ, a value that is not finite, no spread at all,
+            fewer than two seeds, or a confidence outside (0, 1).
+    """
+    y, sd, n = (np.asarray(values, dtype=np.float64) for values in (effects, sds, seeds))
+    if y.ndim != 1 or not y.shape == sd.shape == n.shape or len(y) < 2:
+        raise StatisticsError(
+            f"{y.size} effects, {sd.size} deviations and {n.size} numbers of seeds; expected one of each for two data"
+            " sets or more"
+        )
+    if not (np.isfinite(y).all() and np.isfinite(sd).all() and (sd >= 0).all() and sd.any()):
+        raise StatisticsError(
+            f"effects {y.tolist()} and deviations {sd.tolist()}; expected numbers, no deviation below 0 and one above"
+        )
+    if not (n >= 2).all():
+        raise StatisticsError(f"seeds {list(seeds)}; expected 2 or more on each data set")
+    if not 0 < confidence < 1:
+        raise StatisticsError(f"confidence {confidence} is not between 0 and 1, such as 0.95")
+    k = len(y)
+    v = drawn_together(sd**2, n) / n
+    between = between_variance(y, v)
+    weights = 1 / (v + between)
+    weights /= weights.sum()
+    mean = float(weights @ y)
+    se = math.sqrt(1 / (1 / (v + between)).sum())
+    tail = (1 - confidence) / 2
+    half = float(stats.t.isf(tail, k - 1)) * se
+    prediction = None
+    if k > 2:
+        far = float(stats.t.isf(tail, k - 2)) * math.sqrt(float(between) + se**2)
+        prediction = (mean - far, mean + far)
+    return OverDataSets(
+        k=k,
+        mean=mean,
+        interval=(mean - half, mean + half),
+        prediction=prediction,
+        between=math.sqrt(between),
+        p=float(2 * stats.t.sf(abs(mean) / se, k - 1)),
+        weights=tuple(weights.tolist()),
+    )
+
+
+def drawn_together(variances: ArrayLike, seeds: ArrayLike) -> Floats:
+    """Return each variance drawn to the mean of all, over the last axis, by their degrees of freedom and `PRIOR`.
+
+    Args:
+        variances: shape [..., k], each with one degree of freedom less than its seeds.
+        seeds: shape [k].
+    """
+    v, degrees = np.asarray(variances, dtype=np.float64), np.asarray(seeds, dtype=np.float64) - 1
+    mean = v.mean(axis=-1, keepdims=True)
+    return np.asarray((degrees * v + PRIOR * mean) / (degrees + PRIOR))
+
+
+def between_variance(effects: ArrayLike, variances: ArrayLike) -> Floats:
+    """Return the variance between data sets (Paule & Mandel 1982), over the last axis; the rest are separate studies.
+
+    It is the one at which the weighted squares about the weighted mean add up to what is expected of them, k - 1; 0
+    where they are less even without it.
+
+    Args:
+        effects, variances: shape [..., k], k at least 2; variances above 0.
+    """
+    y, v = np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)
+    wanted = y.shape[-1] - 1
+    # squares about the plain mean are no less, so that at their variance the sum is at most what is wanted
+    low, high = np.zeros(y.shape[:-1]), y.var(axis=-1, ddof=1)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        weights = 1 / (v + middle[..., None])
+        mean = (weights * y).sum(axis=-1) / weights.sum(axis=-1)
+        more = (weights * (y - mean[..., None]) ** 2).sum(axis=-1) > wanted
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    return np.asarray(np.where(low > 0, (low + high) / 2, 0.0))
