@@ -4,13 +4,14 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench docs clean
 
 help:
 	@echo "make demo    set up, run the demo study, write its report (minutes)"
 	@echo "make test    set up, run the tests"
 	@echo "make check   formatting, lint, strict types, import arrows"
 	@echo "make bench   speed against peers, what depth and probes cost, measured side by side"
+	@echo "make docs    the pages of docs/ as HTML that needs no network, in build/docs"
 	@echo "make format  rewrite the code to the house style"
 	@echo "make clean   remove .venv and caches (runs and reports stay)"
 
@@ -41,6 +42,9 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.depth
 	$(BIN)/python -m benchmarks.probes
+
+docs: $(READY)
+	$(BIN)/python -m docs.make
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,7 +9,12 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 install_import_hook(
-    ["leadline.nets", "leadline.training", "leadline.data.batches", "leadline.data.folder", "leadline.data.pixels"],
+    [
+        "leadline.nets",
+        "leadline.training",
+        "leadline.pretraining",
+        *(f"leadline.data.{name}" for name in ("batches", "folder", "pixels")),
+    ],
     "beartype.beartype",
 )
 torch.set_num_threads(1)

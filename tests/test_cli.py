@@ -1,5 +1,6 @@
 """The command line: quick start, JSON that other programs rely on, one-line errors."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from leadline.cli import app, main
-from leadline.probing import PROBES, probe_trial
-from leadline.run import InProcess, Job
+from leadline.executors import InProcess
+from leadline.probes.catalog import PROBES
+from leadline.probing import probe_trial, probe_trials
+from leadline.run import Job
 from leadline.store import Store
 from leadline.study import StudySpec
 from leadline.studyfile import load_study
@@ -146,6 +149,7 @@ def test_run_verdict_report_end_to_end(tmp_path: Path) -> None:
     printed = invoke("report", "demo", *runs, "--output", str(tmp_path / "report"))
     path = Path(printed.split("report: ", 1)[1].strip())
     assert path.read_text().lstrip().lower().startswith("<!doctype html>")
+    assert 'id="why"' not in path.read_text()
 
     with Store.open(tmp_path / "runs") as store:
         trial = store.trials_frame("demo")["trial"][0]
@@ -167,17 +171,104 @@ def test_run_verdict_report_end_to_end(tmp_path: Path) -> None:
     assert str(image) in invoke("predict", str(folder), str(image), "--top", "1")
 
 
-def test_every_probe_by_name_runs_on_a_stored_trial(tmp_path: Path) -> None:
-    tiny = {"training.epochs": 1, "vary.blocks": [2], "seeds": 1, "data.train": 100}
-    with Store.open(tmp_path) as store:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    """A folder of runs with a plain and a residual trial of the demo, shrunk, and their hashes."""
+    runs = tmp_path_factory.mktemp("runs")
+    tiny = {"training.epochs": 1, "vary.blocks": [2], "seeds": 1, "data.train": 100, "probes": ["flow", "jacobian"]}
+    with Store.open(runs) as store:
         store.register(load_study("demo", tiny))
-        InProcess().run(Job("demo", tmp_path), lambda event: None)
-        trial = store.trials_frame("demo")["trial"][1]
+        InProcess().run(Job("demo", runs), lambda event: None)
+        return str(runs), list(store.trials_frame("demo")["trial"])
+
+
+def test_every_probe_by_name_runs_on_a_stored_trial(stored: tuple[str, list[str]]) -> None:
+    runs, (_, trial) = stored
+    with Store.open(Path(runs)) as store:
         for name, probe in PROBES.items():
             frame = probe_trial(store, trial, name, images=64)
             assert len(frame) and probe.about, name
+            place = frame[["arm", "base", "seed", "epoch"]].drop_duplicates().to_numpy().tolist()
+            assert place == [["residual[blocks=2]", "residual", 0, 1]]
             if name in ("landscape", "paths"):  # they draw
                 assert frame.equals(probe_trial(store, trial, name, images=64)), name
+
+
+def test_the_report_says_what_a_deeper_probe_shows(stored: tuple[str, list[str]], tmp_path: Path) -> None:
+    printed = invoke("report", "demo", "--runs", stored[0], "--output", str(tmp_path / "report"))
+    html = Path(printed.split("report: ", 1)[1].strip()).read_text()
+    assert "dynamical isometry" in html and 'id="probe-jacobian"' in html and "The deeper probes took" in html
+    assert (tmp_path / "report/tables/probe-jacobian.csv").exists()
+
+
+def test_probe_draws_several_trials_in_one_figure(stored: tuple[str, list[str]], tmp_path: Path) -> None:
+    runs, (plain, residual) = stored
+    given = ["--runs", runs, "--images", "16"]
+    beside = ["probe", plain[:9], "lesion", "--beside", residual[:9], *given]
+    for suffix, magic in ((".svg", b"<svg"), (".png", b"\x89PNG"), (".pdf", b"%PDF"), (".html", b"<!DOCTYPE html>")):
+        file = tmp_path / f"lesion{suffix}"
+        assert invoke(*beside, "--figure", str(file)).split() == ["written:", str(file)]
+        assert magic in file.read_bytes()[:200]
+    file, table = tmp_path / "lesion.json", tmp_path / "lesion.csv"
+    invoke(*beside, "--figure", str(file), "--output", str(table))
+    drawn = json.loads(file.read_text())
+    assert "plain" in str(drawn) and "residual" in str(drawn) and drawn["$schema"]
+    assert {line.split(",")[0] for line in table.read_text().splitlines()} == {
+        *("arm", "plain[blocks=2]", "residual[blocks=2]")
+    }
+    two = tmp_path / "paths.svg"
+    assert invoke("probe", residual, "paths", *given, "--figure", str(two)).count("written:") == 2
+    assert (tmp_path / "paths-2.svg").read_text().startswith("<svg")
+
+
+def test_probe_at_initialisation_is_what_a_study_sees_before_the_first_step(stored: tuple[str, list[str]]) -> None:
+    runs, (_, trial) = stored
+    with Store.open(Path(runs)) as store:
+        start = probe_trial(store, trial, "decomposition", images=8, at_initialisation=True)
+        trained = probe_trial(store, trial, "decomposition", images=8)
+        assert set(start["epoch"]) == {0} and not start["value"].equals(trained["value"])
+        assert [epoch for epoch, _ in store.measurements("demo", "jacobian")[trial]] == [0, 1]
+
+
+def test_trials_of_one_arm_and_seed_are_told_apart_by_their_hashes(tmp_path: Path) -> None:
+    tiny = {"vary.blocks": [1], "seeds": 2, "data.train": 100}
+    with Store.open(tmp_path) as store:
+        hashes = []
+        for name, epochs in (("one", 1), ("other", 2)):
+            store.register(load_study("demo", {**tiny, "name": name, "training.epochs": epochs}))
+            hashes += list(store.trials_frame(name).query("base == 'plain'")["trial"])
+        measure = functools.partial(probe_trials, store, name="lesion", images=8, at_initialisation=True)
+        of_seeds = measure(hashes[:2])
+        assert list(of_seeds["arm"].unique()) == ["plain[blocks=1]"] and list(of_seeds["seed"].unique()) == [0, 1]
+        of_studies = measure([hashes[0], hashes[2]])
+        assert list(of_studies["arm"].unique()) == [hashes[0][:10], hashes[2][:10]]
+        assert (of_studies["arm"] == of_studies["base"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{plain}", "leson"], "unknown probe 'leson'; did you mean 'lesion'?"),
+        (["{plain}", "lesion", "--beside", "{plain}"], "is given twice"),
+        (["{plain}", "lesion", "--beside", "zz"], "no trial's hash begins with 'zz'"),
+        (["{plain}", "paths", "--figure", "a.svg"], "no block has a shortcut"),
+        (["{plain}", "lesion", "--figure", "a.gif"], "suffix '.gif' is not one of .svg, .png"),
+        (["{plain}", "lesion", "--figure", "no/a.svg"], "there is no folder no"),
+        (["{plain}", "cka", "--images", "2"], "2 images: expected at least 4"),
+    ],
+)
+def test_mistakes_in_probing_get_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stored: tuple[str, list[str]],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [argument.format(plain=stored[1][0]) for argument in arguments]
+    assert message in failing(capsys, monkeypatch, "probe", *given, "--runs", stored[0])
+    assert not list(tmp_path.glob("*.*"))
 
 
 def test_inspect_draws_and_checks_weights(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_the_names_are_those_that_a_specification_may_give() -> None:
 def test_an_entry_is_complete(name: str) -> None:
     info = CATALOG[name]
     assert info.name == name and info.title
-    assert info.classes in (10, 100) and info.train > info.test > info.classes
+    assert info.classes in (2, 10, 100) and info.train > info.test > info.classes
     downloads = info.files.downloads if info.files else ()
     for item in downloads:
         assert re.fullmatch(r"[0-9a-f]{64}", item.sha256)

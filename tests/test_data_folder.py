@@ -23,10 +23,11 @@ from leadline.data.parallel import in_order
 from leadline.data.pictures import centre, decode, random_part
 from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisation
 from leadline.errors import DataError, SpecError
+from leadline.executors import InProcess, LocalProcesses
 from leadline.export import Loaded, predict, read_image
 from leadline.families import comparative_resnet
 from leadline.nets import build
-from leadline.run import InProcess, Job, LocalProcesses
+from leadline.run import Job
 from leadline.seeds import AUGMENT, ORDER, stream
 from leadline.spec import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, TrialSpec, parse
 from leadline.store import Store

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from leadline import export
 from leadline.data import batches
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+from leadline.executors import InProcess
 from leadline.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
 from leadline.families import family, recurrent_resnet
 from leadline.nets import build
-from leadline.run import InProcess, Job
+from leadline.run import Job
 from leadline.spec import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec
 from leadline.store import Store
 from leadline.study import StudySpec, expand

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from leadline.errors import SpecError
+from leadline.executors import InProcess
 from leadline.nets import build, check, inspect_network
-from leadline.run import InProcess, Job
+from leadline.run import Job
 from leadline.spec import ModuleSpec, parse
 from leadline.store import Store
 from leadline.study import StudySpec, expand, resolve_network

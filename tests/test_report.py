@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from leadline.chart import DARK, LIGHT
 from leadline.errors import LeadlineError
+from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
-from leadline.report import write
+from leadline.report import WHY_FIGURES, write
 from leadline.spec import parse
 from leadline.study import Study, StudySpec, expand
 from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
@@ -216,7 +217,7 @@ def test_every_figure_and_table_is_a_file(report: tuple[Path, Page]) -> None:
         f"{name}.{end}"
         for name in (
             *("accuracy-curves", "loss-curves", "test-error", "differences", "gradient-profiles"),
-            *("gradient-flow", "weight-gradients", "activations", "dead-units"),
+            *("gradient-flow", "weight-gradients", "activations", "dead-units", "early-flow"),
         )
         for end in ("svg", "pdf")
     }
@@ -346,7 +347,7 @@ def test_why_says_what_was_measured_and_where_it_is_seen(report: tuple[Path, Pag
     assert "plain[blocks=5]: vanishing in" in words and "residual[blocks=10]: healthy in" in words
     assert "plain[blocks=10]: dead in" in words
     links, places = re.findall(r'href="#([\w-]+)"', part), re.findall(r'<figure id="([\w-]+)"', part)
-    assert places == ["gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units"]
+    assert places == [*WHY_FIGURES[:5], "early-flow"]
     assert set(links) == {"gradient-flow", "dead-units"}
     assert "Spearman" in words and "Measuring took" in words
     assert 'href="#why"' in html
@@ -360,8 +361,49 @@ def test_a_report_without_measurements_has_no_why_and_no_files_of_it(tmp_path: P
     assert {"figures/gradient-flow.svg", "figures/gradient-profiles.pdf", "tables/activations.csv"} <= kept
     assert 'id="why"' not in written(study, trials, records, tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
-    gone = {name for name in kept if re.search("gradient|activations", name)}
+    gone = {name for name in kept if re.search("gradient|activations|early", name)}
     assert left == kept - gone
+
+
+def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomposition") -> Why:
+    """What a deeper probe might have seen before the first step and after the last, of residual networks alone."""
+    stored: dict[str, list[tuple[int, bytes]]] = {}
+    for trial, base in zip(trials["trial"], trials["base"], strict=True):
+        for epoch in (0, 4):
+            rows = [(n, f"stages.0.{n}", "share", 0.1 * n + 0.01 * epoch) for n in (1, 2, 3)]
+            frame = pd.DataFrame(rows, columns=["number", "block", "quantity", "value"])
+            reason = "no <b>shortcut</b>" if base == "plain" else ""
+            one = Measurement(pd.DataFrame() if reason else frame, 32, 0.5, epoch == 0, reason)
+            stored.setdefault(trial, []).append((epoch, one.to_bytes()))
+    return explain(trials, records, {}, {name: stored}, {name: "What <i>it</i> shows."})
+
+
+def test_deeper_probes_have_their_paragraph_their_figure_and_its_files(tmp_path: Path) -> None:
+    study = study_of(blocks=(2,), seeds=2)
+    trials, records = measured(study)
+    html = written(study, trials, records, tmp_path, why=looked_into(trials, records))
+    part = html[html.index('<section id="why"') : html.index('<section id="published"')]
+    assert re.findall(r'<figure id="([\w-]+)"', part) == ["probe-decomposition"]
+    words = " ".join(re.sub(r"<[^>]*>", " ", part).split())
+    assert "Decomposition What &lt;i&gt;it&lt;/i&gt; shows. Of the first 32 validation images" in words
+    assert "Before the first step, epoch 0, batch normalisation used the batch" in words
+    assert "Not measured in plain[blocks=2] (tried 4 times): no &lt;b&gt;shortcut&lt;/b&gt;" in words
+    assert "The deeper probes took 4.0 s beside the training time" in words
+    assert "No gradients were measured" not in words and 'href="#why"' in html
+    assert (tmp_path / "figures/probe-decomposition.svg").read_text().startswith("<svg")
+    drawn = rows_of(tmp_path / "tables" / "probe-decomposition.csv")
+    assert {row["arm"] for row in drawn} == {"residual[blocks=2]"}
+    # another report in the same folder leaves nothing of it
+    written(study, trials, records, tmp_path)
+    assert not list(tmp_path.rglob("probe-*"))
+
+
+def test_a_probe_that_measured_nowhere_says_why_and_has_no_figure(tmp_path: Path) -> None:
+    study = study_of(arms=("plain",), blocks=(2,), seeds=1)
+    trials, records = measured(study)
+    html = written(study, trials, records, tmp_path, why=looked_into(trials, records, "paths"))
+    assert "Not measured in plain[blocks=2] (tried 2 times)" in html
+    assert not list(tmp_path.rglob("probe-*"))
 
 
 def test_contrasts_say_the_smallest_p_that_can_be(report: tuple[Path, Page]) -> None:
@@ -572,7 +614,7 @@ def test_every_chart_is_drawn_without_complaint_or_request(report: tuple[Path, P
     path = report[0] / "report.html"
     browser.open(path)
     panels = 6 + 6 + 1 + 1  # accuracy, loss: two splits at three depths; test error; differences
-    panels += 9 + 4 * 6  # gradient profiles in three epochs at three depths; four heat maps of six arms
+    panels += 9 + 4 * 6 + 1  # gradient profiles in three epochs at three depths; four heat maps of six arms; early flow
     assert browser.value("document.querySelectorAll('.chart[data-drawn]').length") == panels
     marks = "[...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('[role=\"graphics-symbol\"]').length)"
     drawn = browser.value(marks.replace('graphics-symbol"]', 'graphics-symbol"][aria-roledescription]'))

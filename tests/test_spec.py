@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from leadline.errors import SpecError
 from leadline.families import FAMILIES, cifar_resnet
 from leadline.spec import (
+    DEEPER,
     SCHEMA_VERSION,
     SGD,
     Adam,
@@ -18,6 +19,7 @@ from leadline.spec import (
     DataSpec,
     NetworkSpec,
     OneCycle,
+    ProbeSpec,
     RMSprop,
     Stage,
     StepDecay,
@@ -160,3 +162,55 @@ def test_with_validates() -> None:
 
 def test_network_spec_takes_lists_and_tuples() -> None:
     assert NetworkSpec(stages=[Stage(blocks=1, width=8)]) == NetworkSpec(stages=(Stage(blocks=1, width=8),))
+
+
+def test_deeper_probes_say_when_and_of_how_many_images() -> None:
+    asked = parse(ProbeSpec, {"decomposition": {"at": ["end", 12, "start", 3]}, "hessian": {"at": "end", "images": 64}})
+    assert asked.decomposition is not None and asked.decomposition.at == ("start", 3, 12, "end")
+    assert asked.decomposition.epochs(20) == {0, 3, 12, 20}
+    assert asked.hessian is not None and asked.hessian.epochs(7) == {7} and asked.hessian.images == 64
+    assert list(asked.deeper()) == ["decomposition", "hessian"]
+    by_name = parse(ProbeSpec, ["flow", *DEEPER])
+    assert list(by_name.deeper()) == list(DEEPER)
+    assert {name for name, spec in by_name.deeper().items() if spec.at != ("start", "end")} == {"lesion"}
+    assert by_name.lesion is not None and by_name.lesion.at == ("end",)
+    assert parse(ProbeSpec, by_name.model_dump(mode="json")) == by_name
+    assert asked == parse(ProbeSpec, asked.model_dump(mode="json"))
+
+
+def test_every_deeper_probe_that_there_is_can_be_asked_for() -> None:
+    from leadline.probes.catalog import PROBES
+
+    assert set(DEEPER) == set(PROBES)
+
+
+def test_probes_that_are_not_asked_for_leave_no_trace_in_the_hash() -> None:
+    # trials that were stored when flow was the only probe must be found again
+    assert ProbeSpec().model_dump(mode="json") == {"flow": None}
+    assert list(parse(ProbeSpec, ["flow"]).model_dump(mode="json")) == ["flow"]
+    one, other = (parse(ProbeSpec, {"lesion": {"at": at}}) for at in ([1, "end"], ["end", 1]))
+    assert one.content_hash == other.content_hash != parse(ProbeSpec, ["lesion"]).content_hash
+
+
+@pytest.mark.parametrize(
+    ("probes", "message"),
+    [
+        (["lesoin"], r"^probes: unknown probe 'lesoin'; did you mean 'lesion'\?"),
+        ({"lesoin": {}}, r"^probes: unknown probe 'lesoin'; did you mean 'lesion'\?"),
+        (["flow", "flow"], r"^probes: \['flow', 'flow'\] names a probe twice"),
+        ([["flow"]], r"^probes: unknown probe"),
+        ({"cka": {"at": [0]}}, r"^probes.cka.at: 0 is no moment of training; expected start, end or an epoch from 1"),
+        ({"cka": {"at": [True]}}, r"True is no moment"),
+        ({"cka": {"at": ["middle"]}}, r"'middle' is no moment"),
+        ({"cka": {"at": []}}, r"probes.cka.at: \[\]"),
+        ({"cka": {"at": [2, 2]}}, r"\[2, 2\] names 2 twice"),
+        ({"cka": {"images": 3}}, r"probes.cka.images: 3: input should be greater than or equal to 4"),
+        ({"shattered": {"images": 5}}, r"probes.shattered.images: 5: input should be a multiple of 2"),
+        ({"noise": {"evry": 2}}, r"probes.noise: unknown key 'evry'"),
+        ({"hessian": {"at": ["start", 11]}}, r"probes.hessian.at: epoch 11 is beyond training.epochs, 10; use end"),
+    ],
+)
+def test_what_probes_cannot_be_asked_for_is_one_line(probes: object, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        parse(TrialSpec, {"network": NETWORK, "probes": probes})
+    assert "\n" not in str(caught.value)

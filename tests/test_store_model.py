@@ -92,6 +92,7 @@ class Ledger(RuleBasedStateMachine):
         model.seconds = (model.seconds or 0.0) + 1.0
         if saved:
             model.checkpoint, model.checkpoint_epoch = checkpoint, epoch
+            model.attempts = 1
 
     @rule(
         number=st.integers(0, TRIALS - 1),

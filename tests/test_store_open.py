@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,6 +212,44 @@ def test_a_database_that_stays_locked(tmp_path: Path, monkeypatch: pytest.Monkey
     other.close()
 
 
+def test_a_lock_that_is_held_too_long_is_waited_for_with_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.open(tmp_path).close()
+    monkeypatch.setattr(connect, "BUSY_SECONDS", 0.05)
+    other = sqlite3.connect(tmp_path / "leadline.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    freed = threading.Timer(0.6, other.rollback)
+    freed.start()
+    with Store.open(tmp_path, patience=60.0) as store:
+        store.register(expand(waiting_study()))
+        assert not freed.is_alive()
+        assert store.counts("one")["waiting"] == 1
+    other.close()
+
+
+def test_a_database_that_cannot_be_opened_for_a_while(tmp_path: Path) -> None:
+    left = 3
+
+    def refuse(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorname = "SQLITE_CANTOPEN"
+            raise error
+
+    with Store.open(tmp_path) as store:
+        store.register(expand(waiting_study()))
+        store.close()
+        event.listen(store._engine, "do_connect", refuse)
+        with pytest.raises(StoreError, match=r"unable to open database file$"):
+            store.counts("one")
+        store.patience = 60.0
+        assert store.counts("one")["waiting"] == 1
+        assert left < 0
+
+
 def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.register(expand(waiting_study()))
@@ -278,6 +317,30 @@ def test_a_store_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: P
         assert claim is not None
         store.commit_epoch(claim.trial, "elsewhere:7:1", [], None, 1, 1.0, {"flow": b"seen"})
         assert store.measurements("old", "flow") == {claim.trial: [(1, b"seen")]}
+    assert query(tmp_path / "leadline.db", f"SELECT version_num FROM {VERSION_TABLE}") == [(HEAD,)]
+
+
+def test_a_store_of_the_second_schema_goes_on_with_what_it_had_begun(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "leadline.db")
+    old.executescript((Path(__file__).parent / "fixtures" / "store-0002.sql").read_text())
+    records = old.execute("SELECT count(*) FROM records").fetchone()[0]
+    old.close()
+    with Store.open(tmp_path) as store:
+        frame = store.trials_frame("old")
+        assert list(frame["state"]) == ["finished", "finished", "running", "waiting"]
+        assert list(frame["note"]) == [None] * 4
+        assert len(store.records_frame("old")) == records > 0
+        assert {trial: len(seen) for trial, seen in store.measurements("old", "flow").items()} == dict(
+            zip(frame["trial"][:3], (2, 2, 1), strict=True)
+        )
+        claim = store.claim("old", "elsewhere:9:1", 60.0)
+        assert claim is not None
+        assert (claim.trial, claim.epochs_done, claim.earlier_checkpoint) == (frame["trial"][2], 1, None)
+        assert claim.checkpoint is not None
+        store.commit_epoch(claim.trial, "elsewhere:9:1", [], "c2", 2, 1.0)
+        record = store.trial(claim.trial)
+        assert (record.earlier_checkpoint, record.earlier_epoch) == (claim.checkpoint, 1)
+        store.register(expand_stored(store.study("old").spec))
     assert query(tmp_path / "leadline.db", f"SELECT version_num FROM {VERSION_TABLE}") == [(HEAD,)]
 
 

@@ -1,13 +1,17 @@
 """Studies: expansion, overrides, places in error messages, ready studies."""
 
+import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from leadline import sequential
 from leadline.errors import SpecError
 from leadline.families import comparative_resnet
-from leadline.spec import SGD, Adam, DataSpec, TrainingSpec
+from leadline.nets import inspect_network
+from leadline.spec import SGD, Adam, DataSpec, TrainingSpec, decide, parse
 from leadline.study import ContrastSpec, StudySpec, expand, expand_stored
 from leadline.studyfile import load_study, parse_value, ready_studies
 
@@ -224,6 +228,52 @@ def test_the_published_studies_hold_their_numbers() -> None:
     assert published[("resnet", "train_error")] == pytest.approx(100 * (1 - 0.98926))
 
 
+def test_the_parity_study_compares_networks_of_one_size() -> None:
+    study = load_study("parity")
+    parameters = {arm.base: inspect_network(arm.trial.network, (1, 1, 12), 2).parameters for arm in study.arms}
+    assert max(parameters.values()) / min(parameters.values()) < 1.004
+    assert {arm.trial.data for arm in study.arms} == {DataSpec(name="parity", bits=12)}
+    assert {arm.trial.training.optimizer.weight_decay for arm in study.arms} == {0, 1}
+    shared = {arm.base for arm in study.arms if arm.trial.network.sharing}
+    assert shared == {name for name in parameters if name.startswith("recurrent")} != set()
+
+
+OF_A_TECHNIQUE = {
+    "relu": {"network.activation"},
+    "initialisation": {"network.initialisation.name"},
+    "batch-norm": {"network.normalisation"},
+    "shortcuts": {"network.block.shortcut.kind"},
+    "max-pooling": {f"network.stages.{stage}.{key}" for stage in "01" for key in ("pool", "stride")},
+    "dropout": {"network.head.dropout"},
+    "schedule": {"training.schedule.name", "training.schedule.milestones", "training.schedule.factor"},
+}
+
+
+def differences(a: object, b: object, path: str = "") -> set[str]:
+    """The dotted keys at which two pieces of plain data differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {d for key in a.keys() | b.keys() for d in differences(a.get(key), b.get(key), f"{path}.{key}")}
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and isinstance(a[0], dict):
+        return {d for key, pair in enumerate(zip(a, b, strict=True)) for d in differences(*pair, f"{path}.{key}")}
+    return set() if a == b else {path.removeprefix(".")}
+
+
+@pytest.mark.parametrize("name", ["techniques", "techniques-mnist"])
+def test_the_techniques_study_changes_one_technique_at_a_time(name: str) -> None:
+    study = load_study(name)
+    trials = {arm.name: arm.trial.model_dump(mode="json") for arm in study.arms}
+    assert trials.keys() == {"base", "all"} | {f"{how}{what}" for how in ("+", "all-but-") for what in OF_A_TECHNIQUE}
+    assert differences(trials["base"], trials["all"]) == set().union(*OF_A_TECHNIQUE.values())
+    for what, keys in OF_A_TECHNIQUE.items():
+        assert differences(trials["base"], trials[f"+{what}"]) == keys
+        # He's initialisation is that of rectified units, Xavier's that of the others
+        with_it = keys | ({"network.initialisation.name"} if what == "relu" else set())
+        assert differences(trials["all"], trials[f"all-but-{what}"]) == with_it
+    assert {(c.a, c.b) for c in study.contrasts} == {
+        (arm, "all" if arm.startswith("all-but-") else "base") for arm in trials if arm != "base"
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -233,3 +283,111 @@ def test_the_published_studies_hold_their_numbers() -> None:
 )
 def test_settings_read_as_yaml(text: str, value: object) -> None:
     assert parse_value(text) == value
+
+
+def test_an_epoch_that_an_arm_never_reaches_is_no_moment_for_a_probe(tmp_path: Path) -> None:
+    text = "name: s\narms:\n  short: {network: comparative-plain, training: {epochs: 2}}\n"
+    text += "  long: {network: comparative-resnet}\nprobes: {lesion: {at: [3]}}\n"
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(SpecError, match=r"s.yaml:3:3: arms.short: probes.lesion.at: epoch 3 is beyond") as caught:
+        load_study(str(tmp_path / "s.yaml"))
+    assert "\n" not in str(caught.value)
+    again = expand_stored(load_study("gradients").spec.model_dump(mode="json"))
+    assert again.arms == load_study("gradients").arms
+    assert "decomposition" in again.arms[0].trial.probes.deeper()
+
+
+# --- seeds that are added until contrasts are decided
+
+
+def deciding(**changes: object) -> StudySpec:
+    arms = {"a": {"network": "comparative-cnn"}, "b": {"network": "comparative-resnet"}}
+    return parse(StudySpec, {"name": "toy", "arms": arms, "decide": {"max_seeds": 10}, **changes})
+
+
+def test_a_study_that_decides_begins_with_few_seeds_and_draws_from_all() -> None:
+    study = expand(deciding())
+    assert study.spec.seed_values == tuple(range(10)) and [trial.seed for _, trial in study.trials()] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
+    wider = replace(study, drawn={"a": 3, "b": 5})
+    assert [(arm.name, trial.seed) for arm, trial in wider.trials()][-3:] == [("b", 2), ("b", 3), ("b", 4)]
+    listed = expand(deciding(seeds=[9, 7, 5, 3, 1], decide={"max_seeds": 4, "first": 2}))
+    assert [trial.seed for _, trial in listed.trials()] == [9, 9, 7, 7] and listed.spec.seed_values == (9, 7, 5, 3)
+
+
+def test_what_decide_says_once_holds_for_every_contrast_that_says_nothing() -> None:
+    said = {"metric": "validation_error", "margin": 0.2}
+    own = {"a": "b", "b": "a", "metric": "train_error", "margin": 2.0}
+    study = expand(deciding(decide=said, contrasts=[["a", "b"], own, {"a": "a", "b": "b", "metric": "test_error"}]))
+    assert [(one.metric, one.margin) for one in study.contrasts] == [
+        ("validation_error", 0.2),
+        ("train_error", 2.0),
+        ("test_error", None),
+    ]
+    assert expand(deciding(decide=said)).contrasts[0].metric == "validation_error"
+    # as a store gives it back
+    for spec in (study.spec, deciding(decide=said), deciding(), deciding(seeds=list(range(20, 40)))):
+        again = expand_stored(json.loads(spec.model_dump_json()))
+        assert again.spec == spec and again.contrasts == expand(spec).contrasts
+
+
+def test_studies_with_fixed_seeds_are_what_they_were() -> None:
+    assert load_study("demo").seeds_of("plain[blocks=2]") == (0, 1, 2) and load_study("demo").spec.decide is None
+    assert len(list(load_study("demo").trials())) == 18
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 3}, "seeds 3 and decide.max_seeds 10 differ"),
+        ({"seeds": [1, 2, 3]}, "seeds lists 3 to draw from, fewer than decide.max_seeds 10"),
+        ({"contrasts": []}, "the study has no contrasts to decide"),
+        ({"arms": {"a": {"network": "comparative-cnn"}}}, "the study has no contrasts to decide"),
+        ({"decide": {"max_seeds": 401}}, "decide.max_seeds: 401"),
+        ({"decide": {"max_seeds": 1}}, "decide.max_seeds: 1"),
+        ({"decide": {"max_seeds": 2}}, "first 3 is more than max_seeds 2"),
+        ({"decide": {"first": 1}}, "decide.first: 1"),
+        ({"decide": {"step": 0}}, "decide.step: 0"),
+        ({"decide": {"confidence": 95}}, "decide.confidence: 95"),
+        ({"decide": {"margin": -1}}, "decide.margin: -1"),
+        ({"decide": {"metric": "accuracy"}}, "decide.metric: 'accuracy'"),
+        ({"decide": {"seeds": 5}}, "unknown key 'seeds'"),
+        ({"decide": "yes"}, "decide: 'yes'"),
+        ({"decide": {"max_seeds": "many"}}, "decide.max_seeds: 'many'"),
+        ({"decide": {"metric": "epochs_to"}}, "no interval that holds at every look is known for such times"),
+        (
+            {"contrasts": [{"a": "a", "b": "b", "metric": "seconds_to", "target": 5.0}]},
+            "contrasts.0: metric seconds_to cannot be decided while seeds are added",
+        ),
+        ({"contrasts": [["a"]]}, "is not a pair of arms"),
+    ],
+)
+def test_mistakes_in_deciding_get_one_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        expand(deciding(**changes))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_so_many_contrasts_that_no_error_is_left_for_each() -> None:
+    arms = {f"a{number}": {"network": "comparative-cnn", "training": {"epochs": number + 1}} for number in range(46)}
+    many = deciding(arms=arms, decide={"confidence": 0.999})
+    with pytest.raises(
+        SpecError, match=r"decide.confidence: confidence 0.999 leaves 0.001 for 1035 contrasts; lower it"
+    ):
+        expand(many)
+
+
+def test_limits_of_deciding_are_those_of_its_statistics() -> None:
+    assert decide.MOST == sequential.MOST_SEEDS
+    assert pytest.approx((0.5, 1 - decide.LEAST_ERROR)) == sequential.CONFIDENCES
+    for confidence in (0.5, 0.999):
+        each = sequential.confidence_of_each(confidence, 1)
+        assert (
+            deciding(decide={"confidence": confidence}).decide and len(sequential.critical_values(20, each, 20)) == 20
+        )

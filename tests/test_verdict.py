@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadline.sequential import interval_at_any_time
 from leadline.spec import parse
 from leadline.study import Arm, Study, StudySpec, expand
-from leadline.verdict import Findings, find, to_json, to_text
+from leadline.verdict import Findings, decided_line, find, round_line, to_json, to_text
 from leadline.verdict.words import number, p_text
 
 IMAGES = 1000
@@ -411,3 +413,131 @@ def test_text_has_the_verdict_the_arms_and_the_contrasts() -> None:
 def test_verdict_imports_neither_torch_nor_sqlalchemy() -> None:
     code = "import sys, leadline.verdict; print({'torch', 'sqlalchemy', 'altair'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# --- seeds that are added until contrasts are decided
+
+
+def deciding(
+    values: Mapping[str, list[float]], states: Mapping[str, list[str]] | None = None, **decide: Any
+) -> Findings:
+    study = a_study(decide={"max_seeds": 8, "step": 1, **decide})
+    drawn = {base: len(errors) for base, errors in values.items()}
+    state = (lambda arm, seed: states[arm.base][seed]) if states else (lambda arm, seed: "finished")
+    return find(study, *frames(replace(study, drawn=drawn), by_base(values), state))
+
+
+DIFFERENT = [-2.0, -1.2, -2.4, -1.6, -2.1]
+
+
+def test_intervals_of_a_study_that_decides_hold_at_every_look() -> None:
+    plain = [20.0, 20.5, 21.0, 20.2, 20.8]
+    residual = [one + other for one, other in zip(plain, DIFFERENT, strict=True)]
+    (contrast,) = deciding({"plain": plain, "residual": residual}).contrasts
+    # the step is one of the 1,000 test images; error shared out over 8 seeds; looks at 3, 4 and 5
+    expected = interval_at_any_time(contrast.differences, 0.95, 0.1, 8)
+    assert contrast.differences == pytest.approx(DIFFERENT) and contrast.resolution == 0.1
+    assert contrast.paired and contrast.paired.ci95 == (expected.low, expected.high)
+    assert contrast.looks and (contrast.looks.low, contrast.looks.high) == contrast.paired.ci95
+    assert (contrast.looks.planned, contrast.looks.seeds, contrast.looks.most) == (8, 5, 8)
+    assert contrast.decision == "better" and contrast.paired.difference == pytest.approx(-1.86)
+    fixed = found({"plain": plain, "residual": residual}).contrasts[0].paired
+    assert fixed and fixed.ci95 and contrast.paired.ci95[0] < fixed.ci95[0] < fixed.ci95[1] < contrast.paired.ci95[1]
+    # p-values hold at one look
+    assert [contrast.paired.t_p, contrast.paired.p, contrast.paired.bca95, contrast.p_adjusted] == [None] * 4
+
+
+def test_words_of_a_study_that_decides() -> None:
+    plain = [20.0, 20.5, 21.0, 20.2, 20.8]
+    findings = deciding({"plain": plain, "residual": [one + d for one, d in zip(plain, DIFFERENT, strict=True)]})
+    assert findings.headline == (
+        "residual errs less than plain: 18.64% against 20.50% test error, a difference of −1.86 points (95% interval"
+        " −2.84 to −0.88, valid at every look, 5 of at most 8 seeds, 2 looks).",
+    )
+    notes = "\n".join(findings.notes)
+    for part in ("Jennison & Turnbull 1989", "Lan & DeMets 1983", "skewed differences", "no p-values", "over 8 seeds"):
+        assert part in notes
+    assert "paired-t" not in notes and "permutation" not in notes
+    undecided = deciding({"plain": [5.0, 6.0, 7.0], "residual": [4.0, 4.0, 4.0]})
+    assert undecided.contrasts[0].sentence.endswith("1 look); seeds are added until it is decided, or there are 8.")
+    assert round_line(undecided, undecided.rounds[0]).startswith(
+        "round 1: 3 seeds, 3 in all; undecided: residual against"
+    )
+    used = deciding({"plain": [5.0, 6.0, 7.0], "residual": [4.0, 4.0, 4.0]}, max_seeds=3)
+    assert used.contrasts[0].sentence.endswith("all 3 seeds are used.")
+    assert "Undecided after 3 seeds says that more would be needed, not that the arms are equal." in used.notes
+    assert decided_line(used) == "Of at most 3 seeds, undecided: residual against plain (3 seeds)."
+    assert "(95% interval" not in deciding({"plain": [5.0], "residual": [4.0]}).headline[0]
+
+
+def test_only_seeds_before_the_first_gap_are_looked_at() -> None:
+    errors = {"plain": [20.0, 20.5, 21.0, 20.2, 20.8], "residual": [4.0, 4.1, 4.2, 4.3, 0.1]}
+    states = {"plain": ["finished", "diverged", "finished", "finished", "finished"], "residual": ["finished"] * 5}
+    whole = deciding(errors, states).contrasts[0]
+    assert whole.seeds == (0, 2, 3, 4) and whole.looks and whole.looks.seeds == 5 and whole.diverged_b == 1
+    assert "4 pairs at 5 of at most 8 seeds" in whole.sentence
+    for state in ("waiting", "running", "failed"):
+        gap = deciding(errors, {**states, "residual": ["finished"] * 3 + [state, "finished"]}).contrasts[0]
+        assert gap.seeds == (0, 2) and gap.looks and gap.looks.seeds == 3
+        assert [test.seed for test in gap.mcnemar] == [0, 2] and len(gap.values_a) == 2
+    none = deciding(errors, {**states, "plain": ["diverged"] * 5})
+    assert none.contrasts[0].paired is None and none.contrasts[0].decision == "undecided"
+    assert none.rounds[-1].seeds == {"plain": 6, "residual": 6}
+
+
+def test_all_contrasts_hold_together_at_another_confidence() -> None:
+    study = a_study(vary={"blocks": [2, 5]}, decide={"max_seeds": 6, "confidence": 0.9})
+    study = replace(study, drawn=dict.fromkeys((arm.name for arm in study.arms), 4))
+    findings = find(study, *frames(study, lambda arm, seed: 20 + (arm.base == "plain") * (2 + seed % 2 / 2) + seed))
+    for contrast in findings.contrasts:
+        assert contrast.looks and contrast.looks.of_each == pytest.approx(0.95) and contrast.looks.contrasts == 2
+        expected = interval_at_any_time(contrast.differences, 0.95, 0.1, 6)
+        assert (contrast.looks.low, contrast.looks.high) == (expected.low, expected.high)
+        assert "(90% interval" in contrast.sentence
+    assert any("for all 2 contrasts together, each at 95% (Bonferroni)" in note for note in findings.notes)
+    shown = to_json(findings)["contrasts"][0]
+    assert shown["ci95"] is None and shown["looks"]["confidence"] == 0.9 and shown["looks"]["low"] is not None
+
+
+def test_an_interval_without_ends_is_none_in_json() -> None:
+    findings = deciding({"plain": [5.0], "residual": [4.0]})
+    shown = to_json(findings)["contrasts"][0]
+    assert shown["looks"]["low"] is shown["looks"]["high"] is shown["ci95"] is None
+    assert json.dumps(to_json(findings), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "data", "step"),
+    [
+        ("test_error", {"name": "mnist"}, 0.01),
+        ("test_error", {"name": "mnist", "test": 500}, 0.2),
+        ("validation_error", {"name": "mnist"}, 0.02),
+        ("validation_error", {"name": "digits", "validation": 40}, 2.5),
+        ("train_error", {"name": "mnist", "train": 1000}, 0.1),
+        ("train_error", {"name": "mnist"}, 100 / 55_000),
+        ("test_loss", {"name": "mnist"}, 0.0),
+    ],
+)
+def test_the_step_is_one_image_known_beforehand(metric: str, data: dict[str, Any], step: float) -> None:
+    study = a_study(decide={"metric": metric}, data=data)
+    trials, records, _ = frames(study, lambda arm, seed: 5.0 + 0.001 * seed * (arm.base == "plain"))
+    loss = records[records["split"] == "final-test"].assign(name="loss")
+    findings = find(study, trials, pd.concat([records, loss]), {})
+    assert findings.contrasts[0].metric == metric and findings.contrasts[0].resolution == pytest.approx(step)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(errors, states), min_size=10, max_size=10))
+def test_any_outcome_of_a_study_that_decides_gives_plain_json_and_text(outcomes: list[tuple[float, str]]) -> None:
+    study = a_study(decide={"max_seeds": 5})
+    study = replace(study, drawn={"plain": 5, "residual": 5})
+    at = {(arm.name, trial.seed): outcomes[place] for place, (arm, trial) in enumerate(study.trials())}
+    findings = find(
+        study, *frames(study, lambda arm, seed: at[arm.name, seed][0], lambda arm, seed: at[arm.name, seed][1])
+    )
+    text = to_text(findings) + json.dumps(to_json(findings), allow_nan=False) + decided_line(findings)
+    assert "nan" not in text.lower() and "inf" not in text.lower() and "None" not in to_text(findings)
+    for line in (*findings.headline, *findings.notes, *(contrast.sentence for contrast in findings.contrasts)):
+        assert line.endswith(".") and "\n" not in line and "  " not in line
+    for one in findings.rounds:
+        assert not one.looks or round_line(findings, one).startswith(f"round {one.number}: ")

@@ -10,6 +10,7 @@ from scipy import stats
 
 from leadline.errors import DataError, SpecError
 from leadline.figures import figures
+from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.spec import FlowSpec, ProbeSpec, parse
 from leadline.verdict import Findings
@@ -192,3 +193,47 @@ def test_what_a_study_may_ask_for_is_what_the_probe_can_measure() -> None:
     from leadline.probes.flow import WHAT
 
     assert set(FlowSpec().what) == set(WHAT)
+
+
+def look(value: float, reason: str = "", own: bool = False) -> bytes:
+    frame = pd.DataFrame() if reason else pd.DataFrame({"block": ["a", "b"], "value": [value, 2 * value]})
+    return Measurement(frame, 64, 1.5, own, reason).to_bytes()
+
+
+def test_deeper_probes_are_stacked_with_their_place_and_their_failures_told() -> None:
+    trials, records, measured = study(
+        ("plain", {"blocks": 3}, 0.5, 5.0),
+        ("residual", {"blocks": 3}, 1.0, 5.0),
+        ("residual", {"blocks": 8}, 1.0, None),
+    )
+    deeper = {
+        "lesion": {f"t{n}": [(0, look(n, own=True)), (2, look(10 + n))] for n in range(3)},
+        "paths": {"t0": [(0, look(0, "no shortcut")), (2, look(0, "no shortcut"))], "t1": [(2, look(7))]},
+        "cka": {"t9": [(0, b"of a trial that the study has no more")]},
+    }
+    why = explain(trials, records, measured, deeper, {"lesion": "About lesions."})
+    assert [seen.name for seen in why.deeper] == ["lesion", "paths"]
+    lesion, paths = why.deeper
+    assert lesion.about == "About lesions." and lesion.failures == ()
+    assert list(lesion.frame.columns) == ["arm", "base", "seed", "epoch", "block", "value"]
+    at = lesion.frame.set_index(["arm", "epoch", "block"])["value"]
+    assert at["residual[blocks=3]", 2, "b"] == 22.0 and len(at) == 12
+    assert lesion.how.startswith("Of the first 64 validation images, the same for every arm. Before the first step")
+    assert paths.failures == ("Not measured in plain[blocks=3] (tried 2 times): no shortcut",)
+    assert set(paths.frame["arm"]) == {"residual[blocks=3]"} and "Before" not in paths.how
+    # 50 s were timed: two epochs of two trials, one of the one that diverged
+    assert (
+        "The deeper probes took 13.5 s beside the training time (27.0% of it): lesion 9.0 s, paths 4.5 s." in why.cost
+    )
+    assert why.cost.startswith("Measuring took 5.0% of this study's training time")
+
+
+def test_deeper_probes_without_flow_are_something() -> None:
+    trials, records, _ = study(("plain", {"blocks": 3}, 0.5, 5.0))
+    why = explain(trials, records, {}, {"lesion": {"t0": [(2, look(1))]}})
+    assert why.frame.empty and why.sentences == () and why.early.empty and why.together == ""
+    assert why.cost == "The deeper probes took 1.5 s beside the training time (7.5% of it): lesion 1.5 s."
+    nothing = explain(trials, records, {}, {"lesion": {"t0": [(0, look(1, "it cannot"))]}})
+    assert nothing.deeper[0].frame.empty and nothing.deeper[0].how == ""
+    with pytest.raises(DataError, match=r"^trial t0, probe lesion, epoch 2: 7 bytes are no probe's measurement"):
+        explain(trials, records, {}, {"lesion": {"t0": [(2, b"damaged")]}})

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leadline.verdict import ContrastFinding
+from leadline.verdict.metrics import KINDS
 
 CURVE_SPLITS = ("train", "validation")
 
@@ -81,8 +82,8 @@ def profile_frame(trials: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
     """Return one row per contrast that has a pair; differences, interval and margin in percentage points.
 
-    Columns: label, a, b, metric, n, difference, low, high (NaN without an interval), decision, margin, differences
-    (a tuple, one per seed), seeds (likewise).
+    Columns: label, a, b, metric, n, difference, low, high (NaN without an interval), decision, margin, unit (of the
+    difference, its interval and the margin), differences (a tuple, one per seed), seeds (likewise).
     """
     rows = [
         {
@@ -96,19 +97,20 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "high": contrast.paired.ci95[1] if contrast.paired.ci95 else np.nan,
             "decision": contrast.decision,
             "margin": contrast.margin,
+            "unit": KINDS[contrast.metric].of_difference,
             "differences": contrast.differences,
             "seeds": contrast.seeds,
         }
         for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
         if contrast.paired is not None
     ]
-    columns = ["label", "a", "b", "metric", "n", "difference", "low", "high", "decision", "margin"]
+    columns = ["label", "a", "b", "metric", "n", "difference", "low", "high", "decision", "margin", "unit"]
     return pd.DataFrame(rows, columns=[*columns, "differences", "seeds"])
 
 
 def contrast_labels(contrasts: Sequence[ContrastFinding]) -> list[str]:
     """Return short names of contrasts: the level alone where all contrasts pair the same two arms, level by level."""
-    parts = [(*_split_name(contrast.a), *_split_name(contrast.b), contrast.metric) for contrast in contrasts]
+    parts = [(*_split_name(contrast.a), *_split_name(contrast.b), _metric_label(contrast)) for contrast in contrasts]
     same_pair = len({(a, b, metric) for a, _, b, _, metric in parts}) == 1
     labels = []
     for contrast, (a, level_a, b, level_b, metric) in zip(contrasts, parts, strict=True):
@@ -118,8 +120,13 @@ def contrast_labels(contrasts: Sequence[ContrastFinding]) -> list[str]:
             label = level_a
         else:
             label = f"{a} − {b}" + (f", {level_a}" if level_a else "")
-        labels.append(label if metric == "test_error" else f"{label} ({metric.replace('_', ' ')})")
+        labels.append(label if metric == "test error" else f"{label} ({metric})")
     return labels
+
+
+def _metric_label(contrast: ContrastFinding) -> str:
+    target = "" if contrast.target is None else f" {contrast.target:g}%"
+    return contrast.metric.replace("_", " ") + target
 
 
 def contrast_pair(contrasts: Sequence[ContrastFinding]) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leadline.errors import LeadlineError, SpecError
+from leadline.theory.commands import app as theory_app
 
 if TYPE_CHECKING:
     from leadline.export import Loaded
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Find, download and check data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(theory_app, name="theory", help="Depth in theory, beside what is measured.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 Runs = Annotated[Path, typer.Option(envvar="LEADLINE_RUNS", help="Folder of the store and the checkpoints.")]
@@ -33,7 +35,15 @@ StoreUrl = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(envvar="LEADLINE_DATA", help="Folder of the data sets; default: the user's cache.")
 ]
+Devices = Annotated[
+    int | None, typer.Option(min=1, help="Train each trial together; default: as many as the study says, mostly 1.")
+]
+Artifacts = Annotated[
+    str | None,
+    typer.Option(metavar="URL", envvar="LEADLINE_ARTIFACTS", help="Keep checkpoints here too: a folder, s3://, gs://."),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 RUNS = Path("runs")
 
 
@@ -104,6 +114,24 @@ def inspect(
     network_table(network, info)
 
 
+@app.command("predict-depth")
+def predict_depth(
+    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`).")],
+    settings: Settings = None,
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
+    as_json: Json = False,
+) -> None:
+    """Predict, from mean-field theory, how deep signals and gradients reach before training."""
+    from leadline.study import resolve_network
+    from leadline.theory.prediction import predict_depth as predicted
+
+    found = predicted(resolve_network(network, _settings(settings)), _shape(input_shape))
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        typer.echo(found.words())
+
+
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="A ready study's name, or a YAML file.")],
@@ -114,22 +142,179 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Worker processes; default: one per core; 0: inside this process.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    device: Device = "auto",
+    executor: Annotated[
+        str, typer.Option(help="local: processes of this machine; inprocess: this process; ray: a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster; default: RAY_ADDRESS, else one of this machine alone.")
+    ] = None,
+    cpus: Annotated[float, typer.Option("--cpus-per-trial", help="CPUs of a trial on Ray.")] = 1.0,
+    gpus: Annotated[
+        float, typer.Option("--gpus-per-trial", help="GPUs of a trial on Ray; 0.25: four share one.")
+    ] = 0.0,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="10m|500s|200steps|epoch", help="Between checkpoints of a trial within an epoch.")
+    ] = "10m",
+    devices: Devices = None,
+    artifacts: Artifacts = None,
     as_json: Json = False,
 ) -> None:
     """Run a study's unfinished trials."""
     from leadline.studyfile import load_study
 
     expanded = load_study(study, _settings(settings))
+    from leadline.checkpoints import Interval
+    from leadline.clusters import on_ray
     from leadline.console import run_and_show
+    from leadline.devices import check_torchrun, dismiss, under_torchrun
+    from leadline.run import assist
+    from leadline.stopping import Terminated, sigterm_as_interrupt
 
-    outcome = run_and_show(expanded, runs, store_url, data_dir, workers, device, quiet=as_json)
+    if executor == "inprocess":
+        workers = 0
+    cluster = on_ray(executor, address, cpus, gpus, workers)
+    device = device if cluster is None else cluster.device(device)
+    every = Interval.parse(checkpoint_every)
+    check_torchrun(devices or expanded.spec.devices)
+    if (place := under_torchrun()) is not None:
+        workers = 0
+        if place.rank:
+            assist(place, device)
+            return
+    try:
+        with sigterm_as_interrupt() as stop:
+            outcome = run_and_show(
+                expanded, runs, store_url, data_dir, workers, device, as_json, cluster, every, devices, artifacts
+            )
+    except Terminated:
+        raise typer.Exit(143) from None
+    finally:
+        if place is not None:
+            dismiss(place)
     if as_json:
         _print_json(outcome.to_json())
     else:
         typer.echo(outcome.last_line("" if runs == RUNS else f" --runs {shlex.quote(str(runs))}"))
     if not outcome.complete:
-        raise typer.Exit(130 if outcome.interrupted else 1)
+        raise typer.Exit((143 if stop.asked else 130) if outcome.interrupted else 1)
+
+
+@app.command()
+def worker(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study of the store, a ready study or a YAML file; default: all of the store's."),
+    ] = None,
+    settings: Settings = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="Stay until every trial has ended, to take over what others lose.")
+    ] = False,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    device: Device = "auto",
+    devices: Devices = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Take trials from a store until none is left: one of many that share it."""
+    from leadline.artifacts import folder_url
+    from leadline.clusters.entering import enter
+    from leadline.clusters.worker import take_trials
+    from leadline.run import Job
+
+    name = None if study is None else enter(study, _settings(settings), runs, store_url, data_dir)
+    url = None if artifacts is None else folder_url(artifacts)
+    job = Job(name or "", runs, store_url, data_dir, device, devices=devices, artifacts=url)
+    tally = take_trials(job, name, until_empty)
+    if as_json:
+        _print_json(tally.to_json())
+    else:
+        typer.echo(tally.line())
+    if tally.stopped:
+        raise typer.Exit(143)
+
+
+@app.command()
+def slurm(
+    study: Annotated[str, typer.Argument(help="A study of the store, a ready study or a YAML file.")],
+    settings: Settings = None,
+    workers: Annotated[int, typer.Option(min=1, help="Jobs of the array: one worker each.")] = 1,
+    time: Annotated[str, typer.Option(metavar="H:MM:SS", help="Time limit of a job.")] = "1:00:00",
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of a job.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a job.")] = 0,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of a job, such as 8G.")] = "4G",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch, such as partition=gpu; repeatable."),
+    ] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(metavar="COMMAND", help="Run before each worker; repeatable.")
+    ] = None,
+    print_: Annotated[bool, typer.Option("--print", help="Print a script for sbatch, and submit nothing.")] = False,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Share a study among the jobs of a Slurm array, through PostgreSQL."""
+    from leadline.clusters.entering import enter
+    from leadline.clusters.slurm import Resources, check_store, script, submit
+    from leadline.run import Job
+
+    resources = Resources.of(workers, time, cpus, gpus, memory, option or [], setup or [])
+    check_store(store_url, runs, workers)
+    name = enter(study, _settings(settings), runs, store_url, data_dir)
+    job = Job(name, runs, store_url, data_dir, "cuda" if gpus else "cpu")
+    if print_:
+        typer.echo(script(job, resources), nl=False)
+        return
+    numbers = ", ".join(one.job_id for one in submit(job, resources))
+    typer.echo(f"{name}: {workers} workers submitted: {numbers}; what they say lies in {runs / 'slurm'}")
+
+
+@app.command()
+def plan(
+    study: Annotated[str, typer.Argument(help="A ready study's name, or a YAML file.")],
+    settings: Settings = None,
+    pilot: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="A study that has been run, whose differences say how many seeds."),
+    ] = None,
+    sd: Annotated[
+        list[float] | None,
+        typer.Option(metavar="POINTS", help="Standard deviation of paired differences, in points; repeatable."),
+    ] = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what a study will take before it runs: operations, hours here, memory, disk, seeds."""
+    from leadline import planning, plantext, seedplan
+    from leadline.console import progress_bar
+    from leadline.matching import matched
+    from leadline.studyfile import load_study
+
+    expanded = matched(load_study(study, _settings(settings)), data_dir)
+    seeds = seedplan.seeds_by_deviation(expanded, sd or [])
+    if pilot is not None:
+        from leadline.store import Store
+        from leadline.study import expand_stored
+        from leadline.verdict import find
+
+        with Store.open_existing(runs, store_url) as store:
+            piloted = expand_stored(store.study(pilot).spec)
+            shown = find(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
+        seeds += seedplan.seeds_by_pilot(expanded, shown)
+    with progress_bar("timing networks") as progress:
+        found = planning.plan(expanded, runs, data_dir, device, workers, seeds=seeds, progress=progress)
+    if as_json:
+        _print_json(plantext.to_json(found))
+    else:
+        typer.echo(plantext.to_text(found))
 
 
 @app.command()
@@ -140,13 +325,18 @@ def verdict(
     as_json: Json = False,
 ) -> None:
     """Say which arm is better and how sure that is."""
+    from dataclasses import replace
+
     from leadline.store import Store
     from leadline.study import expand_stored
+    from leadline.tuning import tuning_of
     from leadline.verdict import find, to_json, to_text
 
     with Store.open_existing(runs, store_url) as store:
         study = expand_stored(store.study(name).spec)
         findings = find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name))
+        if (tuning := tuning_of(store, study)) is not None:  # its first sentence is in the headline
+            findings = replace(findings, notes=(*tuning.sentences[1:], *findings.notes))
     if as_json:
         _print_json(to_json(findings))
     else:
@@ -156,54 +346,76 @@ def verdict(
 @app.command()
 def report(
     name: Annotated[str, typer.Argument(help="A study that has been run.")],
-    output: Annotated[Path | None, typer.Option(help="Folder to write; default: report/NAME.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder or URL to write; default: report/NAME.")] = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Write a study's report: one HTML file; figures also as SVG and PDF, tables as CSV, Markdown and LaTeX."""
-    from leadline.report import write
+    from leadline.artifacts import destination
+    from leadline.reporting import write_report
     from leadline.store import Store
-    from leadline.study import expand_stored
-    from leadline.verdict import find
-    from leadline.why import explain
 
-    with Store.open_existing(runs, store_url) as store:
-        stored = store.study(name)
-        study = expand_stored(stored.spec)
-        trials, records = store.trials_frame(name), store.records_frame(name)
-        findings = find(study, trials, records, store.predictions(name))
-        why = explain(trials, records, store.measurements(name, "flow"))
-    path = write(study, findings, trials, records, output or Path("report") / name, why=why)
-    typer.echo(f"report: {path}")
+    place = output or f"report/{name}"
+    with Store.open_existing(runs, store_url) as store, destination(place) as folder:
+        path = write_report(store, name, folder, data_dir)
+    typer.echo(f"report: {place.rstrip('/')}/{path.relative_to(folder)}")
 
 
 @app.command()
 def probe(
     trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
     name: Annotated[str, typer.Argument(help="cka, decomposition, hessian, jacobian, landscape, lesion, noise, ...")],
+    beside: Annotated[
+        list[str] | None, typer.Option(metavar="TRIAL", help="Another trial, to compare; repeatable.")
+    ] = None,
+    at_initialisation: Annotated[
+        bool, typer.Option("--at-initialisation", help="Measure the network as it was before the first step.")
+    ] = False,
     images: Annotated[int, typer.Option(min=2, help="Test images that the probe sees.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Of what the probe draws.")] = 0,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw what was measured into this file: .svg, .png, .pdf, .html or .json; more than one"
+            " figure: also into the same name with -2, -3, ..."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the measured values into this CSV file.")] = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Measure inside a stored trial's network: singular values, lesions, curvature, ..."""
+    """Measure inside stored trials' networks: singular values, lesions, curvature, ..."""
+    if figure is not None:
+        from leadline.chartfiles import check_place
+
+        check_place(figure)
     from leadline.console import progress_bar
-    from leadline.probing import PROBES, probe_trial
+    from leadline.probes.catalog import PROBES
+    from leadline.probing import probe_trials
     from leadline.store import Store
 
     with Store.open_existing(runs, store_url) as store, progress_bar(name) as progress:
-        frame = probe_trial(store, trial, name, images, data_dir, seed, progress)
-    if output is None:
+        trials = [trial, *(beside or [])]
+        frame = probe_trials(store, trials, name, images, data_dir, seed, progress, at_initialisation)
+    written: list[Path] = []
+    if figure is not None:
+        from leadline.chartfiles import write_figures
+        from leadline.probefigures import figures
+
+        written += write_figures(figures(name, frame), figure)
+    if output is not None:
+        try:
+            frame.to_csv(output, index=False)
+        except OSError as error:
+            raise LeadlineError(f"{output}: cannot be written: {error.strerror or error}") from None
+        written.append(output)
+    if not written:
         typer.echo(f"{PROBES[name].about}\n")
         typer.echo(frame.to_string(index=False))
-        return
-    try:
-        frame.to_csv(output, index=False)
-    except OSError as error:
-        raise LeadlineError(f"{output}: cannot be written: {error.strerror or error}") from None
-    typer.echo(f"written: {output}")
+    for path in written:
+        typer.echo(f"written: {path}")
 
 
 @app.command()
@@ -237,7 +449,7 @@ def predict(
 @app.command("export")
 def export_(
     trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
-    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    output: Annotated[str, typer.Option(help="Folder or URL to write.")],
     formats: Annotated[list[str] | None, typer.Option("--format", help="onnx or pt2, beside safetensors.")] = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
@@ -245,6 +457,7 @@ def export_(
 ) -> None:
     """Write a trained network as safetensors and its specification, ONNX, or torch.export."""
     from leadline import export
+    from leadline.artifacts import destination
     from leadline.errors import unknown
 
     writers = {"onnx": export.to_onnx, "pt2": export.to_torch_export}
@@ -252,10 +465,11 @@ def export_(
         if name not in writers:
             raise SpecError(unknown("--format", name, writers))
     loaded = _trained(trial, runs, store_url, data_dir)
-    written = export.save(loaded, output)
-    written += [writers[name](loaded.model, loaded.input_shape, output / f"model.{name}") for name in formats or []]
+    with destination(output) as folder:
+        written = export.save(loaded, folder)
+        written += [writers[name](loaded.model, loaded.input_shape, folder / f"model.{name}") for name in formats or []]
     for path in written:
-        typer.echo(f"written: {path}")
+        typer.echo(f"written: {output.rstrip('/')}/{path.relative_to(folder)}")
 
 
 @data_app.command("get")

@@ -34,6 +34,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from leadline import artifacts
 from leadline.data import batches
 from leadline.data.pictures import centre
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
@@ -122,7 +123,7 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
         data_dir: where the data set's files are; None: the default folder.
 
     Raises:
-        StoreError: there is no such trial, or more than one, or it has not finished.
+        StoreError: there is no such trial, or more than one, or it has not finished, or its checkpoint's URL has none.
         SpecError: its checkpoint is missing or damaged.
         DataError: the data set cannot be read.
     """
@@ -132,7 +133,7 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
     trial = parse(TrialSpec, dict(record.spec))
     data = batches.load(trial.data, data_dir)
     model = build(trial.network, data.shape, data.classes, trial.seed)
-    load_weights(model, store.checkpoints / record.checkpoint)
+    load_weights(model, artifacts.get(record.checkpoint, store.checkpoints))
     _lay_out(model, trial.training.channels_last)
     return Loaded(model.eval(), trial.network, data.shape, data.classes, data.mean, data.scale, trial)
 

@@ -10,6 +10,8 @@ import pandas as pd
 from leadline.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, listed
 from leadline.chartdata import contrast_frame, contrast_pair
 from leadline.verdict import Findings
+from leadline.verdict.lookwords import interval_name
+from leadline.verdict.metrics import KINDS
 
 SHOWN_CONTRASTS = 24
 
@@ -24,36 +26,56 @@ def forest(findings: Findings) -> Figure:
     if frame.empty:
         text = "No contrast has a seed at which both arms finished, so there are no differences to show."
         return Figure("differences", title, text, frame)
+    units = list(frame["unit"].unique())
     rows = frame
     if len(frame) > SHOWN_CONTRASTS:
-        rows = frame.loc[sorted(frame["difference"].abs().nlargest(SHOWN_CONTRASTS).index)]
-    rows = rows.reset_index(drop=True).assign(row=range(len(rows)))
-    margin = float(rows["margin"].max())
+        size = frame["difference"].abs()
+        largest = [size[frame["unit"].eq(unit)].nlargest(SHOWN_CONTRASTS // len(units)) for unit in units]
+        rows = frame.loc[sorted(index for chosen in largest for index in chosen.index)]
     a, b = contrast_pair(findings.contrasts) or ("the first arm", "the second")
     caption = [
         "Difference in error between the two arms at the same seed, so below zero means that the first errs less.",
-        "Large marks: the mean over seeds; bars: its 95% interval (paired t); rings below: one seed each;",
-        f"shaded: the margin of ±{margin:g} percentage points within which two arms count as equivalent.",
+        f"Large marks: the mean over seeds; bars: its {interval_name(findings.contrasts)}; rings below: one seed each;",
+        _margin_words(rows),
     ]
+    if units != ["points"]:
+        caption[0] = "Difference between the two arms at the same seed; below zero is in favour of the first."
+        caption.append("A trial that never reached the target of a time counts as the horizon of its contrast.")
     if rows["low"].isna().any():
         caption.append("A contrast with a single pair has no interval.")
     if len(rows) < len(frame):
         caption.append(f"The {len(rows)} largest of {len(frame)} differences are drawn; the table has them all.")
-    said = [f"{row.label}: {_difference_words(row)} points, {row.decision}" for row in each(rows)]
+    said = [f"{row.label}: {_difference_words(row)} {row.unit}, {row.decision}" for row in each(rows)]
     decided = [decision for decision in DECISIONS if decision in set(rows["decision"])]
     return Figure(
         "differences",
         f"{title}, {a} − {b}" if contrast_pair(findings.contrasts) else title,
         " ".join(caption),
-        frame.drop(columns=["differences", "seeds"]),
+        frame.drop(columns=["differences", "seeds", *(["unit"] if units == ["points"] else [])]),
         f"{title}: {listed(said)}.",
-        (Panel("", _forest(rows, margin, (a, b))),),
+        tuple(
+            Panel(_UNITS[unit] if len(units) > 1 else "", _forest(rows[rows["unit"].eq(unit)], unit, (a, b)))
+            for unit in units
+        ),
         1,
         tuple(Key(decision, DECISIONS[decision]) for decision in decided),
     )
 
 
-def _forest(rows: pd.DataFrame, margin: float, arms: tuple[str, str]) -> alt.LayerChart:
+_UNITS = {"points": "Percentage points", "epochs": "Epochs", "seconds": "Seconds", "nats": "Nats"}
+
+
+def _margin_words(rows: pd.DataFrame) -> str:
+    margins = rows.loc[rows["margin"].gt(0), ["margin", "unit"]].drop_duplicates()
+    if len(margins) != 1:
+        return "shaded: the margin within which two arms count as equivalent, where there is one."
+    (one,) = each(margins)
+    unit = "percentage points" if one.unit == "points" else one.unit
+    return f"shaded: the margin of ±{one.margin:g} {unit} within which two arms count as equivalent."
+
+
+def _forest(rows: pd.DataFrame, unit: str, arms: tuple[str, str]) -> alt.LayerChart:
+    rows = rows.reset_index(drop=True).assign(row=range(len(rows)))
     seeds = pd.DataFrame(
         [
             {"row": row.row + 0.24, "value": value, "seed": seed, "label": row.label}
@@ -63,7 +85,7 @@ def _forest(rows: pd.DataFrame, margin: float, arms: tuple[str, str]) -> alt.Lay
         columns=["row", "value", "seed", "label"],
     )
     drawn = [*rows["low"].dropna(), *rows["high"].dropna(), *seeds["value"], *rows["difference"]]
-    x = _differences_axis(drawn, margin, arms)
+    x = _differences_axis(drawn, float(rows["margin"].max()), unit, arms)
     rows_scale = alt.Scale(domain=[-0.75, len(rows) - 0.4], nice=False, zero=False, reverse=True)
     y = alt.Y("row:Q", axis=None, scale=rows_scale)
     rows = rows.assign(head=rows["row"] - 0.36, words=[_difference_words(row) for row in each(rows)])
@@ -73,7 +95,9 @@ def _forest(rows: pd.DataFrame, margin: float, arms: tuple[str, str]) -> alt.Lay
     shapes = alt.Scale(domain=decided, range=[DECISIONS[decision] for decision in decided])
     tips = [alt.Tooltip("label:N", title="contrast"), alt.Tooltip("words:N", title="difference")]
     tips += [alt.Tooltip("n:Q", title="pairs"), alt.Tooltip("decision:N")]
-    lanes = rows.assign(top=rows["row"] - 0.2, bottom=rows["row"] + 0.42, left=-margin, right=margin, zero=0)
+    lanes = rows.assign(
+        top=rows["row"] - 0.2, bottom=rows["row"] + 0.42, left=-rows["margin"], right=rows["margin"], zero=0
+    )
     lane = alt.Chart(inline(lanes, ["top", "bottom", "left", "right", "zero"])).encode(
         y=at_field(y, "top"), y2="bottom:Q"
     )
@@ -98,12 +122,14 @@ def _forest(rows: pd.DataFrame, margin: float, arms: tuple[str, str]) -> alt.Lay
     return alt.LayerChart(layer=layers, height=54 * len(rows) + 8)
 
 
-def _differences_axis(values: Sequence[float], margin: float, arms: tuple[str, str]) -> alt.X:
+def _differences_axis(values: Sequence[float], margin: float, unit: str, arms: tuple[str, str]) -> alt.X:
     """Return the axis of the differences; symmetrically logarithmic where they dwarf the margin."""
     low, high = min([*values, -1.5 * margin]), max([*values, 1.5 * margin])
-    title = [f"← {arms[0]} errs less · {arms[1]} errs less →", "Difference in error (percentage points)"]
-    pad = 0.04 * (high - low)
-    if max(-low, high) > 30 * margin:
+    better = next(kind.better for kind in KINDS.values() if kind.of_difference == unit)
+    about = "in error (percentage points)" if unit == "points" else f"({unit})"
+    title = [f"← {arms[0]} {better} · {arms[1]} {better} →", f"Difference {about}"]
+    pad = 0.04 * (high - low) or 1.0
+    if margin and max(-low, high) > 30 * margin:
         title.append("on a symmetric log scale")
         steps = [sign * 10.0**power for power in range(-1, 3) for sign in (-1, 1) if 10.0**power >= margin]
         low, high = 1.25 * low, 1.25 * high

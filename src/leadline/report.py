@@ -3,14 +3,13 @@
 import base64
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import pandas as pd
 import vl_convert
 import yaml
@@ -19,17 +18,37 @@ from markupsafe import Markup
 
 from leadline.atomic import write_whole
 from leadline.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
+from leadline.chartfiles import own_ids, to_svg, vegalite_version
+from leadline.earlyflow import early_flow
+from leadline.effecttables import effect_tables
 from leadline.errors import LeadlineError
 from leadline.figures import figures
+from leadline.probefigures import figures as probe_figures
 from leadline.study import Study
-from leadline.tables import curve_table, tables, to_csv, to_latex, to_markdown, unfinished
+from leadline.tables import Table, curve_table, tables, to_csv, to_latex, to_markdown, unfinished
 from leadline.verdict import Findings
 from leadline.why import NOTHING_MEASURED, THRESHOLDS, Why
 
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
+SHOWN_EFFECTS = 12  # in words; the table beside them has them all
 SHOWN_ROWS = 200  # of a table on the page; its files have them all
+FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
 WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
+EARLY = "early-flow"
+PROBE = "probe-"  # begins the names of the deeper probes' figures
+OPTIONAL = ("pretraining-", "predicted-", "tuning-")  # begin the names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report beside those that every report has."""
+
+    name: str  # of its place on the page
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()  # those without rows are left out, long ones folded away
 
 
 def write(
@@ -41,6 +60,7 @@ def write(
     command: str = "",
     environment: Mapping[str, Any] | None = None,
     why: Why = NOTHING_MEASURED,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write a study's report into a folder and return the path of its HTML file.
 
@@ -57,17 +77,36 @@ def write(
         command: what repeats the study; by default, to run the study.yaml that lies beside the report.
         environment: where the report was written, if that should be said beside where the trials were run.
         why: what probes saw inside the networks, from `leadline.why.explain`.
+        sections: what else there is to show, in order, after Why.
 
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    drawn, tabled = figures(findings, trials, records, why), tables(study, findings, trials, records)
+    deeper = {
+        seen.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(seen.name, seen.frame)]
+        for seen in why.deeper
+        if not seen.frame.empty
+    }
+    drawn = [
+        *figures(findings, trials, records, why),
+        *(figure for group in deeper.values() for figure in group),
+        *([] if why.frame.empty else [early_flow(why)]),
+        *(figure for section in sections for figure in section.figures),
+    ]
+    tabled = [*tables(study, findings, trials, records), *effect_tables(findings)]
+    tabled += (table for section in sections for table in section.tables)
     specification = yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
     files: dict[str, bytes | None] = {"study.yaml": specification.encode()}
     for figure in drawn:
         files |= _figure_files(figure)
-    for name in {*WHY_FIGURES} - {figure.name for figure in drawn}:
-        files |= {f"figures/{name}.svg": None, f"figures/{name}.pdf": None, f"tables/{name}.csv": None}
+    earlier = {
+        path.stem
+        for prefix in (PROBE, *OPTIONAL)
+        for path in (*folder.glob(f"figures/{prefix}*"), *folder.glob(f"tables/{prefix}*.csv"))
+    }
+    for name in {*WHY_FIGURES, EARLY, *earlier} - {figure.name for figure in drawn}:
+        files |= {f"figures/{name}.{end}": None for end in ("svg", "pdf")}
+        files |= {f"tables/{name}.{end}": None for end in ("csv", "md", "tex")}
     for table in tabled:
         made = {"csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)}
         files |= {f"tables/{table.name}.{end}": text.encode() if table.rows else None for end, text in made.items()}
@@ -82,6 +121,9 @@ def write(
             tables=by_name,
             why=why,
             why_figures=[figure.name for figure in drawn if figure.name in WHY_FIGURES],
+            deeper_figures={name: [figure.name for figure in group] for name, group in deeper.items()},
+            early=EARLY,
+            sections=sections,
             thresholds=THRESHOLDS,
             unfinished=unfinished(by_name["trials"]),
             specification=specification,
@@ -94,7 +136,9 @@ def write(
             dark=DARK,
             decision_markers=DECISIONS,
             shown_rows=SHOWN_ROWS,
+            folded_rows=FOLDED_ROWS,
             shown_sentences=SHOWN_SENTENCES,
+            shown_effects=SHOWN_EFFECTS,
         )
     )
     files["report.html"] = page.encode()
@@ -109,8 +153,7 @@ def write(
 def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
     pictures: dict[str, bytes | None] = {"svg": None, "pdf": None}
     if figure.panels:
-        spec = figure.chart().to_dict(validate=False) | {"config": theme(LIGHT, standalone=True)}
-        svg = _own_ids(vl_convert.vegalite_to_svg(spec, vl_version=_vegalite()), f"{figure.name}-")
+        svg = to_svg(figure)
         pictures = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
     for end, content in pictures.items():
         yield f"figures/{figure.name}.{end}", content
@@ -123,27 +166,19 @@ def _page_figure(figure: Figure) -> dict[str, Any]:
     panels = []
     for number, panel in enumerate(figure.panels):
         spec = panel.chart.to_dict(validate=False) | {"config": theme(PAGE, standalone=False)}
-        still = vl_convert.vegalite_to_svg({**spec, "width": STILL_WIDTHS[figure.columns]}, vl_version=_vegalite())
+        still = vl_convert.vegalite_to_svg(
+            {**spec, "width": STILL_WIDTHS[figure.columns]}, vl_version=vegalite_version()
+        )
         panels.append(
             {
                 "title": panel.title,
                 "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
-                "still": Markup(_own_ids(still, f"{figure.name}-{number}-")),
+                "still": Markup(own_ids(still, f"{figure.name}-{number}-")),
                 "spec": Markup(_json_in_html(spec | {"width": "container"})),
             }
         )
     curves = figure.panels and figure.name.endswith("-curves") and not figure.data.empty
     return {"figure": figure, "panels": panels, "table": curve_table(figure) if curves else None}
-
-
-def _own_ids(svg: str, prefix: str) -> str:
-    """Number a picture's identifiers from 0 under its own prefix: they depend on what was drawn before, and clash."""
-    numbers: dict[str, int] = {}
-
-    def own(match: re.Match[str]) -> str:
-        return f"{match[1]}{prefix}{numbers.setdefault(match[2], len(numbers))}{match[3]}"
-
-    return re.sub(r'(\bid="|url\(#)([\w-]+)(["\)])', own, svg)
 
 
 def _json_in_html(value: object) -> str:
@@ -156,17 +191,9 @@ def _json_in_html(value: object) -> str:
 def _script() -> str:
     """Return the page's one script: the Vega libraries and the few lines that draw with them."""
     snippet = resources.files("leadline").joinpath("templates", "report.js").read_text(encoding="utf-8")
-    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=_vegalite())
+    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=vegalite_version())
     # Inside a JavaScript string or regular expression the backslash changes nothing; elsewhere neither can stand.
     return bundle.replace("\r", "").replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _vegalite() -> str:
-    """Return the version of Vega-Lite that charts are made for, or the newest there is of the same generation."""
-    major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
-    known: list[str] = vl_convert.get_vegalite_versions()
-    same = [version for version in known if version.split(".")[0] == major]
-    return f"{major}.{minor}" if f"{major}.{minor}" in known else (same or known)[-1]
 
 
 # --- the page

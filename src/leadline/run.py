@@ -1,38 +1,53 @@
-"""From a claimed trial to its records: run_trial, and the executors that run a study's trials until none is left."""
+"""From a claimed trial to its records: a worker takes trials one after another and runs each to its end."""
 
 import contextlib
-import multiprocessing
-import os
+import math
 import platform
 import signal
 import subprocess
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
+from leadline import artifacts
+from leadline.checkpoints import (
+    TEN_MINUTES,
+    DamagedCheckpoint,
+    Interval,
+    Timer,
+    checkpoint_name,
+    load_checkpoint,
+    ran_out_of_memory,
+    remove_strays,
+    save_checkpoint,
+)
 from leadline.data import batches
+from leadline.devices import Place, answer, called, check_torchrun, spread, together, under_torchrun
 from leadline.errors import LeadlineError, StoreError
+from leadline.layerwise import pretrain_network
 from leadline.nets import build
+from leadline.parallel import ALONE, Team
 from leadline.record import Record
 from leadline.spec import DataSpec, TrialSpec, canonical_json
+from leadline.stopping import Stop, Stopped, at_sigterm
 from leadline.store import Claim, LeaseLost, Owner, Store
 from leadline.training import Diverged, TrainState, choose_device, prepare, train
 
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0
+JOIN_SECONDS = 5.0
+PATIENCE_SECONDS = 300.0
+"""For which a worker tries to reach a database that is gone, before it gives up."""
 MOST_ATTEMPTS = 5
-"""Starts of a trial whose worker died each time, after which nobody starts it again unasked."""
+"""Starts of a trial whose worker died each time before the next checkpoint, after which nobody starts it unasked."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +60,16 @@ class Job:
     data_dir: Path | None = None
     device: str = "cpu"
     threads: int = 1  # per process; bits change with it
+    checkpoint_every: Interval = TEN_MINUTES  # no bit changes with it
+    devices: int | None = None  # that train a trial together; last bits change with it; None: as the study says
+    artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
 
 
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a trial: `progress` while it runs, then its final state."""
 
-    kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped"
+    kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
     trial: str
     arm: str
     seed: int
@@ -63,33 +81,45 @@ class Event:
 Emit = Callable[[Event], None]
 
 
-class DamagedCheckpoint(StoreError):
-    """A checkpoint that is gone, or is not what was written."""
+def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None) -> int:
+    """Take trials of a study and run them until none can be taken, or so many were; return how many were taken.
 
-
-class Stopped(BaseException):
-    """The process was asked to stop; no Exception, so that nothing but the worker's end catches it."""
-
-
-def work(job: Job, emit: Emit) -> None:
-    """Take trials of a study and run them until none can be taken.
+    While the database is gone, its calls are tried again for five minutes.
 
     Raises:
-        StoreError: the store cannot be opened or used.
+        StoreError: the store cannot be opened or used, or a checkpoint cannot be written.
+        Stopped: the process was asked to stop; the trial has been given back.
     """
+    stop = stop or Stop()
+    taken = 0
     torch.set_num_threads(job.threads)
     device = choose_device(job.device)
     owner = Owner.current()
-    with Store.open(job.runs, job.store_url) as store:
-        while (claim := store.claim(job.study, str(owner), LEASE_SECONDS)) is not None:
-            run_trial(store, claim, str(owner), device, job.data_dir, emit)
+    with Store.open(job.runs, job.store_url, PATIENCE_SECONDS) as store:
+        devices = job.devices or store.study(job.study).spec.get("devices", 1)
+        check_torchrun(devices)
+        places = spread(device, devices)
+        while taken < most and (claim := store.claim(job.study, str(owner), LEASE_SECONDS)) is not None:
+            taken += 1
+            run_trial(store, claim, str(owner), places, job, emit, stop)
+            if stop.asked:
+                raise Stopped
+    return taken
 
 
-def run_trial(store: Store, claim: Claim, owner: str, device: torch.device, data_dir: Path | None, emit: Emit) -> None:
+def run_trial(
+    store: Store,
+    claim: Claim,
+    owner: str,
+    devices: Sequence[torch.device],
+    job: Job,
+    emit: Emit,
+    stop: Stop,
+) -> None:
     """Run one claimed trial from its last checkpoint to its end, and store what it gives.
 
     A trial that diverges or fails is stored as such; the caller goes on with the next one. When the process is
-    asked to stop, the claim is given back, and every finished epoch stays.
+    asked to stop, the step ends, a checkpoint is written, and the claim is given back.
     """
     spec = TrialSpec.model_validate_json(claim.spec)
 
@@ -104,126 +134,269 @@ def run_trial(store: Store, claim: Claim, owner: str, device: torch.device, data
                     raise LeadlineError(
                         f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
                     )
-                store.set_environment(claim.trial, owner, environment(device))
-                _train_and_store(store, claim, spec, owner, device, data_dir, tell, lost)
-                tell("finished", 1.0)
+                store.set_environment(claim.trial, owner, environment(devices))
+                last, earlier = claim.checkpoint, claim.earlier_checkpoint
+                files = _Checkpoints(store, spec, claim.trial, owner, last, earlier, job.artifacts)
+                _train_on(devices, job, files, claim, tell, lost, stop)
             except Diverged as error:
                 store.finish(claim.trial, owner, "diverged", error=str(error), diverged_step=error.step)
+                files.remove_earlier()
                 tell("diverged", 1.0, str(error))
             except StoreError:
                 raise
             except Exception as error:
-                text = str(error) if isinstance(error, LeadlineError) else f"{type(error).__name__}: {error}"
-                line = " ".join(text.split())
-                detail = "" if isinstance(error, LeadlineError) else f"\n{traceback.format_exc()}"
+                line, detail = _in_words(error)
                 store.finish(claim.trial, owner, "failed", error=line + detail)
                 tell("failed", 0.0, line)
     except LeaseLost as error:
         tell("stopped", 0.0, str(error))
-    except (Stopped, KeyboardInterrupt):
-        store.release(claim.trial, owner)
-        tell("stopped")
+    except (Stopped, KeyboardInterrupt, StoreError):
+        given_back = True
+        with contextlib.suppress(StoreError):  # then it ends with the process, or its lease
+            given_back = store.release(claim.trial, owner)
+        if given_back:
+            tell("stopped")
         raise
 
 
+def _in_words(error: Exception) -> tuple[str, str]:
+    """Return why a trial failed, in one line, and what a developer wants to see below it."""
+    if isinstance(error, LeadlineError):
+        return " ".join(str(error).split()), ""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    if ran_out_of_memory(error):
+        return f"out of memory; use a smaller training.batch_size, or fewer workers at once ({line})", ""
+    return line, f"\n{traceback.format_exc()}"
+
+
+@dataclass
+class _Checkpoints:
+    """A trial's checkpoints: the last, and the one before it, which is kept until the next is committed."""
+
+    store: Store
+    spec: TrialSpec
+    trial: str
+    owner: str
+    last: str | None
+    earlier: str | None
+    url: str | None = None  # of a folder where they are kept as well
+
+    def keep(
+        self, state: TrainState, records: Sequence[Record], seconds: float, measurements: Mapping[str, bytes]
+    ) -> None:
+        """Write a checkpoint, commit it with what was measured, and remove the one that nothing falls back on now."""
+        path = self.store.checkpoints / checkpoint_name(self.trial, state)
+        save_checkpoint(state, self.spec, path)
+        name = artifacts.put(path, self.url)
+        self.store.commit_epoch(self.trial, self.owner, records, name, state.epoch, seconds, measurements)
+        if name != self.last:
+            self.remove_earlier()
+            self.last, self.earlier = name, self.last
+
+    def remove_earlier(self) -> None:
+        """Remove the checkpoint before the last: the trial has got on, or ended."""
+        if self.earlier is not None:
+            artifacts.remove(self.earlier, self.store.checkpoints)
+            self.earlier = None
+
+
+def _begun(
+    files: _Checkpoints, claim: Claim, fresh: Callable[[], TrainState], tell: Callable[[str, float, str], None]
+) -> TrainState:
+    """Return the state of the last checkpoint that is whole, or of the beginning; the same bits follow either way."""
+    store, folder = files.store, files.store.checkpoints
+    kept = [artifacts.base(name) for name in (files.last, files.earlier) if name is not None]
+    remove_strays(folder, files.trial, kept)
+    artifacts.remove_strays(files.url, files.trial, kept)
+    while files.last is not None:
+        state = fresh()
+        try:
+            load_checkpoint(state, artifacts.get(files.last, folder))
+            return state
+        except (DamagedCheckpoint, artifacts.MissingArtifact) as error:
+            done, follows = 0, "training starts anew"
+            if files.earlier is not None:
+                done, follows = claim.earlier_epoch, "training goes on from the one before it"
+            store.fall_back(files.trial, files.owner, files.last, f"{error}; {follows}")
+            tell("restarted", done / files.spec.training.epochs, f"{error}; {follows}")
+            files.last, files.earlier = files.earlier, None
+    return fresh()
+
+
+def _train_on(
+    devices: Sequence[torch.device],
+    job: Job,
+    files: _Checkpoints,
+    claim: Claim,
+    tell: Callable[[str, float, str], None],
+    lost: threading.Event,
+    stop: Stop,
+) -> None:
+    """Train on one device, in this process, or on several: in new processes, or with those of torchrun."""
+
+    def look() -> None:
+        if lost.is_set():
+            raise LeaseLost(f"trial {claim.trial[:12]}: another worker has taken it over")
+
+    if len(devices) == 1:
+        _train_and_store(job, files, claim, devices[0], tell, look, stop, ALONE)
+    elif (place := under_torchrun()) is not None:
+        device = place.device(devices[0])
+        with called((job.threads, claim.spec, job.data_dir), place, device) as team:
+            _train_and_store(job, files, claim, device, tell, look, stop, team)
+    else:
+        together(_train_beside_others, (job, files, claim), devices, job.threads, tell, look)
+
+
+def _train_beside_others(
+    team: Team,
+    device: torch.device,
+    tell: Callable[[str, float, str], None],
+    job: Job,
+    files: _Checkpoints,
+    claim: Claim,
+) -> None:
+    """Be one of the processes of a trial; rank 0 stores what it gives, and a worker outside keeps its lease."""
+    if team.rank:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while rank 0 needs it to end a step; then it ends as well
+        follow(team, device, job.threads, claim.spec, job.data_dir)
+        return
+    with at_sigterm() as stop:
+        try:
+            _train_and_store(job, files, claim, device, tell, lambda: None, stop, team)
+        except Diverged:
+            files.remove_earlier()
+            raise
+
+
+def assist(place: Place, device: str) -> None:
+    """Train beside rank 0 for as long as it has trials, in a process that torchrun has started."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 ends its step first, and then calls no more
+    answer(place, place.device(choose_device(device)), follow)
+
+
+def follow(team: Team, device: torch.device, threads: int, trial: str, data_dir: Path | None) -> None:
+    """Train a trial as rank 0 does, from the state that it gives, and store nothing.
+
+    Args:
+        team: of which this is not rank 0.
+        device: of this process.
+        threads: of this process.
+        trial: its specification as JSON.
+        data_dir: folder of the data sets.
+    """
+    torch.set_num_threads(threads)
+    spec = TrialSpec.model_validate_json(trial)
+    data = _dataset(canonical_json(spec.data.model_dump(mode="json")), data_dir, device)
+    state = prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
+    if team.told(False) and spec.pretraining is not None:  # for as long as rank 0 does
+        pretrain_network(state.model, data, spec.pretraining, spec.seed, lambda *_: None)
+    state.load(*team.told(({}, 0, 0)))
+    for _ in train(state, data, spec.training, spec.seed, spec.probes, team=team):
+        pass
+
+
 def _train_and_store(
+    job: Job,
+    files: _Checkpoints,
+    claim: Claim,
+    device: torch.device,
+    tell: Callable[[str, float, str], None],
+    look: Callable[[], None],
+    stop: Stop,
+    team: Team,
+) -> None:
+    store, spec, owner = files.store, files.spec, files.owner
+    data = _dataset(canonical_json(spec.data.model_dump(mode="json")), job.data_dir, device)
+
+    def fresh() -> TrainState:
+        return prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
+
+    state = _begun(files, claim, fresh, tell)
+    pretrains = team.told(state.step == 0 and spec.pretraining is not None)
+    if pretrains and spec.pretraining is not None:
+        before = pretrain_network(
+            state.model, data, spec.pretraining, spec.seed, lambda words, _: tell("progress", 0.0, words)
+        )
+        pictures = {} if before.pictures is None else {"pretraining": before.pictures.to_bytes()}
+        store.commit_epoch(claim.trial, owner, before.records, None, 0, before.seconds, pictures)
+    if team.size > 1:
+        team.told((state.tensors(), state.step, state.epoch))
+    steps = -(-data.train_size // spec.training.batch_size) * spec.training.epochs
+    pending: list[Record] = []
+    stored_epoch = state.epoch
+    timer = Timer.start(job.checkpoint_every, state.step)
+
+    def due(step: int) -> bool:
+        return stop.asked or timer.due(step)
+
+    with stop.gently():
+        for record in _records(store, claim, spec, owner, state, data, due, team):
+            look()
+            if record.split == "batch":
+                tell("progress", record.step / steps, f"loss {record.value:.4g}")
+                if due(record.step):
+                    _commit_start(store, claim, owner, state)
+                    files.keep(state, [], 0.0, {})
+                    timer.restart(state.step)
+            else:
+                pending.append(record)
+                if state.epoch == stored_epoch:
+                    continue
+                stored_epoch = state.epoch
+                seconds = sum(one.value for one in pending if (one.split, one.name) == ("time", "seconds"))
+                _commit_start(store, claim, owner, state)
+                files.keep(state, pending, seconds, _measured(state, state.epoch))
+                timer.restart(state.step)
+                pending = []
+                tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
+            if stop.asked:
+                raise Stopped
+        assert state.test_predictions is not None
+        predictions = state.test_predictions, data.test_labels.astype(np.int16)
+        store.finish(claim.trial, owner, "finished", records=pending, predictions=predictions)
+        files.remove_earlier()
+        tell("finished", 1.0, "")
+
+
+def _records(
     store: Store,
     claim: Claim,
     spec: TrialSpec,
     owner: str,
-    device: torch.device,
-    data_dir: Path | None,
-    tell: Callable[[str, float, str], None],
-    lost: threading.Event,
-) -> None:
-    def fresh() -> TrainState:
-        return prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
-
-    data = _dataset(canonical_json(spec.data.model_dump(mode="json")), data_dir, device)
-    state, checkpoint = fresh(), claim.checkpoint
-    if checkpoint is not None:
-        try:
-            load_checkpoint(state, store.checkpoints / checkpoint)
-        except DamagedCheckpoint as error:  # the same epochs, trained again, give the same bits
-            state = fresh()
-            tell("restarted", 0.0, f"{error}; training starts anew")
-    steps = -(-data.train_size // spec.training.batch_size) * spec.training.epochs
-    pending: list[Record] = []
-    stored_epoch = state.epoch
-    for record in _records(store, claim, spec, owner, state, data):
-        if lost.is_set():
-            raise LeaseLost(f"trial {claim.trial[:12]}: another worker has taken it over")
-        if record.split == "batch":
-            tell("progress", record.step / steps, f"loss {record.value:.4g}")
-            continue
-        pending.append(record)
-        if state.epoch == stored_epoch:
-            continue
-        stored_epoch, previous = state.epoch, checkpoint
-        checkpoint = f"{claim.trial}-{state.epoch}.safetensors"
-        save_checkpoint(state, spec, store.checkpoints / checkpoint)
-        seconds = sum(record.value for record in pending if (record.split, record.name) == ("time", "seconds"))
-        store.commit_epoch(claim.trial, owner, pending, checkpoint, state.epoch, seconds, _measured(state))
-        pending = []
-        if previous is not None:
-            (store.checkpoints / previous).unlink(missing_ok=True)
-        tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
-    assert state.test_predictions is not None
-    predictions = state.test_predictions, data.test_labels.astype(np.int16)
-    store.finish(claim.trial, owner, "finished", records=pending, predictions=predictions)
-
-
-def _records(
-    store: Store, claim: Claim, spec: TrialSpec, owner: str, state: TrainState, data: batches.Data
+    state: TrainState,
+    data: batches.Data,
+    pause: Callable[[int], bool],
+    team: Team,
 ) -> Iterator[Record]:
     """Train; of an epoch in which training diverges, store what probes saw of it, which no later epoch will."""
     try:
-        yield from train(state, data, spec.training, spec.seed, spec.probes)
+        yield from train(state, data, spec.training, spec.seed, spec.probes, pause, team)
     except Diverged:
         if state.epoch < spec.training.epochs:
-            store.commit_epoch(claim.trial, owner, [], None, state.epoch + 1, 0.0, _measured(state))
+            _commit_start(store, claim, owner, state)
+            cut_short = state.epoch + 1
+            store.commit_epoch(claim.trial, owner, [], None, cut_short, 0.0, _measured(state, cut_short))
         raise
 
 
-def _measured(state: TrainState) -> dict[str, bytes]:
-    """Return what probes measured in the last epoch, or in the part of it that training got through."""
-    return {} if state.flow is None or not len(state.flow.steps) else {"flow": state.flow.to_bytes()}
+def _commit_start(store: Store, claim: Claim, owner: str, state: TrainState) -> None:
+    """Store what probes saw before the first step, once; a trial that is killed before its checkpoint sees it again."""
+    if seen := {name: one.to_bytes() for name, one in state.measured.get(0, {}).items()}:
+        store.commit_epoch(claim.trial, owner, [], None, 0, 0.0, seen)
+
+
+def _measured(state: TrainState, epoch: int) -> dict[str, bytes]:
+    """Return what probes measured in an epoch, or in the part of it that training got through."""
+    seen = {name: one.to_bytes() for name, one in state.measured.get(epoch, {}).items()}
+    if state.flow is not None and len(state.flow.steps):
+        seen["flow"] = state.flow.to_bytes()
+    return seen
 
 
 @lru_cache(maxsize=2)
 def _dataset(spec: str, data_dir: Path | None, device: torch.device) -> batches.Data:
     return batches.load(DataSpec.model_validate_json(spec), data_dir).to(device)
-
-
-def save_checkpoint(state: TrainState, spec: TrialSpec, path: Path) -> None:
-    """Write weights, buffers and optimizer state as safetensors, whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    position = {"spec": spec.model_dump_json(), "step": str(state.step), "epoch": str(state.epoch)}
-    try:
-        save_file(state.tensors(), partial, position)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load_checkpoint(state: TrainState, path: Path) -> None:
-    """Bring a fresh state to where a checkpoint was written.
-
-    Raises:
-        DamagedCheckpoint: the file is missing or damaged.
-        StoreError: it cannot be read now, and perhaps later: no memory, no connection.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            position = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        state.load(tensors, int(position["step"]), int(position["epoch"]))
-    except Exception as error:
-        passing = isinstance(error, OSError | MemoryError | torch.OutOfMemoryError)
-        kind = StoreError if passing and not isinstance(error, FileNotFoundError) else DamagedCheckpoint
-        raise kind(f"checkpoint {path}: cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
@@ -232,11 +405,14 @@ def _heartbeat(store: Store, trial: str, owner: str) -> Iterator[threading.Event
     done, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
-        while not done.wait(HEARTBEAT_SECONDS):
+        pause = HEARTBEAT_SECONDS
+        while not done.wait(pause):
+            pause = HEARTBEAT_SECONDS / 4
             with contextlib.suppress(StoreError):
                 if not store.heartbeat(trial, owner, LEASE_SECONDS):
                     lost.set()
                     return
+                pause = HEARTBEAT_SECONDS
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -244,10 +420,10 @@ def _heartbeat(store: Store, trial: str, owner: str) -> Iterator[threading.Event
         yield lost
     finally:
         done.set()
-        thread.join()
+        thread.join(JOIN_SECONDS)  # it may hang on a database that is gone
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(devices: Sequence[torch.device]) -> dict[str, Any]:
     """Return what the bits of a result may depend on: versions, machine, threads, commit."""
     packages = ("leadline", "torch", "numpy", "scipy", "scikit-learn")
     return {
@@ -255,7 +431,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         **{name: metadata.version(name) for name in packages},
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(devices[0]) if devices[0].type == "cuda" else "cpu",
+        "devices": len(devices),
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
     }
@@ -277,143 +454,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None
-
-
-# --- executors
-
-
-class Executor(Protocol):
-    """Runs a study's trials until none can be taken, telling what happens."""
-
-    def run(self, job: Job, emit: Emit) -> None:
-        """Run until no trial is left that could be taken."""
-
-
-@dataclass(frozen=True)
-class InProcess:
-    """Runs trials one after another in this process: for debugging and for tests."""
-
-    def run(self, job: Job, emit: Emit) -> None:
-        """Run until no trial is left that could be taken."""
-        work(job, emit)
-
-
-@dataclass(frozen=True)
-class LocalProcesses:
-    """Runs trials in worker processes of this machine; one that dies takes only its own trial with it."""
-
-    workers: int
-
-    def run(self, job: Job, emit: Emit) -> None:
-        """Run until no trial is left that could be taken.
-
-        Raises:
-            LeadlineError: a worker could not use the store, or died before its first trial.
-        """
-        context = multiprocessing.get_context("spawn")
-        current: dict[Connection, _Worker] = {}
-        try:
-            for _ in range(self.workers):
-                worker = _Worker.start(context, job)
-                current[worker.events] = worker
-            while current:
-                for events in wait(list(current)):
-                    assert isinstance(events, Connection)
-                    worker = current[events]
-                    try:
-                        message = events.recv()
-                    except (EOFError, OSError):
-                        del current[events]
-                        if worker.died(job, emit):
-                            replacement = _Worker.start(context, job)
-                            current[replacement.events] = replacement
-                        continue
-                    if isinstance(message, LeadlineError):
-                        raise message
-                    worker.last = message
-                    emit(message)
-        finally:
-            for worker in current.values():
-                worker.process.terminate()
-            for worker in current.values():
-                worker.process.join(10)
-                worker.process.kill()
-
-
-@dataclass
-class _Worker:
-    process: multiprocessing.process.BaseProcess
-    events: Connection
-    last: Event | None = None
-
-    @classmethod
-    def start(cls, context: Any, job: Job) -> "_Worker":
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_worker_main, args=(job, theirs, os.getpid()), daemon=True)
-        with _deaf_to_interrupts():
-            process.start()
-        theirs.close()
-        return cls(process, ours)
-
-    def died(self, job: Job, emit: Emit) -> bool:
-        """Store a dead worker's trial as failed; return whether another worker must take its place.
-
-        Raises:
-            LeadlineError: it died before its first trial, as another would.
-        """
-        self.process.join()
-        code, last = self.process.exitcode or 0, self.last
-        if code == 0:
-            return False
-        how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-        text = f"its worker process died with {how}; if memory ran out, use fewer workers"
-        if last is None:
-            raise LeadlineError(f"{job.study}: {text}")
-        if last.kind in ("finished", "diverged", "failed", "stopped"):
-            return True
-        with Store.open(job.runs, job.store_url) as store:
-            try:
-                store.finish(last.trial, last.owner, "failed", error=text)
-            except LeaseLost:  # another worker has seen the death first and goes on with the trial
-                return True
-        emit(Event("failed", last.trial, last.arm, last.seed, last.owner, 0.0, text))
-        return True
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let what is started in the body ignore Ctrl-C from its first moment, its imports included."""
-    if threading.current_thread() is not threading.main_thread():  # only the main one may set signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _worker_main(job: Job, events: Connection, parent: int) -> None:
-    def stop(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what it interrupts must be able to clean up
-        raise Stopped
-
-    def follow_parent() -> None:
-        while os.getppid() == parent:
-            threading.Event().wait(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=follow_parent, daemon=True).start()
-
-    def emit(event: Event) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            events.send(event)
-
-    with contextlib.suppress(Stopped):
-        try:
-            work(job, emit)
-        except LeadlineError as error:
-            events.send(error)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now

@@ -11,6 +11,7 @@ ORDER = "order"  # keyed by epoch
 AUGMENT = "augment"  # keyed by epoch; row i of the draw belongs to training sample i
 NOISE = "noise"  # keyed by step
 SUBSET = "subset"  # keyed by split
+TUNE = "tune"  # keyed by the setting's number
 
 
 def stream(seed: int, purpose: str, *keys: int | str) -> int:

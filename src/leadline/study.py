@@ -2,17 +2,21 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from leadline.errors import SpecError, unknown
 from leadline.families import family
 from leadline.spec import DataSpec, ModuleSpec, NetworkSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec, parse
+from leadline.spec.contrast import ContrastSpec, Correction, Metric
+from leadline.spec.decide import LEAST_ERROR, DecideSpec
+from leadline.spec.tuning import TuneSpec, Value, edges, near, path_of
 
 Scalar = bool | int | float | str
-Metric = Literal["test_error", "train_error", "validation_error"]
+SEARCH = ".tuning"
+"""Ends the name of the study that holds the trials of another one's search."""
 Where = Callable[[tuple[int | str, ...]], str]
 
 
@@ -22,23 +26,9 @@ class ArmSpec(Spec):
     network: str | dict[str, Any]
     training: dict[str, Any] = Field(default={}, description="what differs from the study's training")
     data: dict[str, Any] = Field(default={}, description="what differs from the study's data")
-
-
-class ContrastSpec(Spec):
-    """A pair of arms to compare, `a` against `b`; where factors are varied, at each of their levels."""
-
-    a: str
-    b: str
-    metric: Metric = "test_error"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_pair(cls, value: object) -> object:
-        if isinstance(value, list | tuple):
-            if len(value) != 2:
-                raise ValueError(f"{list(value)} is not a pair of arms, such as [resnet, cnn]")
-            return {"a": value[0], "b": value[1]}
-        return value
+    pretraining: dict[str, Any] | None = Field(
+        default=None, description="layer-wise pre-training of a fully-connected sigmoid network before its training"
+    )
 
 
 class Published(Spec):
@@ -48,6 +38,32 @@ class Published(Spec):
     metric: Literal["test_error", "train_error"] = "test_error"
     value: float = Field(description="per cent")
     source: str
+
+
+class MatchSpec(Spec):
+    """Arms made equal in what they cost, within 1%, by their widths; a bare string stands for `what`."""
+
+    what: Literal["parameters", "multiply_adds", "activations"] = Field(
+        description="multiply_adds: of one image; activations: bytes kept for the backward pass, of one image"
+    )
+    to: str | None = Field(
+        default=None,
+        description="an arm, to which the others are made equal at each level of the factors, or an arm at one level,"
+        " to which all are; None: the first arm",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_what(cls, value: object) -> object:
+        return {"what": value} if isinstance(value, str) else value
+
+
+class MatchedArm(Spec):
+    """An arm whose widths were changed, with the network that it has now and what was changed in words."""
+
+    arm: str
+    network: NetworkSpec
+    sentence: str
 
 
 class StudySpec(Spec):
@@ -71,7 +87,39 @@ class StudySpec(Spec):
     ) = 3
     contrasts: list[ContrastSpec] | None = Field(default=None, description="None: every pair of arms")
     margin: float = Field(default=0.5, gt=0, description="percentage points within which two arms count as equivalent")
+    correction: Correction = Field(
+        default="holm", description="of p-values for the number of contrasts: for any false finding, or for their share"
+    )
+    decide: DecideSpec | None = Field(
+        default=None,
+        description="adds seeds in rounds until every contrast is decided; None: all arms have the same seeds, fixed"
+        " beforehand",
+    )
     published: list[Published] = []
+    match: MatchSpec | None = None
+    matched: list[MatchedArm] | None = Field(
+        default=None, description="what `match` changed, written when the study is run; None: not matched yet"
+    )
+
+    tune: TuneSpec | None = None
+    devices: int = Field(
+        default=1, ge=1, description="train each trial together; but for the last bits, no result depends on it"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_decides(cls, value: object) -> object:
+        """Write out what `decide` says of seeds and contrasts, so that what is stored reads the same."""
+        if not isinstance(value, Mapping) or value.get("decide") is None:
+            return value
+        try:
+            decide = DecideSpec.model_validate(value["decide"])
+        except ValidationError:
+            return value  # and let the field tell
+        result = {"seeds": decide.max_seeds, **value}
+        if isinstance(value.get("contrasts"), list):
+            result["contrasts"] = [decide.named(contrast) for contrast in value["contrasts"]]
+        return result
 
     @field_validator("arms")
     @classmethod
@@ -96,10 +144,48 @@ class StudySpec(Spec):
             raise ValueError(f"{seeds} names a seed twice, and a repeated trial is no further evidence")
         return seeds
 
+    @model_validator(mode="after")
+    def _name_of_the_search_fits(self) -> "StudySpec":
+        if self.tune is not None and len(self.name) > (most := 100 - len(SEARCH)):
+            raise ValueError(f"name {self.name!r} is longer than {most} letters, and tune adds {SEARCH}; shorten it")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_to_draw_from(self) -> "StudySpec":
+        if self.decide is None:
+            return self
+        most = self.decide.max_seeds
+        if isinstance(self.seeds, int) and self.seeds != most:
+            raise ValueError(
+                f"seeds {self.seeds} and decide.max_seeds {most} differ; leave out seeds, or list those to draw from in"
+                " their order"
+            )
+        if isinstance(self.seeds, list) and len(self.seeds) < most:
+            raise ValueError(
+                f"seeds lists {len(self.seeds)} to draw from, fewer than decide.max_seeds {most}; list more, or lower"
+                " max_seeds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _matched_as_asked(self) -> "StudySpec":
+        if self.matched and self.match is None:
+            raise ValueError("matched says what match changed, and there is no match; remove matched, or give match")
+        return self
+
+    @property
+    def matching(self) -> tuple[str, ...]:
+        """What was done to make arms equal, in sentences; empty where nothing was asked for or done yet."""
+        if self.match is None or self.matched is None:
+            return ()
+        said = tuple(one.sentence for one in self.matched)
+        return said or (f"match {self.match.what}: the arms are equal within 1% as they are; nothing was changed.",)
+
     @property
     def seed_values(self) -> tuple[int, ...]:
-        """The seeds themselves: 0 to n-1 where only their number is given."""
-        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+        """The seeds themselves: 0 to n-1 where only their number is given; of a study that decides, all it may take."""
+        seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+        return seeds if self.decide is None else seeds[: self.decide.max_seeds]
 
 
 @dataclass(frozen=True)
@@ -123,12 +209,20 @@ class Study:
     spec: StudySpec
     arms: tuple[Arm, ...]
     contrasts: tuple[ContrastSpec, ...]
+    drawn: Mapping[str, int] = field(default_factory=dict)  # arm -> seeds that it has so far, where a study decides
 
     def trials(self) -> Iterable[tuple[Arm, TrialSpec]]:
-        """Every trial, seed by seed, so that a study stopped early has complete pairs."""
-        for seed in self.spec.seed_values:
+        """Every trial, seed by seed, so that a study stopped early has complete pairs; of one that decides, so far."""
+        taken = {arm.name: len(self.seeds_of(arm.name)) for arm in self.arms}
+        for place, seed in enumerate(self.spec.seed_values):
             for arm in self.arms:
-                yield arm, arm.at(seed)
+                if place < taken[arm.name]:
+                    yield arm, arm.at(seed)
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """Return the seeds that an arm has, in the study's order; before the first round those of that round."""
+        seeds, decide = self.spec.seed_values, self.spec.decide
+        return seeds if decide is None else seeds[: self.drawn.get(arm, decide.first)]
 
 
 def expand(spec: StudySpec, where: Where | None = None) -> Study:
@@ -151,11 +245,117 @@ def expand(spec: StudySpec, where: Where | None = None) -> Study:
             except SpecError as error:
                 raise SpecError(_placed(where, ("arms", base), error)) from None
             arms.append(Arm(_arm_name(base, factors), base, factors, trial))
+    arms = compared = _with_matched(spec, arms, where)
+    if spec.tune is not None:
+        arms, compared = _with_tuned(spec, spec.tune, arms, where)
     known = {arm.name for arm in arms} | set(spec.arms)
     for number, published in enumerate(spec.published):
         if published.arm not in known:
             raise SpecError(_placed(where, ("published", number, "arm"), unknown("arm", published.arm, known)))
-    return Study(spec, tuple(arms), tuple(_contrasts(spec, arms, where)))
+    contrasts = tuple(_contrasts(spec, compared, where))
+    if spec.decide is not None and (left := 1 - spec.decide.confidence) / len(contrasts) < LEAST_ERROR:
+        problem = f"confidence {spec.decide.confidence:g} leaves {left:.2g} for {len(contrasts)} contrasts; lower it"
+        raise SpecError(_placed(where, ("decide", "confidence"), problem))
+    return Study(spec, tuple(arms), contrasts)
+
+
+def _with_matched(spec: StudySpec, arms: list[Arm], where: Where | None) -> list[Arm]:
+    """Give arms the networks that `match` found for them."""
+    names = {arm.name for arm in arms}
+    if spec.match is not None and spec.match.to is not None and spec.match.to not in names | set(spec.arms):
+        problem = unknown("arm", spec.match.to, names | set(spec.arms))
+        raise SpecError(_placed(where, ("match", "to"), problem))
+    networks = {one.arm: one.network for one in spec.matched or ()}
+    own = {arm.name: arm.trial.network for arm in arms}
+    for number, (name, network) in enumerate(networks.items()):
+        before = own.get(name)
+        if not isinstance(before, NetworkSpec) or _but_for_widths(before) != _but_for_widths(network):
+            problem = f"{name} is an arm no more, or differs from it in more than widths; remove matched to match anew"
+            raise SpecError(_placed(where, ("matched", number), problem))
+    return [
+        replace(arm, trial=arm.trial.model_copy(update={"network": networks.get(arm.name, arm.trial.network)}))
+        for arm in arms
+    ]
+
+
+def _with_tuned(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where | None) -> tuple[list[Arm], list[Arm]]:
+    """Give arms what tuning chose, or all that it tried; and, for whether a contrast has two sides, the same values."""
+    varied = {_path(key) for key in spec.vary}
+    for key in tune.space:
+        path = path_of(key)
+        if path in varied:
+            raise SpecError(
+                _placed(where, ("tune", key), f"{key} is varied and cannot be tuned as well; leave one out")
+            )
+        if spec.match is not None and path.startswith("network."):
+            problem = f"{key} would change networks that match makes equal; tune training alone, or leave out match"
+            raise SpecError(_placed(where, ("tune", key), problem))
+    if tune.tried is not None:
+        tried = tune.tried
+        return [one for arm in arms for one in _searched(spec, arm, tried.get(arm.name, []))], []
+    try:
+        tune.seed_values(spec.seed_values)
+    except SpecError as error:
+        raise SpecError(_placed(where, ("tune", "seeds"), error)) from None
+    for arm, (key, space) in itertools.product(arms, tune.space.items()):
+        for value in edges(space):
+            try:
+                tuned_trial(spec, arm, {key: value})
+            except SpecError as error:
+                raise SpecError(
+                    _placed(where, ("tune", key), f"{value!r} for arm {arm.name}: {error}{near(key)}")
+                ) from None
+    same = {key: edges(space)[-1] for key, space in tune.space.items()}
+    try:
+        compared = [replace(arm, trial=tuned_trial(spec, arm, same)) for arm in arms]
+    except SpecError as error:
+        problem = f"{', '.join(f'{key} {value!r}' for key, value in same.items())} together: {error}"
+        raise SpecError(_placed(where, ("tune",), problem)) from None
+    if tune.chosen is None:
+        return arms, compared
+    if tune.chosen.keys() != (names := {arm.name for arm in arms}):
+        wrong = sorted(tune.chosen.keys() ^ names)[0]
+        problem = f"arm {wrong!r} has no values, or is no arm of the study; remove chosen to tune anew"
+        raise SpecError(_placed(where, ("tune", "chosen"), problem))
+    return [replace(arm, trial=tuned_trial(spec, arm, tune.chosen[arm.name])) for arm in arms], compared
+
+
+def _searched(spec: StudySpec, arm: Arm, tried: Iterable[Mapping[str, Value]]) -> Iterable[Arm]:
+    for number, values in enumerate(tried, 1):
+        yield Arm(
+            setting_name(arm, number),
+            arm.base,
+            {**arm.factors, "trial": number, **values},
+            tuned_trial(spec, arm, values),
+        )
+
+
+def setting_name(arm: Arm, number: int) -> str:
+    """Return the name that a setting of an arm, counted from 1, has in the study of the search."""
+    return _arm_name(arm.base, {**arm.factors, "trial": number})
+
+
+def tuned_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value]) -> TrialSpec:
+    """Return an arm's trial with tuned values laid over it.
+
+    Raises:
+        SpecError: the arm has no such key, or the value is impossible.
+    """
+    laid = {path_of(key): value for key, value in values.items()}
+    trial = _trial(spec, spec.arms[arm.base], {**arm.factors, **laid})
+    return trial if spec.match is None else trial.model_copy(update={"network": arm.trial.network})
+
+
+def _but_for_widths(network: NetworkSpec) -> dict[str, Any]:
+    plain = network.model_dump(mode="json")
+    for part in (*plain["stages"], plain["stem"] or {}):
+        part.pop("width", None)
+        part.pop("inner_width", None)
+    return plain
+
+
+def _path(key: str) -> str:
+    return key if "." in key else f"network.{key}"
 
 
 def _arm_name(base: str, factors: Mapping[str, Scalar]) -> str:
@@ -168,10 +368,11 @@ def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar]) -> Tria
         "data": _merged(spec.data.model_dump(mode="json"), arm.data),
         "training": _merged(spec.training.model_dump(mode="json"), arm.training),
         "probes": spec.probes.model_dump(mode="json"),
+        **({} if arm.pretraining is None else {"pretraining": arm.pretraining}),
     }
     changes: dict[str, Any] = {}
     for key, value in factors.items():
-        set_key(changes, key if "." in key else f"network.{key}", value)
+        set_key(changes, _path(key), value)
     network = resolve_network(arm.network, changes.pop("network", {}))
     for section, change in changes.items():
         plain[section] = _merged(plain.get(section, {}), change)
@@ -206,7 +407,8 @@ def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
         inner = data.setdefault(key, {})
         if not isinstance(inner, dict):
             raise SpecError(f"{dotted}: {key!r} holds {inner!r}, which has no keys inside")
-        data = inner
+        inner = dict(inner)  # a copy, as YAML's aliases stand for one mapping at several places
+        data[key], data = inner, inner
     data[last] = value
 
 
@@ -226,15 +428,21 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterable[ContrastSpec]:
     by_name = {arm.name: arm for arm in arms}
-    said: set[tuple[frozenset[str], str]] = set()
+    said: set[tuple[frozenset[str], str, float | None]] = set()
     if spec.contrasts is None:
-        pairs = [ContrastSpec(a=a, b=b) for b, a in itertools.combinations(spec.arms, 2)]
+        metric: Metric = "test_error" if spec.decide is None else spec.decide.metric
+        pairs = [ContrastSpec(a=a, b=b, metric=metric) for b, a in itertools.combinations(spec.arms, 2)]
     else:
         pairs = spec.contrasts
+    if spec.decide is not None and not pairs:
+        problem = "decide: the study has no contrasts to decide; give two arms or more, or leave out decide"
+        raise SpecError(_placed(where, (), problem))
     for number, pair in enumerate(pairs):
         try:
+            if spec.decide is not None:
+                pair = spec.decide.fill(pair)
             for contrast in _at_all_levels(spec, by_name, pair):
-                sides = (frozenset((contrast.a, contrast.b)), contrast.metric)
+                sides = (frozenset((contrast.a, contrast.b)), contrast.metric, contrast.target)
                 if sides in said:
                     raise SpecError(f"{contrast.a} and {contrast.b} are compared twice")
                 said.add(sides)
@@ -253,7 +461,7 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
         found = [pair]
     elif pair.a in spec.arms and pair.b in spec.arms:
         found = [
-            ContrastSpec(a=arm.name, b=_arm_name(pair.b, arm.factors), metric=pair.metric)
+            pair.model_copy(update={"a": arm.name, "b": _arm_name(pair.b, arm.factors)})
             for arm in arms.values()
             if arm.base == pair.a
         ]
@@ -264,6 +472,12 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
     for contrast in found:
         if arms[contrast.a].trial == arms[contrast.b].trial:
             raise SpecError(f"{contrast.a} and {contrast.b} are one network under one recipe: nothing to compare")
+        epochs = [arms[side].trial.training.epochs for side in (contrast.a, contrast.b)]
+        if contrast.metric == "learning_curve_area" and len(set(epochs)) > 1:
+            raise SpecError(
+                f"{contrast.a} and {contrast.b} are trained for {epochs[0]} and {epochs[1]} epochs, and a mean over"
+                " epochs needs as many of both; compare test_error or epochs_to"
+            )
     return found
 
 

@@ -16,9 +16,12 @@ from leadline.chart import Figure, each, spread
 from leadline.chartdata import contrast_labels
 from leadline.study import Study
 from leadline.verdict import ArmFinding, ContrastFinding, Findings
+from leadline.verdict.lookwords import interval_name
+from leadline.verdict.metrics import ERRORS, KINDS
+from leadline.verdict.words import CORRECTION_NAMES
 
 NOTHING = "–"
-METRICS = {"test_error": "test error", "train_error": "training error", "validation_error": "validation error"}
+METRICS = {metric: KINDS[metric].words for metric in ERRORS}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def tables(study: Study, findings: Findings, trials: pd.DataFrame, records: pd.D
     """Return a study's tables: arms, contrasts, mcnemar, published, trials."""
     return (
         arms_table(findings.arms),
-        contrasts_table(findings.contrasts),
+        contrasts_table(findings.contrasts, findings.correction),
         mcnemar_table(findings.contrasts),
         published_table(study, findings.arms),
         trials_table(trials, records),
@@ -69,11 +72,12 @@ def tables(study: Study, findings: Findings, trials: pd.DataFrame, records: pd.D
 
 def arms_table(arms: Iterable[ArmFinding]) -> Table:
     """Return one row per arm: how its trials ended, its errors, its speed."""
-    rows = []
+    rows, arms = [], tuple(arms)
+    others = [metric for metric in KINDS if metric not in METRICS and any(metric in arm.metrics for arm in arms)]
     for arm in arms:
         row: dict[str, Any] = {"arm": arm.name, "planned": arm.planned, "finished": arm.finished}
         row |= {"diverged": arm.diverged, "failed": arm.failed}
-        for metric in METRICS:
+        for metric in (*METRICS, *others):
             row |= _summary(metric, arm.metrics.get(metric))
         row |= _summary("convergence_epoch", arm.convergence_epoch) | _summary("seconds", arm.seconds)
         rows.append(row)
@@ -87,15 +91,27 @@ def arms_table(arms: Iterable[ArmFinding]) -> Table:
         Column("least to greatest", ("test_error_minimum", "test_error_maximum"), _interval),
         Column("Validation error, %", ("validation_error_mean", "validation_error_sd"), _mean_sd),
         Column("Training error, %", ("train_error_mean", "train_error_sd"), _mean_sd),
+        *(Column(_titled(metric), (f"{metric}_mean", f"{metric}_sd"), _mean_sd) for metric in others),
         Column("Epoch of convergence", ("convergence_epoch_mean",), _number(1)),
         Column("Seconds per trial", ("seconds_mean",), _number(1)),
     )
     return Table("arms", "Arms: mean ± standard deviation over finished trials", columns, tuple(rows))
 
 
-def contrasts_table(contrasts: tuple[ContrastFinding, ...]) -> Table:
-    """Return one row per contrast; differences in percentage points."""
+def _titled(metric: str) -> str:
+    kind = KINDS[metric]
+    return f"{kind.words[0].upper()}{kind.words[1:]}, {kind.unit.strip()}"
+
+
+def contrasts_table(contrasts: tuple[ContrastFinding, ...], correction: str = "holm") -> Table:
+    """Return one row per contrast; differences in percentage points, or in a column that names their units."""
+    if any(contrast.looks for contrast in contrasts):
+        return looks_table(contrasts)
     rows = []
+    mixed = any(KINDS[contrast.metric].of_difference != "points" for contrast in contrasts)
+    difference = Column("Difference, points", ("difference",), _number(2, signed=True))
+    if mixed:
+        difference = Column("Difference", ("difference", "unit", "target"), _with_unit)
     for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True):
         paired = contrast.paired
         low, high = (paired and paired.ci95) or (None, None)
@@ -109,6 +125,8 @@ def contrasts_table(contrasts: tuple[ContrastFinding, ...]) -> Table:
                 "verdict": contrast.decision,
                 "pairs": paired.n if paired else 0,
                 "difference": paired and paired.difference,
+                "unit": KINDS[contrast.metric].of_difference,
+                "target": contrast.target,
                 "ci95_low": low,
                 "ci95_high": high,
                 "bca95_low": bca_low,
@@ -126,17 +144,63 @@ def contrasts_table(contrasts: tuple[ContrastFinding, ...]) -> Table:
         Column("Contrast", ("contrast", "a", "b", "metric"), lambda label, *_: str(label), numeric=False),
         Column("Verdict", ("verdict",), _text, numeric=False),
         Column("Pairs", ("pairs",), _text),
-        Column("Difference, points", ("difference",), _number(2, signed=True)),
-        Column("95% interval, paired t", ("ci95_low", "ci95_high"), _interval),
-        Column("95% interval, BCa", ("bca95_low", "bca95_high"), _interval),
+        difference,
+        Column("95% interval, paired t", ("ci95_low", "ci95_high"), _fine if mixed else _interval),
+        Column("95% interval, BCa", ("bca95_low", "bca95_high"), _fine if mixed else _interval),
         Column("p, paired t", ("t_p",), _p),
-        Column("Holm", ("t_p_adjusted",), _p),
+        Column(CORRECTION_NAMES[correction], ("t_p_adjusted",), _p),
         Column("p, exact (least possible)", ("p", "p_smallest"), _p_with_least),
-        Column("Holm", ("p_adjusted",), _p),
+        Column(CORRECTION_NAMES[correction], ("p_adjusted",), _p),
         Column("Effect size d", ("effect_size",), _number(2, signed=True)),
         Column("Seeds for 80% power", ("seeds_to_decide",), _text),
     )
-    return Table("contrasts", "Contrasts: difference in error, first arm minus second", columns, tuple(rows))
+    of = "" if mixed else " in error"
+    return Table("contrasts", f"Contrasts: difference{of}, first arm minus second", columns, tuple(rows))
+
+
+def looks_table(contrasts: tuple[ContrastFinding, ...]) -> Table:
+    """Return one row per contrast of a study that adds seeds until it has decided: what it took, and what it shows."""
+    rows = []
+    for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True):
+        paired, looks = contrast.paired, contrast.looks
+        if looks is None:
+            continue
+        bounded = math.isfinite(looks.high - looks.low)
+        rows.append(
+            {
+                "contrast": label,
+                "a": contrast.a,
+                "b": contrast.b,
+                "metric": contrast.metric,
+                "verdict": contrast.decision,
+                "seeds": looks.seeds,
+                "most": looks.most,
+                "looks": looks.taken,
+                "pairs": paired.n if paired else 0,
+                "difference": paired and paired.difference,
+                "unit": KINDS[contrast.metric].of_difference,
+                "low": looks.low if bounded else None,
+                "high": looks.high if bounded else None,
+                "confidence": looks.confidence,
+                "confidence_of_each": looks.of_each,
+                "effect_size": paired and paired.effect_size,
+            }
+        )
+    columns = (
+        Column("Contrast", ("contrast", "a", "b", "metric"), lambda label, *_: str(label), numeric=False),
+        Column("Verdict", ("verdict",), _text, numeric=False),
+        Column("Seeds of at most", ("seeds", "most"), "{} of {}".format),
+        Column("Looks", ("looks",), _text),
+        Column("Pairs", ("pairs",), _text),
+        Column("Difference", ("difference", "unit"), lambda value, unit: _with_unit(value, unit, None)),
+        Column(
+            interval_name(contrasts),
+            ("low", "high", "confidence", "confidence_of_each"),
+            lambda low, high, *_: _interval(low, high),
+        ),
+        Column("Effect size d", ("effect_size",), _number(2, signed=True)),
+    )
+    return Table("contrasts", "Contrasts: difference, first arm minus second, and seeds", columns, tuple(rows))
 
 
 def mcnemar_table(contrasts: tuple[ContrastFinding, ...]) -> Table:
@@ -327,12 +391,23 @@ def _number(digits: int, signed: bool = False) -> Callable[[float | None], str]:
     return show
 
 
+def _with_unit(difference: float | None, unit: str, _target: float | None) -> str:
+    shown = _number(3 if unit == "nats" else 2, signed=True)(difference)
+    return shown if shown == NOTHING else f"{shown} {unit}"
+
+
 def _mean_sd(mean: float | None, sd: float | None) -> str:
     return _number(2)(mean) + ("" if _missing(sd) else f" ± {_number(2)(sd)}")
 
 
 def _interval(low: float | None, high: float | None) -> str:
     return NOTHING if _missing(low) else f"{_number(2)(low)} to {_number(2)(high)}"
+
+
+def _fine(low: float | None, high: float | None) -> str:
+    if low is None or high is None or max(-low, high) >= 0.5:
+        return _interval(low, high)
+    return f"{_number(3)(low)} to {_number(3)(high)}"
 
 
 def _p(value: float | None) -> str:

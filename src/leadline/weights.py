@@ -144,7 +144,7 @@ def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
             tensors = {
                 name.removeprefix(prefix): value
                 for name, value in tensors.items()
-                if not name.startswith("optimizer.")  # beside the model in a trial's checkpoint
+                if not name.startswith(("optimizer.", "epoch."))  # beside the model in a trial's checkpoint
             }
     return tensors
 

@@ -1,11 +1,15 @@
 """Why: what probes saw inside a study's networks, as a frame and as sentences: what went with what, and no cause."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
+from leadline.errors import DataError
+from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
 from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe, number
 from leadline.stats import spearman
@@ -47,6 +51,17 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What one of the deeper probes saw in a study's networks."""
+
+    name: str
+    about: str  # what it shows, and where it comes from
+    frame: pd.DataFrame  # arm, base, seed, epoch (0: before the first step), then the probe's own columns
+    how: str  # of which images, and with which statistics
+    failures: tuple[str, ...] = ()  # where it could not measure, and why, a line for each reason
+
+
+@dataclass(frozen=True)
 class Why:
     """What was measured inside the networks of a study; empty where nothing was."""
 
@@ -55,38 +70,72 @@ class Why:
     early: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["arm", "base", "seed", "ratio", "error"]))
     together: str = ""  # early flow and final error
     cost: str = ""
+    deeper: tuple[Seen, ...] = ()
 
 
 NOTHING_MEASURED = Why()
 
 
-def explain(trials: pd.DataFrame, records: pd.DataFrame, measured: Mapping[str, Sequence[tuple[int, bytes]]]) -> Why:
-    """Return what a study's flow measurements show, those of diverged trials included.
+Stored = Mapping[str, Sequence[tuple[int, bytes]]]
+"""Trial -> epoch and what a probe measured in it as bytes, in the order of epochs."""
 
-    `Why.frame` has a row per trial, epoch and series: columns trial, arm, base, seed, epoch, kind (see
+
+def explain(
+    trials: pd.DataFrame,
+    records: pd.DataFrame,
+    measured: Stored,
+    deeper: Mapping[str, Stored] = {},
+    about: Mapping[str, str] = {},
+) -> Why:
+    """Return what a study's measurements show, those of diverged trials included.
+
+    `Why.frame` has a row per trial, epoch and series of flow: columns trial, arm, base, seed, epoch, kind (see
     `leadline.probes.table`), layer, position (from 1 at the input, within its kind), block (likewise, or missing) and
     value: the median over the epoch's measured steps, of dead units the fraction at its end.
 
     Args:
         trials, records: as the store returns them.
-        measured: trial -> epoch and flow table as bytes, in the order of epochs.
+        measured: flow tables.
+        deeper: by probe, `leadline.probes.measured.Measurement`s; epoch 0 is before the first step.
+        about: a paragraph for each of these probes.
 
     Raises:
         DataError: a measurement is damaged.
     """
-    tables = {
-        trial: [(epoch, FlowTable.from_bytes(content)) for epoch, content in epochs]
-        for trial, epochs in measured.items()
-        if trial in set(trials["trial"])
-    }
-    if not any(len(table.steps) for epochs in tables.values() for _, table in epochs):
+    known = set(trials["trial"])
+    tables = _read(measured, known, "flow", FlowTable.from_bytes)
+    looks = {name: _read(stored, known, name, Measurement.from_bytes) for name, stored in deeper.items()}
+    looks = {name: found for name, found in looks.items() if found}
+    if not looks and not any(len(table.steps) for epochs in tables.values() for _, table in epochs):
         return NOTHING_MEASURED
     frame = _frame(trials, tables)
-    early, together = _early_flow(trials, records, frame)
-    return Why(frame, tuple(_sentences(trials, records, tables, frame)), early, together, _cost(records, tables))
+    early, together = (NOTHING_MEASURED.early, "") if frame.empty else _early_flow(trials, records, frame)
+    return Why(
+        frame,
+        tuple(_sentences(trials, records, tables, frame)),
+        early,
+        together,
+        " ".join(_cost(records, tables, looks)),
+        tuple(_seen(name, about.get(name, ""), trials, found) for name, found in looks.items()),
+    )
 
 
+Read = TypeVar("Read")
 Tables = Mapping[str, Sequence[tuple[int, FlowTable]]]
+Looks = Mapping[str, Sequence[tuple[int, Measurement]]]
+
+
+def _read(
+    stored: Stored, known: set[str], name: str, read: Callable[[bytes], Read]
+) -> dict[str, list[tuple[int, Read]]]:
+    found: dict[str, list[tuple[int, Read]]] = {}
+    for trial, epochs in stored.items():
+        for epoch, content in epochs if trial in known else ():
+            try:
+                found.setdefault(trial, []).append((epoch, read(content)))
+            except DataError as error:
+                raise DataError(f"trial {trial[:12]}, probe {name}, epoch {epoch}: {error}") from None
+    return found
 
 
 def _frame(trials: pd.DataFrame, tables: Tables) -> pd.DataFrame:
@@ -205,10 +254,50 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
     )
 
 
+# --- deeper probes
+
+
+def _seen(name: str, about: str, trials: pd.DataFrame, looks: Looks) -> Seen:
+    frames, failed = [], dict[str, Counter[str]]()
+    images, batch_statistics = set(), set()
+    for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
+        for epoch, look in looks.get(trial, ()):
+            if look.reason:
+                failed.setdefault(look.reason, Counter())[arm] += 1
+                continue
+            images.add(look.images)
+            if look.batch_statistics:
+                batch_statistics.add(epoch)
+            columns = [column for column in look.frame.columns if column not in PLACE]
+            frames.append(look.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
+    how = f"Of the first {_listed(sorted(images))} validation images, the same for every arm." if images else ""
+    if 0 in batch_statistics:
+        how += " Before the first step, epoch 0, batch normalisation used the batch's own statistics."
+    lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
+    return Seen(name, about, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
+
+
+PLACE = ["arm", "base", "seed", "epoch"]
+SHOWN_ARMS = 4
+
+
+def _arms(arms: Counter[str]) -> str:
+    more = f" and {len(arms) - SHOWN_ARMS} more arms" if len(arms) > SHOWN_ARMS else ""
+    return f"{', '.join(list(arms)[:SHOWN_ARMS])}{more} (tried {_times(arms.total())})"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))
+
+
 # --- cost
 
 
-def _cost(records: pd.DataFrame, tables: Tables) -> str:
+def _cost(records: pd.DataFrame, tables: Tables, looks: Mapping[str, Looks]) -> Iterator[str]:
     times = records[records["split"].eq("time") & records["name"].eq("seconds")].drop_duplicates(["trial", "epoch"])
     known = times.set_index(["trial", "epoch"])["value"]
     own = [
@@ -217,14 +306,25 @@ def _cost(records: pd.DataFrame, tables: Tables) -> str:
         for epoch, table in epochs
         if (trial, epoch) in known.index
     ]
-    if not own:
-        return "What measuring took is not known: no epoch was finished; python -m benchmarks.probes measures it."
-    probes, training = (sum(column) for column in zip(*own, strict=True))
-    return (
-        f"Measuring took {probes / training:.1%} of this study's training time ({probes:.1f} of {training:.0f} s), by"
-        " the probes' own clock on the host. What their hooks cost PyTorch beside that, it does not see:"
-        " python -m benchmarks.probes compares steps with and without them."
-    )
+    if own:
+        probes, training = (sum(column) for column in zip(*own, strict=True))
+        yield (
+            f"Measuring took {probes / training:.1%} of this study's training time ({probes:.1f} of {training:.0f} s),"
+            " by the probes' own clock on the host. What their hooks cost PyTorch beside that, it does not see:"
+            " python -m benchmarks.probes compares steps with and without them."
+        )
+    elif tables:
+        yield "What measuring took is not known: no epoch was finished; python -m benchmarks.probes measures it."
+    if looks:
+        spent = {
+            name: sum(look.seconds for epochs in found.values() for _, look in epochs) for name, found in looks.items()
+        }
+        looked_into = {trial for found in looks.values() for trial in found}
+        training = float(times.loc[times["trial"].isin(looked_into), "value"].sum())
+        ratio = sum(spent.values()) / training if training else 0.0
+        share = f" ({ratio:.1%} of it)" if 0 < ratio < 1 else f" ({ratio:.1f} times as long)" if ratio else ""
+        each = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())
+        yield f"The deeper probes took {sum(spent.values()):.1f} s beside the training time{share}: {each}."
 
 
 def _epochs(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What every backend of the store must do: SQLite in a file, and the database that LEADLINE_TEST_STORE names, if any.
+"""What every backend of the store must do: SQLite in a file, and PostgreSQL, which `conftest.py` finds or starts.
 
 The database that LEADLINE_TEST_STORE names is emptied before every test.
 """
@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,11 +29,10 @@ from sqlalchemy.exc import IntegrityError
 from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.spec import TrialSpec, parse
-from leadline.store import STATES, LeaseLost, Owner, Store
+from leadline.store import STATES, LeaseLost, Owner, Store, connect, ledger
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study import Study, StudySpec, expand
 
-GIVEN = os.environ.get("LEADLINE_TEST_STORE")
 HERE = str(Owner.current())
 ELSEWHERE = "elsewhere:7:1"
 HOUR = 3600.0
@@ -57,9 +57,9 @@ class Place:
         return subprocess.Popen([sys.executable, "-c", given + script], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.fixture(params=["sqlite", *(["given"] if GIVEN else [])])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    url = GIVEN if request.param == "given" else None
+    url: str | None = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
     if url is not None:
         engine = create_engine(url)
         with engine.begin() as connection:
@@ -109,7 +109,7 @@ def test_trials_stand_in_the_studys_order_with_their_arms(store: Store) -> None:
     store.register(planned)
     frame = store.trials_frame("one")
     assert list(frame.columns) == (
-        "trial arm base factors seed state error diverged_step started ended seconds environment".split()  # noqa: SIM905
+        "trial arm base factors seed state error diverged_step started ended seconds environment note".split()  # noqa: SIM905
     )
     expected = [(spec.content_hash, arm.name, arm.base, dict(arm.factors), spec.seed) for arm, spec in planned.trials()]
     assert list(frame[["trial", "arm", "base", "factors", "seed"]].itertuples(index=False, name=None)) == expected
@@ -217,6 +217,49 @@ def test_a_dead_process_of_this_machine_loses_its_trial_at_once(store: Store) ->
     process.communicate()
     assert again is not None
     assert again.trial == taken.trial
+
+
+def test_a_live_process_of_this_machine_keeps_its_trial_whatever_the_clock_says(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = str(Owner.of(process.pid))
+    taken = store.claim("one", owner, GONE)  # as after an hour's sleep, or when the clock was set
+    assert taken is not None
+    assert not store.is_claimable("one", HERE)
+    assert store.claim("one", HERE, HOUR) is None
+    assert store.heartbeat(taken.trial, owner, HOUR)
+    assert store.heartbeat(taken.trial, owner, GONE)  # ended by hand: whoever did so knows better
+    assert store.is_claimable("one", HERE)
+    assert store.claim("one", HERE, HOUR) is not None
+    process.kill()
+    process.communicate()
+    assert not store.heartbeat(taken.trial, owner, HOUR)
+
+
+@pytest.mark.parametrize("skew", [-timedelta(days=1), timedelta(days=1)])
+def test_leases_hold_when_the_hosts_clock_is_wrong(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch, skew: timedelta
+) -> None:
+    class Skewed(datetime):
+        @classmethod
+        def now(cls, zone: Any = None) -> Any:
+            return datetime.now(zone) + skew
+
+    store.register(study(seeds=2, arms=("cnn",)))
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    local = store.claim("one", str(Owner.of(process.pid)), HOUR)
+    assert local is not None
+    other = store.claim("one", ELSEWHERE, HOUR) if place.url else None
+    monkeypatch.setattr(connect, "datetime", Skewed)
+    # a server judges by its own clock; a file is shared by processes of one machine, which need none
+    held = {one.trial for one in (local, other) if one is not None}
+    for _ in range(2):
+        claim = store.claim("one", HERE, HOUR)
+        assert claim is None or claim.trial not in held
+    process.kill()
+    process.communicate()
+    again = store.claim("one", HERE, HOUR)
+    assert again is not None and again.trial == local.trial
 
 
 def test_a_released_trial_waits_with_its_checkpoint(store: Store) -> None:
@@ -431,6 +474,118 @@ def test_a_state_that_is_none_is_refused(store: Store) -> None:
     with pytest.raises(IntegrityError):
         finish_next(store, state="done")
     assert store.counts("one")["running"] == 1
+
+
+# --- falling back
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_the_beginning(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", HERE, HOUR)
+    assert claim is not None
+    for epoch in (1, 2, 3):
+        content = {"flow": bytes([epoch])}
+        store.commit_epoch(claim.trial, HERE, epoch_records(epoch), f"c{epoch}", epoch, 1.0, content)
+    store.commit_epoch(claim.trial, HERE, [], "c3-step", 3, 0.0)
+    record = store.trial(claim.trial)
+    assert (record.checkpoint, record.earlier_checkpoint, record.earlier_epoch) == ("c3-step", "c3", 3)
+    store.fall_back(claim.trial, HERE, "c3", "not the last")
+    assert store.trial(claim.trial) == record
+    store.fall_back(claim.trial, HERE, "c3-step", "first")
+    record = store.trial(claim.trial)
+    assert (record.checkpoint, record.checkpoint_epoch, record.earlier_checkpoint) == ("c3", 3, None)
+    assert set(store.records_frame("one")["epoch"]) == {1, 2, 3}
+    store.fall_back(claim.trial, HERE, "c3", "second")
+    record = store.trial(claim.trial)
+    assert (record.checkpoint, record.checkpoint_epoch, record.note) == (None, 0, "first\nsecond")
+    assert store.records_frame("one").empty
+    assert store.measurements("one", "flow") == {}
+    assert list(store.trials_frame("one")["note"]) == ["first\nsecond"]
+    with pytest.raises(LeaseLost):
+        store.fall_back(claim.trial, ELSEWHERE, "c3", "no")
+
+
+def test_attempts_count_from_the_last_checkpoint(store: Store) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    attempts = []
+    for epoch in range(1, 5):
+        claim = store.claim("one", ELSEWHERE, GONE)
+        assert claim is not None
+        attempts.append(claim.attempts)
+        if epoch == 3:
+            store.commit_epoch(claim.trial, ELSEWHERE, [], f"c{epoch}", epoch, 1.0)
+    assert attempts == [1, 2, 3, 2]
+    store.release(claim.trial, ELSEWHERE)
+    again = store.claim("one", HERE, HOUR)
+    assert again is not None and again.attempts == 2
+
+
+# --- the database gone for a while
+
+
+def test_a_call_whose_answer_got_lost_is_repeated_without_harm(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every transaction that writes is committed, and its connection lost before anybody hears of it."""
+    real, lost = ledger.transaction, []
+
+    @contextmanager
+    def losing(engine: Any, *, write: bool = False) -> Iterator[Any]:
+        with real(engine, write=write) as connection:
+            yield connection
+        if write and len(lost) % 2 == 0:
+            lost.append(True)
+            raise connect.Unreachable("the connection is gone")
+        lost.append(False)
+
+    store.register(study())
+    monkeypatch.setattr(ledger, "transaction", losing)
+    store.patience = 10.0
+    for number in range(4):
+        lost.clear()
+        claim = store.claim("one", HERE, HOUR)
+        assert claim is not None and claim.attempts == 1
+        lost.clear()
+        store.commit_epoch(claim.trial, HERE, epoch_records(1, number), "c1", 1, 3.0)
+        lost.clear()
+        store.commit_epoch(claim.trial, HERE, epoch_records(2, number), "c2", 2, 3.0)
+        lost.clear()
+        store.finish(claim.trial, HERE, "finished", records=epoch_records(3, number))
+        record = store.trial(claim.trial)
+        assert (record.state, record.checkpoint, record.earlier_checkpoint) == ("finished", "c2", "c1")
+        assert record.seconds == 6.0
+    assert store.claim("one", HERE, HOUR) is None
+    assert store.counts("one")["finished"] == 4
+    assert set(store.records_frame("one").groupby("trial").size()) == {9}
+
+
+def test_it_is_tried_again_for_as_long_as_was_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(connect.time, "sleep", slept.append)
+    left = 3
+
+    def failing(again: bool) -> str:
+        nonlocal left
+        assert again == (left < 3)
+        left -= 1
+        if left >= 0:
+            raise connect.Unreachable("gone")
+        return "back"
+
+    assert connect.patiently(failing, 60.0) == "back"
+    assert slept == [0.1, 0.2, 0.4]
+
+    def gone(again: bool) -> None:
+        raise connect.Unreachable("gone")
+
+    with pytest.raises(connect.Unreachable, match=r"^gone$"):
+        connect.patiently(gone, 0.0)
+    moments = iter(range(0, 1000, 7))
+    monkeypatch.setattr(connect.time, "monotonic", lambda: float(next(moments)))
+    with pytest.raises(StoreError, match=r"^gone; tried for \d+ s$"):
+        connect.patiently(gone, 60.0)
+    with pytest.raises(ZeroDivisionError):
+        connect.patiently(lambda again: 1 // 0, 60.0)  # type: ignore[arg-type, return-value]
 
 
 # --- settling

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leadline.data import folder
-from leadline.data.catalog import CATALOG
-from leadline.data.files import default_data_dir, read_arrays
+from leadline.data.facts import known
+from leadline.data.files import compute_parity, default_data_dir, read_arrays
 from leadline.data.pixels import augmented, draws, generator, laid_out, normalisation, normalised
+from leadline.data.share import WHOLE, Share
 from leadline.data.split import cut, see_to_it_that_there_are_enough
 from leadline.seeds import AUGMENT, ORDER, stream
 from leadline.spec import Augment, DataSpec
@@ -76,7 +77,12 @@ class Data(Protocol):
     def to(self, device: torch.device | str) -> "Data":
         """Return these data with batches on a device."""
 
-    def train_batches(self, seed: int, epoch: int, batch_size: int, channels_last: bool = True) -> Batches:
+    def shared(self, share: Share) -> "Data":
+        """Return these data with a share of every training batch, and of the batches of evaluation."""
+
+    def train_batches(
+        self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
+    ) -> Batches:
         """Yield one epoch of normalised, augmented training images with their labels.
 
         The order depends on (seed, epoch) alone, the augmentation of a sample on (seed, epoch, sample) alone.
@@ -86,6 +92,7 @@ class Data(Protocol):
             epoch: counted from 0 or from 1, as the caller likes.
             batch_size: images per batch.
             channels_last: memory layout of the images.
+            first: number of the batch to begin with, for an epoch that goes on; the batches are the same.
         """
 
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
@@ -117,6 +124,7 @@ class Dataset:
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
+    share: Share = WHOLE
 
     @property
     def name(self) -> str:
@@ -143,7 +151,13 @@ class Dataset:
         splits = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
         return replace(self, **splits, mean=self.mean.to(device), scale=self.scale.to(device))
 
-    def train_batches(self, seed: int, epoch: int, batch_size: int, channels_last: bool = True) -> Batches:
+    def shared(self, share: Share) -> "Dataset":
+        """Return this data set with a share of every training batch, and of the batches of evaluation."""
+        return replace(self, share=share)
+
+    def train_batches(
+        self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
+    ) -> Batches:
         """Yield one epoch as `Data.train_batches` says, bit for bit the same on every device.
 
         Padding is zero after normalisation, the value of an average pixel: in the recipe of He et al. 2016, section
@@ -152,8 +166,9 @@ class Dataset:
         count, augment = self.train_size, self.spec.augment
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch))).to(self.device)
         drawn = draws(count, stream(seed, AUGMENT, epoch)).to(self.device) if augment else None
-        for first in range(0, count, batch_size):
-            indices = order[first : first + batch_size]
+        for start in range(first * batch_size, count, batch_size):
+            indices = order[start : start + batch_size]
+            indices = indices[self.share.rows(len(indices))]
             images = normalised(self.train.images.index_select(0, indices), self.mean, self.scale)
             if isinstance(augment, Augment) and drawn is not None:
                 images = augmented(images, drawn.index_select(0, indices), augment)
@@ -162,7 +177,8 @@ class Dataset:
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its own order, normalised and not augmented."""
         part: Split = getattr(self, split)
-        for first in range(0, len(part.labels), batch_size):
+        share = self.share
+        for first in range(share.index * batch_size, len(part.labels), share.of * batch_size):
             batch = slice(first, first + batch_size)
             images = normalised(part.images[batch], self.mean, self.scale)
             yield laid_out(images, channels_last), part.labels[batch]
@@ -185,9 +201,9 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) ->
     """
     if spec.name == "imagefolder":
         return folder.load(spec, data_dir or default_data_dir())
-    info = CATALOG[spec.name]
+    info = known(spec)
     see_to_it_that_there_are_enough(info.name, info.train, info.test, spec)
-    arrays = read_arrays(spec.name, data_dir, download)
+    arrays = compute_parity(spec) if spec.name == "parity" else read_arrays(spec.name, data_dir, download)
     chosen = cut(arrays.train_labels, arrays.test_labels, spec)
     train = _split(arrays.train_images, arrays.train_labels, chosen.train)
     validation = _split(arrays.train_images, arrays.train_labels, chosen.validation)

@@ -66,7 +66,7 @@ class DatasetInfo:
     classes: int
     train: int  # images, validation included
     test: int
-    files: IdxFiles | PickleFiles | None = None  # None: it comes with scikit-learn
+    files: IdxFiles | PickleFiles | None = None  # None: it comes with scikit-learn, or is computed
 
 
 def _idx(folder: str, hosts: tuple[str, ...], checksums: tuple[str, str, str, str]) -> IdxFiles:
@@ -157,6 +157,8 @@ CATALOG: Mapping[str, DatasetInfo] = MappingProxyType(
             DatasetInfo("kmnist", "Kuzushiji-MNIST cursive Japanese", (1, 28, 28), 10, 60_000, 10_000, _KMNIST),
             DatasetInfo("cifar10", "CIFAR-10 photographs", (3, 32, 32), 10, 50_000, 10_000, _CIFAR10),
             DatasetInfo("cifar100", "CIFAR-100 photographs, fine classes", (3, 32, 32), 100, 50_000, 10_000, _CIFAR100),
+            # of 10 bits, the default; `parity.facts` has those of any specification
+            DatasetInfo("parity", "Parity of n bits, sum(x) mod 2: all inputs or a sample", (1, 1, 10), 2, 768, 256),
         )
     }
 )

@@ -24,6 +24,7 @@ from leadline.data.index import Part
 from leadline.data.parallel import cores, in_order
 from leadline.data.pictures import centre, decode, random_part
 from leadline.data.pixels import augmented, draws, generator, laid_out, normalisation, normalised
+from leadline.data.share import WHOLE, Share
 from leadline.data.split import cut, see_to_it_that_there_are_enough, stratified_order
 from leadline.errors import DataError
 from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
@@ -71,6 +72,7 @@ class Folder:
     note: str = ""
     device: torch.device = CPU
     threads: int = field(default_factory=cores)  # that decode; no result depends on it
+    share: Share = WHOLE
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -96,8 +98,12 @@ class Folder:
         """Return this data set with batches on a device."""
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device), device=torch.device(device))
 
+    def shared(self, share: Share) -> "Folder":
+        """Return this data set with a share of every training batch, and of the batches of evaluation."""
+        return replace(self, share=share)
+
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, channels_last: bool = True
+        self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
     ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]]:
         """Yield one epoch as `Data.train_batches` says; a translation is that of data in memory, of the centre crop.
 
@@ -108,7 +114,7 @@ class Folder:
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
         drawn = draws(count, stream(seed, AUGMENT, epoch)) if augment else None
         parts = drawn[:, 0] if drawn is not None and isinstance(augment, ResizedCrop) else None
-        batches = torch.split(order, batch_size)
+        batches = [indices[self.share.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
         for indices, images in zip(batches, self._decoded(self.train, batches, parts), strict=True):
             floats = normalised(self._moved(images), self.mean, self.scale)
             if drawn is not None and isinstance(augment, Augment):
@@ -125,7 +131,7 @@ class Folder:
             DataError: a file has gone or has changed since it was checked.
         """
         part: Part = getattr(self, split)
-        batches = torch.split(torch.arange(len(part.labels)), batch_size)
+        batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.share.index :: self.share.of]
         for indices, images in zip(batches, self._decoded(part, batches), strict=True):
             labels = torch.from_numpy(part.labels[indices.numpy()])
             floats = normalised(self._moved(images), self.mean, self.scale)
@@ -146,12 +152,12 @@ class Folder:
         def chunks() -> Iterator[_Chunk]:
             for positions in batches:
                 batch = np.empty((len(positions), size, size, 3), np.uint8)
-                for first in range(0, len(positions), CHUNK):
+                for first in range(0, max(1, len(positions)), CHUNK):  # an empty share is a chunk as well
                     some = positions[first : first + CHUNK]
                     paths = tuple(part.paths[position] for position in some.tolist())
                     yield _Chunk(batch, first, paths, None if drawn is None else tuple(drawn[some].tolist()))
 
-        ahead = max(2 * self.threads, AHEAD * -(-len(batches[0]) // CHUNK))
+        ahead = max(2 * self.threads, AHEAD * -(-max(map(len, batches), default=0) // CHUNK))
         for chunk in in_order(self._fill, chunks(), self.threads, ahead):
             if chunk.last:
                 yield torch.from_numpy(chunk.batch).permute(0, 3, 1, 2)

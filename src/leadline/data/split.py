@@ -79,7 +79,7 @@ def stratified_order(labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
         labels: [n], classes from 0 up.
         seed: 63 bits, as `leadline.seeds.stream` gives.
     """
-    keys = _split_mix(np.arange(len(labels), dtype=np.uint64), seed)
+    keys = split_mix(np.arange(len(labels), dtype=np.uint64), seed)
     by_class = np.lexsort((keys, labels))
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes
@@ -90,8 +90,13 @@ def stratified_order(labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
     return by_class[np.lexsort((keys[by_class], progress))].astype(np.int64)
 
 
-def _split_mix(positions: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """Steele, Lea & Flood 2014: the positions-th outputs of the generator that starts at the seed."""
+def split_mix(positions: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Return the outputs at positions of SplitMix64 from a seed: Steele, Lea & Flood 2014.
+
+    Args:
+        positions: [n], counted from 0.
+        seed: the state that the generator starts from, 64 bits.
+    """
     state = np.uint64(seed) + (positions + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

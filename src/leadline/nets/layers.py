@@ -84,11 +84,16 @@ def prefix(spec: NetworkSpec) -> str:
 
 
 class Noise:
-    """What noisy layers draw from: the trial's seed and the step, which whoever trains sets before each step."""
+    """What noisy layers draw from: the trial's seed and the step, which whoever trains sets before each step.
+
+    A device that has only some rows of a batch has their draws as well, out of those for the whole batch.
+    """
 
     def __init__(self) -> None:
         self.seed = 0
         self.step = 0
+        self.first: int | None = None  # row of the whole batch; None: all rows are here
+        self.rows = 0  # of the whole batch
 
 
 class Noisy(nn.Module):
@@ -100,11 +105,15 @@ class Noisy(nn.Module):
         self.name = ""
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return numbers in [0, 1) on the device of `like`."""
+        """Return numbers in [0, 1) on the device of `like`; the first dimension is that of the batch."""
         if like.is_meta:
             return torch.empty(shape, device=like.device)
+        here, first = shape[0], self.noise.first
+        if first is not None:
+            shape = (self.noise.rows, *shape[1:])
         generator = torch.Generator(like.device).manual_seed(stream(self.noise.seed, NOISE, self.noise.step, self.name))
-        return torch.rand(shape, generator=generator, device=like.device)
+        drawn = torch.rand(shape, generator=generator, device=like.device)
+        return drawn if first is None else drawn[first : first + here]
 
 
 class Dropout(Noisy):

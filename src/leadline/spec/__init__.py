@@ -13,6 +13,8 @@ from leadline.spec.network import (
     Stage,
     Stem,
 )
+from leadline.spec.pretraining import PretrainingSpec
+from leadline.spec.probes import DEEPER, DeeperSpec, FlowSpec, ProbeSpec
 from leadline.spec.training import (
     SGD,
     Adam,
@@ -21,10 +23,8 @@ from leadline.spec.training import (
     Cosine,
     DatasetName,
     DataSpec,
-    FlowSpec,
     OneCycle,
     Optimizer,
-    ProbeSpec,
     ResizedCrop,
     RMSprop,
     Schedule,
@@ -35,6 +35,7 @@ from leadline.spec.training import (
 from leadline.spec.trial import TrialSpec
 
 __all__ = [
+    "DEEPER",
     "SCHEMA_VERSION",
     "SGD",
     "Adam",
@@ -45,6 +46,7 @@ __all__ = [
     "Cosine",
     "DataSpec",
     "DatasetName",
+    "DeeperSpec",
     "FlowSpec",
     "Head",
     "Initialisation",
@@ -52,6 +54,7 @@ __all__ = [
     "NetworkSpec",
     "OneCycle",
     "Optimizer",
+    "PretrainingSpec",
     "ProbeSpec",
     "RMSprop",
     "ResizedCrop",

@@ -6,12 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
-from leadline.errors import unknown
 from leadline.spec.base import Spec
 
-DatasetName = Literal["digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100"]
+DatasetName = Literal["digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "parity"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
+ALL_INPUTS_TO = 16
+"""Bits up to which parity takes all of its inputs."""
+MOST_SAMPLES = 2**20
+"""Of the inputs of parity, however many bits they have."""
 
 
 class Augment(Spec):
@@ -70,13 +73,23 @@ class DataSpec(Spec):
     corrupt: Literal["fail", "skip"] = Field(
         default="fail", description="imagefolder: what pictures that cannot be decoded lead to"
     )
+    bits: int = Field(default=10, ge=2, le=64, description="parity: n, the bits of an input")
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_SAMPLES,
+        description=f"parity: distinct inputs drawn at random by subset_seed, held-out ones included; None: all 2^n, up"
+        f" to {ALL_INPUTS_TO} bits",
+    )
     train: int | None = Field(default=None, ge=1, description="training images; None: all that validation leaves")
     validation: int | None = Field(
         default=None,
         ge=1,
         description="images cut from the training part; None: a tenth of it, at most 5,000",
     )
-    test: int | None = Field(default=None, ge=1, description="test images; None: all")
+    test: int | None = Field(
+        default=None, ge=1, description="test images; None: all, of parity a quarter of the inputs, which are held out"
+    )
     subset_seed: int = Field(default=0, ge=0, description="chooses the images of a subset, evenly over the classes")
     normalise: Literal["channel", "pixel-mean", "none", "imagenet"] = Field(
         default="channel",
@@ -101,6 +114,28 @@ class DataSpec(Spec):
         return {**value, "augment": {"scale": ResizedCrop().scale, **augment}}
 
     @model_validator(mode="after")
+    def _parity_alone_has_bits(self) -> "DataSpec":
+        if self.name != "parity":
+            for field in _OF_PARITY:
+                if field in self.model_fields_set:
+                    raise ValueError(f"{field} is for name parity, got {self.name}; leave it out")
+            return self
+        everything = 2**self.bits
+        if self.samples is None and self.bits > ALL_INPUTS_TO:
+            raise ValueError(
+                f"bits {self.bits} has 2^{self.bits} = {everything:,} inputs, too many to take all, which goes to"
+                f" {ALL_INPUTS_TO} bits; give samples, up to {min(everything, MOST_SAMPLES):,} of them"
+            )
+        if self.samples is not None and self.samples > everything:
+            raise ValueError(
+                f"samples {self.samples:,} are more than the 2^{self.bits} = {everything:,} inputs that there are;"
+                " leave it out to take all of them"
+            )
+        if self.augment is not None:
+            raise ValueError("augment of name parity would change bits and not the label; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _pictures_alone_have_a_path_and_a_size(self) -> "DataSpec":
         if self.name == "imagefolder":
             if self.path is None:
@@ -118,11 +153,11 @@ class DataSpec(Spec):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_pictures_alone_have(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_others_alone_have(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = plain(self)
-        if self.name != "imagefolder":
-            for field in _OF_PICTURES:
-                content.pop(field, None)
+        absent = (() if self.name == "imagefolder" else _OF_PICTURES) + (() if self.name == "parity" else _OF_PARITY)
+        for field in absent:
+            content.pop(field, None)
         return content
 
     @property
@@ -132,6 +167,7 @@ class DataSpec(Spec):
 
 
 _OF_PICTURES = ("path", "size", "resize", "corrupt")
+_OF_PARITY = ("bits", "samples")
 
 
 class SGD(Spec):
@@ -245,38 +281,3 @@ class TrainingSpec(Spec):
     )
     channels_last: bool = Field(default=True, description="memory layout of images and convolutions")
     test_every: int = Field(default=0, ge=0, description="epochs between looks at the test data; 0: only at the end")
-
-
-Measured = Literal["gradients", "updates", "activations", "activation-gradients"]
-
-
-class FlowSpec(Spec):
-    """Gradient, activation and update flow, layer by layer, while the network trains; see `leadline.probes.flow`."""
-
-    every: int = Field(default=1, ge=1, description="steps from one measurement to the next")
-    what: Annotated[tuple[Measured, ...], Field(strict=False, min_length=1)] = (
-        "gradients",
-        "updates",
-        "activations",
-        "activation-gradients",
-    )
-    layers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
-        default=("*",), description="patterns of module names; * alone: all blocks, and the modules beside them"
-    )
-    images: int = Field(default=16, ge=1, description="of a batch, whose activations are looked at")
-
-
-class ProbeSpec(Spec):
-    """What is measured inside the network while it trains; a list of names asks for each with its defaults."""
-
-    flow: FlowSpec | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, value: object) -> object:
-        if not isinstance(value, list):
-            return value
-        for name in value:
-            if name not in cls.model_fields:
-                raise ValueError(unknown("probe", str(name), cls.model_fields))
-        return {name: {} for name in value}

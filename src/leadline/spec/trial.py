@@ -1,10 +1,14 @@
 """One trial: an arm of a study at one seed; the unit that is run, stored and recognised by its hash."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from leadline.spec.base import Spec
-from leadline.spec.network import AnyNetwork
-from leadline.spec.training import DataSpec, ProbeSpec, TrainingSpec
+from leadline.spec.network import AnyNetwork, ModuleSpec
+from leadline.spec.pretraining import PretrainingSpec
+from leadline.spec.probes import ProbeSpec
+from leadline.spec.training import DataSpec, TrainingSpec
 
 
 class TrialSpec(Spec):
@@ -14,4 +18,43 @@ class TrialSpec(Spec):
     data: DataSpec = DataSpec()
     training: TrainingSpec = TrainingSpec()
     probes: ProbeSpec = ProbeSpec()
+    pretraining: PretrainingSpec | None = Field(default=None, description="of the hidden layers, before training")
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _layers_that_can_be_pretrained(self) -> "TrialSpec":
+        if self.pretraining is None:
+            return self
+        network = self.network
+        if isinstance(network, ModuleSpec):
+            raise ValueError(f"pretraining needs a network of Leadline's parts, such as mlp, got {network.module}")
+        wanted = {
+            "layers": (network.layers, "fully-connected"),
+            "block.kind": (network.block.kind, "single"),
+            "block.order": (network.block.order, "original"),
+            "block.shortcut": (network.block.shortcut.kind, "none"),
+            "block.bias": (network.block.bias, True),
+            "sharing": (network.sharing, None),
+            "head.recurrent": (network.head.recurrent, None),
+            "normalisation": (network.normalisation, "none"),
+            "activation": (network.activation, "sigmoid"),
+        }
+        for key, (found, expected) in wanted.items():
+            if found != expected:
+                raise ValueError(f"pretraining needs network.{key} {expected}, got {found}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_pretraining_where_there_is_none(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)
+        if self.pretraining is None:
+            content.pop("pretraining", None)
+        return content
+
+    @model_validator(mode="after")
+    def _probes_end_with_training(self) -> "TrialSpec":
+        for name, epoch in self.probes.beyond(self.training.epochs):
+            raise ValueError(
+                f"probes.{name}.at: epoch {epoch} is beyond training.epochs, {self.training.epochs}; use end"
+            )
+        return self

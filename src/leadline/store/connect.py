@@ -3,11 +3,11 @@
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -25,7 +25,15 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
 
 from leadline.errors import StoreError, unknown
 from leadline.store.schema import HEAD, VERSION_TABLE, metadata
@@ -33,7 +41,22 @@ from leadline.store.schema import HEAD, VERSION_TABLE, metadata
 BUSY_SECONDS = 60.0
 """How long a SQLite transaction waits for another process before it gives up."""
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+"""Seconds between two tries to reach a database that is gone: each pause is twice the one before, up to the longest."""
+
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
+
+GONE_ON_SQLITE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+FULL_ON_POSTGRESQL = "53100"
+
+CONNECTION = {
+    **{"connect_timeout": 10, "tcp_user_timeout": 60_000},
+    **{"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
+}
+"""Of a connection to PostgreSQL, in seconds and milliseconds: a server that vanishes without a word is noticed within
+a minute, and not after the two hours of the system's own setting."""
+
+T = TypeVar("T")
 
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 
@@ -80,7 +103,10 @@ def engine_for(url: URL) -> Engine:
         StoreError: the driver is unknown or not installed.
     """
     on_sqlite = url.get_backend_name() == "sqlite"
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if on_sqlite else {"pool_pre_ping": True}
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}}
+    if not on_sqlite:
+        given = {name: value for name, value in CONNECTION.items() if name not in url.query}
+        options = {"pool_pre_ping": True, "connect_args": given if url.get_driver_name() == "psycopg" else {}}
     try:
         engine = create_engine(url, **options)
     except NoSuchModuleError:
@@ -114,12 +140,50 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+class Unreachable(StoreError):
+    """The database is gone, or locked by others, for now: the same may well succeed later."""
+
+
+def patiently(body: Callable[[bool], T], seconds: float) -> T:
+    """Return body(again), called again with growing pauses while the database cannot be reached.
+
+    Args:
+        body: is given whether it is called again; what it did before may or may not have been kept.
+        seconds: after which no further try begins; 0: there is one.
+
+    Raises:
+        StoreError: whatever `body` raised last.
+    """
+    began, pause, again = time.monotonic(), FIRST_PAUSE, False
+    while True:
+        try:
+            return body(again)
+        except Unreachable as error:
+            if time.monotonic() + pause > began + seconds:
+                if not again:
+                    raise
+                raise Unreachable(f"{error}; tried for {time.monotonic() - began:.0f} s") from error
+        time.sleep(pause)
+        pause, again = min(2 * pause, LONGEST_PAUSE), True
+
+
+def _may_pass(error: DBAPIError) -> bool:
+    """Whether an error is one of the connection or of a lock, not of what was asked or of a full disk."""
+    if error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorname", "").startswith(GONE_ON_SQLITE)
+    kinds = isinstance(error, OperationalError | InterfaceError)
+    return kinds and getattr(error.orig, "sqlstate", None) != FULL_ON_POSTGRESQL
+
+
 @contextmanager
 def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
     """Run the body in one transaction: all of it is kept, or, where it raises, nothing.
 
     Raises:
-        StoreError: the database is gone, locked, full, read-only or damaged.
+        Unreachable: the database is gone or locked.
+        StoreError: it is full, read-only or damaged.
     """
     options: dict[str, Any] = {"leadline_write": write}
     if not write and engine.dialect.name == "postgresql":
@@ -131,7 +195,8 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
     except DBAPIError as error:
         if isinstance(error, IntegrityError | ProgrammingError):
             raise
-        raise StoreError(f"store {shown(engine.url)}: {one_line(error.orig)}") from error
+        kind = Unreachable if _may_pass(error) else StoreError
+        raise kind(f"store {shown(engine.url)}: {one_line(error.orig)}") from error
 
 
 def one_line(error: object) -> str:
@@ -194,7 +259,9 @@ def _use_write_ahead_log(engine: Engine) -> None:
         except (sqlite3.Error, DBAPIError) as error:
             reason = one_line(error.orig if isinstance(error, DBAPIError) else error)
             if "locked" not in reason or time.monotonic() > deadline:
-                raise StoreError(f"store {shown(engine.url)}: cannot be opened: {reason}") from None
+                locked = "locked" in reason or "unable to open" in reason
+                kind = Unreachable if locked else StoreError
+                raise kind(f"store {shown(engine.url)}: cannot be opened: {reason}") from None
             time.sleep(0.02)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TRIALS = (
     *("trial", "arm", "base", "factors", "seed", "state", "error", "diverged_step"),
-    *("started", "ended", "seconds", "environment"),
+    *("started", "ended", "seconds", "environment", "note"),
 )
 
 
@@ -27,7 +27,7 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
         select(
             trial.hash.label("trial"),
             *(link.arm, link.base, link.factors, trial.seed, trial.state, trial.error, trial.diverged_step),
-            *(trial.started, trial.ended, trial.seconds, trial.environment),
+            *(trial.started, trial.ended, trial.seconds, trial.environment, trial.note),
         )
         .join_from(study_trials, trials)
         .where(link.study_id == study_id)
@@ -36,7 +36,7 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
     columns = dict(zip(TRIALS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(TRIALS, ())
     # Without a type of their own, columns of None and text would come back as NaN and text.
     types: dict[str, Any] = {
-        **dict.fromkeys(("factors", "error", "environment"), object),
+        **dict.fromkeys(("factors", "error", "environment", "note"), object),
         **dict.fromkeys(("trial", "arm", "base", "state"), str),
         "seed": "int64",
         "diverged_step": "Int64",

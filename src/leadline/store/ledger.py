@@ -1,21 +1,23 @@
 """The store itself: studies are entered, trials claimed under a lease, measured values committed epoch by epoch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, select, update
 
 from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.store import frames
-from leadline.store.connect import address, engine_for, is_there, now, one_line, prepare, shown, transaction
-from leadline.store.leases import claim_next, owned
-from leadline.store.lookup import all_states, counted, study_id, trial_by_prefix
-from leadline.store.measured import last_epoch, number_series, pack_pair, put_measurements, put_predictions, put_records
+from leadline.store.connect import address, engine_for, is_there, now, one_line, patiently, prepare, shown, transaction
+from leadline.store.leases import ENDED, claim_next, owned, takeable
+from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
+from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
+from leadline.store.progress import advance, fall_back, settle
 from leadline.store.register import plan, register
 from leadline.store.schema import TrialState, studies, study_trials, trials
 from leadline.store.values import Claim, StudyRecord, StudySummary, TrialRecord
@@ -27,6 +29,20 @@ if TYPE_CHECKING:
     from leadline.study import Study
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _patient(method: "Callable[Concatenate[Store, P], R]") -> "Callable[Concatenate[Store, P], R]":
+    """Let a method that may be repeated be so while the database is gone, as long as its store has patience."""
+
+    @wraps(method)
+    def call(self: "Store", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return patiently(lambda again: method(self, *args, **kwargs), self.patience)
+
+    return call
+
+
 class Store:
     """A database of studies, trials and what they measured, with a folder of checkpoints beside it.
 
@@ -34,26 +50,29 @@ class Store:
     processes may share one database; each opens its own Store, which pickling one for another process does.
     """
 
-    def __init__(self, url: str | None, folder: Path) -> None:
+    def __init__(self, url: str | None, folder: Path, patience: float = 0.0) -> None:
         """Name a store without opening it; see `open`."""
         self.url = url
         self.folder = folder.absolute()
+        self.patience = patience
         self._engine = engine_for(address(url, self.folder))
         self._series: dict[tuple[str, str], int] = {}
 
     @classmethod
-    def open(cls, runs: Path, url: str | None = None) -> Self:
+    def open(cls, runs: Path, url: str | None = None, patience: float = 0.0) -> Self:
         """Open a store, made or brought to the newest schema where need be; several processes may do so at once.
 
         Args:
             runs: the folder of checkpoints and of the default database, made where it is missing.
             url: a SQLite or PostgreSQL database; None: `leadline.db` in the runs folder.
+            patience: seconds for which opening it, and every call later, is tried again while the database is gone
+                or locked; `heartbeat` and `release` are not, for leases end by themselves.
 
         Raises:
             StoreError: the folder cannot be written, the URL or driver is unknown, or the database cannot be opened, is
                 none, belongs to another program or was made by a newer Leadline.
         """
-        store = cls(url, Path(runs))
+        store = cls(url, Path(runs), patience)
         try:
             store.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -61,7 +80,7 @@ class Store:
                 f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
             ) from None
         try:
-            prepare(store._engine)
+            patiently(lambda again: prepare(store._engine), patience)
         except StoreError:
             store.close()
             raise
@@ -83,7 +102,7 @@ class Store:
         return cls.open(runs, url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).open, (self.folder, self.url)
+        return type(self).open, (self.folder, self.url, self.patience)
 
     def __repr__(self) -> str:
         return f"Store({shown(self._engine.url)!r})"
@@ -113,6 +132,7 @@ class Store:
 
     # --- entering and taking trials
 
+    @_patient
     def register(self, study: "Study") -> None:
         """Enter a study and its trials; what is there already stays.
 
@@ -126,8 +146,8 @@ class Store:
     def claim(self, study: str, owner: str, lease_seconds: float) -> Claim | None:
         """Take the next trial of a study: in its order, the first that waits or whose worker is gone; None: no such.
 
-        A worker is gone when its lease has run out, or when it was a process of this machine that is dead. Records
-        beyond the trial's last checkpoint are dropped, for its epochs are trained again.
+        A worker is gone when it was a process of this machine that is dead, or one of elsewhere whose lease has run
+        out. Records beyond the trial's last checkpoint are dropped, for its epochs are trained again.
 
         Args:
             study: the study's name.
@@ -137,28 +157,52 @@ class Store:
         Raises:
             StoreError: there is no such study.
         """
-        with self._writing() as connection:
-            return claim_next(connection, study_id(connection, study), owner, lease_seconds)
+
+        def body(again: bool) -> Claim | None:
+            with self._writing() as connection:
+                return claim_next(connection, study_id(connection, study), owner, lease_seconds, again)
+
+        return patiently(body, self.patience)
+
+    @_patient
+    def is_claimable(self, study: str, owner: str) -> bool:
+        """Whether `claim` would give this owner a trial now.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            link, free = study_trials.c, takeable(connection, owner, now(connection))
+            open_ = and_(link.study_id == study_id(connection, study), ~link.settled, free)
+            return (
+                connection.scalar(select(link.position).join_from(study_trials, trials).where(open_).limit(1))
+                is not None
+            )
 
     def heartbeat(self, trial: str, owner: str, lease_seconds: float) -> bool:
-        """Renew a lease for so many seconds from now; False: the trial is no longer the owner's."""
+        """Renew a lease for so many seconds from now; False: the trial is no longer the owner's.
+
+        Below 0, the lease is ended: the trial may be taken even if its process seems to live.
+        """
         with self._writing() as connection:
-            until = now(connection) + timedelta(seconds=lease_seconds)
+            until = now(connection) + timedelta(seconds=lease_seconds) if lease_seconds >= 0 else ENDED
             mine = and_(trials.c.hash == trial, trials.c.owner == owner)
             return connection.execute(update(trials).where(mine).values(lease_until=until)).rowcount == 1
 
-    def release(self, trial: str, owner: str) -> None:
-        """Give a trial back unfinished; nothing happens if it was lost.
+    def release(self, trial: str, owner: str) -> bool:
+        """Give a trial back unfinished; False, and nothing happens, if it was lost or has ended.
 
         It waits again and keeps its checkpoint. The attempt that ends so counts for none.
         """
         with self._writing() as connection:
-            connection.execute(
+            given_back = (
                 update(trials)
                 .where(trials.c.hash == trial, trials.c.owner == owner)
                 .values(state="waiting", owner=None, lease_until=None, attempts=trials.c.attempts - 1)
             )
+            return connection.execute(given_back).rowcount == 1
 
+    @_patient
     def requeue_failed(self, study: str) -> int:
         """Let the failed trials of a study wait again, from their last checkpoints; return how many there were."""
         with self._writing() as connection:
@@ -175,6 +219,7 @@ class Store:
 
     # --- what a worker reports
 
+    @_patient
     def set_environment(self, trial: str, owner: str, environment: Mapping[str, Any]) -> None:
         """Keep what a trial runs on: versions, processor, commit; anything that JSON can hold.
 
@@ -185,6 +230,7 @@ class Store:
             id_ = owned(connection, trial, owner)
             connection.execute(update(trials).where(trials.c.id == id_).values(environment=dict(environment)))
 
+    @_patient
     def commit_epoch(
         self,
         trial: str,
@@ -195,15 +241,19 @@ class Store:
         seconds: float,
         measurements: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        """Keep an epoch, whole or not at all.
+        """Keep an epoch, or a checkpoint within one, whole or not at all.
+
+        The checkpoint before stays known as the earlier one, on which `fall_back` falls back. With a new checkpoint
+        the trial has got on, so the starts that are counted as its attempts are counted from this one again.
 
         Args:
             trial: its hash.
             owner: who ran it.
             records: what was measured; a record that is there already gets the new value.
-            checkpoint: name of the file, inside the checkpoints folder, that holds the state after this epoch and is on
-                disk by now; None: none was made, so the one before stays the place to go on from.
-            epoch: epochs done.
+            checkpoint: name of the file, inside the checkpoints folder, that holds the state after this epoch or
+                somewhere in the next, and is on disk by now; None: none was made, so the one before stays the place to
+                go on from.
+            epoch: whole epochs done.
             seconds: wall time since the last commit.
             measurements: what each probe saw in this epoch, by its name.
 
@@ -215,10 +265,25 @@ class Store:
             id_ = owned(connection, trial, owner)
             put_records(connection, id_, records, ids)
             put_measurements(connection, id_, epoch, measurements)
-            values: dict[str, Any] = {"seconds": func.coalesce(trials.c.seconds, 0.0) + seconds}
-            if checkpoint is not None:
-                values |= {"checkpoint": checkpoint, "checkpoint_epoch": epoch}
-            connection.execute(update(trials).where(trials.c.id == id_).values(**values))
+            advance(connection, id_, checkpoint, epoch, seconds)
+
+    @_patient
+    def fall_back(self, trial: str, owner: str, damaged: str, note: str) -> None:
+        """Go on from the checkpoint before a damaged one, or from the start where there is none; say so in a note.
+
+        What was measured after the earlier checkpoint is dropped. Nothing happens if the last is another by now.
+
+        Args:
+            trial: its hash.
+            owner: who runs it.
+            damaged: name of the last checkpoint.
+            note: one line, that is added to the trial's note.
+
+        Raises:
+            LeaseLost: the trial is no longer the owner's.
+        """
+        with self._writing() as connection:
+            fall_back(connection, owned(connection, trial, owner), damaged, note)
 
     def finish(
         self,
@@ -250,25 +315,20 @@ class Store:
             ValueError: the predictions are not two rows of one length that fit int16.
         """
         packed = None if predictions is None else pack_pair(*predictions)
-        ids = self._series_ids(records)
-        with self._writing() as connection:
-            id_ = owned(connection, trial, owner)
-            put_records(connection, id_, records, ids)
-            values: dict[str, Any] = {
-                "state": state,
-                "error": error,
-                "diverged_step": diverged_step,
-                "owner": None,
-                "lease_until": None,
-                "ended": now(connection),
-                "seconds": func.coalesce(trials.c.seconds, 0.0) + seconds,
-            }
-            if checkpoint is not None:
-                values |= {"checkpoint": checkpoint, "checkpoint_epoch": last_epoch(connection, id_)}
-            connection.execute(update(trials).where(trials.c.id == id_).values(**values))
-            connection.execute(update(study_trials).where(study_trials.c.trial_id == id_).values(settled=True))
-            if packed is not None:
-                put_predictions(connection, id_, packed)
+        values = {"state": state, "error": error, "diverged_step": diverged_step}
+
+        def body(again: bool) -> None:
+            ids = self._series_ids(records)
+            with self._writing() as connection:
+                if again and connection.scalar(select(trials.c.state).where(trials.c.hash == trial)) == state:
+                    return  # an earlier call was kept, and only its answer got lost
+                id_ = owned(connection, trial, owner)
+                put_records(connection, id_, records, ids)
+                settle(connection, id_, values, seconds, checkpoint)
+                if packed is not None:
+                    put_predictions(connection, id_, packed)
+
+        patiently(body, self.patience)
 
     def _series_ids(self, records: Sequence[Record]) -> Mapping[tuple[str, str], int]:
         # In a transaction of their own, so that a number that is remembered here is never rolled back.
@@ -280,6 +340,7 @@ class Store:
 
     # --- reading
 
+    @_patient
     def study(self, name: str) -> StudyRecord:
         """Return a study as it was entered last.
 
@@ -290,6 +351,7 @@ class Store:
             row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
         return StudyRecord(row.name, row.spec, row.hash, row.created)
 
+    @_patient
     def studies(self) -> list[StudySummary]:
         """Return every study, oldest first, with how many of its trials are in each state."""
         with self._reading() as connection:
@@ -297,6 +359,7 @@ class Store:
             counts = counted(connection, None)
         return [StudySummary(row.name, row.spec["title"], row.created, all_states(counts.get(row.id))) for row in rows]
 
+    @_patient
     def counts(self, study: str) -> dict[TrialState, int]:
         """Return how many of a study's trials are in each of the five states.
 
@@ -307,6 +370,7 @@ class Store:
             id_ = study_id(connection, study)
             return all_states(counted(connection, id_).get(id_))
 
+    @_patient
     def trial(self, prefix: str) -> TrialRecord:
         """Return the one trial whose hash begins so.
 
@@ -316,6 +380,17 @@ class Store:
         with self._reading() as connection:
             return trial_by_prefix(connection, prefix)
 
+    @_patient
+    def arm_of(self, trial: str) -> tuple[str, str] | None:
+        """Return the arm of a trial, and its name without levels, in the study that was entered last; None: no study's.
+
+        Args:
+            trial: its hash, whole.
+        """
+        with self._reading() as connection:
+            return arm_of(connection, trial)
+
+    @_patient
     def trials_frame(self, study: str) -> "pd.DataFrame":
         """Return one row per trial of a study, in its order.
 
@@ -328,6 +403,7 @@ class Store:
         with self._reading() as connection:
             return frames.trials_frame(connection, study_id(connection, study))
 
+    @_patient
     def records_frame(self, study: str, splits: Collection[str] | None = None) -> "pd.DataFrame":
         """Return every record of a study's trials, by position in the study, epoch, step, split and name.
 
@@ -343,6 +419,7 @@ class Store:
         with self._reading() as connection:
             return frames.records_frame(connection, study_id(connection, study), splits)
 
+    @_patient
     def predictions(
         self, study: str
     ) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
@@ -354,6 +431,7 @@ class Store:
         with self._reading() as connection:
             return frames.study_predictions(connection, study_id(connection, study))
 
+    @_patient
     def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:
         """Return trial -> (epoch, what the probe of that name measured in it), of the trials that have any.
 

@@ -41,6 +41,20 @@ def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
     return TrialRecord(trial=values.pop("hash"), **values)
 
 
+def arm_of(connection: Connection, trial: str) -> tuple[str, str] | None:
+    """Return the arm of a trial, and its name without levels, in the study that was entered last; None: no study's."""
+    link = study_trials.c
+    row = connection.execute(
+        select(link.arm, link.base)
+        .join_from(study_trials, trials)
+        .join(studies, studies.c.id == link.study_id)
+        .where(trials.c.hash == trial)
+        .order_by(studies.c.created.desc(), studies.c.id.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else (row.arm, row.base)
+
+
 def counted(connection: Connection, study_id: int | None) -> dict[int, dict[TrialState, int]]:
     """Study's number -> state -> trials; of one study, or of all."""
     link = study_trials.c

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -41,10 +42,14 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}:{self.start}"
 
+    def is_here(self) -> bool:
+        """Whether the process is, or was, one of this machine that can be asked about."""
+        # On Windows os.kill would end the process that it is asked about.
+        return self.host == _host() and os.name == "posix"
+
     def is_dead(self) -> bool:
         """Whether the process is certainly no more; False for a process of elsewhere, which only its lease can tell."""
-        # On Windows os.kill would end the process that it is asked about.
-        if self.host != _host() or os.name != "posix":
+        if not self.is_here():
             return False
         try:
             os.kill(self.pid, 0)
@@ -56,6 +61,7 @@ class Owner:
         return process is not None and (process[0] in "ZX" or process[1] != self.start)
 
 
+@lru_cache(maxsize=1)  # a claim asks for every trial that runs
 def _host() -> str:
     name = socket.gethostname().replace(":", "-") or "localhost"
     if sys.platform != "linux":

@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator
 TrialState = Literal["waiting", "running", "finished", "diverged", "failed"]
 STATES: tuple[TrialState, ...] = get_args(TrialState)
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in migrations/versions: a database that is there already is opened without alembic."""
 
 VERSION_TABLE = "leadline_version"
@@ -109,6 +109,9 @@ trials = Table(
     Column("environment", JSON(none_as_null=True)),
     Column("checkpoint", String(255)),
     Column("checkpoint_epoch", Integer, nullable=False),
+    Column("earlier_checkpoint", String(255)),  # kept until the next one is committed
+    Column("earlier_epoch", Integer),
+    Column("note", Text),
     CheckConstraint("state IN ('waiting', 'running', 'finished', 'diverged', 'failed')", name="state"),
     CheckConstraint(
         "(state = 'running') = (owner IS NOT NULL) AND (owner IS NULL) = (lease_until IS NULL)", name="owner"

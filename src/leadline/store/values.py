@@ -21,8 +21,10 @@ class Claim:
     arm: str
     spec: str  # JSON of the TrialSpec
     checkpoint: str | None  # file name inside the checkpoints folder; None: from the start
-    epochs_done: int  # epochs that the checkpoint holds
-    attempts: int  # how often the trial has been claimed, this time included
+    epochs_done: int  # whole epochs that the checkpoint holds
+    attempts: int  # how often the trial has been claimed since it last had a new checkpoint, this time included
+    earlier_checkpoint: str | None = None  # the one before, to fall back on
+    earlier_epoch: int = 0  # whole epochs that it holds
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,6 @@ class TrialRecord:
     environment: Mapping[str, Any] | None
     checkpoint: str | None
     checkpoint_epoch: int
+    earlier_checkpoint: str | None
+    earlier_epoch: int | None
+    note: str | None  # what befell it on its way, such as a damaged checkpoint; one line each

@@ -3,6 +3,16 @@
 from leadline.stats import Decision
 from leadline.verdict.evidence import find
 from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings
-from leadline.verdict.output import to_json, to_text
+from leadline.verdict.output import decided_line, round_line, to_json, to_text
 
-__all__ = ["ArmFinding", "ContrastFinding", "Decision", "Findings", "find", "to_json", "to_text"]
+__all__ = [
+    "ArmFinding",
+    "ContrastFinding",
+    "Decision",
+    "Findings",
+    "decided_line",
+    "find",
+    "round_line",
+    "to_json",
+    "to_text",
+]

@@ -2,22 +2,47 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from leadline.stats import McNemar, Summary, convergence_epoch, decide, holm, mcnemar, paired, summarise
-from leadline.study import Arm, ContrastSpec, Study
+from leadline.rounds import Round
+from leadline.spec.contrast import IN_POINTS, TO_TARGET, ContrastSpec
+from leadline.stats import (
+    McNemar,
+    Summary,
+    benjamini_hochberg,
+    convergence_epoch,
+    decide,
+    holm,
+    mcnemar,
+    paired,
+    summarise,
+)
+from leadline.study import Arm, Study
 from leadline.verdict import words
+from leadline.verdict.across import about_data_sets, across_data_sets, several_data_sets
+from leadline.verdict.factors import about_factors, factor_effects, with_adjusted
 from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings
+from leadline.verdict.looks import at_every_look
+from leadline.verdict.metrics import (
+    ERRORS,
+    Curve,
+    ToTarget,
+    Waited,
+    area,
+    curves,
+    final_values,
+    step_of_clock,
+    to_target,
+    waited,
+)
+from leadline.verdict.tuned import tuning_words
 
 Predictions = Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-
-FINAL_SPLITS = {"test_error": "final-test", "train_error": "final-train", "validation_error": "final-validation"}
-"""Metric -> the split whose error, in evaluation mode after the last epoch, it is."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +59,7 @@ class _Evidence:
 
     trials: Mapping[str, tuple[_Trial, ...]]  # by arm
     finals: Mapping[str, Mapping[str, float]]  # by metric and trial; finished trials and finite values only
+    curves: Mapping[str, Curve]  # by trial; only where a contrast asks for what they show
     converged: Mapping[str, int]  # trial -> epoch of convergence
     predictions: Predictions
 
@@ -42,6 +68,37 @@ class _Evidence:
         found = self.finals[metric]
         return {
             trial.seed: (trial.hash, found[trial.hash]) for trial in self.trials.get(arm, ()) if trial.hash in found
+        }
+
+    def waited(self, arm: str, contrast: ContrastSpec) -> dict[int, tuple[str, Waited]]:
+        """Seed -> hash and time to the contrast's target of each trial of an arm that has finished or diverged."""
+        target = contrast.target or 0.0
+        found = (
+            (trial, waited(self.curves.get(trial.hash), contrast.metric, target, trial.state == "diverged"))
+            for trial in self.trials.get(arm, ())
+            if trial.state in ("finished", "diverged")
+        )
+        return {trial.seed: (trial.hash, one) for trial, one in found if one}
+
+    def planned(self, study: Study, arm: str) -> int:
+        """Trials of an arm that there are to be; of a study that decides while seeds are added, so far."""
+        return len(study.spec.seed_values) if study.spec.decide is None else len(self.trials.get(arm, ()))
+
+    def ended(self, study: Study) -> dict[str, set[int]]:
+        """Arm -> seeds whose trials have finished or diverged."""
+        over = ("finished", "diverged")
+        return {
+            arm.name: {trial.seed for trial in self.trials.get(arm.name, ()) if trial.state in over}
+            for arm in study.arms
+        }
+
+    def tested(self) -> dict[str, int]:
+        """Arm -> images that its trials were tested on, where they left predictions."""
+        return {
+            arm: len(self.predictions[trial.hash][1])
+            for arm, trials in self.trials.items()
+            for trial in trials
+            if trial.hash in self.predictions
         }
 
     def count(self, arm: str, state: str) -> int:
@@ -53,7 +110,8 @@ def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions:
     """Return what a study shows so far; trials that have not finished are counted, never filled in.
 
     A contrast pairs its arms by seed, over the seeds at which both finished; its decision rests on the 95% paired-t
-    interval of the differences in error.
+    interval of the differences in error. Where seeds are added until contrasts are decided it rests on the interval
+    that holds at every look, over the seeds before the first whose trials have not both ended.
 
     Args:
         study: the study, expanded.
@@ -61,54 +119,84 @@ def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions:
         records: a row per measured value: trial, epoch, split, name, value; errors in per cent, accuracies fractions.
         predictions: trial hash -> classes predicted and true, each of shape [test images].
     """
-    evidence = _gather(trials, records, predictions)
-    arms = tuple(_arm(arm, len(study.spec.seed_values), evidence) for arm in study.arms)
+    asked = {contrast.metric for contrast in study.contrasts}
+    evidence = _gather(trials, records, predictions, asked)
+    arms = tuple(_arm(arm, evidence.planned(study, arm.name), evidence) for arm in study.arms)
     drafts = [_contrast(contrast, study.spec.margin, evidence) for contrast in study.contrasts]
-    adjusted = holm([draft.paired.p if draft.paired else None for draft in drafts])
-    t_adjusted = holm([draft.paired.t_p if draft.paired else None for draft in drafts])
+    gone_through: tuple[Round, ...] = ()
+    if study.spec.decide is not None:
+        drafts, gone_through = at_every_look(study, drafts, evidence.ended(study), evidence.tested())
+    adjust = holm if study.spec.correction == "holm" else benjamini_hochberg
+    adjusted = adjust([draft.paired.p if draft.paired else None for draft in drafts])
+    t_adjusted = adjust([draft.paired.t_p if draft.paired else None for draft in drafts])
     contrasts = [
         replace(draft, p_adjusted=_or_none(p), t_p_adjusted=_or_none(t_p))
         for draft, p, t_p in zip(drafts, adjusted, t_adjusted, strict=True)
     ]
     planned = {arm.name: arm.planned for arm in arms}
     tests = sum(contrast.t_p_adjusted is not None for contrast in contrasts)
-    said = tuple(replace(contrast, sentence=words.sentence(contrast, planned, tests)) for contrast in contrasts)
+    said = tuple(
+        replace(contrast, sentence=words.sentence(contrast, planned, tests, study.spec.correction))
+        for contrast in contrasts
+    )
+    # seeds whose number hangs on what they showed are no sample for statistics that look once
+    fixed = said if study.spec.decide is None else ()
+    effects = factor_effects(arms, fixed)
+    effects = with_adjusted(effects, adjust([effect.paired.t_p for effect in effects]))
+    across = across_data_sets(study, fixed)
     return Findings(
         study=study.spec.name,
         title=study.spec.title,
-        headline=words.headline(arms, said),
+        headline=(
+            *words.headline(arms, said, study.spec.correction, [one.sentence for one in across][: words.LONGEST]),
+            *_tuned(study),
+        ),
         arms=arms,
         contrasts=said,
-        notes=words.notes(arms, said),
+        notes=(
+            *study.spec.matching,
+            *words.notes(arms, said, study.spec.correction, several_data_sets(study)),
+            *about_factors(effects),
+            *about_data_sets(across),
+        ),
+        correction=study.spec.correction,
+        factors=effects,
+        across=across,
+        rounds=gone_through,
     )
 
 
-def _gather(trials: pd.DataFrame, records: pd.DataFrame, predictions: Predictions) -> _Evidence:
+def _tuned(study: Study) -> Iterable[str]:
+    if study.spec.tune is not None and study.spec.tune.chosen is not None:
+        yield tuning_words(study.spec.tune)
+
+
+def _gather(trials: pd.DataFrame, records: pd.DataFrame, predictions: Predictions, asked: Collection[str]) -> _Evidence:
     by_arm: dict[str, list[_Trial]] = defaultdict(list)
     columns = (trials[name] for name in ("trial", "arm", "seed", "state", "seconds"))
     for key, arm, seed, state, seconds in zip(*columns, strict=True):
         by_arm[arm].append(_Trial(key, int(seed), state, math.nan if pd.isna(seconds) else float(seconds)))
     finished = {trial.hash for group in by_arm.values() for trial in group if trial.state == "finished"}
     kept = records[records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))]
-    errors = kept[kept["name"] == "error"]
-    finals = {
-        metric: dict(zip(part["trial"], part["value"].astype(float), strict=True))
-        for metric, part in ((metric, errors[errors["split"] == split]) for metric, split in FINAL_SPLITS.items())
-    }
-    curves = kept[(kept["split"] == "validation") & (kept["name"] == "accuracy")].sort_values("epoch")
+    finals = {metric: values for metric, values in final_values(kept).items() if metric in (*ERRORS, *asked)}
+    by_epoch = curves(records) if not {"learning_curve_area", *TO_TARGET}.isdisjoint(asked) else {}
+    if "learning_curve_area" in asked:
+        areas = {key: area(curve) for key, curve in by_epoch.items() if key in finished}
+        finals["learning_curve_area"] = {key: value for key, value in areas.items() if value is not None}
+    accuracies = kept[(kept["split"] == "validation") & (kept["name"] == "accuracy")].sort_values("epoch")
     converged = {}
-    for key, curve in curves.groupby("trial"):
+    for key, curve in accuracies.groupby("trial"):
         place = convergence_epoch(curve["value"].to_numpy(dtype=float))
         if place is not None:
             converged[str(key)] = int(curve["epoch"].iloc[place - 1])
     in_order = {arm: tuple(sorted(group, key=lambda trial: trial.seed)) for arm, group in by_arm.items()}
-    return _Evidence(in_order, finals, converged, predictions)
+    return _Evidence(in_order, finals, by_epoch, converged, predictions)
 
 
 def _arm(arm: Arm, planned: int, evidence: _Evidence) -> ArmFinding:
     finished = [trial for trial in evidence.trials.get(arm.name, ()) if trial.state == "finished"]
     summaries = {
-        metric: _summary(value for _, value in evidence.values(arm.name, metric).values()) for metric in FINAL_SPLITS
+        metric: _summary(value for _, value in evidence.values(arm.name, metric).values()) for metric in evidence.finals
     }
     return ArmFinding(
         name=arm.name,
@@ -127,15 +215,17 @@ def _arm(arm: Arm, planned: int, evidence: _Evidence) -> ArmFinding:
 
 
 def _contrast(contrast: ContrastSpec, margin: float, evidence: _Evidence) -> ContrastFinding:
-    a, b = evidence.values(contrast.a, contrast.metric), evidence.values(contrast.b, contrast.metric)
-    seeds = tuple(sorted(a.keys() & b.keys()))
-    values_a, values_b = (tuple(side[seed][1] for seed in seeds) for side in (a, b))
-    result = None
-    if seeds:
-        resolution = _resolution(evidence.finals[contrast.metric].values(), margin)
-        result = paired(values_a, values_b, resolution=resolution)
-    pairs = [(seed, a[seed][0], b[seed][0]) for seed in seeds] if contrast.metric == "test_error" else []
-    tests = (_mcnemar(seed, evidence.predictions.get(one), evidence.predictions.get(two)) for seed, one, two in pairs)
+    margin = contrast.margin or (margin if contrast.metric in IN_POINTS else 0.0)
+    pairs = (_times if contrast.metric in TO_TARGET else _values)(contrast, margin, evidence)
+    seeds, values_a, values_b = tuple(pairs.trials), pairs.a, pairs.b
+    result = paired(values_a, values_b, resolution=pairs.resolution) if seeds else None
+    # times that all lie beyond the horizon are equal there, which says nothing of the times
+    silent = pairs.reach is not None and pairs.reach.reached_a + pairs.reach.reached_b == 0
+    tests = (
+        _mcnemar(seed, evidence.predictions.get(one), evidence.predictions.get(two))
+        for seed, (one, two) in pairs.trials.items()
+        if contrast.metric == "test_error"
+    )
     return ContrastFinding(
         a=contrast.a,
         b=contrast.b,
@@ -148,11 +238,49 @@ def _contrast(contrast: ContrastSpec, margin: float, evidence: _Evidence) -> Con
         paired=result,
         p_adjusted=None,
         mcnemar=tuple(test for test in tests if test),
-        decision=decide(result.ci95 if result else None, margin),
+        decision=decide(result.ci95 if result and not silent else None, margin),
         sentence="",
         values_a=values_a,
         values_b=values_b,
+        target=contrast.target,
+        reach=pairs.reach,
+        resolution=pairs.resolution,
     )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """What is compared, seed by seed."""
+
+    trials: Mapping[int, tuple[str, str]]  # seed -> hashes of a and b
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    resolution: float  # the step in which the values move
+    reach: ToTarget | None = None
+
+
+def _values(contrast: ContrastSpec, margin: float, evidence: _Evidence) -> _Pairs:
+    a, b = (evidence.values(side, contrast.metric) for side in (contrast.a, contrast.b))
+    seeds = sorted(a.keys() & b.keys())
+    return _Pairs(
+        {seed: (a[seed][0], b[seed][0]) for seed in seeds},
+        tuple(a[seed][1] for seed in seeds),
+        tuple(b[seed][1] for seed in seeds),
+        _resolution(evidence.finals[contrast.metric].values(), margin),
+    )
+
+
+def _times(contrast: ContrastSpec, margin: float, evidence: _Evidence) -> _Pairs:
+    """The times to a target, of which a margin says nothing: they move by epochs."""
+    a, b = (evidence.waited(side, contrast) for side in (contrast.a, contrast.b))
+    seeds = sorted(a.keys() & b.keys())
+    one, two = ([side[seed][1] for seed in seeds] for side in (a, b))
+    found = to_target(contrast.target or 0.0, one, two)
+    if found is None:
+        return _Pairs({}, (), (), margin)
+    reach, values_a, values_b = found
+    trials = {seed: (a[seed][0], b[seed][0]) for seed in seeds}
+    return _Pairs(trials, values_a, values_b, step_of_clock([*one, *two]), reach)
 
 
 def _mcnemar(seed: int, a: tuple[Any, Any] | None, b: tuple[Any, Any] | None) -> McNemar | None:

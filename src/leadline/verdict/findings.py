@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
+from leadline.factorial import OverDataSets
+from leadline.rounds import Round
+from leadline.spec.contrast import Correction
 from leadline.stats import Decision, McNemar, Paired, Summary
+from leadline.verdict.metrics import ToTarget
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,21 @@ class ArmFinding:
     metrics: Mapping[str, Summary]  # of finished trials; per cent: test_error, train_error, validation_error
     convergence_epoch: Summary | None
     seconds: Summary | None  # wall time of a trial
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a contrast shows of a study that decides while seeds are added, at whatever look one stops."""
+
+    low: float  # of the difference; -inf where there is no end
+    high: float
+    confidence: float  # that no interval of any contrast, at any look, leaves out the true difference
+    of_each: float  # of each contrast's interval, so that all hold together
+    contrasts: int
+    planned: int  # seeds over which the error was shared out before the first look
+    seeds: int  # at which both trials have ended, up to the first at which they have not
+    most: int  # seeds that the study may take
+    taken: int  # looks, until it was decided
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,56 @@ class ContrastFinding:
     t_p_adjusted: float | None = None
     values_a: tuple[float, ...] = ()  # the metric of a at each of the seeds, per cent
     values_b: tuple[float, ...] = ()
+    target: float | None = None  # validation error, per cent, that times are measured to
+    reach: ToTarget | None = None  # of such times, which the values give no further than to its horizon
+    resolution: float = 0.0  # the step in which the values move
+    looks: Looks | None = None  # None: the seeds were fixed beforehand; else `paired` has their interval, no p
+
+
+@dataclass(frozen=True)
+class FactorEffect:
+    """The difference a - b over all levels of the factors, or how it, or both arms together, change with a factor."""
+
+    a: str  # without levels
+    b: str
+    metric: str
+    target: float | None
+    within: str  # the data set on which it is, such as data.name=mnist; empty where none is varied
+    of: Literal["difference", "both"]  # a - b, whose change is an interaction; or the mean of a and b
+    over: Literal["mean", "step", "slope"]
+    factor: str  # empty of a mean
+    levels: tuple[bool | int | float | str, ...]  # of the factor: the two of a step, all of a slope
+    logarithmic: bool  # a slope per doubling of the factor, not per one of it
+    seeds: tuple[int, ...]  # at which every trial that it needs has its value
+    paired: Paired  # of the effect, one number per seed
+    t_p_adjusted: float | None  # over all such effects of the study
+    subject: str  # in words: what changes
+    change: str  # over what
+    sentence: str
+
+
+@dataclass(frozen=True)
+class DataSetFinding:
+    """A contrast on one of several data sets."""
+
+    data: str
+    contrast: ContrastFinding
+    weight: float | None  # in the mean; None: one pair has no spread, or none was left
+
+
+@dataclass(frozen=True)
+class AcrossFinding:
+    """What one contrast shows over several data sets, which are taken as a sample of such data sets."""
+
+    a: str  # without the data set
+    b: str
+    metric: str
+    target: float | None
+    margin: float
+    parts: tuple[DataSetFinding, ...]
+    summary: OverDataSets | None  # None: fewer than two data sets have two pairs
+    decision: Decision
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -55,3 +125,7 @@ class Findings:
     arms: tuple[ArmFinding, ...]
     contrasts: tuple[ContrastFinding, ...]
     notes: tuple[str, ...]  # assumptions and cautions, each one sentence
+    correction: Correction = "holm"  # of the p-values, for the number of contrasts
+    factors: tuple[FactorEffect, ...] = ()
+    across: tuple[AcrossFinding, ...] = ()
+    rounds: tuple[Round, ...] = ()  # of a study that decides while seeds are added

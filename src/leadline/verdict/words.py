@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from leadline.stats import EXACT_PAIRS, LARGEST_PLAN
+from leadline.verdict import lookwords
 from leadline.verdict.findings import ArmFinding, ContrastFinding
+from leadline.verdict.metrics import KINDS, Kind, amount, named
 
-METRICS = {"test_error": "test error", "train_error": "training error", "validation_error": "validation error"}
-"""Metric -> how it is called in a sentence."""
+CORRECTION_NAMES = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 
 LONGEST = 6  # names, levels or lines that a reader takes in at once; more are counted
 
@@ -23,26 +24,54 @@ def p_text(p: float) -> str:
     return "below 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def sentence(contrast: ContrastFinding, planned: Mapping[str, int], tests: int) -> str:
+def sentence(contrast: ContrastFinding, planned: Mapping[str, int], tests: int, correction: str = "holm") -> str:
     """Return what a contrast shows, in words.
 
     Args:
         contrast: all but its sentence.
         planned: arm -> seeds planned.
         tests: contrasts of the study over which p-values are adjusted.
+        correction: how.
     """
-    parts = [_verdict(contrast, planned)]
+    parts = [_verdict(contrast, planned), *_reached(contrast)]
     lost = [(contrast.a, contrast.diverged_a), (contrast.b, contrast.diverged_b)]
     said = [f"{name} diverged at {count} of {_seeds(planned[name])}" for name, count in lost if count]
     if said:
         left_out = ", and no pair is left" if not contrast.seeds else "; such seeds are in no pair"
+        if contrast.reach:
+            left_out = "; such a trial never reaches the target, unless it had before"
         parts.append(f"{' and '.join(said)}{left_out}.")
     if _lost_to_holm(contrast):
         parts.append(
-            f"Among the study's {tests} contrasts this may be chance: Holm's correction raises the p of its paired t"
-            f" test to {p_text(contrast.t_p_adjusted or 0)}."
+            f"Among the study's {tests} contrasts this may be chance: {_correction(correction)} raises the p of its"
+            f" paired t test to {p_text(contrast.t_p_adjusted or 0)}."
         )
     return " ".join(parts)
+
+
+def _correction(name: str) -> str:
+    return "Holm's correction" if name == "holm" else f"the {CORRECTION_NAMES[name]} correction"
+
+
+def kind_of(contrast: ContrastFinding) -> Kind:
+    """Return how a contrast's metric is put in words."""
+    return KINDS[contrast.metric]
+
+
+def metric_of(contrast: ContrastFinding) -> str:
+    """Return a contrast's metric in words, with its target where it has one."""
+    return named(contrast.metric, contrast.target)
+
+
+def _reached(contrast: ContrastFinding) -> Iterable[str]:
+    reach, n = contrast.reach, len(contrast.seeds)
+    if reach is None or reach.reached_a + reach.reached_b in (0, 2 * n):
+        return
+    horizon = amount(reach.horizon, contrast.metric, 4)
+    yield (
+        f"Within {horizon} {contrast.a} reached it at {reach.reached_a} of {_seeds(n)} and {contrast.b} at"
+        f" {reach.reached_b}; a trial that did not counts as {horizon}."
+    )
 
 
 def _verdict(contrast: ContrastFinding, planned: Mapping[str, int]) -> str:
@@ -51,8 +80,17 @@ def _verdict(contrast: ContrastFinding, planned: Mapping[str, int]) -> str:
         return f"Undecided between {a} and {b}: there is no seed at which both finished."
     digits = _digits(contrast)
     mean_a, mean_b = (sum(values) / len(values) for values in (contrast.values_a, contrast.values_b))
-    errors = f"{number(mean_a, digits)}% against {number(mean_b, digits)}% {METRICS[contrast.metric]}"
-    difference = f"a difference of {number(result.difference, digits)} points"
+    kind = kind_of(contrast)
+    if contrast.reach and contrast.reach.reached_a + contrast.reach.reached_b == 0:
+        horizon = amount(contrast.reach.horizon, contrast.metric, 4)
+        return (
+            f"Undecided between {a} and {b}: within {horizon} neither reached {contrast.target:g}% validation error at"
+            f" any of {_seeds(result.n)}."
+        )
+    errors = f"{number(mean_a, digits)}{kind.unit} against {number(mean_b, digits)}{kind.unit} {metric_of(contrast)}"
+    difference = f"a difference of {number(result.difference, digits)} {kind.of_difference}"
+    if result.ci95 is None and contrast.looks:
+        return f"Undecided between {a} and {b}: {errors}, {difference}; {lookwords.without_an_interval(contrast)}."
     if result.ci95 is None:
         if max(planned[a], planned[b]) == 1:
             return f"Undecided between {a} and {b}: {errors}, {difference}; one seed gives no interval and no p-value."
@@ -61,15 +99,22 @@ def _verdict(contrast: ContrastFinding, planned: Mapping[str, int]) -> str:
             " one seed gives no interval and no p-value."
         )
     low, high = (number(end, digits) for end in result.ci95)
-    numbers = f"{errors}, {difference} (95% interval {low} to {high}, paired t, {_seeds(result.n)})"
-    margin = f"{contrast.margin:g} points"
+    numbers = f"{errors}, {difference} ({_interval_of(contrast, low, high)})"
+    margin = amount(contrast.margin, contrast.metric)
     if contrast.decision == "equivalent":
         return f"{a} and {b} are equivalent within {margin}: {numbers}."
     if contrast.decision == "undecided":
+        if contrast.looks:
+            return f"Undecided between {a} and {b}: {numbers}; {lookwords.next_step(contrast.looks)}."
         return f"Undecided between {a} and {b}: {numbers}; {_needed(result.seeds_to_decide, result.difference)}."
     small = max(map(abs, result.ci95)) < contrast.margin
-    verb = "errs less than" if contrast.decision == "better" else "errs more than"
-    return f"{a} {verb} {b}: {numbers}{f', less than the margin of {margin}' if small else ''}."
+    verb = kind.better if contrast.decision == "better" else kind.worse
+    return f"{a} {verb} than {b}: {numbers}{f', less than the margin of {margin}' if small else ''}."
+
+
+def _interval_of(contrast: ContrastFinding, low: str, high: str) -> str:
+    basis = lookwords.basis(contrast) if contrast.looks else f"paired t, {_seeds(len(contrast.seeds))}"
+    return f"{lookwords.level(contrast)} interval {low} to {high}, {basis}"
 
 
 def _needed(seeds: int | None, difference: float) -> str:
@@ -80,14 +125,19 @@ def _needed(seeds: int | None, difference: float) -> str:
     return f"more than {LARGEST_PLAN:,} seeds would be needed to decide a difference of this size at 80% power"
 
 
-def headline(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> tuple[str, ...]:
+def headline(
+    arms: Sequence[ArmFinding],
+    contrasts: Sequence[ContrastFinding],
+    correction: str = "holm",
+    over_data_sets: Sequence[str] = (),
+) -> tuple[str, ...]:
     """Return the verdict of a whole study, most important first: what is decided at which levels, what went wrong."""
     if not any(arm.finished + arm.diverged for arm in arms):
         return ("No trial has finished yet, so there is nothing to say.",)
-    lines = _summed_up(arms, contrasts)
+    lines = [*_summed_up(arms, contrasts), *over_data_sets]
     shaky = [f"{contrast.a} against {contrast.b}" for contrast in contrasts if _lost_to_holm(contrast)]
     if shaky and len(contrasts) > 1 and len(lines) != len(contrasts):
-        lines.append(f"Among so many contrasts these may be chance (Holm's correction): {_listed(shaky)}.")
+        lines.append(f"Among so many contrasts these may be chance ({_correction(correction)}): {_listed(shaky)}.")
     if diverged := [f"{arm.name} at {arm.diverged} of {_seeds(arm.planned)}" for arm in arms if arm.diverged]:
         lines.append(f"Diverged: {_listed(diverged)}.")
     if open_trials := sum(_open(arm) for arm in arms):
@@ -102,26 +152,37 @@ def _summed_up(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding])
         return [f"The study contrasts no arms; test errors: {_listed(scores)}."]
     groups = _by_level(arms, contrasts)
     lines = []
-    for (a, b, metric), levels in groups.items():
+    for (a, b, _), levels in groups.items():
         if len(levels) == 1:
             lines.append(next(iter(levels.values())).sentence)
         else:
-            lines.append(_over_levels(a, b, metric, levels))
+            lines.append(_over_levels(a, b, levels))
     if len(lines) > LONGEST:
         tally = {word: sum(contrast.decision == word for contrast in contrasts) for word in _CLAUSES}
         decided = tally["better"] + tally["worse"]
+        margins = {amount(contrast.margin, contrast.metric) for contrast in contrasts}
+        within = "their margins" if len(margins) > 1 else margins.pop()
         lines = [
             f"Of {len(contrasts)} contrasts {decided} {_be(decided)} decided, {tally['equivalent']} equivalent within"
-            f" {contrasts[0].margin:g} points and {tally['undecided']} undecided."
+            f" {within} and {tally['undecided']} undecided."
         ]
     elif len(lines) == len(contrasts):
         return lines
-    largest = max(
-        (contrast for contrast in contrasts if contrast.decision in ("better", "worse") and contrast.paired),
-        key=lambda contrast: abs(contrast.paired.difference) if contrast.paired else 0.0,
-        default=None,
-    )
-    return lines if largest is None else [*lines, f"The largest decided difference: {largest.sentence}"]
+    units = list(dict.fromkeys(kind_of(contrast).of_difference for contrast in contrasts))
+    for unit in units:
+        largest = max(
+            (
+                contrast
+                for contrast in contrasts
+                if contrast.decision in ("better", "worse") and kind_of(contrast).of_difference == unit
+            ),
+            key=lambda contrast: abs(contrast.paired.difference) if contrast.paired else 0.0,
+            default=None,
+        )
+        if largest:
+            of = "" if len(units) == 1 else f" in {unit}"
+            lines.append(f"The largest decided difference{of}: {largest.sentence}")
+    return lines
 
 
 Key = tuple[str, str, str]
@@ -136,31 +197,33 @@ def _by_level(
     for contrast in contrasts:
         a, b = by_name[contrast.a], by_name[contrast.b]
         across = a.factors and a.factors == b.factors
-        key = (a.base, b.base, contrast.metric) if across else (a.name, b.name, contrast.metric)
+        metric = metric_of(contrast)
+        key = (a.base, b.base, metric) if across else (a.name, b.name, metric)
         groups.setdefault(key, {})[",".join(f"{name}={value}" for name, value in a.factors.items())] = contrast
     return groups
 
 
 # decision -> how it reads when it comes first, and after another
 _CLAUSES = {
-    "better": ("{a} has a lower {metric} than {b} {at}", "a lower one {at}"),
-    "worse": ("{a} has a higher {metric} than {b} {at}", "a higher one {at}"),
+    "better": ("{a} {kind.verb} {kind.less} {metric} than {b} {at}", "{kind.less}{kind.again} {at}"),
+    "worse": ("{a} {kind.verb} {kind.more} {metric} than {b} {at}", "{kind.more}{kind.again} {at}"),
     "equivalent": (
-        "{a} and {b} are equivalent in {metric}, within {margin:g} points, {at}",
-        "equivalent within {margin:g} points {at}",
+        "{a} and {b} are equivalent in {metric}, within {margin}, {at}",
+        "equivalent within {margin} {at}",
     ),
-    "undecided": ("Undecided which of {a} and {b} has the lower {metric} {at}", "undecided {at}"),
+    "undecided": ("Undecided which of {a} and {b} {kind.verb} {kind.least} {metric} {at}", "undecided {at}"),
 }
 
 
-def _over_levels(a: str, b: str, metric: str, levels: Mapping[str, ContrastFinding]) -> str:
-    margin = next(iter(levels.values())).margin
+def _over_levels(a: str, b: str, levels: Mapping[str, ContrastFinding]) -> str:
+    one = next(iter(levels.values()))
+    words = {"a": a, "b": b, "kind": kind_of(one), "metric": metric_of(one), "margin": amount(one.margin, one.metric)}
     clauses: list[str] = []
     for decision, (first, later) in _CLAUSES.items():
         chosen = [level for level, contrast in levels.items() if contrast.decision == decision]
         if chosen:
             form = later if clauses else first
-            clauses.append(form.format(a=a, b=b, metric=METRICS[metric], margin=margin, at=_at(chosen, len(levels))))
+            clauses.append(form.format(**words, at=_at(chosen, len(levels))))
     return f"{'; '.join(clauses)}."
 
 
@@ -176,9 +239,19 @@ def _at(chosen: Sequence[str], total: int) -> str:
     return f"at every combination ({_joined(chosen)})" if whole else f"at {_joined(chosen)}"
 
 
-def notes(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> tuple[str, ...]:
+def notes(
+    arms: Sequence[ArmFinding],
+    contrasts: Sequence[ContrastFinding],
+    correction: str = "holm",
+    several_data_sets: bool = False,
+) -> tuple[str, ...]:
     """Return what a reader must know before trusting the numbers, each one sentence."""
-    return (*_about_trials(arms), *_about_pairs(contrasts), *_about_method(contrasts))
+    return (
+        *_about_trials(arms),
+        *_about_pairs(contrasts, correction, several_data_sets),
+        *_about_metrics(contrasts),
+        *_about_method(contrasts),
+    )
 
 
 def _about_trials(arms: Sequence[ArmFinding]) -> Iterable[str]:
@@ -196,7 +269,12 @@ def _about_trials(arms: Sequence[ArmFinding]) -> Iterable[str]:
         yield f"Finished trials without a test error are left out: {_listed(silent)}."
 
 
-def _about_pairs(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
+def _about_pairs(contrasts: Sequence[ContrastFinding], correction: str, several_data_sets: bool) -> Iterable[str]:
+    where = "each data set and split by itself" if several_data_sets else "this one data set and split"
+    if any(contrast.looks for contrast in contrasts):
+        yield from lookwords.notes(contrasts)
+        yield f"Intervals say what training again with other seeds would give, on {where}."
+        return
     pairs = [contrast.paired for contrast in contrasts if contrast.paired]
     if any(pair.n == 1 for pair in pairs):
         yield "One seed gives no interval and no p-value: a difference at one seed may be due to that seed."
@@ -209,7 +287,7 @@ def _about_pairs(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
         "Verdicts rest on the 95% paired-t interval, which assumes that seeds are independent and that the differences"
         f" over seeds are roughly normal{unseen}."
     )
-    yield "Intervals and p-values say what training again with other seeds would give, on this one data set and split."
+    yield f"Intervals and p-values say what training again with other seeds would give, on {where}."
     coarse = {pair.n: pair.p_smallest for pair in tested if pair.p_smallest is not None and pair.p_smallest > 0.05}
     if coarse:
         limits = [f"{p:g} with {_seeds(n)}" for n, p in sorted(coarse.items())]
@@ -219,10 +297,16 @@ def _about_pairs(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
         )
     if any(pair.n > EXACT_PAIRS for pair in tested):
         yield f"Above {EXACT_PAIRS} seeds the permutation p comes from 99,999 random sign flips."
-    if len(tested) > 1:
+    if len(tested) > 1 and correction == "holm":
         yield (
             f"Each interval is at 95% by itself; the adjusted p-values (Holm) hold for all {len(tested)} contrasts"
             " together."
+        )
+    elif len(tested) > 1:
+        yield (
+            f"Each interval is at 95% by itself; of the {len(tested)} contrasts those with an adjusted p-value"
+            " (Benjamini-Hochberg) below 0.05 are a list of which at most 5% are expected to be chance, if the"
+            " contrasts are independent or positively dependent."
         )
     if any(contrast.decision == "undecided" and contrast.paired in tested for contrast in contrasts):
         yield (
@@ -233,13 +317,34 @@ def _about_pairs(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
         yield "The BCa bootstrap interval beside the paired t is too narrow with fewer than about twenty seeds."
 
 
-def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
-    if any(contrast.paired and contrast.paired.ci95 for contrast in contrasts):
-        margin = contrasts[0].margin
+def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
+    metrics = {contrast.metric for contrast in contrasts}
+    if "learning_curve_area" in metrics:
         yield (
-            f"Equivalent means that the whole 95% interval lies within {margin:g} points of zero and holds zero;"
-            " an interval that leaves out zero counts as a difference, however small."
+            "The mean validation error over the epochs is the area under the learning curve by the trapezoid rule, over"
+            " its length."
         )
+    if any(contrast.reach for contrast in contrasts):
+        yield (
+            "Times to a target are of the validation error at the ends of epochs; a trial that never reaches its target"
+            " has none, so times are compared up to a horizon within which all are known, as restricted means (Irwin"
+            " 1949), and the sign test beside them counts which side was known to be first."
+        )
+    if "seconds_to" in metrics:
+        yield "Seconds are of training alone, without evaluation, and speak of the machines that these trials ran on."
+
+
+def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
+    tested = [contrast for contrast in contrasts if contrast.paired and contrast.paired.ci95 and contrast.margin]
+    if tested:
+        margins = {amount(contrast.margin, contrast.metric) for contrast in tested}
+        within = "its contrast's margin" if len(margins) > 1 else margins.pop()
+        yield (
+            f"Equivalent means that the whole {lookwords.level(tested[0])} interval lies within {within} of zero and"
+            " holds zero; an interval that leaves out zero counts as a difference, however small."
+        )
+    if any(contrast.paired and contrast.paired.ci95 and not contrast.margin for contrast in contrasts):
+        yield "Contrasts without a margin in their metric's unit are better, worse or undecided, and never equivalent."
     if any(contrast.mcnemar for contrast in contrasts):
         yield (
             "McNemar's test compares two trained networks, seed by seed, on the images of this test set; it says"
@@ -250,13 +355,15 @@ def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterable[str]:
 
 def _digits(contrast: ContrastFinding) -> int:
     """Decimals, 1 to 3: two significant digits of the interval's half-width, and no number that falsely reads as 0."""
-    result = contrast.paired
-    if result is None:
-        return 1
-    low, high = result.ci95 or (result.difference, result.difference)
+    return decimals(contrast.paired.difference, contrast.paired.ci95) if contrast.paired else 1
+
+
+def decimals(estimate: float, interval: tuple[float, float] | None) -> int:
+    """Return how many decimals, 1 to 3, an estimate and its interval are written with."""
+    low, high = interval or (estimate, estimate)
     half = (high - low) / 2
-    enough = 1 - math.floor(math.log10(half)) if half > 0 else 1 if result.ci95 else 2
-    shown = [value for value in (result.difference, low, high) if value != 0]
+    enough = 1 - math.floor(math.log10(half)) if half > 0 else 1 if interval else 2
+    shown = [value for value in (estimate, low, high) if value != 0]
     return next((d for d in (1, 2) if d >= enough and all(round(value, d) for value in shown)), 3)
 
 

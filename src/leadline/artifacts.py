@@ -1,0 +1,239 @@
+"""Checkpoints and other files at any URL that fsspec knows: another folder, a bucket at s3:// or gs://, sftp://, ...
+
+A file is written here, whole, and then copied there; the ledger names it by its URL, so that any machine that reads the
+ledger finds it: to go on with a trial, to export or to probe it. What has been copied stays here as well, and is taken
+from here where it is. Credentials come from the environment, as each kind of storage has it, and never stand in a URL.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import fsspec
+
+from leadline.errors import LeadlineError, SpecError, StoreError
+
+LONGEST_URL = 150
+"""Characters of a folder's URL: the ledger keeps 255 for a file's."""
+
+TRIES, PAUSE_SECONDS = 4, 1.0
+"""Of a copy that fails, and the time before the second; each next pause is twice as long."""
+
+WHOLE_BY_THEMSELVES = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "tos"})
+"""Kinds of storage where a file is there when all of it is; elsewhere it gets its name when it is whole."""
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""Leadline's extra for a kind of storage."""
+
+T = TypeVar("T")
+
+
+class MissingArtifact(StoreError):
+    """A file that the ledger names is not where it was."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a name is a URL and not a file here."""
+    return "://" in place
+
+
+def folder_url(place: str) -> str:
+    """Return the URL of a folder as the ledger has it, having seen that it can be used; nothing is made.
+
+    Args:
+        place: a URL, or a folder here.
+
+    Raises:
+        SpecError: it is unknown, too long, or holds a password, or what it takes is not installed.
+    """
+    if is_url(place) and urlsplit(place).password is not None:
+        raise SpecError(
+            f"artifacts {_shown(place)}: a password in the URL would go into the ledger; put it into the environment"
+        )
+    system, path = _system(place)
+    url = str(system.unstrip_protocol(path)).rstrip("/")
+    if len(url) > LONGEST_URL:
+        raise SpecError(f"artifacts {url}: {len(url)} characters are more than {LONGEST_URL}; choose a shorter place")
+    return url
+
+
+def put(path: Path, url: str | None) -> str:
+    """Copy a file into a folder at a URL, and return what the ledger is to name it by: the file's URL there.
+
+    Args:
+        path: of the file here.
+        url: from `folder_url`; None: the file stays here alone, and goes by its name.
+
+    Raises:
+        StoreError: it cannot be written there, several times over.
+    """
+    if url is None:
+        return path.name
+    place = f"{url}/{path.name}"
+    system, target = _system(place)
+
+    def copy() -> None:
+        system.makedirs(system._parent(target), exist_ok=True)
+        if urlsplit(place).scheme in WHOLE_BY_THEMSELVES:
+            system.put_file(str(path), target)
+            return
+        partial = f"{target}.{os.getpid()}.partial"
+        try:
+            system.put_file(str(path), partial)
+            system.mv(partial, target)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                system.rm_file(partial)
+            raise
+
+    try:
+        _again(copy, f"{place}: cannot be written")
+    except FileNotFoundError as error:  # a bucket, or what the folder would be in
+        raise StoreError(f"artifacts {place}: cannot be written: {error}; what was stored before is kept") from None
+    return place
+
+
+def get(name: str, folder: Path) -> Path:
+    """Return the file here that the ledger names, copied into a folder first where it is not in it.
+
+    Args:
+        name: of a file in the folder, or its URL.
+        folder: of checkpoints.
+
+    Raises:
+        MissingArtifact: there is no such file at the URL.
+        StoreError: it cannot be read now, and perhaps later.
+    """
+    here = folder / base(name)
+    if not is_url(name):
+        return here
+    system, source = _system(name)
+
+    def copy() -> None:
+        size = system.size(source)
+        if here.is_file() and here.stat().st_size == size:
+            return
+        partial = here.with_name(f"{here.name}.{os.getpid()}.partial")
+        try:
+            system.get_file(source, str(partial))
+            partial.replace(here)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    try:
+        _again(copy, f"{name}: cannot be read")
+    except FileNotFoundError:
+        raise MissingArtifact(f"checkpoint {name}: there is no such file") from None
+    return here
+
+
+def remove(name: str, folder: Path) -> None:
+    """Remove a file that the ledger does not name any more, here and at its URL; nothing happens if it is gone.
+
+    Raises:
+        StoreError: it cannot be removed.
+    """
+    (folder / base(name)).unlink(missing_ok=True)
+    if is_url(name):
+        system, target = _system(name)
+        with contextlib.suppress(FileNotFoundError):
+            _again(lambda: system.rm_file(target), f"{name}: cannot be removed")
+
+
+def remove_strays(url: str | None, trial: str, kept: Collection[str | None]) -> None:
+    """Remove files of a trial at a URL that the ledger never came to name, for its worker was killed.
+
+    Raises:
+        StoreError: they cannot be listed or removed.
+    """
+    if url is None:
+        return
+    system, path = _system(url)
+
+    def strays() -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return [str(one) for one in system.glob(f"{path}/{trial}-*")]
+        return []
+
+    for found in _again(strays, f"{url}: cannot be listed"):
+        if found.rsplit("/", 1)[-1] not in {base(name) for name in kept if name is not None}:
+            with contextlib.suppress(FileNotFoundError):
+                _again(lambda found=found: system.rm_file(found), f"{found}: cannot be removed")  # type: ignore[misc]
+
+
+def base(name: str) -> str:
+    """Return a file's name without the URL of its folder."""
+    return name.rsplit("/", 1)[-1]
+
+
+@contextlib.contextmanager
+def destination(place: str) -> Iterator[Path]:
+    """Give a folder to write into, which is the place itself, or is copied to its URL when the body ends well.
+
+    Raises:
+        LeadlineError: the URL cannot be used or written.
+    """
+    if not is_url(place):
+        yield Path(place)
+        return
+    url = folder_url(place)
+    with tempfile.TemporaryDirectory(prefix="leadline-") as name:
+        folder = Path(name)
+        yield folder
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                below = path.parent.relative_to(folder).as_posix()
+                put(path, url if below == "." else f"{url}/{below}")
+
+
+def _system(place: str) -> tuple[Any, str]:
+    """Return fsspec's file system of a URL, and the path in it.
+
+    Raises:
+        SpecError: there is none, or its package is not installed.
+    """
+    kind = urlsplit(place).scheme if is_url(place) else "file"
+    try:
+        system, path = fsspec.url_to_fs(place)
+    except ImportError as error:
+        extra = EXTRAS.get(kind)
+        how = f"pip install 'leadline[{extra}]'" if extra else " ".join(str(error).split())
+        raise SpecError(f"artifacts {_shown(place)}: {kind}:// needs a package that is not installed: {how}") from None
+    except ValueError as error:
+        raise SpecError(
+            f"artifacts {_shown(place)}: {' '.join(str(error).split())}; expected a folder or a URL such as"
+            " file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH"
+        ) from None
+    return system, str(path)
+
+
+def _again(function: Callable[[], T], what: str) -> T:
+    """Return a function's result, called again after a pause when it fails; a file that is not there fails at once.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StoreError: it failed each time.
+    """
+    for number in range(TRIES):
+        try:
+            return function()
+        except FileNotFoundError:
+            raise
+        except LeadlineError:
+            raise
+        except Exception as error:  # each kind of storage has exceptions of its own
+            if number + 1 == TRIES or isinstance(error, PermissionError):
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise StoreError(f"artifacts {what}: {reason}; what was stored before is kept") from None
+            time.sleep(PAUSE_SECONDS * 2**number)
+    raise AssertionError
+
+
+def _shown(place: str) -> str:
+    parts = urlsplit(place)
+    return place if parts.password is None else place.replace(f":{parts.password}@", ":***@")

@@ -1,0 +1,41 @@
+"""Naming the study that workers share: one that the store has, or one that is entered now."""
+
+from pathlib import Path
+
+from leadline.console import ready
+from leadline.errors import SpecError
+from leadline.store import Store
+from leadline.studyfile import load_study, ready_studies
+
+
+def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | None, data_dir: Path | None) -> str:
+    """Return the name of a study, entered into the store unless it is there; any number of workers may do so at once.
+
+    Args:
+        study: the name of a study of the store or of a ready one, or a YAML file.
+        settings: changes; with any, the study is entered anew.
+        runs: folder of the checkpoints and of the default store.
+        store_url: the store's address; None: inside the runs folder.
+        data_dir: folder of the data sets; None: the user's cache.
+
+    Raises:
+        SpecError: it cannot be read, or chooses its next trials by what the ones before gave.
+        StoreError: the store cannot be used, or has no such study.
+        DataError: its data are not there.
+    """
+    a_file = Path(study).suffix.lower() in (".yaml", ".yml")
+    if not (a_file or settings or study in ready_studies()):
+        with Store.open_existing(runs, store_url) as store:
+            store.study(study)
+        return study
+    with Store.open(runs, store_url) as store:
+        if not (a_file or settings) and any(one.name == study for one in store.studies()):
+            return study
+        asked = load_study(study, settings)
+        if asked.spec.decide is not None or (asked.spec.tune is not None and asked.spec.tune.chosen is None):
+            raise SpecError(
+                f"study {asked.spec.name}: its next trials depend on what the ones before give; start it with `leadline"
+                " run`, as often and on as many machines as there are to share it"
+            )
+        store.register(entered := ready(asked, data_dir, quiet=True))
+    return entered.spec.name

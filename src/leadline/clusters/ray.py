@@ -1,0 +1,252 @@
+"""Trials as tasks of a Ray cluster, while the ledger stays the truth: a task claims its trial as any worker does.
+
+A task takes the study's next trial, whichever that is. When its process or node dies, the driver ends the trial's
+lease and sends another task, which goes on from the trial's last checkpoint if it can read it, and else from the start,
+to the same bits. Should Ray be mistaken about the death, the trial's old owner is refused by the ledger.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+from leadline.errors import LeadlineError, SpecError
+from leadline.executors import ENDS
+from leadline.run import MOST_ATTEMPTS, Emit, Event, Job, work
+from leadline.stopping import Stopped, at_sigterm
+from leadline.store import Store
+from leadline.store.connect import address as store_address
+
+WAIT_SECONDS = 0.5
+"""Between two looks at what tasks have told."""
+GRACE_SECONDS = 30.0
+"""For tasks to give their trials back when the driver is stopped."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # else Ray reports its use over the network
+    "RAY_enable_metrics_collection": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, about which Ray warns otherwise
+}
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Keeps a cluster of one machine off the network, on every system; Ray reads it when it is imported."""
+
+
+@dataclass(frozen=True)
+class RayTasks:
+    """Runs trials as tasks of a Ray cluster; one whose process or node dies is sent again."""
+
+    address: str | None = None  # None: RAY_ADDRESS, and where that is not set, a cluster of this machine alone
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0  # 0.25: four trials share a GPU
+
+    def __post_init__(self) -> None:
+        for option, value in (("--cpus-per-trial", self.cpus_per_trial), ("--gpus-per-trial", self.gpus_per_trial)):
+            if not (math.isfinite(value) and value >= 0):
+                raise SpecError(f"{option} {value}: expected 0 or more, such as 0.25")
+        if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
+            raise SpecError(f"--gpus-per-trial {self.gpus_per_trial}: above 1 it must be a whole number")
+        if not self.cpus_per_trial and not self.gpus_per_trial:
+            raise SpecError("--cpus-per-trial 0 --gpus-per-trial 0: a trial must take something, or all start at once")
+
+    def device(self, asked: str) -> str:
+        """Return the device of a trial: that of the GPUs that Ray gives to it, if any.
+
+        Raises:
+            SpecError: another one was asked for.
+        """
+        ours = "cuda" if self.gpus_per_trial else "cpu"
+        if asked not in ("auto", ours):
+            raise SpecError(
+                f"--device {asked} --gpus-per-trial {self.gpus_per_trial:g}: trials on Ray take the device that Ray"
+                f" gives them, which is {ours}; leave --device out, or change --gpus-per-trial"
+            )
+        return ours
+
+    def run(self, job: Job, emit: Emit) -> None:
+        """Run until no trial is left that could be taken.
+
+        Raises:
+            LeadlineError: Ray is not installed, its cluster cannot be reached or has no node that is large enough, or
+                tasks cannot use the store.
+        """
+        job = replace(job, runs=job.runs.absolute(), data_dir=job.data_dir.absolute() if job.data_dir else None)
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        ray = import_ray(QUIET if address != "local" else QUIET | ON_LOOPBACK)
+        _connect(ray, address)
+        with Store.open(job.runs, job.store_url) as store:
+            self._check(ray, job)
+            counts = store.counts(job.study)
+            driver = _Driver(ray, self, job, emit, store)
+            try:
+                driver.run(counts["waiting"] + counts["running"])
+            finally:
+                driver.stop()
+
+    def _check(self, ray: ModuleType, job: Job) -> None:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        asked = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
+        if not any(all(node["Resources"].get(kind, 0) >= need for kind, need in asked.items()) for node in nodes):
+            largest = {kind: max((node["Resources"].get(kind, 0) for node in nodes), default=0) for kind in asked}
+            raise LeadlineError(
+                f"no node of the Ray cluster has {asked['CPU']:g} CPUs and {asked['GPU']:g} GPUs for a trial; the most"
+                f" are {largest['CPU']:g} and {largest['GPU']:g}; lower --cpus-per-trial or --gpus-per-trial"
+            )
+        machines = {node["NodeManagerHostname"] for node in nodes}
+        url = store_address(job.store_url, job.runs)
+        if len(machines) > 1 and url.get_backend_name() == "sqlite":
+            raise LeadlineError(
+                f"the Ray cluster has {len(machines)} machines, and a SQLite store is for one; give --store"
+                " postgresql://HOST/NAME"
+            )
+
+
+@dataclass
+class _Driver:
+    """Sends tasks, tells what they tell, and sends again what was lost."""
+
+    ray: ModuleType
+    wanted: RayTasks
+    job: Job
+    emit: Emit
+    store: Store
+    tasks: dict[Any, int] = field(default_factory=dict)  # reference -> number
+    last: dict[int, Event] = field(default_factory=dict)  # number of a task -> what it told last
+    sent: int = 0
+    deaths: int = 0  # in a row, of tasks that had told nothing yet
+
+    def run(self, trials: int) -> None:
+        here = self.ray.get_runtime_context().get_node_id()
+        # On the driver's own node: what one lives through, the other does.
+        pinned = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+        mailbox = self.ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=pinned).remote()
+        wanted = self.wanted
+        # Ray's own retries would leave a lost trial to its lease; what it retries here never began.
+        task = self.ray.remote(_run_one).options(
+            num_cpus=wanted.cpus_per_trial, num_gpus=wanted.gpus_per_trial, max_retries=0
+        )
+
+        def send(number: int) -> None:
+            for _ in range(number):
+                self.tasks[task.remote(self.job, self.sent, mailbox)] = self.sent
+                self.sent += 1
+
+        send(trials)
+        while self.tasks:
+            done, _ = self.ray.wait(list(self.tasks), num_returns=1, timeout=WAIT_SECONDS)
+            self.listen(mailbox)
+            send(sum(not self.ended(reference, self.tasks.pop(reference)) for reference in done))
+        self.listen(mailbox)
+
+    def listen(self, mailbox: Any) -> None:
+        """Tell what tasks have told."""
+        for number, event in self.ray.get(mailbox.take.remote()):
+            self.deaths = 0
+            self.last[number] = event
+            self.emit(event)
+
+    def ended(self, reference: Any, number: int) -> bool:
+        """Return whether a task came to its own end; of one that died, end the lease.
+
+        Raises:
+            LeadlineError: as the task did; or tasks die one after another before they have begun.
+        """
+        errors = self.ray.exceptions
+        try:
+            self.ray.get(reference)
+            return True
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, LeadlineError):
+                raise error.cause from None
+            raise LeadlineError(f"{self.job.study}: a Ray task failed: {_first_line(error.cause)}") from None
+        except errors.RayError as error:
+            event = self.last.get(number)
+            if event is None:
+                self.deaths += 1
+                if self.deaths >= MOST_ATTEMPTS:
+                    raise LeadlineError(
+                        f"{self.job.study}: {self.deaths} Ray tasks died before they began: {_first_line(error)}"
+                    ) from None
+            elif event.kind not in ENDS:
+                self.store.heartbeat(event.trial, event.owner, -1.0)  # a lease that has run out
+                text = f"its process or node died ({type(error).__name__}); it is taken up again"
+                self.emit(replace(event, kind="died", text=text))
+            return False
+
+    def stop(self) -> None:
+        """Let tasks give their trials back; end those that do not."""
+        left = list(self.tasks)
+        for reference in left:
+            self.ray.cancel(reference)
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C waits no longer
+            _, left = self.ray.wait(left, num_returns=len(left), timeout=GRACE_SECONDS) if left else ([], [])
+        for reference in left:
+            self.ray.cancel(reference, force=True)
+
+
+class _Mailbox:
+    """What tasks tell, until the driver takes it."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, Event]] = []
+
+    def put(self, number: int, event: Event) -> None:
+        self.events.append((number, event))
+
+    def take(self) -> list[tuple[int, Event]]:
+        taken, self.events = self.events, []
+        return taken
+
+
+def _run_one(job: Job, number: int, mailbox: Any) -> None:
+    """Claim one trial and run it: a task."""
+    import ray
+
+    told = -math.inf
+
+    def emit(event: Event) -> None:
+        nonlocal told
+        if event.kind == "progress":
+            if time.monotonic() - told < WAIT_SECONDS:
+                return
+            told = time.monotonic()
+        reference = mailbox.put.remote(number, event)
+        if event.kind != "progress":
+            ray.get(reference)  # the driver must know whose the trial is before anything can happen to it
+
+    with suppress(Stopped), at_sigterm() as stop:
+        work(job, emit, most=1, stop=stop)
+
+
+def import_ray(settings: Mapping[str, str]) -> ModuleType:
+    """Import Ray with these environment variables, where they are not set.
+
+    Raises:
+        LeadlineError: it is not installed.
+    """
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ModuleNotFoundError:
+        raise LeadlineError("--executor ray needs Ray, which is not installed; pip install 'leadline[ray]'") from None
+    return ray
+
+
+def _connect(ray: ModuleType, address: str) -> None:
+    """Connect to a cluster until the program ends, unless it is connected; "local" starts one on this machine."""
+    if ray.is_initialized():
+        return
+    start = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address, log_to_driver=False, logging_level="ERROR", namespace="leadline", **start)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise LeadlineError(f"Ray cluster {address}: cannot be reached: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,73 @@
+"""A worker by itself: takes trials from a store until none is left, and gives its trial back when told to stop."""
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from leadline.run import Emit, Event, Job, work
+from leadline.stopping import Stopped, at_sigterm
+from leadline.store import Store
+
+ENDS = ("finished", "diverged", "failed")
+LOOK_SECONDS = 5.0
+"""Between two looks at trials that other workers run."""
+
+
+@dataclass
+class Tally:
+    """What a worker has done: how many trials it brought to each end."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    stopped: bool = False  # by SIGTERM, before there was none left
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as plain data."""
+        return {**{end: self.ends[end] for end in ENDS}, "stopped": self.stopped}
+
+    def line(self) -> str:
+        """Say it in one line."""
+        counts = ", ".join(f"{self.ends[end]} {end}" for end in ENDS if self.ends[end])
+        line = f"worker: {self.ends.total()} trials taken to their end{f': {counts}' if counts else ''}"
+        return line + ("; stopped, and its trial is given back" if self.stopped else "")
+
+
+def say(event: Event) -> None:
+    """Print a line, for the log of a batch system, when a trial starts or ends."""
+    if event.kind != "progress":
+        text = f": {event.text}" if event.text else ""
+        print(f"{event.arm} seed {event.seed} {event.kind}{text}", file=sys.stderr, flush=True)
+
+
+def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say) -> Tally:
+    """Take trials until none is left that could be taken; at SIGTERM give the trial back and return.
+
+    Args:
+        job: where the store and the data are.
+        study: its name; None: all that are in the store whenever it looks.
+        until_empty: stay until every trial has ended, ready to take over those that other workers lose.
+        emit: is told what happens.
+
+    Raises:
+        StoreError: the store cannot be opened or used, or has no such study.
+    """
+    tally = Tally()
+
+    def told(event: Event) -> None:
+        tally.ends.update([event.kind] if event.kind in ENDS else [])
+        emit(event)
+
+    with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop:
+        try:
+            while True:
+                names = [one.name for one in store.studies()] if study is None else [study]
+                for name in names:
+                    work(replace(job, study=name), told, stop=stop)
+                counts = [store.counts(name) for name in names]
+                if not any(one["waiting"] for one in counts):
+                    if not (until_empty and any(one["running"] for one in counts)):
+                        break
+                    time.sleep(LOOK_SECONDS)
+        except Stopped:
+            tally.stopped = True
+    return tally

@@ -1,0 +1,170 @@
+"""Which seeds a study that decides takes next: from what its contrasts show to the arms' seeds. Pure.
+
+All arms begin with the same seeds. When these trials have ended, the arms of the contrasts that are undecided get
+more, all of them as many as the nearest decision needs, and so on until every contrast is decided or has all seeds.
+Arms of decided contrasts alone get none. An arm's seeds are always the first of the study's, in their order, so pairs
+stay pairs and which ones are looked at never depends on which trial ended first.
+
+The rounds follow from the trials' results alone: a study that was killed, and two drivers on one study, go through
+the same ones.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from leadline import sequential, stats
+from leadline.errors import SpecError
+from leadline.spec.decide import DecideSpec
+from leadline.stats import Decision
+from leadline.study import Study
+
+Ends = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is known of one contrast; of seeds beyond a gap, whose trials have not all ended, nothing is used."""
+
+    a: str
+    b: str
+    margin: float
+    resolution: float
+    ended: int  # seeds, the first in the study's order, at which both trials have finished or diverged
+    places: tuple[int, ...]  # of the pairs among these seeds, rising; a seed at which one diverged is no pair
+    differences: tuple[float, ...]  # a minus b, one per pair
+
+    def first(self, seeds: int) -> tuple[float, ...]:
+        """Return the differences at the first so many seeds."""
+        return self.differences[: sum(place < seeds for place in self.places)]
+
+
+@dataclass(frozen=True)
+class Round:
+    """The seeds that arms have from one look to the next, and what was seen when their trials had ended."""
+
+    number: int  # from 1
+    seeds: Mapping[str, int]  # arm -> the seeds that it has
+    added: int  # seeds that are new, for the arms that got any
+    looks: tuple[tuple[Ends, Decision], ...]  # one per contrast; empty while trials of the round have not ended
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A trial of the ledger's study of the same name."""
+
+    arm: str
+    seed: int
+    hash: str
+    ended: bool  # finished or diverged
+
+
+def rounds(study: Study, courses: Sequence[Course]) -> tuple[Round, ...]:
+    """Return the rounds that a study has gone through; the last has no looks where its trials have not all ended.
+
+    Args:
+        study: one with `decide`.
+        courses: one per contrast of the study, in their order.
+    """
+    decide = _decide(study)
+    seeds = {arm.name: decide.first for arm in study.arms}
+    found = [Round(1, dict(seeds), decide.first, ())]
+    while all(course.ended >= _shared(seeds, course) for course in courses):
+        looks = tuple(look(study, course, _shared(seeds, course)) for course in courses)
+        found[-1] = replace(found[-1], looks=looks)
+        still_open = [course for course, (_, decision) in zip(courses, looks, strict=True) if decision == "undecided"]
+        wanted = [more for course in still_open if (more := _more(study, course, _shared(seeds, course)))]
+        if not wanted:
+            break
+        for course in still_open:
+            goal = min(_shared(seeds, course) + min(wanted), decide.max_seeds)
+            seeds |= {side: max(seeds[side], goal) for side in (course.a, course.b)}
+        found.append(Round(len(found) + 1, dict(seeds), min(wanted), ()))
+    return tuple(found)
+
+
+def look(study: Study, course: Course, seeds: int) -> tuple[Ends, Decision]:
+    """Return a contrast's interval at its first so many seeds, which holds with all others at every look; what it says.
+
+    The interval has no ends, and nothing is decided, where there is no pair, or one.
+    """
+    decide, shown = _decide(study), course.first(seeds)
+    if not shown:
+        return (-math.inf, math.inf), "undecided"
+    confidence = confidence_of_each(study)
+    found = sequential.interval_at_any_time(shown, confidence, course.resolution, decide.shared_over)
+    return (found.low, found.high), stats.decide((found.low, found.high), course.margin)
+
+
+def confidence_of_each(study: Study) -> float:
+    """Return the confidence of each contrast's interval at which all of them hold together."""
+    return sequential.confidence_of_each(_decide(study).confidence, len(study.contrasts))
+
+
+def resumed(study: Study, linked: Iterable[Linked], before: Study | None) -> Study:
+    """Return a study with at least the seeds that its arms have in the ledger, and its error shared out as at first.
+
+    What was fixed before the first look stays: how sure all contrasts together must be, how many there are, and over
+    how many seeds the error is shared out, even where `max_seeds` is another now.
+
+    Args:
+        study: one with `decide`, as its file gives it.
+        linked: the trials of the ledger's study of this name.
+        before: that study; None: there is none, or it does not decide.
+
+    Raises:
+        SpecError: the confidence or the number of contrasts is another than at the looks that were taken.
+    """
+    decide, trials = _decide(study), list(linked)
+    there = {(one.arm, one.seed): one.hash for one in trials}
+    drawn = {}
+    for arm in study.arms:
+        seeds = study.spec.seed_values
+        gap = (place for place, seed in enumerate(seeds) if there.get((arm.name, seed)) != arm.at(seed).content_hash)
+        drawn[arm.name] = max(decide.first, next(gap, len(seeds)))
+    own = {arm.at(seed).content_hash for arm in study.arms for seed in study.spec.seed_values}
+    looked = any(one.ended and one.hash in own for one in trials)
+    planned = decide.shared_over
+    if before is not None and before.spec.decide is not None and looked:
+        old, contrasts = before.spec.decide, len(before.contrasts)
+        if (decide.confidence, len(study.contrasts)) != (old.confidence, contrasts):
+            raise SpecError(
+                f"study {study.spec.name}: confidence {decide.confidence:g} of {_counted(len(study.contrasts))}, but"
+                f" its trials have been looked at with {old.confidence:g} of {_counted(contrasts)}, and intervals hold"
+                " at every look only where this was fixed before the first; set it back, or give the study another name"
+            )
+        planned = old.shared_over
+    kept = study.spec.model_copy(update={"decide": decide.model_copy(update={"planned": planned})})
+    return replace(study, spec=kept, drawn=drawn)
+
+
+def with_seeds(study: Study, seeds: Mapping[str, int]) -> Study:
+    """Return a study whose arms have these many seeds, and none fewer than before."""
+    drawn = {arm.name: max(len(study.seeds_of(arm.name)), seeds[arm.name]) for arm in study.arms}
+    return replace(study, drawn=drawn)
+
+
+def _more(study: Study, course: Course, seeds: int) -> int:
+    """Return how many seeds a contrast that is undecided should get; 0: it has all."""
+    decide, shown = _decide(study), course.first(seeds)
+    left = decide.max_seeds - seeds
+    if left == 0 or decide.step is not None:
+        return min(decide.step or 0, left)
+    # a seed that gave no pair is spent all the same
+    most = len(shown) + left
+    confidence = confidence_of_each(study)
+    return sequential.next_round(shown, course.margin, confidence, course.resolution, decide.shared_over, most)
+
+
+def _shared(seeds: Mapping[str, int], course: Course) -> int:
+    return min(seeds[course.a], seeds[course.b])
+
+
+def _decide(study: Study) -> DecideSpec:
+    if study.spec.decide is None:
+        raise SpecError(f"study {study.spec.name}: it has no decide, so all its seeds are fixed beforehand")
+    return study.spec.decide
+
+
+def _counted(contrasts: int) -> str:
+    return f"{contrasts} contrast{'' if contrasts == 1 else 's'}"

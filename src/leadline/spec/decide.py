@@ -1,0 +1,81 @@
+"""How a study decides while seeds are added: how sure it must be, how many seeds it may take, how many at a time."""
+
+from collections.abc import Mapping
+
+from pydantic import Field, model_validator
+
+from leadline.errors import SpecError
+from leadline.spec.base import Spec
+from leadline.spec.contrast import TO_TARGET, ContrastSpec, Metric
+
+MOST = 400
+"""Seeds at which the last look can be taken; see `leadline.sequential`."""
+LEAST_ERROR = 1e-6
+"""Of one contrast's intervals, at the highest confidence that they can be had at."""
+
+
+class DecideSpec(Spec):
+    """Seeds are added in rounds until every contrast is decided, or there are `max_seeds` of them."""
+
+    metric: Metric = Field(default="test_error", description="of contrasts that name none")
+    margin: float | None = Field(
+        default=None, gt=0, description="difference within which two arms count as equivalent; None: the study's margin"
+    )
+    confidence: float = Field(
+        default=0.95,
+        ge=0.5,
+        le=0.999,
+        description="that no interval of any contrast, at any look, leaves out the true difference",
+    )
+    max_seeds: int = Field(default=20, ge=2, le=MOST)
+    first: int = Field(default=3, ge=2, description="seeds of the first round, which every arm takes part in")
+    step: int | None = Field(
+        default=None,
+        ge=1,
+        description="seeds of every later round; None: as many as would decide the nearest contrast if mean and spread"
+        " stayed as they are, at most as many as there are already",
+    )
+    planned: int | None = Field(
+        default=None,
+        ge=2,
+        le=MOST,
+        description="seeds over which the error is shared out, fixed before the first look and kept when max_seeds is"
+        " changed later; None: max_seeds",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DecideSpec":
+        if self.first > self.max_seeds:
+            raise ValueError(f"first {self.first} is more than max_seeds {self.max_seeds}")
+        if self.metric in TO_TARGET:
+            raise ValueError(f"metric {self.metric} {_NO_INTERVAL}")
+        return self
+
+    @property
+    def shared_over(self) -> int:
+        """Seeds over which the error is shared out."""
+        return self.planned or self.max_seeds
+
+    def fill(self, contrast: ContrastSpec) -> ContrastSpec:
+        """Return a contrast with the margin that it does not name, where its metric is the one to decide.
+
+        Raises:
+            SpecError: its metric cannot be decided in rounds.
+        """
+        if contrast.metric in TO_TARGET:
+            raise SpecError(f"metric {contrast.metric} {_NO_INTERVAL}")
+        if contrast.margin is None and contrast.metric == self.metric:
+            return contrast.model_copy(update={"margin": self.margin})
+        return contrast
+
+    def named(self, contrast: object) -> object:
+        """Return a contrast, as a file gives it, with the metric that it does not name."""
+        if isinstance(contrast, list | tuple) and len(contrast) == 2:
+            contrast = dict(zip("ab", contrast, strict=True))
+        return {"metric": self.metric, **contrast} if isinstance(contrast, Mapping) else contrast
+
+
+_NO_INTERVAL = (
+    "cannot be decided while seeds are added: some trials never reach the target, and no interval that holds at every"
+    " look is known for such times; choose another metric, or leave out decide"
+)

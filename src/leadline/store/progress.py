@@ -1,0 +1,64 @@
+"""How far a trial is: where it goes on from, on what it falls back, how it ended."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, case, func, null, select, update
+
+from leadline.store.connect import now
+from leadline.store.leases import forget_beyond
+from leadline.store.measured import last_epoch
+from leadline.store.schema import study_trials, trials
+
+
+def advance(connection: Connection, trial_id: int, checkpoint: str | None, epoch: int, seconds: float) -> None:
+    """Enter a trial's new checkpoint, if any, and the time that it took; the one before becomes the earlier one."""
+    trial = trials.c
+    values: dict[str, Any] = {"seconds": func.coalesce(trial.seconds, 0.0) + seconds}
+    if checkpoint is not None:
+        # where it is known already, an earlier call was kept, and only its answer got lost
+        known = trial.checkpoint == checkpoint
+        before = (known, trial.earlier_epoch), (trial.checkpoint.is_(None), null())
+        values = {
+            "seconds": case((known, trial.seconds), else_=values["seconds"]),
+            "checkpoint": checkpoint,
+            "checkpoint_epoch": epoch,
+            "earlier_checkpoint": case((known, trial.earlier_checkpoint), else_=trial.checkpoint),
+            "earlier_epoch": case(*before, else_=trial.checkpoint_epoch),
+            "attempts": 1,
+        }
+    connection.execute(update(trials).where(trial.id == trial_id).values(**values))
+
+
+def fall_back(connection: Connection, trial_id: int, damaged: str, note: str) -> None:
+    """Go back to the checkpoint before a damaged one; nothing happens if the last is another by now."""
+    row = connection.execute(select(trials).where(trials.c.id == trial_id)).one()
+    if row.checkpoint != damaged:
+        return
+    epoch = row.earlier_epoch or 0
+    forget_beyond(connection, trial_id, epoch)
+    values = {
+        "checkpoint": row.earlier_checkpoint,
+        "checkpoint_epoch": epoch,
+        "earlier_checkpoint": None,
+        "earlier_epoch": None,
+        "note": note if row.note is None else f"{row.note}\n{note}",
+    }
+    connection.execute(update(trials).where(trials.c.id == trial_id).values(**values))
+
+
+def settle(
+    connection: Connection, trial_id: int, values: Mapping[str, Any], seconds: float, checkpoint: str | None
+) -> None:
+    """End a trial and its lease."""
+    given = {
+        **values,
+        "owner": None,
+        "lease_until": None,
+        "ended": now(connection),
+        "seconds": func.coalesce(trials.c.seconds, 0.0) + seconds,
+    }
+    if checkpoint is not None:
+        given |= {"checkpoint": checkpoint, "checkpoint_epoch": last_epoch(connection, trial_id)}
+    connection.execute(update(trials).where(trials.c.id == trial_id).values(**given))
+    connection.execute(update(study_trials).where(study_trials.c.trial_id == trial_id).values(settled=True))

@@ -1,0 +1,214 @@
+"""How long a trial's steps take on this machine: a few real ones, on synthetic images of the right shape."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+
+import torch
+
+from leadline.data.batches import Dataset, Split
+from leadline.data.pixels import normalisation
+from leadline.nets import InputShape, build
+from leadline.probes.catalog import take
+from leadline.spec import Constant, DataSpec, FlowSpec, ProbeSpec, TrainingSpec, TrialSpec
+from leadline.training import TrainState, choose_device, evaluate, prepare, train
+
+SECONDS = 1.0
+"""What the measured steps of one network take at least, after one that is not counted."""
+
+FEWEST_STEPS = 3
+_STEPS_AT_ONCE = 50
+_PIXELS = 2**24  # of all synthetic images, at most, but for a batch that is larger
+_RATE = 1e-9  # of learning: labels are random, and nothing shall diverge
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is timed: a trial as `essence` leaves it, on images of one shape."""
+
+    trial: TrialSpec
+    shape: InputShape
+    classes: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one network took on this machine; times in seconds, sizes in bytes."""
+
+    step: float  # one optimizer step with a whole batch
+    steps: int  # of which that is the mean
+    evaluation: float  # one image
+    share: float  # of its cores, that the process had meanwhile: below 1 where others ran; 1 on a GPU
+    start: float  # building the network
+    state: int  # weights, buffers and optimizer state, as a checkpoint holds them
+    flow: float = 0.0  # one measurement of flow probes
+    flow_bytes: int = 0  # of one such measurement
+    deeper: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # probe -> time and bytes of taking it once
+
+
+def essence(trial: TrialSpec) -> TrialSpec:
+    """Return a trial without what no step's time depends on, so that trials of one pace are timed once."""
+    optimizer = trial.training.optimizer.with_(learning_rate=_RATE)
+    training = trial.training.model_copy(
+        update={"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
+    )
+    data = DataSpec(name="digits", normalise="pixel-mean", augment=trial.data.augment)
+    return trial.model_copy(update={"training": training, "data": data, "seed": 0})
+
+
+def measure(
+    work: list[Work],
+    device: str,
+    threads: int,
+    workers: int,
+    progress: Callable[[int, int], None] = lambda done, all_: None,
+    seconds: float = SECONDS,
+) -> list[Timing]:
+    """Time each network, as many at once as will train at once, because they share memory and caches.
+
+    Args:
+        work: what to time.
+        device: as for training.
+        threads: of each process.
+        workers: processes; 1: this one.
+        progress: told how many are timed, of how many.
+        seconds: that the measured steps of a network take at least.
+
+    Raises:
+        SpecError: the device is not there, or a network cannot be trained on it.
+        Diverged: a network's loss is not finite on its first step.
+    """
+    found: dict[int, Timing] = {}
+    progress(0, len(work))
+    if workers <= 1:
+        for number, each in enumerate(work):
+            found[number] = time_one(each, device, threads, seconds)
+            progress(len(found), len(work))
+    else:
+        with ProcessPoolExecutor(min(workers, len(work)), get_context("spawn")) as pool:
+            running = {pool.submit(time_one, each, device, threads, seconds): n for n, each in enumerate(work)}
+            for future in as_completed(running):
+                found[running[future]] = future.result()
+                progress(len(found), len(work))
+    return [found[number] for number in range(len(work))]
+
+
+def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) -> Timing:
+    """Time one network's training step, evaluation and probes in this process.
+
+    Raises:
+        SpecError: the device is not there, or the network cannot be trained on it.
+        Diverged: the loss is not finite on the first step.
+    """
+    with _threads(threads):
+        return _time_one(work, choose_device(device), seconds)
+
+
+def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
+    trial, batch = work.trial, work.trial.training.batch_size
+    for _ in range(2):  # the first in a process imports
+        began = time.perf_counter()
+        state = prepare(build(trial.network, work.shape, work.classes), trial.training, device)
+        start = time.perf_counter() - began
+
+    first = next(_epochs(state, synthetic(work, 1).to(device), trial.training))
+    pixels = batch * work.shape[1] * work.shape[2]
+    steps = max(1, min(_STEPS_AT_ONCE, _PIXELS // pixels, int(seconds / 2 / first) + 1))
+    data = synthetic(work, steps).to(device)
+    took: list[float] = []
+    computed, passed = time.process_time(), time.perf_counter()
+    for epoch in _epochs(state, data, trial.training):
+        took.append(epoch)
+        if sum(took) >= seconds and len(took) * steps >= FEWEST_STEPS:
+            break
+    share = (time.process_time() - computed) / (time.perf_counter() - passed) / torch.get_num_threads()
+    timing = Timing(
+        step=sum(took) / len(took) / steps,
+        steps=len(took) * steps,
+        share=min(1.0, share) if device.type == "cpu" else 1.0,
+        evaluation=_evaluation(state, data, trial.training),
+        start=start,
+        state=sum(tensor.numel() * tensor.element_size() for tensor in state.tensors().values()),
+        deeper=_deeper(state, work, device),
+    )
+    if trial.probes.flow is None:
+        return timing
+    cost, size = _flow(state, data, trial.training, trial.probes.flow)
+    return replace(timing, flow=max(0.0, cost - timing.step), flow_bytes=size)
+
+
+def synthetic(work: Work, steps: int) -> Dataset:
+    """Return random images and labels: so many batches for training, one to evaluate, one image for validation."""
+    generator = torch.Generator().manual_seed(0)
+    batch = work.trial.training.batch_size
+
+    def split(count: int) -> Split:
+        images = torch.randint(256, (count, *work.shape), dtype=torch.uint8, generator=generator)
+        return Split(images, torch.randint(work.classes, (count,), generator=generator))
+
+    train_split = split(batch * steps)
+    mean, scale = normalisation(iter([train_split.images]), work.trial.data.normalise, work.shape[0])
+    spec, shape, classes = work.trial.data, work.shape, work.classes
+    return Dataset(spec, shape, classes, train_split, split(1), split(batch), mean, scale)
+
+
+def _epochs(
+    state: TrainState,
+    data: Dataset,
+    training: TrainingSpec,
+    probes: ProbeSpec = ProbeSpec(),  # noqa: B008
+) -> Iterator[float]:
+    """Yield the seconds that one epoch after another takes, in the loop that trials are trained in."""
+    endless = training.model_copy(update={"epochs": 10**9})
+    done, seconds = state.epoch, 0.0
+    for record in train(state, data, endless, probes=probes):
+        if (record.split, record.name) == ("time", "seconds"):
+            seconds = record.value
+        if state.epoch > done:  # the epoch's last record: from here on training can be left and taken up
+            done = state.epoch
+            yield seconds
+
+
+def _evaluation(state: TrainState, data: Dataset, training: TrainingSpec) -> float:
+    """Return the seconds that evaluating one image takes, the second time."""
+    for _ in range(2):
+        began = time.perf_counter()
+        evaluate(state.model, data, "test", training)
+        seconds = time.perf_counter() - began
+    return seconds / len(data.test.labels)
+
+
+def _flow(state: TrainState, data: Dataset, training: TrainingSpec, asked: FlowSpec) -> tuple[float, int]:
+    """Return the seconds of a step in which flow probes measure, and the bytes that one measurement takes."""
+    took = next(_epochs(state, data, training, ProbeSpec(flow=asked.model_copy(update={"every": 1}))))
+    assert state.flow is not None
+    steps = len(state.flow.steps)
+    return took / steps, len(state.flow.to_bytes()) // steps
+
+
+def _deeper(state: TrainState, work: Work, device: torch.device) -> dict[str, tuple[float, int]]:
+    """Return the seconds and bytes of each deeper probe that is asked for, taken once."""
+    found = {}
+    for name, asked in work.trial.probes.deeper().items():
+        images = replace(work, trial=_of_batch(work.trial, asked.images))
+        batch, labels = next(synthetic(images, 1).to(device).evaluation_batches("test", asked.images, False))
+        measured = take(name, state.model, batch, labels, seed=0, untrained=True)
+        found[name] = measured.seconds, len(measured.to_bytes())
+    return found
+
+
+def _of_batch(trial: TrialSpec, size: int) -> TrialSpec:
+    return trial.model_copy(update={"training": trial.training.model_copy(update={"batch_size": size})})
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

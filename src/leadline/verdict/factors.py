@@ -1,0 +1,209 @@
+"""How a contrast depends on the factors that a study varies: main effects and interactions, seed by seed."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadline.factorial import mean_weights, slope_weights, step_weights, within_seeds
+from leadline.stats import Paired
+from leadline.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
+from leadline.verdict.metrics import KINDS, named
+from leadline.verdict.words import decimals, number
+
+Floats = NDArray[np.float64]
+Level = bool | int | float | str
+Of = Literal["difference", "both"]
+Over = Literal["mean", "step", "slope"]
+
+NAMES_DATA = ("data.name", "data.path")
+"""Factors whose levels are data sets, over which nothing is averaged."""
+
+_SIDES: tuple[Of, ...] = ("difference", "both")
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Contrasts of one pair of arms at every combination of levels."""
+
+    factors: Mapping[str, tuple[Level, ...]]
+    cells: Mapping[tuple[Level, ...], ContrastFinding]
+    within: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One effect: the cells that it takes, with their weights."""
+
+    of: Of
+    over: Over
+    factor: str
+    levels: tuple[Level, ...]
+    logarithmic: bool
+    weights: Mapping[tuple[Level, ...], float]
+
+
+def factor_effects(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> tuple[FactorEffect, ...]:
+    """Return main effects of arms and factors, and how the difference between arms changes with each factor.
+
+    Steps between neighbouring levels, numbers in rising order; of a numeric factor with three levels or more also the
+    slope, per doubling where its levels are nearer to equal ratios than to equal steps. Other factors are averaged
+    over. Each effect is a number per seed (see `leadline.factorial`), over the seeds at which all trials that it needs
+    have their value. Data sets are never averaged over: each has effects of its own. Times to a target are left out
+    where their horizons differ.
+
+    Args:
+        arms, contrasts: of the study's findings.
+    """
+    found = (_effect(grid, plan) for grid in _grids(arms, contrasts) for plan in _plans(grid))
+    return tuple(effect for effect in found if effect is not None)
+
+
+def with_adjusted(effects: Sequence[FactorEffect], adjusted: Iterable[float]) -> tuple[FactorEffect, ...]:
+    """Return the effects with their adjusted p-values, NaN where there is none."""
+    return tuple(
+        replace(effect, t_p_adjusted=None if math.isnan(p) else float(p))
+        for effect, p in zip(effects, adjusted, strict=True)
+    )
+
+
+def about_factors(effects: Sequence[FactorEffect]) -> Iterator[str]:
+    """Return what a reader must know before trusting the effects, each one sentence."""
+    if effects:
+        yield (
+            "Effects of factors are taken within each seed, as weighted sums over levels, and compared over seeds by"
+            " paired t; in such balanced pairs that is exact, and their p-values are adjusted among themselves; times"
+            " to a target enter only where all levels have one horizon."
+        )
+
+
+def _grids(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> Iterator[_Grid]:
+    by_name = {arm.name: arm for arm in arms}
+    groups: dict[tuple[str, str, str, float | None, str], list[tuple[Mapping[str, Level], ContrastFinding]]] = {}
+    for contrast in contrasts:
+        a, b = by_name[contrast.a], by_name[contrast.b]
+        if a.factors and a.factors == b.factors:
+            within = ",".join(f"{name}={value}" for name, value in a.factors.items() if name in NAMES_DATA)
+            key = (a.base, b.base, contrast.metric, contrast.target, within)
+            groups.setdefault(key, []).append((a.factors, contrast))
+    for (*_, within), members in groups.items():
+        names = [name for name in members[0][0] if name not in NAMES_DATA]
+        levels = {name: _ordered([factors[name] for factors, _ in members]) for name in names}
+        cells = {tuple(factors[name] for name in names): contrast for factors, contrast in members}
+        whole = len(cells) == math.prod(map(len, levels.values()))
+        horizons = {contrast.reach.horizon for contrast in cells.values() if contrast.reach}
+        if len(cells) > 1 and whole and len(horizons) <= 1:
+            yield _Grid(levels, cells, within)
+
+
+def _plans(grid: _Grid) -> Iterator[_Plan]:
+    every = list(grid.cells)
+    yield _Plan("difference", "mean", "", (), False, dict(zip(every, mean_weights(len(every)).tolist(), strict=True)))
+    for place, (factor, levels) in enumerate(grid.factors.items()):
+        for of in _SIDES:
+            for over, shown, logarithmic, by_level in _shapes(levels):
+                weight = dict(zip(levels, (by_level * len(levels) / len(every)).tolist(), strict=True))
+                weights = {cell: weight[cell[place]] for cell in every if weight[cell[place]]}
+                yield _Plan(of, over, factor, shown, logarithmic, weights)
+
+
+def _shapes(levels: tuple[Level, ...]) -> Iterator[tuple[Over, tuple[Level, ...], bool, Floats]]:
+    for start, end in pairwise(range(len(levels))):
+        yield "step", (levels[start], levels[end]), False, step_weights(len(levels), start, end)
+    if len(levels) > 2 and all(map(_is_number, levels)):
+        positions, logarithmic = _positions(np.array(levels, dtype=np.float64))
+        yield "slope", levels, logarithmic, slope_weights(positions)
+
+
+def _effect(grid: _Grid, plan: _Plan) -> FactorEffect | None:
+    cells = [grid.cells[cell] for cell in plan.weights]
+    seeds = tuple(sorted(set.intersection(*(set(cell.seeds) for cell in cells))))
+    if not seeds:
+        return None
+    both = plan.of == "both"
+    columns = [[_value(cell, seed, both) for seed in seeds] for cell in cells]
+    resolution = max(cell.resolution for cell in cells) / (2 if both else 1)
+    result = within_seeds(np.transpose(columns), list(plan.weights.values()), resolution)
+    draft = FactorEffect(
+        a=cells[0].a.partition("[")[0],
+        b=cells[0].b.partition("[")[0],
+        metric=cells[0].metric,
+        target=cells[0].target,
+        within=grid.within,
+        of=plan.of,
+        over=plan.over,
+        factor=plan.factor,
+        levels=plan.levels,
+        logarithmic=plan.logarithmic,
+        seeds=seeds,
+        paired=result,
+        t_p_adjusted=None,
+        subject="",
+        change=_change(plan),
+        sentence="",
+    )
+    draft = replace(draft, subject=_subject(draft))
+    return replace(draft, sentence=_sentence(draft, result))
+
+
+def _value(cell: ContrastFinding, seed: int, both: bool) -> float:
+    place = cell.seeds.index(seed)
+    a, b = cell.values_a[place], cell.values_b[place]
+    return (a + b) / 2 if both else a - b
+
+
+# --- levels
+
+
+def _ordered(levels: Sequence[Level]) -> tuple[Level, ...]:
+    """Return the different levels: numbers in rising order, else as they come."""
+    distinct = list(dict.fromkeys(levels))
+    return tuple(sorted(distinct, key=float) if all(map(_is_number, distinct)) else distinct)
+
+
+def _positions(x: Floats) -> tuple[Floats, bool]:
+    """Return where levels lie, in rising order, and whether that is as logarithms to the base 2."""
+    if x[0] <= 0:
+        return x, False
+    steps, ratios = np.diff(x), np.diff(np.log2(x))
+    # spread over mean has no unit; equal steps may have a residue of rounding
+    logarithmic = bool(ratios.std() / ratios.mean() < steps.std() / steps.mean() - 1e-9)
+    return (np.log2(x), True) if logarithmic else (x, False)
+
+
+def _is_number(value: Level) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# --- words
+
+
+def _subject(effect: FactorEffect) -> str:
+    arms = f"{effect.a} − {effect.b}" if effect.of == "difference" else f"mean of {effect.a} and {effect.b}"
+    return ", ".join(part for part in (arms, named(effect.metric, effect.target), effect.within) if part)
+
+
+def _change(plan: _Plan) -> str:
+    if plan.over == "step":
+        return f"from {plan.factor}={plan.levels[0]} to {plan.levels[1]}"
+    if plan.over == "slope":
+        return f"per {'doubling' if plan.logarithmic else 'unit'} of {plan.factor}"
+    return "mean over all levels"
+
+
+def _sentence(effect: FactorEffect, result: Paired) -> str:
+    digits = decimals(result.difference, result.ci95)
+    size = f"{number(result.difference, digits)} {KINDS[effect.metric].of_difference}"
+    if result.ci95 is None:
+        interval, seen = " (one seed, so no interval)", False
+    else:
+        low, high = result.ci95
+        interval = f" (95% interval {number(low, digits)} to {number(high, digits)}, paired t, {result.n} seeds)"
+        seen = low > 0 or high < 0
+    if effect.over == "mean":
+        return f"{effect.subject}: {size} as a mean over all levels{interval}."
+    return f"{effect.subject}: changes by {size} {effect.change}{interval}{'' if seen else ', which may be none'}."

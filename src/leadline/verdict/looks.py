@@ -1,0 +1,119 @@
+"""Contrasts of a study that decides while seeds are added: intervals that hold at every look in place of the t's."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from leadline.data.catalog import CATALOG
+from leadline.data.facts import known
+from leadline.data.split import MOST_VALIDATION
+from leadline.rounds import Course, Round, confidence_of_each, look, rounds
+from leadline.spec import TrialSpec
+from leadline.stats import Paired, summarise
+from leadline.study import Study
+from leadline.verdict.findings import ContrastFinding, Looks
+
+
+def at_every_look(
+    study: Study,
+    drafts: Sequence[ContrastFinding],
+    ended: Mapping[str, Collection[int]],
+    tested: Mapping[str, int],
+) -> tuple[list[ContrastFinding], tuple[Round, ...]]:
+    """Return contrasts as the looks at them show them, and the rounds that the study has gone through.
+
+    Only seeds before the first gap count, in the study's order: which trials ended first may depend on what they
+    show. There are no p-values, for these hold at a single look.
+
+    Args:
+        study: one with `decide`.
+        drafts: one finding per contrast, over all its pairs.
+        ended: arm -> seeds whose trials have finished or diverged.
+        tested: arm -> images of its test set, where that is known from its predictions.
+    """
+    place = {seed: number for number, seed in enumerate(study.spec.seed_values)}
+    trials = {arm.name: arm.trial for arm in study.arms}
+    courses, kept = [], []
+    for draft in drafts:
+        gap = (number for seed, number in place.items() if not all(seed in ended[side] for side in (draft.a, draft.b)))
+        before = next(gap, len(place))
+        pairs = sorted((place[seed], at) for at, seed in enumerate(draft.seeds) if place.get(seed, before) < before)
+        steps = [_step(draft.metric, trials[side], tested.get(side)) for side in (draft.a, draft.b)]
+        differences = tuple(draft.differences[at] for _, at in pairs)
+        places = tuple(number for number, _ in pairs)
+        courses.append(Course(draft.a, draft.b, draft.margin, max(steps), before, places, differences))
+        kept.append([at for _, at in pairs])
+    found = rounds(study, courses)
+    return [
+        _shown(study, draft, course, positions, _looks_at(found, number))
+        for number, (draft, course, positions) in enumerate(zip(drafts, courses, kept, strict=True))
+    ], found
+
+
+def _shown(study: Study, draft: ContrastFinding, course: Course, kept: Sequence[int], looks: int) -> ContrastFinding:
+    assert study.spec.decide is not None
+    ends, decision = look(study, course, course.ended)
+    seeds = tuple(draft.seeds[at] for at in kept)
+    most = study.spec.decide.max_seeds
+    return replace(
+        draft,
+        seeds=seeds,
+        differences=course.differences,
+        values_a=tuple(draft.values_a[at] for at in kept),
+        values_b=tuple(draft.values_b[at] for at in kept),
+        paired=_paired(course, ends) if kept else None,
+        mcnemar=tuple(test for test in draft.mcnemar if test.seed in seeds),
+        decision=decision,
+        resolution=course.resolution,
+        looks=Looks(
+            low=ends[0],
+            high=ends[1],
+            confidence=study.spec.decide.confidence,
+            of_each=confidence_of_each(study),
+            contrasts=len(study.contrasts),
+            planned=study.spec.decide.shared_over,
+            seeds=course.ended,
+            most=most,
+            taken=looks,
+        ),
+    )
+
+
+def _paired(course: Course, ends: tuple[float, float]) -> Paired:
+    over = summarise(course.differences)
+    spread = max(over.sd or 0.0, course.resolution / math.sqrt(6))
+    return Paired(
+        n=over.n,
+        difference=over.mean,
+        sd=over.sd,
+        ci95=ends if all(map(math.isfinite, ends)) else None,
+        t_p=None,
+        bca95=None,
+        p=None,
+        p_smallest=None,
+        effect_size=over.mean / spread if over.n > 1 and spread > 0 else None,
+        seeds_to_decide=None,
+    )
+
+
+def _looks_at(found: Sequence[Round], contrast: int) -> int:
+    """Return how often a contrast was looked at until it was decided."""
+    seen = [one.looks[contrast][1] for one in found if one.looks]
+    return next((number for number, decision in enumerate(seen, 1) if decision != "undecided"), len(seen))
+
+
+def _step(metric: str, trial: TrialSpec, tested: int | None) -> float:
+    """Return the step in which a metric moves, known before the first trial: one image, in per cent.
+
+    0 where it does not move in steps, or the number of images is not known.
+    """
+    data = trial.data
+    facts = known(data) if data.name in CATALOG else None
+    validation = data.validation or (min(facts.train // 10, MOST_VALIDATION) if facts else None)
+    images = {
+        "test_error": tested or data.test or (facts.test if facts else None),
+        "validation_error": validation,
+        "learning_curve_area": validation and validation * trial.training.epochs,
+        "train_error": data.train or (facts.train - validation if facts and validation else None),
+    }.get(metric)
+    return 100 / images if images else 0.0

@@ -1,0 +1,217 @@
+"""What a contrast may compare, in words and as one value per trial; of times to a target, as pairs whose end is known.
+
+A trial that ends above its target has no time to it, only a time that it is longer than. So that pairs stay pairs,
+times are compared up to a horizon within which all of them are known, and the mean of what is compared is the
+restricted mean (Irwin 1949; Royston & Parmar 2013). Without earlier censoring these are the pseudo-observations of
+Andersen, Hansen & Klein (2004), complete data to which the paired statistics apply.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from leadline.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
+
+Floats = NDArray[np.float64]
+
+FINAL_SPLITS = {
+    "test_error": ("final-test", "error"),
+    "train_error": ("final-train", "error"),
+    "validation_error": ("final-validation", "error"),
+    "test_loss": ("final-test", "loss"),
+}
+"""Metric -> the split and name of the record, in evaluation mode after the last epoch, that it is."""
+
+ERRORS = ("test_error", "train_error", "validation_error")
+"""Those that every arm is summarised by."""
+
+ALMOST = 1e-9
+"""Per cent: an accuracy of 0.95 is an error of 5.000000000000004%, and reaches 5%."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a metric is put in words: `words` names it, the rest are parts of sentences."""
+
+    words: str
+    unit: str = "%"  # after a value
+    of_difference: str = "points"  # after a difference and a margin
+    better: str = "errs less"
+    worse: str = "errs more"
+    verb: str = "has"
+    less: str = "a lower"
+    more: str = "a higher"
+    least: str = "the lower"
+    again: str = " one"  # after less and more where the metric has just been named
+
+
+_TIME = {"better": "is sooner", "worse": "is later", "verb": "needs"}
+_TIME |= {"less": "fewer", "more": "more", "least": "fewer", "again": ""}
+
+KINDS: Mapping[str, Kind] = {
+    "test_error": Kind("test error"),
+    "train_error": Kind("training error"),
+    "validation_error": Kind("validation error"),
+    "learning_curve_area": Kind("mean validation error over the epochs"),
+    "test_loss": Kind("test loss", " nats", "nats", "has less loss", "has more loss"),
+    "epochs_to": Kind("epochs to {target:g}% validation error", "", "epochs", **_TIME),
+    "seconds_to": Kind("seconds of training to {target:g}% validation error", "", "seconds", **_TIME),
+}
+
+
+def amount(value: float, metric: str, digits: int = 6) -> str:
+    """Return a margin or a horizon with its unit, such as 0.5 points or 1 epoch."""
+    text, unit = f"{value:.{digits}g}", KINDS[metric].of_difference
+    return f"{text} {unit.removesuffix('s') if text == '1' else unit}"
+
+
+def named(metric: str, target: float | None) -> str:
+    """Return how a metric, with its target where it has one, is called in a sentence."""
+    return KINDS[metric].words.format(target=target)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A trial, epoch by epoch; NaN where a value is not known."""
+
+    epochs: Floats
+    errors: Floats  # on validation data, per cent
+    seconds: Floats  # of training, without evaluation, since the beginning
+
+
+@dataclass(frozen=True)
+class Waited:
+    """When a trial reached a target or, where it did not, how long it was watched."""
+
+    time: float  # of a trial that diverged: when it did, though it will never reach the target
+    reached: bool
+    diverged: bool
+    whole: float  # how long the trial was watched
+    epochs: int  # in all
+
+
+@dataclass(frozen=True)
+class ToTarget:
+    """What paired trials show of the time to a target, in epochs or seconds."""
+
+    target: float  # validation error, per cent
+    horizon: float  # longer times, and those of trials that never reached the target, count as this
+    reached_a: int  # trials that reached the target by the horizon
+    reached_b: int
+    median_a: float | None  # Kaplan-Meier; None where half of the trials or more did not reach it
+    median_b: float | None
+    earlier: Earlier  # which side was first, pair by pair: sign test
+
+
+def final_values(records: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return metric -> trial -> value after the last epoch.
+
+    Args:
+        records: of finished trials, finite: trial, split, name, value.
+    """
+    found = {}
+    for metric, (split, name) in FINAL_SPLITS.items():
+        part = records[(records["split"] == split) & (records["name"] == name)]
+        found[metric] = dict(zip(part["trial"], part["value"].astype(float), strict=True))
+    return found
+
+
+def curves(records: pd.DataFrame) -> dict[str, Curve]:
+    """Return trial -> its validation errors and training seconds, epoch by epoch.
+
+    Args:
+        records: trial, epoch, split, name, value.
+    """
+    wanted = (records["split"] == "validation") & (records["name"] == "error")
+    wanted |= (records["split"] == "time") & (records["name"] == "seconds")
+    # a trial that stands in two arms has its records twice
+    once = records[wanted].groupby(["trial", "epoch", "split"])["value"].first().unstack("split")
+    once = once.reindex(columns=["validation", "time"]).astype(float)
+    found = {}
+    for trial, rows in once.groupby(level="trial"):
+        epochs = rows.index.get_level_values("epoch").to_numpy(dtype=float)
+        whole = np.array_equal(epochs, np.arange(1, len(epochs) + 1))
+        seconds = np.cumsum(rows["time"].to_numpy()) if whole else np.full(len(epochs), math.nan)
+        found[str(trial)] = Curve(epochs, rows["validation"].to_numpy(), seconds)
+    return found
+
+
+def area(curve: Curve) -> float | None:
+    """Return the mean validation error over the epochs by the trapezoid rule, per cent; None where one is not finite.
+
+    It is the area under the learning curve over its length, so that its unit is that of an error.
+    """
+    if not len(curve.errors) or not np.isfinite(curve.errors).all():
+        return None
+    if len(curve.errors) == 1:
+        return float(curve.errors[0])
+    return float(np.trapezoid(curve.errors, curve.epochs) / (curve.epochs[-1] - curve.epochs[0]))
+
+
+def waited(curve: Curve | None, metric: str, target: float, diverged: bool) -> Waited | None:
+    """Return when a trial first was at a validation error of the target or less; None where that is not recorded.
+
+    Args:
+        curve: None: no epoch was ended.
+        metric: epochs_to or seconds_to.
+        target: per cent.
+        diverged: whether the trial ended that way; if it had reached the target before, it had.
+    """
+    if curve is None:
+        return Waited(0.0, False, True, 0.0, 0) if diverged else None
+    clock = curve.epochs if metric == "epochs_to" else curve.seconds
+    known = np.isfinite(curve.errors)
+    place = first_epoch(np.where(known, -curve.errors, -math.inf), -(target + ALMOST))
+    time = float(clock[place - 1 if place else -1])
+    if not math.isfinite(time) or not (known.any() or diverged):
+        return None
+    return Waited(time, place is not None, diverged, float(clock[-1]), len(clock))
+
+
+def to_target(
+    target: float, a: Sequence[Waited], b: Sequence[Waited]
+) -> tuple[ToTarget, tuple[float, ...], tuple[float, ...]] | None:
+    """Return what pairs show of the time to a target, and the time up to the horizon of each, first a, then b.
+
+    The horizon is the shortest time after which a trial that had not reached the target, and might have, was watched
+    no longer; where there is none, the longest that a trial was watched, and every time counts in full. A trial that
+    diverged will never reach the target, so that its time is known to lie beyond any horizon.
+
+    Args:
+        target: validation error, per cent.
+        a, b: of the same pairs, in the same order.
+
+    Returns:
+        None where there is no pair, or every trial diverged before its first epoch ended.
+    """
+    every = (*a, *b)
+    longest = max((one.whole for one in every if math.isfinite(one.whole)), default=0.0)
+    if longest <= 0:
+        return None
+    cut = [one.time for one in every if not one.reached and not one.diverged]
+    horizon = min(cut) if cut else longest
+    times_a, times_b = (
+        np.array([longest if one.diverged and not one.reached else one.time for one in side]) for side in (a, b)
+    )
+    done_a, done_b = (np.array([one.reached for one in side]) for side in (a, b))
+    known_a, known_b = up_to(times_a, done_a, horizon), up_to(times_b, done_b, horizon)
+    found = ToTarget(
+        target=target,
+        horizon=horizon,
+        reached_a=int(np.sum(done_a & (times_a <= horizon))),
+        reached_b=int(np.sum(done_b & (times_b <= horizon))),
+        median_a=kaplan_meier(times_a, done_a).median,
+        median_b=kaplan_meier(times_b, done_b).median,
+        earlier=earlier(times_a, done_a, times_b, done_b),
+    )
+    return found, tuple(known_a.tolist()), tuple(known_b.tolist())
+
+
+def step_of_clock(trials: Sequence[Waited]) -> float:
+    """Return the step in which times to a target move: the mean length of an epoch, which is 1 if told in epochs."""
+    lengths = [one.whole / one.epochs for one in trials if one.epochs and math.isfinite(one.whole)]
+    return float(np.mean(lengths)) if lengths else 0.0

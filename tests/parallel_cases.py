@@ -1,0 +1,123 @@
+"""What the processes of `test_parallel` run: importable by them."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leadline.data.batches import Dataset, load
+from leadline.errors import LeadlineError
+from leadline.nets import build
+from leadline.parallel import Team
+from leadline.spec import Augment, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec
+from leadline.training import Diverged, evaluate, prepare, train
+
+CPU = torch.device("cpu")
+Tell = Callable[..., None]
+
+
+def digits(train: int) -> Dataset:
+    return load(DataSpec(name="digits", train=train, validation=60, test=50, augment=Augment(pad=1)))
+
+
+class OwnDropout(nn.Module):
+    """A network of one's own that draws from the global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(F.dropout(x.flatten(1), 0.5, self.training))
+
+
+class SometimesUnused(nn.Module):
+    """A network of one's own with a part that only some rows use, so not every share, and one that none does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.rarely, self.never = nn.Linear(64, 10), nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        out, rare = self.linear(x), x[:, 20] > 1.3
+        if bool(rare.any()):
+            out = out.index_put((rare.nonzero()[:, 0],), self.rarely(x[rare]), accumulate=True)
+        return out
+
+
+def trained(
+    team: Team, network: NetworkSpec | type[nn.Module], spec: TrainingSpec, train_size: int, probes: ProbeSpec
+) -> tuple[Any, ...]:
+    """Train on this process's share; return records, weights, predictions and what was measured, or the error."""
+    data = digits(train_size)
+    model = network() if isinstance(network, type) else build(network, (1, 8, 8), 10, 3)
+    state = prepare(model, spec, CPU)
+    try:
+        records = list(train(state, data, spec, 3, probes, team=team))
+    except (LeadlineError, Diverged) as error:
+        return (type(error).__name__, str(error), getattr(error, "step", None))
+    flow = None if state.flow is None else state.flow.to_bytes()
+    return records, {name: one.numpy() for name, one in state.tensors().items()}, state.test_predictions, flow
+
+
+def train_all(team: Team, device: torch.device, tell: Tell, cases: Sequence[tuple[Any, ...]]) -> None:
+    for case in cases:
+        tell(team.gathered(trained(team, *case)))
+    tell(team.gathered([layer_by_layer(team, rows) for rows in ROWS]))
+    network, spec = cases[0][0], cases[0][1]
+    model = build(network, (1, 8, 8), 10, 5)
+    data = load(DataSpec(name="digits", train=1200, validation=60, test=50))
+    tell(team.gathered(evaluate(model, data, "train", spec, team)))
+
+
+ROWS = (7, 2, 1)
+LAYERS = {
+    "2d": (nn.BatchNorm2d(3), (3, 4, 5)),
+    "cumulative": (nn.BatchNorm2d(3, momentum=None), (3, 2, 2)),
+    "plain": (nn.BatchNorm1d(4, affine=False), (4, 6)),
+    "batch": (nn.BatchNorm2d(3, track_running_stats=False), (3, 3, 3)),
+}
+
+
+def layer_by_layer(team: Team, rows: int) -> dict[str, list[Tensor]]:
+    """Return what batch normalisation gives of this process's rows of a batch: output, gradients, statistics."""
+    found = {}
+    for name, (layer, shape) in LAYERS.items():
+        torch.manual_seed(rows)
+        whole, outer = 1000 + torch.randn(rows, *shape), torch.randn(rows, *shape)
+        own = team.share.rows(rows)
+        x = whole[own].clone().requires_grad_()
+        layer.reset_parameters()
+        if layer.affine:
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.bias)
+        layer.train().zero_grad()
+        with team.whole_batch(layer, rows):
+            for _ in range(2):
+                out = layer(x)
+            out.backward(outer[own])
+        team.add_up(layer if layer.affine else nn.Linear(1, 1))
+        assert x.grad is not None
+        grads = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
+        found[name] = [out.detach(), x.grad, *grads, *(buffer.clone().float() for buffer in layer.buffers())]
+    return found
+
+
+# --- what goes wrong
+
+
+def fails(team: Team, device: torch.device, tell: Tell) -> None:
+    if team.rank == 1:
+        raise ValueError("no such thing")
+    team.told(1)
+
+
+def sleeps(team: Team, device: torch.device, tell: Tell) -> None:
+    if team.rank == 1:
+        time.sleep(600)
+    team.told(1)

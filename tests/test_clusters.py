@@ -1,0 +1,274 @@
+"""Workers that share a store, and Slurm arrays of them: as commands, and through submitit for real."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from leadline.cli import app
+from leadline.clusters import on_ray
+from leadline.clusters.entering import enter
+from leadline.clusters.slurm import Resources, check_store, script, submit
+from leadline.clusters.worker import take_trials
+from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.executors import InProcess
+from leadline.run import Event, Job
+from leadline.store import Store
+from leadline.studyfile import load_study
+
+STUDY = """
+name: shared
+data: {name: digits, train: 120, validation: 50, test: 50}
+training: {epochs: EPOCHS, batch_size: 40, optimizer: {name: adam}}
+arms: {plain: {network: comparative-plain}, residual: {network: comparative-resnet}}
+vary: {blocks: [2]}
+seeds: 2
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return written(tmp_path, 2)
+
+
+def written(folder: Path, epochs: int) -> Path:
+    file = folder / "shared.yaml"
+    file.write_text(STUDY.replace("EPOCHS", str(epochs)))
+    return file
+
+
+def counts(runs: Path) -> dict[str, int]:
+    with Store.open(runs) as store:
+        return {state: number for state, number in store.counts("shared").items() if number}
+
+
+def values(runs: Path) -> list[tuple[Any, ...]]:
+    with Store.open(runs) as store:
+        frame = store.records_frame("shared")
+    columns = ["trial", "step", "split", "name", "value"]
+    return list(frame.loc[frame["split"] != "time", columns].itertuples(index=False, name=None))
+
+
+def command(*arguments: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "leadline", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(arguments: list[str], expect: type[Exception]) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, expect), result.output
+    return str(result.exception)
+
+
+# --- workers
+
+
+def test_workers_share_a_study_that_each_of_them_may_enter(study: Path, tmp_path: Path) -> None:
+    workers = [command("worker", study, "--runs", tmp_path / "shared", "--until-empty") for _ in range(2)]
+    ends = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    taken = [int(re.fullmatch(r"worker: (\d) trials taken to their end(: \d finished)?\n", end)[1]) for end in ends]  # type: ignore[index]
+    assert sum(taken) == 4
+    with Store.open(tmp_path / "alone") as store:
+        store.register(load_study(str(study)))
+    InProcess().run(Job("shared", tmp_path / "alone"), lambda _: None)
+    assert values(tmp_path / "shared") == values(tmp_path / "alone")
+
+
+def test_a_worker_without_a_study_takes_all_of_the_store(study: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    assert enter(str(study), {}, runs, None, None) == "shared"
+    with Store.open(runs) as store:
+        store.register(load_study(str(study), {"name": "other", "seeds": [7]}))
+    told: list[Event] = []
+    tally = take_trials(Job("", runs), None, False, told.append)
+    assert tally.ends == {"finished": 6}
+    assert tally.line() == "worker: 6 trials taken to their end: 6 finished"
+    assert counts(runs) == {"finished": 4}
+    again = take_trials(Job("", runs), None, True, told.append)
+    assert again.line() == "worker: 0 trials taken to their end"
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> None:
+    study, runs = written(tmp_path, 500), tmp_path / "runs"
+    worker = command("worker", study, "--runs", runs)
+    assert worker.stderr is not None
+    assert "started" in worker.stderr.readline()
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 143
+    assert output == "worker: 0 trials taken to their end; stopped, and its trial is given back\n"
+    assert counts(runs) == {"waiting": 4}
+
+
+def test_until_empty_takes_over_what_another_loses(study: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    enter(str(study), {}, runs, None, None)
+    with Store.open(runs) as store:
+        lost = store.claim("shared", "elsewhere:7:1", 1.5)
+        assert lost is not None
+        assert take_trials(Job("", runs), "shared", False, lambda _: None).ends == {"finished": 3}
+        assert store.counts("shared")["running"] == 1
+        tally = take_trials(Job("", runs), "shared", True, lambda _: None)
+    assert tally.ends == {"finished": 1}
+    assert counts(runs) == {"finished": 4}
+
+
+def test_a_study_of_the_store_is_taken_as_it_is_there(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.register(load_study("demo", {"seeds": 1}))
+    assert enter("demo", {}, tmp_path, None, None) == "demo"
+    with Store.open(tmp_path) as store:
+        assert store.study("demo").spec["seeds"] == 1
+
+
+def test_what_cannot_be_entered_is_one_line(study: Path, tmp_path: Path) -> None:
+    assert "there is none yet" in said(["worker", "nothing", "--runs", str(tmp_path / "new")], StoreError)
+    assert not (tmp_path / "new").exists()
+    enter(str(study), {}, tmp_path / "runs", None, None)
+    assert "did you mean 'shared'?" in said(["worker", "sharde", "--runs", str(tmp_path / "runs")], StoreError)
+    study.write_text(study.read_text() + "tune: {learning_rate: {log: [0.001, 0.1]}, budget: 2}\n")
+    assert "start it with `leadline run`" in said(["worker", str(study), "--runs", str(tmp_path / "runs")], SpecError)
+
+
+# --- executors by name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("rai", None, 1, 0, None), r"unknown --executor 'rai'; did you mean 'ray'\?"),
+        (("local", "auto", 1, 0, None), "--address is for --executor ray"),
+        (("inprocess", None, 1, 0.5, None), "--gpus-per-trial is for --executor ray"),
+        (("ray", None, 1, 0, 4), "--workers 4 --executor ray"),
+    ],
+)
+def test_options_of_another_executor_are_refused(given: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        on_ray(*given)
+    assert on_ray("local", None, 1, 0, 3) is None
+
+
+def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    given = ["run", str(study), "--runs", str(tmp_path), "--executor", "ray", "--json"]
+    assert "pip install 'leadline[ray]'" in said(given, LeadlineError)
+
+
+# --- Slurm
+
+
+def resources(**given: Any) -> Resources:
+    values = {"workers": 2, "time": "4:00:00", "cpus": 1, "gpus": 0, "memory": "4G", "options": [], "setup": []}
+    return Resources.of(**(values | given))
+
+
+def test_the_script_is_what_sbatch_and_bash_read(tmp_path: Path) -> None:
+    runs = tmp_path / "runs with a space"
+    asked = resources(workers=8, time="1-12:30:01", gpus=1, options=["partition=gpu"], setup=["module load cuda"])
+    text = script(Job("shared", runs, "postgresql://host/name", tmp_path, "cuda"), asked)
+    file = tmp_path / "job.sh"
+    # srun stands for a program that prints each of its arguments in a line
+    file.write_text(text.replace("srun ", "printf '%s\\n' ").replace("module load cuda", "true"))
+    ran = subprocess.run(["bash", file], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert ran == [
+        *[sys.executable, "-m", "leadline", "worker", "shared", "--runs", str(runs)],
+        *["--store", "postgresql://host/name", "--data-dir", str(tmp_path), "--device", "cuda", "--until-empty"],
+    ]
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text, re.MULTILINE))
+    assert options["array"] == "0-7"
+    assert options["time"] == "36:31:00"
+    assert options["gpus-per-node"] == "1"
+    assert options["partition"] == "gpu"
+    assert options["output"] == f'"{runs}/slurm/%A_%a.log"'
+    assert text.index("#SBATCH") < text.index("module load cuda") < text.index("srun")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"time": "4h"}, "--time '4h': expected hours:minutes:seconds"),
+        ({"time": "0:01:00"}, "a job is told 90 s before its end"),
+        ({"memory": "much"}, "--memory 'much'"),
+        ({"options": ["gpu"]}, "--option 'gpu': expected KEY=VALUE"),
+        ({"options": ["partition=a\nb"]}, "--option"),
+    ],
+)
+def test_resources_that_slurm_would_not_understand(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        resources(**given)
+
+
+def test_stores_that_jobs_cannot_share_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="a SQLite store is for one; give --store"):
+        check_store(None, tmp_path, 2)
+    check_store(None, tmp_path, 1)
+    check_store("postgresql://user@host/name", tmp_path, 2)
+    with pytest.raises(StoreError, match=r"into ~/\.pgpass") as caught:
+        check_store("postgresql://user:secret@host/name", tmp_path, 2)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_slurm_is_one_line(monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    given = ["slurm", str(study), "--runs", str(tmp_path / "runs")]
+    assert "there is no sbatch here" in said(given, LeadlineError)
+    printed = CliRunner().invoke(app, [*given, "--print"])
+    assert printed.exit_code == 0
+    assert printed.output.startswith("#!/bin/bash\n")
+    assert counts(tmp_path / "runs") == {"waiting": 4}
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert "pip install 'leadline[slurm]'" in said(given, LeadlineError)
+
+
+def test_jobs_of_submitit_run_the_study(study: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed; pip install 'leadline[slurm]'")
+    runs = tmp_path / "runs"
+    enter(str(study), {}, runs, None, None)
+    jobs = submit(Job("shared", runs), resources(), "local")
+    lines = [job.result() for job in jobs]
+    assert sum(int(re.match(r"worker: (\d)", line)[1]) for line in lines) == 4  # type: ignore[index]
+    assert counts(runs) == {"finished": 4}
+    for job in jobs:
+        job._process.wait()
+
+
+def test_a_job_whose_time_is_over_gives_its_trial_back_and_is_queued_again(tmp_path: Path) -> None:
+    local = pytest.importorskip("submitit.local.local", reason="submitit is not installed")
+    runs = tmp_path / "runs"
+    enter(str(written(tmp_path, 500)), {}, runs, None, None)
+    [job] = submit(Job("shared", runs), resources(workers=1), "local")
+    first = owner_of_a_trial(runs)
+    try:
+        os.kill(int(first.split(":")[1]), local.LocalJobEnvironment._usr_sig())
+        assert owner_of_a_trial(runs, unlike=first)
+    finally:
+        job._process.terminate()  # which submitit hands on to the worker
+        job._process.wait(60)
+    assert "Requeued job" in job.stdout()
+    assert counts(runs) == {"waiting": 4}
+    with Store.open(runs) as store:
+        assert store.trial(store.trials_frame("shared")["trial"][0]).checkpoint is not None
+
+
+def owner_of_a_trial(runs: Path, unlike: str = "") -> str:
+    until = time.monotonic() + 60
+    with Store.open(runs) as store:
+        first = store.trials_frame("shared")["trial"][0]
+        while time.monotonic() < until:
+            owner = store.trial(first).owner
+            if owner and owner != unlike:
+                return owner
+            time.sleep(0.1)
+    raise AssertionError("nobody has taken it")

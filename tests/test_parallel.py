@@ -1,0 +1,320 @@
+"""Several devices compute what one does: losses, weights, noise, statistics; those that die stop nobody."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import parallel_cases as cases
+from leadline.data.share import Share
+from leadline.devices import check_torchrun, spread, together, under_torchrun
+from leadline.errors import SpecError
+from leadline.executors import InProcess
+from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
+from leadline.parallel import ALONE, Disconnected
+from leadline.probes.table import FlowTable
+from leadline.run import Event, Job
+from leadline.spec import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
+from leadline.store import Store
+from leadline.study import Study, StudySpec, expand
+
+CPU = torch.device("cpu")
+RECIPE = TrainingSpec(
+    epochs=2,
+    batch_size=32,
+    optimizer=SGD(learning_rate=0.02, momentum=0.9, weight_decay=0.001),
+    label_smoothing=0.1,
+    clip_norm=1.0,
+    test_every=1,
+)
+GRADIENTS = ProbeSpec(flow=FlowSpec(what=("gradients", "updates")))
+NOISY = parse(
+    type(cifar_resnet(8)),
+    {
+        **cifar_resnet(8).model_dump(mode="json"),
+        "head": {"dropout": 0.3},
+        "block": {**cifar_resnet(8).block.model_dump(mode="json"), "dropout": 0.2, "stochastic_depth": 0.5},
+    },
+)
+CASES: dict[str, tuple[Any, ...]] = {
+    "none": (comparative_resnet(1), RECIPE, 129, GRADIENTS),  # of the last batch of 1, one device has nothing
+    "batch": (cifar_resnet(8), RECIPE, 97, ProbeSpec()),
+    "noise": (NOISY, RECIPE, 71, ProbeSpec()),
+    "recomputed": (cifar_resnet(8).model_copy(update={"checkpoint_blocks": True}), RECIPE, 71, ProbeSpec()),
+    "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
+    "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),
+    "diverges": (
+        comparative_resnet(2),
+        TrainingSpec(batch_size=40, optimizer=SGD(learning_rate=1e12)),
+        120,
+        ProbeSpec(),
+    ),
+    "draws": (cases.OwnDropout, RECIPE, 97, ProbeSpec()),
+    "looks": (comparative_resnet(2), RECIPE, 97, ProbeSpec(flow=FlowSpec())),
+}
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Any]:
+    """What two processes give, of each case by rank."""
+    told: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEADLINE_DATA", "nowhere")
+        together(cases.train_all, (list(CASES.values()),), spread(CPU, 2), 1, told.append, lambda: None)
+    return told
+
+
+def both(found: list[Any], name: str) -> tuple[Any, Any]:
+    """Return what two devices give of a case, having seen that they agree to the bit, and what one gives."""
+    first, second = found[list(CASES).index(name)]
+    alone = cases.trained(ALONE, *CASES[name])
+    if len(first) == 4:
+        assert all(np.array_equal(first[1][key], second[1][key]) for key in first[1])
+        untimed = [[one for one in records if one.split != "time"] for records in (first[0], second[0])]
+        assert untimed[0] == untimed[1]
+    return first, alone
+
+
+@pytest.mark.parametrize("name", ["none", "batch", "noise", "recomputed", "shared", "unused"])
+def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
+    (records, weights, predictions, _), alone = both(found, name)
+    measured = [[one for one in some if one.split != "time"] for some in (records, alone[0])]
+    assert [one[:-1] for one in measured[0]] == [one[:-1] for one in measured[1]]
+    assert [one.value for one in measured[0]] == pytest.approx([one.value for one in measured[1]], rel=1e-5, abs=1e-5)
+    assert {one.split for one in measured[0]} == {"train", "validation", "test"} | {
+        f"final-{split}" for split in ("train", "validation", "test")
+    }
+    assert weights.keys() == alone[1].keys()
+    for key, value in weights.items():
+        assert value == pytest.approx(alone[1][key], rel=1e-4, abs=1e-5), key
+    assert np.array_equal(predictions, alone[2])
+
+
+def test_noise_makes_a_difference() -> None:
+    """So that the case above has something to get wrong."""
+    recipe, size, probes = CASES["noise"][1:]
+    plain = cases.trained(ALONE, cifar_resnet(8), recipe, size, probes)
+    assert not np.allclose(
+        plain[1]["model.head.linear.weight"],
+        cases.trained(ALONE, *CASES["noise"])[1]["model.head.linear.weight"],
+        atol=1e-3,
+    )
+
+
+def test_a_part_that_no_batch_uses_is_left_as_it_is(found: list[Any]) -> None:
+    (_, weights, *_), _ = both(found, "unused")
+    assert np.array_equal(weights["model.never.weight"], cases.SometimesUnused().never.weight.detach().numpy())
+    assert not np.array_equal(weights["model.rarely.weight"], cases.SometimesUnused().rarely.weight.detach().numpy())
+
+
+def test_gradients_and_updates_are_those_of_the_whole_batch(found: list[Any]) -> None:
+    (*_, flow), alone = both(found, "none")
+    mine, whole = (FlowTable.from_bytes(content).frame() for content in (flow, alone[3]))
+    assert len(mine) == len(whole) > 0
+    assert mine["value"].to_numpy() == pytest.approx(whole["value"].to_numpy(), rel=1e-4, abs=1e-7)
+
+
+def test_all_devices_see_training_diverge_at_once(found: list[Any]) -> None:
+    first, second = found[list(CASES).index("diverges")]
+    kind, _, step = cases.trained(ALONE, *CASES["diverges"])
+    assert first[0] == second[0] == kind == "Diverged"
+    assert first[2] == second[2] == step
+
+
+@pytest.mark.parametrize(("name", "line"), [("draws", "OwnDropout: draws from PyTorch's global"), ("looks", "2 dev")])
+def test_what_several_devices_cannot_do_as_one_is_refused(found: list[Any], name: str, line: str) -> None:
+    for kind, text, _ in found[list(CASES).index(name)]:
+        assert kind == "SpecError" and line in text and "\n" not in text
+    assert len(cases.trained(ALONE, *CASES[name])) == 4
+
+
+@pytest.mark.parametrize("name", cases.LAYERS)
+@pytest.mark.parametrize("rows", cases.ROWS)
+def test_batch_statistics_are_those_of_all_rows(found: list[Any], rows: int, name: str) -> None:
+    whole = cases.layer_by_layer(ALONE, rows)[name]
+    parts = [one[cases.ROWS.index(rows)][name] for one in found[len(CASES)]]
+    for place, expected in enumerate(whole):
+        got = torch.cat([part[place] for part in parts]) if place < 2 else parts[0][place]
+        assert torch.allclose(got, expected, rtol=1e-4, atol=2e-3), (place, (got - expected).abs().max())
+        if place >= 2:
+            assert torch.equal(parts[0][place], parts[1][place])
+
+
+def test_evaluation_gives_the_same_bits_on_any_number_of_devices(found: list[Any]) -> None:
+    from leadline.data.batches import load
+    from leadline.nets import build
+    from leadline.spec import DataSpec
+    from leadline.training import evaluate
+
+    network, spec = CASES["none"][:2]
+    data = load(DataSpec(name="digits", train=1200, validation=60, test=50))  # three batches
+    alone = evaluate(build(network, (1, 8, 8), 10, 5), data, "train", spec)
+    for one in found[len(CASES) + 1]:
+        assert (one.loss, one.accuracy) == (alone.loss, alone.accuracy)
+        assert np.array_equal(one.predicted, alone.predicted)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 8])
+def test_shares_are_all_of_a_batch_once(parts: int) -> None:
+    for count in range(20):
+        rows = [list(range(count))[Share(index, parts).rows(count)] for index in range(parts)]
+        assert [one for part in rows for one in part] == list(range(count))
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_shares_of_data_are_all_of_it(tmp_path: Path) -> None:
+    data = cases.digits(70)
+    shared = [data.shared(Share(index, 2)) for index in range(2)]
+    for first in (0, 1):
+        pairs = zip(*(one.train_batches(0, 1, 32, first=first) for one in shared), strict=True)
+        for (images, labels), parts in zip(data.train_batches(0, 1, 32, first=first), pairs, strict=True):
+            assert torch.equal(torch.cat([part[0] for part in parts]), images)
+            assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+    whole = [labels for _, labels in data.evaluation_batches("train", 16)]
+    halves = [[labels for _, labels in one.evaluation_batches("train", 16)] for one in shared]
+    assert all(torch.equal(a, b) for a, b in zip(whole[::2], halves[0], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole[1::2], halves[1], strict=True))
+
+
+# --- what goes wrong
+
+
+def test_what_one_device_raises_is_raised_and_not_what_follows_from_it() -> None:
+    with pytest.raises(ValueError, match="no such thing") as caught:
+        together(cases.fails, (), spread(CPU, 2), 1, print, lambda: None)
+    assert "parallel_cases.py" in caught.value.__notes__[0]
+
+
+def test_a_device_that_is_stuck_stops_nobody_for_ever() -> None:
+    with pytest.raises(Disconnected, match="lost contact with the other devices"):
+        together(cases.sleeps, (), spread(CPU, 2), 1, print, lambda: None, timedelta(seconds=2))
+    assert not multiprocessing.active_children()
+
+
+def test_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spread(CPU, 3) == [CPU] * 3
+    with pytest.raises(SpecError, match="'cuda:1' is one GPU"):
+        spread(torch.device("cuda:1"), 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert spread(torch.device("cuda"), 2) == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    with pytest.raises(SpecError, match="devices: 3, and this machine shows 2 CUDA"):
+        spread(torch.device("cuda"), 3)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        assert under_torchrun() is None
+        check_torchrun(7)
+        monkeypatch.setenv(name, value)
+    check_torchrun(2)
+    with pytest.raises(SpecError, match="torchrun started 2 processes, for 3 devices; use --devices 2"):
+        check_torchrun(3)
+
+
+# --- as trials of a study
+
+
+def pair(**more: object) -> Study:
+    training = {"epochs": 3, "batch_size": 40, "optimizer": {"name": "sgd", "learning_rate": 0.02}}
+    return expand(
+        StudySpec.model_validate(
+            {
+                "name": "pair",
+                "data": {"name": "digits", "train": 110, "validation": 50, "test": 50},
+                "training": training,
+                "arms": {"residual": {"network": "cifar-resnet"}},
+                "vary": {"depth": [8]},
+                "seeds": 1,
+                **more,
+            }
+        )
+    )
+
+
+def run(runs: Path, devices: int | None, emit: Callable[[Event], None] = lambda event: None, said: int = 1) -> Store:
+    store = Store.open(runs)
+    store.register(pair(devices=said))
+    InProcess().run(Job("pair", runs, devices=devices), emit)
+    return store
+
+
+def values(store: Store) -> dict[tuple[Any, ...], float]:
+    frame = store.records_frame("pair")
+    frame = frame[frame["split"] != "time"]
+    columns = ["epoch", "step", "split", "name", "value"]
+    return {row[:-1]: row[-1] for row in frame[columns].itertuples(index=False, name=None)}
+
+
+def interrupt_at(epoch: int) -> Callable[[Event], None]:
+    def interrupt(event: Event) -> None:
+        if event.text.startswith(f"epoch {epoch}"):
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Any, ...], float]:
+    """What a trial measures that one device trains without a break."""
+    return values(run(tmp_path_factory.mktemp("whole"), 1))
+
+
+def test_a_trial_goes_on_with_another_number_of_devices(tmp_path: Path, whole: dict[tuple[Any, ...], float]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 1, interrupt_at(1), said=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, None, interrupt_at(2), said=2)
+    store = Store.open(tmp_path)
+    assert store.trials_frame("pair")["environment"][0]["devices"] == 2
+    assert store.trials_frame("pair")["state"].tolist() == ["waiting"]
+    found = values(run(tmp_path, 1, said=2))
+    assert found.keys() == whole.keys()
+    assert list(found.values()) == pytest.approx(list(whole.values()), rel=1e-5, abs=1e-5)
+    assert store.trials_frame("pair")["state"].tolist() == ["finished"]
+    assert len(list(store.checkpoints.iterdir())) == 1
+
+
+def test_a_trial_whose_device_dies_fails_with_one_line_and_can_be_tried_again(
+    tmp_path: Path, whole: dict[tuple[Any, ...], float]
+) -> None:
+    killed: list[str] = []
+
+    def kill(event: Event) -> None:
+        if event.text.startswith("epoch 1") and not killed:
+            killed.append(event.trial)
+            os.kill(max(child.pid or 0 for child in multiprocessing.active_children()), signal.SIGKILL)
+
+    store = run(tmp_path, 2, kill)
+    assert not multiprocessing.active_children()
+    frame = store.trials_frame("pair")
+    assert frame["state"].tolist() == ["failed"]
+    assert frame["error"].tolist() == [
+        "the process of device 2 of 2 died with signal 9 (SIGKILL); if memory ran out, use a smaller batch"
+    ]
+    assert store.requeue_failed("pair") == 1
+    found = values(run(tmp_path, 1))
+    assert list(found.values()) == pytest.approx(list(whole.values()), rel=1e-5, abs=1e-5)
+    assert store.trials_frame("pair")["state"].tolist() == ["finished"]
+
+
+def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
+    study = tmp_path / "pair.yaml"
+    study.write_text(
+        "name: pair\ndata: {name: digits, train: 110, validation: 50, test: 50}\n"
+        "training: {epochs: 1, batch_size: 40}\narms: {residual: {network: comparative-resnet}}\n"
+        "vary: {blocks: [1, 2]}\nseeds: 1\n"
+    )
+    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line = [*starter, "-m", "leadline", "run", str(study), "--devices", "2", "--device", "cpu", "--json"]
+    environment = {**os.environ, "LEADLINE_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('"finished": 2') == 1
+    store = Store.open(tmp_path / "runs")
+    assert [one["devices"] for one in store.trials_frame("pair")["environment"]] == [2, 2]

@@ -1,0 +1,353 @@
+"""Plans: counts from closed forms, seeds against the power of the t test, sizes against data, words, a real trial."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from leadline import planning, plantext, sequential
+from leadline.cli import app
+from leadline.data.batches import load
+from leadline.errors import DataError, SpecError
+from leadline.executors import InProcess
+from leadline.nets import inspect_network
+from leadline.planning import Plan, plan, sizes
+from leadline.run import Job
+from leadline.seedplan import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
+from leadline.spec import DataSpec, ProbeSpec, TrainingSpec
+from leadline.stats import power
+from leadline.store import Store
+from leadline.study import Study, StudySpec, expand
+from leadline.timing import Work, essence, measure, time_one
+from leadline.verdict import Findings, find
+
+SMALL = DataSpec(name="digits", train=200, validation=100, test=50)
+
+
+def small(**more: object) -> Study:
+    given: dict[str, object] = {
+        "name": "small",
+        "data": SMALL,
+        "training": {"epochs": 3, "batch_size": 64, "test_every": 2},
+        "arms": {"a": {"network": {"family": "mlp", "hidden": 2, "width": 8}}, "b": {"network": "mlp"}},
+        "seeds": 4,
+    }
+    return expand(StudySpec.model_validate({**given, **more}))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return plan(small(), tmp_path_factory.mktemp("runs"), device="cpu", workers=1, seconds=0.01)
+
+
+def test_trials_parameters_steps_and_flops_are_counted(found: Plan) -> None:
+    a, b = found.arms
+    info = inspect_network(small().arms[0].trial.network, (1, 8, 8), 10)
+    assert (a.trials, a.parameters, a.steps) == (4, info.parameters, 3 * 4)
+    assert info.multiply_adds == 64 * 8 + 8 * 8 + 8 * 10
+    # training: forward and backward, three times 200 images; evaluated: validation 3 times, test once, all at the end
+    assert a.flops == 2 * info.multiply_adds * (3 * 3 * 200 + 3 * 100 + 50 + 200 + 100 + 50)
+    assert found.trials == 8
+    assert found.flops == 4 * (a.flops + b.flops)
+
+
+def test_time_is_that_of_steps_and_evaluation(found: Plan) -> None:
+    for arm in found.arms:
+        assert arm.seconds > 0 and arm.timed >= 3
+    assert found.worker_seconds == pytest.approx(sum(4 * arm.seconds for arm in found.arms))
+    assert found.seconds == pytest.approx(found.worker_seconds)  # one worker
+
+
+def test_trials_go_to_the_worker_that_is_free_first() -> None:
+    assert planning._schedule([5, 3, 3, 3], 2) == 8  # 5 + 3 beside 3 + 3
+    assert planning._schedule([1, 1, 1], 1) == 3
+    assert planning._schedule([2, 7], 16) == 7
+
+
+def test_memory_and_disk_have_their_parts(found: Plan) -> None:
+    a, b = found.arms
+    grown = b.parameters - a.parameters
+    assert b.memory - a.memory >= 3 * 4 * grown  # weights, gradients, momentum
+    # two checkpoints of weights and momentum
+    assert b.disk - a.disk == 2 * 2 * 4 * grown
+    assert a.disk == 2 * 2 * 4 * a.parameters + planning.RECORD * (8 * 3 + 3 + 9) + planning.TRIAL + 4 * 50
+
+
+def test_a_batch_counts_in_memory_as_what_the_backward_pass_keeps(tmp_path: Path) -> None:
+    network = {"network": {"family": "cifar-resnet", "depth": 8}}
+    one, two = (
+        plan(
+            small(
+                arms={"a": network}, training={"batch_size": size, "epochs": 1}, data={"name": "digits", "train": 1200}
+            ),
+            tmp_path,
+            device="cpu",
+            workers=1,
+            seconds=0.01,
+        ).arms[0]
+        for size in (600, 1200)
+    )
+    kept = inspect_network(small(arms={"a": network}).arms[0].trial.network, (1, 8, 8), 10).training_memory
+    assert two.memory - one.memory == 600 * planning.KEPT * kept
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        DataSpec(name="digits"),
+        DataSpec(name="digits", train=300, validation=7, test=11),
+        DataSpec(name="parity", bits=6),
+        DataSpec(name="parity", bits=20, samples=500, test=100),
+    ],
+)
+def test_sizes_are_those_of_the_data(spec: DataSpec) -> None:
+    data, known = load(spec), sizes(spec)
+    assert known.train == data.train_size
+    assert known.validation == len(data.validation.labels)
+    assert known.test == len(data.test_labels)
+
+
+def test_sizes_need_no_files_and_see_what_is_too_many() -> None:
+    assert sizes(DataSpec(name="cifar10", validation=5000)) == planning.Sizes(45_000, 5_000, 10_000)
+    assert sizes(DataSpec(name="mnist")) == planning.Sizes(55_000, 5_000, 10_000)
+    with pytest.raises(DataError, match="2000 training images asked for"):
+        sizes(DataSpec(name="digits", train=2000))
+
+
+def test_seeds_for_a_margin_are_the_fewest_with_80_percent_power() -> None:
+    for needed in seeds_by_deviation(small(), [0.25, 0.5, 2.0]):
+        assert needed.for_margin is not None
+        assert power(0.5 / needed.sd, needed.for_margin) >= 0.8 > power(0.5 / needed.sd, needed.for_margin - 1)
+    [enough] = seeds_by_deviation(small(), [0.5])
+    # by simulation: 10 normal differences of mean 1 deviation, tested at 5%
+    draws = np.random.default_rng(0).normal(1, 1, (20_000, enough.for_margin))
+    t = draws.mean(1) / draws.std(1, ddof=1) * math.sqrt(enough.for_margin)
+    assert 0.79 < np.mean(np.abs(t) > 2.262) < 0.83
+    assert enough.for_margin == 10
+
+
+def test_a_study_that_decides_as_it_goes_is_told_how_many_seeds_to_expect() -> None:
+    decide = {"margin": 1.0, "max_seeds": 20, "first": 3}
+    far, near = (
+        seeds_by_deviation(small(seeds=20, decide={**decide, "margin": margin}), [1.0])[0] for margin in (5.0, 0.1)
+    )
+    assert far.expected is not None and near.expected is not None
+    assert 3 <= far.expected < 8 and far.decided == 1.0  # five deviations apart
+    assert near.expected > 18 and near.decided is not None and near.decided < 0.2
+    assert seeds_by_deviation(small(), [1.0])[0].expected is None
+    [by_hand] = seeds_by_deviation(small(seeds=20, decide=decide), [1.0])
+    draws = np.random.default_rng(1).normal(1.0, 1.0, (200, 20))
+    taken = [
+        next((n for n in range(3, 21) if sequential.decide(row[:n], 1.0, 0.95, 0.0, 20) != "undecided"), 20)
+        for row in draws
+    ]
+    assert by_hand.expected == pytest.approx(np.mean(taken), abs=3 * np.std(taken) / math.sqrt(200))
+
+
+def test_trials_that_tune_are_counted(tmp_path: Path) -> None:
+    study = small(tune={"learning_rate": {"log": [0.001, 1]}, "budget": 5, "seeds": 2}, seeds=3)
+    planned = plan(study, tmp_path, device="cpu", workers=1, seconds=0.0)
+    assert planned.trials == 2 * (3 + 5 * 2)
+    assert planned.seconds == pytest.approx(13 * sum(arm.seconds for arm in planned.arms))
+    assert any("tuned by 10 trials beforehand" in note for note in planned.notes)
+
+
+@pytest.mark.parametrize("sd", [0.0, -1.0, math.nan, math.inf])
+def test_a_deviation_is_above_zero(sd: float) -> None:
+    with pytest.raises(SpecError, match=r"--sd .* above 0"):
+        seeds_by_deviation(small(), [sd])
+
+
+def shown(study: Study, errors: dict[str, list[float]]) -> Findings:
+    """Return the findings of a study whose arms had these test errors, seed by seed."""
+    rows = [(f"{arm}{seed}", arm, seed, value) for arm, values in errors.items() for seed, value in enumerate(values)]
+    trials = pd.DataFrame(
+        [(t, arm, arm, {}, seed, "finished", 1.0) for t, arm, seed, _ in rows],
+        columns=["trial", "arm", "base", "factors", "seed", "state", "seconds"],
+    )
+    records = pd.DataFrame(
+        [(t, 3, 12, "final-test", "error", value) for t, _, _, value in rows],
+        columns=["trial", "epoch", "step", "split", "name", "value"],
+    )
+    return find(study, trials, records, {})
+
+
+def test_a_pilot_gives_the_spread_and_the_difference_with_its_sign() -> None:
+    study = small(contrasts=[["b", "a"]], margin=1.0)
+    errors = {"a": [10.0, 11.0, 12.5, 13.0], "b": [11.0, 14.0, 13.5, 15.5]}
+    d = np.subtract(errors["b"], errors["a"])
+    for pilot in (study, small(contrasts=[["a", "b"]], name="other")):
+        [needed] = seeds_by_pilot(study, shown(pilot, errors))
+        assert needed.contrast == "b against a" and needed.pairs == 4
+        assert needed.sd == pytest.approx(d.std(ddof=1))
+        assert needed.difference == pytest.approx(d.mean())
+        assert power(1 / needed.sd, needed.for_margin) >= 0.8 > power(1 / needed.sd, needed.for_margin - 1)
+        assert power(d.mean() / needed.sd, needed.for_difference) >= 0.8
+
+
+def test_a_pilot_without_spread_or_difference_is_planned_with_too() -> None:
+    study = small(contrasts=[["b", "a"]])
+    [same] = seeds_by_pilot(study, shown(study, {"a": [5.0, 5.0], "b": [5.0, 5.0]}))
+    assert (same.sd, same.difference, same.for_difference) == (0.0, 0.0, None)
+    assert same.for_margin == 2
+    [apart] = seeds_by_pilot(study, shown(study, {"a": [5.0, 5.0], "b": [7.0, 7.0]}))
+    assert apart.sd > 0  # of the step in which errors move
+
+
+def test_a_pilot_that_says_nothing_is_refused() -> None:
+    study = small(contrasts=[["b", "a"]])
+    for pilot in (shown(study, {"a": [5.0], "b": [6.0]}), shown(study, {"a": [5.0, 6.0]})):
+        with pytest.raises(SpecError, match=r"--pilot small: it has no contrast of small with two pairs") as caught:
+            seeds_by_pilot(study, pilot)
+        assert "\n" not in str(caught.value)
+
+
+def test_trials_of_one_pace_are_timed_once() -> None:
+    study = small(
+        arms={"a": {"network": "mlp"}}, vary={"training.optimizer.learning_rate": [0.1, 0.2], "training.epochs": [1, 5]}
+    )
+    assert len({essence(arm.trial) for arm in study.arms}) == 1
+    wider = small(vary={"training.batch_size": [8, 16], "training.optimizer.name": ["sgd", "adam"]})
+    assert len({essence(arm.trial) for arm in wider.arms}) == 8
+
+
+def test_timing_leaves_threads_and_generators_as_they_were() -> None:
+    work = Work(essence(small().arms[0].trial), (1, 8, 8), 10)
+    before, state = torch.get_num_threads(), torch.random.get_rng_state()
+    once = time_one(work, "cpu", 2, 0.0)
+    assert torch.get_num_threads() == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+    parameters = inspect_network(work.trial.network, (1, 8, 8), 10).parameters
+    assert once.state == 2 * 4 * parameters and once.steps >= 3
+    assert 0 < once.share <= 1 and once.step > 0 and once.evaluation > 0 and once.flow == 0 and once.deeper == {}
+
+
+def test_probes_are_timed_and_sized(tmp_path: Path) -> None:
+    plain = small(arms={"a": {"network": {"family": "mlp", "hidden": 3}}})
+    probed = small(
+        arms={"a": {"network": {"family": "mlp", "hidden": 3}}},
+        probes={"flow": {"every": 2}, "jacobian": {"images": 2}},
+    )
+    work = Work(essence(probed.arms[0].trial), (1, 8, 8), 10)
+    timed = time_one(work, "cpu", 1, 0.0)
+    assert timed.flow_bytes > 0 and set(timed.deeper) == {"jacobian"} and timed.deeper["jacobian"][1] > 0
+    one, other = (plan(each, tmp_path, device="cpu", workers=1, seconds=0.0).arms[0] for each in (plain, probed))
+    assert other.disk > one.disk
+
+
+def test_several_processes_time_all_that_is_asked(tmp_path: Path) -> None:
+    work = [Work(essence(arm.trial), (1, 8, 8), 10) for arm in small().arms]
+    told: list[tuple[int, int]] = []
+    timings = measure(work, "cpu", 1, 2, lambda done, all_: told.append((done, all_)), seconds=0.0)
+    assert [timing.state for timing in timings] == [time_one(one, "cpu", 1, 0.0).state for one in work]
+    assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_planned_trial_leaves_what_was_planned(tmp_path: Path) -> None:
+    study = small(seeds=1)
+    with Store.open(tmp_path) as store:
+        store.register(study)
+        InProcess().run(Job("small", tmp_path), lambda event: None)
+        records = store.records_frame("small")
+        checkpoints = [path.stat().st_size for path in store.checkpoints.glob("*.safetensors")]
+    for arm in study.arms:
+        assert (records["arm"] == arm.name).sum() == planning._records(arm.trial.training)
+    planned = plan(study, tmp_path, device="cpu", workers=1, seconds=0.0)
+    states = [2 * 4 * arm.parameters for arm in planned.arms]
+    assert sum(states) < sum(checkpoints) < sum(states) + 2 * 8192  # a header each, with the specification
+
+
+def with_share(plan: Plan, share: float) -> Plan:
+    return replace(plan, arms=tuple(replace(arm, share=share) for arm in plan.arms))
+
+
+def test_the_text_names_every_number_with_its_unit(found: Plan) -> None:
+    seeds = (*seeds_by_deviation(small(), [0.5]), SeedsNeeded("b against a", 9.0, 0.001, None, -2.0, 120, 3))
+    text = plantext.to_text(replace(found, seeds=seeds, fits=0, disk_free=10))
+    assert "In all: 8 trials" in text and "one after another" in text
+    assert "10 seeds for a difference of the margin, 0.5 points (standard deviation 0.5 points)" in text
+    assert (
+        "b against a, test_error: more than 10,000 seeds for a difference of the margin, 0.001 points; 120 seeds"
+        in text
+    )
+    assert "alone on this machine" not in plantext.to_text(with_share(found, 1.0))
+    assert "a worker had 25% of its cores: alone on this machine it is about" in plantext.to_text(
+        with_share(found, 0.25)
+    )
+    assert "room for not one worker" in text and "lower --workers or training.batch_size" in text
+    assert "but 10 bytes are free" in text
+    assert "2 for each multiply-add" in text and "training steps of each network" in text
+    again = json.loads(json.dumps(plantext.to_json(replace(found, seeds=seeds)), allow_nan=False))
+    assert again["trials"] == 8 and again["arms"][0]["arm"] == "a" and again["seeds"][1]["for_margin"] is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0012, "0.0012 s"), (9.94, "9.9 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (1e6, "11.6 days")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert plantext.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (2**41, "2 TiB")]
+)
+def test_sizes_in_words(number: float, text: str) -> None:
+    assert plantext.size(number) == text
+
+
+def test_a_plan_of_a_file_and_of_a_matched_study(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nmatch: parameters\ntraining: {epochs: 1}\ndata: {name: digits, train: 64, test: 50}\n"
+        "arms: {a: {network: {family: mlp, hidden: 2, width: 64}}, b: {network: {family: mlp, hidden: 5, width: 64}}}\n"
+    )
+    asked = ["plan", str(tmp_path / "s.yaml"), "--workers", "1", "--sd", "0.5", "--json", "--runs", str(tmp_path)]
+    result = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    planned = json.loads(result.stdout)
+    one, other = (arm["parameters"] for arm in planned["arms"])
+    assert abs(one / other - 1) <= 0.01
+    assert planned["notes"][0].startswith("match parameters: b stem.width 64 -> ")
+    assert planned["seeds"][0]["for_margin"] == 10
+    assert not list(tmp_path.glob("*.db"))
+
+
+def test_another_device_and_too_many_images_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="device 'tpu'"):
+        plan(small(), tmp_path, device="tpu")
+    with pytest.raises(DataError, match="training images asked for"):
+        plan(small(data={"name": "digits", "train": 5000}), tmp_path, device="cpu", workers=1, seconds=0.0)
+
+
+def test_a_recomputed_network_goes_forward_twice(tmp_path: Path) -> None:
+    block = {"stages": [{"blocks": 2, "width": 4}]}
+    plain, recomputed = (
+        plan(
+            small(arms={"a": {"network": {**block, "checkpoint_blocks": given}}}),
+            tmp_path,
+            device="cpu",
+            workers=1,
+            seconds=0.0,
+        ).arms[0]
+        for given in (False, True)
+    )
+    assert (
+        recomputed.flops - plain.flops
+        == 2
+        * 3
+        * 200
+        * inspect_network(small(arms={"a": {"network": block}}).arms[0].trial.network, (1, 8, 8), 10).multiply_adds
+    )
+
+
+def test_specs_of_probes_and_training_are_untouched_by_essence() -> None:
+    trial = small(probes={"flow": {"every": 3}}).arms[0].trial
+    assert essence(trial).probes == trial.probes != ProbeSpec()
+    assert essence(trial).training.batch_size == trial.training.batch_size
+    assert trial.training == TrainingSpec(epochs=3, batch_size=64, test_every=2)

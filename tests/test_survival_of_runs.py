@@ -1,0 +1,617 @@
+"""Trials that are killed, stopped, starved or damaged: the same bits, nothing lost, nothing doubled."""
+
+import errno
+import multiprocessing
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from leadline import checkpoints
+from leadline import run as run_module
+from leadline.checkpoints import DamagedCheckpoint, Interval, Timer, load_checkpoint, save_checkpoint
+from leadline.data.batches import Data, load
+from leadline.errors import SpecError, StoreError
+from leadline.executors import InProcess, run_until_ended
+from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
+from leadline.nets import build
+from leadline.probes.table import FlowTable
+from leadline.record import Record
+from leadline.run import Event, Job, work
+from leadline.spec import (
+    SGD,
+    Adam,
+    Augment,
+    DataSpec,
+    NetworkSpec,
+    ProbeSpec,
+    RMSprop,
+    TrainingSpec,
+    TrialSpec,
+    parse,
+)
+from leadline.stopping import Stop, Stopped, at_sigterm
+from leadline.store import Owner, Store
+from leadline.study import Study, StudySpec, expand
+from leadline.training import TrainState, prepare, train
+
+CPU = torch.device("cpu")
+DATA = DataSpec(name="digits", train=100, validation=40, test=40, augment=Augment())
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+FORK = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+
+
+def study(seeds: int = 1, epochs: int = 2, batch_size: int = 20, **more: object) -> Study:
+    return expand(
+        StudySpec.model_validate(
+            {
+                "name": "small",
+                "data": {"name": "digits", "train": 100, "validation": 40, "test": 40},
+                "training": {"epochs": epochs, "batch_size": batch_size, "optimizer": {"name": "adam"}},
+                "arms": {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}},
+                "vary": {"blocks": [1]},
+                "seeds": seeds,
+                "probes": ["flow"],
+                **more,
+            }
+        )
+    )
+
+
+def registered(asked: Study, runs: Path) -> Store:
+    store = Store.open(runs)
+    store.register(asked)
+    return store
+
+
+def job(store: Store, steps: int | None = 1) -> Job:
+    return Job("small", store.folder, checkpoint_every=Interval(steps=steps))
+
+
+def results(store: Store) -> tuple[Any, ...]:
+    """Everything that must be equal to the bit: states, records but for times, what flow saw, predictions."""
+    frame = store.records_frame("small")
+    frame = frame[frame["split"] != "time"]
+    tables = {
+        (trial, epoch): (one.names, one.kinds, one.steps.tobytes(), one.values.tobytes())
+        for trial, epochs in store.measurements("small", "flow").items()
+        for epoch, content in epochs
+        for one in [FlowTable.from_bytes(content)]
+    }
+    predictions = {trial: one.tobytes() for trial, (one, _) in store.predictions("small").items()}
+    trials = list(store.trials_frame("small")[["trial", "state"]].itertuples(index=False, name=None))
+    return trials, list(frame.itertuples(index=False, name=None)), tables, predictions
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return registered(study(), tmp_path / "runs")
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> tuple[Any, ...]:
+    """What an uninterrupted run of the study gives."""
+    with registered(study(), tmp_path / "calm") as calm:
+        InProcess().run(job(calm, None), lambda event: None)
+        return results(calm)
+
+
+# --- within an epoch
+
+
+def went(state: TrainState, data: Data, spec: TrainingSpec, probes: ProbeSpec, seed: int = 3) -> list[Any]:
+    """Train to the end; give what it yields but times, and the flow of every epoch."""
+    seen: list[Any] = []
+    for record in train(state, data, spec, seed, probes):
+        if record.split not in ("time", "batch"):
+            seen.append(record)
+        if record.name == "images_per_second" or record.name == "error":
+            table = state.flow
+            if state.part is None and table is not None:
+                seen.append((table.names, table.kinds, table.steps.tobytes(), table.values.tobytes()))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("network", "training"),
+    [
+        (comparative_resnet(1), TrainingSpec(epochs=2, batch_size=20, optimizer=Adam())),
+        (cifar_resnet(8), TrainingSpec(epochs=2, batch_size=30, optimizer=SGD(momentum=0.9))),
+        (
+            recurrent_resnet(steps=3, width=8, normalisation="shared"),
+            TrainingSpec(epochs=2, batch_size=45, optimizer=RMSprop(), channels_last=False),
+        ),
+    ],
+)
+def test_training_goes_on_from_any_step_to_the_same_bits(
+    tmp_path: Path, network: NetworkSpec, training: TrainingSpec
+) -> None:
+    data, probes = load(DATA), parse(ProbeSpec, ["flow"])
+    spec = TrialSpec(network=network, training=training, data=DATA)
+
+    def fresh() -> TrainState:
+        return prepare(build(network, data.shape, data.classes, 3), training, CPU)
+
+    whole, steps = fresh(), -(-data.train_size // training.batch_size) * training.epochs
+    expected = went(whole, data, training, probes)
+    for stop in range(1, steps + 1):
+        first, path = fresh(), tmp_path / "a.safetensors"
+        before: list[Any] = []
+        pause: Callable[[int], bool] = lambda step, stop=stop: step == stop  # noqa: E731
+        for record in train(first, data, training, 3, probes, pause):
+            if record.split == "batch" and record.step == stop:
+                break
+            if record.split != "time" and record.split != "batch":
+                before.append(record)
+        assert first.part is not None and first.step == stop
+        save_checkpoint(first, spec, path)
+        second = fresh()
+        load_checkpoint(second, path)
+        assert set(second.tensors()) == set(first.tensors())
+        after = went(second, data, training, probes)
+        old = [one for one in expected if isinstance(one, Record)]
+        assert before + [one for one in after if isinstance(one, Record)] == old, stop
+        tables, new_tables = ([one for one in some if not isinstance(one, Record)] for some in (expected, after))
+        assert new_tables == tables[-len(new_tables) :], stop
+        assert all(torch.equal(tensor, second.tensors()[name]) for name, tensor in whole.tensors().items()), stop
+
+
+def test_an_epochs_batches_begin_where_one_asks(tmp_path: Path) -> None:
+    data = load(DATA)
+    every = list(data.train_batches(3, 1, 16))
+    for first in range(len(every) + 1):
+        rest = list(data.train_batches(3, 1, 16, first=first))
+        assert len(rest) == len(every) - first
+        for one, other in zip(rest, every[first:], strict=True):
+            assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+# --- checkpoints
+
+
+def trained(path: Path) -> tuple[TrainState, TrialSpec, Callable[[], TrainState]]:
+    training = TrainingSpec(epochs=2, batch_size=20)
+    spec = TrialSpec(network=comparative_resnet(1), training=training, data=DATA)
+
+    def fresh() -> TrainState:
+        return prepare(build(spec.network, (1, 8, 8), 10), training, CPU)
+
+    state = fresh()
+    for record in train(state, load(DATA), training, 0, parse(ProbeSpec, ["flow"]), lambda step: step == 3):
+        if record.step == 3:
+            break
+    save_checkpoint(state, spec, path)
+    return state, spec, fresh
+
+
+def test_a_changed_or_shortened_checkpoint_is_never_taken_for_the_one_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    state, _, fresh = trained(path)
+    content, chance, refused = path.read_bytes(), random.Random(5), 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        if chance.random() < 0.7:
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        else:
+            del damaged[chance.randrange(len(damaged)) :]
+        path.write_bytes(damaged)
+        other = fresh()
+        try:
+            load_checkpoint(other, path)
+        except DamagedCheckpoint as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:  # a space of the header
+            assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in state.tensors().items())
+            assert (other.step, other.epoch) == (state.step, state.epoch)
+    assert refused > 50
+
+
+@posix
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_a_checkpoint_may_be_read_by_whom_the_umask_lets(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        trained(tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_checkpoint_of_the_first_kind_has_no_checksum(tmp_path: Path) -> None:
+    state, spec, fresh = trained(tmp_path / "a.safetensors")
+    position = {"spec": spec.model_dump_json(), "step": "3", "epoch": "0"}
+    (tmp_path / "b.safetensors").write_bytes(checkpoints.save(state.tensors(), position))
+    other = fresh()
+    load_checkpoint(other, tmp_path / "b.safetensors")
+    assert (other.step, other.epoch) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10m", Interval(600.0)),
+        ("500s", Interval(500.0)),
+        ("1.5h", Interval(5400.0)),
+        ("200steps", Interval(None, 200)),
+        ("1 step", Interval(None, 1)),
+        ("epoch", Interval()),
+    ],
+)
+def test_intervals_are_read(text: str, expected: Interval) -> None:
+    assert Interval.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "m", "-1m", "0s", "0steps", "1.5steps", "ten minutes", "1d", "nans", "infs"]
+)
+def test_what_is_no_interval_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"--checkpoint-every .*: expected a time or steps"):
+        Interval.parse(text)
+
+
+def test_a_timer_counts_from_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 100.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: moment)
+    by_steps, by_time = Timer.start(Interval(steps=5), 7), Timer.start(Interval(seconds=60.0), 7)
+    never = Timer.start(Interval(), 0)
+    assert [step for step in range(8, 20) if by_steps.due(step)] == list(range(12, 20))
+    by_steps.restart(13)
+    assert not by_steps.due(17) and by_steps.due(18)
+    assert not by_time.due(10**6)
+    moment = 160.0
+    assert by_time.due(8) and not never.due(10**6)
+
+
+# --- killed
+
+
+def stages() -> dict[str, Callable[[int], None]]:
+    """By name: lets this process kill itself at a place in or around the n-th checkpoint."""
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def at_call(owner: Any, name: str, number: int, before: bool = True) -> None:
+        real, calls = getattr(owner, name), 0
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number and before:
+                die()
+            result = real(*arguments, **named)
+            if calls == number:
+                die()
+            return result
+
+        setattr(owner, name, counted)
+
+    def half_written(number: int) -> None:
+        real, calls = checkpoints.save, 0
+
+        def cut(tensors: Any, about: Any) -> bytes:
+            nonlocal calls
+            calls += 1
+            content = real(tensors, about)
+            if calls == number:
+                file = next(iter(Path.cwd().glob("checkpoints"))) / f"{trial_name(about)}-9.{os.getpid()}.partial"
+                file.write_bytes(content[: len(content) // 2])
+                die()
+            return content
+
+        checkpoints.save = cut  # type: ignore[assignment]
+
+    return {
+        "half written": half_written,
+        "written, not named": lambda number: at_call(Path, "replace", number),
+        "named, not committed": lambda number: at_call(Path, "replace", number, before=False),
+        "committed": lambda number: at_call(Store, "commit_epoch", number, before=False),
+        "ended, not told": lambda number: at_call(Store, "finish", 1, before=False),
+    }
+
+
+def trial_name(about: Any) -> str:
+    return TrialSpec.model_validate_json(about["spec"]).content_hash
+
+
+def _killed(asked: Job, stage: str, number: int) -> None:
+    os.chdir(asked.runs)
+    stages()[stage](number)
+    work(asked, lambda event: None)
+
+
+@posix
+@pytest.mark.parametrize("stage", list(stages()))
+def test_a_kill_in_or_around_a_checkpoint_loses_nothing(store: Store, expected: tuple[Any, ...], stage: str) -> None:
+    store.close()
+    for number in (1, 4, 6):
+        process = FORK.Process(target=_killed, args=(job(store), stage, number))
+        process.start()
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if store.counts("small")["finished"] < 2 else process.exitcode)
+        store.close()
+    InProcess().run(job(store), lambda event: None)
+    assert results(store) == expected
+    assert {path.suffix for path in store.checkpoints.iterdir()} == {".safetensors"}
+
+
+def test_hundreds_of_kills_in_small_lose_nothing() -> None:
+    options = ["--kills", "12", "--pause", "0.25", "--workers", "2", "--seeds", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.soak", *options],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"kills": 12' in done.stdout and '"lost": 0' in done.stdout and '"doubled": 0' in done.stdout
+
+
+# --- stopped
+
+
+def _until_stopped(asked: Job, told: Any) -> None:
+    def emit(event: Event) -> None:
+        told.send((event.kind, event.text))
+
+    with suppress(Stopped), at_sigterm() as stop:
+        work(asked, emit, stop=stop)
+
+
+@posix
+def test_sigterm_ends_a_step_writes_a_checkpoint_and_gives_the_trial_back(
+    store: Store, expected: tuple[Any, ...]
+) -> None:
+    ours, theirs = FORK.Pipe()
+    store.close()
+    process = FORK.Process(target=_until_stopped, args=(job(store, steps=2), theirs))
+    process.start()
+    while ours.recv()[0] != "progress":
+        pass
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 0
+    events = []
+    while ours.poll():
+        events.append(ours.recv()[0])
+    assert events[-1] == "stopped"
+    counts = store.counts("small")
+    assert (counts["running"], counts["failed"]) == (0, 0) and counts["waiting"] >= 1
+    record = store.trial(store.trials_frame("small")["trial"][0])
+    assert record.checkpoint is not None and record.owner is None
+    InProcess().run(job(store), lambda event: None)
+    assert results(store) == expected
+
+
+def test_a_stop_between_steps_keeps_the_very_step(store: Store, expected: tuple[Any, ...]) -> None:
+    stop = Stop()
+
+    def emit(event: Event) -> None:
+        if event.kind == "progress" and event.fraction == pytest.approx(0.3):
+            stop.ask()  # as the signal's handler does
+
+    with pytest.raises(Stopped):
+        work(job(store, steps=3), emit, stop=stop)
+    trial = store.trials_frame("small")["trial"][0]
+    record = store.trial(trial)
+    assert (record.state, record.checkpoint, record.attempts) == ("waiting", f"{trial}-0-3.safetensors", 0)
+    with pytest.raises(Stopped):
+        Stop().ask()  # anywhere else it ends at once
+    InProcess().run(job(store), lambda event: None)
+    assert results(store) == expected
+
+
+@posix
+def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadline.stopping.GRACE_SECONDS", 0.05)
+    ended = False
+    with at_sigterm() as stop:
+        with pytest.raises(Stopped), stop.gently():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.asked
+            time.sleep(30)
+            ended = True
+        os.kill(os.getpid(), signal.SIGTERM)  # ignored from then on
+    assert not ended
+
+
+@posix
+def test_a_driver_that_is_told_to_stop_says_so_and_exits_143(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "name: small\ndata: {name: digits, train: 100, validation: 40, test: 40}\n"
+        "training: {epochs: 500, batch_size: 20, optimizer: {name: adam}}\n"
+        "arms: {plain: {network: comparative-plain}}\nvary: {blocks: [1]}\nseeds: 1\ncontrasts: []\n"
+    )
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "leadline.cli", "run", str(tmp_path / "small.yaml"), "--runs", str(runs)]
+    process = subprocess.Popen(
+        [*command, "--workers", "1", "--checkpoint-every", "epoch"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 100
+    while not list(runs.glob("checkpoints/*.safetensors")) and time.monotonic() < until:
+        time.sleep(0.1)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert out.endswith("The same command goes on from here.\n") and "Traceback" not in err
+    with Store.open_existing(runs) as store:
+        assert store.counts("small")["waiting"] == 1
+
+
+# --- starved and damaged
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_falls_back_and_says_so(store: Store, expected: tuple[Any, ...], damaged: int) -> None:
+    def interrupt(event: Event) -> None:
+        if event.fraction == pytest.approx(0.8):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        InProcess().run(job(store), interrupt)
+    trial = store.trials_frame("small")["trial"][0]
+    record = store.trial(trial)
+    names = [record.checkpoint, record.earlier_checkpoint]
+    assert sorted(path.name for path in store.checkpoints.iterdir()) == sorted(map(str, names))
+    for name in names[:damaged]:
+        path = store.checkpoints / str(name)
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 4
+        path.write_bytes(content)
+    events: list[Event] = []
+    InProcess().run(job(store), events.append)
+    texts = [event.text for event in events if event.kind == "restarted"]
+    ends = ["training goes on from the one before it", "training starts anew"][:damaged]
+    assert [text.rpartition("; ")[2] for text in texts] == ends
+    assert all("its checksum is another" in text for text in texts)
+    assert store.trial(trial).note == "\n".join(texts)
+    assert results(store) == expected
+
+
+@pytest.mark.parametrize("full", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [1, 2, 6])
+def test_a_full_disk_stops_the_study_with_a_line_and_loses_nothing(
+    store: Store, expected: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, number: int, full: str
+) -> None:
+    calls = 0
+    real = {"fsync": os.fsync, "replace": Path.replace}[full]
+
+    def no_space(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls >= (2 * number - 1 if full == "fsync" else number):  # the folder is synchronised as well
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(*((checkpoints.os, "fsync") if full == "fsync" else (Path, "replace")), no_space)
+        with pytest.raises(StoreError, match=r"checkpoint .*: cannot be written: No space left on device") as caught:
+            InProcess().run(job(store), lambda event: None)
+    assert "\n" not in str(caught.value)
+    counts = store.counts("small")
+    assert (counts["waiting"], counts["running"], counts["failed"]) == (2, 0, 0)
+    assert {path.suffix for path in store.checkpoints.iterdir()} <= {".safetensors"}
+    InProcess().run(job(store), lambda event: None)
+    assert results(store) == expected
+
+
+def host_memory() -> None:
+    torch.empty(2**58)
+
+
+def python_memory() -> None:
+    raise MemoryError
+
+
+def device_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+
+
+@pytest.mark.parametrize("exhaust", [host_memory, python_memory, device_memory])
+def test_a_trial_for_which_there_is_no_memory_fails_with_a_line_and_the_others_go_on(
+    store: Store, expected: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, exhaust: Callable[[], None]
+) -> None:
+    def too_large(spec: NetworkSpec, *arguments: Any) -> torch.nn.Module:
+        if spec.block.shortcut.kind == "none":
+            exhaust()
+        return build(spec, *arguments)
+
+    with monkeypatch.context() as starved:
+        starved.setattr(run_module, "build", too_large)
+        InProcess().run(job(store), lambda event: None)
+    frame = store.trials_frame("small")
+    assert list(frame["state"]) == ["failed", "finished"]
+    assert frame["error"][0].startswith("out of memory; use a smaller training.batch_size, or fewer workers at once (")
+    assert "\n" not in frame["error"][0]
+    store.requeue_failed("small")
+    InProcess().run(job(store), lambda event: None)
+    assert results(store) == expected
+
+
+def test_no_memory_for_a_checkpoint_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    _, _, fresh = trained(path)
+    monkeypatch.setattr(checkpoints, "_checksum", lambda *_: host_memory())
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_checkpoint(fresh(), path)
+
+
+def test_a_database_that_is_gone_for_a_while_costs_nothing(
+    store: Store, expected: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One connection in three fails while the trials run, at every operation some time or other."""
+    from leadline.store import connect, ledger
+
+    real, calls, failed = ledger.transaction, 0, 0
+
+    def failing(engine: Any, *, write: bool = False) -> Any:
+        nonlocal calls, failed
+        calls += 1
+        if calls > 3 and calls % 3 == 0:
+            failed += 1
+            raise connect.Unreachable("the database is restarting")
+        return real(engine, write=write)
+
+    with monkeypatch.context() as shaky:
+        shaky.setattr(ledger, "transaction", failing)
+        shaky.setattr(connect.time, "sleep", lambda seconds: None)
+        InProcess().run(job(store), lambda event: None)
+    assert failed > 5
+    assert results(store) == expected
+
+
+# --- two drivers
+
+
+def _drive(asked: Job) -> None:
+    with Store.open(asked.runs) as store:
+        run_until_ended(InProcess(), asked, store, lambda event: None)
+        assert store.counts("small")["finished"] == 6
+
+
+@posix
+def test_two_drivers_on_one_study_both_finish_and_double_nothing(tmp_path: Path) -> None:
+    asked = study(seeds=3)
+    with registered(asked, tmp_path / "both") as both, registered(asked, tmp_path / "calm") as calm:
+        both.close()
+        drivers = [FORK.Process(target=_drive, args=(job(both, 3),)) for _ in range(2)]
+        for driver in drivers:
+            driver.start()
+        for driver in drivers:
+            driver.join()
+        assert [driver.exitcode for driver in drivers] == [0, 0]
+        InProcess().run(job(calm), lambda event: None)
+        assert results(both) == results(calm)
+        assert {both.trial(trial).attempts for trial in both.trials_frame("small")["trial"]} == {1}
+
+
+@posix
+def test_a_driver_takes_up_what_another_loses(store: Store, expected: tuple[Any, ...]) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    claim = store.claim("small", str(Owner.of(sleeper.pid)), 3600.0)
+    assert claim is not None
+
+    def emit(event: Event) -> None:
+        if event.kind == "finished" and sleeper.poll() is None:
+            sleeper.kill()
+            sleeper.communicate()
+
+    run_until_ended(InProcess(), replace(job(store)), store, emit)
+    assert results(store) == expected
