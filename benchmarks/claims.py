@@ -12,6 +12,7 @@ the whole.
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -110,6 +111,8 @@ def main() -> None:
         "trials": sum(counts.values()),
         "workers": options.workers,
         "pause": options.pause,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],  # above the number of cores others disturb the measurement
         "register_seconds": registered,
         "ran": len(taken),
         "seconds": seconds,

@@ -191,7 +191,7 @@ def test_the_script_is_what_sbatch_and_bash_read(tmp_path: Path) -> None:
     assert options["time"] == "36:31:00"
     assert options["gpus-per-node"] == "1"
     assert options["partition"] == "gpu"
-    assert options["output"] == f'"{runs}/slurm/%A_%a.log"'
+    assert options["output"] == f'"{runs}/slurm-%A_%a.log"'
     assert text.index("#SBATCH") < text.index("module load cuda") < text.index("srun")
 
 

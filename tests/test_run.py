@@ -357,7 +357,8 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path: Path, kept: 
     with registered(study, tmp_path / "damaged") as store, registered(study, tmp_path / "whole") as whole:
         with pytest.raises(KeyboardInterrupt):
             InProcess().run(Job("small", tmp_path / "damaged"), interrupt)
-        (checkpoint,) = store.checkpoints.iterdir()
+        before, checkpoint = sorted(store.checkpoints.iterdir())
+        assert before.name.endswith("-1.safetensors")
         content = checkpoint.read_bytes()
         checkpoint.unlink()
         if kept is not None:
@@ -367,7 +368,8 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path: Path, kept: 
         kinds = [event.kind for event in events if event.kind != "progress"]
         assert kinds == ["started", "restarted", "finished", "started", "finished"]
         assert events[0].fraction == pytest.approx(2 / 3)
-        assert events[1].text.endswith("training starts anew")
+        assert events[1].fraction == pytest.approx(1 / 3)
+        assert events[1].text.endswith("training goes on from the one before it")
         InProcess().run(Job("small", tmp_path / "whole"), lambda event: None)
         assert measured(store) == measured(whole)
 

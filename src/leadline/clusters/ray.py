@@ -7,6 +7,8 @@ to the same bits. Should Ray be mistaken about the death, the trial's old owner 
 
 import math
 import os
+import re
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +25,7 @@ from leadline.store.connect import address as store_address
 
 WAIT_SECONDS = 0.5
 """Between two looks at what tasks have told."""
+CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 30.0
 """For tasks to give their trials back when the driver is stopped."""
 QUIET = {
@@ -242,8 +245,10 @@ def _connect(ray: ModuleType, address: str) -> None:
         return
     start = {"include_dashboard": False} if address == "local" else {}
     try:
+        if match := re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address):  # Ray itself would try for minutes
+            socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
         ray.init(address, log_to_driver=False, logging_level="ERROR", namespace="leadline", **start)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise LeadlineError(f"Ray cluster {address}: cannot be reached: {_first_line(error)}") from None
 
 

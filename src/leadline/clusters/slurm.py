@@ -103,7 +103,7 @@ def script(job: Job, resources: Resources) -> str:
         "signal": f"TERM@{WARNING_SECONDS}",
         "requeue": None,
         "open-mode": "append",
-        "output": f"{job.runs.absolute() / 'slurm'}/%A_%a.log",
+        "output": f"{job.runs.absolute()}/slurm-%A_%a.log",
         **resources.options,
     }
     lines = ["#!/bin/bash"]

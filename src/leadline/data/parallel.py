@@ -1,9 +1,9 @@
 """A function over many items at once, in threads, results in order, never far ahead of who takes them.
 
-Threads and not processes: Pillow lets go of the interpreter's lock while it decodes and resizes, a trial's worker is a
-daemonic process, which may have no children, and threads end with the trial by themselves. Measured on 2 cores that
-other work kept busy (load 4), medians of 5 interleaved rounds: JPEG of 500x375, cropped and resized to 224x224, 196
-pictures/s in two threads and 214 in two processes; 32x32, of which Python's own part is larger, 3,871 and 5,109.
+Threads and not processes: Pillow lets go of the interpreter's lock while it decodes and resizes, and threads end with
+the trial by themselves. Measured on 2 cores that other work kept busy (load 4), medians of 5 interleaved rounds: JPEG
+of 500x375, cropped and resized to 224x224, 196 pictures/s in two threads and 214 in two processes; 32x32, of which
+Python's own part is larger, 3,871 and 5,109.
 """
 
 import os
