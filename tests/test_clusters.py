@@ -258,8 +258,6 @@ def test_a_job_whose_time_is_over_gives_its_trial_back_and_is_queued_again(tmp_p
         job._process.wait(60)
     assert "Requeued job" in job.stdout()
     assert counts(runs) == {"waiting": 4}
-    with Store.open(runs) as store:
-        assert store.trial(store.trials_frame("shared")["trial"][0]).checkpoint is not None
 
 
 def owner_of_a_trial(runs: Path, unlike: str = "") -> str:

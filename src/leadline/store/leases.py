@@ -27,7 +27,7 @@ def claim_next(
     row = connection.execute(
         select(
             *(trial.id, trial.hash, trial.spec, trial.checkpoint, trial.checkpoint_epoch, trial.attempts),
-            *(trial.earlier_checkpoint, trial.earlier_epoch, trial.owner, link.arm),
+            *(trial.earlier_checkpoint, trial.earlier_epoch, trial.owner, trial.started, link.arm),
         )
         .join_from(study_trials, trials)
         .where(link.study_id == study_id, ~link.settled)
@@ -50,7 +50,8 @@ def claim_next(
             started=func.coalesce(trial.started, moment),
         )
     )
-    forget_beyond(connection, row.id, row.checkpoint_epoch)
+    if row.started is not None:  # else nothing has been measured yet
+        forget_beyond(connection, row.id, row.checkpoint_epoch)
     spec = canonical_json(row.spec)
     last, earlier = (row.checkpoint, row.checkpoint_epoch), (row.earlier_checkpoint, row.earlier_epoch or 0)
     return Claim(row.hash, row.arm, spec, *last, attempts, *earlier)
