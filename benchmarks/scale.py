@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from leadline.record import Record
+from leadline.spec.study import StudySpec
 from leadline.store import Owner, Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 from leadline.verdict import find
 
 NAME = "scale"
