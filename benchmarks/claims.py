@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from leadline.record import Record
+from leadline.spec.study import StudySpec
 from leadline.store import Owner, Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 
 NAME = "claims"
 SEEDS = 10_000

@@ -30,9 +30,10 @@ import torch
 from leadline.checkpoints import Interval
 from leadline.probes.table import FlowTable
 from leadline.run import Job, work
+from leadline.spec.study import StudySpec
 from leadline.stopping import Stopped, at_sigterm
 from leadline.store import Owner, Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 
 NAME = "soak"
 STEPS_BETWEEN = 1

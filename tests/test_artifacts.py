@@ -13,8 +13,9 @@ from leadline.executors import InProcess
 from leadline.export import from_trial
 from leadline.run import Event, Job
 from leadline.spec import DataSpec
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 
 
 @pytest.fixture(params=["memory", "file"])

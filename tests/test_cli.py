@@ -16,8 +16,8 @@ from leadline.executors import InProcess
 from leadline.probes.catalog import PROBES
 from leadline.probing import probe_trial, probe_trials
 from leadline.run import Job
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import StudySpec
 from leadline.studyfile import load_study
 
 runner = CliRunner()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from leadline.study import StudySpec, expand
+from leadline.spec.study import StudySpec
+from leadline.study import expand
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -26,9 +27,14 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
 
 
 def test_the_readmes_study_expands() -> None:
-    (text,) = blocks("yaml")
-    study = expand(StudySpec.model_validate(yaml.safe_load(text)))
-    assert len(study.arms) == 6
+    text, more = blocks("yaml")
+    own = yaml.safe_load(text)
+    assert len(expand(StudySpec.model_validate(own)).arms) == 6
+    for key, value in yaml.safe_load(more).items():  # each of which a study may have
+        study = {**own, key: value}
+        if key == "decide":
+            del study["seeds"]
+        assert len(expand(StudySpec.model_validate(study)).arms) == 6
 
 
 def test_the_readme_names_the_test_command() -> None:

@@ -25,8 +25,9 @@ from leadline.families import family, recurrent_resnet
 from leadline.nets import build
 from leadline.run import Job
 from leadline.spec import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import StudySpec, expand
+from leadline.study import expand
 
 SHAPE = (3, 16, 16)
 

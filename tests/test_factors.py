@@ -23,9 +23,11 @@ from leadline.factorial import (
     step_weights,
     within_seeds,
 )
+from leadline.matching import matched
 from leadline.spec import parse
+from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, holm, paired
-from leadline.study import Arm, Study, StudySpec, expand
+from leadline.study import Arm, Study, expand
 from leadline.tables import to_csv, to_latex, to_markdown
 from leadline.verdict import Findings, find, to_json, to_text
 
@@ -347,6 +349,44 @@ def test_a_data_set_with_one_pair_is_listed_and_does_not_count() -> None:
     assert lost.across[0].summary is None and "nothing is said of residual against plain" in lost.across[0].sentence
     none = verdict(a_study(vary={"data.name": DATA}), by_data, lambda arm, seed: "diverged")
     assert none.across[0].sentence == "Over 3 data sets residual and plain have no pair."
+
+
+def test_arms_that_tuning_and_matching_changed_on_each_data_set_are_one_contrast() -> None:
+    data, rates = ["digits", "cifar10"], (0.01, 0.02)
+    names = {f"{base}[data.name={name}]": rate for base in ARMS for name, rate in zip(data, rates, strict=True)}
+    tune = {"learning_rate": {"log": [0.001, 0.1]}, "chosen": {name: {"learning_rate": r} for name, r in names.items()}}
+    arms = {"plain": {"network": {"family": "comparative-plain", "blocks": 3}}, "residual": ARMS["residual"]}
+    study = matched(a_study(arms=arms, vary={"data.name": data}, match="parameters", tune=tune))
+    trials = [arm.trial for arm in study.arms if arm.base == "residual"]
+    assert trials[0].network != trials[1].network and trials[0].training != trials[1].training
+    findings = verdict(study, lambda arm, seed: seed / 7 + len(arm.base) * (seed + 1))
+    (one,) = findings.across
+    assert [part.data for part in one.parts] == data and one.summary and one.summary.k == 2
+    assert any("one search chose for each" in note for note in findings.notes)
+    assert not any("on the images by which tuning chose" in note for note in findings.notes)
+
+
+def test_equal_differences_are_as_sure_as_the_step_of_errors() -> None:
+    """Errors that no seed changes, in steps of the margin, 0.5: a mean of two arms has half the rounding of one."""
+    findings = verdict(a_study(vary={"blocks": [2, 4]}), lambda arm, seed: int(arm.factors["blocks"]) + len(arm.base))
+    both = next(effect.paired for effect in findings.factors if effect.of == "both")
+    low, high = both.ci95 or (0, 0)
+    assert both.difference == 2 and (high - low) / 2 == pytest.approx(
+        stats.t.ppf(0.975, 2) * 0.25 * math.sqrt(2 / 6) / math.sqrt(3)
+    )
+    (one,) = verdict(a_study(vary={"data.name": ["digits", "mnist"]}), lambda arm, seed: len(arm.base)).across
+    assert one.summary and one.summary.mean == 3 and one.summary.interval[0] < 3 < one.summary.interval[1]
+
+
+def test_each_data_set_has_its_own_step() -> None:
+    def error(arm: Arm, seed: int) -> float:
+        images, wrong = {"digits": (360, 10), "mnist": (10_000, 201)}[arm.trial.data.name]
+        return 100 * (wrong + seed + (arm.base == "residual")) / images
+
+    digits, mnist = verdict(a_study(vary={"data.name": ["digits", "mnist"]}, seeds=2), error).contrasts
+    assert digits.resolution == pytest.approx(100 / 360) and mnist.resolution == pytest.approx(0.01)
+    # one image more at both seeds is nothing, whatever steps the other data set has
+    assert digits.decision == "undecided" and digits.paired and digits.paired.t_p and digits.paired.t_p > 0.05
 
 
 outcomes = st.tuples(st.integers(0, 1000), st.sampled_from(["finished", "finished", "diverged", "waiting"]))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -17,8 +18,9 @@ from leadline.pretrainingchart import pretraining_figures
 from leadline.reporting import write_report
 from leadline.run import Job
 from leadline.spec import DataSpec, PretrainingSpec, TrialSpec, parse
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 from leadline.training import prepare, train
 
 NETWORK = {"family": "mlp", "hidden": 2, "width": 12, "activation": "sigmoid", "initialisation": "old-uniform"}
@@ -32,6 +34,7 @@ def study(**arms: Any) -> Study:
                 "name": "before",
                 "data": DATA,
                 "training": {"epochs": 2, "batch_size": 50},
+                "probes": ["flow"],
                 "arms": {
                     "old": {"network": NETWORK},
                     "rbm": {"network": NETWORK, "pretraining": {"method": "rbm", "epochs": 2}},
@@ -102,6 +105,10 @@ def test_pictures_are_stored_and_shown(ran: tuple[Study, Path], tmp_path: Path) 
     assert set(errors.data["layer"]) == {1, 2} and set(errors.data["pass"]) == {1, 2}
     assert page.count("data:image/png;base64,") >= 3 and 'id="pretraining"' in page
     assert (tmp_path / "figures" / "pretraining-pictures.svg").exists()
+    # theory knows how weights are drawn, and not what pre-training makes of them
+    assert "rbm, coder: pre-training replaces what the initialisation draws." in page
+    predicted = pd.read_csv(tmp_path / "tables" / "predicted-depth.csv")
+    assert set(predicted["base"]) == {"old"}
 
 
 def test_damaged_pictures_are_one_line() -> None:

@@ -12,8 +12,9 @@ from leadline.families import FAMILIES, cifar_preresnet, cifar_resnet, comparati
 from leadline.matching import TOLERANCE, count, matched, nearest, widths_of, with_widths
 from leadline.nets import build, inspect_network
 from leadline.spec import NetworkSpec
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand, expand_stored
+from leadline.study import Study, expand, expand_stored
 from leadline.studyfile import load_study
 from leadline.verdict import find
 

@@ -15,8 +15,9 @@ from leadline.effecttables import targets_table
 from leadline.errors import SpecError
 from leadline.forest import forest
 from leadline.spec import parse
+from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, benjamini_hochberg, holm, t_interval
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 from leadline.tables import arms_table, contrasts_table, to_csv
 from leadline.verdict import Findings, find, to_json, to_text
 from leadline.verdict.metrics import Curve, Waited, area, curves, final_values, step_of_clock, to_target, waited
@@ -147,6 +148,21 @@ def test_a_trial_watched_for_less_draws_the_horizon_in_and_a_diverged_one_does_n
     lost = to_target(10, [some(3), some(9)], [some(2, reached=False, diverged=True, whole=2), some(7)])
     assert lost is not None and lost[0].horizon == 20 and lost[1:] == ((3, 9), (20, 7))
     assert lost[0].earlier.a_first == 1 and lost[0].median_b == 7
+    # one that diverged after it had reached the target had reached it
+    late = to_target(10, [some(3), some(9)], [some(2, diverged=True, whole=4), some(7)])
+    assert late is not None and late[1:] == ((3, 9), (2, 7)) and late[0].reached_b == 2
+
+
+@pytest.mark.parametrize("factor", ["blocks", "data.name"])
+def test_times_with_other_horizons_are_not_added_up(factor: str) -> None:
+    levels = {"blocks": [2, 4], "data.name": ["digits", "mnist"]}[factor]
+    study = a_study("seconds_to", vary={factor: levels})
+    curve = {arm.name: [SOON if arm.base == "residual" else NEVER] * 3 for arm in study.arms}
+    alike = verdict(study, curve)
+    assert alike.across if factor == "data.name" else alike.factors
+    slow = verdict(study, curve, seconds=lambda arm, seed: 2.0 if str(levels[1]) in arm else 1.0)
+    assert {contrast.reach.horizon for contrast in slow.contrasts if contrast.reach} == {6, 12}
+    assert slow.across == () and slow.factors == ()
 
 
 def test_no_pair_and_nothing_but_trials_that_diverged_at_once() -> None:
@@ -242,6 +258,29 @@ def test_where_nobody_arrives_nothing_is_decided() -> None:
     assert findings.headline == (
         "Undecided between residual and plain: within 6 epochs neither reached 10% validation error at any of 3 seeds.",
     )
+
+
+def test_metrics_on_the_images_by_which_tuning_chose_are_told() -> None:
+    chosen = {arm: {"learning_rate": 0.01} for arm in ARMS}
+    study = a_study(tune={"learning_rate": {"log": [0.001, 0.1]}, "chosen": chosen})
+    notes = verdict(study, {"plain": [LATE] * 3, "residual": [SOON] * 3}).notes
+    assert any("are on the images by which tuning chose" in note for note in notes)
+
+
+@pytest.mark.parametrize("factor", ["blocks", "data.name"])
+def test_where_nobody_arrives_nothing_is_said_of_levels_and_data_sets(factor: str) -> None:
+    levels = {"blocks": [2, 4], "data.name": ["digits", "mnist"]}[factor]
+    study = a_study(of_contrast=3.0, vary={factor: levels})
+    findings = verdict(study, {arm.name: [NEVER] * 3 for arm in study.arms})
+    assert {contrast.decision for contrast in findings.contrasts} == {"undecided"} and findings.factors == ()
+    assert all(one.summary is None and one.decision == "undecided" for one in findings.across)
+    if factor == "data.name":
+        assert findings.across[0].sentence == (
+            "Over 2 data sets residual and plain have no pair in which one reached the target."
+        )
+        # one data set on which they arrive is not a sample of several
+        digits = {arm.name: [SOON if "digits" in arm.name else NEVER] * 3 for arm in study.arms}
+        assert "fewer than two have two pairs" in verdict(study, digits).across[0].sentence
 
 
 def test_seconds_are_summed_over_epochs_and_compared_within_the_time_that_all_had() -> None:

@@ -11,8 +11,9 @@ from leadline.executors import InProcess
 from leadline.nets import build, check, inspect_network
 from leadline.run import Job
 from leadline.spec import ModuleSpec, parse
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import StudySpec, expand, resolve_network
+from leadline.study import expand, resolve_network
 
 SOURCE = """
 import torch

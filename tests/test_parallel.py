@@ -24,8 +24,9 @@ from leadline.parallel import ALONE, Disconnected
 from leadline.probes.table import FlowTable
 from leadline.run import Event, Job
 from leadline.spec import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 
 CPU = torch.device("cpu")
 RECIPE = TrainingSpec(

@@ -21,9 +21,10 @@ from leadline.planning import Plan, plan, sizes
 from leadline.run import Job
 from leadline.seedplan import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
 from leadline.spec import DataSpec, ProbeSpec, TrainingSpec
+from leadline.spec.study import StudySpec
 from leadline.stats import power
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 from leadline.timing import Work, essence, measure, time_one
 from leadline.verdict import Findings, find
 
@@ -150,6 +151,12 @@ def test_a_study_that_decides_as_it_goes_is_told_how_many_seeds_to_expect() -> N
     assert by_hand.expected == pytest.approx(np.mean(taken), abs=3 * np.std(taken) / math.sqrt(200))
 
 
+def test_no_study_decides_before_its_first_round_has_ended() -> None:
+    study = small(seeds=20, margin=50.0, decide={"max_seeds": 20, "first": 6})
+    [needed] = seeds_by_deviation(study, [0.01])  # a difference of 5,000 deviations is seen at two seeds
+    assert needed.expected == 6 and needed.decided == 1
+
+
 def test_trials_that_tune_are_counted(tmp_path: Path) -> None:
     study = small(tune={"learning_rate": {"log": [0.001, 1]}, "budget": 5, "seeds": 2}, seeds=3)
     planned = plan(study, tmp_path, device="cpu", workers=1, seconds=0.0)
@@ -198,6 +205,14 @@ def test_a_pilot_without_spread_or_difference_is_planned_with_too() -> None:
     assert same.for_margin == 2
     [apart] = seeds_by_pilot(study, shown(study, {"a": [5.0, 5.0], "b": [7.0, 7.0]}))
     assert apart.sd > 0  # of the step in which errors move
+
+
+def test_a_pilot_that_decided_as_it_went_gives_seeds_too() -> None:
+    errors = {"a": [10.0, 11.0, 12.5, 13.0], "b": [11.0, 14.0, 13.5, 15.5]}
+    decides = small(contrasts=[["b", "a"]], seeds=20, decide={"max_seeds": 20})
+    study = small(contrasts=[["b", "a"]])
+    [went], [fixed] = (seeds_by_pilot(study, shown(pilot, errors)) for pilot in (decides, study))
+    assert went.for_difference == fixed.for_difference is not None
 
 
 def test_a_pilot_that_says_nothing_is_refused() -> None:
@@ -316,6 +331,16 @@ def test_a_plan_of_a_file_and_of_a_matched_study(tmp_path: Path) -> None:
     assert planned["notes"][0].startswith("match parameters: b stem.width 64 -> ")
     assert planned["seeds"][0]["for_margin"] == 10
     assert not list(tmp_path.glob("*.db"))
+
+
+def test_pretraining_is_told_to_come_on_top(tmp_path: Path) -> None:
+    network = {"family": "mlp", "hidden": 2, "width": 8, "activation": "sigmoid"}
+    arms = {"plain": {"network": network}, "rbm": {"network": network, "pretraining": {"method": "rbm", "epochs": 2}}}
+    timed: list[int] = []
+    found = plan(small(arms=arms), tmp_path, workers=1, seconds=0.01, progress=lambda done, all_: timed.append(all_))
+    assert any("pre-training is neither timed nor counted" in note for note in found.notes)
+    assert set(timed) == {1}  # one network, whatever came before
+    assert not any("pre-training" in note for note in plan(small(), tmp_path, workers=1, seconds=0.01).notes)
 
 
 def test_another_device_and_too_many_images_are_one_line(tmp_path: Path) -> None:

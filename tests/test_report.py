@@ -28,7 +28,8 @@ from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.report import WHY_FIGURES, write
 from leadline.spec import parse
-from leadline.study import Study, StudySpec, expand
+from leadline.spec.study import StudySpec
+from leadline.study import Study, expand
 from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
 from leadline.verdict import find
 from leadline.why import Why, explain

@@ -15,7 +15,8 @@ from leadline import sequential
 from leadline.errors import SpecError
 from leadline.rounds import Course, Linked, confidence_of_each, look, resumed, rounds, with_seeds
 from leadline.spec import parse
-from leadline.study import Study, StudySpec, expand
+from leadline.spec.study import StudySpec
+from leadline.study import Study, expand
 
 STEP = 100 / 360
 

@@ -26,8 +26,9 @@ from leadline.probes.measured import Measurement
 from leadline.probes.table import FlowTable
 from leadline.run import Event, Job
 from leadline.spec import DEEPER, SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
+from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 from leadline.studyfile import load_study
 from leadline.training import Diverged, prepare, train
 

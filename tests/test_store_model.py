@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from leadline.record import Record
 from leadline.spec import parse
+from leadline.spec.study import StudySpec
 from leadline.store import STATES, LeaseLost, Store
-from leadline.study import StudySpec, expand
+from leadline.study import expand
 
 WORKERS = ("here:1:1", "there:2:2", "nowhere:3:3")
 HOUR, GONE = 3600.0, -1.0

@@ -19,9 +19,10 @@ import leadline
 from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.spec import ProbeSpec, TrialSpec, parse
+from leadline.spec.study import StudySpec
 from leadline.store import Store, connect
 from leadline.store.schema import HEAD, VERSION_TABLE, metadata
-from leadline.study import StudySpec, expand, expand_stored
+from leadline.study import expand, expand_stored
 
 MIGRATIONS = Path(leadline.__file__).parent / "migrations"
 

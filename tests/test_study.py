@@ -12,7 +12,9 @@ from leadline.errors import SpecError
 from leadline.families import comparative_resnet
 from leadline.nets import inspect_network
 from leadline.spec import SGD, Adam, DataSpec, TrainingSpec, decide, parse
-from leadline.study import ContrastSpec, StudySpec, expand, expand_stored
+from leadline.spec.contrast import ContrastSpec
+from leadline.spec.study import StudySpec
+from leadline.study import expand, expand_stored
 from leadline.studyfile import load_study, parse_value, ready_studies
 
 EXAMPLE = """

@@ -41,9 +41,10 @@ from leadline.spec import (
     TrialSpec,
     parse,
 )
+from leadline.spec.study import StudySpec
 from leadline.stopping import Stop, Stopped, at_sigterm
 from leadline.store import Owner, Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 from leadline.training import TrainState, prepare, train
 
 CPU = torch.device("cpu")

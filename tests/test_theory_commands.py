@@ -64,6 +64,8 @@ def test_predict_depth_tells_a_plain_network_from_its_residual_twin() -> None:
         (("theory", "chain", "--kind", "round"), "round"),
         (("theory", "mean-field", "--activation", "tanhh"), "tanh"),
         (("theory", "variance", "--initialisation", "he"), "he-normal"),
+        (("theory", "variance", "--depth", "1000000000000"), "choose fewer layers"),
+        (("theory", "mean-field", "--width", "1000000"), "choose narrower or fewer layers"),
         (("predict-depth", "cifar-resnet"), "batch"),
         (("predict-depth", "torch.nn:Identity"), "module of one's own"),
     ],

@@ -170,6 +170,15 @@ def test_relus_fixed_points_have_closed_forms() -> None:
     assert (math.isinf(exploding.q), exploding.chi_1, exploding.phase) == (True, pytest.approx(2.0), "chaotic")
 
 
+@pytest.mark.parametrize("activation", ["elu", "tanh", "sigmoid"])
+def test_fixed_points_that_are_numbers_of_the_search_itself_are_found(activation: Activation) -> None:
+    # on a node of the grid rounding decides the sign of what is 0 there, and a root finder refuses
+    q = np.geomspace(1e-6, 1e4, 41)
+    for w, b, end in zip(*edge_of_chaos(activation, q), q, strict=True):
+        if np.isfinite(w):
+            assert fixed_variance(Point(activation, float(w), float(b))) == pytest.approx(end, rel=1e-9)
+
+
 def test_gelu_has_two_ends() -> None:
     """Its slope is 1/2 at 0 and up to 1 far out, so sigma_w^2 between 2 and 4 shrinks small signals and not large."""
     point = Point("gelu", 1.6)
@@ -344,8 +353,8 @@ def test_maps_are_drawn_with_their_fixed_points(activation: Activation) -> None:
 
 
 def test_three_points_are_in_their_phases() -> None:
-    for activation in ("relu", "tanh", "gelu", "sigmoid"):
-        phases = [fixed_point(point, 0.3 if activation == "gelu" else 1.0).phase for point in three_points(activation)]
+    for activation in ("relu", "tanh", "gelu", "silu", "elu", "sigmoid"):
+        phases = [fixed_point(point).phase for point in three_points(activation)]
         assert phases == ["ordered", "critical", "chaotic"], activation
 
 

@@ -20,10 +20,11 @@ from leadline.errors import LeadlineError, SpecError
 from leadline.record import Record
 from leadline.reporting import write_report
 from leadline.spec import parse
+from leadline.spec.study import StudySpec
 from leadline.spec.tuning import FIRST_SEED, TuneSpec, path_of
 from leadline.stats import StatisticsError
 from leadline.store import Store
-from leadline.study import Study, StudySpec, expand, expand_stored
+from leadline.study import Study, expand, expand_stored
 from leadline.studyfile import load_study
 from leadline.tables import Table
 from leadline.tunedfigures import tuning_figures, tuning_tables
@@ -73,7 +74,11 @@ def play(store: Store, name: str, errors: Errors, most: int | None = None) -> in
         if value is None:
             store.finish(claim.trial, "player", "diverged", error="the training loss was nan", diverged_step=3)
         else:
-            records = [Record(2, 1, "final-validation", "error", value), Record(2, 1, "final-test", "error", value + 1)]
+            # what is best on test data is worst on validation data, so a search that looked at them would be seen
+            records = [
+                Record(2, 1, "final-validation", "error", value),
+                Record(2, 1, "final-test", "error", 90 - value),
+            ]
             store.finish(claim.trial, "player", "finished", records=records)
     raise AssertionError
 
@@ -119,6 +124,7 @@ def searched(study: Study, store: Store, errors: Errors = bowl, most: int | None
         ("{lr: {choice: [1, 2]}}", r"unknown argument 'lr'"),
         ("{data.train: {integer: [1, 5]}}", r"'data' cannot be tuned; keys begin with training or network"),
         ("{momentum: {choice: [0.1, 0]}, optimizer.momentum: {choice: [0.1, 0]}}", r"momentum is tuned twice"),
+        ("{learning_rate: {linear: [-1.0e+308, 1.0e+308]}}", r"too wide to draw from; bring the ends nearer"),
         ("{learning_rate: {log: [0.1, 1]}, chosen: {plain: {learning_rate: 1}}}", r"arm 'residual' has no values"),
         (
             "{learning_rate: {log: [0.1, 1]}, chosen: {plain: {x: 1}}}",
@@ -431,6 +437,15 @@ def test_a_value_near_the_end_of_its_space_is_told(tmp_path: Path) -> None:
     _, tuning = tuning_after(tmp_path, {**RATE, "budget": 12, "seed": 1}, falling)
     assert any("at the upper end" in sentence for sentence in tuning.sentences)
     assert not any("at the lower end" in sentence for sentence in tuning.sentences)
+
+
+def test_a_setting_whose_trials_have_not_all_ended_is_no_result(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        tuned, _ = searched(study_of({**RATE, "budget": 3}), store)
+        trials, records = (frame("tuned.tuning") for frame in (store.trials_frame, store.records_frame))
+    for place, trial in enumerate(trials["trial"]):
+        waiting = trials.assign(state=[*trials["state"][:place], "waiting", *trials["state"][place + 1 :]])
+        assert explain_tuning(tuned, waiting, records[records["trial"].ne(trial)]).tried.empty
 
 
 def test_where_the_search_is_gone_it_is_said(tmp_path: Path) -> None:

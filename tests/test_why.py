@@ -108,6 +108,77 @@ def test_vanishing_and_healthy_but_degraded_are_told_apart() -> None:
     assert {one.figure for one in why.sentences} <= set(drawn)
 
 
+def test_an_arm_is_healthy_but_degraded_only_where_nothing_else_was_found() -> None:
+    given = ("plain", {"blocks": 3}, 0.9, 1.0), ("plain", {"blocks": 8}, 0.9, 50.0)
+    dead = said(explain(*study(*given, dead=0.75)), "plain[blocks=8]")
+    assert list(dead) == ["dead", "degraded"]
+    assert "vanishing or exploding in 0 of 2 epochs measured" in dead["degraded"]
+    # activations alone say nothing of gradients
+    trials, records, measured = study(*given)
+    blind = {}
+    for trial, epochs in measured.items():
+        tables = [(epoch, FlowTable.from_bytes(content)) for epoch, content in epochs]
+        blind[trial] = [(epoch, only(own, SECOND_MOMENT).to_bytes()) for epoch, own in tables]
+    degraded = said(explain(trials, records, blind), "plain[blocks=8]")
+    assert list(degraded) == ["degraded"] and "gradients" not in degraded["degraded"]
+
+
+def only(own: FlowTable, kind: str) -> FlowTable:
+    names, values = own.series(kind)
+    return FlowTable(names, (kind,) * len(names), own.steps, values, own.blocks, own.seconds)
+
+
+def test_more_modules_are_not_more_depth() -> None:
+    # a normalisation in the stem is one more module, a projection on a shortcut one more weight
+    trials, records, measured = study(
+        ("plain", {"blocks": 3}, 0.9, 1.0), ("plain", {"blocks": 3, "norm": 1}, 0.9, 50.0)
+    )
+    own = FlowTable.from_bytes(measured["t1"][1][1])
+    more = np.ones((len(own.steps), 2), np.float32)
+    own = FlowTable(
+        ("stem.norm", "stage.0.join.weight", *own.names),
+        (SECOND_MOMENT, WEIGHT_GRADIENT, *own.kinds),
+        own.steps,
+        np.concatenate([more, own.values], 1),
+        own.blocks,
+    )
+    measured["t1"] = [(1, own.to_bytes())]
+    assert list(said(explain(trials, records, measured), "plain[blocks=3,norm=1]")) == ["healthy"]
+
+
+def test_the_worst_epoch_is_the_one_that_is_quoted() -> None:
+    trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0))
+    measured["t0"] = [(epoch, table(3, ratio, epoch)) for epoch, ratio in ((1, 0.5), (2, 1e-3), (3, 5e-3), (4, 0.7))]
+    why = explain(trials, records, measured)
+    told = said(why, "plain[blocks=3]")
+    words = "vanishing in 2 of 4 epochs measured. Furthest, seed 0, epoch 2: block 1 of 3: gradient norm 1e-6 of"
+    assert told["vanishing"].startswith(words)
+    assert told["healthy"].startswith("healthy in 2 of 4 epochs measured. Lowest, seed 0, epoch 1:")
+    # flow is early in the first epoch alone
+    assert list(why.early["ratio"]) == pytest.approx([math.log10(0.25)])
+
+
+def test_units_are_as_dead_as_at_the_end_of_the_epoch() -> None:
+    trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0))
+    own = only(FlowTable.from_bytes(measured["t0"][0][1]), DEAD)
+    own.values[:] = np.array([[0.6], [0.4], [0.2]])
+    frame = explain(trials, records, {"t0": [(1, own.to_bytes())]}).frame
+    assert list(frame["value"]) == pytest.approx([0.2] * 3)
+
+
+def test_arms_that_differ_in_two_factors_are_not_compared() -> None:
+    given = ("plain", {"blocks": 3, "rate": 1}, 0.9, 1.0), ("plain", {"blocks": 8, "rate": 2}, 0.9, 50.0)
+    assert {one.kind for one in explain(*study(*given)).sentences} == {"healthy"}
+
+
+def test_a_trial_of_two_arms_counts_once_and_one_block_has_no_ratio() -> None:
+    given = [("plain", {"blocks": 3}, 0.5 + seed / 100, 5.0 + seed) for seed in range(5)]
+    trials, records, measured = study(*given, ("single", {"blocks": 1}, 0.5, 5.0))
+    twice = (pd.concat([frame, frame.assign(arm="again", base="again")]) for frame in (trials, records))
+    why = explain(*twice, measured)
+    assert why.together.startswith("Across 5 trials:") and len(why.early) == 10
+
+
 def test_dead_units_bring_their_own_figure() -> None:
     trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0), dead=0.75)
     why = explain(trials, records, measured)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from leadline.record import Record
     from leadline.run import Job
     from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
+    from leadline.spec.study import StudySpec
     from leadline.store import Store
-    from leadline.study import Study, StudySpec, expand
+    from leadline.study import Study, expand
     from leadline.studyfile import load_study
     from leadline.training import Diverged, evaluate, prepare, train
     from leadline.verdict import Findings, find
@@ -43,7 +44,7 @@ _HOME = {
     "Store": "store",
     "StoreError": "errors",
     "Study": "study",
-    "StudySpec": "study",
+    "StudySpec": "spec.study",
     "TrainingSpec": "spec",
     "TrialSpec": "spec",
     "build": "nets",

@@ -73,7 +73,7 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a study file, for editors that complete and check YAML."""
-    from leadline.study import StudySpec
+    from leadline.spec.study import StudySpec
 
     _print_json(StudySpec.model_json_schema())
 

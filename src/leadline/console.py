@@ -23,8 +23,9 @@ from leadline.matching import matched
 from leadline.nets import NetworkInfo, check
 from leadline.rounds import Linked, resumed, with_seeds
 from leadline.run import LEASE_SECONDS, PATIENCE_SECONDS, Event, Job
+from leadline.spec.study import SEARCH
 from leadline.store import Store
-from leadline.study import SEARCH, Study, expand_stored
+from leadline.study import Study, expand_stored
 from leadline.training import choose_device
 from leadline.tuning import Search
 from leadline.verdict import Findings, decided_line, find, round_line

@@ -18,7 +18,8 @@ from leadline.errors import SpecError
 from leadline.nets import InputShape, inspect_network, skeleton
 from leadline.nets.memory import training_memory
 from leadline.spec import ModuleSpec, NetworkSpec, parse
-from leadline.study import Arm, MatchedArm, Study, expand
+from leadline.spec.study import MatchedArm
+from leadline.study import Arm, Study, expand
 
 What = Literal["parameters", "multiply_adds", "activations"]
 Widths = Mapping[str, int]  # "stem", "stages.0.width", "stages.0.inner_width" -> channels

@@ -307,5 +307,7 @@ def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
     )
     if any(arm.trial.data.name == "imagefolder" for arm in study.arms):
         yield "Reading and decoding pictures is not timed; where it is slower than training, it decides the hours."
+    if any(arm.trial.pretraining for arm in study.arms):
+        yield "Layer-wise pre-training is neither timed nor counted: it comes on top of the time and FLOPs of its arms."
     if any(arm.trial.probes.deeper() for arm in study.arms):
         yield "Probes of the network as a whole were timed once each, on random images before training."

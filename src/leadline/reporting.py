@@ -81,6 +81,9 @@ def _predicted(study: Study, why: Why, data_dir: Path | None) -> Iterator[Sectio
     refused: dict[str, list[str]] = {}
     for arm in spread(list(study.arms), PREDICTED_ARMS):
         network = arm.trial.network
+        if arm.trial.pretraining is not None:
+            refused.setdefault("pre-training replaces what the initialisation draws", []).append(arm.name)
+            continue
         try:
             shape, _ = describe(arm.trial.data, data_dir)
             predictions[arm.name] = predict_depth(network, shape, twin=False)

@@ -87,7 +87,7 @@ def seeds_by_pilot(study: Study, pilot: Findings) -> tuple[SeedsNeeded, ...]:
             margin,
             None if margin is None else seeds_to_decide(margin / sd if sd else math.inf, POWER),
             difference,
-            result.seeds_to_decide,
+            seeds_to_decide(difference / sd if sd else math.inf, POWER) if difference else None,
             result.n,
             contrast.metric,
         )

@@ -10,7 +10,8 @@ import yaml
 
 from leadline.errors import SpecError, unknown
 from leadline.spec import parse
-from leadline.study import Study, StudySpec, Where, expand, set_key
+from leadline.spec.study import StudySpec
+from leadline.study import Study, Where, expand, set_key
 
 
 def ready_studies() -> dict[str, str]:

@@ -56,7 +56,7 @@ def essence(trial: TrialSpec) -> TrialSpec:
         update={"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
     )
     data = DataSpec(name="digits", normalise="pixel-mean", augment=trial.data.augment)
-    return trial.model_copy(update={"training": training, "data": data, "seed": 0})
+    return trial.model_copy(update={"training": training, "data": data, "pretraining": None, "seed": 0})
 
 
 def measure(

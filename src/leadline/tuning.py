@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from leadline.errors import LeadlineError, SpecError
 from leadline.seeds import TUNE, stream
 from leadline.spec import parse
+from leadline.spec.study import SEARCH, StudySpec
 from leadline.spec.tuning import IntegerSpace, LinearSpace, LogSpace, Space, TuneSpec, Values
 from leadline.store import Store
-from leadline.study import SEARCH, Arm, Study, StudySpec, expand, tuned_trial
+from leadline.study import Arm, Study, expand, tuned_trial
 from leadline.verdict.tuned import Tuning, explain_tuning
 
 if TYPE_CHECKING:

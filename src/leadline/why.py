@@ -112,7 +112,7 @@ def explain(
     early, together = (NOTHING_MEASURED.early, "") if frame.empty else _early_flow(trials, records, frame)
     return Why(
         frame,
-        tuple(_sentences(trials, records, tables, frame)),
+        tuple(_sentences(trials, records, tables)),
         early,
         together,
         " ".join(_cost(records, tables, looks)),
@@ -170,14 +170,15 @@ def of_gradients(frame: pd.DataFrame) -> pd.DataFrame:
 # --- sentences
 
 
-def _sentences(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables, frame: pd.DataFrame) -> Iterable[Said]:
-    degraded = dict(_degraded(trials, records, frame))
+def _sentences(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> Iterable[Said]:
+    degraded = dict(_degraded(trials, records, tables))
     for arm, own in trials.groupby("arm", sort=False):
         found: dict[str, list[tuple[int, int, Finding]]] = {}
-        epochs = 0
+        epochs = of_gradients = 0
         for trial, seed in zip(own["trial"], own["seed"], strict=True):
             for epoch, table in tables.get(trial, ()):
                 epochs += 1
+                of_gradients += not {ACTIVATION_GRADIENT, WEIGHT_GRADIENT}.isdisjoint(table.kinds)
                 for finding in describe(table):
                     found.setdefault(finding.kind, []).append((seed, epoch, finding))
         for kind, cases in found.items():
@@ -189,16 +190,23 @@ def _sentences(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables, fram
             yield Said(str(arm), kind, text, _FIGURES[kind])
         if arm in degraded:
             off = {case[:2] for kind in ("vanishing", "exploding") for case in found.get(kind, ())}
-            kind = "degraded" if off else "healthy but degraded"
-            norms = f"gradients vanishing or exploding in {len(off)} of {_epochs(epochs)}"
-            yield Said(str(arm), kind, f"{kind}: {degraded[str(arm)]}; {norms}.", _FIGURES[kind])
+            # where gradients were not measured, or units are dead or steps unstable, nothing is known to be healthy
+            kind = "healthy but degraded" if set(found) == {"healthy"} else "degraded"
+            norms = (
+                f"; gradients vanishing or exploding in {len(off)} of {_epochs(of_gradients)}" if of_gradients else ""
+            )
+            yield Said(str(arm), kind, f"{kind}: {degraded[str(arm)]}{norms}.", _FIGURES[kind])
 
 
-def _degraded(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame) -> Iterable[tuple[str, str]]:
+def _degraded(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> Iterable[tuple[str, str]]:
     """Yield the arms whose training error is above a shallower one's that differs in one factor, and by how much."""
     rows = records[records["split"].eq("final-train") & records["name"].eq("error") & np.isfinite(records["value"])]
     errors: dict[str, list[float]] = {str(arm): list(own["value"]) for arm, own in rows.groupby("arm", sort=False)}
-    depth: dict[str, int] = {str(arm): int(most) for arm, most in frame.groupby("arm")["position"].max().items()}
+    depth: dict[str, int] = {
+        str(arm): max(_depth(table) for _, table in tables[trial])
+        for arm, trial in trials[["arm", "trial"]].to_numpy().tolist()
+        if trial in tables
+    }
     known = trials.drop_duplicates("arm")
     arms = [
         (str(arm), str(base), factors)
@@ -221,6 +229,15 @@ def _degraded(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame) 
                 f"final training error {mean[arm]:.2f}% (mean of {_trials(len(errors[arm]))}) against {mean[best]:.2f}%"
                 f" of {best} ({_trials(len(errors[best]))})",
             )
+
+
+def _depth(table: FlowTable) -> int:
+    """Return a network's blocks, or in one without blocks its weights, or modules where no weight was measured.
+
+    Blocks first, for a projection on a shortcut is a weight and a normalisation a module, and neither makes depth.
+    """
+    weights = len(table.series(WEIGHT_GRADIENT)[0])
+    return len(table.blocks) or weights or max(Counter(table.kinds).values(), default=0)
 
 
 # --- early flow and final error

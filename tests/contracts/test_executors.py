@@ -13,8 +13,9 @@ import pytest
 from leadline.errors import SpecError, StoreError
 from leadline.executors import Executor, InProcess, LocalProcesses
 from leadline.run import Event, Job
+from leadline.spec.study import StudySpec
 from leadline.store import Owner, Store
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 
 NAME = "contract"
 

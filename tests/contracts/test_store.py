@@ -29,9 +29,10 @@ from sqlalchemy.exc import IntegrityError
 from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.spec import TrialSpec, parse
+from leadline.spec.study import StudySpec
 from leadline.store import STATES, LeaseLost, Owner, Store, connect, ledger
 from leadline.store.schema import VERSION_TABLE, metadata
-from leadline.study import Study, StudySpec, expand
+from leadline.study import Study, expand
 
 HERE = str(Owner.current())
 ELSEWHERE = "elsewhere:7:1"

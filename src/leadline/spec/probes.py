@@ -42,7 +42,7 @@ class DeeperSpec(Spec):
     @field_validator("at", mode="before")
     @classmethod
     def _moments(cls, value: object) -> object:
-        if isinstance(value, str | int):
+        if isinstance(value, str | int | float):
             value = [value]
         if isinstance(value, list | tuple):
             for moment in value:

@@ -13,6 +13,8 @@ from leadline.spec.training import SGD, Adam, RMSprop, TrainingSpec
 Value = bool | int | float | str
 Values = dict[str, Value]
 """Tuned key -> one value, such as learning_rate: 0.03."""
+WIDEST = 1e300
+"""From end to end: what is drawn from a wider space is beyond what floats can hold."""
 FIRST_SEED = 1_000_000
 """Of tuning where only the number of its seeds is given: far from those that studies use."""
 
@@ -79,6 +81,8 @@ class ChoiceSpace(Spec):
 def _see_that_they_rise(ends: Sequence[float]) -> None:
     if ends[0] >= ends[1]:
         raise ValueError(f"[{ends[0]:g}, {ends[1]:g}] is an empty space; give the smaller end first")
+    if ends[1] - ends[0] > WIDEST:
+        raise ValueError(f"{list(ends)} is more than {WIDEST:g} wide, too wide to draw from; bring the ends nearer")
 
 
 KINDS = ("log", "linear", "integer", "choice")

@@ -11,7 +11,8 @@ from leadline.store.schema import studies, study_trials, trials
 
 if TYPE_CHECKING:
     from leadline.spec import TrialSpec
-    from leadline.study import Arm, Study, StudySpec
+    from leadline.spec.study import StudySpec
+    from leadline.study import Arm, Study
 
     Planned = tuple[Arm, str, TrialSpec]
 

@@ -39,7 +39,7 @@ def parity(
 @app.command()
 def chain(
     weight: Annotated[list[float] | None, typer.Option(help="|W|; repeatable.  [default: 0.9, 1.0, 1.1]")] = None,
-    layers: Annotated[int, typer.Option(help="Up to 1000.")] = 100,
+    layers: Annotated[int, typer.Option(help="Up to 10000.")] = 100,
     kind: Annotated[str, typer.Option(help="scalar, dense or convolutional.")] = "dense",
     activation: Annotated[str, typer.Option(help="linear, tanh, sigmoid or relu.")] = "linear",
     shortcut: Annotated[str, typer.Option(help="none, identity or scaled.")] = "none",

@@ -158,7 +158,11 @@ def fixed_variance(point: Point, start: float = 1.0) -> float:
         return math.inf if here > 0 else 0.0
     far = int(crossed[0] if here > 0 else crossed[-1])
     near = max(start, float(grid[far - 1])) if here > 0 else min(start, float(grid[far + 1]))
-    return float(brentq(gap, near, float(grid[far]), rtol=1e-13, xtol=1e-300))
+    ends = [near, float(grid[far])]
+    for end in ends:
+        if abs(gap(end)) <= 1e-13 * end:  # a fixed point on the grid itself, where rounding decides the sign
+            return end
+    return float(brentq(gap, ends[0], ends[1], rtol=1e-13, xtol=1e-300))
 
 
 def fixed_point(point: Point, start: float = 1.0) -> Fixed:

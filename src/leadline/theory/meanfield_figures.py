@@ -27,6 +27,7 @@ from leadline.chart import (
 from leadline.errors import SpecError
 from leadline.spec.network import Activation
 from leadline.theory.meanfield import (
+    CRITICAL,
     Floats,
     Point,
     chi,
@@ -58,17 +59,28 @@ _TITLES = {
 def three_points(activation: Activation) -> tuple[Point, Point, Point]:
     """Return a point of the plane on the edge of chaos between one in the ordered and one in the chaotic phase.
 
-    On the edge where the fixed point is 0.3, or the least variance above it that a sigma_b gives. Where there is no
-    edge, as for softplus, with sigma_b = 0 and the sigma_w at which chi(1) = 1 in the middle.
+    On the edge where the fixed point is 0.3, or the least variance above it that a sigma_b gives and to which a
+    variance of 1 leads. Where there is no edge, as for softplus, with sigma_b = 0 and the sigma_w at which chi(1) = 1
+    in the middle.
     """
-    sigma_w, sigma_b = edge_of_chaos(activation, np.geomspace(0.3, 1e4, 200))
-    found = np.flatnonzero(np.isfinite(sigma_w))
-    middle = float(sigma_w[found[0]]) if len(found) else 1 / math.sqrt(float(chi(Point(activation, 1.0), 1.0)))
-    bias = float(sigma_b[found[0]]) if len(found) else 0.0
+    without = 1 / math.sqrt(float(chi(Point(activation, 1.0), 1.0))), 0.0
+    edge = zip(*edge_of_chaos(activation, np.geomspace(0.3, 1e4, 200)), strict=True)
+    middle, bias = next(((float(w), float(b)) for w, b in edge if _is_reached(activation, w, b)), without)
     # an edge without sigma_b is a point, beside which sigma_b tells more
     beside = round(bias, 3) or 0.2
     low, high = (Point(activation, round(factor * middle, 2), beside) for factor in (0.75, 1.4))
     return low, Point(activation, middle, bias), high
+
+
+def _is_reached(activation: Activation, sigma_w: float, sigma_b: float) -> bool:
+    """Whether chi_1 is 1 where a variance of 1 leads, and not only at a fixed point that variances leave.
+
+    GELU and SiLU have such points: where phi phi'' is positive in the mean, V is steeper than chi_1.
+    """
+    if math.isnan(sigma_w):
+        return False
+    point = Point(activation, float(sigma_w), float(sigma_b))
+    return abs(float(chi(point, fixed_variance(point))) - 1) <= CRITICAL
 
 
 def maps_figure(points: Sequence[Point]) -> Figure:
@@ -149,6 +161,7 @@ def plane_figure(activation: Activation, points: Sequence[Point] = ()) -> Figure
     sigma_w, sigma_b = edge_of_chaos(activation, np.concatenate([[0.0], np.geomspace(1e-6, 1e4, 800)]))
     edge = pd.DataFrame({"x": sigma_w, "y": sigma_b, "order": range(len(sigma_w))})
     edge = edge[edge["x"].le(wide) & edge["y"].le(high)]
+    edge = edge[[_is_reached(activation, w, b) for w, b in zip(edge["x"], edge["y"], strict=True)]]
     cells = frame.assign(
         value=np.log10(frame["layers"].clip(LEAST_SCALE, GREATEST_SCALE)),
         phase=np.where(frame["chi_1"] < 1, "ordered", "chaotic"),

@@ -29,6 +29,10 @@ FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+MOST_WEIGHTS = 500_000_000
+"""Of a random network, all layers together: 2 GB, which the way back needs."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """Two inputs of a given correlation through random networks; seeds x layers, float64."""
@@ -67,6 +71,11 @@ def measure(
     for name, value, least in (("depth", depth, 2), ("seeds", seeds, 1), ("width", width, 3)):
         if value < least:
             raise SpecError(f"{name} {value}: expected a whole number of {least} or more")
+    if depth * width**2 > MOST_WEIGHTS:
+        raise SpecError(
+            f"width {width}, depth {depth}: {depth * width**2:,} weights; expected at most {MOST_WEIGHTS:,} in a"
+            " network; choose narrower or fewer layers"
+        )
     rows = [_one(point, depth, width, start, correlation, residual, seed) for seed in range(seeds)]
     return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))
 

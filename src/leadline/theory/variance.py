@@ -126,6 +126,8 @@ def stack(
     for what, value in (("depth", depth), ("width", width)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SpecError(f"stack: {what} {value!r}: expected a whole number of at least 1")
+    if depth > MOST_WEIGHTS:  # before a tuple of so many widths is made
+        raise SpecError(f"stack: depth {depth}: expected at most {MOST_WEIGHTS}; choose fewer layers")
     if name not in get_args(InitialisationName):
         raise SpecError(f"stack: {unknown('initialisation', name, get_args(InitialisationName))}")
     if gain is not None and not 0 < gain < math.inf:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from leadline.factorial import OverDataSets, over_data_sets
 from leadline.spec import TrialSpec
 from leadline.spec.base import canonical_json
-from leadline.stats import decide
-from leadline.study import Arm, Study
+from leadline.stats import Paired, decide
+from leadline.study import Arm, Study, expand
 from leadline.verdict.factors import NAMES_DATA
 from leadline.verdict.findings import AcrossFinding, ContrastFinding, DataSetFinding
 from leadline.verdict.metrics import KINDS, amount, named
@@ -17,20 +17,22 @@ from leadline.verdict.words import decimals, number
 def across_data_sets(study: Study, contrasts: Sequence[ContrastFinding]) -> tuple[AcrossFinding, ...]:
     """Return a summary of each group of contrasts that differ in their data set alone, where there are several.
 
-    A group has the same two networks under the same recipe, whether the data set is varied as a factor or given with
-    the arms; times to a target are left out where their horizons differ. A data set with fewer than two pairs is
-    listed and does not count in the summary.
+    A group has the same two networks under the same recipe, but for what tuning and matching made of them on each data
+    set, whether that is varied as a factor or given with the arms; times to a target are left out where their horizons
+    differ. A data set with fewer than two pairs, or none in which a trial reached the target, is listed and does not
+    count in the summary.
 
     Args:
         study: the study, expanded.
         contrasts: of its findings.
     """
     arms = {arm.name: arm for arm in study.arms}
+    given = _as_given(study)
     groups: dict[tuple[str, ...], list[tuple[str, ContrastFinding]]] = {}
     for contrast in contrasts:
         a, b = arms[contrast.a], arms[contrast.b]
         if (data := _data(a.trial)) == _data(b.trial):
-            key = (*map(_but_for_data, (a, b)), contrast.metric, str(contrast.target))
+            key = (*(_but_for_data(given[arm.name]) for arm in (a, b)), contrast.metric, str(contrast.target))
             groups.setdefault(key, []).append((data, contrast))
     return tuple(
         _across(arms, dict(members))
@@ -44,6 +46,12 @@ def _data(trial: TrialSpec) -> str:
     return trial.data.path or trial.data.name
 
 
+def _as_given(study: Study) -> dict[str, Arm]:
+    """Return arms as their file gives them, for tuning and matching change each one on each data set."""
+    changed = dict.fromkeys(("tune", "match", "matched", "decide"))
+    return {arm.name: arm for arm in expand(study.spec.model_copy(update=changed | {"contrasts": []})).arms}
+
+
 def _but_for_data(arm: Arm) -> str:
     """Return what two arms have in common that differ in their data alone."""
     factors = {name: value for name, value in arm.factors.items() if name not in NAMES_DATA}
@@ -52,7 +60,7 @@ def _but_for_data(arm: Arm) -> str:
 
 def _across(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding]) -> AcrossFinding:
     one = next(iter(members.values()))
-    known = {data: contrast.paired for data, contrast in members.items() if contrast.paired and contrast.paired.n > 1}
+    known = {data: result for data, contrast in members.items() if (result := _told(contrast)) and result.n > 1}
     # equal differences have no spread, though rounding alone gives them one
     sds = [max(result.sd or 0.0, members[data].resolution / math.sqrt(6)) for data, result in known.items()]
     summary = None
@@ -69,6 +77,11 @@ def _across(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding]) -> 
     return AcrossFinding(sides[0], sides[1], one.metric, one.target, one.margin, parts, summary, decision, sentence)
 
 
+def _told(contrast: ContrastFinding) -> Paired | None:
+    """Return what a contrast's pairs say; None: there is none, or no trial reached the target."""
+    return None if contrast.reach and contrast.reach.silent else contrast.paired
+
+
 def _name(arms: Sequence[Arm]) -> str:
     """Return what arms are called together: their base name, or names, with the levels that they share."""
     bases = "/".join(dict.fromkeys(arm.base for arm in arms))
@@ -82,16 +95,17 @@ def _name(arms: Sequence[Arm]) -> str:
 def _sentence(a: str, b: str, parts: Sequence[DataSetFinding], summary: OverDataSets | None, decision: str) -> str:
     one = parts[0].contrast
     kind = KINDS[one.metric]
-    shown = [part for part in parts if part.contrast.paired]
+    shown = [part for part in parts if _told(part.contrast)]
     signs = ", ".join(_part(part) for part in shown)
     below = sum(part.contrast.paired.difference < 0 for part in shown if part.contrast.paired)
     listed = f"below zero on {below} of {len(shown)} data sets ({signs})" if shown else "no data set has a pair"
     if summary is None:
+        lacking = " in which one reached the target" * any(part.contrast.reach for part in parts)
         return (
             f"Over {len(parts)} data sets nothing is said of {a} against {b}: fewer than two have two pairs with a"
             f" spread; the difference is {listed}."
             if shown
-            else f"Over {len(parts)} data sets {a} and {b} have no pair."
+            else f"Over {len(parts)} data sets {a} and {b} have no pair{lacking}."
         )
     digits = decimals(summary.mean, summary.interval)
     low, high = (number(end, digits) for end in summary.interval)

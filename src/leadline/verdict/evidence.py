@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leadline.rounds import Round
+from leadline.spec import DataSpec
 from leadline.spec.contrast import IN_POINTS, TO_TARGET, ContrastSpec
 from leadline.stats import (
     McNemar,
@@ -57,6 +58,7 @@ class _Trial:
 class _Evidence:
     """The frames, looked up."""
 
+    data: Mapping[str, DataSpec]  # by arm
     trials: Mapping[str, tuple[_Trial, ...]]  # by arm
     finals: Mapping[str, Mapping[str, float]]  # by metric and trial; finished trials and finite values only
     curves: Mapping[str, Curve]  # by trial; only where a contrast asks for what they show
@@ -69,6 +71,13 @@ class _Evidence:
         return {
             trial.seed: (trial.hash, found[trial.hash]) for trial in self.trials.get(arm, ()) if trial.hash in found
         }
+
+    def on_the_same_data(self, contrast: ContrastSpec) -> Iterable[float]:
+        """The contrast's metric of all trials on its arms' data, for on other images it moves in other steps."""
+        same = {self.data[contrast.a], self.data[contrast.b]}
+        for arm in self.trials:
+            if self.data.get(arm) in same:
+                yield from (value for _, value in self.values(arm, contrast.metric).values())
 
     def waited(self, arm: str, contrast: ContrastSpec) -> dict[int, tuple[str, Waited]]:
         """Seed -> hash and time to the contrast's target of each trial of an arm that has finished or diverged."""
@@ -120,7 +129,7 @@ def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions:
         predictions: trial hash -> classes predicted and true, each of shape [test images].
     """
     asked = {contrast.metric for contrast in study.contrasts}
-    evidence = _gather(trials, records, predictions, asked)
+    evidence = _gather(study, trials, records, predictions, asked)
     arms = tuple(_arm(arm, evidence.planned(study, arm.name), evidence) for arm in study.arms)
     drafts = [_contrast(contrast, study.spec.margin, evidence) for contrast in study.contrasts]
     gone_through: tuple[Round, ...] = ()
@@ -156,6 +165,7 @@ def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions:
         notes=(
             *study.spec.matching,
             *words.notes(arms, said, study.spec.correction, several_data_sets(study)),
+            *_about_tuning(study),
             *about_factors(effects),
             *about_data_sets(across),
         ),
@@ -171,7 +181,25 @@ def _tuned(study: Study) -> Iterable[str]:
         yield tuning_words(study.spec.tune)
 
 
-def _gather(trials: pd.DataFrame, records: pd.DataFrame, predictions: Predictions, asked: Collection[str]) -> _Evidence:
+def _about_tuning(study: Study) -> Iterable[str]:
+    if study.spec.tune is None:
+        return
+    if study.contrasts:
+        yield (
+            "Contrasts compare the arms with the values that one search chose for each; that another might choose other"
+            " ones is no part of their intervals."
+        )
+    on_validation = {"validation_error", "learning_curve_area", *TO_TARGET}
+    if not on_validation.isdisjoint(one.metric for one in study.contrasts):
+        yield (
+            "Contrasts of validation errors, or of times to one, are on the images by which tuning chose, though at"
+            " other seeds: such errors are a little too low, the more so the more was tried."
+        )
+
+
+def _gather(
+    study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions: Predictions, asked: Collection[str]
+) -> _Evidence:
     by_arm: dict[str, list[_Trial]] = defaultdict(list)
     columns = (trials[name] for name in ("trial", "arm", "seed", "state", "seconds"))
     for key, arm, seed, state, seconds in zip(*columns, strict=True):
@@ -190,7 +218,8 @@ def _gather(trials: pd.DataFrame, records: pd.DataFrame, predictions: Prediction
         if place is not None:
             converged[str(key)] = int(curve["epoch"].iloc[place - 1])
     in_order = {arm: tuple(sorted(group, key=lambda trial: trial.seed)) for arm, group in by_arm.items()}
-    return _Evidence(in_order, finals, by_epoch, converged, predictions)
+    data = {arm.name: arm.trial.data for arm in study.arms}
+    return _Evidence(data, in_order, finals, by_epoch, converged, predictions)
 
 
 def _arm(arm: Arm, planned: int, evidence: _Evidence) -> ArmFinding:
@@ -219,8 +248,7 @@ def _contrast(contrast: ContrastSpec, margin: float, evidence: _Evidence) -> Con
     pairs = (_times if contrast.metric in TO_TARGET else _values)(contrast, margin, evidence)
     seeds, values_a, values_b = tuple(pairs.trials), pairs.a, pairs.b
     result = paired(values_a, values_b, resolution=pairs.resolution) if seeds else None
-    # times that all lie beyond the horizon are equal there, which says nothing of the times
-    silent = pairs.reach is not None and pairs.reach.reached_a + pairs.reach.reached_b == 0
+    silent = pairs.reach is not None and pairs.reach.silent
     tests = (
         _mcnemar(seed, evidence.predictions.get(one), evidence.predictions.get(two))
         for seed, (one, two) in pairs.trials.items()
@@ -266,7 +294,7 @@ def _values(contrast: ContrastSpec, margin: float, evidence: _Evidence) -> _Pair
         {seed: (a[seed][0], b[seed][0]) for seed in seeds},
         tuple(a[seed][1] for seed in seeds),
         tuple(b[seed][1] for seed in seeds),
-        _resolution(evidence.finals[contrast.metric].values(), margin),
+        _resolution(evidence.on_the_same_data(contrast), margin),
     )
 
 
@@ -291,7 +319,7 @@ def _mcnemar(seed: int, a: tuple[Any, Any] | None, b: tuple[Any, Any] | None) ->
 
 
 def _resolution(values: Iterable[float], margin: float) -> float:
-    """The step in which errors move: the smallest gap between any two of the study, at most the margin."""
+    """The step in which errors move: the smallest gap between any two, at most the margin."""
     gaps = np.diff(np.unique(np.fromiter(values, dtype=float)))
     # per cent that differ by less differ by rounding alone: one image in a million is 0.0001
     return float(min([margin, *gaps[gaps > 1e-7]]))

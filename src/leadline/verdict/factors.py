@@ -122,7 +122,7 @@ def _shapes(levels: tuple[Level, ...]) -> Iterator[tuple[Over, tuple[Level, ...]
 def _effect(grid: _Grid, plan: _Plan) -> FactorEffect | None:
     cells = [grid.cells[cell] for cell in plan.weights]
     seeds = tuple(sorted(set.intersection(*(set(cell.seeds) for cell in cells))))
-    if not seeds:
+    if not seeds or all(cell.reach and cell.reach.silent for cell in cells):
         return None
     both = plan.of == "both"
     columns = [[_value(cell, seed, both) for seed in seeds] for cell in cells]

@@ -106,6 +106,11 @@ class ToTarget:
     median_b: float | None
     earlier: Earlier  # which side was first, pair by pair: sign test
 
+    @property
+    def silent(self) -> bool:
+        """Whether no trial reached the target: times are all equal at the horizon, which says nothing of them."""
+        return self.reached_a + self.reached_b == 0
+
 
 def final_values(records: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return metric -> trial -> value after the last epoch.

@@ -10,7 +10,7 @@ from leadline.stats import Summary
 from leadline.verdict import lookwords
 from leadline.verdict.findings import AcrossFinding, ArmFinding, ContrastFinding, FactorEffect, Findings, Looks
 from leadline.verdict.metrics import ERRORS, KINDS, ToTarget
-from leadline.verdict.words import CORRECTION_NAMES, LONGEST, decimals, metric_of, number, p_text
+from leadline.verdict.words import CORRECTION_NAMES, LONGEST, decimals, listed, metric_of, number, p_text
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def round_line(findings: Findings, one: Round) -> str:
         for contrast, (ends, decision) in zip(findings.contrasts, one.looks, strict=True)
         if decision == "undecided"
     ]
-    return f"round {one.number}: {seeds}; {f'undecided: {_some(names)}' if names else 'every contrast is decided'}"
+    return f"round {one.number}: {seeds}; {f'undecided: {listed(names)}' if names else 'every contrast is decided'}"
 
 
 def decided_line(findings: Findings) -> str:
@@ -150,17 +150,12 @@ def decided_line(findings: Findings) -> str:
             if contrast.decision == decision
         ]
         if names:
-            parts.append(f"{decision}: {_some(names)}")
+            parts.append(f"{decision}: {listed(names)}")
     return f"Of at most {most} seeds, {'; '.join(parts)}."
 
 
 def _ends(low: float, high: float) -> str:
     return f"{number(low, 2)} to {number(high, 2)}" if math.isfinite(high - low) else "no interval yet"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - LONGEST
-    return ", ".join(names[:LONGEST]) + (f" and {more} more" if more > 0 else "")
 
 
 def _round(one: Round) -> dict[str, Any]:

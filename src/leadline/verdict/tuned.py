@@ -1,6 +1,6 @@
 """What tuning tried and chose, and how much of the verdict hangs on its budget: frames in, frames and words out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ import pandas as pd
 from leadline.bestof import Ahead, Floats, ahead, best_of, running_best
 from leadline.spec.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, edges
 from leadline.study import Study, setting_name
+from leadline.verdict.words import listed
 
 WORST = 100.0  # per cent: what a diverged setting counts as in means
-LONGEST = 6  # arms, or stretches of budgets, that a reader takes in at once
 BUDGETS = 60  # at most, for which curves are computed
 ENDED = ("finished", "diverged")
 TIE = 1e-9  # per cent: means that differ by less differ by rounding alone
@@ -42,7 +42,7 @@ def tuning_words(tune: TuneSpec) -> str:
     one = "trial" if seeds == 1 else "setting"
     tried = f"{tune.budget} {one}{'s' * (tune.budget > 1)} an arm{f' at {seeds} seeds each' * (seeds > 1)}"
     said = "; ".join(
-        f"{key} {_listed([f'{shown(values[key])} ({arm})' for arm, values in chosen.items()])}" for key in tune.space
+        f"{key} {listed([f'{shown(values[key])} ({arm})' for arm, values in chosen.items()])}" for key in tune.space
     )
     return (
         f"Tuned: {tried}, drawn {how}, chosen by validation error before the contrasts and at other seeds than"
@@ -157,7 +157,7 @@ def _budgets(budget: int) -> list[int]:
 def _diverged(tried: pd.DataFrame, tune: TuneSpec) -> Iterator[str]:
     counts = tried[tried["state"].eq("diverged")].groupby("arm", sort=False)["number"].count()
     if len(counts):
-        said = _listed([f"{count} of {tune.budget} of {arm}" for arm, count in counts.items()])
+        said = listed([f"{count} of {tune.budget} of {arm}" for arm, count in counts.items()])
         yield f"Settings that diverged count as the worst, {WORST:g}% error: {said}."
 
 
@@ -173,7 +173,7 @@ def _at_the_edge(tune: TuneSpec) -> Iterator[str]:
             if min(place, 1 - place) <= NEAR:
                 near.append(f"{key} {shown(values[key])} ({arm}) at the {'lower' if place < 0.5 else 'upper'} end")
     if near:
-        yield f"Chosen near an end of their spaces, beyond which there may be better: {_listed(near)}."
+        yield f"Chosen near an end of their spaces, beyond which there may be better: {listed(near)}."
 
 
 def _led(tune: TuneSpec, leads: pd.DataFrame) -> Iterator[str]:
@@ -193,14 +193,9 @@ def _led(tune: TuneSpec, leads: pd.DataFrame) -> Iterator[str]:
         elif len(stretches) == 1:
             yield f"{a} and {b} have the same best validation error at every budget."
         else:
-            said = _listed([f"{leader} {_from_to(first, last)}" for leader, first, last in stretches])
+            said = listed([f"{leader} {_from_to(first, last)}" for leader, first, last in stretches])
             yield f"Which of {a} and {b} has the {which} depends on the budget: {said} trials."
 
 
 def _from_to(first: int, last: int) -> str:
     return f"at {first}" if first == last else f"at {first} to {last}"
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = f" and {len(items) - LONGEST} more" if len(items) > LONGEST else ""
-    return ", ".join(items[:LONGEST]) + more

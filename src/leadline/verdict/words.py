@@ -19,6 +19,12 @@ def number(value: float, digits: int) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+def listed(items: Sequence[str]) -> str:
+    """Write names one after another; more than a reader takes in at once are counted."""
+    more = len(items) - LONGEST
+    return ", ".join(items[:LONGEST]) + (f" and {more} more" if more > 0 else "")
+
+
 def p_text(p: float) -> str:
     """Write a p-value to two significant digits, or that it is below 0.001."""
     return "below 0.001" if p < 0.001 else f"{p:.2g}"
@@ -81,7 +87,7 @@ def _verdict(contrast: ContrastFinding, planned: Mapping[str, int]) -> str:
     digits = _digits(contrast)
     mean_a, mean_b = (sum(values) / len(values) for values in (contrast.values_a, contrast.values_b))
     kind = kind_of(contrast)
-    if contrast.reach and contrast.reach.reached_a + contrast.reach.reached_b == 0:
+    if contrast.reach and contrast.reach.silent:
         horizon = amount(contrast.reach.horizon, contrast.metric, 4)
         return (
             f"Undecided between {a} and {b}: within {horizon} neither reached {contrast.target:g}% validation error at"
@@ -137,9 +143,9 @@ def headline(
     lines = [*_summed_up(arms, contrasts), *over_data_sets]
     shaky = [f"{contrast.a} against {contrast.b}" for contrast in contrasts if _lost_to_holm(contrast)]
     if shaky and len(contrasts) > 1 and len(lines) != len(contrasts):
-        lines.append(f"Among so many contrasts these may be chance ({_correction(correction)}): {_listed(shaky)}.")
+        lines.append(f"Among so many contrasts these may be chance ({_correction(correction)}): {listed(shaky)}.")
     if diverged := [f"{arm.name} at {arm.diverged} of {_seeds(arm.planned)}" for arm in arms if arm.diverged]:
-        lines.append(f"Diverged: {_listed(diverged)}.")
+        lines.append(f"Diverged: {listed(diverged)}.")
     if open_trials := sum(_open(arm) for arm in arms):
         total = sum(arm.planned for arm in arms)
         lines.append(f"Provisional: {open_trials} of {total} trials {_be(open_trials)} still to finish.")
@@ -149,7 +155,7 @@ def headline(
 def _summed_up(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> list[str]:
     if not contrasts:
         scores = [_score(arm) for arm in arms if "test_error" in arm.metrics]
-        return [f"The study contrasts no arms; test errors: {_listed(scores)}."]
+        return [f"The study contrasts no arms; test errors: {listed(scores)}."]
     groups = _by_level(arms, contrasts)
     lines = []
     for (a, b, _), levels in groups.items():
@@ -259,14 +265,14 @@ def _about_trials(arms: Sequence[ArmFinding]) -> Iterable[str]:
         total = sum(arm.planned for arm in arms)
         yield f"{open_trials} of {total} trials {_be(open_trials)} waiting or running; the verdict rests on the others."
     if failed := [f"{arm.failed} of {_trials(arm.planned)} of {arm.name}" for arm in arms if arm.failed]:
-        yield f"Trials that failed with an error are left out: {_listed(failed)}."
+        yield f"Trials that failed with an error are left out: {listed(failed)}."
     if any(arm.diverged for arm in arms):
         yield (
             "Diverged trials are counted and left out of means and pairs, so a mean speaks only of the trials that"
             " survived."
         )
     if silent := [arm.name for arm in arms if arm.finished and "test_error" not in arm.metrics]:
-        yield f"Finished trials without a test error are left out: {_listed(silent)}."
+        yield f"Finished trials without a test error are left out: {listed(silent)}."
 
 
 def _about_pairs(contrasts: Sequence[ContrastFinding], correction: str, several_data_sets: bool) -> Iterable[str]:
@@ -380,11 +386,6 @@ def _score(arm: ArmFinding) -> str:
     summary = arm.metrics["test_error"]
     spread = "" if summary.sd is None else f" (standard deviation {number(summary.sd, 2)} over {_seeds(summary.n)})"
     return f"{arm.name} {number(summary.mean, 2)}%{spread}"
-
-
-def _listed(items: Sequence[str]) -> str:
-    shown = list(items[:LONGEST])
-    return ", ".join(shown) + (f" and {len(items) - len(shown)} more" if len(items) > len(shown) else "")
 
 
 def _joined(items: Sequence[str]) -> str:

@@ -1,0 +1,185 @@
+"""What a study is asked to be: arms, what they are crossed with, seeds, one data set, one recipe, what is compared."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from leadline.spec.base import Spec
+from leadline.spec.contrast import ContrastSpec, Correction
+from leadline.spec.decide import DecideSpec
+from leadline.spec.network import NetworkSpec
+from leadline.spec.probes import ProbeSpec
+from leadline.spec.training import DataSpec, TrainingSpec
+from leadline.spec.tuning import TuneSpec
+
+Scalar = bool | int | float | str
+SEARCH = ".tuning"
+"""Ends the name of the study that holds the trials of another one's search."""
+
+
+class ArmSpec(Spec):
+    """One variant: a network by name, by name with arguments, or written out; and what else differs."""
+
+    network: str | dict[str, Any]
+    training: dict[str, Any] = Field(default={}, description="what differs from the study's training")
+    data: dict[str, Any] = Field(default={}, description="what differs from the study's data")
+    pretraining: dict[str, Any] | None = Field(
+        default=None, description="layer-wise pre-training of a fully-connected sigmoid network before its training"
+    )
+
+
+class Published(Spec):
+    """A published number that the report prints beside the measured one."""
+
+    arm: str
+    metric: Literal["test_error", "train_error"] = "test_error"
+    value: float = Field(description="per cent")
+    source: str
+
+
+class MatchSpec(Spec):
+    """Arms made equal in what they cost, within 1%, by their widths; a bare string stands for `what`."""
+
+    what: Literal["parameters", "multiply_adds", "activations"] = Field(
+        description="multiply_adds: of one image; activations: bytes kept for the backward pass, of one image"
+    )
+    to: str | None = Field(
+        default=None,
+        description="an arm, to which the others are made equal at each level of the factors, or an arm at one level,"
+        " to which all are; None: the first arm",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_what(cls, value: object) -> object:
+        return {"what": value} if isinstance(value, str) else value
+
+
+class MatchedArm(Spec):
+    """An arm whose widths were changed, with the network that it has now and what was changed in words."""
+
+    arm: str
+    network: NetworkSpec
+    sentence: str
+
+
+class StudySpec(Spec):
+    """Arms, the factors they are crossed with, seeds, one data set, one recipe, and the contrasts to decide."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    title: str = ""
+    notes: str = ""
+    data: DataSpec = DataSpec()
+    training: TrainingSpec = TrainingSpec()
+    probes: ProbeSpec = ProbeSpec()
+    arms: dict[str, ArmSpec] = Field(min_length=1)
+    vary: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(
+        default={},
+        description="arguments of the networks, or dotted keys such as training.batch_size or, of a network written"
+        " out, network.block.order",
+    )
+    seeds: (
+        Annotated[int, Field(ge=1, le=10_000)]
+        | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    ) = 3
+    contrasts: list[ContrastSpec] | None = Field(default=None, description="None: every pair of arms")
+    margin: float = Field(default=0.5, gt=0, description="percentage points within which two arms count as equivalent")
+    correction: Correction = Field(
+        default="holm", description="of p-values for the number of contrasts: for any false finding, or for their share"
+    )
+    decide: DecideSpec | None = Field(
+        default=None,
+        description="adds seeds in rounds until every contrast is decided; None: all arms have the same seeds, fixed"
+        " beforehand",
+    )
+    published: list[Published] = []
+    match: MatchSpec | None = None
+    matched: list[MatchedArm] | None = Field(
+        default=None, description="what `match` changed, written when the study is run; None: not matched yet"
+    )
+    tune: TuneSpec | None = None
+    devices: int = Field(
+        default=1, ge=1, description="train each trial together; but for the last bits, no result depends on it"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_decides(cls, value: object) -> object:
+        """Write out what `decide` says of seeds and contrasts, so that what is stored reads the same."""
+        if not isinstance(value, Mapping) or value.get("decide") is None:
+            return value
+        try:
+            decide = DecideSpec.model_validate(value["decide"])
+        except ValidationError:
+            return value  # and let the field tell
+        result = {"seeds": decide.max_seeds, **value}
+        if isinstance(value.get("contrasts"), list):
+            result["contrasts"] = [decide.named(contrast) for contrast in value["contrasts"]]
+        return result
+
+    @field_validator("arms")
+    @classmethod
+    def _plain_names(cls, arms: dict[str, ArmSpec]) -> dict[str, ArmSpec]:
+        for name in arms:
+            if not name or set("[],= ") & set(name) or not name.isprintable():
+                raise ValueError(f"arm name {name!r} is empty or has a bracket, comma, equals sign or white space")
+        return arms
+
+    @field_validator("vary")
+    @classmethod
+    def _distinct_levels(cls, vary: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+        for key, levels in vary.items():
+            if len(set(map(str, levels))) < len(levels):
+                raise ValueError(f"{levels} names a level of {key} twice")
+        return vary
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
+        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
+            raise ValueError(f"{seeds} names a seed twice, and a repeated trial is no further evidence")
+        return seeds
+
+    @model_validator(mode="after")
+    def _name_of_the_search_fits(self) -> "StudySpec":
+        if self.tune is not None and len(self.name) > (most := 100 - len(SEARCH)):
+            raise ValueError(f"name {self.name!r} is longer than {most} letters, and tune adds {SEARCH}; shorten it")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_to_draw_from(self) -> "StudySpec":
+        if self.decide is None:
+            return self
+        most = self.decide.max_seeds
+        if isinstance(self.seeds, int) and self.seeds != most:
+            raise ValueError(
+                f"seeds {self.seeds} and decide.max_seeds {most} differ; leave out seeds, or list those to draw from in"
+                " their order"
+            )
+        if isinstance(self.seeds, list) and len(self.seeds) < most:
+            raise ValueError(
+                f"seeds lists {len(self.seeds)} to draw from, fewer than decide.max_seeds {most}; list more, or lower"
+                " max_seeds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _matched_as_asked(self) -> "StudySpec":
+        if self.matched and self.match is None:
+            raise ValueError("matched says what match changed, and there is no match; remove matched, or give match")
+        return self
+
+    @property
+    def matching(self) -> tuple[str, ...]:
+        """What was done to make arms equal, in sentences; empty where nothing was asked for or done yet."""
+        if self.match is None or self.matched is None:
+            return ()
+        said = tuple(one.sentence for one in self.matched)
+        return said or (f"match {self.match.what}: the arms are equal within 1% as they are; nothing was changed.",)
+
+    @property
+    def seed_values(self) -> tuple[int, ...]:
+        """The seeds themselves: 0 to n-1 where only their number is given; of a study that decides, all it may take."""
+        seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+        return seeds if self.decide is None else seeds[: self.decide.max_seeds]
