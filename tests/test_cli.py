@@ -192,6 +192,7 @@ def test_every_probe_by_name_runs_on_a_stored_trial(stored: tuple[str, list[str]
             assert place == [["residual[blocks=2]", "residual", 0, 1]]
             if name in ("landscape", "paths"):  # they draw
                 assert frame.equals(probe_trial(store, trial, name, images=64)), name
+                assert not frame.equals(probe_trial(store, trial, name, images=64, seed=1)), name
 
 
 def test_the_report_says_what_a_deeper_probe_shows(stored: tuple[str, list[str]], tmp_path: Path) -> None:
@@ -240,6 +241,9 @@ def test_trials_of_one_arm_and_seed_are_told_apart_by_their_hashes(tmp_path: Pat
         measure = functools.partial(probe_trials, store, name="lesion", images=8, at_initialisation=True)
         of_seeds = measure(hashes[:2])
         assert list(of_seeds["arm"].unique()) == ["plain[blocks=1]"] and list(of_seeds["seed"].unique()) == [0, 1]
+        # each as it was drawn from its own seed
+        start = probe_trials(store, hashes[:2], "landscape", 8, at_initialisation=True)
+        assert start.query("x == 0")["loss"].nunique() == 2
         of_studies = measure([hashes[0], hashes[2]])
         assert list(of_studies["arm"].unique()) == [hashes[0][:10], hashes[2][:10]]
         assert (of_studies["arm"] == of_studies["base"]).all()

@@ -111,9 +111,34 @@ def test_pictures_are_stored_and_shown(ran: tuple[Study, Path], tmp_path: Path) 
     assert set(predicted["base"]) == {"old"}
 
 
+def test_pretraining_that_diverges_is_a_diverged_trial(tmp_path: Path) -> None:
+    wild = {"epochs": 2, "visible": "gaussian", "gaussian_learning_rate": 1e4}
+    made = study(rbm={"network": NETWORK, "pretraining": wild})
+    with Store.open(tmp_path) as store:
+        store.register(made)
+        InProcess().run(Job("before", tmp_path), lambda event: None)
+        trials = store.trials_frame("before").set_index("arm")
+    assert trials["state"].to_dict() == {"old": "finished", "rbm": "diverged"}
+    assert "pre-training of layer 1 diverged" in trials.loc["rbm", "error"]
+    assert trials.loc["rbm", "diverged_step"] >= 1
+
+
 def test_damaged_pictures_are_one_line() -> None:
     with pytest.raises(DataError, match="pictures of pre-training are damaged"):
         Pictures.from_bytes(b"PK nothing")
+
+
+def test_pretraining_sees_the_training_images_alone() -> None:
+    trial = next(trial for arm, trial in study().trials() if arm.name == "rbm")
+    assert trial.pretraining is not None
+    weights = {}
+    for change, of in (("none", {}), ("test", {"test": 20}), ("train", {"train": 150})):
+        data = batches.load(parse(DataSpec, DATA | of))
+        model = build(trial.network, data.shape, data.classes, trial.seed)
+        pretrain_network(model, data, trial.pretraining, trial.seed, lambda *_: None)
+        weights[change] = next(model.parameters()).detach().numpy()
+    assert np.array_equal(weights["none"], weights["test"])
+    assert not np.array_equal(weights["none"], weights["train"])
 
 
 def test_a_kill_before_the_first_checkpoint_repeats_it_to_the_bit() -> None:

@@ -390,3 +390,19 @@ def test_divergence_is_placed_at_the_step_that_went_wrong() -> None:
 
     with pytest.raises(PretrainingDiverged, match="epoch 1 at step 1"):
         list(fit({"weight": torch.ones(1, 1)}, last, torch.ones(5, 2), "bernoulli", PretrainingSpec()))
+
+
+def test_an_epochs_error_is_the_mean_over_images_whatever_the_last_batch() -> None:
+    images = torch.tensor([[0.0], [0.0], [1.0]])
+    for seed in range(4):  # the image that is unlike the others is in the first batch or alone in the last
+        (epoch,) = fit(
+            {}, lambda batch, _: ({}, batch.mean()), images, "bernoulli", PretrainingSpec(epochs=1, batch_size=2), seed
+        )
+        assert epoch.reconstruction_error == pytest.approx(1 / 3)
+
+
+def test_the_annealed_interval_is_three_standard_errors_of_the_mean_weight() -> None:
+    found = annealed_log_partition(machine(6, 4), chains=400, steps=20)
+    weights = np.exp(found.log_weights.numpy())
+    error = 3 * weights.std(ddof=1) / math.sqrt(400)
+    assert found.interval == pytest.approx((math.log(weights.mean() - error), math.log(weights.mean() + error)))

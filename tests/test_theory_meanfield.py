@@ -186,6 +186,12 @@ def test_gelu_has_two_ends() -> None:
     assert math.isinf(fixed_variance(point, 10.0))
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
+def test_slopes_go_on_where_variances_are_too_small_for_the_integral(activation: Activation) -> None:
+    point = Point(activation, 1.3)
+    assert variance_slope(point, 0.9e-6) == pytest.approx(variance_slope(point, 1e-5), rel=1e-3)
+
+
 def test_tanhs_phases() -> None:
     """Poole et al. 2016: chaos at sigma_w = 2.5 and 4 with sigma_b = 0.3, order at 1.3."""
     ordered, chaotic = fixed_point(Point("tanh", 1.3, 0.3)), fixed_point(Point("tanh", 2.5, 0.3))

@@ -35,6 +35,7 @@ from leadline.errors import LeadlineError, StoreError
 from leadline.layerwise import pretrain_network
 from leadline.nets import build
 from leadline.parallel import ALONE, Team
+from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.record import Record
 from leadline.spec import DataSpec, TrialSpec, canonical_json
 from leadline.stopping import Stop, Stopped, at_sigterm
@@ -138,7 +139,7 @@ def run_trial(
                 last, earlier = claim.checkpoint, claim.earlier_checkpoint
                 files = _Checkpoints(store, spec, claim.trial, owner, last, earlier, job.artifacts)
                 _train_on(devices, job, files, claim, tell, lost, stop)
-            except Diverged as error:
+            except (Diverged, PretrainingDiverged) as error:
                 store.finish(claim.trial, owner, "diverged", error=str(error), diverged_step=error.step)
                 files.remove_earlier()
                 tell("diverged", 1.0, str(error))
