@@ -280,12 +280,12 @@ def test_nothing_global_is_drawn() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.floats(-3, 3),
+    st.floats(-3, 3, width=32, allow_subnormal=False),
     st.integers(1, 12),
     st.sampled_from(KINDS),
     st.sampled_from(ACTIVATIONS),
-    st.floats(-1.5, 1.5),
-    st.floats(-1.5, 1.5),
+    st.floats(-1.5, 1.5, width=32, allow_subnormal=False),
+    st.floats(-1.5, 1.5, width=32, allow_subnormal=False),
     st.integers(1, 4),
     st.integers(1, 4),
 )

@@ -127,8 +127,8 @@ def run_trial(
     def tell(kind: str, fraction: float = 0.0, text: str = "") -> None:
         emit(Event(kind, claim.trial, claim.arm, spec.seed, owner, fraction, text))
 
-    tell("started", claim.epochs_done / spec.training.epochs)
-    try:
+    try:  # from the first moment, for a stop may come in any
+        tell("started", claim.epochs_done / spec.training.epochs)
         with _heartbeat(store, claim.trial, owner) as lost:
             try:
                 if claim.attempts > MOST_ATTEMPTS:

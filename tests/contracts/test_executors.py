@@ -208,7 +208,7 @@ def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path) -
 def test_an_interrupted_driver_gives_the_trials_back(cluster: Cluster, tmp_path: Path) -> None:
     from leadline.clusters.ray import RayTasks
 
-    ledger = Ledger.of(tmp_path, study(epochs=200))
+    ledger = Ledger.of(tmp_path, study(epochs=20_000))
 
     def interrupt(event: Event) -> None:
         if event.kind == "progress":

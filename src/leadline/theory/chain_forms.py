@@ -37,6 +37,7 @@ MOST_NUMBERS = 50_000_000
 """Weights and activations of a chain at most, all layers together: 400 MB of each copy in double precision."""
 
 _GREATEST = float(np.finfo(np.float32).max)
+_LEAST = float(np.finfo(np.float32).tiny)
 
 State = Float[np.ndarray, "channels positions"]
 Kernel = Float[np.ndarray, "channels channels taps"]
@@ -81,6 +82,8 @@ class Chain:
             value = getattr(self, what)
             if value is not None and not (isinstance(value, int | float) and abs(value) <= _GREATEST):
                 raise SpecError(f"chain: {what} {value!r}: expected a number within the range of float32")
+            if value and abs(value) < _LEAST:
+                raise SpecError(f"chain: {what} {value!r}: expected 0, or a number within the normal range of float32")
             if what != "weight" and value is not None and self.shortcut != "scaled":
                 raise SpecError(
                     f"chain: {what} {value:g} with shortcut {self.shortcut!r}: only 'scaled' has factors; choose it"
@@ -198,7 +201,9 @@ def product_form(chain: Chain) -> Float[np.ndarray, "quantities layers"]:
         scale = log if math.isfinite(log) else 0.0
         z = _apply(kernel, direction)
         slopes.append(_log_slope(chain.activation, z, scale))
-        states.append(_split(alpha * direction + beta * _activated(chain.activation, z, scale), scale))
+        # without a branch, a sigmoid's value over a state that shrinks would be infinite, times 0
+        branch = beta * _activated(chain.activation, z, scale) if beta else np.zeros_like(z)
+        states.append(_split(alpha * direction + branch, scale))
     gradient = _split(leaving)
     gradients, weight_gradients = [gradient[1]], []
     for slope, (state, log) in zip(reversed(slopes), reversed(states[:-1]), strict=True):
