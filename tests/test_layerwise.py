@@ -96,9 +96,7 @@ def test_pictures_are_stored_and_shown(ran: tuple[Study, Path], tmp_path: Path) 
     with Store.open(runs) as store:
         stored = store.measurements("before", "pretraining")
         assert stored.keys() == {hashes["rbm"], hashes["coder"]}
-        pictures = {
-            trial: {epoch: Pictures.from_bytes(content) for epoch, content in seen} for trial, seen in stored.items()
-        }
+        pictures = {trial: Pictures.from_bytes(content) for trial, [(_, content)] in stored.items()}
         drawn, errors = pretraining_figures(pictures, store.trials_frame("before"), store.records_frame("before"))
         page = write_report(store, "before", tmp_path).read_text()
     assert [panel.title for panel in drawn.panels] == ["rbm: filters", "rbm: samples", "coder: filters"]

@@ -14,12 +14,12 @@ MAGNIFIED = 2
 
 
 def pretraining_figures(
-    pictures: Mapping[str, Mapping[int, Pictures]], trials: pd.DataFrame, records: pd.DataFrame
+    pictures: Mapping[str, Pictures], trials: pd.DataFrame, records: pd.DataFrame
 ) -> Iterator[Figure]:
     """Yield the pictures of each pre-trained arm at its first seed, and the layers' reconstruction errors.
 
     Args:
-        pictures: trial -> epoch -> pictures, of the trials that have any.
+        pictures: by trial, of the trials that have any.
         trials: a row per trial: trial, arm, seed.
         records: a row per measured value.
     """
@@ -29,7 +29,7 @@ def pretraining_figures(
     panels = [
         Panel(f"{arm}: {what}", _panel(picture))
         for arm, trial in shown.items()
-        for what, picture in _named(next(iter(pictures[trial].values())))
+        for what, picture in _named(pictures[trial])
     ]
     more = f" {len(shown)} of {len(arms)} pre-trained arms are shown." if len(shown) < len(arms) else ""
     yield Figure(

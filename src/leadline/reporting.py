@@ -53,9 +53,9 @@ def _tuning(store: Store, study: Study) -> Iterator[Section]:
 
 
 def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.DataFrame") -> Iterator[Section]:
-    measured = store.measurements(name, "pretraining")
+    # one each, of epoch 0: pre-training comes before the first
     pictures = {
-        trial: {epoch: Pictures.from_bytes(content) for epoch, content in seen} for trial, seen in measured.items()
+        trial: Pictures.from_bytes(content) for trial, [(_, content)] in store.measurements(name, "pretraining").items()
     }
     if records["split"].str.startswith("pretraining-").any():
         said = (
