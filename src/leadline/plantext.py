@@ -7,6 +7,7 @@ from leadline.planning import Plan
 from leadline.seedplan import POWER, SeedsNeeded
 from leadline.spec.contrast import IN_POINTS
 from leadline.stats import LARGEST_PLAN
+from leadline.verdict.words import plural
 
 IDLE = 0.9
 """The share of its cores below which a worker has been kept waiting by other programs."""
@@ -48,8 +49,8 @@ def to_text(plan: Plan) -> str:
         f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
     )
     lines.append(
-        f"Time here, on {plan.device}: {duration(plan.seconds)} with {_plural(plan.workers, 'worker')} of"
-        f" {_plural(plan.threads, 'thread')} ({_plural(plan.cores, 'core')});"
+        f"Time here, on {plan.device}: {duration(plan.seconds)} with {plural(plan.workers, 'worker')} of"
+        f" {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')});"
         f" {duration(plan.worker_seconds)} one after another."
     )
     if plan.share < IDLE:
@@ -57,12 +58,12 @@ def to_text(plan: Plan) -> str:
             f" Other programs ran meanwhile, and a worker had {plan.share:.0%} of its cores: alone on this machine it"
             f" is about {duration(plan.seconds * plan.share)}."
         )
-    fits = f"{_plural(plan.fits, 'worker')} at once" if plan.fits else "not one worker"
+    fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "not one worker"
     lines.append(
         f"Memory: {size(plan.memory)} {'are free' if where == 'core' else 'of the GPU are free'}, room for {fits}."
     )
     if plan.fits < plan.workers:
-        lines[-1] += f" That is less than {_plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
+        lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
     if plan.seeds:
         lines += ["", f"Seeds to decide, at {POWER:.0%} power:", *map(_seeds_line, plan.seeds)]
     return "\n".join([*lines, "", *(f"- {note}" for note in plan.notes)])
@@ -85,11 +86,7 @@ def _seeds_line(needed: SeedsNeeded) -> str:
 
 
 def _seeds(number: int | None) -> str:
-    return f"more than {LARGEST_PLAN:,} seeds" if number is None else _plural(number, "seed")
-
-
-def _plural(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"more than {LARGEST_PLAN:,} seeds" if number is None else plural(number, "seed")
 
 
 def duration(seconds: float) -> str:

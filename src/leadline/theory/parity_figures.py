@@ -31,6 +31,7 @@ from leadline.errors import SpecError
 from leadline.tables import Column, Table
 from leadline.theory.circuits import And, Circuit, Gate, Not, Or, Recurrence, Threshold, Xor, levels, size
 from leadline.theory.parity import FAMILIES, NOTE, QUANTITIES
+from leadline.verdict.words import plural
 
 _TITLES = [family.title for family in FAMILIES.values()]
 
@@ -89,7 +90,7 @@ def _tried(frame: pd.DataFrame) -> str:
             parts.append(f"{way} for {f'{least} to {most}' if least < most else most} bits")
     if not parts:
         return "None was built."
-    ended = "none was wrong" if wrong == 0 else _plural(wrong, "wrong answer")
+    ended = "none was wrong" if wrong == 0 else plural(wrong, "wrong answer")
     return f"Verified {', '.join(parts)}: {ended}."
 
 
@@ -212,12 +213,8 @@ def draw(form: Circuit | Recurrence) -> str:
         described = " ".join(_described(form))
     family = FAMILIES.get(form.name)
     title = f"Parity of {form.bits} bits: {family.title}" if family else form.name
-    costs = f"{_plural(measured.gates, 'gate')}, {_plural(measured.wires, 'wire')}, depth {measured.depth}."
+    costs = f"{plural(measured.gates, 'gate')}, {plural(measured.wires, 'wire')}, depth {measured.depth}."
     return _page(title, shapes, width, height, [costs, *notes], f"{title}. {costs} {described}")
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'s' * (count != 1)}"
 
 
 def _wired(circuit: Circuit) -> tuple[str, float, float, list[str]]:
@@ -302,7 +299,7 @@ def _unrolled(recurrence: Recurrence) -> tuple[str, float, float, list[str]]:
         here, bit = _Spot(step * apart, y, _RADIUS), _Spot(step * apart, below, 12)
         shapes += _line(state, here, 1) + _line(bit, here, 1) + _gate(gate, here, "") + _input(bit, f"x{step}")
         state = here
-    notes = [f"One cell with one set of weights, applied {_plural(recurrence.bits, 'time')}; its state starts at 0."]
+    notes = [f"One cell with one set of weights, applied {plural(recurrence.bits, 'time')}; its state starts at 0."]
     return shapes + _output(state, 1), state.x + 70, below + 16, notes
 
 
@@ -326,7 +323,7 @@ def _gate(gate: Gate, spot: _Spot, term: str) -> str:
     shapes = f"<circle{attributes_}/>"
     shapes += label(spot.x, spot.y + (-1.5 if term else 3.2), word, 9, INK, font_weight=600)
     shapes += label(spot.x, spot.y + 8, term, 8, MUTED) if term else ""
-    return group(shapes, title=f"{word} of {_plural(len(gate.inputs), 'wire')}", class_="gate")
+    return group(shapes, title=f"{word} of {plural(len(gate.inputs), 'wire')}", class_="gate")
 
 
 def _input(spot: _Spot, name: str) -> str:

@@ -25,6 +25,11 @@ def listed(items: Sequence[str]) -> str:
     return ", ".join(items[:LONGEST]) + (f" and {more} more" if more > 0 else "")
 
 
+def plural(count: int, word: str) -> str:
+    """Write how many of a thing there are."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def p_text(p: float) -> str:
     """Write a p-value to two significant digits, or that it is below 0.001."""
     return "below 0.001" if p < 0.001 else f"{p:.2g}"
