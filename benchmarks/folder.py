@@ -24,7 +24,7 @@ from PIL import Image
 
 from leadline.data.batches import load
 from leadline.data.folder import Folder
-from leadline.data.parallel import cores
+from leadline.data.threads import decoders
 from leadline.spec import DataSpec
 
 BATCH = 64
@@ -86,7 +86,7 @@ def theirs(data: Folder) -> Callable[[], int]:
     paths = [data.root / path for path in data.train.paths]
     pictures = Pictures(paths, data.train.labels.tolist(), data.spec.size, data.mean[0], data.scale[0])
     loader = torch.utils.data.DataLoader(
-        pictures, BATCH, shuffle=True, num_workers=cores(), persistent_workers=True, multiprocessing_context="fork"
+        pictures, BATCH, shuffle=True, num_workers=decoders(), persistent_workers=True, multiprocessing_context="fork"
     )
     return lambda: sum(len(labels) for _, labels in loader)
 
@@ -105,7 +105,7 @@ def measure(data: Folder, rounds: int) -> dict[str, object]:
     return {
         "pictures": data.train_size,
         "size": data.spec.size,
-        "cores": cores(),
+        "cores": decoders(),
         "pictures_per_second": {name: statistics.median(values) for name, values in speed.items()},
         "all": speed,
         "ratio": ratio,

@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from leadline.checkpoints import Interval
 from leadline.probes.table import FlowTable
-from leadline.run import Job, work
+from leadline.running.checkpoints import Interval
+from leadline.running.job import Job
+from leadline.running.stopping import Stopped, at_sigterm
+from leadline.running.worker import work
 from leadline.spec.study import StudySpec
-from leadline.stopping import Stopped, at_sigterm
 from leadline.store import Owner, Store
 from leadline.study import Study, expand
 

@@ -86,7 +86,7 @@ def run_leadline(case: Case, steps: int) -> Callable[[], float]:
 
     def once() -> float:
         """Seconds of one epoch as a caller sees them, evaluation of two images included."""
-        state.epoch = 0
+        state.epoch, state.part = 0, None
         started = time.perf_counter()
         for record in train(state, data, case.training):
             if record.split == "time" and record.name == "images_per_second":

@@ -36,7 +36,7 @@ from mdit_py_plugins.anchors import anchors_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from leadline.atomic import write_whole
-from leadline.chart import DARK, LIGHT, PAGE
+from leadline.charts.chart import DARK, LIGHT, PAGE
 from leadline.errors import DataError, LeadlineError, SpecError, unknown
 
 DOCS = Path(__file__).resolve().parent

@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 install_import_hook(
     [
         "leadline.nets",
-        "leadline.training",
+        "leadline.training.loop",
         "leadline.pretraining",
         *(f"leadline.data.{name}" for name in ("batches", "folder", "pixels")),
     ],

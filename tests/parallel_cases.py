@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from leadline.data.batches import Dataset, load
 from leadline.errors import LeadlineError
 from leadline.nets import build
-from leadline.parallel import Team
 from leadline.spec import Augment, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec
 from leadline.training import Diverged, evaluate, prepare, train
+from leadline.training.team import Team
 
 CPU = torch.device("cpu")
 Tell = Callable[..., None]

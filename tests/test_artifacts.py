@@ -9,9 +9,9 @@ import pytest
 
 from leadline import artifacts
 from leadline.errors import SpecError, StoreError
-from leadline.executors import InProcess
 from leadline.export import from_trial
-from leadline.run import Event, Job
+from leadline.running.executors import InProcess
+from leadline.running.job import Event, Job
 from leadline.spec import DataSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store

@@ -12,10 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from leadline.cli import app, main
-from leadline.executors import InProcess
 from leadline.probes.catalog import PROBES
 from leadline.probing import probe_trial, probe_trials
-from leadline.run import Job
+from leadline.running.executors import InProcess
+from leadline.running.job import Job
 from leadline.spec.study import StudySpec
 from leadline.store import Store
 from leadline.studyfile import load_study

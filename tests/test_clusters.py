@@ -18,8 +18,8 @@ from leadline.clusters.entering import enter
 from leadline.clusters.slurm import Resources, check_store, script, submit
 from leadline.clusters.worker import take_trials
 from leadline.errors import LeadlineError, SpecError, StoreError
-from leadline.executors import InProcess
-from leadline.run import Event, Job
+from leadline.running.executors import InProcess
+from leadline.running.job import Event, Job
 from leadline.store import Store
 from leadline.studyfile import load_study
 

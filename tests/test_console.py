@@ -5,8 +5,10 @@ import time
 
 import pytest
 
-from leadline.console import Outcome, _cores, _Tally
-from leadline.run import Event
+from leadline.console import _Tally
+from leadline.machine import cores
+from leadline.running.driving import Outcome
+from leadline.running.job import Event
 
 
 def event(kind: str, trial: str, fraction: float = 0.0) -> Event:
@@ -36,4 +38,4 @@ def test_the_last_line_says_what_to_do_next() -> None:
 
 def test_cores_where_the_system_does_not_tell_which_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert _cores() == (os.cpu_count() or 1)
+    assert cores() == (os.cpu_count() or 1)

@@ -16,18 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from leadline.data import folder, parallel
+from leadline.data import folder
+from leadline.data import threads as pool
 from leadline.data.batches import Data, Dataset, Split, load
 from leadline.data.folder import Folder
-from leadline.data.parallel import in_order
 from leadline.data.pictures import centre, decode, random_part
 from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisation
+from leadline.data.threads import in_order
 from leadline.errors import DataError, SpecError
-from leadline.executors import InProcess, LocalProcesses
 from leadline.export import Loaded, predict, read_image
 from leadline.families import comparative_resnet
 from leadline.nets import build
-from leadline.run import Job
+from leadline.running.executors import InProcess, LocalProcesses
+from leadline.running.job import Job
 from leadline.seeds import AUGMENT, ORDER, stream
 from leadline.spec import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
@@ -347,7 +348,7 @@ def test_results_come_in_order_and_errors_in_their_turn() -> None:
 
 
 def test_the_number_of_threads_is_bounded() -> None:
-    assert 1 <= parallel.cores() <= parallel.MOST_THREADS
+    assert 1 <= pool.decoders() <= pool.MOST_THREADS
 
 
 def test_memory_does_not_grow_with_the_epoch(root: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from leadline import executors, run
 from leadline.cli import app
 from leadline.errors import LeadlineError
-from leadline.run import Event, Job
+from leadline.running import executors, trial, worker
+from leadline.running.job import Event, Job
 from leadline.store import Store
 
 STUDY = """
@@ -96,7 +96,7 @@ def test_a_finished_study_does_nothing_more(whole: tuple[Path, tuple[str, str]],
 def test_a_study_that_is_interrupted_again_and_again_ends_the_same(
     whole: tuple[Path, tuple[str, str]], study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = run.work
+    work = worker.work
 
     def interrupted(job: Job, emit: Callable[[Event], None], **more: Any) -> int:
         left = [5]
@@ -124,14 +124,14 @@ def test_a_study_that_is_interrupted_again_and_again_ends_the_same(
 def test_a_failed_trial_stops_the_rounds_until_it_is_tried_again(
     whole: tuple[Path, tuple[str, str]], study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = run.build
+    build = trial.build
 
     def refused(spec: Any, shape: Any, classes: int, seed: int) -> Any:
         if seed == 2:
             raise LeadlineError("no memory for it")
         return build(spec, shape, classes, seed)
 
-    monkeypatch.setattr(run, "build", refused)
+    monkeypatch.setattr(trial, "build", refused)
     last, told = invoke(study, tmp_path / "runs", code=1)
     assert told == "" and "First failure: " in last and "no memory for it" in last
     with Store.open(tmp_path / "runs") as store:

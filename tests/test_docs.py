@@ -12,7 +12,7 @@ from docs.make import DOCS, Command, Page, Picture, draw, html, kept, mathml, pa
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from leadline.chartfiles import to_svg
+from leadline.charts.files import to_svg
 from leadline.cli import app
 from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.studyfile import load_study

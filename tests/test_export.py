@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from leadline import export
 from leadline.data import batches
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-from leadline.executors import InProcess
 from leadline.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
 from leadline.families import family, recurrent_resnet
 from leadline.nets import build
-from leadline.run import Job
+from leadline.running.executors import InProcess
+from leadline.running.job import Job
 from leadline.spec import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store

@@ -12,8 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from leadline.effecttables import data_sets_table, effect_tables, factors_table
-from leadline.factorial import (
+from leadline.matching import matched
+from leadline.reports.effect_tables import data_sets_table, effect_tables, factors_table
+from leadline.spec import parse
+from leadline.spec.study import StudySpec
+from leadline.stats import StatisticsError, holm, paired
+from leadline.stats.factorial import (
     PRIOR,
     between_variance,
     drawn_together,
@@ -23,10 +27,6 @@ from leadline.factorial import (
     step_weights,
     within_seeds,
 )
-from leadline.matching import matched
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
-from leadline.stats import StatisticsError, holm, paired
 from leadline.study import Arm, Study, expand
 from leadline.tables import to_csv, to_latex, to_markdown
 from leadline.verdict import Findings, find, to_json, to_text

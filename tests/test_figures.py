@@ -10,9 +10,10 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline import chart, chartdata, figures
-from leadline.chart import DARK, LIGHT, PAGE, Palette, spread, theme
-from leadline.forest import SHOWN_CONTRASTS, forest
+from leadline.charts import chart, figures
+from leadline.charts import frames as chartdata
+from leadline.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
+from leadline.charts.forest import SHOWN_CONTRASTS, forest
 from leadline.stats import paired
 from leadline.verdict import ContrastFinding, Findings
 

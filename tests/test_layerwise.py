@@ -8,15 +8,17 @@ import pandas as pd
 import pytest
 import torch
 
+from leadline.charts.pretraining import pretraining_figures
 from leadline.data import batches
+from leadline.data.batches import Data
 from leadline.errors import DataError, SpecError
-from leadline.executors import InProcess
-from leadline.layerwise import pretrain_network
+from leadline.layerwise import Pretrained, pretrain_network, pretrained
 from leadline.nets import build
 from leadline.pretraining.pictures import Pictures
-from leadline.pretrainingchart import pretraining_figures
-from leadline.reporting import write_report
-from leadline.run import Job
+from leadline.pretraining.state import PretrainingState
+from leadline.reports.writing import write_report
+from leadline.running.executors import InProcess
+from leadline.running.job import Job
 from leadline.spec import DataSpec, PretrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
@@ -46,6 +48,14 @@ def study(**arms: Any) -> Study:
     )
 
 
+def pretrain(model: torch.nn.Module, data: Data, spec: PretrainingSpec, seed: int) -> Pretrained:
+    """Pre-train without a break."""
+    state = PretrainingState(spec)
+    for _ in pretrain_network(state, model, data, seed):
+        pass
+    return pretrained(state, data.shape, seed)
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     made = study(coder={"network": NETWORK, "pretraining": {"method": "denoising-autoencoder", "epochs": 2}})
@@ -62,7 +72,7 @@ def test_the_stored_trial_is_pretraining_and_then_training(ran: tuple[Study, Pat
     assert trial.pretraining is not None
     data = batches.load(trial.data)
     model = build(trial.network, data.shape, data.classes, trial.seed)
-    before = pretrain_network(model, data, trial.pretraining, trial.seed, lambda *_: None)
+    before = pretrain(model, data, trial.pretraining, trial.seed)
     records = list(train(prepare(model, trial.training, torch.device("cpu")), data, trial.training, trial.seed))
     with Store.open(runs) as store:
         frame = store.records_frame("before")
@@ -133,20 +143,20 @@ def test_pretraining_sees_the_training_images_alone() -> None:
     for change, of in (("none", {}), ("test", {"test": 20}), ("train", {"train": 150})):
         data = batches.load(parse(DataSpec, DATA | of))
         model = build(trial.network, data.shape, data.classes, trial.seed)
-        pretrain_network(model, data, trial.pretraining, trial.seed, lambda *_: None)
+        pretrain(model, data, trial.pretraining, trial.seed)
         weights[change] = next(model.parameters()).detach().numpy()
     assert np.array_equal(weights["none"], weights["test"])
     assert not np.array_equal(weights["none"], weights["train"])
 
 
-def test_a_kill_before_the_first_checkpoint_repeats_it_to_the_bit() -> None:
+def test_it_repeats_itself_to_the_bit() -> None:
     trial = next(trial for arm, trial in study().trials() if arm.name == "rbm")
     assert trial.pretraining is not None
     data = batches.load(trial.data)
     weights = []
     for _ in range(2):
         model = build(trial.network, data.shape, data.classes, trial.seed)
-        pretrain_network(model, data, trial.pretraining, trial.seed, lambda *_: None)
+        pretrain(model, data, trial.pretraining, trial.seed)
         weights.append([parameter.detach().numpy().copy() for parameter in model.parameters()])
     assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
 
@@ -177,4 +187,4 @@ def test_images_that_are_no_probabilities_are_refused() -> None:
     data = batches.load(DataSpec(name="digits", train=100, validation=20, test=20))
     trial = next(trial for arm, trial in study().trials() if arm.name == "rbm")
     with pytest.raises(DataError, match="normalise none"):
-        pretrain_network(build(trial.network, (1, 8, 8), 10), data, PretrainingSpec(epochs=1), 0, lambda *_: None)
+        pretrain(build(trial.network, (1, 8, 8), 10), data, PretrainingSpec(epochs=1), 0)

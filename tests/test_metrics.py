@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.effecttables import targets_table
+from leadline.charts.forest import forest
 from leadline.errors import SpecError
-from leadline.forest import forest
+from leadline.reports.effect_tables import targets_table
+from leadline.reports.tables import arms_table, contrasts_table
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, benjamini_hochberg, holm, t_interval
 from leadline.study import Study, expand
-from leadline.tables import arms_table, contrasts_table, to_csv
+from leadline.tables import to_csv
 from leadline.verdict import Findings, find, to_json, to_text
 from leadline.verdict.metrics import Curve, Waited, area, curves, final_values, step_of_clock, to_target, waited
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from leadline.errors import SpecError
-from leadline.executors import InProcess
 from leadline.nets import build, check, inspect_network
-from leadline.run import Job
+from leadline.running.executors import InProcess
+from leadline.running.job import Job
 from leadline.spec import ModuleSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store

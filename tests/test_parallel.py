@@ -16,17 +16,17 @@ import torch
 
 import parallel_cases as cases
 from leadline.data.share import Share
-from leadline.devices import check_torchrun, spread, together, under_torchrun
 from leadline.errors import SpecError
-from leadline.executors import InProcess
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
-from leadline.parallel import ALONE, Disconnected
 from leadline.probes.table import FlowTable
-from leadline.run import Event, Job
+from leadline.running.devices import check_torchrun, spread, together, under_torchrun
+from leadline.running.executors import InProcess
+from leadline.running.job import Event, Job
 from leadline.spec import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
 from leadline.study import Study, expand
+from leadline.training.team import ALONE, Disconnected
 
 CPU = torch.device("cpu")
 RECIPE = TrainingSpec(

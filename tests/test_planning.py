@@ -11,21 +11,22 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from leadline import planning, plantext, sequential
 from leadline.cli import app
 from leadline.data.batches import load
 from leadline.errors import DataError, SpecError
-from leadline.executors import InProcess
 from leadline.nets import inspect_network
-from leadline.planning import Plan, plan, sizes
-from leadline.run import Job
-from leadline.seedplan import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
+from leadline.planning import plan as planning
+from leadline.planning import words as plantext
+from leadline.planning.plan import Plan, plan, sizes
+from leadline.planning.seeds import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
+from leadline.planning.timing import Work, essence, measure, time_one
+from leadline.running.executors import InProcess
+from leadline.running.job import Job
 from leadline.spec import DataSpec, ProbeSpec, TrainingSpec
 from leadline.spec.study import StudySpec
-from leadline.stats import power
+from leadline.stats import power, sequential
 from leadline.store import Store
 from leadline.study import Study, expand
-from leadline.timing import Work, essence, measure, time_one
 from leadline.verdict import Findings, find
 
 SMALL = DataSpec(name="digits", train=200, validation=100, test=50)

@@ -1,5 +1,6 @@
 """Stacks of RBMs and auto-encoders, the specification, and pictures: autograd, exact means, forward passes, Pillow."""
 
+import dataclasses
 import io
 import itertools
 import math
@@ -20,7 +21,8 @@ from leadline.pretraining.exact import model_expectations
 from leadline.pretraining.fitting import LayerEpoch, PretrainingDiverged, drawn
 from leadline.pretraining.pictures import filters, grid, samples
 from leadline.pretraining.rbm import RBM, new_rbm
-from leadline.pretraining.stack import pretrain
+from leadline.pretraining.stack import pretrain, train_layers
+from leadline.pretraining.state import PretrainingState
 from leadline.spec.base import parse
 from leadline.spec.pretraining import PretrainingSpec, Visible
 
@@ -129,6 +131,63 @@ def test_a_seed_gives_the_same_bits_and_depth_leaves_the_layers_below_alone(meth
     assert all(torch.equal(a, b) for a, b in zip(deep, trained(1, 12, 11), strict=False))
     assert not any(torch.equal(a, b) for a, b in zip(deep, trained(2, 12, 11, 10), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+GOING_ON = {
+    "momentum": {"method": "rbm", "momentum": 0.9},
+    "chains": {"method": "rbm", "persistent": True, "cd_steps": 2},
+    "gaussian": {"method": "rbm", "visible": "gaussian"},
+    "tied": {"method": "denoising-autoencoder"},
+    "untied": {"method": "denoising-autoencoder", "tied": False, "visible": "gaussian"},
+}
+
+
+@pytest.mark.parametrize("fields", GOING_ON.values(), ids=list(GOING_ON))
+def test_it_goes_on_after_any_epoch_to_the_same_bits(fields: dict[str, object]) -> None:
+    """120 images in batches of 50: the last moves a part of the persistent chains."""
+    spec, images, held_out = (
+        PretrainingSpec.model_validate({"epochs": 3, "batch_size": 50, **fields}),
+        digits(120),
+        None,
+    )
+    if spec.method == "rbm":
+        held_out = digits(160)[120:]
+    whole_layers, whole = linears(64, 12, 10), PretrainingState(spec)
+    seen = []
+    for _ in train_layers(whole, whole_layers, "sigmoid", images, 4, held_out):
+        seen.append({name: tensor.clone() for name, tensor in whole.tensors().items()})
+    measured = [dataclasses.replace(each, seconds=0) for each in whole.epochs]
+    assert len(seen) == 6 and whole.steps == 18
+    for done, tensors in enumerate(seen, 1):
+        layers, state = linears(64, 12, 10, seed=7), PretrainingState(spec)
+        state.load(tensors, torch.device("cpu"))
+        before = state.epochs[:]
+        assert before == whole.epochs[:done] and state.steps == 3 * done
+        assert (len(state.machines), state.layer.epochs) == (1 + (done > 3), done - 3 * (done > 3))
+        assert state.tensors().keys() == tensors.keys()
+        later = list(train_layers(state, layers, "sigmoid", images, 4, held_out))
+        assert state.epochs == before + later
+        assert [dataclasses.replace(each, seconds=0) for each in state.epochs] == measured
+        for ours, theirs in zip(layers, whole_layers, strict=True):
+            assert torch.equal(ours.weight, theirs.weight) and torch.equal(ours.bias, theirs.bias)
+        for one, other in zip(state.machines, whole.machines, strict=True):
+            assert one.visible == other.visible and one.parameters.keys() == other.parameters.keys()
+            assert all(torch.equal(one.parameters[name], other.parameters[name]) for name in one.parameters)
+    if spec.persistent:
+        assert seen[0]["chains"].shape == (50, 12) and not torch.equal(seen[0]["chains"], seen[1]["chains"])
+        lost = PretrainingState(spec)
+        lost.load({name: tensor for name, tensor in seen[0].items() if name != "chains"}, torch.device("cpu"))
+        for _ in train_layers(lost, layers, "sigmoid", images, 4, held_out):
+            pass
+        assert not torch.equal(layers[0].weight, whole_layers[0].weight)  # so they must be kept
+
+
+def test_a_state_of_other_layers_is_refused() -> None:
+    state, images = PretrainingState(spec_of("rbm")), digits(60)
+    next(train_layers(state, linears(64, 12, 10), "sigmoid", images))
+    for widths in ((64, 11), (64, 11, 12)):
+        with pytest.raises(SpecError, match=r"layers \[\(12, 64\)\] cannot go on with \[\(11, 64\)"):
+            next(train_layers(state, linears(*widths), "sigmoid", images))
 
 
 def test_a_gaussian_first_layer_has_a_rate_of_its_own() -> None:

@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from leadline.chart import LIGHT, SHOWN_BASES, Figure, theme
-from leadline.earlyflow import early_flow
+from leadline.charts.axes import DECADES, logarithmic, whole_numbers
+from leadline.charts.chart import LIGHT, SHOWN_BASES, Figure, theme
+from leadline.charts.earlyflow import early_flow
+from leadline.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepared
+from leadline.charts.probes import figures
 from leadline.errors import DataError, SpecError
 from leadline.nets import build
-from leadline.probechart import DECADES, SHOWN_EPOCHS, SHOWN_LEVELS, logarithmic, over_seeds, prepared, whole_numbers
-from leadline.probefigures import figures
 from leadline.probes import cka, decomposition, hessian, jacobian, landscape, lesion, noise, paths, shattered
 from leadline.probes.catalog import PROBES
 from leadline.spec import NetworkSpec, Shortcut, Stage

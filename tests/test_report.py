@@ -22,11 +22,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.chart import DARK, LIGHT
+from leadline.charts.chart import DARK, LIGHT
 from leadline.errors import LeadlineError
 from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
-from leadline.report import WHY_FIGURES, write
+from leadline.reports.page import WHY_FIGURES, write
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.study import Study, expand

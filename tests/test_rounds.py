@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline import sequential
 from leadline.errors import SpecError
 from leadline.rounds import Course, Linked, confidence_of_each, look, resumed, rounds, with_seeds
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
+from leadline.stats import sequential
 from leadline.study import Study, expand
 
 STEP = 100 / 360

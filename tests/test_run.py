@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 import torch
 
-from leadline import executors
-from leadline import run as run_module
-from leadline.checkpoints import DamagedCheckpoint, load_checkpoint, save_checkpoint
 from leadline.data.batches import load
 from leadline.errors import LeadlineError, StoreError
-from leadline.executors import InProcess, LocalProcesses
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.nets import build
 from leadline.probes import catalog
 from leadline.probes.measured import Measurement
 from leadline.probes.table import FlowTable
-from leadline.run import Event, Job
+from leadline.running import executors
+from leadline.running import trial as trial_module
+from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, save_checkpoint
+from leadline.running.executors import InProcess, LocalProcesses
+from leadline.running.job import Event, Job
 from leadline.spec import DEEPER, SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
@@ -239,7 +239,7 @@ def test_a_failing_trial_does_not_stop_the_others(tmp_path: Path, monkeypatch: p
             raise ZeroDivisionError("by\nhand")
         return build(spec, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_module, "build", fails_for_plain)
+    monkeypatch.setattr(trial_module, "build", fails_for_plain)
     store = registered(small(), tmp_path)
     InProcess().run(Job("small", tmp_path), lambda event: None)
     frame = store.trials_frame("small")
@@ -272,7 +272,7 @@ def start(tmp_path: Path, workers: int) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
-        "leadline.cli",
+        "leadline",
         "run",
         str(tmp_path / "small.yaml"),
         "--runs",
@@ -392,7 +392,7 @@ def test_a_lost_trial_does_not_stop_its_worker(tmp_path: Path, monkeypatch: pyte
             database.execute("UPDATE trials SET owner = 'elsewhere:1:-' WHERE state = 'running'")
         raise Diverged(1, float("nan")) if failure == "diverges" else ZeroDivisionError
 
-    monkeypatch.setattr(run_module, "build", taken_over)
+    monkeypatch.setattr(trial_module, "build", taken_over)
     events: list[Event] = []
     InProcess().run(Job("small", tmp_path), events.append)
     assert [event.kind for event in events] == ["started", "stopped"] * 2

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from leadline.errors import LeadlineError
-from leadline.sequential import (
+from leadline.stats import paired, t_interval
+from leadline.stats.sequential import (
     CONFIDENCES,
     FIRST_ROUND,
     confidence_of_each,
@@ -22,7 +23,6 @@ from leadline.sequential import (
     next_round,
     running_interval,
 )
-from leadline.stats import paired, t_interval
 
 
 def margin_of_error(rate: float, studies: int) -> float:

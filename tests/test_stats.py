@@ -16,7 +16,6 @@ from leadline.stats import (
     McNemar,
     StatisticsError,
     Summary,
-    convergence_epoch,
     decide,
     holm,
     mcnemar,
@@ -28,6 +27,7 @@ from leadline.stats import (
     summarise,
     t_interval,
 )
+from leadline.stats.survival import convergence_epoch
 
 # Student (1908), "The probable error of a mean": hours of sleep gained under two drugs, ten patients.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

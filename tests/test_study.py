@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from leadline import sequential
 from leadline.errors import SpecError
 from leadline.families import comparative_resnet
 from leadline.nets import inspect_network
 from leadline.spec import SGD, Adam, DataSpec, TrainingSpec, decide, parse
 from leadline.spec.contrast import ContrastSpec
 from leadline.spec.study import StudySpec
+from leadline.stats import sequential
 from leadline.study import expand, expand_stored
 from leadline.studyfile import load_study, parse_value, ready_studies
 

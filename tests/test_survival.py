@@ -11,7 +11,7 @@ from scipy import stats
 
 from leadline.errors import LeadlineError
 from leadline.stats import paired
-from leadline.survival import (
+from leadline.stats.survival import (
     Earlier,
     LogRank,
     earlier,

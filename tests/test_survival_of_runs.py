@@ -18,17 +18,19 @@ from typing import Any
 import pytest
 import torch
 
-from leadline import checkpoints
-from leadline import run as run_module
-from leadline.checkpoints import DamagedCheckpoint, Interval, Timer, load_checkpoint, save_checkpoint
 from leadline.data.batches import Data, load
 from leadline.errors import SpecError, StoreError
-from leadline.executors import InProcess, run_until_ended
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.nets import build
 from leadline.probes.table import FlowTable
 from leadline.record import Record
-from leadline.run import Event, Job, work
+from leadline.running import checkpoints
+from leadline.running import trial as trial_module
+from leadline.running.checkpoints import DamagedCheckpoint, Interval, Timer, load_checkpoint, save_checkpoint
+from leadline.running.executors import InProcess, run_until_ended
+from leadline.running.job import Event, Job
+from leadline.running.stopping import Stop, Stopped, at_sigterm
+from leadline.running.worker import work
 from leadline.spec import (
     SGD,
     Adam,
@@ -42,7 +44,6 @@ from leadline.spec import (
     parse,
 )
 from leadline.spec.study import StudySpec
-from leadline.stopping import Stop, Stopped, at_sigterm
 from leadline.store import Owner, Store
 from leadline.study import Study, expand
 from leadline.training import TrainState, prepare, train
@@ -417,7 +418,7 @@ def test_a_stop_between_steps_keeps_the_very_step(store: Store, expected: tuple[
 
 @posix
 def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leadline.stopping.GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("leadline.running.stopping.GRACE_SECONDS", 0.05)
     ended = False
     with at_sigterm() as stop:
         with pytest.raises(Stopped), stop.gently():
@@ -437,7 +438,7 @@ def test_a_driver_that_is_told_to_stop_says_so_and_exits_143(tmp_path: Path) -> 
         "arms: {plain: {network: comparative-plain}}\nvary: {blocks: [1]}\nseeds: 1\ncontrasts: []\n"
     )
     runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "leadline.cli", "run", str(tmp_path / "small.yaml"), "--runs", str(runs)]
+    command = [sys.executable, "-m", "leadline", "run", str(tmp_path / "small.yaml"), "--runs", str(runs)]
     process = subprocess.Popen(
         [*command, "--workers", "1", "--checkpoint-every", "epoch"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -535,7 +536,7 @@ def test_a_trial_for_which_there_is_no_memory_fails_with_a_line_and_the_others_g
         return build(spec, *arguments)
 
     with monkeypatch.context() as starved:
-        starved.setattr(run_module, "build", too_large)
+        starved.setattr(trial_module, "build", too_large)
         InProcess().run(job(store), lambda event: None)
     frame = store.trials_frame("small")
     assert list(frame["state"]) == ["failed", "finished"]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
-from leadline.chart import LIGHT, theme
+from leadline.charts.chart import LIGHT, theme
 from leadline.errors import SpecError
 from leadline.spec.network import Initialisation, InitialisationName
 from leadline.theory.chain_figures import LOST, chain_figure, variance_figure

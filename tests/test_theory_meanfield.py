@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
-from leadline.chart import Figure
-from leadline.chartfiles import to_svg
+from leadline.charts.chart import Figure
+from leadline.charts.files import to_svg
 from leadline.errors import SpecError
 from leadline.spec.network import Activation
 from leadline.theory import meanfield

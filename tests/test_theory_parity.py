@@ -15,7 +15,7 @@ import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.chart import LIGHT, theme
+from leadline.charts.chart import LIGHT, theme
 from leadline.errors import SpecError
 from leadline.tables import to_csv, to_latex, to_markdown
 from leadline.theory.circuits import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from leadline.chartfiles import to_svg
+from leadline.charts.files import to_svg
 from leadline.errors import SpecError
 from leadline.families import family
 from leadline.nets import build

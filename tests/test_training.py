@@ -32,16 +32,8 @@ from leadline.spec import (
     TrainingSpec,
     Warmup,
 )
-from leadline.training import (
-    Diverged,
-    TrainState,
-    choose_device,
-    evaluate,
-    learning_rate,
-    prepare,
-    schedule_factor,
-    train,
-)
+from leadline.training import Diverged, TrainState, choose_device, evaluate, prepare, train
+from leadline.training.recipe import learning_rate, schedule_factor
 
 CPU = torch.device("cpu")
 SMALL = DataSpec(name="digits", train=150, validation=60, test=50, augment=Augment(pad=1))

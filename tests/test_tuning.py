@@ -14,20 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from leadline.bestof import Ahead, ahead, best_of, running_best
-from leadline.console import run_and_show
+from leadline.charts.tuning import tuning_figures
+from leadline.console import Terminal
 from leadline.errors import LeadlineError, SpecError
 from leadline.record import Record
-from leadline.reporting import write_report
+from leadline.reports.tuning_tables import tuning_tables
+from leadline.reports.writing import write_report
+from leadline.running.driving import run_study
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.spec.tuning import FIRST_SEED, TuneSpec, path_of
 from leadline.stats import StatisticsError
+from leadline.stats.best_of import Ahead, ahead, best_of, running_best
 from leadline.store import Store
 from leadline.study import Study, expand, expand_stored
 from leadline.studyfile import load_study
 from leadline.tables import Table
-from leadline.tunedfigures import tuning_figures, tuning_tables
 from leadline.tuning import FIRST_AT_RANDOM, Search, suggest, tuning_of
 from leadline.verdict import find
 from leadline.verdict.tuned import Tuning, explain_tuning, tuning_words
@@ -475,7 +477,7 @@ def test_words_name_every_arm_and_key() -> None:
 
 def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of({**RATE, "momentum": {"choice": [0.0, 0.9]}, "budget": 2})
-    outcome = run_and_show(study, tmp_path, None, None, 0, "cpu", quiet=False)
+    outcome = run_study(study, tmp_path, None, None, 0, "cpu", Terminal())
     assert outcome.complete and outcome.counts == {"finished": 4}
     assert "Tuned: 2 trials an arm" in capsys.readouterr().err
     with Store.open_existing(tmp_path) as store:
@@ -497,12 +499,12 @@ def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.Captur
         "tuning-settings.svg",
     }
     assert (tmp_path / "report" / "tables" / "tuning-every.csv").read_text().count("\n") == 5
-    again = run_and_show(study, tmp_path, None, None, 0, "cpu", quiet=True)
+    again = run_study(study, tmp_path, None, None, 0, "cpu")
     with Store.open_existing(tmp_path) as store:
         assert again.complete and store.counts("tuned.tuning") == before
         assert expand_stored(store.study("tuned").spec) == tuned
         # what was chosen stands in the specification: its study runs without another search
         fresh = tmp_path / "fresh"
-    assert run_and_show(tuned, fresh, None, None, 0, "cpu", quiet=True).complete
+    assert run_study(tuned, fresh, None, None, 0, "cpu").complete
     with Store.open_existing(fresh) as store:
         assert [one.name for one in store.studies()] == ["tuned"]

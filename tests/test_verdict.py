@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.sequential import interval_at_any_time
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
+from leadline.stats.sequential import interval_at_any_time
 from leadline.study import Arm, Study, expand
 from leadline.verdict import Findings, decided_line, find, round_line, to_json, to_text
 from leadline.verdict.words import number, p_text

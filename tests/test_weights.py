@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from leadline.checkpoints import save_checkpoint
 from leadline.errors import SpecError
 from leadline.families import family, recurrent_resnet
 from leadline.nets import build, distinct_tensors, skeleton
+from leadline.running.checkpoints import save_checkpoint
 from leadline.spec import NetworkSpec, TrainingSpec, TrialSpec
 from leadline.training import prepare
 from leadline.weights import load_weights, torchvision_name

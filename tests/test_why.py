@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from leadline.charts.figures import figures
 from leadline.errors import DataError, SpecError
-from leadline.figures import figures
 from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.spec import FlowSpec, ProbeSpec, parse

@@ -7,14 +7,14 @@ if TYPE_CHECKING:
     from leadline.data.batches import Dataset
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-    from leadline.executors import InProcess, LocalProcesses
     from leadline.export import Loaded, from_trial, load, predict, save
     from leadline.families import FAMILIES, family
     from leadline.nets import build, inspect_module, inspect_network
     from leadline.probes.flow import probe
     from leadline.probes.watch import watch
     from leadline.record import Record
-    from leadline.run import Job
+    from leadline.running.executors import InProcess, LocalProcesses
+    from leadline.running.job import Job
     from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
     from leadline.spec.study import StudySpec
     from leadline.store import Store
@@ -33,11 +33,11 @@ _HOME = {
     "Diverged": "training",
     "FAMILIES": "families",
     "Findings": "verdict",
-    "InProcess": "executors",
-    "Job": "run",
+    "InProcess": "running.executors",
+    "Job": "running.job",
     "LeadlineError": "errors",
     "Loaded": "export",
-    "LocalProcesses": "executors",
+    "LocalProcesses": "running.executors",
     "NetworkSpec": "spec",
     "Record": "record",
     "SpecError": "errors",

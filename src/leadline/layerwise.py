@@ -1,6 +1,6 @@
 """Layer-wise pre-training of a network on a data set, before its training as a whole begins."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from leadline.data.batches import Data, Part
 from leadline.pretraining.fitting import LayerEpoch
 from leadline.pretraining.pictures import Pictures, filters, samples
-from leadline.pretraining.stack import PretrainingResult, pretrain
+from leadline.pretraining.stack import PretrainingResult, train_layers
+from leadline.pretraining.state import PretrainingState
 from leadline.record import Record
-from leadline.spec import PretrainingSpec
 
 SAMPLES, GIBBS_STEPS = 64, 500
 
@@ -21,42 +21,41 @@ class Pretrained:
     """What pre-training measured, and what it looks like."""
 
     records: tuple[Record, ...]  # all of epoch 0: before the first
-    seconds: float
     pictures: Pictures | None  # None: images are not of one or three channels
 
 
-def pretrain_network(
-    model: nn.Module,
-    data: Data,
-    spec: PretrainingSpec,
-    seed: int,
-    progress: Callable[[str, float], None],
-) -> Pretrained:
+def pretrain_network(state: PretrainingState, model: nn.Module, data: Data, seed: int) -> Iterator[LayerEpoch]:
     """Pre-train the hidden layers of a fully-connected sigmoid network in place, on the training images alone.
 
+    What is yielded after each epoch of each layer is a moment for a checkpoint; see `train_layers`.
+
     Args:
+        state: a new one, or one that has been loaded; changed in place.
         model: a plain network whose linear layers are its hidden ones, in order, and the classifier.
         data: not augmented here.
-        spec: the recipe.
         seed: of the streams.
-        progress: called with words and the fraction done.
 
     Raises:
         SpecError: the network's layers cannot be pre-trained.
         DataError: the images are not what the first layer's units take.
         PretrainingDiverged: a layer diverged.
     """
+    images, held_out = _flat(data, "train"), _flat(data, "validation")
+    yield from train_layers(state, hidden_layers(model), "sigmoid", images, seed, held_out)
+
+
+def hidden_layers(model: nn.Module) -> list[nn.Linear]:
+    """Return a plain network's hidden linear layers, from the input up."""
     *hidden, _ = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return hidden
 
-    def tell(epoch: LayerEpoch) -> None:
-        done = ((epoch.layer - 1) * spec.epochs + epoch.epoch) / (len(hidden) * spec.epochs)
-        progress(f"pre-training layer {epoch.layer} of {len(hidden)}", done)
 
-    images = _flat(data, "train")
-    result = pretrain(hidden, "sigmoid", images, spec, seed, tell, _flat(data, "validation"))
+def pretrained(state: PretrainingState, shape: tuple[int, int, int], seed: int) -> Pretrained:
+    """Return what there is to keep of a pre-training that has come to its end, on images of a shape."""
+    result = PretrainingResult.of(state)
     records = tuple(record._replace(epoch=0) for record in result.records())
     whole = Record(0, 0, "time", "seconds", result.seconds)
-    return Pretrained((*records, whole), result.seconds, _pictures(result, data.shape, seed))
+    return Pretrained((*records, whole), _pictures(result, shape, seed))
 
 
 def _flat(data: Data, part: Part) -> Tensor:

@@ -13,10 +13,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from leadline import sequential, stats
+from leadline import stats
 from leadline.errors import SpecError
 from leadline.spec.decide import DecideSpec
-from leadline.stats import Decision
+from leadline.stats import Decision, sequential
 from leadline.study import Study
 
 Ends = tuple[float, float]

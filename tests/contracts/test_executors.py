@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from leadline.errors import SpecError, StoreError
-from leadline.executors import Executor, InProcess, LocalProcesses
-from leadline.run import Event, Job
+from leadline.running.executors import Executor, InProcess, LocalProcesses
+from leadline.running.job import Event, Job
 from leadline.spec.study import StudySpec
 from leadline.store import Owner, Store
 from leadline.study import Study, expand

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from leadline.console import ready
 from leadline.errors import SpecError
+from leadline.running.driving import UNSEEN, ready
 from leadline.store import Store
 from leadline.studyfile import load_study, ready_studies
 
@@ -37,5 +37,5 @@ def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | 
                 f"study {asked.spec.name}: its next trials depend on what the ones before give; start it with `leadline"
                 " run`, as often and on as many machines as there are to share it"
             )
-        store.register(entered := ready(asked, data_dir, quiet=True))
+        store.register(entered := ready(asked, data_dir, UNSEEN))
     return entered.spec.name

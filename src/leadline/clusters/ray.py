@@ -8,26 +8,29 @@ to the same bits. Should Ray be mistaken about the death, the trial's old owner 
 import math
 import os
 import re
+import signal
 import socket
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
 from leadline.errors import LeadlineError, SpecError
-from leadline.executors import ENDS
-from leadline.run import MOST_ATTEMPTS, Emit, Event, Job, work
-from leadline.stopping import Stopped, at_sigterm
+from leadline.running.executors import ENDS
+from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
+from leadline.running.stopping import Stopped, at_sigterm
+from leadline.running.worker import work
 from leadline.store import Store
 from leadline.store.connect import address as store_address
 
 WAIT_SECONDS = 0.5
 """Between two looks at what tasks have told."""
 CONNECT_SECONDS = 10.0
-GRACE_SECONDS = 30.0
-"""For tasks to give their trials back when the driver is stopped."""
+GRACE_SECONDS = 20.0
+"""For tasks to write their checkpoints and give their trials back when the driver is stopped."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # else Ray reports its use over the network
     "RAY_enable_metrics_collection": "0",
@@ -115,6 +118,7 @@ class _Driver:
     job: Job
     emit: Emit
     store: Store
+    mailbox: Any = None
     tasks: dict[Any, int] = field(default_factory=dict)  # reference -> number
     last: dict[int, Event] = field(default_factory=dict)  # number of a task -> what it told last
     sent: int = 0
@@ -124,7 +128,7 @@ class _Driver:
         here = self.ray.get_runtime_context().get_node_id()
         # On the driver's own node: what one lives through, the other does.
         pinned = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        mailbox = self.ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=pinned).remote()
+        self.mailbox = self.ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=pinned).remote()
         wanted = self.wanted
         # Ray's own retries would leave a lost trial to its lease; what it retries here never began.
         task = self.ray.remote(_run_one).options(
@@ -133,19 +137,19 @@ class _Driver:
 
         def send(number: int) -> None:
             for _ in range(number):
-                self.tasks[task.remote(self.job, self.sent, mailbox)] = self.sent
+                self.tasks[task.remote(self.job, self.sent, self.mailbox)] = self.sent
                 self.sent += 1
 
         send(trials)
         while self.tasks:
             done, _ = self.ray.wait(list(self.tasks), num_returns=1, timeout=WAIT_SECONDS)
-            self.listen(mailbox)
+            self.listen()
             send(sum(not self.ended(reference, self.tasks.pop(reference)) for reference in done))
-        self.listen(mailbox)
+        self.listen()
 
-    def listen(self, mailbox: Any) -> None:
+    def listen(self) -> None:
         """Tell what tasks have told."""
-        for number, event in self.ray.get(mailbox.take.remote()):
+        for number, event in self.ray.get(self.mailbox.take.remote()):
             self.deaths = 0
             self.last[number] = event
             self.emit(event)
@@ -179,21 +183,29 @@ class _Driver:
             return False
 
     def stop(self) -> None:
-        """Let tasks give their trials back; end those that do not."""
+        """Let tasks write a checkpoint and give their trials back; end those that do not, and their leases."""
         left = list(self.tasks)
-        for reference in left:
-            self.ray.cancel(reference)
-        with suppress(KeyboardInterrupt):  # a second Ctrl-C waits no longer
-            _, left = self.ray.wait(left, num_returns=len(left), timeout=GRACE_SECONDS) if left else ([], [])
+        if not left:
+            return
+        with suppress(KeyboardInterrupt, self.ray.exceptions.RayError):  # a second Ctrl-C waits no longer
+            self.mailbox.stop.remote()
+            self.last.update(self.ray.get(self.mailbox.take.remote()))
+            for reference, number in self.tasks.items():
+                if number not in self.last:  # it waits for its place
+                    self.ray.cancel(reference)
+            _, left = self.ray.wait(left, num_returns=len(left), timeout=GRACE_SECONDS)
         for reference in left:
             self.ray.cancel(reference, force=True)
+            if (event := self.last.get(self.tasks[reference])) is not None and event.kind not in ENDS:
+                self.store.heartbeat(event.trial, event.owner, -1.0)
 
 
 class _Mailbox:
-    """What tasks tell, until the driver takes it."""
+    """What tasks tell, until the driver takes it, and whether they shall stop."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, Event]] = []
+        self.stopping = False
 
     def put(self, number: int, event: Event) -> None:
         self.events.append((number, event))
@@ -201,6 +213,12 @@ class _Mailbox:
     def take(self) -> list[tuple[int, Event]]:
         taken, self.events = self.events, []
         return taken
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def is_stopping(self) -> bool:
+        return self.stopping
 
 
 def _run_one(job: Job, number: int, mailbox: Any) -> None:
@@ -219,8 +237,35 @@ def _run_one(job: Job, number: int, mailbox: Any) -> None:
         if event.kind != "progress":
             ray.get(reference)  # the driver must know whose the trial is before anything can happen to it
 
-    with suppress(Stopped), at_sigterm() as stop:
-        work(job, emit, most=1, stop=stop)
+    if not ray.get(mailbox.is_stopping.remote()):
+        with suppress(Stopped), at_sigterm() as stop, _stopped_by(mailbox):
+            work(job, emit, most=1, stop=stop)
+
+
+@contextmanager
+def _stopped_by(mailbox: Any) -> Iterator[None]:
+    """Give this process SIGTERM, as a batch system does, when the driver wants its tasks to stop.
+
+    Ray's own cancelling raises KeyboardInterrupt wherever the task is, and what it was raised in may swallow it.
+    """
+    import ray
+
+    over, signalling = threading.Event(), threading.Lock()
+
+    def listen() -> None:
+        while not over.wait(WAIT_SECONDS):
+            if ray.get(mailbox.is_stopping.remote()):
+                with signalling:
+                    if not over.is_set():
+                        os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield
+    finally:
+        with signalling:
+            over.set()
 
 
 def import_ray(settings: Mapping[str, str]) -> ModuleType:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from leadline.clusters.worker import take_trials
 from leadline.errors import LeadlineError, SpecError, StoreError
-from leadline.run import Job
+from leadline.running.job import Job
 from leadline.store.connect import address
 
 WARNING_SECONDS = 90

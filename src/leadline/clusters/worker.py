@@ -5,8 +5,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from leadline.run import Emit, Event, Job, work
-from leadline.stopping import Stopped, at_sigterm
+from leadline.running.job import Emit, Event, Job
+from leadline.running.stopping import Stopped, at_sigterm
+from leadline.running.worker import work
 from leadline.store import Store
 
 ENDS = ("finished", "diverged", "failed")

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from leadline.data import index
 from leadline.data.index import Part
-from leadline.data.parallel import cores, in_order
 from leadline.data.pictures import centre, decode, random_part
 from leadline.data.pixels import augmented, draws, generator, laid_out, normalisation, normalised
 from leadline.data.share import WHOLE, Share
 from leadline.data.split import cut, see_to_it_that_there_are_enough, stratified_order
+from leadline.data.threads import decoders, in_order
 from leadline.errors import DataError
 from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
 from leadline.spec import Augment, DataSpec, ResizedCrop
@@ -71,7 +71,7 @@ class Folder:
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
     device: torch.device = CPU
-    threads: int = field(default_factory=cores)  # that decode; no result depends on it
+    threads: int = field(default_factory=decoders)  # that decode; no result depends on it
     share: Share = WHOLE
 
     @property

@@ -22,9 +22,9 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from leadline.data.parallel import cores, in_order
 from leadline.data.pictures import ENDINGS, MOST_BYTES, decode, need_pillow
 from leadline.data.split import stratified_order
+from leadline.data.threads import decoders, in_order
 from leadline.errors import DataError
 from leadline.seeds import SUBSET, stream
 from leadline.spec import DataSpec
@@ -266,7 +266,7 @@ def _checked(root: Path, files: Mapping[str, list[_File]]) -> Mapping[str, Mappi
     )
     with bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is told by name, once
-        for folder, name, wrong in in_order(problem, items, cores(), 64 * cores()):
+        for folder, name, wrong in in_order(problem, items, decoders(), 64 * decoders()):
             bar.update()
             if wrong is not None:
                 found[folder][name] = wrong

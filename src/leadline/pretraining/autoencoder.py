@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leadline.errors import SpecError
-from leadline.pretraining.fitting import LayerEpoch, check_images, drawn, error_of, fit, generator
+from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images, drawn, error_of, fit, generator
 from leadline.spec.pretraining import PretrainingSpec, Visible
 
 
@@ -122,6 +122,7 @@ def train_autoencoder(
     spec: PretrainingSpec,
     seed: int = 0,
     layer: int = 1,
+    state: LayerState | None = None,
 ) -> Iterator[LayerEpoch]:
     """Train an auto-encoder in place by gradient descent, yielding what was measured in each epoch; see `fit`.
 
@@ -134,4 +135,4 @@ def train_autoencoder(
     if images.ndim == 2 and images.shape[1] != units:
         raise SpecError(f"images of {images.shape[1]} values for an auto-encoder of {units} inputs; expected as many")
     estimate = Denoising(machine, spec.corruption)
-    yield from fit(machine.parameters, estimate, images, machine.visible, spec, seed, layer)
+    yield from fit(machine.parameters, estimate, images, machine.visible, spec, seed, layer, state=state)

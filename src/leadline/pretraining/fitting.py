@@ -7,7 +7,7 @@ depends on the device or on what was drawn before.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,15 @@ class LayerEpoch:
     reconstruction_error: float  # nats per unit, running mean of the epoch
     free_energy_gap: float | None  # nats: mean of held-out images minus that of training images, where there are both
     seconds: float
+
+
+@dataclass
+class LayerState:
+    """What a layer's training carries from one epoch to the next, beside the machine's parameters."""
+
+    epochs: int = 0  # done
+    velocity: dict[str, Tensor] = field(default_factory=dict, repr=False)  # by parameter; begins at 0
+    chains: Float[Tensor, "batch hidden"] | None = field(default=None, repr=False)  # of an RBM, where they persist
 
 
 def generator(seed: int, *keys: int | str) -> torch.Generator:
@@ -120,6 +129,7 @@ def fit(
     layer: int = 1,
     free_energy: Callable[[Tensor], Tensor] | None = None,
     held_out: Float[Tensor, "others visible"] | None = None,
+    state: LayerState | None = None,
 ) -> Iterator[LayerEpoch]:
     """Train a machine in place to the end of the last epoch, yielding what was measured in each.
 
@@ -136,6 +146,7 @@ def fit(
         layer: counted from 1 at the input; enters the streams.
         free_energy: of images, where the machine has one.
         held_out: images that are not trained on.
+        state: where to go on, true again at each yield; None: at the beginning.
 
     Raises:
         DataError: images are not what the visible units take.
@@ -147,10 +158,13 @@ def fit(
     rate = spec.gaussian_learning_rate if visible == "gaussian" else spec.learning_rate
     # with parameters of 0 Bernoulli units err by log 2, Gaussian ones by half the square, which is 1/2 at variance 1
     limit = EXPLODED * (math.log(2) if visible == "bernoulli" else max(float(images.square().mean()), 1.0) / 2)
-    velocity = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    state = LayerState() if state is None else state
+    velocity = state.velocity
+    for name, parameter in parameters.items():
+        velocity.setdefault(name, torch.zeros_like(parameter))
     look_every = 1 if images.device.type == "cpu" else LOOK_EVERY
     steps = math.ceil(len(images) / spec.batch_size)
-    for epoch in range(1, spec.epochs + 1):
+    for epoch in range(state.epochs + 1, spec.epochs + 1):
         started = time.perf_counter()
         order = torch.randperm(len(images), generator=generator(seed, "order", layer, epoch)).to(images.device)
         errors = torch.zeros(steps, device=images.device, dtype=torch.float64)
@@ -178,4 +192,5 @@ def fit(
             gap = float(others - ours)
         sizes = torch.full_like(errors, spec.batch_size)
         sizes[-1] = len(images) - (steps - 1) * spec.batch_size
+        state.epochs = epoch
         yield LayerEpoch(layer, epoch, epoch * steps, float((errors * sizes).sum()) / len(images), gap, seconds)

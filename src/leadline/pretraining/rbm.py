@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leadline.errors import DataError, SpecError
-from leadline.pretraining.fitting import LayerEpoch, check_images, drawn, error_of, fit, generator
+from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images, drawn, error_of, fit, generator
 from leadline.spec.pretraining import PretrainingSpec, Visible
 
 
@@ -168,6 +168,7 @@ def train_rbm(
     seed: int = 0,
     layer: int = 1,
     held_out: Float[Tensor, "others visible"] | None = None,
+    state: LayerState | None = None,
 ) -> Iterator[LayerEpoch]:
     """Train a machine in place by contrastive divergence, yielding what was measured in each epoch; see `fit`.
 
@@ -177,8 +178,12 @@ def train_rbm(
         PretrainingDiverged: the reconstruction error was not finite, or exploded.
     """
     _check_width(rbm, images)
-    estimate = ContrastiveDivergence(rbm, spec.cd_steps, spec.persistent)
-    yield from fit(rbm.parameters, estimate, images, rbm.visible, spec, seed, layer, rbm.free_energy, held_out)
+    state = LayerState() if state is None else state
+    estimate = ContrastiveDivergence(rbm, spec.cd_steps, spec.persistent, state.chains)
+    about = spec, seed, layer, rbm.free_energy, held_out, state
+    for epoch in fit(rbm.parameters, estimate, images, rbm.visible, *about):
+        state.chains = estimate.chains
+        yield epoch
 
 
 @torch.no_grad()

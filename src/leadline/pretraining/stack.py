@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from leadline.errors import SpecError
 from leadline.pretraining.autoencoder import DenoisingAutoencoder, new_autoencoder, train_autoencoder
 from leadline.pretraining.dbn import DBN
-from leadline.pretraining.fitting import LayerEpoch, check_images
+from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images
 from leadline.pretraining.rbm import RBM, new_rbm, train_rbm
+from leadline.pretraining.state import Machine, PretrainingState
 from leadline.record import Record
-from leadline.spec.pretraining import PretrainingSpec, Visible
+from leadline.spec.pretraining import PretrainingSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +28,13 @@ class PretrainingResult:
     """What pre-training left behind: the machines as they were before the network is trained as a whole."""
 
     spec: PretrainingSpec
-    machines: tuple[RBM, ...] | tuple[DenoisingAutoencoder, ...] = field(repr=False)
+    machines: tuple[Machine, ...] = field(repr=False)
     epochs: tuple[LayerEpoch, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, state: PretrainingState) -> "PretrainingResult":
+        """Return what is left behind by a pre-training that has come to its end."""
+        return cls(state.spec, tuple(state.machines), tuple(state.epochs))
 
     @property
     def seconds(self) -> float:
@@ -66,7 +72,6 @@ class PretrainingResult:
         return pd.DataFrame(rows, columns=columns)
 
 
-@torch.no_grad()
 def pretrain(
     layers: Sequence[nn.Linear],
     activation: str,
@@ -95,40 +100,88 @@ def pretrain(
         DataError: images are not what the first layer's visible units take.
         PretrainingDiverged: a layer's reconstruction error was not finite, or exploded.
     """
+    state = PretrainingState(spec)
+    for epoch in train_layers(state, layers, activation, images, seed, held_out):
+        if progress is not None:
+            progress(epoch)
+    return PretrainingResult.of(state)
+
+
+def train_layers(
+    state: PretrainingState,
+    layers: Sequence[nn.Linear],
+    activation: str,
+    images: Float[Tensor, "images features"],
+    seed: int = 0,
+    held_out: Float[Tensor, "others width"] | None = None,
+) -> Iterator[LayerEpoch]:
+    """Pre-train as `pretrain` does, yielding what was measured in each epoch of each layer: moments for a checkpoint.
+
+    A state that has been loaded goes on where it was, to the same bits on the same device and threads. The layers are
+    filled in after the last epoch.
+
+    Args:
+        state: a new one, or from `PretrainingState.load`; changed in place, and whole whenever this yields.
+        layers: as in `pretrain`, like the rest.
+        activation: what follows each of them.
+        images: as the network sees them, flat.
+        seed: of the streams.
+        held_out: images that are not trained on.
+
+    Raises:
+        SpecError: as `pretrain`, or the state is of layers of other widths.
+        DataError: images are not what the first layer's visible units take.
+        PretrainingDiverged: a layer's reconstruction error was not finite, or exploded.
+    """
+    spec, machines = state.spec, state.machines
     check_images(images, spec.visible)
     _check_layers(layers, activation, images.shape[1])
     if held_out is not None:
         check_images(held_out, spec.visible)
         if held_out.shape[1] != images.shape[1]:
             raise SpecError(f"held-out images of {held_out.shape[1]} values beside images of {images.shape[1]}")
+    _check_machines(machines, layers)
     codes, others = images.detach(), None if held_out is None else held_out.detach()
-    machines: list[RBM] | list[DenoisingAutoencoder]
-    machines, epochs = [], []
     for number, layer in enumerate(layers, 1):
-        visible = spec.visible if number == 1 else "bernoulli"
-        machine, measured = _machine(layer.out_features, codes, visible, spec, seed, number, others)
-        for each in measured:
-            epochs.append(each)
-            if progress is not None:
-                progress(each)
-        machines.append(machine)  # type: ignore[arg-type]
+        if number > len(machines):
+            machines.append(_new(state, codes, layer.out_features, seed, number))
+            state.layer = LayerState()
+        machine = machines[number - 1]
+        if number == len(machines):
+            for epoch in _trained(machine, codes, state, seed, number, others):
+                state.epochs.append(epoch)
+                yield epoch
         codes = machine.hidden_mean(codes)
         others = None if others is None else machine.hidden_mean(others)
-    for layer, machine in zip(layers, machines, strict=True):
-        layer.weight.copy_(machine.weight)
-        layer.bias.copy_(machine.hidden_bias)
-    return PretrainingResult(spec, tuple(machines), tuple(epochs))
+    with torch.no_grad():
+        for layer, machine in zip(layers, machines, strict=True):
+            layer.weight.copy_(machine.weight)
+            layer.bias.copy_(machine.hidden_bias)
 
 
-def _machine(
-    hidden: int, images: Tensor, visible: Visible, spec: PretrainingSpec, seed: int, number: int, others: Tensor | None
-) -> tuple[RBM | DenoisingAutoencoder, Iterator[LayerEpoch]]:
-    """Return a layer's machine and what will train it."""
-    if spec.method == "rbm":
-        rbm = new_rbm(images, hidden, visible, seed, number)
-        return rbm, train_rbm(rbm, images, spec, seed, number, others)
-    coder = new_autoencoder(images, hidden, visible, spec.tied, seed, number)
-    return coder, train_autoencoder(coder, images, spec, seed, number)
+def _new(state: PretrainingState, images: Tensor, hidden: int, seed: int, number: int) -> Machine:
+    """Return a layer's machine before training."""
+    if state.spec.method == "rbm":
+        return new_rbm(images, hidden, state.visible(number), seed, number)
+    return new_autoencoder(images, hidden, state.visible(number), state.spec.tied, seed, number)
+
+
+def _trained(
+    machine: Machine, images: Tensor, state: PretrainingState, seed: int, number: int, others: Tensor | None
+) -> Iterator[LayerEpoch]:
+    """Return what trains the machine of the layer at work from where it is to its last epoch."""
+    if isinstance(machine, DenoisingAutoencoder):
+        return train_autoencoder(machine, images, state.spec, seed, number, state.layer)
+    return train_rbm(machine, images, state.spec, seed, number, others, state.layer)
+
+
+def _check_machines(machines: Sequence[Machine], layers: Sequence[nn.Linear]) -> None:
+    """Raise SpecError unless a state's machines are those of the first layers."""
+    found, wanted = ([tuple(each.weight.shape) for each in some] for some in (machines, layers))
+    if found != wanted[: len(found)]:
+        raise SpecError(
+            f"a pre-training of layers {found} cannot go on with {wanted}; expected the layers it began with"
+        )
 
 
 def _check_layers(layers: Sequence[nn.Linear], activation: str, features: int) -> None:

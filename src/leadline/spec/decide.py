@@ -9,7 +9,7 @@ from leadline.spec.base import Spec
 from leadline.spec.contrast import TO_TARGET, ContrastSpec, Metric
 
 MOST = 400
-"""Seeds at which the last look can be taken; see `leadline.sequential`."""
+"""Seeds at which the last look can be taken; see `leadline.stats.sequential`."""
 LEAST_ERROR = 1e-6
 """Of one contrast's intervals, at the highest confidence that they can be had at."""
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     URL,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     MetaData,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     event,
     func,
     inspect,
+    literal,
     make_url,
     select,
 )
@@ -36,7 +38,7 @@ from sqlalchemy.exc import (
 )
 
 from leadline.errors import StoreError, unknown
-from leadline.store.schema import HEAD, VERSION_TABLE, metadata
+from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
 
 BUSY_SECONDS = 60.0
 """How long a SQLite transaction waits for another process before it gives up."""
@@ -204,11 +206,18 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def clock(connection: Connection) -> ColumnElement[datetime]:
+    """The time by which leases are judged: the database server's, so that workers' clocks may differ."""
+    if connection.dialect.name == "sqlite":
+        return literal(datetime.now(UTC), Moment)
+    return func.clock_timestamp(type_=Moment)
+
+
 def now(connection: Connection) -> datetime:
-    """Return the time by which leases are judged: the database server's, so that workers' clocks may differ."""
+    """Return the time of `clock`."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
-    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    moment: datetime = connection.execute(select(clock(connection))).scalar_one()
     return moment
 
 

@@ -1,77 +1,110 @@
 """Who owns which trial: taking the next one, and refusing those whose lease is lost."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, true, update
 
 from leadline.spec import canonical_json
-from leadline.store.connect import now
+from leadline.store.connect import clock
+from leadline.store.lookup import no_study
 from leadline.store.owner import Owner
-from leadline.store.schema import measurements, records, study_trials, trials
+from leadline.store.schema import measurements, records, studies, study_trials, trials
 from leadline.store.values import Claim, LeaseLost
 
 ENDED = datetime(1970, 1, 1, tzinfo=UTC)
 """When a lease ran out that was ended by hand."""
 
 
+@dataclass(frozen=True)
+class Around:
+    """What a claim must know first, from one look at the store."""
+
+    study_id: int
+    moment: datetime
+    owners: tuple[str, ...]  # of all trials that run, in any study
+
+    @classmethod
+    def look(cls, connection: Connection, study: str) -> "Around":
+        """Look a study, the time and the owners up in one query: over a network each would be a way there and back.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        held = select(trials.c.owner).where(trials.c.owner.is_not(None)).distinct().subquery()
+        query = select(studies.c.id, clock(connection), held.c.owner).outerjoin_from(studies, held, true())
+        rows = connection.execute(query.where(studies.c.name == study)).all()
+        if not rows:
+            raise no_study(connection, study)
+        id_, moment, _ = rows[0]
+        return cls(id_, moment, tuple(owner for _, _, owner in rows if owner is not None))
+
+    def takeable(self, owner: str) -> ColumnElement[bool]:
+        """Return the condition on a trial that this owner may take it now: it waits, or its worker is gone.
+
+        A worker of this machine is gone when its process is dead, and not before: its lease runs out as well where the
+        machine sleeps or its clock is set. One of elsewhere is gone when its lease has run out, and any whose lease was
+        ended.
+        """
+        trial = trials.c
+        here = [(name, parsed) for name in self.owners if name != owner and (parsed := _of_here(name))]
+        dead = [name for name, parsed in here if parsed.is_dead()]
+        alive = [name for name, parsed in here if name not in dead]
+        expired = or_(trial.lease_until <= ENDED, and_(trial.lease_until < self.moment, trial.owner.not_in(alive)))
+        gone = or_(trial.owner.in_(dead), expired)
+        return or_(trial.state == "waiting", and_(trial.state == "running", gone))
+
+
+def _of_here(name: str) -> Owner | None:
+    parsed = Owner.parse(name)
+    return parsed if parsed is not None and parsed.is_here() else None
+
+
 def claim_next(
-    connection: Connection, study_id: int, owner: str, lease_seconds: float, again: bool = False
+    connection: Connection, study: str, owner: str, lease_seconds: float, again: bool = False
 ) -> Claim | None:
     """Take the first trial, in the study's order, that waits or whose worker is gone; None: there is no such trial.
 
     Asked `again`, because no answer came, it first gives the trial that the unheard answer may have given.
+
+    Raises:
+        StoreError: there is no such study.
     """
     link, trial = study_trials.c, trials.c
-    moment = now(connection)
-    free = takeable(connection, owner, moment)
-    row = connection.execute(
-        select(
-            *(trial.id, trial.hash, trial.spec, trial.checkpoint, trial.checkpoint_epoch, trial.attempts),
-            *(trial.earlier_checkpoint, trial.earlier_epoch, trial.owner, trial.started, link.arm),
-        )
+    around = Around.look(connection, study)
+    free, own = around.takeable(owner), trial.owner == owner
+    unsettled = and_(link.study_id == around.study_id, ~link.settled)
+    first = (
+        select(trial.id)
         .join_from(study_trials, trials)
-        .where(link.study_id == study_id, ~link.settled)
-        .where(or_(free, trial.owner == owner) if again else free)
+        .where(unsettled, or_(free, own) if again else free)
         .order_by(*([trial.owner.is_distinct_from(owner)] if again else []), link.position)
         .limit(1)
         .with_for_update(of=trials, skip_locked=True)
-    ).first()
-    if row is None:
-        return None
-    attempts: int = row.attempts + (not (again and row.owner == owner))
-    connection.execute(
+    )
+    arm = select(link.arm).where(unsettled, link.trial_id == trial.id).order_by(link.position).limit(1)
+    row = connection.execute(
         update(trials)
-        .where(trial.id == row.id)
+        .where(trial.id == first.scalar_subquery())
         .values(
             state="running",
             owner=owner,
-            lease_until=moment + timedelta(seconds=lease_seconds),
-            attempts=attempts,
-            started=func.coalesce(trial.started, moment),
+            lease_until=around.moment + timedelta(seconds=lease_seconds),
+            attempts=trial.attempts + (case((own, 0), else_=1) if again else 1),
+            started=func.coalesce(trial.started, around.moment),
         )
-    )
-    if row.started is not None:  # else nothing has been measured yet
+        .returning(
+            *(trial.id, trial.hash, trial.spec, trial.checkpoint, trial.checkpoint_epoch, trial.attempts),
+            *(trial.earlier_checkpoint, trial.earlier_epoch, trial.started, arm.scalar_subquery().label("arm")),
+        )
+    ).first()
+    if row is None:
+        return None
+    if row.started != around.moment:  # else nothing has been measured yet
         forget_beyond(connection, row.id, row.checkpoint_epoch)
     spec = canonical_json(row.spec)
     last, earlier = (row.checkpoint, row.checkpoint_epoch), (row.earlier_checkpoint, row.earlier_epoch or 0)
-    return Claim(row.hash, row.arm, spec, *last, attempts, *earlier)
-
-
-def takeable(connection: Connection, owner: str, moment: datetime) -> ColumnElement[bool]:
-    """Return the condition on a trial that this owner may take it now: it waits, or its worker is gone.
-
-    A worker of this machine is gone when its process is dead, and not before: its lease runs out as well where the
-    machine sleeps or its clock is set. One of elsewhere is gone when its lease has run out, and any whose lease was
-    ended.
-    """
-    trial = trials.c
-    names = connection.scalars(select(trial.owner).where(trial.owner.is_not(None)).distinct()).all()
-    here = [(name, parsed) for name in names if name != owner and (parsed := Owner.parse(name)) and parsed.is_here()]
-    dead = [name for name, parsed in here if parsed.is_dead()]
-    alive = [name for name, parsed in here if name not in dead]
-    expired = or_(trial.lease_until <= ENDED, and_(trial.lease_until < moment, trial.owner.not_in(alive)))
-    gone = or_(trial.owner.in_(dead), expired)
-    return or_(trial.state == "waiting", and_(trial.state == "running", gone))
+    return Claim(row.hash, row.arm, spec, *last, row.attempts, *earlier)
 
 
 def forget_beyond(connection: Connection, trial_id: int, epoch: int) -> None:

@@ -14,7 +14,7 @@ from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.store import frames
 from leadline.store.connect import address, engine_for, is_there, now, one_line, patiently, prepare, shown, transaction
-from leadline.store.leases import ENDED, claim_next, owned, takeable
+from leadline.store.leases import ENDED, Around, claim_next, owned
 from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
 from leadline.store.progress import advance, fall_back, settle
@@ -160,7 +160,7 @@ class Store:
 
         def body(again: bool) -> Claim | None:
             with self._writing() as connection:
-                return claim_next(connection, study_id(connection, study), owner, lease_seconds, again)
+                return claim_next(connection, study, owner, lease_seconds, again)
 
         return patiently(body, self.patience)
 
@@ -172,8 +172,8 @@ class Store:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            link, free = study_trials.c, takeable(connection, owner, now(connection))
-            open_ = and_(link.study_id == study_id(connection, study), ~link.settled, free)
+            link, around = study_trials.c, Around.look(connection, study)
+            open_ = and_(link.study_id == around.study_id, ~link.settled, around.takeable(owner))
             return (
                 connection.scalar(select(link.position).join_from(study_trials, trials).where(open_).limit(1))
                 is not None

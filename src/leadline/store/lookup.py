@@ -18,9 +18,14 @@ def study_id(connection: Connection, name: str) -> int:
     """
     found: int | None = connection.scalar(select(studies.c.id).where(studies.c.name == name))
     if found is None:
-        names = connection.scalars(select(studies.c.name))
-        raise StoreError(f"store {shown(connection.engine.url)}: {unknown('study', name, names)}")
+        raise no_study(connection, name)
     return found
+
+
+def no_study(connection: Connection, name: str) -> StoreError:
+    """Return the error that says that there is no study of that name, and gives the nearest one."""
+    names = connection.scalars(select(studies.c.name))
+    return StoreError(f"store {shown(connection.engine.url)}: {unknown('study', name, names)}")
 
 
 def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:

@@ -11,7 +11,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.chart import (
+from leadline.charts.axes import whole_step
+from leadline.charts.chart import (
     CROSS,
     DASHES,
     MARKERS,
@@ -232,7 +233,7 @@ def _powers_axis(title: str, values: Sequence[float]) -> tuple[alt.Y, tuple[int,
     finite = [value for value in values if math.isfinite(value)] or [0.0]
     pad = 0.06 * (max(finite) - min(finite)) + 0.05
     low, high = math.floor(min(finite) - pad), math.ceil(max(finite) + pad)
-    step = next(size for size in _STEPS if (high - low) / size <= 8)
+    step = whole_step(high - low, 8)
     ticks = [tick for tick in range(low, high + 1) if tick % step == 0]
     axis = alt.Axis(values=ticks, labelExpr="datum.value == 0 ? '1' : '1e' + datum.value")
     scale = alt.Scale(domain=[low, high], nice=False)
@@ -241,12 +242,9 @@ def _powers_axis(title: str, values: Sequence[float]) -> tuple[alt.Y, tuple[int,
 
 def _layers_axis(last: int) -> alt.X:
     scale = alt.Scale(domain=[1, max(2, last)], nice=False, zero=False, padding=6)
-    step = next(size for size in _STEPS if last / size <= 5)
+    step = whole_step(last, 5)
     ticks = [1, *range(step, last + 1, step)] if step > 1 else list(range(1, last + 1))
     return alt.X("layer:Q", title="Layer, from the input", axis=alt.Axis(values=ticks, format="d"), scale=scale)
-
-
-_STEPS = tuple(size * 10**power for power in range(6) for size in (1, 2, 5))
 
 
 def _lost(rows: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.chart import (
+from leadline.charts.chart import (
     DASHES,
     MARKERS,
     SHOWN_BASES,

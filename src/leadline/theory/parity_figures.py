@@ -7,7 +7,19 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from leadline.chart import DASHES, MARKERS, Figure, Key, Panel, arm_channels, at_field, each, inline, listed, spread
+from leadline.charts.chart import (
+    DASHES,
+    MARKERS,
+    Figure,
+    Key,
+    Panel,
+    arm_channels,
+    at_field,
+    each,
+    inline,
+    listed,
+    spread,
+)
 from leadline.drawing.svg import (
     AROUND,
     AROUND_TEXT,

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from leadline.factorial import OverDataSets, over_data_sets
 from leadline.spec import TrialSpec
 from leadline.spec.base import canonical_json
 from leadline.stats import Paired, decide
+from leadline.stats.factorial import OverDataSets, over_data_sets
 from leadline.study import Arm, Study, expand
 from leadline.verdict.factors import NAMES_DATA
 from leadline.verdict.findings import AcrossFinding, ContrastFinding, DataSetFinding

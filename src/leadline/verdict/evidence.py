@@ -16,13 +16,13 @@ from leadline.stats import (
     McNemar,
     Summary,
     benjamini_hochberg,
-    convergence_epoch,
     decide,
     holm,
     mcnemar,
     paired,
     summarise,
 )
+from leadline.stats.survival import convergence_epoch
 from leadline.study import Arm, Study
 from leadline.verdict import words
 from leadline.verdict.across import about_data_sets, across_data_sets, several_data_sets

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.factorial import mean_weights, slope_weights, step_weights, within_seeds
 from leadline.stats import Paired
+from leadline.stats.factorial import mean_weights, slope_weights, step_weights, within_seeds
 from leadline.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
 from leadline.verdict.metrics import KINDS, named
 from leadline.verdict.words import decimals, number
@@ -52,9 +52,9 @@ def factor_effects(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFindi
 
     Steps between neighbouring levels, numbers in rising order; of a numeric factor with three levels or more also the
     slope, per doubling where its levels are nearer to equal ratios than to equal steps. Other factors are averaged
-    over. Each effect is a number per seed (see `leadline.factorial`), over the seeds at which all trials that it needs
-    have their value. Data sets are never averaged over: each has effects of its own. Times to a target are left out
-    where their horizons differ.
+    over. Each effect is a number per seed (see `leadline.stats.factorial`), over the seeds at which all trials that it
+    needs have their value. Data sets are never averaged over: each has effects of its own. Times to a target are left
+    out where their horizons differ.
 
     Args:
         arms, contrasts: of the study's findings.

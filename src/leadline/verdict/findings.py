@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from leadline.factorial import OverDataSets
 from leadline.rounds import Round
 from leadline.spec.contrast import Correction
 from leadline.stats import Decision, McNemar, Paired, Summary
+from leadline.stats.factorial import OverDataSets
 from leadline.verdict.metrics import ToTarget
 
 
@@ -28,6 +28,19 @@ class ArmFinding:
 
 
 @dataclass(frozen=True)
+class SoFar:
+    """What the first seeds of a contrast show, with the interval that holds at every look."""
+
+    seeds: int  # at which both trials have ended
+    pairs: int  # of them, at which both have finished
+    difference: float | None  # their mean; None without a pair
+    low: float  # -inf where there is no end
+    high: float
+    decision: Decision
+    looked: bool  # whether a round ended here, up to the one that decided
+
+
+@dataclass(frozen=True)
 class Looks:
     """What a contrast shows of a study that decides while seeds are added, at whatever look one stops."""
 
@@ -40,6 +53,7 @@ class Looks:
     seeds: int  # at which both trials have ended, up to the first at which they have not
     most: int  # seeds that the study may take
     taken: int  # looks, until it was decided
+    course: tuple[SoFar, ...]  # at 1, 2, 3, ... seeds, up to all of these
 
 
 @dataclass(frozen=True)

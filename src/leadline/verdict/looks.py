@@ -11,7 +11,7 @@ from leadline.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.spec import TrialSpec
 from leadline.stats import Paired, summarise
 from leadline.study import Study
-from leadline.verdict.findings import ContrastFinding, Looks
+from leadline.verdict.findings import ContrastFinding, Looks, SoFar
 
 
 def at_every_look(
@@ -45,12 +45,14 @@ def at_every_look(
         kept.append([at for _, at in pairs])
     found = rounds(study, courses)
     return [
-        _shown(study, draft, course, positions, _looks_at(found, number))
+        _shown(study, draft, course, positions, _looks_at(found, number, course))
         for number, (draft, course, positions) in enumerate(zip(drafts, courses, kept, strict=True))
     ], found
 
 
-def _shown(study: Study, draft: ContrastFinding, course: Course, kept: Sequence[int], looks: int) -> ContrastFinding:
+def _shown(
+    study: Study, draft: ContrastFinding, course: Course, kept: Sequence[int], looked: Sequence[int]
+) -> ContrastFinding:
     assert study.spec.decide is not None
     ends, decision = look(study, course, course.ended)
     seeds = tuple(draft.seeds[at] for at in kept)
@@ -74,9 +76,17 @@ def _shown(study: Study, draft: ContrastFinding, course: Course, kept: Sequence[
             planned=study.spec.decide.shared_over,
             seeds=course.ended,
             most=most,
-            taken=looks,
+            taken=len(looked),
+            course=tuple(_so_far(study, course, seeds, seeds in looked) for seeds in range(1, course.ended + 1)),
         ),
     )
+
+
+def _so_far(study: Study, course: Course, seeds: int, looked: bool) -> SoFar:
+    (low, high), decision = look(study, course, seeds)
+    differences = course.first(seeds)
+    mean = summarise(differences).mean if differences else None
+    return SoFar(seeds, len(differences), mean, low, high, decision, looked)
 
 
 def _paired(course: Course, ends: tuple[float, float]) -> Paired:
@@ -96,10 +106,15 @@ def _paired(course: Course, ends: tuple[float, float]) -> Paired:
     )
 
 
-def _looks_at(found: Sequence[Round], contrast: int) -> int:
-    """Return how often a contrast was looked at until it was decided."""
-    seen = [one.looks[contrast][1] for one in found if one.looks]
-    return next((number for number, decision in enumerate(seen, 1) if decision != "undecided"), len(seen))
+def _looks_at(found: Sequence[Round], contrast: int, course: Course) -> list[int]:
+    """Return at how many seeds a contrast was looked at, look by look, until it was decided."""
+    seen = []
+    for one in found:
+        if one.looks:
+            seen.append(min(one.seeds[course.a], one.seeds[course.b]))
+            if one.looks[contrast][1] != "undecided":
+                break
+    return seen
 
 
 def _step(metric: str, trial: TrialSpec, tested: int | None) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from leadline.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
+from leadline.stats.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
 
 Floats = NDArray[np.float64]
 

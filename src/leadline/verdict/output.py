@@ -163,8 +163,11 @@ def _round(one: Round) -> dict[str, Any]:
 
 
 def _looks(looks: Looks) -> dict[str, Any]:
-    ends = {name: end if math.isfinite(end) else None for name, end in (("low", looks.low), ("high", looks.high))}
-    return {**asdict(looks), **ends}
+    values = asdict(looks)
+    at = [one for one in values.pop("course") if one.pop("looked")]
+    for one in (values, *at):
+        one |= {end: one[end] if math.isfinite(one[end]) else None for end in ("low", "high")}
+    return {**values, "at": [{"verdict": one.pop("decision"), **one} for one in at]}
 
 
 def to_text(findings: Findings) -> str:

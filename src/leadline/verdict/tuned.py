@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leadline.bestof import Ahead, Floats, ahead, best_of, running_best
 from leadline.spec.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, edges
+from leadline.stats.best_of import Ahead, Floats, ahead, best_of, running_best
 from leadline.study import Study, setting_name
 from leadline.verdict.words import listed
 

@@ -1,0 +1,68 @@
+"""Axes: whole numbers, numbers, magnitudes, and the ticks that people read."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+DECADES = 12
+"""Of a logarithmic scale at most: what is smaller is drawn at its lower edge."""
+
+
+def whole_step(span: float, most: int) -> int:
+    """Return the least of 1, 2, 5, 10, 20, ... that cuts a span into so many parts at most."""
+    steps = (size * int(10**power) for power in itertools.count() for size in (1, 2, 5))
+    return next(step for step in steps if span / step <= most)
+
+
+def log_ticks(low: float, high: float, sizes: Sequence[int]) -> list[float]:
+    """Return round numbers between two, a dozen at most: of each power of ten these sizes, where there are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = math.ceil(len(powers) / 7)
+    steps = sizes if len(powers) <= 4 else (1,)
+    ticks = (float(f"{step}e{power}") for power in powers if power % every == 0 for step in steps)
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def whole_numbers(title: str, values: pd.Series) -> alt.X:
+    """Return an axis of places: blocks, layers, lengths."""
+    low, high = int(values.min()), int(values.max())
+    step = whole_step(high - low, 9)
+    scale = alt.Scale(domain=[low, high], nice=False, zero=False, padding=6)
+    ticks = [tick for tick in range(low, high + 1) if tick % step == 0]
+    return alt.X("x:Q", title=title, axis=alt.Axis(values=ticks, format="d", labelFlush=False), scale=scale)
+
+
+def numbers(title: str, values: pd.Series) -> alt.X:
+    """Return an axis of numbers that lie anywhere."""
+    scale = alt.Scale(domain=[float(values.min()), float(values.max())], nice=False, zero=False, padding=6)
+    return alt.X("x:Q", title=title, axis=alt.Axis(tickCount=5, format="~r"), scale=scale)
+
+
+def linear(title: str, values: Sequence[float]) -> alt.Y:
+    """Return an axis that holds the values, with a little room."""
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
+    scale = alt.Scale(domain=[low - (room if low else 0), high + room], nice=False, zero=False)
+    return alt.Y("y:Q", title=title, axis=alt.Axis(tickCount=5, format="~r"), scale=scale)
+
+
+def logarithmic(title: str, values: Sequence[float]) -> tuple[alt.Y, float]:
+    """Return an axis over the positive values, and its lower edge: at most `DECADES` below the greatest of them."""
+    # below, numbers lose their digits and an axis its ends; above, there are none
+    positive = [value for value in values if value > 1e-300] or [1.0]
+    high = min(1.3 * max(positive), 1.7e308)
+    edge = max(min(positive) / 1.3, high / 10.0**DECADES)
+    said = "format(datum.value, datum.value < 1e-4 || datum.value >= 1e5 ? '~e' : '~r')"
+    axis = alt.Axis(values=log_ticks(edge, high, (1, 2, 5)), labelExpr=said)
+    scale = alt.Scale(type="log", domain=[edge, high], nice=False)
+    return alt.Y("y:Q", title=f"{title}, log scale", axis=axis, scale=scale), edge
+
+
+def magnitudes(title: str, values: Sequence[float]) -> alt.Y:
+    """Return an axis for values of zero or more, logarithmic where they are positive and span over a factor of 20."""
+    if values and min(values) > 0 and max(values) > 20 * min(values):
+        return logarithmic(title, values)[0]
+    return linear(title, [0.0, *values])

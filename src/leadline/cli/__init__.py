@@ -1,0 +1,35 @@
+"""The command line: parse, call, print. Heavy modules are imported by the commands that need them."""
+
+import sys
+
+import typer
+
+from leadline.cli import datasets, networks, results, studies, theory
+from leadline.errors import LeadlineError
+
+app = typer.Typer(
+    name="leadline",
+    help="A laboratory for depth in neural networks: compare plain, residual and recurrent networks fairly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (networks, studies, results):
+    app.add_typer(part.app)
+app.add_typer(datasets.app, name="data", help="Find, download and check data sets.")
+app.add_typer(theory.app, name="theory", help="Depth in theory, beside what is measured.")
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend becomes one line and exit code 1."""
+    try:
+        app()
+    except LeadlineError as error:
+        typer.echo(f"leadline: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a full disk, a name that is too long, a file that may not be read
+        typer.echo(f"leadline: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

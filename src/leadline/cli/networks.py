@@ -1,0 +1,117 @@
+"""Commands about networks, before anything is trained."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leadline.cli.options import Json, Settings, print_json, settings_of
+from leadline.errors import SpecError
+
+if TYPE_CHECKING:
+    from leadline.spec import ModuleSpec, NetworkSpec
+
+app = typer.Typer()
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the ready studies, the named networks and the data sets."""
+    from leadline.data.catalog import CATALOG
+    from leadline.families import FAMILIES
+    from leadline.studyfile import ready_studies
+
+    studies = ready_studies()
+    if as_json:
+        print_json({"studies": list(studies), "networks": list(FAMILIES), "datasets": list(CATALOG)})
+        return
+    sections = {
+        "studies": studies,
+        "networks": {name: (function.__doc__ or "").split("\n")[0] for name, function in FAMILIES.items()},
+        "datasets": {name: info.title for name, info in CATALOG.items()},
+    }
+    for section, entries in sections.items():
+        typer.echo(f"{section}:")
+        width = max(map(len, entries))
+        for name, title in entries.items():
+            typer.echo(f"  {name:<{width}}  {title}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a study file, for editors that complete and check YAML."""
+    from leadline.spec.study import StudySpec
+
+    print_json(StudySpec.model_json_schema())
+
+
+@app.command()
+def inspect(
+    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`), or package.module:function.")],
+    settings: Settings = None,
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=1)] = 10,
+    figure: Annotated[Path | None, typer.Option(help="Draw the network into this file: .svg, .pdf or .png.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="See that a file of trained weights fits the network.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a network's layers, parameters, multiply-adds and memory; draw it."""
+    from dataclasses import asdict
+
+    from leadline.nets import build, inspect_network
+    from leadline.study import resolve_network
+
+    spec = resolve_network(network, settings_of(settings))
+    shape = _shape(input_shape)
+    info = inspect_network(spec, shape, classes)
+    if figure is not None:
+        from leadline.drawing import draw, write_drawing
+
+        title = " ".join([network, *(settings or [])])
+        write_drawing(draw(_drawable(spec), shape, classes, title, info), figure)
+    if weights is not None:
+        from leadline.weights import load_weights
+
+        load_weights(build(spec, shape, classes), weights)
+    if as_json:
+        print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info)})
+        return
+    from leadline.console import network_table
+
+    network_table(network, info)
+
+
+@app.command("predict-depth")
+def predict_depth(
+    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`).")],
+    settings: Settings = None,
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
+    as_json: Json = False,
+) -> None:
+    """Predict, from mean-field theory, how deep signals and gradients reach before training."""
+    from leadline.study import resolve_network
+    from leadline.theory.prediction import predict_depth as predicted
+
+    found = predicted(resolve_network(network, settings_of(settings)), _shape(input_shape))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo(found.words())
+
+
+def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
+    from leadline.spec import ModuleSpec
+
+    if isinstance(spec, ModuleSpec):
+        raise SpecError(
+            f"--figure: {spec.module} is a module of one's own; only networks of Leadline's parts are drawn"
+        )
+    return spec
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise SpecError(f"--input {text!r}: expected channels x height x width, such as 1x28x28")
+    channels, height, width = map(int, parts)
+    return channels, height, width

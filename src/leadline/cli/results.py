@@ -1,0 +1,177 @@
+"""Commands about what studies have left: verdicts, reports, trained networks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leadline.cli.options import RUNS, DataDir, Json, Runs, StoreUrl, print_json
+from leadline.errors import LeadlineError, SpecError
+
+if TYPE_CHECKING:
+    from leadline.export import Loaded
+
+app = typer.Typer()
+
+
+@app.command()
+def verdict(
+    name: Annotated[str, typer.Argument(help="A study that has been run.")],
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say which arm is better and how sure that is."""
+    from dataclasses import replace
+
+    from leadline.store import Store
+    from leadline.study import expand_stored
+    from leadline.tuning import tuning_of
+    from leadline.verdict import find, to_json, to_text
+
+    with Store.open_existing(runs, store_url) as store:
+        study = expand_stored(store.study(name).spec)
+        findings = find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name))
+        if (tuning := tuning_of(store, study)) is not None:  # its first sentence is in the headline
+            findings = replace(findings, notes=(*tuning.sentences[1:], *findings.notes))
+    if as_json:
+        print_json(to_json(findings))
+    else:
+        typer.echo(to_text(findings))
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="A study that has been run.")],
+    output: Annotated[str | None, typer.Option(help="Folder or URL to write; default: report/NAME.")] = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a study's report: one HTML file; figures also as SVG and PDF, tables as CSV, Markdown and LaTeX."""
+    from leadline.artifacts import destination
+    from leadline.reports.writing import write_report
+    from leadline.store import Store
+
+    place = output or f"report/{name}"
+    with Store.open_existing(runs, store_url) as store, destination(place) as folder:
+        path = write_report(store, name, folder, data_dir)
+    typer.echo(f"report: {place.rstrip('/')}/{path.relative_to(folder)}")
+
+
+@app.command()
+def probe(
+    trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
+    name: Annotated[str, typer.Argument(help="cka, decomposition, hessian, jacobian, landscape, lesion, noise, ...")],
+    beside: Annotated[
+        list[str] | None, typer.Option(metavar="TRIAL", help="Another trial, to compare; repeatable.")
+    ] = None,
+    at_initialisation: Annotated[
+        bool, typer.Option("--at-initialisation", help="Measure the network as it was before the first step.")
+    ] = False,
+    images: Annotated[int, typer.Option(min=2, help="Test images that the probe sees.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Of what the probe draws.")] = 0,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw what was measured into this file: .svg, .png, .pdf, .html or .json; more than one"
+            " figure: also into the same name with -2, -3, ..."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the measured values into this CSV file.")] = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure inside stored trials' networks: singular values, lesions, curvature, ..."""
+    if figure is not None:
+        from leadline.charts.files import check_place
+
+        check_place(figure)
+    from leadline.console import progress_bar
+    from leadline.probes.catalog import PROBES
+    from leadline.probing import probe_trials
+    from leadline.store import Store
+
+    with Store.open_existing(runs, store_url) as store, progress_bar(name) as progress:
+        trials = [trial, *(beside or [])]
+        frame = probe_trials(store, trials, name, images, data_dir, seed, progress, at_initialisation)
+    written: list[Path] = []
+    if figure is not None:
+        from leadline.charts.files import write_figures
+        from leadline.charts.probes import figures
+
+        written += write_figures(figures(name, frame), figure)
+    if output is not None:
+        try:
+            frame.to_csv(output, index=False)
+        except OSError as error:
+            raise LeadlineError(f"{output}: cannot be written: {error.strerror or error}") from None
+        written.append(output)
+    if not written:
+        typer.echo(f"{PROBES[name].about}\n")
+        typer.echo(frame.to_string(index=False))
+    for path in written:
+        typer.echo(f"written: {path}")
+
+
+@app.command()
+def predict(
+    trial: Annotated[str, typer.Argument(help="A finished trial's hash or the beginning of it, or a saved folder.")],
+    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to give for each image.")] = 3,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Say which classes a trained network sees in images, with probabilities."""
+    from leadline import export
+
+    loaded = export.load(Path(trial)) if Path(trial).exists() else _trained(trial, runs, store_url, data_dir)
+    found = export.predict(loaded, images, top)
+    if as_json:
+        print_json(
+            [
+                {"image": str(one.path), "classes": list(one.classes), "probabilities": list(one.probabilities)}
+                for one in found
+            ]
+        )
+        return
+    for one in found:
+        pairs = zip(one.classes, one.probabilities, strict=True)
+        typer.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
+
+
+@app.command("export")
+def export_(
+    trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
+    output: Annotated[str, typer.Option(help="Folder or URL to write.")],
+    formats: Annotated[list[str] | None, typer.Option("--format", help="onnx or pt2, beside safetensors.")] = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trained network as safetensors and its specification, ONNX, or torch.export."""
+    from leadline import export
+    from leadline.artifacts import destination
+    from leadline.errors import unknown
+
+    writers = {"onnx": export.to_onnx, "pt2": export.to_torch_export}
+    for name in formats or []:
+        if name not in writers:
+            raise SpecError(unknown("--format", name, writers))
+    loaded = _trained(trial, runs, store_url, data_dir)
+    with destination(output) as folder:
+        written = export.save(loaded, folder)
+        written += [writers[name](loaded.model, loaded.input_shape, folder / f"model.{name}") for name in formats or []]
+    for path in written:
+        typer.echo(f"written: {output.rstrip('/')}/{path.relative_to(folder)}")
+
+
+def _trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None) -> "Loaded":
+    from leadline.export import from_trial
+    from leadline.store import Store
+
+    with Store.open_existing(runs, store_url) as store:
+        return from_trial(store, trial, data_dir)

@@ -1,0 +1,211 @@
+"""Commands that run studies, here and elsewhere, and say what they will take."""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from leadline.cli.options import (
+    RUNS,
+    Artifacts,
+    DataDir,
+    Device,
+    Devices,
+    Json,
+    Runs,
+    Settings,
+    StoreUrl,
+    print_json,
+    settings_of,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A ready study's name, or a YAML file.")],
+    settings: Settings = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; default: one per core; 0: inside this process.")
+    ] = None,
+    device: Device = "auto",
+    executor: Annotated[
+        str, typer.Option(help="local: processes of this machine; inprocess: this process; ray: a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster; default: RAY_ADDRESS, else one of this machine alone.")
+    ] = None,
+    cpus: Annotated[float, typer.Option("--cpus-per-trial", help="CPUs of a trial on Ray.")] = 1.0,
+    gpus: Annotated[
+        float, typer.Option("--gpus-per-trial", help="GPUs of a trial on Ray; 0.25: four share one.")
+    ] = 0.0,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="10m|500s|200steps|epoch", help="Between checkpoints of a trial within an epoch.")
+    ] = "10m",
+    devices: Devices = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study's unfinished trials."""
+    from leadline.studyfile import load_study
+
+    expanded = load_study(study, settings_of(settings))
+    from leadline.clusters import on_ray
+    from leadline.console import Terminal
+    from leadline.running.checkpoints import Interval
+    from leadline.running.devices import check_torchrun, dismiss, under_torchrun
+    from leadline.running.driving import UNSEEN, run_study
+    from leadline.running.stopping import Terminated, sigterm_as_interrupt
+    from leadline.running.trial import assist
+
+    if executor == "inprocess":
+        workers = 0
+    cluster = on_ray(executor, address, cpus, gpus, workers)
+    device = device if cluster is None else cluster.device(device)
+    every = Interval.parse(checkpoint_every)
+    screen = UNSEEN if as_json else Terminal()
+    check_torchrun(devices or expanded.spec.devices)
+    if (place := under_torchrun()) is not None:
+        workers = 0
+        if place.rank:
+            assist(place, device)
+            return
+    try:
+        with sigterm_as_interrupt() as stop:
+            outcome = run_study(
+                expanded, runs, store_url, data_dir, workers, device, screen, cluster, every, devices, artifacts
+            )
+    except Terminated:
+        raise typer.Exit(143) from None
+    finally:
+        if place is not None:
+            dismiss(place)
+    if as_json:
+        print_json(outcome.to_json())
+    else:
+        typer.echo(outcome.last_line("" if runs == RUNS else f" --runs {shlex.quote(str(runs))}"))
+    if not outcome.complete:
+        raise typer.Exit((143 if stop.asked else 130) if outcome.interrupted else 1)
+
+
+@app.command()
+def worker(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study of the store, a ready study or a YAML file; default: all of the store's."),
+    ] = None,
+    settings: Settings = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="Stay until every trial has ended, to take over what others lose.")
+    ] = False,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    device: Device = "auto",
+    devices: Devices = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Take trials from a store until none is left: one of many that share it."""
+    from leadline.artifacts import folder_url
+    from leadline.clusters.entering import enter
+    from leadline.clusters.worker import take_trials
+    from leadline.running.job import Job
+
+    name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir)
+    url = None if artifacts is None else folder_url(artifacts)
+    job = Job(name or "", runs, store_url, data_dir, device, devices=devices, artifacts=url)
+    tally = take_trials(job, name, until_empty)
+    if as_json:
+        print_json(tally.to_json())
+    else:
+        typer.echo(tally.line())
+    if tally.stopped:
+        raise typer.Exit(143)
+
+
+@app.command()
+def slurm(
+    study: Annotated[str, typer.Argument(help="A study of the store, a ready study or a YAML file.")],
+    settings: Settings = None,
+    workers: Annotated[int, typer.Option(min=1, help="Jobs of the array: one worker each.")] = 1,
+    time: Annotated[str, typer.Option(metavar="H:MM:SS", help="Time limit of a job.")] = "1:00:00",
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of a job.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a job.")] = 0,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of a job, such as 8G.")] = "4G",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch, such as partition=gpu; repeatable."),
+    ] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(metavar="COMMAND", help="Run before each worker; repeatable.")
+    ] = None,
+    print_: Annotated[bool, typer.Option("--print", help="Print a script for sbatch, and submit nothing.")] = False,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Share a study among the jobs of a Slurm array, through PostgreSQL."""
+    from leadline.clusters.entering import enter
+    from leadline.clusters.slurm import Resources, check_store, script, submit
+    from leadline.running.job import Job
+
+    resources = Resources.of(workers, time, cpus, gpus, memory, option or [], setup or [])
+    check_store(store_url, runs, workers)
+    name = enter(study, settings_of(settings), runs, store_url, data_dir)
+    job = Job(name, runs, store_url, data_dir, "cuda" if gpus else "cpu")
+    if print_:
+        typer.echo(script(job, resources), nl=False)
+        return
+    numbers = ", ".join(one.job_id for one in submit(job, resources))
+    typer.echo(f"{name}: {workers} workers submitted: {numbers}; what they say lies in {runs / 'slurm'}")
+
+
+@app.command()
+def plan(
+    study: Annotated[str, typer.Argument(help="A ready study's name, or a YAML file.")],
+    settings: Settings = None,
+    pilot: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="A study that has been run, whose differences say how many seeds."),
+    ] = None,
+    sd: Annotated[
+        list[float] | None,
+        typer.Option(metavar="POINTS", help="Standard deviation of paired differences, in points; repeatable."),
+    ] = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what a study will take before it runs: operations, hours here, memory, disk, seeds."""
+    from leadline.console import progress_bar
+    from leadline.matching import matched
+    from leadline.planning import plan as planning
+    from leadline.planning import seeds as seedplan
+    from leadline.planning import words as plantext
+    from leadline.studyfile import load_study
+
+    expanded = matched(load_study(study, settings_of(settings)), data_dir)
+    seeds = seedplan.seeds_by_deviation(expanded, sd or [])
+    if pilot is not None:
+        from leadline.store import Store
+        from leadline.study import expand_stored
+        from leadline.verdict import find
+
+        with Store.open_existing(runs, store_url) as store:
+            piloted = expand_stored(store.study(pilot).spec)
+            shown = find(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
+        seeds += seedplan.seeds_by_pilot(expanded, shown)
+    with progress_bar("timing networks") as progress:
+        found = planning.plan(expanded, runs, data_dir, device, workers, seeds=seeds, progress=progress)
+    if as_json:
+        print_json(plantext.to_json(found))
+    else:
+        typer.echo(plantext.to_text(found))

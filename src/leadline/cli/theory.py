@@ -1,0 +1,157 @@
+"""`leadline theory ...`: parse, compute, print; figures and tables as files where asked for."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leadline.errors import LeadlineError, SpecError, unknown
+
+if TYPE_CHECKING:
+    from leadline.charts.chart import Figure
+
+app = typer.Typer(no_args_is_help=True)
+
+Output = Annotated[
+    Path | None, typer.Option(help="Folder to write figures (SVG) and their data (CSV) into; made where missing.")
+]
+
+
+@app.command()
+def parity(
+    bits: Annotated[str, typer.Option(help="Sizes: 12, or 2-16.")] = "2-16",
+    output: Output = None,
+) -> None:
+    """Count gates and depth of parity's circuits beside their closed forms, and verify every circuit."""
+    from leadline.tables import to_markdown
+    from leadline.theory.parity import FAMILIES, circuit, counts
+    from leadline.theory.parity_figures import draw, figures, table
+
+    frame = counts(_range(bits), beyond=True)
+    typer.echo(to_markdown(table(frame)))
+    if output is not None:
+        drawings = {f"parity-{name}-4": draw(circuit(name, 4)) for name in FAMILIES}
+        _write(figures(frame), output, drawings)
+
+
+@app.command()
+def chain(
+    weight: Annotated[list[float] | None, typer.Option(help="|W|; repeatable.  [default: 0.9, 1.0, 1.1]")] = None,
+    layers: Annotated[int, typer.Option(help="Up to 10000.")] = 100,
+    kind: Annotated[str, typer.Option(help="scalar, dense or convolutional.")] = "dense",
+    activation: Annotated[str, typer.Option(help="linear, tanh, sigmoid or relu.")] = "linear",
+    shortcut: Annotated[str, typer.Option(help="none, identity or scaled.")] = "none",
+    output: Output = None,
+) -> None:
+    """Measure vanishing and exploding gradients in deep chains beside the closed form."""
+    from leadline.theory.chain_figures import chain_figure
+    from leadline.theory.chains import chain as measured
+
+    given: Any = {"kind": kind, "activation": activation, "shortcut": shortcut}
+    results = [measured(w, layers, **given) for w in weight or (0.9, 1.0, 1.1)]
+    for result in results:
+        typer.echo(result.words())
+    if output is not None:
+        _write([chain_figure(results)], output)
+
+
+@app.command()
+def variance(
+    initialisation: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    activation: Annotated[str, typer.Option(help="linear, relu or tanh.")] = "relu",
+    depth: int = 30,
+    width: int = 256,
+    kernel: Annotated[int | None, typer.Option(help="Of 2-D convolutions; without it, dense layers.")] = None,
+    networks: Annotated[int, typer.Option(help="Random networks that are measured.")] = 16,
+    output: Output = None,
+) -> None:
+    """Predict how an initialisation carries signals and gradients through depth, and measure it."""
+    from leadline.theory.chain_figures import variance_figure
+    from leadline.theory.variance import stack
+    from leadline.theory.variance import variance as measured
+
+    names: Any = initialisation or ["old-uniform", "xavier-normal", "he-normal", "orthogonal"]
+    given: Any = {"activation": activation, "kernel": kernel}
+    results = [measured(stack(name, depth=depth, width=width, **given), networks) for name in names]
+    for result in results:
+        typer.echo(result.words())
+    if output is not None:
+        _write([variance_figure(results)], output)
+
+
+@app.command("mean-field")
+def mean_field(
+    activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid, gelu, ...")] = "tanh",
+    sigma_w: Annotated[float | None, typer.Option(help="Of weights, times the square root of the fan-in.")] = None,
+    sigma_b: Annotated[float, typer.Option(help="Of biases.")] = 0.0,
+    depth: Annotated[int, typer.Option(help="Layers that random networks are measured to.")] = 30,
+    width: int = 1000,
+    seeds: int = 5,
+    output: Output = None,
+) -> None:
+    """Predict how signals and gradients go through a wide random network, and measure such networks."""
+    from typing import get_args
+
+    from leadline.spec.network import Activation
+    from leadline.theory.meanfield import Point, fixed_point, gradient, signal
+    from leadline.theory.meanfield_figures import depth_figure, maps_figure, plane_figure, three_points
+    from leadline.theory.random_networks import measure
+
+    if activation not in get_args(Activation):
+        raise SpecError(unknown("activation", activation, get_args(Activation)))
+    known: Any = activation
+    points = three_points(known) if sigma_w is None else (Point(known, sigma_w, sigma_b),)
+    measured = [measure(point, depth, seeds, width) for point in points]
+    for point, seen in zip(points, measured, strict=True):
+        fixed = fixed_point(point)
+        q, c = signal(point, depth)
+        apart = [
+            abs(seen.q.mean(0) / q - 1).max(),
+            abs(seen.c.mean(0) - c).max(),
+            abs(seen.gradient.mean(0) - gradient(point, q)).max(),
+        ]
+        typer.echo(
+            f"{activation}, sigma_w {point.sigma_w:.3g}, sigma_b {point.sigma_b:.3g} ({fixed.phase}): q* {fixed.q:.4g},"
+            f" c* {fixed.c:.4g}, chi_1 {fixed.chi_1:.4g}, depth scales {_layers(fixed.xi_c)} of the signal and"
+            f" {_layers(fixed.xi_gradient)} of the squared gradient. {seeds} networks of width {width}, {depth} layers:"
+            f" mean q within {apart[0]:.1%}, c within {apart[1]:.2g}, log10 of the gradient within {apart[2]:.2g}."
+        )
+    if output is not None:
+        _write([maps_figure(points), plane_figure(known, points), depth_figure(points, measured)], output)
+
+
+def _layers(scale: float) -> str:
+    return "no end" if math.isinf(scale) else f"{scale:.3g} layers"
+
+
+def _range(text: str) -> range:
+    low, dash, high = text.partition("-")
+    if not low.isdecimal() or (dash and not high.isdecimal()):
+        raise SpecError(f"--bits {text!r}: expected a number or a range, such as 2-16")
+    sizes = range(int(low), int(high or low) + 1)
+    if not sizes:
+        raise SpecError(f"--bits {text!r}: the range falls; expected one that rises, such as 2-16")
+    return sizes
+
+
+def _write(figures: Sequence["Figure"], folder: Path, drawings: dict[str, str] | None = None) -> None:
+    """Write each figure as SVG with its data beside it, and drawings as they are.
+
+    Raises:
+        LeadlineError: a file cannot be written.
+    """
+    from leadline.atomic import write_whole
+    from leadline.charts.files import to_svg
+
+    contents = {f"{figure.name}.svg": to_svg(figure) for figure in figures if figure.panels}
+    contents |= {f"{figure.name}.csv": figure.data.to_csv(index=False) for figure in figures}
+    contents |= {f"{name}.svg": svg for name, svg in (drawings or {}).items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_whole(folder / name, content.encode())
+    except OSError as error:
+        raise LeadlineError(f"{folder}: cannot be written: {error.strerror or error}; choose another place") from None
+    typer.echo(f"written: {len(contents)} files in {folder}")

@@ -1,0 +1,1 @@
+"""Planning: what a study will take, before anything runs."""

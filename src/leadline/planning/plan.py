@@ -1,0 +1,314 @@
+"""What a study will take, before anything runs: trials, operations, hours on this machine, memory, disk, seeds."""
+
+import heapq
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from leadline import machine
+from leadline.data.facts import describe, known
+from leadline.data.files import default_data_dir
+from leadline.data.index import locate, read_index
+from leadline.data.split import MOST_VALIDATION, see_to_it_that_there_are_enough
+from leadline.matching import count
+from leadline.nets import skeleton
+from leadline.nets.memory import inference_memory
+from leadline.planning.seeds import SeedsNeeded
+from leadline.planning.timing import SECONDS, Timing, Work, essence, measure
+from leadline.spec import DataSpec, NetworkSpec, TrainingSpec
+from leadline.study import Arm, Study
+from leadline.training import choose_device
+from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
+
+PROCESS = 460 * 2**20
+"""Bytes of a worker with nothing to train: Python, PyTorch and the libraries of the store, measured on Linux."""
+
+KEPT = 2
+"""Times what the backward pass keeps, that training takes: gradients of activations, workspaces and the allocator's
+gaps come on top. Measured at batch 128 on a CPU: 1.9 with ResNet-20, 1.5 with ResNet-56."""
+
+RECORD = 30
+"""Bytes of one record in SQLite: measured over the 1,314 of `demo`, pages and all."""
+
+TRIAL = 4096
+"""Bytes of a trial's specification, environment and links in the store: measured likewise."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The images of each split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """What the trials of one arm will take, each of them."""
+
+    arm: str
+    trials: int  # at most, where the study decides as it goes
+    tuning: int  # trials that tune the arm beforehand
+    parameters: int
+    flops: float  # floating-point operations of one trial
+    seconds: float  # one trial, while as many run as workers there are
+    memory: int  # bytes, at most, of a worker that runs it; on a GPU, of the GPU
+    disk: int  # bytes that one trial leaves
+    steps: int  # optimizer steps of one trial
+    timed: int  # optimizer steps that were timed
+    share: float  # of its cores, that the process had while they were; 1 on a GPU
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study will take."""
+
+    study: str
+    arms: tuple[ArmPlan, ...]
+    device: str
+    workers: int
+    threads: int  # of each worker
+    cores: int
+    memory: int  # bytes free on this machine, or on its GPU
+    fits: int  # workers whose memory is there at once
+    disk_free: int  # bytes, where the store will be
+    seconds: float  # of all trials with these workers
+    seeds: tuple[SeedsNeeded, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def trials(self) -> int:
+        """All trials, those that tune included."""
+        return sum(arm.trials + arm.tuning for arm in self.arms)
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of all trials."""
+        return sum((arm.trials + arm.tuning) * arm.flops for arm in self.arms)
+
+    @property
+    def worker_seconds(self) -> float:
+        """Seconds of all trials, one after another."""
+        return sum((arm.trials + arm.tuning) * arm.seconds for arm in self.arms)
+
+    @property
+    def share(self) -> float:
+        """The part of its cores that a worker had while steps were timed: below 1 where other programs ran."""
+        return sum(arm.seconds * arm.share for arm in self.arms) / sum(arm.seconds for arm in self.arms)
+
+    @property
+    def disk(self) -> int:
+        """Bytes of all trials."""
+        return sum((arm.trials + arm.tuning) * arm.disk for arm in self.arms)
+
+
+def plan(
+    study: Study,
+    runs: Path,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    threads: int = 1,
+    seeds: Iterable[SeedsNeeded] = (),
+    progress: Callable[[int, int], None] = lambda done, all_: None,
+    seconds: float = SECONDS,
+) -> Plan:
+    """Return what a study will take; a few training steps of each network are timed on synthetic images.
+
+    Args:
+        study: the study, expanded, and matched where it asks for that.
+        runs: where the store will be, whose disk is looked at.
+        data_dir: where the data are; only folders of pictures are looked at.
+        device: cpu, cuda, cuda:N or auto.
+        workers: worker processes; None: one per core, or one on a GPU.
+        threads: of each worker.
+        seeds: what `seeds_by_pilot` or `seeds_by_deviation` found.
+        progress: told how many networks are timed, of how many.
+        seconds: that the timed steps of a network take at least.
+
+    Raises:
+        SpecError: the device is not there, or a network cannot take the data's images.
+        DataError: more images are asked for than there are, or a folder of pictures cannot be read.
+        Diverged: a network's loss is not finite on random images at its first step.
+    """
+    chosen, cores = choose_device(device), machine.cores()
+    if workers is None:
+        workers = cores if chosen.type == "cpu" else 1
+    images = [sizes(arm.trial.data, data_dir) for arm in study.arms]
+    work = [Work(essence(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
+    distinct = list(dict.fromkeys(work))
+    timed = dict(zip(distinct, measure(distinct, str(chosen), threads, workers, progress, seconds), strict=True))
+    trials, tuning = len(study.spec.seed_values), _tuning(study)
+    arms = tuple(
+        _arm_plan(arm, trials, tuning, of, timed[of], split, chosen)
+        for arm, of, split in zip(study.arms, work, images, strict=True)
+    )
+    free = _free_memory(chosen)
+    return Plan(
+        study=study.spec.name,
+        arms=arms,
+        device=str(chosen),
+        workers=max(1, workers),
+        threads=threads,
+        cores=cores,
+        memory=free,
+        fits=free // max(arm.memory for arm in arms),
+        disk_free=shutil.disk_usage(
+            next(place for place in (runs.absolute(), *runs.absolute().parents) if place.exists())
+        ).free,
+        seconds=_schedule([arm.seconds for _ in range(tuning + trials) for arm in arms], max(1, workers)),
+        seeds=tuple(seeds),
+        notes=tuple(_notes(study, arms)),
+    )
+
+
+def sizes(spec: DataSpec, data_dir: Path | None = None) -> Sizes:
+    """Return how many images each split has; of a data set in files none is read, and nothing is downloaded.
+
+    Raises:
+        DataError: more are asked for than there are, or a folder of pictures cannot be read.
+    """
+    if spec.name == "imagefolder":
+        index = read_index(locate(spec, data_dir or default_data_dir()), spec.corrupt == "skip")
+        name, train, test = str(index.root), len(index.train.labels), len(index.test.labels)
+    else:
+        info = known(spec)
+        name, train, test = info.name, info.train, info.test
+    see_to_it_that_there_are_enough(name, train, test, spec)
+    validation = spec.validation or min(train // 10, MOST_VALIDATION)
+    return Sizes(spec.train or train - validation, validation, spec.test or test)
+
+
+def _tuning(study: Study) -> int:
+    """Return the trials that tune one arm before the study; 0: it is not tuned, or has been."""
+    tune = study.spec.tune
+    if tune is None or tune.chosen is not None:
+        return 0
+    return tune.budget * len(tune.seed_values(study.spec.seed_values))
+
+
+def _arm_plan(
+    arm: Arm, trials: int, tuning: int, work: Work, timing: Timing, images: Sizes, device: torch.device
+) -> ArmPlan:
+    trial, network = arm.trial, arm.trial.network
+    training, probes = trial.training, trial.probes
+    epochs, batch = training.epochs, min(training.batch_size, images.train)
+    steps = math.ceil(images.train / training.batch_size) * epochs
+    evaluated = images.train + images.validation + images.test + epochs * images.validation
+    if training.test_every:
+        evaluated += epochs // training.test_every * images.test
+    shape, classes = work.shape, work.classes
+    parameters = count("parameters", network, shape, classes)
+    multiply_adds = count("multiply_adds", network, shape, classes)
+    # forward once and backward twice that; a recomputed block goes forward again
+    passes = 4 if isinstance(network, NetworkSpec) and network.checkpoint_blocks else 3
+    measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
+    taken = {name: len(asked.epochs(epochs)) for name, asked in probes.deeper().items()}
+    return ArmPlan(
+        arm=arm.name,
+        trials=trials,
+        tuning=tuning,
+        parameters=parameters,
+        flops=2.0 * multiply_adds * (passes * images.train * epochs + evaluated),
+        seconds=timing.start
+        + timing.step * images.train / training.batch_size * epochs
+        + timing.evaluation * evaluated
+        + timing.flow * measured
+        + sum(times * timing.deeper[name][0] for name, times in taken.items()),
+        memory=_memory(work, timing, images, batch, device),
+        disk=2 * timing.state
+        + RECORD * _records(training)
+        + TRIAL
+        + 4 * images.test
+        + timing.flow_bytes * measured
+        + sum(times * timing.deeper[name][1] for name, times in taken.items()),
+        steps=steps,
+        timed=timing.steps,
+        share=timing.share,
+    )
+
+
+def _memory(work: Work, timing: Timing, images: Sizes, batch: int, device: torch.device) -> int:
+    """Return the most bytes of a worker: its process, data, state and gradients, and what one pass keeps."""
+    shape, network = work.shape, work.trial.network
+    kept = KEPT * count("activations", network, shape, work.classes) * batch
+    if isinstance(network, NetworkSpec):
+        at_once = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (shape[1] * shape[2])))
+        kept = max(kept, inference_memory(skeleton(network, shape, work.classes), shape) * at_once)
+    gradients = 4 * count("parameters", network, shape, work.classes)
+    pixels = 0 if work.trial.data.name == "imagefolder" else math.prod(shape)
+    data = (pixels + 8) * (images.train + images.validation + images.test)
+    process = PROCESS if device.type == "cpu" else 0
+    return process + data + timing.state + gradients + kept
+
+
+def _records(training: TrainingSpec) -> int:
+    """Return how many records a trial leaves: eight an epoch, three a look at the test data, nine at the end."""
+    looks = training.epochs // training.test_every if training.test_every else 0
+    return 8 * training.epochs + 3 * looks + 9
+
+
+def _schedule(trials: Sequence[float], workers: int) -> float:
+    """Return when the last trial ends, if each worker takes the next as soon as it is free; in seconds."""
+    free = [0.0] * workers
+    for seconds in trials:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Return the bytes that are free: of the GPU, or of the machine, within the limit of a container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    free = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    table = Path("/proc/meminfo")
+    if table.is_file():
+        lines = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdecimal():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(0, free)
+
+
+def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
+    timed = sorted({arm.timed for arm in arms})
+    span = f"{timed[0]}" if len(timed) == 1 else f"{timed[0]} to {timed[-1]}"
+    yield from study.spec.matching
+    decide, tune = study.spec.decide, study.spec.tune
+    if decide is not None:
+        yield (
+            f"The study decides as it goes: each arm has {decide.first} seeds at least and {decide.max_seeds} at most;"
+            " the numbers are for the most."
+        )
+    if tune is not None and arms[0].tuning:
+        yield (
+            f"Each arm is tuned by {arms[0].tuning:,} trials beforehand, which are counted, each at the cost of a trial"
+            " with the values that the study gives."
+        )
+    yield (
+        "FLOPs: 2 for each multiply-add of convolutions and linear layers, forward once and backward twice that, and"
+        " forward alone where the network is evaluated."
+    )
+    yield (
+        f"Hours: from {span} training steps of each network on random images, timed while as many networks trained as"
+        " there are workers; times of the store and of checkpoints are left out."
+    )
+    yield (
+        "Memory of a worker: the process, the data, weights, gradients, optimizer state, and twice what the backward"
+        " pass keeps of a batch, or what evaluation holds at once. Disk: two checkpoints a trial, records, predictions"
+        " and what probes measured."
+    )
+    if any(arm.trial.data.name == "imagefolder" for arm in study.arms):
+        yield "Reading and decoding pictures is not timed; where it is slower than training, it decides the hours."
+    if any(arm.trial.pretraining for arm in study.arms):
+        yield "Layer-wise pre-training is neither timed nor counted: it comes on top of the time and FLOPs of its arms."
+    if any(arm.trial.probes.deeper() for arm in study.arms):
+        yield "Probes of the network as a whole were timed once each, on random images before training."

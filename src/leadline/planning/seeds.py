@@ -1,0 +1,118 @@
+"""How many seeds a study will need, from the spread of paired differences: given, or seen in a pilot."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from leadline.errors import SpecError
+from leadline.spec.contrast import IN_POINTS, Metric
+from leadline.stats import seeds_to_decide
+from leadline.stats.sequential import confidence_of_each, running_interval
+from leadline.study import Study
+from leadline.verdict import Findings
+
+POWER = 0.8
+SIMULATED = 2_000
+"""Studies that decide as they go, by which the number of their seeds is foretold."""
+
+
+@dataclass(frozen=True)
+class SeedsNeeded:
+    """Seeds at which a contrast is decided with 80% power, all in the unit of its metric, mostly percentage points."""
+
+    contrast: str  # a against b; empty where a deviation was given
+    sd: float  # of the paired differences
+    margin: float | None  # None: the metric has none
+    for_margin: int | None  # to find a true difference as large as the margin; None: more than 10,000
+    difference: float | None = None  # of the pilot
+    for_difference: int | None = None  # to find a true difference as large as the pilot's; None: as above, or it is 0
+    pairs: int | None = None  # of the pilot
+    metric: Metric = "test_error"
+    expected: float | None = None  # mean number of seeds of a study that decides as it goes; None: it does not
+    decided: float | None = None  # share of such studies that decide before they have all their seeds
+
+
+def seeds_by_deviation(study: Study, deviations: Sequence[float]) -> tuple[SeedsNeeded, ...]:
+    """Return the seeds that it takes to find a difference as large as the study's margin, for each deviation.
+
+    By the power of the paired t test at 5%; see `stats.seeds_to_decide`. Of a study that decides as it goes, also the
+    number of seeds to expect where that is the true difference.
+
+    Args:
+        study: the study, expanded.
+        deviations: standard deviations of the paired differences, percentage points.
+
+    Raises:
+        SpecError: a deviation that is not above 0.
+    """
+    decide = study.spec.decide
+    margin = decide.margin if decide is not None and decide.margin is not None else study.spec.margin
+    found = []
+    for sd in deviations:
+        if not (sd > 0 and math.isfinite(sd)):
+            raise SpecError(f"--sd {sd:g}: expected the standard deviation of paired differences, in points, above 0")
+        needed = SeedsNeeded("", sd, margin, seeds_to_decide(margin / sd, POWER))
+        found.append(_expected(study, needed, margin))
+    return tuple(found)
+
+
+def seeds_by_pilot(study: Study, pilot: Findings) -> tuple[SeedsNeeded, ...]:
+    """Return the seeds that each contrast of a study takes, if its differences spread as those of a pilot.
+
+    Of a study that decides as it goes, also the number to expect where the pilot's difference is the true one.
+
+    Args:
+        study: the study, expanded.
+        pilot: what a study with the same contrasts, or some of them, has shown.
+
+    Raises:
+        SpecError: the pilot has no contrast of the study with two pairs or more.
+    """
+    seen = {(frozenset((one.a, one.b)), one.metric): one for one in pilot.contrasts}
+    found = []
+    for contrast in study.contrasts:
+        piloted = seen.get((frozenset((contrast.a, contrast.b)), contrast.metric))
+        result = piloted.paired if piloted is not None else None
+        if piloted is None or result is None or result.sd is None:
+            continue
+        # the spread behind the effect is never below the step in which values move, so it is the one to plan with
+        sd = abs(result.difference / result.effect_size) if result.effect_size else result.sd
+        difference = result.difference if piloted.a == contrast.a else -result.difference
+        margin = contrast.margin or (study.spec.margin if contrast.metric in IN_POINTS else None)
+        needed = SeedsNeeded(
+            f"{contrast.a} against {contrast.b}",
+            sd,
+            margin,
+            None if margin is None else seeds_to_decide(margin / sd if sd else math.inf, POWER),
+            difference,
+            seeds_to_decide(difference / sd if sd else math.inf, POWER) if difference else None,
+            result.n,
+            contrast.metric,
+        )
+        found.append(_expected(study, needed, difference))
+    if not found:
+        raise SpecError(
+            f"--pilot {pilot.study}: it has no contrast of {study.spec.name} with two pairs of finished trials or more;"
+            " give a study that has, or a deviation with --sd"
+        )
+    return tuple(found)
+
+
+def _expected(study: Study, needed: SeedsNeeded, difference: float) -> SeedsNeeded:
+    """Add the seeds that a study that decides as it goes takes on average, by simulation with normal differences.
+
+    A look is taken after every seed from the first round on; rounds of several seeds take a few more.
+    """
+    decide = study.spec.decide
+    if decide is None or needed.sd == 0:
+        return needed
+    drawn = np.random.default_rng(0).normal(difference, needed.sd, (SIMULATED, decide.max_seeds))
+    confidence = confidence_of_each(decide.confidence, len(study.contrasts))
+    low, high = running_interval(drawn, confidence, 0.0, decide.shared_over)
+    margin = needed.margin or 0.0
+    over = (high < 0) | (low > 0) | ((low > -margin) & (high < margin))
+    over[:, : decide.first - 1] = False
+    seeds = np.where(over.any(axis=1), over.argmax(axis=1) + 1, decide.max_seeds)
+    return replace(needed, expected=float(seeds.mean()), decided=float(over.any(axis=1).mean()))

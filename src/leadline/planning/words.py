@@ -1,0 +1,105 @@
+"""A plan as plain text for the terminal, and as plain JSON values for other programs."""
+
+from dataclasses import asdict
+from typing import Any
+
+from leadline.planning.plan import Plan
+from leadline.planning.seeds import POWER, SeedsNeeded
+from leadline.spec.contrast import IN_POINTS
+from leadline.stats import LARGEST_PLAN
+from leadline.verdict.words import plural
+
+IDLE = 0.9
+"""The share of its cores below which a worker has been kept waiting by other programs."""
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain JSON values, with its totals; times in seconds, sizes in bytes."""
+    totals = {
+        "trials": plan.trials,
+        "flops": plan.flops,
+        "worker_seconds": plan.worker_seconds,
+        "share": plan.share,
+        "disk": plan.disk,
+    }
+    return {**asdict(plan), "arms": [asdict(arm) for arm in plan.arms], **totals}
+
+
+def to_text(plan: Plan) -> str:
+    """Return a plan as plain text: a row for each arm and for all, then what it takes here, and how that was found."""
+    heads = ("arm", "trials", "parameters", "steps", "FLOPs", "time", "memory", "disk")
+    rows = [heads]
+    for arm in plan.arms:
+        numbers = (
+            f"{arm.trials:,}",
+            f"{arm.parameters:,}",
+            f"{arm.steps:,}",
+            f"{arm.flops:.2g}",
+            duration(arm.seconds),
+        )
+        rows.append((arm.arm, *numbers, size(arm.memory), size(arm.disk)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{plan.study}: what it will take; steps, FLOPs, time, memory and disk are those of one trial", ""]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    where = "core" if plan.device == "cpu" else "GPU"
+    lines += ["", f"In all: {plan.trials:,} trials, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
+    lines[-1] += (
+        f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
+    )
+    lines.append(
+        f"Time here, on {plan.device}: {duration(plan.seconds)} with {plural(plan.workers, 'worker')} of"
+        f" {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')});"
+        f" {duration(plan.worker_seconds)} one after another."
+    )
+    if plan.share < IDLE:
+        lines[-1] += (
+            f" Other programs ran meanwhile, and a worker had {plan.share:.0%} of its cores: alone on this machine it"
+            f" is about {duration(plan.seconds * plan.share)}."
+        )
+    fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "not one worker"
+    lines.append(
+        f"Memory: {size(plan.memory)} {'are free' if where == 'core' else 'of the GPU are free'}, room for {fits}."
+    )
+    if plan.fits < plan.workers:
+        lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
+    if plan.seeds:
+        lines += ["", f"Seeds to decide, at {POWER:.0%} power:", *map(_seeds_line, plan.seeds)]
+    return "\n".join([*lines, "", *(f"- {note}" for note in plan.notes)])
+
+
+def _seeds_line(needed: SeedsNeeded) -> str:
+    unit = " points" if needed.metric in IN_POINTS else ""
+    parts = []
+    if needed.margin is not None:
+        parts.append(f"{_seeds(needed.for_margin)} for a difference of the margin, {needed.margin:g}{unit}")
+    if needed.difference is not None:
+        said = "none for a difference of 0" if needed.difference == 0 else _seeds(needed.for_difference)
+        about = "" if needed.difference == 0 else f" for one of the pilot's {needed.difference:+.3g}{unit}"
+        parts.append(f"{said}{about}")
+    if needed.expected is not None and needed.decided is not None:
+        parts.append(f"deciding as it goes, {needed.expected:.1f} on average, and decided in {needed.decided:.0%}")
+    name = f"{needed.contrast}, {needed.metric}: " if needed.contrast else ""
+    pairs = f", {needed.pairs} pairs of the pilot" if needed.pairs is not None else ""
+    return f"  {name}{'; '.join(parts)} (standard deviation {needed.sd:.3g}{unit}{pairs})"
+
+
+def _seeds(number: int | None) -> str:
+    return f"more than {LARGEST_PLAN:,} seeds" if number is None else plural(number, "seed")
+
+
+def duration(seconds: float) -> str:
+    """Write a time to two or three digits in the unit that suits it."""
+    for unit, length in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def size(number: float) -> str:
+    """Write bytes in the unit that suits them."""
+    for unit, length in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= length:
+            return f"{number / length:.3g} {unit}"
+    return f"{number:.0f} bytes"

@@ -1,0 +1,1 @@
+"""Reports: findings, figures and tables on one page, and as files."""

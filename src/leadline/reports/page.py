@@ -1,0 +1,266 @@
+"""The report of a study: one HTML file that opens without a network, and its figures and tables as files beside it."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import vl_convert
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from leadline.atomic import write_whole
+from leadline.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
+from leadline.charts.earlyflow import early_flow
+from leadline.charts.figures import figures
+from leadline.charts.files import own_ids, to_svg, vegalite_version
+from leadline.charts.looks import narrowing
+from leadline.charts.probes import figures as probe_figures
+from leadline.errors import LeadlineError
+from leadline.reports.effect_tables import effect_tables
+from leadline.reports.tables import curve_table, tables, unfinished
+from leadline.study import Study
+from leadline.tables import Table, to_csv, to_latex, to_markdown
+from leadline.verdict import Findings
+from leadline.why import NOTHING_MEASURED, THRESHOLDS, Why
+
+SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
+SHOWN_EFFECTS = 12  # in words; the table beside them has them all
+SHOWN_ROWS = 200  # of a table on the page; its files have them all
+FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
+WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
+EARLY, LOOKS = "early-flow", "looks"
+PROBE = "probe-"  # begins the names of the deeper probes' figures
+OPTIONAL = ("pretraining-", "predicted-", "tuning-")  # begin the names of figures in sections that not every report has
+STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report beside those that every report has."""
+
+    name: str  # of its place on the page
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()  # those without rows are left out, long ones folded away
+
+
+def write(
+    study: Study,
+    findings: Findings,
+    trials: pd.DataFrame,
+    records: pd.DataFrame,
+    folder: Path,
+    command: str = "",
+    environment: Mapping[str, Any] | None = None,
+    why: Why = NOTHING_MEASURED,
+    sections: Sequence[Section] = (),
+) -> Path:
+    """Write a study's report into a folder and return the path of its HTML file.
+
+    The folder gets report.html, study.yaml (the exact specification), figures/*.svg and *.pdf, and tables/*.csv, *.md
+    and *.tex. Each file is replaced whole or not at all, report.html last; figures and tables of an earlier report that
+    have nothing to show any more are removed. The same input gives the same HTML.
+
+    Args:
+        study: the study, expanded.
+        findings: what `leadline.verdict.find` made of the frames.
+        trials: one row per trial.
+        records: one row per measured value.
+        folder: made if it is missing.
+        command: what repeats the study; by default, to run the study.yaml that lies beside the report.
+        environment: where the report was written, if that should be said beside where the trials were run.
+        why: what probes saw inside the networks, from `leadline.why.explain`.
+        sections: what else there is to show, in order, after Why.
+
+    Raises:
+        LeadlineError: a file or folder cannot be written.
+    """
+    deeper = {
+        seen.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(seen.name, seen.frame)]
+        for seen in why.deeper
+        if not seen.frame.empty
+    }
+    drawn = [
+        *figures(findings, trials, records, why),
+        *(figure for group in deeper.values() for figure in group),
+        *([narrowing(findings)] if any(contrast.looks for contrast in findings.contrasts) else []),
+        *([] if why.frame.empty else [early_flow(why)]),
+        *(figure for section in sections for figure in section.figures),
+    ]
+    tabled = [*tables(study, findings, trials, records), *effect_tables(findings)]
+    tabled += (table for section in sections for table in section.tables)
+    specification = yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    files: dict[str, bytes | None] = {"study.yaml": specification.encode()}
+    for figure in drawn:
+        files |= _figure_files(figure)
+    earlier = {
+        path.stem
+        for prefix in (PROBE, *OPTIONAL)
+        for path in (*folder.glob(f"figures/{prefix}*"), *folder.glob(f"tables/{prefix}*.csv"))
+    }
+    for name in {*WHY_FIGURES, EARLY, LOOKS, *earlier} - {figure.name for figure in drawn}:
+        files |= {f"figures/{name}.{end}": None for end in ("svg", "pdf")}
+        files |= {f"tables/{name}.{end}": None for end in ("csv", "md", "tex")}
+    for table in tabled:
+        made = {"csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)}
+        files |= {f"tables/{table.name}.{end}": text.encode() if table.rows else None for end, text in made.items()}
+    by_name = {table.name: table for table in tabled}
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            study=study,
+            findings=findings,
+            figures={figure.name: _page_figure(figure) for figure in drawn},
+            tables=by_name,
+            why=why,
+            why_figures=[figure.name for figure in drawn if figure.name in WHY_FIGURES],
+            deeper_figures={name: [figure.name for figure in group] for name, group in deeper.items()},
+            early=EARLY,
+            sections=sections,
+            thresholds=THRESHOLDS,
+            unfinished=unfinished(by_name["trials"]),
+            specification=specification,
+            command=command or "leadline run study.yaml\nleadline report " + study.spec.name,
+            environments=_environments(trials, environment),
+            when=_when(trials),
+            script=_script(),
+            script_hash=base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
+            light=LIGHT,
+            dark=DARK,
+            decision_markers=DECISIONS,
+            shown_rows=SHOWN_ROWS,
+            folded_rows=FOLDED_ROWS,
+            shown_sentences=SHOWN_SENTENCES,
+            shown_effects=SHOWN_EFFECTS,
+        )
+    )
+    files["report.html"] = page.encode()
+    for name, content in files.items():
+        _replace(folder / name, content)
+    return folder / "report.html"
+
+
+# --- figures
+
+
+def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
+    pictures: dict[str, bytes | None] = {"svg": None, "pdf": None}
+    if figure.panels:
+        svg = to_svg(figure)
+        pictures = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
+    for end, content in pictures.items():
+        yield f"figures/{figure.name}.{end}", content
+    data = figure.data.to_csv(index=False, lineterminator="\n").encode()
+    yield f"tables/{figure.name}.csv", None if figure.data.empty else data
+
+
+def _page_figure(figure: Figure) -> dict[str, Any]:
+    """Return what the page shows of a figure: each panel as a still picture, and as the chart that replaces it."""
+    panels = []
+    for number, panel in enumerate(figure.panels):
+        spec = panel.chart.to_dict(validate=False) | {"config": theme(PAGE, standalone=False)}
+        still = vl_convert.vegalite_to_svg(
+            {**spec, "width": STILL_WIDTHS[figure.columns]}, vl_version=vegalite_version()
+        )
+        panels.append(
+            {
+                "title": panel.title,
+                "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
+                "still": Markup(own_ids(still, f"{figure.name}-{number}-")),
+                "spec": Markup(_json_in_html(spec | {"width": "container"})),
+            }
+        )
+    curves = figure.panels and figure.name.endswith("-curves") and not figure.data.empty
+    return {"figure": figure, "panels": panels, "table": curve_table(figure) if curves else None}
+
+
+def _json_in_html(value: object) -> str:
+    """Return JSON that no HTML parser takes for markup, whatever the names in it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def _script() -> str:
+    """Return the page's one script: the Vega libraries and the few lines that draw with them."""
+    snippet = resources.files("leadline.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=vegalite_version())
+    # Inside a JavaScript string or regular expression the backslash changes nothing; elsewhere neither can stand.
+    return bundle.replace("\r", "").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+# --- the page
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("leadline.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["style"] = Markup(
+        resources.files("leadline.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    )
+    return environment
+
+
+def _environments(trials: pd.DataFrame, writer: Mapping[str, Any] | None) -> list[tuple[str, dict[str, str]]]:
+    """Return every environment in which trials ran, with how many did, as a caption and lines of text."""
+    counts: dict[str, int] = {}
+    for found in trials["environment"]:
+        if isinstance(found, Mapping):
+            key = json.dumps(_flat(found))
+            counts[key] = counts.get(key, 0) + 1
+    shown = [(f"Where {count} trial{'s' * (count > 1)} ran", json.loads(key)) for key, count in counts.items()]
+    return [*shown, ("Where this report was written", _flat(writer))] if writer else shown
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        str(key).replace("_", " "): value if isinstance(value, str) else json.dumps(value, default=str)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _when(trials: pd.DataFrame) -> str:
+    """Return from when to when the trials ran; empty where none has begun."""
+    times = pd.concat([trials["started"], trials["ended"]]).dropna()
+    if times.empty:
+        return ""
+    first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (times.min(), times.max()))
+    if first == last:
+        return f"{first} UTC"
+    return f"{first} to {last[11:] if first[:10] == last[:10] else last} UTC"
+
+
+# --- files
+
+
+def _replace(path: Path, content: bytes | None) -> None:
+    """Write a file whole or not at all; without content, remove it.
+
+    Raises:
+        LeadlineError: the file or its folder cannot be written.
+    """
+    try:
+        if content is None:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        text = f"{path}: cannot be written: {error.strerror or error}; choose another folder for the report"
+        raise LeadlineError(text) from None

@@ -1,0 +1,104 @@
+"""Tuning in tables: what was chosen, what a smaller budget would have found, and everything that was tried."""
+
+import math
+
+import numpy as np
+
+from leadline.charts.chart import DIVERGED, each, spread
+from leadline.charts.tuning import CHOSEN, flat
+from leadline.tables import NOTHING, Column, Table
+from leadline.verdict.tuned import Tuning, shown
+
+SHOWN_BUDGETS = 8
+
+
+def tuning_tables(tuning: Tuning) -> tuple[Table, ...]:
+    """Return the chosen values, the best of k by arm and contrast, and every setting; empty where nothing is left."""
+    return chosen_table(tuning), best_table(tuning), leads_table(tuning), tried_table(tuning)
+
+
+def chosen_table(tuning: Tuning) -> Table:
+    """Return one row per arm: what was chosen, and how the search that chose it went."""
+    keys = list(tuning.spec.space)
+    rows = []
+    for row in each(tuning.tried[tuning.tried["chosen"]]):
+        own = tuning.tried[tuning.tried["arm"].eq(row.arm)]
+        rows.append(
+            {"arm": row.arm, **{key: row.values[key] for key in keys}, "error": row.error, "number": row.number}
+            | {"median": float(own["error"].fillna(np.inf).median()), "settings": len(own)}
+            | {"diverged": int(own["state"].eq(DIVERGED).sum())}
+        )
+    columns = (
+        Column("Arm", ("arm",), str, numeric=False),
+        *(Column(key, (key,), shown) for key in keys),
+        Column("Validation error, %", ("error",), _per_cent),
+        Column("Setting", ("number", "settings"), "{} of {}".format),
+        Column("Median of all, %", ("median",), _per_cent),
+        Column("Diverged", ("diverged",), str),
+    )
+    return Table("tuning-chosen", "What tuning chose for each arm", columns, tuple(rows))
+
+
+def best_table(tuning: Tuning) -> Table:
+    """Return one row per arm: the best validation error at a few budgets, the smallest and the whole among them."""
+    if tuning.best.empty:
+        return Table("tuning-budgets", _BUDGETS_CAPTION, (), ())
+    budgets = _few_budgets(tuning)
+    rows = [
+        {"arm": arm} | {str(k): own.set_index("k")["mean"][k] for k in budgets}
+        for arm, own in tuning.best.groupby("arm", sort=False)
+    ]
+    columns = (
+        Column("Arm", ("arm",), str, numeric=False),
+        *(Column(f"k = {k}", (str(k),), _per_cent) for k in budgets),
+    )
+    return Table("tuning-budgets", _BUDGETS_CAPTION, columns, tuple(rows))
+
+
+def leads_table(tuning: Tuning) -> Table:
+    """Return one row per contrast: the arm that a few budgets would have put ahead, and in what share of searches."""
+    if tuning.leads.empty:
+        return Table("tuning-leads", _LEADS_CAPTION, (), ())
+    budgets = _few_budgets(tuning)
+    rows = []
+    for (a, b), own in tuning.leads.groupby(["a", "b"], sort=False):
+        row: dict[str, object] = {"a": a, "b": b}
+        for one in each(own[own["k"].isin(budgets)]):
+            row |= {f"{one.k}_a": one.share_a, f"{one.k}_b": one.share_b}
+        rows.append(row)
+    columns = (
+        Column("First arm", ("a",), str, numeric=False),
+        Column("Second arm", ("b",), str, numeric=False),
+        *(Column(f"k = {k}", (f"{k}_a", f"{k}_b"), "{:.0%} / {:.0%}".format) for k in budgets),
+    )
+    return Table("tuning-leads", _LEADS_CAPTION, columns, tuple(rows))
+
+
+def tried_table(tuning: Tuning) -> Table:
+    """Return one row per setting of every arm, in the order of the search."""
+    keys = list(tuning.spec.space)
+    rows = tuple({str(name): value for name, value in row.items()} for row in flat(tuning).to_dict("records"))
+    columns = (
+        Column("Arm", ("arm",), str, numeric=False),
+        Column("Setting", ("number",), str),
+        *(Column(key, (key,), shown) for key in keys),
+        Column("Validation error, %", ("error",), _per_cent),
+        Column("State", ("state",), str, numeric=False),
+        Column("Chosen", ("chosen",), lambda chosen: CHOSEN if chosen else "", numeric=False),
+    )
+    return Table("tuning-every", "Every setting that tuning tried", columns, rows)
+
+
+_BUDGETS_CAPTION = "Best validation error by tuning budget k, %"
+_LEADS_CAPTION = "Share of searches of k settings whose best is lower in the first / in the second arm"
+
+
+def _few_budgets(tuning: Tuning) -> list[int]:
+    """Return the smallest budgets, doubling, and the whole one, of those that curves have points at."""
+    every = sorted(map(int, tuning.best["k"].unique()))
+    doubled = {min(every, key=lambda k: abs(k - 2**power)) for power in range(every[-1].bit_length())}
+    return spread(sorted({*doubled, every[-1]}), SHOWN_BUDGETS)
+
+
+def _per_cent(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else NOTHING

@@ -1,0 +1,99 @@
+"""From a store to a study's report: what was recorded, what is found in it, and what theory said before."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leadline.charts.pretraining import pretraining_figures
+from leadline.charts.tuning import tuning_figures
+from leadline.errors import LeadlineError
+from leadline.pretraining.pictures import Pictures
+from leadline.reports.page import Section, write
+from leadline.reports.tuning_tables import tuning_tables
+from leadline.spec import DEEPER, NetworkSpec
+from leadline.store import Store
+from leadline.study import Study, expand_stored
+from leadline.tuning import tuning_of
+from leadline.verdict import find
+from leadline.why import Why, explain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICTED_ARMS = 6
+"""Arms of which random networks are built for a report, those of the least and the greatest depth among them."""
+
+
+def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = None) -> Path:
+    """Write the report of a stored study into a folder and return the path of its HTML file.
+
+    Raises:
+        StoreError: there is no such study.
+        LeadlineError: a file cannot be written.
+    """
+    study = expand_stored(store.study(name).spec)
+    trials, records = store.trials_frame(name), store.records_frame(name)
+    findings = find(study, trials, records, store.predictions(name))
+    stored = {probe: found for probe in DEEPER if (found := store.measurements(name, probe))}
+    why = explain(trials, records, store.measurements(name, "flow"), stored, _about(stored))
+    sections = [*_tuning(store, study), *_pretraining(store, name, trials, records), *_predicted(study, why, data_dir)]
+    return write(study, findings, trials, records, folder, why=why, sections=sections)
+
+
+def _about(stored: object) -> dict[str, str]:
+    if not stored:
+        return {}
+    from leadline.probes.catalog import PROBES
+
+    return {name: named.about for name, named in PROBES.items()}
+
+
+def _tuning(store: Store, study: Study) -> Iterator[Section]:
+    if (tuning := tuning_of(store, study)) is not None:
+        yield Section("tuning", "Tuning", tuning.sentences, tuning_figures(tuning), tuning_tables(tuning))
+
+
+def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.DataFrame") -> Iterator[Section]:
+    # one each, of epoch 0: pre-training comes before the first
+    pictures = {
+        trial: Pictures.from_bytes(content) for trial, [(_, content)] in store.measurements(name, "pretraining").items()
+    }
+    if records["split"].str.startswith("pretraining-").any():
+        said = (
+            "Hidden layers were trained one after the other, each on the codes of the one below and without labels,"
+            " before the network was trained as a whole: Hinton, Osindero & Teh 2006; Bengio et al. 2006. The time that"
+            " it took is in the trials' own."
+        )
+        yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(pictures, trials, records)))
+
+
+def _predicted(study: Study, why: Why, data_dir: Path | None) -> Iterator[Section]:
+    """Yield what mean-field theory says of the arms that it covers, beside random networks of the same kind."""
+    if why.frame.empty:
+        return
+    from leadline.charts.chart import spread
+    from leadline.data.facts import describe
+    from leadline.theory.meanfield_figures import prediction_figure
+    from leadline.theory.prediction import Prediction, predict_depth
+    from leadline.theory.random_networks import MeasuredBlocks, measure_blocks
+
+    predictions: dict[str, Prediction] = {}
+    measured: list[MeasuredBlocks] = []
+    refused: dict[str, list[str]] = {}
+    for arm in spread(list(study.arms), PREDICTED_ARMS):
+        network = arm.trial.network
+        if arm.trial.pretraining is not None:
+            refused.setdefault("pre-training replaces what the initialisation draws", []).append(arm.name)
+            continue
+        try:
+            shape, _ = describe(arm.trial.data, data_dir)
+            predictions[arm.name] = predict_depth(network, shape, twin=False)
+        except LeadlineError as error:
+            refused.setdefault(str(error), []).append(arm.name)
+            continue
+        assert isinstance(network, NetworkSpec)
+        measured.append(measure_blocks(network, shape, seeds=3, images=2))
+    said = [f"{arm}: {prediction.words()}" for arm, prediction in predictions.items()]
+    left_out = [f"{', '.join(arms)}: {reason}." for reason, arms in refused.items()]
+    figures = (prediction_figure(list(predictions.values()), measured, list(predictions)),) if predictions else ()
+    yield Section("predicted", "Predicted before training", (*said, *left_out), figures)

@@ -1,0 +1,180 @@
+"""Executors: they run a study's trials until none is left that could be taken."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from leadline.errors import LeadlineError
+from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
+from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm
+from leadline.running.worker import work
+from leadline.store import Owner, Store
+
+STOP_SECONDS = GRACE_SECONDS + 6
+"""For all workers together to write their checkpoints and end; then they are killed, and nothing but steps is lost."""
+LOOK_SECONDS = 2.0
+"""Between two looks at trials that other drivers run."""
+
+
+ENDS = ("finished", "diverged", "failed", "stopped")
+
+
+class Executor(Protocol):
+    """Runs a study's trials until none can be taken, telling what happens."""
+
+    def run(self, job: Job, emit: Emit) -> None:
+        """Run until no trial is left that could be taken."""
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Runs trials one after another in this process: for debugging and for tests."""
+
+    def run(self, job: Job, emit: Emit) -> None:
+        """Run until no trial is left that could be taken.
+
+        SIGTERM has its effect when the trial has a checkpoint and has been given back.
+        """
+        try:
+            with at_sigterm() as stop:
+                work(job, emit, stop=stop)
+        except Stopped:
+            signal.raise_signal(signal.SIGTERM)  # it means again what it meant before
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """Runs trials in worker processes of this machine; one that dies takes only its own trial with it."""
+
+    workers: int
+
+    def run(self, job: Job, emit: Emit) -> None:
+        """Run until no trial is left that could be taken.
+
+        Raises:
+            LeadlineError: a worker could not use the store, or died before its first trial.
+        """
+        context = multiprocessing.get_context("spawn")
+        current: dict[Connection, _Worker] = {}
+        silent_deaths = 0  # in a row, of workers that had told nothing yet
+        told = False
+        try:
+            for _ in range(self.workers):
+                worker = _Worker.start(context, job)
+                current[worker.events] = worker
+            while current:
+                for events in wait(list(current)):
+                    assert isinstance(events, Connection)
+                    worker = current[events]
+                    try:
+                        message = events.recv()
+                    except (EOFError, OSError):
+                        del current[events]
+                        if (text := worker.death()) is not None:
+                            silent_deaths = silent_deaths + 1 if worker.last is None else 0
+                            if silent_deaths and (not told or silent_deaths == MOST_ATTEMPTS):
+                                raise LeadlineError(f"{job.study}: {text}") from None
+                            if worker.last is not None and worker.last.kind not in ENDS:
+                                emit(replace(worker.last, kind="died", text=f"{text}; it is taken up again"))
+                            replacement = _Worker.start(context, job)
+                            current[replacement.events] = replacement
+                        continue
+                    if isinstance(message, LeadlineError):
+                        raise message
+                    worker.last, told = message, True
+                    emit(message)
+        finally:
+            for worker in current.values():
+                worker.process.terminate()
+            until = time.monotonic() + STOP_SECONDS
+            for events, worker in current.items():
+                worker.end(events, until)
+
+
+@dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    events: Connection
+    last: Event | None = None
+
+    @classmethod
+    def start(cls, context: Any, job: Job) -> "_Worker":
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_worker_main, args=(job, theirs, os.getpid()))
+        with _deaf_to_interrupts():
+            process.start()
+        theirs.close()
+        return cls(process, ours)
+
+    def death(self) -> str | None:
+        """Return how the worker died; None: it ended by itself, for no trial was left."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == 0:
+            return None
+        how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+        return f"its worker process died with {how}; if memory ran out, use fewer workers"
+
+    def end(self, events: Connection, until: float) -> None:
+        """Wait until the worker has ended, up to a moment, and kill it then."""
+        # what it tells must not fill the pipe, or it waits
+        with contextlib.suppress(EOFError, OSError):
+            while (left := until - time.monotonic()) > 0 and events.poll(left):
+                events.recv()
+        self.process.join(max(0.0, until - time.monotonic()))
+        self.process.kill()
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let what is started in the body ignore Ctrl-C from its first moment, its imports included."""
+    if threading.current_thread() is not threading.main_thread():  # only the main one may set signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _worker_main(job: Job, events: Connection, parent: int) -> None:
+    def follow_parent() -> None:
+        while os.getppid() == parent:
+            threading.Event().wait(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def emit(event: Event) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            events.send(event)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    with contextlib.suppress(Stopped), at_sigterm() as stop:
+        threading.Thread(target=follow_parent, daemon=True).start()
+        try:
+            work(job, emit, stop=stop)
+        except LeadlineError as error:
+            events.send(error)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
+
+
+def run_until_ended(executor: Executor, job: Job, store: Store, emit: Emit) -> None:
+    """Run a study's trials, and those that other drivers lose, until no trial waits or runs anywhere.
+
+    Raises:
+        LeadlineError: as the executor does.
+    """
+    own = str(Owner.current())
+    while True:
+        executor.run(job, emit)
+        while not store.is_claimable(job.study, own):
+            if not store.counts(job.study)["running"]:
+                return
+            time.sleep(LOOK_SECONDS)

@@ -1,0 +1,44 @@
+"""What a worker is asked to do, and what it tells."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from leadline.running.checkpoints import (
+    TEN_MINUTES,
+    Interval,
+)
+
+MOST_ATTEMPTS = 5
+"""Starts of a trial whose worker died each time before the next checkpoint, after which nobody starts it unasked."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to take part in a study."""
+
+    study: str
+    runs: Path
+    store_url: str | None = None
+    data_dir: Path | None = None
+    device: str = "cpu"
+    threads: int = 1  # per process; bits change with it
+    checkpoint_every: Interval = TEN_MINUTES  # no bit changes with it
+    devices: int | None = None  # that train a trial together; last bits change with it; None: as the study says
+    artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a trial: `progress` while it runs, then its final state."""
+
+    kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
+    trial: str
+    arm: str
+    seed: int
+    owner: str
+    fraction: float = 0.0  # of the trial's steps done
+    text: str = ""
+
+
+Emit = Callable[[Event], None]

@@ -1,0 +1,71 @@
+"""A trial's checkpoints in the store and on disk: the last, and the one before it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from leadline import artifacts
+from leadline.record import Record
+from leadline.running.checkpoints import (
+    DamagedCheckpoint,
+    checkpoint_name,
+    load_checkpoint,
+    remove_strays,
+    save_checkpoint,
+)
+from leadline.spec import TrialSpec
+from leadline.store import Claim, Store
+from leadline.training import TrainState
+
+
+@dataclass
+class Kept:
+    """A trial's checkpoints: the last, and the one before it, which is kept until the next is committed."""
+
+    store: Store
+    spec: TrialSpec
+    trial: str
+    owner: str
+    last: str | None
+    earlier: str | None
+    url: str | None = None  # of a folder where they are kept as well
+
+    def keep(
+        self, state: TrainState, records: Sequence[Record], seconds: float, measurements: Mapping[str, bytes]
+    ) -> None:
+        """Write a checkpoint, commit it with what was measured, and remove the one that nothing falls back on now."""
+        path = self.store.checkpoints / checkpoint_name(self.trial, state)
+        save_checkpoint(state, self.spec, path)
+        name = artifacts.put(path, self.url)
+        self.store.commit_epoch(self.trial, self.owner, records, name, state.epoch, seconds, measurements)
+        if name != self.last:
+            self.remove_earlier()
+            self.last, self.earlier = name, self.last
+
+    def remove_earlier(self) -> None:
+        """Remove the checkpoint before the last: the trial has got on, or ended."""
+        if self.earlier is not None:
+            artifacts.remove(self.earlier, self.store.checkpoints)
+            self.earlier = None
+
+
+def begun(
+    files: Kept, claim: Claim, fresh: Callable[[], TrainState], tell: Callable[[str, float, str], None]
+) -> TrainState:
+    """Return the state of the last checkpoint that is whole, or of the beginning; the same bits follow either way."""
+    store, folder = files.store, files.store.checkpoints
+    kept = [artifacts.base(name) for name in (files.last, files.earlier) if name is not None]
+    remove_strays(folder, files.trial, kept)
+    artifacts.remove_strays(files.url, files.trial, kept)
+    while files.last is not None:
+        state = fresh()
+        try:
+            load_checkpoint(state, artifacts.get(files.last, folder))
+            return state
+        except (DamagedCheckpoint, artifacts.MissingArtifact) as error:
+            done, follows = 0, "training starts anew"
+            if files.earlier is not None:
+                done, follows = claim.earlier_epoch, "training goes on from the one before it"
+            store.fall_back(files.trial, files.owner, files.last, f"{error}; {follows}")
+            tell("restarted", done / files.spec.training.epochs, f"{error}; {follows}")
+            files.last, files.earlier = files.earlier, None
+    return fresh()

@@ -1,0 +1,225 @@
+"""The one training loop: a generator of records, read top to bottom."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from leadline.data.batches import Data
+from leadline.errors import LeadlineError, SpecError
+from leadline.nets import noise_at
+from leadline.probes.catalog import take
+from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
+from leadline.probes.measured import Measurement
+from leadline.probes.schedules import every
+from leadline.probes.selection import ALL
+from leadline.record import Record
+from leadline.spec import (
+    ProbeSpec,
+    TrainingSpec,
+)
+from leadline.training.evaluation import evaluate
+from leadline.training.recipe import learning_rate
+from leadline.training.state import PartOfEpoch, TrainState
+from leadline.training.team import ALONE, Team
+
+REPORT_EVERY = 50
+"""Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
+
+
+class Diverged(LeadlineError):
+    """The training loss became NaN or infinite.
+
+    Attributes:
+        step: the optimizer step, counted from 1, whose loss was not finite.
+    """
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the training loss was {loss} at step {step}")
+        self.step = step
+
+
+def train(
+    state: TrainState,
+    data: Data,
+    spec: TrainingSpec,
+    seed: int = 0,
+    probes: ProbeSpec = ProbeSpec(),  # noqa: B008
+    pause: Callable[[int], bool] = lambda step: False,
+    team: Team = ALONE,
+) -> Iterator[Record]:
+    """Train to the end of the last epoch, yielding what is measured; nothing is drawn from a global generator.
+
+    While an epoch runs, a `batch` record every 50 steps, and wherever `pause` asks for one, tells its loss; each is a
+    moment for a checkpoint within the epoch. When it ends come the running `train`
+    averages, `validation` and `time` records; `state.epoch` counts it with the last of these, which is the moment for a
+    checkpoint, and `state.flow` and `state.measured` have what was measured inside the network; what deeper probes saw
+    before the first step is on `state.measured` from the first record on. After the last epoch come `final-train`,
+    `final-validation` and `final-test`, in evaluation mode. A state that has been loaded goes on where it was, to the
+    same bits on the same device and threads.
+
+    Args:
+        state: from `prepare`, and perhaps `TrainState.load`; changed in place.
+        data: on the model's device.
+        spec: the recipe.
+        seed: of the streams for order and augmentation.
+        probes: what to measure inside the network.
+        pause: whether to yield a `batch` record, given the number of steps done; no result depends on it.
+        team: the processes that train together, each of which calls this with the same arguments and whole data, gets
+            the same records and has the same weights: those of one device, but for the order of additions.
+
+    Raises:
+        Diverged: the training loss was not finite.
+        SpecError: several devices cannot measure what `probes` asks for, or draw what the model draws.
+        Disconnected: another process of the team is gone.
+    """
+    _see_to_it_that_devices_can_measure(probes, team)
+    model, optimizer, device = state.model, state.optimizer, data.device
+    examples = data.train_size
+    steps_per_epoch = math.ceil(examples / spec.batch_size)
+    rate = learning_rate(spec, steps_per_epoch * spec.epochs)
+    shared = data.shared(team.share)
+    look_every = 1 if device.type == "cpu" else REPORT_EVERY
+    before = _looked_into(state, data, spec, seed, probes, 0) if state.step == 0 else {}
+    state.measured = before
+
+    while state.epoch < spec.epochs:
+        epoch = state.epoch
+        model.train()
+        part = state.part = state.part or PartOfEpoch(
+            torch.zeros(steps_per_epoch, device=device), torch.zeros((), dtype=torch.int64, device=device)
+        )
+        started = time.perf_counter() - part.seconds
+
+        batches = shared.train_batches(seed, epoch, spec.batch_size, spec.channels_last, part.batches)
+        with _watched(state, part, probes, steps_per_epoch):
+            for index, (images, labels) in enumerate(batches, part.batches):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(state.step)
+                rows = min(spec.batch_size, examples - index * spec.batch_size)  # on all devices
+                with noise_at(model, seed, state.step), team.whole_batch(model, rows):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                        logits = model(images)
+                        loss = _part_of_mean_loss(logits, labels, rows, spec.label_smoothing)
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                right = (logits.detach().argmax(1) == labels).sum()
+                loss, right = team.add_up(model, loss.detach(), right)
+                if spec.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
+                part.losses[index] = loss * rows
+                last = index + 1 == steps_per_epoch
+                if last or (index + 1) % look_every == 0:
+                    _raise_if_diverged(part.losses, index, state.step + 1)
+                optimizer.step()
+                part.correct += right
+                part.batches += 1
+                state.step += 1
+                if (index + 1) % REPORT_EVERY == 0 or pause(state.step):
+                    part.seconds = time.perf_counter() - started
+                    yield Record(state.step, epoch, "batch", "loss", float(loss))
+
+        loss_mean, accuracy = float(part.losses.sum()) / examples, int(part.correct) / examples
+        seconds = time.perf_counter() - started
+        records = [
+            *_records(state.step, epoch + 1, "train", loss_mean, accuracy),
+            Record(state.step, epoch + 1, "time", "seconds", seconds),
+            Record(state.step, epoch + 1, "time", "images_per_second", examples / seconds),
+        ]
+        splits: list[Literal["validation", "test"]] = ["validation"]
+        if spec.test_every and (epoch + 1) % spec.test_every == 0:
+            splits.append("test")
+        for split in splits:
+            result = evaluate(model, data, split, spec, team)
+            records += _records(state.step, epoch + 1, split, result.loss, result.accuracy)
+        state.measured = before | _looked_into(state, data, spec, seed, probes, epoch + 1)
+        before = {}
+        yield from records[:-1]
+        state.epoch, state.part = epoch + 1, None
+        yield records[-1]
+
+    for final in ("train", "validation", "test"):
+        result = evaluate(model, data, final, spec, team)
+        if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
+            raise Diverged(state.step, result.loss)
+        if final == "test":
+            state.test_predictions = result.predicted
+        yield from _records(state.step, state.epoch, f"final-{final}", result.loss, result.accuracy)
+
+
+def _part_of_mean_loss(
+    logits: Float[Tensor, "part classes"], labels: Int64[Tensor, " part"], rows: int, smoothing: float
+) -> Float[Tensor, ""]:
+    """Return the part of some rows, of all or of none, in the mean cross-entropy of a batch of so many."""
+    if len(labels) == rows:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / rows
+
+
+def _see_to_it_that_devices_can_measure(probes: ProbeSpec, team: Team) -> None:
+    if team.size > 1 and probes.flow is not None and not set(probes.flow.what) <= set(OF_WEIGHTS):
+        raise SpecError(
+            f"probes.flow.what {list(probes.flow.what)}: of what no device has the whole batch, {team.size} devices"
+            f" measure nothing; ask for {' and '.join(OF_WEIGHTS)}, or train on one device"
+        )
+
+
+def _records(step: int, epoch: int, split: str, loss: float, accuracy: float) -> list[Record]:
+    values = {"loss": loss, "accuracy": accuracy, "error": 100 * (1 - accuracy)}
+    return [Record(step, epoch, split, name, value) for name, value in values.items()]
+
+
+@contextmanager
+def _watched(state: TrainState, part: PartOfEpoch, probes: ProbeSpec, steps: int) -> Iterator[None]:
+    """Put on `state.flow` what is measured in the body; if training diverges there, what was measured before."""
+    state.flow, asked = None, probes.flow
+    if asked is None:
+        yield
+        return
+    flow = probe(
+        state.model,
+        state.optimizer,
+        ALL if asked.layers == (ALL,) else asked.layers,
+        asked.what,
+        every(asked.every),
+        images=asked.images,
+        first_step=state.step,
+        capacity=min(steps, 1024),
+    )
+    if isinstance(part.flow, FlowPart):
+        flow.resume(part.flow)
+    part.flow = flow
+    with flow:
+        try:
+            yield
+        finally:
+            state.flow = flow.table()
+
+
+def _looked_into(
+    state: TrainState, data: Data, spec: TrainingSpec, seed: int, probes: ProbeSpec, epoch: int
+) -> dict[int, dict[str, Measurement]]:
+    """Return what deeper probes see after so many epochs, if any is due then, under that number.
+
+    Every network of a study sees the same images, and never test images.
+    """
+    due = {name: asked.images for name, asked in probes.deeper().items() if epoch in asked.epochs(spec.epochs)}
+    measured = {}
+    for name, count in due.items():
+        images, labels = next(iter(data.evaluation_batches("validation", count, False)))
+        measured[name] = take(name, state.model, images, labels, seed=seed, untrained=epoch == 0)
+    return {epoch: measured} if measured else {}
+
+
+def _raise_if_diverged(losses: Float[Tensor, " steps"], index: int, step: int) -> None:
+    """Find the first loss of this epoch that is not finite; `step` is that of `losses[index]`."""
+    wrong = (~torch.isfinite(losses[: index + 1])).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise Diverged(step - index + first, float(losses[first]))

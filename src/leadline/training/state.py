@@ -1,0 +1,123 @@
+"""What training changes: weights, optimizer and the part of an epoch that is done, as named tensors and back.
+
+Before it, in place of all these, what pre-training has so far.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from leadline.nets import distinct_tensors
+from leadline.pretraining.state import PretrainingState
+from leadline.probes.flow import Flow, FlowPart
+from leadline.probes.measured import Measurement
+from leadline.probes.table import FlowTable
+
+
+@dataclass
+class PartOfEpoch:
+    """How far training is in an epoch that has not ended: what a checkpoint within one holds beside the weights."""
+
+    losses: Float[Tensor, " steps"]  # of each batch, times its images; 0 for those to come
+    correct: Int64[Tensor, ""]  # images that were classified rightly, of the batches so far
+    batches: int = 0  # done
+    seconds: float = 0.0  # that they took
+    flow: Flow | FlowPart | None = field(default=None, repr=False)  # at work, or from a checkpoint
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it by name, for a checkpoint."""
+        numbers = {"batches": torch.tensor(self.batches), "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+        named = {"losses": self.losses, "correct": self.correct, **numbers}
+        if self.flow is not None:
+            seen = self.flow.part() if isinstance(self.flow, Flow) else self.flow
+            named["flow"] = torch.frombuffer(bytearray(seen.table.to_bytes()), dtype=torch.uint8)
+            named |= {f"active.{name}": active for name, active in seen.active.items()}
+        return named
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], device: torch.device) -> "PartOfEpoch":
+        """Return what `tensors` was called on, on a device."""
+        flow = None
+        if "flow" in tensors:
+            active = {name[7:]: value for name, value in tensors.items() if name.startswith("active.")}
+            flow = FlowPart(FlowTable.from_bytes(tensors["flow"].numpy().tobytes()), active)
+        losses, correct = (tensors[name].to(device) for name in ("losses", "correct"))
+        return cls(losses, correct, int(tensors["batches"]), float(tensors["seconds"]), flow)
+
+
+@dataclass
+class TrainState:
+    """All that training changes: what a checkpoint holds, beside the streams, which need no state."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0  # optimizer steps done
+    epoch: int = 0  # epochs whose records have been yielded, the last of them included
+    part: PartOfEpoch | None = field(default=None, repr=False)  # None between epochs
+    pretraining: PretrainingState | None = field(default=None, repr=False)  # None: it is done, or not asked for
+    test_predictions: np.ndarray | None = field(default=None, repr=False)  # int16 [n], of the last epoch's model
+    flow: FlowTable | None = field(default=None, repr=False)  # what was measured inside it in the last epoch
+    # by epoch and probe: what the deeper probes saw at the end of the last epoch, with the first also before it, as 0
+    measured: Mapping[int, Mapping[str, Measurement]] = field(default_factory=dict, repr=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights, buffers and optimizer state by name, for a checkpoint; or what pre-training has so far.
+
+        The network is as it was built until pre-training has come to its end, and is left out.
+        """
+        if self.pretraining is not None:
+            named = {f"pretraining.{name}": tensor for name, tensor in self.pretraining.tensors().items()}
+            return _at_rest(named)
+        named = {f"model.{name}": tensor for name, tensor in distinct_tensors(self.model).items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                if value is not None:
+                    named[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+        if self.part is not None:
+            named |= {f"epoch.{name}": tensor for name, tensor in self.part.tensors().items()}
+        return _at_rest(named)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], step: int, epoch: int) -> None:
+        """Take over what `tensors` returned, at the step and epoch at which it did.
+
+        Raises:
+            ValueError: it is of a pre-training, and this state has none.
+        """
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        before = _below("pretraining", tensors)
+        if before:
+            if self.pretraining is None:
+                raise ValueError("it is of a pre-training, which is not asked for")
+            self.pretraining.load(before, parameters[0].device)
+            return
+        self.pretraining = None
+        for name, tensor in distinct_tensors(self.model).items():
+            tensor.copy_(tensors[f"model.{name}"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                parameter = parameters[int(index)]
+                if tensor.shape == parameter.shape:
+                    # fused optimizers walk through memory, so state must lie in memory as its parameter does
+                    tensor = torch.empty_like(parameter).copy_(tensor)
+                slots.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.step, self.epoch = step, epoch
+        part = _below("epoch", tensors)
+        self.part = PartOfEpoch.of(part, parameters[0].device) if part else None
+
+
+def _at_rest(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as a file takes them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+
+def _below(part: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a part, by their names within it."""
+    return {name.removeprefix(f"{part}."): one for name, one in named.items() if name.startswith(f"{part}.")}
