@@ -105,6 +105,11 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         (["run", "none.yaml"], "none.yaml: no such file"),
         (["run", "a" * 5000], "File name too long"),
         (["run", "demo", "--set", "training.epochs=0"], "training.epochs: 0"),
+        (
+            ["run", "demo", "--set", "probes={flow: {layers: [stagse.*]}}", "--workers", "0"],
+            "probes.flow.layers, arm plain[blocks=2]: unknown layer 'stagse.*'",
+        ),
+        (["worker", "demo", "--checkpoint-every", "soon"], "--checkpoint-every 'soon': expected a time or steps"),
         (["run", "demo", "--device", "tpu"], "device 'tpu': expected cpu, cuda, cuda:N or auto"),
         (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images asked for"),
         (["inspect", "cifar-resnet", "--figure", "a.gif"], "a.gif"),

@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from leadline.cli import app
-from leadline.clusters import on_ray
+from leadline.clusters import on_ray, worker
 from leadline.clusters.entering import enter
 from leadline.clusters.slurm import Resources, check_store, script, submit
 from leadline.clusters.worker import take_trials
 from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.running.checkpoints import Interval
 from leadline.running.executors import InProcess
 from leadline.running.job import Event, Job
+from leadline.running.stopping import Stopped
 from leadline.store import Store
 from leadline.studyfile import load_study
 
@@ -112,14 +116,49 @@ def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> N
     assert counts(runs) == {"waiting": 4}
 
 
-def test_until_empty_takes_over_what_another_loses(study: Path, tmp_path: Path) -> None:
+def test_a_worker_that_lacks_the_data_leaves_the_trials_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (8, 8), (30 * number, 0, 0)).save(folder / name / f"{number}.png")
+    settings: dict[str, object] = {"data": {"name": "imagefolder", "path": "pictures", "size": 8}, "vary.blocks": [2]}
+    with Store.open(tmp_path / "runs") as store:
+        store.register(load_study("demo", settings))
+    with pytest.raises(StoreError, match="pictures"):
+        take_trials(Job("demo", tmp_path / "runs", data_dir=tmp_path / "nowhere"), "demo", until_empty=True)
+    with Store.open(tmp_path / "runs") as store:
+        assert set(store.trials_frame("demo")["state"]) == {"waiting"}
+
+
+def test_a_worker_does_not_ask_without_a_pause_for_what_it_cannot_have(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = enter(str(study), {}, tmp_path / "runs", None, None)
+    asked: list[float] = []
+
+    def pause(seconds: float) -> None:
+        asked.append(seconds)
+        raise Stopped
+
+    monkeypatch.setattr(worker, "work", lambda *_, **__: 0)  # all that waits is locked
+    monkeypatch.setattr(worker.time, "sleep", pause)
+    assert take_trials(Job(name, tmp_path / "runs"), name, until_empty=False).stopped
+    assert asked == [worker.LOOK_SECONDS]
+
+
+def test_until_empty_takes_over_what_another_loses(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = tmp_path / "runs"
     enter(str(study), {}, runs, None, None)
     with Store.open(runs) as store:
-        lost = store.claim("shared", "elsewhere:7:1", 1.5)
+        lost = store.claim("shared", "elsewhere:7:1", 3600.0)
         assert lost is not None
         assert take_trials(Job("", runs), "shared", False, lambda _: None).ends == {"finished": 3}
         assert store.counts("shared")["running"] == 1
+        # while the worker waits, the lease runs out
+        monkeypatch.setattr(worker.time, "sleep", lambda _: store.heartbeat(lost.trial, "elsewhere:7:1", -1.0))
         tally = take_trials(Job("", runs), "shared", True, lambda _: None)
     assert tally.ends == {"finished": 1}
     assert counts(runs) == {"finished": 4}
@@ -174,17 +213,29 @@ def resources(**given: Any) -> Resources:
     return Resources.of(**(values | given))
 
 
+def test_a_job_means_the_same_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Job("one", Path("runs"), "sqlite:///folder/a.db", Path("data")).anywhere()
+    assert (here.runs, here.data_dir) == (tmp_path / "runs", tmp_path / "data")
+    assert here.store_url is not None and make_url(here.store_url).database == str(tmp_path / "folder" / "a.db")
+    elsewhere = "postgresql://someone:secret@host/name"
+    assert Job("one", Path("runs"), elsewhere).anywhere().store_url == elsewhere
+    assert Job("one", Path("runs")).anywhere().store_url is None
+
+
 def test_the_script_is_what_sbatch_and_bash_read(tmp_path: Path) -> None:
     runs = tmp_path / "runs with a space"
     asked = resources(workers=8, time="1-12:30:01", gpus=1, options=["partition=gpu"], setup=["module load cuda"])
-    text = script(Job("shared", runs, "postgresql://host/name", tmp_path, "cuda"), asked)
+    job = Job("shared", runs, "postgresql://host/name", tmp_path, "cuda", 1, Interval(steps=200), 2, "s3://bucket/it")
+    text = script(job, asked)
     file = tmp_path / "job.sh"
     # srun stands for a program that prints each of its arguments in a line
     file.write_text(text.replace("srun ", "printf '%s\\n' ").replace("module load cuda", "true"))
     ran = subprocess.run(["bash", file], capture_output=True, text=True, check=True).stdout.splitlines()
     assert ran == [
         *[sys.executable, "-m", "leadline", "worker", "shared", "--runs", str(runs)],
-        *["--store", "postgresql://host/name", "--data-dir", str(tmp_path), "--device", "cuda", "--until-empty"],
+        *["--store", "postgresql://host/name", "--data-dir", str(tmp_path), "--devices", "2"],
+        *["--artifacts", "s3://bucket/it", "--checkpoint-every", "200steps", "--device", "cuda", "--until-empty"],
     ]
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text, re.MULTILINE))
     assert options["array"] == "0-7"

@@ -238,9 +238,11 @@ def pair(**more: object) -> Study:
     )
 
 
-def run(runs: Path, devices: int | None, emit: Callable[[Event], None] = lambda event: None, said: int = 1) -> Store:
+def run(
+    runs: Path, devices: int | None, emit: Callable[[Event], None] = lambda event: None, said: int = 1, **more: object
+) -> Store:
     store = Store.open(runs)
-    store.register(pair(devices=said))
+    store.register(pair(devices=said, **more))
     InProcess().run(Job("pair", runs, devices=devices), emit)
     return store
 
@@ -258,6 +260,13 @@ def interrupt_at(epoch: int) -> Callable[[Event], None]:
             raise KeyboardInterrupt
 
     return interrupt
+
+
+def test_devices_that_cannot_measure_are_refused_before_a_trial_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="2 devices measure nothing; ask for gradients and updates"):
+        run(tmp_path, 2, probes=["flow"])
+    with Store.open(tmp_path) as store:
+        assert store.counts("pair")["waiting"] == sum(store.counts("pair").values())
 
 
 @pytest.fixture(scope="module")

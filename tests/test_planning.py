@@ -11,11 +11,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from leadline import machine
 from leadline.cli import app
 from leadline.data.batches import load
-from leadline.errors import DataError, SpecError
+from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.nets import inspect_network
 from leadline.planning import plan as planning
+from leadline.planning import timing
 from leadline.planning import words as plantext
 from leadline.planning.plan import Plan, plan, sizes
 from leadline.planning.seeds import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
@@ -349,6 +351,27 @@ def test_another_device_and_too_many_images_are_one_line(tmp_path: Path) -> None
         plan(small(), tmp_path, device="tpu")
     with pytest.raises(DataError, match="training images asked for"):
         plan(small(data={"name": "digits", "train": 5000}), tmp_path, device="cpu", workers=1, seconds=0.0)
+
+
+def test_devices_share_a_trial(tmp_path: Path, found: Plan) -> None:
+    two = plan(small(devices=2), tmp_path, device="cpu", workers=1, seconds=0.01)
+    assert [arm.memory for arm in two.arms] == [2 * arm.memory for arm in found.arms]
+    assert [arm.flops for arm in two.arms] == [arm.flops for arm in found.arms]
+    assert any("trains on 2 devices" in note for note in two.notes)
+    cores = machine.cores()
+    assert plan(small(devices=2), tmp_path, device="cpu", seconds=0.01).workers == max(1, cores // 2)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_what_does_not_fit_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def starved(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(timing, "_time_one", starved)
+    with pytest.raises(
+        LeadlineError, match=r"^there is no memory for a training step of [\d,]+ parameters at batch 64"
+    ):
+        plan(small(), tmp_path, device="cpu", workers=1, seconds=0.01)
 
 
 def test_a_recomputed_network_goes_forward_twice(tmp_path: Path) -> None:

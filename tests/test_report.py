@@ -366,6 +366,25 @@ def test_a_report_without_measurements_has_no_why_and_no_files_of_it(tmp_path: P
     assert left == kept - gone
 
 
+def test_the_looks_of_a_study_that_decides_stand_below_its_differences(tmp_path: Path) -> None:
+    deciding = study_of(seeds=12, decide={"margin": 0.5, "max_seeds": 12, "first": 5})
+    trials, records = measured(deciding)
+    html = written(deciding, trials, records, tmp_path)
+    places = [html.index(text) for text in ('<figure id="differences"', '<figure id="looks"', "Contrasts: difference,")]
+    assert places == sorted(places) and html.count('<figure id="looks"') == 1
+    assert {path.name for path in (tmp_path / "figures").glob("looks.*")} == {"looks.svg", "looks.pdf"}
+    rows, contrasts = rows_of(tmp_path / "tables" / "looks.csv"), rows_of(tmp_path / "tables" / "contrasts.csv")
+    assert len(rows) == 5 * len(contrasts) == 10 and {row["seeds"] for row in rows if not row["low"]} == {"1"}
+    for row, contrast in zip(rows[4::5], contrasts, strict=True):  # the last is the verdict's, to the bit
+        assert (row["a"], row["b"], row["decision"]) == (contrast["a"], contrast["b"], contrast["verdict"])
+        assert [float(row[end]) for end in ("low", "high", "difference")] == [
+            float(contrast[end]) for end in ("low", "high", "difference")
+        ]
+    fixed = study_of()
+    assert 'id="looks"' not in written(fixed, *measured(fixed), tmp_path)
+    assert not list(tmp_path.glob("*/looks.*"))
+
+
 def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomposition") -> Why:
     """What a deeper probe might have seen before the first step and after the last, of residual networks alone."""
     stored: dict[str, list[tuple[int, bytes]]] = {}

@@ -180,7 +180,15 @@ def test_what_was_planned_stays_when_more_seeds_are_allowed() -> None:
     assert unlooked.spec.decide and unlooked.spec.decide.planned == 30
 
 
-@pytest.mark.parametrize("change", [{"confidence": 0.9}, {"contrasts": [("a", "b")]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"confidence": 0.9},
+        {"contrasts": [("a", "b")]},
+        {"contrasts": [("a", "b"), ("a", "d")]},
+        {"metric": "train_error"},
+    ],
+)
 def test_what_was_fixed_before_the_first_look_cannot_change_after_it(change: dict[str, Any]) -> None:
     first = resumed(a_study(), [], None)
     with pytest.raises(SpecError, match="set it back, or give the study another name") as caught:

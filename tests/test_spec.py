@@ -17,6 +17,7 @@ from leadline.spec import (
     Augment,
     Cosine,
     DataSpec,
+    FlowSpec,
     NetworkSpec,
     OneCycle,
     ProbeSpec,
@@ -182,6 +183,10 @@ def test_every_deeper_probe_that_there_is_can_be_asked_for() -> None:
     from leadline.probes.catalog import PROBES
 
     assert set(DEEPER) == set(PROBES)
+
+
+def test_a_probe_may_be_named_alone() -> None:
+    assert ProbeSpec.model_validate("flow") == ProbeSpec.model_validate(["flow"]) == ProbeSpec(flow=FlowSpec())
 
 
 def test_probes_that_are_not_asked_for_leave_no_trace_in_the_hash() -> None:

@@ -107,7 +107,7 @@ class Ledger(RuleBasedStateMachine):
             with pytest.raises(LeaseLost):
                 self.store.finish(trial, worker, state)  # type: ignore[arg-type]
             return
-        self.store.finish(trial, worker, state, seconds=0.5)  # type: ignore[arg-type]
+        self.store.finish(trial, worker, state)  # type: ignore[arg-type]
         model.state, model.owner = state, None
         model.seconds = (model.seconds or 0.0) + 0.5
 

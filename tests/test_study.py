@@ -393,3 +393,10 @@ def test_limits_of_deciding_are_those_of_its_statistics() -> None:
         assert (
             deciding(decide={"confidence": confidence}).decide and len(sequential.critical_values(20, each, 20)) == 20
         )
+
+
+def test_an_arms_name_is_no_longer_than_a_database_keeps(tmp_path: Path) -> None:
+    long = EXAMPLE.replace("  cnn: ", f"  {'c' * 244}: ").replace("contrasts: [[resnet, cnn]]", "")
+    assert expand(load_study(written(tmp_path, long), {"vary.blocks": [2]}).spec)  # of 255 letters with its level
+    with pytest.raises(SpecError, match=r"study.yaml:5:.* has 256 letters with its levels; 255 at most$"):
+        load_study(written(tmp_path, long))

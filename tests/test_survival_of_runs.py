@@ -21,7 +21,9 @@ import torch
 from leadline.data.batches import Data, load
 from leadline.errors import SpecError, StoreError
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
+from leadline.layerwise import pretrain_network
 from leadline.nets import build
+from leadline.pretraining.state import PretrainingState
 from leadline.probes.table import FlowTable
 from leadline.record import Record
 from leadline.running import checkpoints
@@ -37,6 +39,7 @@ from leadline.spec import (
     Augment,
     DataSpec,
     NetworkSpec,
+    PretrainingSpec,
     ProbeSpec,
     RMSprop,
     TrainingSpec,
@@ -82,9 +85,10 @@ def job(store: Store, steps: int | None = 1) -> Job:
 
 
 def results(store: Store) -> tuple[Any, ...]:
-    """Everything that must be equal to the bit: states, records but for times, what flow saw, predictions."""
+    """Everything that must be equal to the bit: states, records but for times, what flow saw, predictions, pictures."""
     frame = store.records_frame("small")
-    frame = frame[frame["split"] != "time"]
+    frame = frame[frame["name"] != "images_per_second"]
+    frame.loc[frame["name"] == "seconds", "value"] = 0.0  # it must be there, once
     tables = {
         (trial, epoch): (one.names, one.kinds, one.steps.tobytes(), one.values.tobytes())
         for trial, epochs in store.measurements("small", "flow").items()
@@ -93,7 +97,8 @@ def results(store: Store) -> tuple[Any, ...]:
     }
     predictions = {trial: one.tobytes() for trial, (one, _) in store.predictions("small").items()}
     trials = list(store.trials_frame("small")[["trial", "state"]].itertuples(index=False, name=None))
-    return trials, list(frame.itertuples(index=False, name=None)), tables, predictions
+    pictures = store.measurements("small", "pretraining")
+    return trials, list(frame.itertuples(index=False, name=None)), tables, predictions, pictures
 
 
 @pytest.fixture
@@ -252,7 +257,7 @@ def test_a_checkpoint_of_the_first_kind_has_no_checksum(tmp_path: Path) -> None:
     ],
 )
 def test_intervals_are_read(text: str, expected: Interval) -> None:
-    assert Interval.parse(text) == expected
+    assert Interval.parse(text) == expected == Interval.parse(str(expected))
 
 
 @pytest.mark.parametrize(
@@ -455,6 +460,209 @@ def test_a_driver_that_is_told_to_stop_says_so_and_exits_143(tmp_path: Path) -> 
     assert out.endswith("The same command goes on from here.\n") and "Traceback" not in err
     with Store.open_existing(runs) as store:
         assert store.counts("small")["waiting"] == 1
+
+
+# --- before training
+
+
+LAYERS, EPOCHS = 2, 3
+PLACES = [(layer, epoch) for layer in range(1, LAYERS + 1) for epoch in range(1, EPOCHS + 1)]
+
+
+def pretraining(**more: object) -> Study:
+    """Two networks that are pre-trained: with persistent chains, and with decoders of their own."""
+    network = {"family": "mlp", "hidden": LAYERS, "width": 12, "activation": "sigmoid"}
+    methods = {
+        "rbm": {"method": "rbm", "persistent": True, "momentum": 0.9},
+        "coder": {"method": "denoising-autoencoder", "tied": False},
+    }
+    arms = {
+        name: {"network": network, "pretraining": {**method, "epochs": EPOCHS, "batch_size": 30}}
+        for name, method in methods.items()
+    }
+    data = {"name": "digits", "train": 100, "validation": 40, "test": 40, "normalise": "none"}
+    return study(data=data, arms=arms, vary={}, **more)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Store:
+    return registered(pretraining(), tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    """What an uninterrupted run of that study gives."""
+    with registered(pretraining(), tmp_path_factory.mktemp("calm")) as calm:
+        InProcess().run(job(calm, None), lambda event: None)
+        assert {len(epochs) for epochs in calm.measurements("small", "pretraining").values()} == {1}
+        return results(calm)
+
+
+def seconds_agree(store: Store) -> bool:
+    """Whether the time of each trial is that of its records: none lost, none doubled."""
+    frame = store.records_frame("small")
+    times = frame[(frame["split"] == "time") & (frame["name"] == "seconds")].groupby("trial")["value"].sum()
+    trials = store.trials_frame("small").set_index("trial")["seconds"]
+    return trials.to_dict() == pytest.approx(times.to_dict())
+
+
+def stopped_in(store: Store, words: str, number: int, asked: Job) -> None:
+    """Run until asked to stop when told so for the n-th time."""
+    stop, told = Stop(), 0
+
+    def emit(event: Event) -> None:
+        nonlocal told
+        told += event.text.startswith(words)
+        if told == number:
+            stop.ask()
+
+    with pytest.raises(Stopped):
+        work(asked, emit, stop=stop)
+    assert told == number
+
+
+@pytest.mark.parametrize("every", [None, 1])
+def test_a_stop_in_pretraining_keeps_the_very_epoch(
+    deep: Store, pretrained: tuple[Any, ...], every: int | None
+) -> None:
+    """Each start is stopped at the first thing that it tells, and the next goes on after it."""
+    for trial in deep.trials_frame("small")["trial"]:
+        for layer, epoch in PLACES:
+            stopped_in(deep, "pre-training", 1, job(deep, every))
+            record = deep.trial(trial)
+            assert (record.state, record.attempts) == ("waiting", 0)
+            assert record.checkpoint == f"{trial}-pretraining-{layer}-{epoch}.safetensors"
+        stopped_in(deep, "loss", 1, job(deep, 1))
+        assert deep.trial(trial).checkpoint == f"{trial}-0-1.safetensors"
+        stopped_in(deep, "epoch 2", 1, job(deep, None))
+        work(job(deep, None), lambda event: None, most=1)
+    assert results(deep) == pretrained
+    assert seconds_agree(deep)
+
+
+def test_checkpoints_of_pretraining_are_due_as_those_of_training_and_at_the_end_of_a_layer(
+    deep: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, trial = list[str](), deep.trials_frame("small")["trial"][0]
+    real = checkpoints.save_checkpoint
+    monkeypatch.setattr("leadline.running.kept.save_checkpoint", lambda *a: (kept.append(a[2].stem), real(*a)))
+    work(job(deep, 8), lambda event: None, most=1)  # an epoch has four steps
+    places = [f"pretraining-{layer}-{epoch}" for layer, epoch in ((1, 2), (1, 3), (2, 2), (2, 3))]
+    assert kept[:5] == [f"{trial}-{place}" for place in (*places, "0")]
+
+
+@posix
+@pytest.mark.parametrize(("stage", "number"), [("named, not committed", 2), ("committed", 1)])
+def test_a_kill_at_every_checkpoint_of_pretraining_loses_nothing(
+    deep: Store, pretrained: tuple[Any, ...], stage: str, number: int
+) -> None:
+    """Each start comes one checkpoint further, and dies."""
+    deep.close()
+    found = set[str | None]()
+    first = pretrained[0][0][0]
+    for _ in range(LAYERS * EPOCHS + 2):
+        process = FORK.Process(target=_killed, args=(job(deep), stage, number))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        found.add(deep.trial(first).checkpoint)
+        deep.close()
+    assert {f"{first}-pretraining-{layer}-{epoch}.safetensors" for layer, epoch in PLACES} <= found
+    assert f"{first}-0.safetensors" in found
+    InProcess().run(job(deep), lambda event: None)
+    assert results(deep) == pretrained
+    assert seconds_agree(deep)
+    assert len(list(deep.checkpoints.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.parametrize(("words", "number"), [("pre-training", 5), ("loss", 1)])
+def test_a_damaged_checkpoint_of_pretraining_falls_back(
+    deep: Store, pretrained: tuple[Any, ...], words: str, number: int, damaged: int
+) -> None:
+    if words == "loss":  # damage what training began with, and what pre-training ended with
+
+        def broken(event: Event) -> None:
+            if event.text.startswith("loss"):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            InProcess().run(job(deep), broken)
+    else:
+        stopped_in(deep, words, number, job(deep))
+    trial = pretrained[0][0][0]
+    record = deep.trial(trial)
+    names = [str(record.checkpoint), str(record.earlier_checkpoint)]
+    assert [name.removeprefix(f"{trial}-") for name in names] == (
+        ["0.safetensors", "pretraining-2-3.safetensors"]
+        if words == "loss"
+        else ["pretraining-2-2.safetensors", "pretraining-2-1.safetensors"]
+    )
+    for name in names[:damaged]:
+        content = bytearray((deep.checkpoints / name).read_bytes())
+        content[-5] ^= 4
+        (deep.checkpoints / name).write_bytes(content)
+    events: list[Event] = []
+    InProcess().run(job(deep), events.append)
+    texts = [event.text for event in events if event.kind == "restarted"]
+    ends = ["training goes on from the one before it", "training starts anew"][:damaged]
+    assert [text.rpartition("; ")[2] for text in texts] == ends
+    assert results(deep) == pretrained
+    assert deep.trial(trial).note == "\n".join(texts)
+
+
+def test_a_checkpoint_of_one_kind_is_never_taken_for_the_other(tmp_path: Path) -> None:
+    spec = next(trial for _, trial in pretraining().trials())
+    assert spec.pretraining is not None
+    data, path = load(spec.data), tmp_path / "a.safetensors"
+
+    def fresh(asked: PretrainingSpec | None) -> TrainState:
+        state = prepare(build(spec.network, data.shape, data.classes, 0), spec.training, CPU)
+        state.pretraining = None if asked is None else PretrainingState(asked)
+        return state
+
+    before, after = fresh(spec.pretraining), fresh(None)
+    assert before.pretraining is not None
+    next(pretrain_network(before.pretraining, before.model, data, 0))
+    names = {checkpoints.checkpoint_name("t", state) for state in (before, after)}
+    assert names == {"t-pretraining-1-1.safetensors", "t-0.safetensors"}
+    save_checkpoint(before, spec, path)
+    with pytest.raises(DamagedCheckpoint, match="it is of a pre-training, which is not asked for"):
+        load_checkpoint(fresh(None), path)
+    save_checkpoint(after, spec, path)
+    done = fresh(spec.pretraining)
+    load_checkpoint(done, path)
+    assert done.pretraining is None
+
+
+def test_several_devices_go_on_with_pretraining(tmp_path: Path, deep: Store) -> None:
+    """One device's bits until training begins, whose additions are in another order."""
+
+    def interrupt(event: Event) -> None:
+        if event.text.startswith("pre-training layer 2"):
+            raise KeyboardInterrupt
+
+    InProcess().run(job(deep, None), lambda event: None)
+    with registered(pretraining(probes=[]), tmp_path / "two") as two:
+        with pytest.raises(KeyboardInterrupt):
+            work(job(two), interrupt, most=1)
+        (trial, *_), states = two.trials_frame("small")["trial"], two.counts("small")
+        assert states["waiting"] == 2 and "-pretraining-1-3." in str(two.trial(trial).checkpoint)
+        work(replace(job(two), devices=2), lambda event: None, most=1)
+        assert two.trial(trial).state == "finished"
+        columns = ["epoch", "step", "split", "name", "value"]
+        frames = [one.records_frame("small").query("arm == 'rbm'")[columns] for one in (deep, two)]
+        rows = [
+            {row[:-1]: row[-1] for row in frame[frame["split"] != "time"].itertuples(index=False, name=None)}
+            for frame in frames
+        ]
+        before = [{key: value for key, value in some.items() if key[0] == 0 and key[3] != "seconds"} for some in rows]
+        assert before[0] == before[1] and len(before[0]) == 2 * LAYERS * EPOCHS
+        after = [{key: value for key, value in some.items() if key[0] > 0} for some in rows]
+        assert after[0] == pytest.approx(after[1], rel=1e-5, abs=1e-5)
+        assert rows[0].keys() == rows[1].keys()
+        (pictures,) = two.measurements("small", "pretraining").values()
+        assert pictures in deep.measurements("small", "pretraining").values()
 
 
 # --- starved and damaged

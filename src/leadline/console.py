@@ -14,6 +14,7 @@ from rich.table import Table
 from leadline.nets import NetworkInfo
 from leadline.running.driving import clock
 from leadline.running.job import Emit, Event
+from leadline.store.schema import SETTLED
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class _Tally:
             self.running[event.trial] = event.fraction
         else:
             self.running.pop(event.trial, None)
-            if event.kind in ("finished", "diverged", "failed"):
+            if event.kind in SETTLED:
                 self.ended += 1
                 self.states[event.kind] += 1
                 self.done_here += 1 - self.began.get(event.trial, 0.0)
@@ -78,7 +79,7 @@ class _Lines:
     def show(self, event: Event) -> None:
         """Print a line when a trial ends or starts anew."""
         self.tally.take(event)
-        if event.kind in ("restarted", "finished", "diverged", "failed", "died"):
+        if event.kind in ("restarted", *SETTLED, "died"):
             text = f": {event.text}" if event.text else ""
             self.console.print(
                 f"{self.tally.ended}/{self.tally.total} {event.arm} seed {event.seed} {event.kind}{text};"

@@ -126,11 +126,11 @@ def resumed(study: Study, linked: Iterable[Linked], before: Study | None) -> Stu
     looked = any(one.ended and one.hash in own for one in trials)
     planned = decide.shared_over
     if before is not None and before.spec.decide is not None and looked:
-        old, contrasts = before.spec.decide, len(before.contrasts)
-        if (decide.confidence, len(study.contrasts)) != (old.confidence, contrasts):
+        old = before.spec.decide
+        if (decide.confidence, _sides(study)) != (old.confidence, _sides(before)):
             raise SpecError(
-                f"study {study.spec.name}: confidence {decide.confidence:g} of {_counted(len(study.contrasts))}, but"
-                f" its trials have been looked at with {old.confidence:g} of {_counted(contrasts)}, and intervals hold"
+                f"study {study.spec.name}: confidence {decide.confidence:g} of {_named(study)}, but"
+                f" its trials have been looked at with {old.confidence:g} of {_named(before)}, and intervals hold"
                 " at every look only where this was fixed before the first; set it back, or give the study another name"
             )
         planned = old.shared_over
@@ -166,5 +166,10 @@ def _decide(study: Study) -> DecideSpec:
     return study.spec.decide
 
 
-def _counted(contrasts: int) -> str:
-    return f"{contrasts} contrast{'' if contrasts == 1 else 's'}"
+def _sides(study: Study) -> set[tuple[frozenset[str], str]]:
+    return {(frozenset((one.a, one.b)), one.metric) for one in study.contrasts}
+
+
+def _named(study: Study) -> str:
+    shown = [f"{one.metric} of {one.a} against {one.b}" for one in study.contrasts[:3]]
+    return "; ".join([*shown, *(["..."] if len(study.contrasts) > 3 else [])])

@@ -13,6 +13,9 @@ from leadline.spec.decide import LEAST_ERROR
 from leadline.spec.study import ArmSpec, Scalar, StudySpec
 from leadline.spec.tuning import TuneSpec, Value, edges, near, path_of
 
+LONGEST_NAME = 255
+"""Letters of an arm's name with its levels: what every database keeps."""
+
 Where = Callable[[tuple[int | str, ...]], str]
 
 
@@ -72,7 +75,11 @@ def expand(spec: StudySpec, where: Where | None = None) -> Study:
                 trial = _trial(spec, arm, factors)
             except SpecError as error:
                 raise SpecError(_placed(where, ("arms", base), error)) from None
-            arms.append(Arm(_arm_name(base, factors), base, factors, trial))
+            name = _arm_name(base, factors)
+            if len(name) > LONGEST_NAME:
+                problem = f"{name[:60]}... has {len(name)} letters with its levels; {LONGEST_NAME} at most"
+                raise SpecError(_placed(where, ("arms", base), problem))
+            arms.append(Arm(name, base, factors, trial))
     arms = compared = _with_matched(spec, arms, where)
     if spec.tune is not None:
         arms, compared = _with_tuned(spec, spec.tune, arms, where)

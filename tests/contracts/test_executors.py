@@ -217,6 +217,9 @@ def test_an_interrupted_driver_gives_the_trials_back(cluster: Cluster, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         RayTasks().run(ledger.job, interrupt)
     assert ledger.counts() == {"waiting": 4}
+    with Store.open(tmp_path) as store:
+        begun = [store.trial(trial) for trial in store.trials_frame(NAME)["trial"]]
+    assert any(one.checkpoint for one in begun)  # of the step that it was in
 
 
 @pytest.mark.parametrize(

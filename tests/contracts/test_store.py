@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.spec import TrialSpec, parse
 from leadline.spec.study import StudySpec
-from leadline.store import STATES, LeaseLost, Owner, Store, connect, ledger
+from leadline.store import STATES, LeaseLost, Owner, Store, connect, ledger, owner
+from leadline.store import register as registering
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study import Study, expand
 
@@ -415,7 +417,7 @@ def test_empty_frames_have_the_types_of_full_ones(store: Store) -> None:
 def test_times_are_utc_and_in_order(store: Store) -> None:
     before = datetime.now(UTC) - timedelta(seconds=5)  # the server's clock may differ a little
     store.register(study())
-    finish_next(store, seconds=1.5)
+    finish_next(store)
     frame = store.trials_frame("one")
     assert str(frame["started"].dtype) == str(frame["ended"].dtype) == "datetime64[us, UTC]"
     assert before < frame["started"][0] <= frame["ended"][0] < datetime.now(UTC) + timedelta(seconds=5)
@@ -464,7 +466,7 @@ def test_a_commit_that_fails_keeps_nothing(store: Store) -> None:
     with pytest.raises(IntegrityError):
         store.commit_epoch(claim.trial, HERE, broken, "c1", 1, 1.0)
     with pytest.raises(IntegrityError):
-        store.finish(claim.trial, HERE, "finished", records=broken, checkpoint="c1")
+        store.finish(claim.trial, HERE, "finished", records=broken)
     record = store.trial(claim.trial)
     assert (record.state, record.checkpoint, record.seconds, record.ended) == ("running", None, None, None)
     assert store.records_frame("one").empty
@@ -594,7 +596,7 @@ def test_it_is_tried_again_for_as_long_as_was_said(store: Store, monkeypatch: py
 
 def test_settled_trials_tell_how_it_went(store: Store) -> None:
     store.register(study())
-    finish_next(store, seconds=2.0, records=epoch_records(3), checkpoint="final")
+    finish_next(store, records=epoch_records(3))
     finish_next(store, state="diverged", diverged_step=17, error="loss is nan at step 17")
     finish_next(store, state="failed", error="out of memory\nTraceback")
     frame = store.trials_frame("one")
@@ -602,10 +604,8 @@ def test_settled_trials_tell_how_it_went(store: Store) -> None:
     assert list(frame["diverged_step"].isna()) == [True, False, True, True]
     assert frame["diverged_step"][1] == 17
     assert list(frame["error"]) == [None, "loss is nan at step 17", "out of memory\nTraceback", None]
-    assert frame["seconds"][0] == 2.0
-    assert frame["seconds"].isna()[3]
     finished = store.trial(frame["trial"][0])
-    assert (finished.checkpoint, finished.checkpoint_epoch, finished.owner) == ("final", 3, None)
+    assert finished.owner is None and finished.ended is not None
     assert store.counts("one") == {"waiting": 1, "running": 0, "finished": 1, "diverged": 1, "failed": 1}
     [summary] = store.studies()
     assert dict(summary.counts) == store.counts("one")
@@ -630,6 +630,79 @@ def test_only_failed_trials_are_tried_again_and_only_when_asked(store: Store) ->
     record = store.trial(claim.trial)
     assert (record.error, record.ended) == (None, None)
     assert store.claim("one", HERE, HOUR) is None
+
+
+@contextmanager
+def being_entered(place: Place, asked: Study, seconds: float, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the body while a study is being entered, which takes so long and holds the trials that are there."""
+    holding, find = threading.Event(), registering._find_trials
+
+    def find_at_leisure(connection: Any, hashes: Any) -> Any:
+        found = find(connection, hashes)
+        if not holding.is_set():
+            holding.set()
+            time.sleep(seconds)
+        return found
+
+    def enter() -> None:
+        with place.open() as store:
+            store.register(asked)
+
+    patch.setattr(registering, "_find_trials", find_at_leisure)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    assert holding.wait(30)
+    yield
+    thread.join()
+    patch.undo()
+
+
+def test_a_trial_that_is_tried_again_waits_in_a_study_that_is_entered_meanwhile(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    failed = finish_next(store, state="failed", error="no memory")
+    with being_entered(place, study("two", seeds=1, arms=("cnn",)), 0.5, monkeypatch):
+        assert store.requeue_failed("one") == 1
+    claim = store.claim("two", HERE, HOUR)
+    assert claim is not None and claim.trial == failed
+
+
+def test_a_study_grows_while_its_failed_trials_are_tried_again(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    finish_next(store, state="failed", error="no memory")
+    with being_entered(place, study(seeds=3, arms=("cnn",)), 0.5, monkeypatch):
+        assert store.requeue_failed("one") == 1
+    assert store.counts("one")["waiting"] == 3
+
+
+def test_a_heartbeat_that_had_to_wait_renews_from_when_it_was_heard(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.register(study(seeds=1, arms=("cnn",)))
+    claim = store.claim("one", ELSEWHERE, 3.0)
+    assert claim is not None
+    with being_entered(place, study(seeds=2, arms=("cnn",)), 4.0, monkeypatch):
+        assert store.heartbeat(claim.trial, ELSEWHERE, 3.0)
+    other = store.claim("one", HERE, HOUR)
+    assert other is not None and other.trial != claim.trial
+
+
+def test_what_no_database_can_keep_of_an_error_is_left_out(store: Store) -> None:
+    store.register(study())
+    trial = finish_next(store, state="failed", error="caf\udce9.png\0: cannot be read")
+    assert store.trial(trial).error == "caf?.png: cannot be read"
+
+
+def test_a_process_whose_start_is_not_known_keeps_its_trial_no_longer_than_its_lease(store: Store) -> None:
+    store.register(study())
+    here = Owner.current()
+    claim = store.claim("one", str(Owner(here.host, os.getppid(), owner.UNKNOWN)), GONE)
+    assert claim is not None
+    again = store.claim("one", HERE, HOUR)
+    assert again is not None and again.trial == claim.trial
 
 
 def test_the_environment_is_kept(store: Store) -> None:

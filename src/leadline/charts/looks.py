@@ -8,58 +8,52 @@ import altair as alt
 import pandas as pd
 
 from leadline.charts.axes import whole_numbers
-from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, grid_columns, inline, listed, spread
+from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, listed, spread
 from leadline.charts.frames import contrast_labels, contrast_pair
 from leadline.verdict import ContrastFinding, Findings
 from leadline.verdict.lookwords import level
 from leadline.verdict.metrics import KINDS
 
-SHOWN_PANELS, SHOWN_SEEDS = 12, 120
-REACH = 2.0  # widths of the last interval that a panel shows to each side of it
+SHOWN_PANELS, SHOWN_SEEDS = 12, 60
+REACH = 1.25  # times the width of the last interval: what a panel shows beyond each end of it
+TITLE_LETTERS = 42  # that fit above one of two panels side by side
 
 
 def narrowing(findings: Findings) -> Figure:
     """Return the interval of every contrast that holds at every look, by the number of seeds: a panel for each.
 
-    The intervals are `ContrastFinding.looks.course`, so the last one is the verdict's own.
+    They are those of `ContrastFinding.looks.course`, so the last one is the verdict's own.
     """
     frame = course_frame(findings.contrasts)
-    bounded = frame[frame["low"].notna()]
+    drawn = {str(label): own for label, own in frame.dropna(subset=["low", "high"]).groupby("label", sort=False)}
     pair = contrast_pair(findings.contrasts) if findings.contrasts else None
     title = "Intervals as seeds were added" + (f", {pair[0]} − {pair[1]}" if pair else "")
-    if bounded.empty:
-        text = "No contrast has an interval yet: that takes two seeds at which both arms finished."
+    if not drawn:
+        text = "No contrast has an interval yet, which takes two seeds at which both arms finished."
         return Figure("looks", title, text, frame)
-    taken = bounded.groupby("label", sort=False)["seeds"].max()
-    most = set(taken.nlargest(SHOWN_PANELS).index)  # the first of the study where as many took the same
-    shown = [label for label in taken.index if label in most]
-    x = whole_numbers("Seeds", pd.Series([1, taken[shown].max()]))
-    views = [_view(bounded[bounded["label"].eq(label)], x) for label in shown]
-    decisions = {one.decision for label in shown for one in each(_marked(bounded[bounded["label"].eq(label)]))}
-    caption = [
-        f"Lines: both ends of the {level(findings.contrasts[0])} interval that holds at every look, after each seed at"
-        " which both arms had ended, and between them the mean difference so far;",
-        "below zero is in favour of the first arm. Bars with a mark: the looks that were taken; the first that is not"
-        " a ring decided. Shaded: the margin within which two arms count as equivalent.",
-        *_words_of_what_is_not_drawn(frame, shown, any(cut for _, cut in views)),
-    ]
+    by_seeds = sorted(drawn, key=lambda label: -drawn[label]["seeds"].iloc[-1])
+    shown = {label: own for label, own in drawn.items() if label in by_seeds[:SHOWN_PANELS]}
+    decisions = {row.decision for own in shown.values() for row in each(_marked(own))}
+    decided = [decision for decision in DECISIONS if decision in decisions]
+    x = whole_numbers("Seeds", pd.Series([1, max(own["seeds"].iloc[-1] for own in shown.values())]))
+    titles = [_title(label, own) for label, own in shown.items()]
     return Figure(
         "looks",
         title,
-        " ".join(caption),
+        " ".join(_caption(findings, frame, drawn, shown)),
         frame,
-        f"{title}. {listed([_said(frame[frame['label'].eq(label)]) for label in taken.index])}.",
-        tuple(Panel(label, chart) for label, (chart, _) in zip(shown, views, strict=True)),
-        grid_columns(len(shown)),
-        tuple(Key(decision, marker) for decision, marker in DECISIONS.items() if decision in decisions),
+        f"{title}. {listed([_said(label, own) for label, own in drawn.items()])}.",
+        tuple(Panel(name, _chart(own, decided, x)) for name, own in zip(titles, shown.values(), strict=True)),
+        min(len(shown), 2) if max(map(len, titles)) <= TITLE_LETTERS else 1,
+        tuple(Key(decision, DECISIONS[decision]) for decision in decided),
     )
 
 
 def course_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
-    """Return one row per contrast and number of seeds, in the study's order: what these seeds show.
+    """Return what each contrast's first seeds show: a row for each number of them.
 
-    Columns: label, a, b, metric, seeds, pairs, difference, low, high (NaN without an interval), decision, looked,
-    margin, unit (of the difference, its interval and the margin).
+    Columns: label, a, b, metric, seeds, pairs, difference (the mean, NaN without a pair), low, high (NaN without an
+    interval), decision, looked, margin, unit (of the difference, its interval and the margin).
     """
     rows = [
         {
@@ -70,8 +64,7 @@ def course_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "seeds": one.seeds,
             "pairs": one.pairs,
             "difference": math.nan if one.difference is None else one.difference,
-            "low": one.low if math.isfinite(one.high - one.low) else math.nan,
-            "high": one.high if math.isfinite(one.high - one.low) else math.nan,
+            **dict(zip(("low", "high"), _ends(one.low, one.high), strict=True)),
             "decision": one.decision,
             "looked": one.looked,
             "margin": contrast.margin,
@@ -85,87 +78,112 @@ def course_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "margin", "unit"])
 
 
-def _words_of_what_is_not_drawn(frame: pd.DataFrame, shown: Sequence[str], cut: bool) -> Iterator[str]:
-    yield "One seed has no interval." + (" An interval that reaches beyond its panel is cut off there." if cut else "")
-    without = [label for label, own in frame.groupby("label", sort=False) if own["low"].isna().all()]
-    if without:
-        yield f"Without an interval so far, and not drawn: {listed(without)}."
-    every = frame["label"].nunique() - len(without)
-    if len(shown) < every:
-        yield (
-            f"The {len(shown)} of {every} contrasts that took the most seeds are drawn; the file of this figure's data"
-            " has them all."
-        )
+def _ends(low: float, high: float) -> tuple[float, float]:
+    return (low, high) if math.isfinite(high - low) else (math.nan, math.nan)
 
 
 def _marked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the looks that were taken, and what the verdict rests on: all seeds that there are."""
+    """Return the looks that were taken and, whether or not one was taken there, all seeds: the verdict's own."""
     return rows[rows["looked"] | rows["seeds"].eq(rows["seeds"].max())]
 
 
-def _view(rows: pd.DataFrame, x: alt.X) -> tuple[alt.LayerChart, bool]:
-    """Return the panel of one contrast, and whether an interval reaches beyond it."""
-    marked = _marked(rows)
-    last, margin = rows.iloc[-1], float(rows["margin"].iloc[0])
-    reach = REACH * (last["high"] - last["low"])
-    ends = rows["low"].min(), rows["high"].max()
-    always = [-1.5 * margin, 1.5 * margin, *rows["difference"]]
-    low, high = min(*always, max(ends[0], last["low"] - reach)), max(*always, min(ends[1], last["high"] + reach))
-    room = 0.04 * (high - low)
-    domain = [low - room, high + room]
-    title = "Difference " + ("(percentage points)" if last["unit"] == "points" else f"({last['unit']})")
-    scale = alt.Scale(domain=domain, nice=False, zero=False)
-    y = alt.Y("y:Q", title=title, axis=alt.Axis(tickCount=6), scale=scale)
-    return _chart(_thinned(rows, marked), marked, x, y, margin), ends[0] < domain[0] or domain[1] < ends[1]
+def _domain(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return the ends of a panel's axis: first intervals are so wide that little would be left of the others."""
+    low, high = float(rows["low"].iloc[-1]), float(rows["high"].iloc[-1])
+    reach, margin = REACH * (high - low), 1.5 * float(rows["margin"].iloc[0])
+    low, high = max(low - reach, rows["low"].min()), min(high + reach, rows["high"].max())
+    low, high = min(low, -margin, rows["difference"].min()), max(high, margin, rows["difference"].max())
+    room = 0.04 * (high - low) or 1.0
+    return low - room, high + room
 
 
-def _thinned(rows: pd.DataFrame, marked: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["seeds"].isin({*spread(list(rows["seeds"]), SHOWN_SEEDS), *marked["seeds"]})]
+# --- words
 
 
-def _chart(rows: pd.DataFrame, marked: pd.DataFrame, x: alt.X, y: alt.Y, margin: float) -> alt.LayerChart:
-    lane = alt.Chart(
-        inline(pd.DataFrame({"top": [margin], "bottom": [-margin], "zero": [0.0]}), ["top", "bottom", "zero"])
+def _caption(
+    findings: Findings, frame: pd.DataFrame, drawn: dict[str, pd.DataFrame], shown: dict[str, pd.DataFrame]
+) -> Iterator[str]:
+    rows = pd.concat(shown.values())
+    more = any(not own["looked"].iloc[-1] for own in shown.values())
+    yield (
+        f"Bars: the {level(findings.contrasts[0])} interval that holds at every look, after each seed; line: the mean"
+        " difference so far, below zero in favour of the first arm."
     )
-    x = at_field(x, "seeds")
-    rows, marked = (frame.assign(words=[_interval(row) for row in each(frame)]) for frame in (rows, marked))
-    columns = ["seeds", "pairs", "difference", "low", "high", "words", "decision"]
-    data, looks = inline(rows, columns), inline(marked, columns)
-    tips = [alt.Tooltip("seeds:Q"), alt.Tooltip("pairs:Q"), alt.Tooltip("difference:Q", format="+.2f")]
-    tips += [alt.Tooltip("words:N", title="interval"), alt.Tooltip("decision:N")]
-    decided = [decision for decision in DECISIONS if decision in set(marked["decision"])]
-    shapes = alt.Scale(domain=decided, range=[DECISIONS[decision] for decision in decided])
-    line, dot = alt.Chart(data), alt.Chart(looks)
-    layers: list[alt.Chart] = [
-        lane.mark_rect(style="margin").encode(y=at_field(y, "top"), y2="bottom:Q"),
-        lane.mark_rule(style="zero").encode(y=at_field(y, "zero")),
-        line.mark_area(style="interval", opacity=0.08, clip=True).encode(x=x, y=at_field(y, "low"), y2="high:Q"),
-        *(
-            line.mark_line(style="interval", strokeWidth=1, clip=True).encode(x=x, y=at_field(y, end))
-            for end in ("low", "high")
-        ),
-        line.mark_line(style="seed", strokeDash=[3, 2]).encode(x=x, y=at_field(y, "difference")),
-        dot.mark_rule(style="interval", clip=True).encode(x=x, y=at_field(y, "low"), y2="high:Q"),
-        line.mark_point(style="seed", size=14, opacity=0).encode(x=x, y=at_field(y, "difference"), tooltip=tips),
-        dot.mark_point(style="estimate", filled=True, size=90).encode(
-            x=x, y=at_field(y, "difference"), shape=alt.Shape("decision:N", scale=shapes), tooltip=tips
-        ),
-    ]
-    return alt.LayerChart(layer=layers, height=210)
+    yield (
+        f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, by what they"
+        f" showed; thin bars: {'some of ' if rows['seeds'].max() > SHOWN_SEEDS else ''}the seeds between."
+    )
+    yield "Shaded: the margin within which two arms count as equivalent. One seed has no interval."
+    if rows["pairs"].lt(rows["seeds"]).any():
+        yield "A seed at which a trial diverged makes no pair, and leaves the interval as it was."
+    if any(
+        own["low"].min() < low or high < own["high"].max() for own in shown.values() for low, high in [_domain(own)]
+    ):
+        yield "Bars that reach beyond a panel are cut off at its edge."
+    if without := [label for label in frame["label"].unique() if label not in drawn]:
+        yield f"No interval yet: {listed(without)}."
+    if len(shown) < len(drawn):
+        yield (
+            f"Drawn are the {len(shown)} of {len(drawn)} contrasts that took the most seeds; the file of this figure's"
+            " data has them all."
+        )
 
 
-def _said(rows: pd.DataFrame) -> str:
-    """Return the intervals at the first look and at the last in words."""
-    seen = rows[rows["looked"]]
-    first, last = (seen if len(seen) else rows).iloc[0], rows.iloc[-1]
-    ends = [first] if first["seeds"] == last["seeds"] else [first, last]
-    looks = [
-        f"{_interval(one)} at {one['seeds']} seed{'' if one['seeds'] == 1 else 's'}, {one['decision']}" for one in ends
-    ]
-    return f"{rows['label'].iloc[0]}: {', then '.join(looks)}"
+def _title(label: str, rows: pd.DataFrame) -> str:
+    """Return the name of a contrast with what was decided, and when."""
+    steps = _marked(rows).drop_duplicates("decision")
+    told = [row for row in each(steps) if row.decision != "undecided"] or list(each(rows.tail(1)))
+    return f"{label}: {', then '.join(f'{row.decision} at {_seeds(row.seeds)}' for row in told)}"
+
+
+def _said(label: str, rows: pd.DataFrame) -> str:
+    """Return the first and the last interval that were looked at, in words."""
+    seen = list(each(_marked(rows)))
+    ends = seen if len(seen) < 2 else [seen[0], seen[-1]]
+    return f"{label}: {', then '.join(f'{_interval(row)} at {_seeds(row.seeds)}, {row.decision}' for row in ends)}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def _interval(row: Any) -> str:
-    if math.isnan(row.low):
-        return "no interval"
     return f"{row.low:+.2f} to {row.high:+.2f}".replace("-", "−")
+
+
+# --- marks
+
+
+def _chart(rows: pd.DataFrame, decided: Sequence[str], x: alt.X) -> alt.LayerChart:
+    marked, unit = _marked(rows), rows["unit"].iloc[0]
+    y = alt.Y(
+        "y:Q",
+        title=f"Difference ({'percentage points' if unit == 'points' else unit})",
+        axis=alt.Axis(tickCount=6),
+        scale=alt.Scale(domain=list(_domain(rows)), nice=False, zero=False),
+    )
+    between = rows[~rows["seeds"].isin(marked["seeds"])]
+    between = between[between["seeds"].isin(spread(list(between["seeds"]), SHOWN_SEEDS))]
+    line = pd.concat([between, marked]).sort_values("seeds")
+    lane = pd.DataFrame({"top": rows["margin"].iloc[:1], "bottom": -rows["margin"].iloc[:1], "zero": 0.0})
+    behind = alt.Chart(inline(lane, ["top", "bottom", "zero"]))
+    mean = alt.Chart(inline(line, ["seeds", "difference"])).mark_line(style="seed", strokeWidth=1.5)
+    layers: list[alt.Chart] = [
+        behind.mark_rect(style="margin").encode(y=at_field(y, "top"), y2="bottom:Q"),
+        behind.mark_rule(style="zero").encode(y=at_field(y, "zero")),
+        mean.encode(x=at_field(x, "seeds"), y=at_field(y, "difference")),
+    ]
+    tips = [alt.Tooltip("seeds:Q"), alt.Tooltip("pairs:Q"), alt.Tooltip("difference:Q", format="+.2f")]
+    tips += [alt.Tooltip("words:N", title="interval"), alt.Tooltip("decision:N")]
+    for part, style in ((between, "seed"), (marked, "interval")):
+        if not part.empty:
+            data = inline(part.assign(words=[_interval(row) for row in each(part)]), _FIELDS)
+            bar = alt.Chart(data).mark_rule(style=style, clip=True)
+            layers.append(bar.encode(x=at_field(x, "seeds"), y=at_field(y, "low"), y2="high:Q", tooltip=tips))
+    shape = alt.Shape("decision:N", scale=alt.Scale(domain=decided, range=[DECISIONS[one] for one in decided]))
+    marks = alt.Chart(layers[-1].data).mark_point(style="estimate", filled=True, size=90)
+    marks = marks.encode(x=at_field(x, "seeds"), y=at_field(y, "difference"), shape=shape, tooltip=tips)
+    return alt.LayerChart(layer=[*layers, marks], height=210)
+
+
+_FIELDS = ("seeds", "pairs", "difference", "low", "high", "words", "decision")

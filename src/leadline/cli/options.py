@@ -23,6 +23,10 @@ Artifacts = Annotated[
     str | None,
     typer.Option(metavar="URL", envvar="LEADLINE_ARTIFACTS", help="Keep checkpoints here too: a folder, s3://, gs://."),
 ]
+CheckpointEvery = Annotated[
+    str,
+    typer.Option(metavar="10m|500s|200steps|epoch", help="Between checkpoints of a trial within an epoch."),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 RUNS = Path("runs")

@@ -8,6 +8,7 @@ import typer
 from leadline.cli.options import (
     RUNS,
     Artifacts,
+    CheckpointEvery,
     DataDir,
     Device,
     Devices,
@@ -43,9 +44,7 @@ def run(
     gpus: Annotated[
         float, typer.Option("--gpus-per-trial", help="GPUs of a trial on Ray; 0.25: four share one.")
     ] = 0.0,
-    checkpoint_every: Annotated[
-        str, typer.Option(metavar="10m|500s|200steps|epoch", help="Between checkpoints of a trial within an epoch.")
-    ] = "10m",
+    checkpoint_every: CheckpointEvery = "10m",
     devices: Devices = None,
     artifacts: Artifacts = None,
     as_json: Json = False,
@@ -106,19 +105,20 @@ def worker(
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     device: Device = "auto",
+    checkpoint_every: CheckpointEvery = "10m",
     devices: Devices = None,
     artifacts: Artifacts = None,
     as_json: Json = False,
 ) -> None:
     """Take trials from a store until none is left: one of many that share it."""
-    from leadline.artifacts import folder_url
     from leadline.clusters.entering import enter
     from leadline.clusters.worker import take_trials
+    from leadline.running.checkpoints import Interval
     from leadline.running.job import Job
 
+    every = Interval.parse(checkpoint_every)
     name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir)
-    url = None if artifacts is None else folder_url(artifacts)
-    job = Job(name or "", runs, store_url, data_dir, device, devices=devices, artifacts=url)
+    job = Job(name or "", runs, store_url, data_dir, device, 1, every, devices, _folder(artifacts))
     tally = take_trials(job, name, until_empty)
     if as_json:
         print_json(tally.to_json())
@@ -148,16 +148,21 @@ def slurm(
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
+    checkpoint_every: CheckpointEvery = "10m",
+    devices: Devices = None,
+    artifacts: Artifacts = None,
 ) -> None:
     """Share a study among the jobs of a Slurm array, through PostgreSQL."""
     from leadline.clusters.entering import enter
     from leadline.clusters.slurm import Resources, check_store, script, submit
+    from leadline.running.checkpoints import Interval
     from leadline.running.job import Job
 
+    every = Interval.parse(checkpoint_every)
     resources = Resources.of(workers, time, cpus, gpus, memory, option or [], setup or [])
     check_store(store_url, runs, workers)
     name = enter(study, settings_of(settings), runs, store_url, data_dir)
-    job = Job(name, runs, store_url, data_dir, "cuda" if gpus else "cpu")
+    job = Job(name, runs, store_url, data_dir, "cuda" if gpus else "cpu", 1, every, devices, _folder(artifacts))
     if print_:
         typer.echo(script(job, resources), nl=False)
         return
@@ -209,3 +214,9 @@ def plan(
         print_json(plantext.to_json(found))
     else:
         typer.echo(plantext.to_text(found))
+
+
+def _folder(artifacts: str | None) -> str | None:
+    from leadline.artifacts import folder_url
+
+    return None if artifacts is None else folder_url(artifacts)

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
-from leadline.errors import LeadlineError, SpecError
+from leadline.errors import LeadlineError, SpecError, StoreError
 from leadline.running.executors import ENDS
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
-from leadline.running.worker import work
+from leadline.running.worker import PATIENCE_SECONDS, work
 from leadline.store import Store
 from leadline.store.connect import address as store_address
 
@@ -78,12 +78,13 @@ class RayTasks:
             LeadlineError: Ray is not installed, its cluster cannot be reached or has no node that is large enough, or
                 tasks cannot use the store.
         """
-        job = replace(job, runs=job.runs.absolute(), data_dir=job.data_dir.absolute() if job.data_dir else None)
+        job = job.anywhere()
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         ray = import_ray(QUIET if address != "local" else QUIET | ON_LOOPBACK)
         _connect(ray, address)
         with Store.open(job.runs, job.store_url) as store:
             self._check(ray, job)
+            store.patience = PATIENCE_SECONDS
             counts = store.counts(job.study)
             driver = _Driver(ray, self, job, emit, store)
             try:
@@ -177,7 +178,7 @@ class _Driver:
                         f"{self.job.study}: {self.deaths} Ray tasks died before they began: {_first_line(error)}"
                     ) from None
             elif event.kind not in ENDS:
-                self.store.heartbeat(event.trial, event.owner, -1.0)  # a lease that has run out
+                self.end_lease(event)
                 text = f"its process or node died ({type(error).__name__}); it is taken up again"
                 self.emit(replace(event, kind="died", text=text))
             return False
@@ -197,7 +198,12 @@ class _Driver:
         for reference in left:
             self.ray.cancel(reference, force=True)
             if (event := self.last.get(self.tasks[reference])) is not None and event.kind not in ENDS:
-                self.store.heartbeat(event.trial, event.owner, -1.0)
+                self.end_lease(event)
+
+    def end_lease(self, event: Event) -> None:
+        """Let a trial be taken up at once; where the database is gone, its lease ends by itself."""
+        with suppress(StoreError):
+            self.store.heartbeat(event.trial, event.owner, -1.0)
 
 
 class _Mailbox:

@@ -89,10 +89,13 @@ def check_store(store_url: str | None, runs: Path, workers: int) -> None:
 
 def script(job: Job, resources: Resources) -> str:
     """Return a script for sbatch: an array of `leadline worker`, each told by SIGTERM that its time is nearly over."""
-    command = [sys.executable, "-m", "leadline", "worker", job.study, "--runs", str(job.runs.absolute())]
+    job = job.anywhere()
+    command = [sys.executable, "-m", "leadline", "worker", job.study, "--runs", str(job.runs)]
     command += ["--store", job.store_url] if job.store_url else []
-    command += ["--data-dir", str(job.data_dir.absolute())] if job.data_dir else []
-    command += ["--device", job.device, "--until-empty"]
+    command += ["--data-dir", str(job.data_dir)] if job.data_dir else []
+    command += ["--devices", str(job.devices)] if job.devices else []
+    command += ["--artifacts", job.artifacts] if job.artifacts else []
+    command += ["--checkpoint-every", str(job.checkpoint_every), "--device", job.device, "--until-empty"]
     asked: dict[str, str | None] = {
         "job-name": f"leadline-{job.study}",
         "array": f"0-{resources.workers - 1}",
@@ -103,7 +106,7 @@ def script(job: Job, resources: Resources) -> str:
         "signal": f"TERM@{WARNING_SECONDS}",
         "requeue": None,
         "open-mode": "append",
-        "output": f"{job.runs.absolute()}/slurm-%A_%a.log",
+        "output": f"{job.runs}/slurm-%A_%a.log",
         **resources.options,
     }
     lines = ["#!/bin/bash"]
@@ -168,9 +171,8 @@ def submit(job: Job, resources: Resources, cluster: Literal["slurm", "local", "d
         ) from None
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise LeadlineError("there is no sbatch here; run this on a Slurm login node, or give --print")
-    runs = job.runs.absolute()
-    job = Job(job.study, runs, job.store_url, job.data_dir.absolute() if job.data_dir else None, job.device)
-    executor = submitit.AutoExecutor(runs / "slurm", cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS)
+    job = job.anywhere()
+    executor = submitit.AutoExecutor(job.runs / "slurm", cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS)
     executor.update_parameters(
         name=f"leadline-{job.study}",
         timeout_min=resources.minutes,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from leadline.running.job import Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
-from leadline.running.worker import work
+from leadline.running.worker import PATIENCE_SECONDS, work
 from leadline.store import Store
+from leadline.store.schema import SETTLED
 
-ENDS = ("finished", "diverged", "failed")
 LOOK_SECONDS = 5.0
 """Between two looks at trials that other workers run."""
 
@@ -24,11 +24,11 @@ class Tally:
 
     def to_json(self) -> dict[str, object]:
         """Return it as plain data."""
-        return {**{end: self.ends[end] for end in ENDS}, "stopped": self.stopped}
+        return {**{end: self.ends[end] for end in SETTLED}, "stopped": self.stopped}
 
     def line(self) -> str:
         """Say it in one line."""
-        counts = ", ".join(f"{self.ends[end]} {end}" for end in ENDS if self.ends[end])
+        counts = ", ".join(f"{self.ends[end]} {end}" for end in SETTLED if self.ends[end])
         line = f"worker: {self.ends.total()} trials taken to their end{f': {counts}' if counts else ''}"
         return line + ("; stopped, and its trial is given back" if self.stopped else "")
 
@@ -55,19 +55,19 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
     tally = Tally()
 
     def told(event: Event) -> None:
-        tally.ends.update([event.kind] if event.kind in ENDS else [])
+        tally.ends.update([event.kind] if event.kind in SETTLED else [])
         emit(event)
 
     with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop:
+        store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
         try:
             while True:
                 names = [one.name for one in store.studies()] if study is None else [study]
-                for name in names:
-                    work(replace(job, study=name), told, stop=stop)
+                taken = sum(work(replace(job, study=name), told, stop=stop) for name in names)
                 counts = [store.counts(name) for name in names]
-                if not any(one["waiting"] for one in counts):
-                    if not (until_empty and any(one["running"] for one in counts)):
-                        break
+                if not any(one["waiting"] or (until_empty and one["running"]) for one in counts):
+                    break
+                if not taken:  # what waits is locked for now, by one who enters a study
                     time.sleep(LOOK_SECONDS)
         except Stopped:
             tally.stopped = True

@@ -137,16 +137,19 @@ def plan(
         DataError: more images are asked for than there are, or a folder of pictures cannot be read.
         Diverged: a network's loss is not finite on random images at its first step.
     """
-    chosen, cores = choose_device(device), machine.cores()
+    chosen, cores, devices = choose_device(device), machine.cores(), study.spec.devices
     if workers is None:
-        workers = cores if chosen.type == "cpu" else 1
+        workers = cores // devices if chosen.type == "cpu" else 1
     images = [sizes(arm.trial.data, data_dir) for arm in study.arms]
+    workers = max(1, workers)
     work = [Work(essence(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
     distinct = list(dict.fromkeys(work))
-    timed = dict(zip(distinct, measure(distinct, str(chosen), threads, workers, progress, seconds), strict=True))
+    timed = dict(
+        zip(distinct, measure(distinct, str(chosen), threads, workers * devices, progress, seconds), strict=True)
+    )
     trials, tuning = len(study.spec.seed_values), _tuning(study)
     arms = tuple(
-        _arm_plan(arm, trials, tuning, of, timed[of], split, chosen)
+        _arm_plan(arm, trials, tuning, of, timed[of], split, chosen, devices)
         for arm, of, split in zip(study.arms, work, images, strict=True)
     )
     free = _free_memory(chosen)
@@ -154,7 +157,7 @@ def plan(
         study=study.spec.name,
         arms=arms,
         device=str(chosen),
-        workers=max(1, workers),
+        workers=workers,
         threads=threads,
         cores=cores,
         memory=free,
@@ -162,7 +165,7 @@ def plan(
         disk_free=shutil.disk_usage(
             next(place for place in (runs.absolute(), *runs.absolute().parents) if place.exists())
         ).free,
-        seconds=_schedule([arm.seconds for _ in range(tuning + trials) for arm in arms], max(1, workers)),
+        seconds=_schedule([arm.seconds for _ in range(tuning + trials) for arm in arms], workers),
         seeds=tuple(seeds),
         notes=tuple(_notes(study, arms)),
     )
@@ -194,7 +197,7 @@ def _tuning(study: Study) -> int:
 
 
 def _arm_plan(
-    arm: Arm, trials: int, tuning: int, work: Work, timing: Timing, images: Sizes, device: torch.device
+    arm: Arm, trials: int, tuning: int, work: Work, timing: Timing, images: Sizes, device: torch.device, devices: int
 ) -> ArmPlan:
     trial, network = arm.trial, arm.trial.network
     training, probes = trial.training, trial.probes
@@ -217,11 +220,10 @@ def _arm_plan(
         parameters=parameters,
         flops=2.0 * multiply_adds * (passes * images.train * epochs + evaluated),
         seconds=timing.start
-        + timing.step * images.train / training.batch_size * epochs
-        + timing.evaluation * evaluated
+        + (timing.step * images.train / training.batch_size * epochs + timing.evaluation * evaluated) / devices
         + timing.flow * measured
         + sum(times * timing.deeper[name][0] for name, times in taken.items()),
-        memory=_memory(work, timing, images, batch, device),
+        memory=_memory(work, timing, images, batch, device) * (devices if device.type == "cpu" else 1),
         disk=2 * timing.state
         + RECORD * _records(training)
         + TRIAL
@@ -306,6 +308,11 @@ def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
         " pass keeps of a batch, or what evaluation holds at once. Disk: two checkpoints a trial, records, predictions"
         " and what probes measured."
     )
+    if study.spec.devices > 1:
+        yield (
+            f"Each trial trains on {study.spec.devices} devices: its time is that of one, divided by their number; what"
+            " they exchange is not timed."
+        )
     if any(arm.trial.data.name == "imagefolder" for arm in study.arms):
         yield "Reading and decoding pictures is not timed; where it is slower than training, it decides the hours."
     if any(arm.trial.pretraining for arm in study.arms):

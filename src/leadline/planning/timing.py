@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -11,10 +12,13 @@ import torch
 
 from leadline.data.batches import Dataset, Split
 from leadline.data.pixels import normalisation
+from leadline.errors import LeadlineError
+from leadline.matching import count
 from leadline.nets import InputShape, build
 from leadline.probes.catalog import take
 from leadline.spec import Constant, DataSpec, FlowSpec, ProbeSpec, TrainingSpec, TrialSpec
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
+from leadline.training.memory import ran_out_of_memory
 
 SECONDS = 1.0
 """What the measured steps of one network take at least, after one that is not counted."""
@@ -91,7 +95,13 @@ def measure(
         with ProcessPoolExecutor(min(workers, len(work)), get_context("spawn")) as pool:
             running = {pool.submit(time_one, each, device, threads, seconds): n for n, each in enumerate(work)}
             for future in as_completed(running):
-                found[running[future]] = future.result()
+                try:
+                    found[running[future]] = future.result()
+                except BrokenProcessPool:
+                    raise LeadlineError(
+                        "a process in which a network was timed died; if memory ran out, give fewer --workers, or lower"
+                        " training.batch_size"
+                    ) from None
                 progress(len(found), len(work))
     return [found[number] for number in range(len(work))]
 
@@ -104,7 +114,16 @@ def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) ->
         Diverged: the loss is not finite on the first step.
     """
     with _threads(threads):
-        return _time_one(work, choose_device(device), seconds)
+        try:
+            return _time_one(work, choose_device(device), seconds)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            network = f"{count('parameters', work.trial.network, work.shape, work.classes):,} parameters"
+            raise LeadlineError(
+                f"there is no memory for a training step of {network} at batch {work.trial.training.batch_size}; lower"
+                " training.batch_size, or give fewer --workers"
+            ) from None
 
 
 def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:

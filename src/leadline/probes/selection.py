@@ -25,7 +25,7 @@ class Selection:
 def select(model: nn.Module, layers: str | Sequence[str] = ALL) -> Selection:
     """Choose by the names of modules.
 
-    `"*"` means all weights, and as units the blocks and the largest modules beside them; or, in a model without
+    `"*"` alone means all weights, and as units the blocks and the largest modules beside them; or, in a model without
     blocks, every module without children. A block is a module with `before`, `branch`, `join` and `after`. Otherwise
     patterns choose modules and the weights in them: `*` stands for any part of a name between dots, `**` for any
     part of it, dots included. Weights are parameters of two dimensions or more: biases and the scales of a
@@ -41,7 +41,7 @@ def select(model: nn.Module, layers: str | Sequence[str] = ALL) -> Selection:
             raise SpecError(f"parameter {name!r} has no shape yet; run the model on one batch before measuring in it")
     weights = {name: parameter for name, parameter in parameters.items() if parameter.ndim > 1}
     blocks = tuple(name for name, module in modules.items() if _is_block(module))
-    if layers == ALL:
+    if tuple(layers) == (ALL,):
         units = _units(model, modules)
     else:
         units = {}

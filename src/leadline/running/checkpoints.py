@@ -17,6 +17,7 @@ from torch import Tensor
 from leadline.errors import SpecError, StoreError
 from leadline.spec import TrialSpec
 from leadline.training import TrainState
+from leadline.training.memory import ran_out_of_memory
 
 SUFFIX = ".safetensors"
 CHECKSUM = "sha256"
@@ -32,6 +33,12 @@ class Interval:
 
     seconds: float | None = None
     steps: int | None = None
+
+    def __str__(self) -> str:
+        """What `parse` reads."""
+        if self.seconds is not None:
+            return f"{self.seconds:g}s"
+        return "epoch" if self.steps is None else f"{self.steps}steps"
 
     @classmethod
     def parse(cls, text: str) -> "Interval":
@@ -147,11 +154,6 @@ def load_checkpoint(state: TrainState, path: Path) -> None:
         passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         kind = StoreError if passing else DamagedCheckpoint
         raise kind(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())}") from None
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left, on a GPU or on the host, where PyTorch raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def remove_strays(folder: Path, trial: str, kept: Collection[str | None]) -> None:

@@ -10,14 +10,17 @@ from typing import Any, Protocol
 from leadline.artifacts import folder_url
 from leadline.data import batches
 from leadline.data.facts import describe
+from leadline.errors import SpecError
 from leadline.machine import cores
 from leadline.matching import matched
-from leadline.nets import check
+from leadline.nets import check, skeleton
+from leadline.probes.selection import select
 from leadline.rounds import Linked, resumed, with_seeds
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended
 from leadline.running.job import Emit, Job
-from leadline.running.worker import LEASE_SECONDS, PATIENCE_SECONDS
+from leadline.running.worker import PATIENCE_SECONDS
+from leadline.spec import NetworkSpec
 from leadline.spec.study import SEARCH
 from leadline.store import Store
 from leadline.study import Study, expand_stored
@@ -97,8 +100,6 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-ANOTHERS_SECONDS = 1.0
-"""Between two looks at trials that a search or a round waits for and another process runs."""
 _STATE_ORDER = ["finished", "diverged", "failed", "running", "waiting"]
 
 
@@ -169,7 +170,13 @@ def ready(study: Study, data_dir: Path | None, screen: Screen) -> Study:
     for sentence in study.spec.matching:
         screen.say(sentence)
     for arm in study.arms:
-        check(arm.trial.network, *describe(arm.trial.data, data_dir))
+        shape, classes = describe(arm.trial.data, data_dir)
+        check(arm.trial.network, shape, classes)
+        if arm.trial.probes.flow is not None and isinstance(arm.trial.network, NetworkSpec):
+            try:
+                select(skeleton(arm.trial.network, shape, classes), arm.trial.probes.flow.layers)
+            except SpecError as error:
+                raise SpecError(f"probes.flow.layers, arm {arm.name}: {error}") from None
     for spec in {arm.trial.data for arm in study.arms}:
         note = batches.load(spec, data_dir).note  # downloads and checks once, before the workers start
         if note:
@@ -234,11 +241,6 @@ def _in_rounds(study: Study, store: Store, run: Callable[[Study], Outcome], scre
         if outcome.complete and last.looks and wider == study:
             break
         store.register(study := wider)
-        try:
-            _wait_for_others(name, store)
-        except KeyboardInterrupt:
-            outcome = replace(outcome, interrupted=True)
-            break
     return replace(outcome, seconds=time.monotonic() - started, decided=decided_line(findings))
 
 
@@ -262,16 +264,6 @@ def _findings(study: Study, store: Store) -> Findings:
     return find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name))
 
 
-def _wait_for_others(study: str, store: Store) -> None:
-    """Wait while all that is left is run by others, but no longer than it takes a dead one's lease to run out."""
-    until = time.monotonic() + LEASE_SECONDS
-    while time.monotonic() < until:
-        counts = store.counts(study)
-        if counts["waiting"] or not counts["running"]:
-            return
-        time.sleep(ANOTHERS_SECONDS)
-
-
 def _tuned(study: Study, store: Store, run: Callable[[Study], Outcome], screen: Screen) -> Study | Outcome:
     """Search for every arm's best values; give the study with them, or how the search ended without."""
     search = Search(study)
@@ -281,10 +273,6 @@ def _tuned(study: Study, store: Store, run: Callable[[Study], Outcome], screen: 
         outcome = run(asked)
         if outcome.interrupted or outcome.counts.get("failed"):
             return outcome
-        try:  # on whose results the next settings depend
-            _wait_for_others(asked.spec.name, store)
-        except KeyboardInterrupt:
-            return replace(outcome, interrupted=True)
     tuned = search.tuned()
     if tuned.spec.tune is not None:
         screen.say(tuning_words(tuned.spec.tune))

@@ -16,6 +16,7 @@ from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
 from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm
 from leadline.running.worker import work
 from leadline.store import Owner, Store
+from leadline.store.schema import SETTLED
 
 STOP_SECONDS = GRACE_SECONDS + 6
 """For all workers together to write their checkpoints and end; then they are killed, and nothing but steps is lost."""
@@ -23,7 +24,8 @@ LOOK_SECONDS = 2.0
 """Between two looks at trials that other drivers run."""
 
 
-ENDS = ("finished", "diverged", "failed", "stopped")
+ENDS = (*SETTLED, "stopped")
+"""Kinds of the last event of a trial."""
 
 
 class Executor(Protocol):

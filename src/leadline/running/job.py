@@ -1,13 +1,11 @@
 """What a worker is asked to do, and what it tells."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from leadline.running.checkpoints import (
-    TEN_MINUTES,
-    Interval,
-)
+from leadline.running.checkpoints import TEN_MINUTES, Interval
+from leadline.store.connect import absolute
 
 MOST_ATTEMPTS = 5
 """Starts of a trial whose worker died each time before the next checkpoint, after which nobody starts it unasked."""
@@ -26,6 +24,11 @@ class Job:
     checkpoint_every: Interval = TEN_MINUTES  # no bit changes with it
     devices: int | None = None  # that train a trial together; last bits change with it; None: as the study says
     artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
+
+    def anywhere(self) -> "Job":
+        """Return the same job for a process that may start in another folder."""
+        data_dir = None if self.data_dir is None else self.data_dir.absolute()
+        return replace(self, runs=self.runs.absolute(), store_url=absolute(self.store_url), data_dir=data_dir)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from leadline.data import batches
+from leadline.errors import DataError, StoreError
 from leadline.layerwise import hidden_layers, pretrain_network, pretrained
 from leadline.nets import build
 from leadline.pretraining.fitting import PretrainingDiverged
@@ -242,4 +243,7 @@ def _measured(state: TrainState, epoch: int) -> dict[str, bytes]:
 
 @lru_cache(maxsize=2)
 def _dataset(spec: str, data_dir: Path | None, device: torch.device) -> batches.Data:
-    return batches.load(DataSpec.model_validate_json(spec), data_dir).to(device)
+    try:
+        return batches.load(DataSpec.model_validate_json(spec), data_dir).to(device)
+    except DataError as error:  # of this machine, not of the trial: another may have what is missing here
+        raise StoreError(str(error)) from None

@@ -10,18 +10,16 @@ import torch
 
 from leadline.errors import LeadlineError, StoreError
 from leadline.pretraining.fitting import PretrainingDiverged
-from leadline.running.checkpoints import (
-    ran_out_of_memory,
-)
 from leadline.running.devices import check_torchrun, spread
 from leadline.running.environment import environment
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
 from leadline.running.kept import Kept
 from leadline.running.stopping import Stop, Stopped
 from leadline.running.trial import train_trial
-from leadline.spec import TrialSpec
+from leadline.spec import ProbeSpec, TrialSpec
 from leadline.store import Claim, LeaseLost, Owner, Store
-from leadline.training import Diverged, choose_device
+from leadline.training import Diverged, check_devices, choose_device
+from leadline.training.memory import ran_out_of_memory
 
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0
@@ -45,7 +43,9 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
     device = choose_device(job.device)
     owner = Owner.current()
     with Store.open(job.runs, job.store_url, PATIENCE_SECONDS) as store:
-        devices = job.devices or store.study(job.study).spec.get("devices", 1)
+        spec = store.study(job.study).spec
+        devices = job.devices or spec.get("devices", 1)
+        check_devices(ProbeSpec.model_validate(spec.get("probes", {})), devices)
         check_torchrun(devices)
         places = spread(device, devices)
         while taken < most and (claim := store.claim(job.study, str(owner), LEASE_SECONDS)) is not None:

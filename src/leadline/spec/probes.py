@@ -120,7 +120,7 @@ class ShatteredSpec(DeeperSpec):
 
 
 class ProbeSpec(Spec):
-    """What is measured inside the network while it trains; a list of names asks for each with its defaults."""
+    """What is measured inside a network while it trains; a name, or a list of them, asks for each with its defaults."""
 
     flow: FlowSpec | None = None
     cka: CKASpec | None = None
@@ -136,6 +136,8 @@ class ProbeSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [value]
         if not isinstance(value, list | Mapping):
             return value
         for name in value:

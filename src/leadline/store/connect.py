@@ -4,7 +4,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,14 +49,24 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 
 GONE_ON_SQLITE = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
-FULL_ON_POSTGRESQL = "53100"
+FULL_ON_POSTGRESQL, FORBIDDEN_ON_POSTGRESQL = "53100", "42501"
 
 CONNECTION = {
-    **{"connect_timeout": 10, "tcp_user_timeout": 60_000},
+    **{"client_encoding": "utf8", "connect_timeout": 10, "tcp_user_timeout": 60_000},
     **{"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
 }
 """Of a connection to PostgreSQL, in seconds and milliseconds: a server that vanishes without a word is noticed within
 a minute, and not after the two hours of the system's own setting."""
+
+ABANDONED_SECONDS = 60.0
+"""After which PostgreSQL ends a transaction whose client says no more."""
+
+SERVERS_END = {
+    **{"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3},
+    **{"tcp_user_timeout": 60_000},
+}
+"""The same as `CONNECTION` at the server's end: else a client that vanishes without a word holds its trial's row, on
+which the next try waits, for as long as the server's system keeps a dead connection."""
 
 T = TypeVar("T")
 
@@ -85,6 +95,14 @@ def address(url: str | None, folder: Path) -> URL:
         raise StoreError(f"store {shown(parsed)} lives in memory, where no other process sees it; give sqlite:///FILE")
     # SQLAlchemy's own default for PostgreSQL differs between its versions.
     return parsed if "+" in parsed.drivername else parsed.set(drivername=f"{kind}+{DRIVERS[kind]}")
+
+
+def absolute(url: str | None) -> str | None:
+    """Return an address that means the same in any folder: that of a SQLite file, its path spelled out."""
+    parsed = None if url is None else address(url, Path())
+    if parsed is None or parsed.get_backend_name() != "sqlite" or parsed.database is None:
+        return url
+    return parsed.set(database=str(Path(parsed.database).absolute())).render_as_string(hide_password=False)
 
 
 def _without_password(text: str) -> str:
@@ -122,10 +140,23 @@ def engine_for(url: URL) -> Engine:
         ) from None
     if engine.dialect.is_async:
         raise StoreError(f"store {shown(url)}: the driver {url.drivername!r} is asynchronous; leave it out of the URL")
+    event.listen(engine, "connect", _set_up_sqlite if on_sqlite else _set_up_postgresql)
     if on_sqlite:
-        event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _set_up_postgresql(connection: Any, _: object) -> None:
+    # Not in the address: a pooler between here and the server refuses settings there that it does not know.
+    wanted = {**SERVERS_END, "idle_in_transaction_session_timeout": round(1000 * ABANDONED_SECONDS)}
+    values = ", ".join(f"('{name}', '{value}')" for name, value in wanted.items())
+    with closing(connection.cursor()) as cursor:
+        # of those settings that the server has: an old one lacks some
+        cursor.execute(
+            "SELECT set_config(name, wanted.value, false)"
+            f" FROM pg_settings JOIN (VALUES {values}) AS wanted (name, value) USING (name)"
+        )
+    connection.commit()
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
@@ -195,7 +226,8 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
         with engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
     except DBAPIError as error:
-        if isinstance(error, IntegrityError | ProgrammingError):
+        forbidden = getattr(error.orig, "sqlstate", None) == FORBIDDEN_ON_POSTGRESQL
+        if isinstance(error, IntegrityError | ProgrammingError) and not forbidden:
             raise
         kind = Unreachable if _may_pass(error) else StoreError
         raise kind(f"store {shown(engine.url)}: {one_line(error.orig)}") from error

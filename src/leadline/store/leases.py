@@ -49,7 +49,7 @@ class Around:
         trial = trials.c
         here = [(name, parsed) for name in self.owners if name != owner and (parsed := _of_here(name))]
         dead = [name for name, parsed in here if parsed.is_dead()]
-        alive = [name for name, parsed in here if name not in dead]
+        alive = [name for name, parsed in here if name not in dead and parsed.is_certain]
         expired = or_(trial.lease_until <= ENDED, and_(trial.lease_until < self.moment, trial.owner.not_in(alive)))
         gone = or_(trial.owner.in_(dead), expired)
         return or_(trial.state == "waiting", and_(trial.state == "running", gone))

@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection, and_, select, update
 
@@ -19,8 +19,8 @@ from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_b
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
 from leadline.store.progress import advance, fall_back, settle
 from leadline.store.register import plan, register
-from leadline.store.schema import TrialState, studies, study_trials, trials
-from leadline.store.values import Claim, StudyRecord, StudySummary, TrialRecord
+from leadline.store.schema import Settled, TrialState, studies, study_trials, trials
+from leadline.store.values import Claim, StudyRecord, StudySummary, TrialRecord, storable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,9 +185,13 @@ class Store:
         Below 0, the lease is ended: the trial may be taken even if its process seems to live.
         """
         with self._writing() as connection:
-            until = now(connection) + timedelta(seconds=lease_seconds) if lease_seconds >= 0 else ENDED
             mine = and_(trials.c.hash == trial, trials.c.owner == owner)
-            return connection.execute(update(trials).where(mine).values(lease_until=until)).rowcount == 1
+            if connection.scalar(select(trials.c.id).where(mine).with_for_update()) is None:
+                return False
+            # from now on, however long the row was locked
+            until = now(connection) + timedelta(seconds=lease_seconds) if lease_seconds >= 0 else ENDED
+            connection.execute(update(trials).where(mine).values(lease_until=until))
+            return True
 
     def release(self, trial: str, owner: str) -> bool:
         """Give a trial back unfinished; False, and nothing happens, if it was lost or has ended.
@@ -208,6 +212,8 @@ class Store:
         with self._writing() as connection:
             ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id(connection, study))
             failed = and_(trials.c.state == "failed", trials.c.id.in_(ours))
+            # trials are locked before links, as everywhere: a study that is being entered links them by their states
+            connection.execute(select(trials.c.id).where(failed).order_by(trials.c.hash).with_for_update()).all()
             connection.execute(
                 update(study_trials)
                 .where(study_trials.c.trial_id.in_(select(trials.c.id).where(failed)))
@@ -283,19 +289,17 @@ class Store:
             LeaseLost: the trial is no longer the owner's.
         """
         with self._writing() as connection:
-            fall_back(connection, owned(connection, trial, owner), damaged, note)
+            fall_back(connection, owned(connection, trial, owner), damaged, storable(note))
 
     def finish(
         self,
         trial: str,
         owner: str,
-        state: Literal["finished", "diverged", "failed"],
+        state: Settled,
         error: str | None = None,
         diverged_step: int | None = None,
         records: Sequence[Record] = (),
         predictions: "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None" = None,
-        seconds: float = 0.0,
-        checkpoint: str | None = None,
     ) -> None:
         """Settle a trial: its state, last records and predictions in one transaction; the lease ends.
 
@@ -307,15 +311,14 @@ class Store:
             diverged_step: the optimizer step whose loss was not finite.
             records: what was measured since the last commit.
             predictions: of the test images, predicted and true, whole numbers [n] each.
-            seconds: wall time since the last commit.
-            checkpoint: file name of the state after the last recorded epoch; None: the one before stays.
 
         Raises:
             LeaseLost: the trial is no longer the owner's; nothing was kept.
             ValueError: the predictions are not two rows of one length that fit int16.
         """
         packed = None if predictions is None else pack_pair(*predictions)
-        values = {"state": state, "error": error, "diverged_step": diverged_step}
+        said = None if error is None else storable(error)
+        values = {"state": state, "error": said, "diverged_step": diverged_step}
 
         def body(again: bool) -> None:
             ids = self._series_ids(records)
@@ -324,18 +327,19 @@ class Store:
                     return  # an earlier call was kept, and only its answer got lost
                 id_ = owned(connection, trial, owner)
                 put_records(connection, id_, records, ids)
-                settle(connection, id_, values, seconds, checkpoint)
+                settle(connection, id_, values)
                 if packed is not None:
                     put_predictions(connection, id_, packed)
 
         patiently(body, self.patience)
 
     def _series_ids(self, records: Sequence[Record]) -> Mapping[tuple[str, str], int]:
-        # In a transaction of their own, so that a number that is remembered here is never rolled back.
+        # In a transaction of their own, remembered after it: a number that is kept here is never rolled back.
         missing = {(record.split, record.name) for record in records} - self._series.keys()
         if missing:
             with self._writing() as connection:
-                self._series |= number_series(connection, missing)
+                numbers = number_series(connection, missing)
+            self._series |= numbers
         return self._series
 
     # --- reading
@@ -382,7 +386,7 @@ class Store:
 
     @_patient
     def arm_of(self, trial: str) -> tuple[str, str] | None:
-        """Return the arm of a trial, and its name without levels, in the study that was entered last; None: no study's.
+        """Return the arm of a trial, and its name without levels, in the newest study that has it; None: no study's.
 
         Args:
             trial: its hash, whole.

@@ -47,7 +47,7 @@ def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
 
 
 def arm_of(connection: Connection, trial: str) -> tuple[str, str] | None:
-    """Return the arm of a trial, and its name without levels, in the study that was entered last; None: no study's."""
+    """Return the arm of a trial, and its name without levels, in the newest study that has it; None: no study's."""
     link = study_trials.c
     row = connection.execute(
         select(link.arm, link.base)

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from leadline.record import Record
 from leadline.store.connect import upserting
@@ -56,11 +56,6 @@ def put_measurements(connection: Connection, trial_id: int, epoch: int, new: Map
         connection.execute(delete(measurements).where(*where))
         rows = [{"trial_id": trial_id, "epoch": epoch, "name": name, "content": new[name]} for name in sorted(new)]
         connection.execute(insert(measurements), rows)
-
-
-def last_epoch(connection: Connection, trial_id: int) -> int:
-    """Return the last epoch that a trial has a record of, or 0."""
-    return connection.scalar(select(func.max(records.c.epoch)).where(records.c.trial_id == trial_id)) or 0
 
 
 def put_predictions(connection: Connection, trial_id: int, packed: tuple[bytes, bytes]) -> None:

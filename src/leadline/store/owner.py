@@ -8,6 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+UNKNOWN = "-"
+"""The start of a process where the system does not tell it."""
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -30,7 +33,7 @@ class Owner:
     def of(cls, pid: int) -> Self:
         """Return the owner that is a process of this machine, given its number."""
         process = _process(pid)
-        return cls(_host(), pid, process[1] if process else "-")
+        return cls(_host(), pid, process[1] if process else UNKNOWN)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -46,6 +49,11 @@ class Owner:
         """Whether the process is, or was, one of this machine that can be asked about."""
         # On Windows os.kill would end the process that it is asked about.
         return self.host == _host() and os.name == "posix"
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether a process that has this number now can be told from this one; else only the lease tells."""
+        return self.start != UNKNOWN
 
     def is_dead(self) -> bool:
         """Whether the process is certainly no more; False for a process of elsewhere, which only its lease can tell."""

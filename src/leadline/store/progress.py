@@ -7,7 +7,6 @@ from sqlalchemy import Connection, case, func, null, select, update
 
 from leadline.store.connect import now
 from leadline.store.leases import forget_beyond
-from leadline.store.measured import last_epoch
 from leadline.store.schema import study_trials, trials
 
 
@@ -47,18 +46,8 @@ def fall_back(connection: Connection, trial_id: int, damaged: str, note: str) ->
     connection.execute(update(trials).where(trials.c.id == trial_id).values(**values))
 
 
-def settle(
-    connection: Connection, trial_id: int, values: Mapping[str, Any], seconds: float, checkpoint: str | None
-) -> None:
+def settle(connection: Connection, trial_id: int, values: Mapping[str, Any]) -> None:
     """End a trial and its lease."""
-    given = {
-        **values,
-        "owner": None,
-        "lease_until": None,
-        "ended": now(connection),
-        "seconds": func.coalesce(trials.c.seconds, 0.0) + seconds,
-    }
-    if checkpoint is not None:
-        given |= {"checkpoint": checkpoint, "checkpoint_epoch": last_epoch(connection, trial_id)}
+    given = {**values, "owner": None, "lease_until": None, "ended": now(connection)}
     connection.execute(update(trials).where(trials.c.id == trial_id).values(**given))
     connection.execute(update(study_trials).where(study_trials.c.trial_id == trial_id).values(settled=True))

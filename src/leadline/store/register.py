@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Table, delete, insert, select, text
 
 from leadline.store.connect import now, upserting
-from leadline.store.schema import studies, study_trials, trials
+from leadline.store.schema import SETTLED, studies, study_trials, trials
 
 if TYPE_CHECKING:
     from leadline.spec import TrialSpec
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     Planned = tuple[Arm, str, TrialSpec]
 
-SETTLED = ("finished", "diverged", "failed")
 CHUNK = 500  # values in one IN (...): well below every database's limit
 
 

@@ -28,6 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
+Settled = Literal["finished", "diverged", "failed"]
+SETTLED: tuple[Settled, ...] = get_args(Settled)
 TrialState = Literal["waiting", "running", "finished", "diverged", "failed"]
 STATES: tuple[TrialState, ...] = get_args(TrialState)
 

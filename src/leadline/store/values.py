@@ -13,6 +13,11 @@ class LeaseLost(StoreError):
     """A trial that its worker no longer owns: another has taken it over, and what this one measured is not kept."""
 
 
+def storable(text: str) -> str:
+    """Return a text that every database takes: others' errors may hold null bytes, and file names that are no text."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
 @dataclass(frozen=True)
 class Claim:
     """A trial that a worker now owns, and where it goes on."""

@@ -1,8 +1,8 @@
 """Training: the one loop, its recipe and its state, on one device or a team of them."""
 
 from leadline.training.evaluation import Evaluation, evaluate
-from leadline.training.loop import Diverged, train
+from leadline.training.loop import Diverged, check_devices, train
 from leadline.training.recipe import choose_device, prepare
 from leadline.training.state import TrainState
 
-__all__ = ["Diverged", "Evaluation", "TrainState", "choose_device", "evaluate", "prepare", "train"]
+__all__ = ["Diverged", "Evaluation", "TrainState", "check_devices", "choose_device", "evaluate", "prepare", "train"]

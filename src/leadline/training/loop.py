@@ -18,7 +18,6 @@ from leadline.probes.catalog import take
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
 from leadline.probes.measured import Measurement
 from leadline.probes.schedules import every
-from leadline.probes.selection import ALL
 from leadline.record import Record
 from leadline.spec import (
     ProbeSpec,
@@ -79,7 +78,7 @@ def train(
         SpecError: several devices cannot measure what `probes` asks for, or draw what the model draws.
         Disconnected: another process of the team is gone.
     """
-    _see_to_it_that_devices_can_measure(probes, team)
+    check_devices(probes, team.size)
     model, optimizer, device = state.model, state.optimizer, data.device
     examples = data.train_size
     steps_per_epoch = math.ceil(examples / spec.batch_size)
@@ -162,10 +161,15 @@ def _part_of_mean_loss(
     return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / rows
 
 
-def _see_to_it_that_devices_can_measure(probes: ProbeSpec, team: Team) -> None:
-    if team.size > 1 and probes.flow is not None and not set(probes.flow.what) <= set(OF_WEIGHTS):
+def check_devices(probes: ProbeSpec, devices: int) -> None:
+    """See that so many devices can measure what is asked for.
+
+    Raises:
+        SpecError: no one of several has the whole batch of what `probes.flow` asks for.
+    """
+    if devices > 1 and probes.flow is not None and not set(probes.flow.what) <= set(OF_WEIGHTS):
         raise SpecError(
-            f"probes.flow.what {list(probes.flow.what)}: of what no device has the whole batch, {team.size} devices"
+            f"probes.flow.what {list(probes.flow.what)}: of what no device has the whole batch, {devices} devices"
             f" measure nothing; ask for {' and '.join(OF_WEIGHTS)}, or train on one device"
         )
 
@@ -185,7 +189,7 @@ def _watched(state: TrainState, part: PartOfEpoch, probes: ProbeSpec, steps: int
     flow = probe(
         state.model,
         state.optimizer,
-        ALL if asked.layers == (ALL,) else asked.layers,
+        asked.layers,
         asked.what,
         every(asked.every),
         images=asked.images,

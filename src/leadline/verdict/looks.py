@@ -1,15 +1,19 @@
 """Contrasts of a study that decides while seeds are added: intervals that hold at every look in place of the t's."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from leadline.data.catalog import CATALOG
 from leadline.data.facts import known
 from leadline.data.split import MOST_VALIDATION
 from leadline.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.spec import TrialSpec
-from leadline.stats import Paired, summarise
+from leadline.stats import Paired, decide, summarise
+from leadline.stats.sequential import running_interval
 from leadline.study import Study
 from leadline.verdict.findings import ContrastFinding, Looks, SoFar
 
@@ -77,16 +81,23 @@ def _shown(
             seeds=course.ended,
             most=most,
             taken=len(looked),
-            course=tuple(_so_far(study, course, seeds, seeds in looked) for seeds in range(1, course.ended + 1)),
+            course=tuple(_so_far(study, course, looked)),
         ),
     )
 
 
-def _so_far(study: Study, course: Course, seeds: int, looked: bool) -> SoFar:
-    (low, high), decision = look(study, course, seeds)
-    differences = course.first(seeds)
-    mean = summarise(differences).mean if differences else None
-    return SoFar(seeds, len(differences), mean, low, high, decision, looked)
+def _so_far(study: Study, course: Course, looked: Collection[int]) -> Iterator[SoFar]:
+    """Yield what `look` returns at 1, 2, 3, ... seeds, all from one pass over the differences."""
+    assert study.spec.decide is not None
+    ends, differences = [(-math.inf, math.inf)], np.asarray(course.differences)
+    if course.differences:
+        planned = study.spec.decide.shared_over
+        low, high = running_interval(differences, confidence_of_each(study), course.resolution, planned)
+        ends += zip(low.tolist(), high.tolist(), strict=True)
+    for seeds in range(1, course.ended + 1):
+        pairs = bisect_left(course.places, seeds)
+        mean = float(differences[:pairs].mean()) if pairs else None
+        yield SoFar(seeds, pairs, mean, *ends[pairs], decide(ends[pairs], course.margin), seeds in looked)
 
 
 def _paired(course: Course, ends: tuple[float, float]) -> Paired:

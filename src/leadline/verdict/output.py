@@ -22,7 +22,8 @@ def to_json(findings: Findings) -> dict[str, Any]:
     target has `target` and `reach`; its values and differences are in epochs or seconds up to the horizon there.
 
     Where seeds are added until contrasts are decided, there are no p-values, `ci95` is the interval that holds at every
-    look, if that is at 95%, and `looks` has it with how sure it is, how many seeds there are and how many there may be.
+    look, if that is at 95%, and `looks` has it with how sure it is, how many seeds there are and how many there may be;
+    `at` there has what each look that was taken showed.
     """
     return {
         "study": findings.study,
