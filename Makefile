@@ -10,7 +10,7 @@ help:
 	@echo "make demo    set up, run the demo study, write its report (minutes)"
 	@echo "make test    set up, run the tests"
 	@echo "make check   formatting, lint, strict types, import arrows"
-	@echo "make bench   speed against peers, what depth and probes cost, measured side by side"
+	@echo "make bench   speed against peers, what depth and probes cost, measured side by side (benchmarks/ has more)"
 	@echo "make docs    the pages of docs/ as HTML that needs no network, in build/docs"
 	@echo "make format  rewrite the code to the house style"
 	@echo "make clean   remove .venv and caches (runs and reports stay)"

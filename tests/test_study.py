@@ -396,7 +396,7 @@ def test_limits_of_deciding_are_those_of_its_statistics() -> None:
 
 
 def test_an_arms_name_is_no_longer_than_a_database_keeps(tmp_path: Path) -> None:
-    long = EXAMPLE.replace("  cnn: ", f"  {'c' * 244}: ").replace("contrasts: [[resnet, cnn]]", "")
+    long = EXAMPLE.replace("  cnn: ", f"  {'c' * 245}: ").replace("contrasts: [[resnet, cnn]]", "")
     assert expand(load_study(written(tmp_path, long), {"vary.blocks": [2]}).spec)  # of 255 letters with its level
-    with pytest.raises(SpecError, match=r"study.yaml:5:.* has 256 letters with its levels; 255 at most$"):
+    with pytest.raises(SpecError, match=r"study.yaml:6:.* has 256 letters with its levels; 255 at most$"):
         load_study(written(tmp_path, long))

@@ -456,7 +456,10 @@ def test_where_the_search_is_gone_it_is_said(tmp_path: Path) -> None:
     with Store.open(tmp_path / "elsewhere") as store:
         store.register(tuned)
         gone = tuning_of(store, tuned)
-    assert gone is not None and gone.tried.empty
+        name = tuned.spec.name
+        findings = find(tuned, store.trials_frame(name), store.records_frame(name), {}, gone)
+    assert gone is not None and gone.tried.empty and gone.sentences[0] in findings.headline
+    assert gone.sentences[0].startswith("Taken from the study as tuned elsewhere: 3 trials an arm, drawn at random")
     assert "is not in this store" in gone.sentences[1]
     assert all(not figure.panels for figure in tuning_figures(gone))
     assert all(not table.rows for table in tuning_tables(gone) if isinstance(table, Table))

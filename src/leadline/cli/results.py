@@ -31,9 +31,10 @@ def verdict(
 
     with Store.open_existing(runs, store_url) as store:
         study = expand_stored(store.study(name).spec)
-        findings = find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name))
-        if (tuning := tuning_of(store, study)) is not None:  # its first sentence is in the headline
-            findings = replace(findings, notes=(*tuning.sentences[1:], *findings.notes))
+        tuning = tuning_of(store, study)
+        findings = find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name), tuning)
+    if tuning is not None:  # its first sentence is in the headline
+        findings = replace(findings, notes=(*tuning.sentences[1:], *findings.notes))
     if as_json:
         print_json(to_json(findings))
     else:

@@ -15,6 +15,7 @@ from leadline.store import Store
 from leadline.study import Study, expand_stored
 from leadline.tuning import tuning_of
 from leadline.verdict import find
+from leadline.verdict.tuned import Tuning
 from leadline.why import Why, explain
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
     """
     study = expand_stored(store.study(name).spec)
     trials, records = store.trials_frame(name), store.records_frame(name)
-    findings = find(study, trials, records, store.predictions(name))
+    tuning = tuning_of(store, study)
+    findings = find(study, trials, records, store.predictions(name), tuning)
     stored = {probe: found for probe in DEEPER if (found := store.measurements(name, probe))}
     why = explain(trials, records, store.measurements(name, "flow"), stored, _about(stored))
-    sections = [*_tuning(store, study), *_pretraining(store, name, trials, records), *_predicted(study, why, data_dir)]
+    sections = [*_tuning(tuning), *_pretraining(store, name, trials, records), *_predicted(study, why, data_dir)]
     return write(study, findings, trials, records, folder, why=why, sections=sections)
 
 
@@ -48,8 +50,8 @@ def _about(stored: object) -> dict[str, str]:
     return {name: named.about for name, named in PROBES.items()}
 
 
-def _tuning(store: Store, study: Study) -> Iterator[Section]:
-    if (tuning := tuning_of(store, study)) is not None:
+def _tuning(tuning: Tuning | None) -> Iterator[Section]:
+    if tuning is not None:
         yield Section("tuning", "Tuning", tuning.sentences, tuning_figures(tuning), tuning_tables(tuning))
 
 

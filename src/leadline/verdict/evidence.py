@@ -41,7 +41,7 @@ from leadline.verdict.metrics import (
     to_target,
     waited,
 )
-from leadline.verdict.tuned import tuning_words
+from leadline.verdict.tuned import Tuning, tuning_words
 
 Predictions = Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 
@@ -115,7 +115,13 @@ class _Evidence:
         return sum(trial.state == state for trial in self.trials.get(arm, ()))
 
 
-def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions: Predictions) -> Findings:
+def find(
+    study: Study,
+    trials: pd.DataFrame,
+    records: pd.DataFrame,
+    predictions: Predictions,
+    tuning: Tuning | None = None,
+) -> Findings:
     """Return what a study shows so far; trials that have not finished are counted, never filled in.
 
     A contrast pairs its arms by seed, over the seeds at which both finished; its decision rests on the 95% paired-t
@@ -127,6 +133,7 @@ def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions:
         trials: a row per trial: trial (hash), arm, seed, state, seconds.
         records: a row per measured value: trial, epoch, split, name, value; errors in per cent, accuracies fractions.
         predictions: trial hash -> classes predicted and true, each of shape [test images].
+        tuning: what the study's search shows, of which the headline tells; None: what the study says of it.
     """
     asked = {contrast.metric for contrast in study.contrasts}
     evidence = _gather(study, trials, records, predictions, asked)
@@ -158,7 +165,7 @@ def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions:
         title=study.spec.title,
         headline=(
             *words.headline(arms, said, study.spec.correction, [one.sentence for one in across][: words.LONGEST]),
-            *_tuned(study),
+            *_tuned(study, tuning),
         ),
         arms=arms,
         contrasts=said,
@@ -176,8 +183,10 @@ def find(study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions:
     )
 
 
-def _tuned(study: Study) -> Iterable[str]:
-    if study.spec.tune is not None and study.spec.tune.chosen is not None:
+def _tuned(study: Study, tuning: Tuning | None) -> Iterable[str]:
+    if tuning is not None:
+        yield tuning.sentences[0]
+    elif study.spec.tune is not None and study.spec.tune.chosen is not None:
         yield tuning_words(study.spec.tune)
 
 

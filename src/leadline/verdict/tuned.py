@@ -34,8 +34,8 @@ class Tuning:
     sentences: tuple[str, ...]
 
 
-def tuning_words(tune: TuneSpec) -> str:
-    """Return in one sentence how arms were tuned and what was chosen."""
+def tuning_words(tune: TuneSpec, seen: bool = True) -> str:
+    """Return in one sentence how arms were tuned and what was chosen, or said to be where the search was not seen."""
     chosen = tune.chosen or {}
     how = "at random" if tune.sampler == "random" else "by a tree-structured Parzen estimator"
     seeds = tune.seeds if isinstance(tune.seeds, int) else len(tune.seeds)
@@ -44,8 +44,9 @@ def tuning_words(tune: TuneSpec) -> str:
     said = "; ".join(
         f"{key} {listed([f'{shown(values[key])} ({arm})' for arm, values in chosen.items()])}" for key in tune.space
     )
+    begins = "Tuned" if seen else "Taken from the study as tuned elsewhere"
     return (
-        f"Tuned: {tried}, drawn {how}, chosen by validation error before the contrasts and at other seeds than"
+        f"{begins}: {tried}, drawn {how}, chosen by validation error before the contrasts and at other seeds than"
         f" theirs; chosen {said}."
     )
 
@@ -73,8 +74,8 @@ def explain_tuning(study: Study, trials: pd.DataFrame, records: pd.DataFrame) ->
     found = {str(arm): values for arm, values in tried.loc[tried["chosen"], ["arm", "values"]].to_numpy()}
     whole = tried.groupby("arm")["number"].count().eq(tune.budget).all()
     if not whole or found != tune.chosen:
-        text = "What the search tried is not in this store, so nothing can be said of other budgets."
-        return Tuning(tune, tried.iloc[:0], pd.DataFrame(), pd.DataFrame(), (tuning_words(tune), text))
+        text = "That search is not in this store: neither what it chose nor other budgets can be checked."
+        return Tuning(tune, tried.iloc[:0], pd.DataFrame(), pd.DataFrame(), (tuning_words(tune, seen=False), text))
     errors = {str(arm): own["error"].to_numpy(float) for arm, own in tried.groupby("arm", sort=False)}
     best = _best(study, tune, errors)
     leads = _leads(study, tune, errors, best)
