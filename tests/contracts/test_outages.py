@@ -261,14 +261,14 @@ class Storm:
         number = next(self.commits)
         fate: Fate = "arrives"
         if number in (5, 33):
-            self.proxy.leave(1.2)
+            self.proxy.leave(0.7)
             self.befell["gone, before a commit arrived"] += 1
             return "lost"
         if number == 15:
-            self.proxy.fall_silent(1.0, then_break=True)
+            self.proxy.fall_silent(0.5, then_break=True)
             self.befell["silent, then broken"] += 1
         elif number == 25:
-            self.proxy.fall_silent(1.0, then_break=False)
+            self.proxy.fall_silent(0.5, then_break=False)
             self.befell["silent"] += 1
         elif number % 8 == 0:
             self.befell["a commit's answer lost"] += 1

@@ -3,6 +3,7 @@
 The database that LEADLINE_TEST_STORE names is emptied before every test.
 """
 
+import json
 import math
 import os
 import pickle
@@ -24,9 +25,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
+import leadline
 from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.spec import TrialSpec, parse
@@ -95,6 +99,43 @@ def finish_next(store: Store, name: str = "one", **more: Any) -> str:
 
 
 # --- entering
+
+
+def test_a_store_of_the_first_schema_goes_on(place: Place) -> None:
+    old, engine, config = study("old"), connect.engine_for(connect.address(place.url, place.runs)), Config()
+    place.runs.mkdir()
+    config.set_main_option("script_location", str(Path(leadline.__file__).parent / "migrations"))
+    with connect.transaction(engine, write=True) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        enter = text("INSERT INTO studies (id, name, hash, spec, created) VALUES (1, 'old', :hash, :spec, :now)")
+        row = {"hash": old.spec.content_hash, "spec": json.dumps(old.spec.model_dump(mode="json"))}
+        connection.execute(enter, {**row, "now": datetime.now(UTC).replace(tzinfo=None)})
+        for number, (arm, spec) in enumerate(old.trials(), 1):
+            connection.execute(
+                text(
+                    "INSERT INTO trials (id, hash, spec, seed, state, attempts, created, checkpoint_epoch)"
+                    " VALUES (:id, :hash, :spec, :seed, 'waiting', 0, :now, 0)"
+                ),
+                {
+                    **{"id": number, "hash": spec.content_hash, "spec": json.dumps(spec.model_dump(mode="json"))},
+                    **{"seed": spec.seed, "now": datetime.now(UTC).replace(tzinfo=None)},
+                },
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO study_trials (study_id, position, trial_id, arm, base, factors, settled)"
+                    " VALUES (1, :position, :id, :arm, :arm, '{}', :settled)"
+                ),
+                {"position": number - 1, "id": number, "arm": arm.name, "settled": False},
+            )
+    engine.dispose()
+    with place.open() as store:
+        claim = store.claim("old", HERE, HOUR)
+        assert claim is not None and claim.trial == next(old.trials())[1].content_hash
+        store.commit_epoch(claim.trial, HERE, epoch_records(1), "c1", 1, 1.0, {"flow": b"seen"})
+        store.finish(claim.trial, HERE, "finished")
+        assert store.counts("old")["finished"] == 1 and len(store.records_frame("old")) == 3
 
 
 def test_a_study_is_entered_once(store: Store) -> None:
