@@ -228,6 +228,18 @@ def test_slow_pictures_do_not_overtake(root: Path, monkeypatch: pytest.MonkeyPat
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
+def test_a_few_pictures_are_of_all_classes_and_as_in_evaluation(root: Path) -> None:
+    data = loaded(root)
+    every = whole(data.evaluation_batches("test", 16))
+    images, labels = data.few("test", 6)
+    assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]
+    places = [int((every[0] == image).flatten(1).all(1).nonzero()[0]) for image in images]
+    assert places == sorted(places) and every[1][places].tolist() == labels.tolist()
+    again = data.few("test", 6)
+    assert torch.equal(images, again[0])
+    assert len(data.few("test", 10_000)[1]) == len(every[1])
+
+
 def test_seeds_and_epochs_differ_and_repeat(root: Path) -> None:
     data = loaded(root)
     runs = [whole(data.train_batches(seed, epoch, 65)) for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))]

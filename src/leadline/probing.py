@@ -116,5 +116,5 @@ def probe_trials(
 
 
 def _first(data: batches.Data, count: int) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
-    images, labels = next(iter(data.evaluation_batches("test", count)))
+    images, labels = data.few("test", count)
     return images.to(memory_format=torch.contiguous_format), labels

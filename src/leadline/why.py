@@ -287,7 +287,7 @@ def _seen(name: str, about: str, trials: pd.DataFrame, looks: Looks) -> Seen:
                 batch_statistics.add(epoch)
             columns = [column for column in look.frame.columns if column not in PLACE]
             frames.append(look.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
-    how = f"Of the first {_listed(sorted(images))} validation images, the same for every arm." if images else ""
+    how = f"Of {_listed(sorted(images))} validation images, the same for every arm." if images else ""
     if 0 in batch_statistics:
         how += " Before the first step, epoch 0, batch normalisation used the batch's own statistics."
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())

@@ -30,7 +30,8 @@ from leadline.seeds import AUGMENT, ORDER, stream
 from leadline.spec import Augment, DataSpec
 
 Part = Literal["train", "validation", "test"]
-Batches = Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]]
+Batch = tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]
+Batches = Iterator[Batch]
 """Normalised images with their labels, on the data's device; the last batch may be smaller."""
 
 
@@ -97,6 +98,9 @@ class Data(Protocol):
 
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its own order, normalised and not augmented."""
+
+    def few(self, split: Part, count: int, channels_last: bool = True) -> Batch:
+        """Return at most so many images of a split, of all classes and always the same, as they are evaluated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +186,10 @@ class Dataset:
             batch = slice(first, first + batch_size)
             images = normalised(part.images[batch], self.mean, self.scale)
             yield laid_out(images, channels_last), part.labels[batch]
+
+    def few(self, split: Part, count: int, channels_last: bool = True) -> Batch:
+        """Return the first images of a split: data sets that come in files mix their classes."""
+        return next(iter(self.evaluation_batches(split, count, channels_last)))
 
 
 def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) -> Data:

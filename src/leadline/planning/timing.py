@@ -213,7 +213,7 @@ def _deeper(state: TrainState, work: Work, device: torch.device) -> dict[str, tu
     found = {}
     for name, asked in work.trial.probes.deeper().items():
         images = replace(work, trial=_of_batch(work.trial, asked.images))
-        batch, labels = next(synthetic(images, 1).to(device).evaluation_batches("test", asked.images, False))
+        batch, labels = synthetic(images, 1).to(device).few("test", asked.images, False)
         measured = take(name, state.model, batch, labels, seed=0, untrained=True)
         found[name] = measured.seconds, len(measured.to_bytes())
     return found

@@ -37,7 +37,7 @@ class DeeperSpec(Spec):
         default=(START, END),
         description="epochs at whose end it is taken; start: before the first step; end: after the last epoch",
     )
-    images: int = Field(ge=1, description="the first of the validation images, at most so many")
+    images: int = Field(ge=1, description="of the validation part, at most so many")
 
     @field_validator("at", mode="before")
     @classmethod
@@ -104,7 +104,7 @@ class LesionSpec(DeeperSpec):
 class NoiseSpec(DeeperSpec):
     """Signal and noise of minibatches' gradients; see `leadline.probes.noise`."""
 
-    images: int = Field(default=128, ge=64, description="the first of the validation images, in batches of 32")
+    images: int = Field(default=128, ge=64, description="of the validation part, in batches of 32")
 
 
 class PathsSpec(DeeperSpec):
