@@ -405,7 +405,7 @@ def test_deeper_probes_have_their_paragraph_their_figure_and_its_files(tmp_path:
     part = html[html.index('<section id="why"') : html.index('<section id="published"')]
     assert re.findall(r'<figure id="([\w-]+)"', part) == ["probe-decomposition"]
     words = " ".join(re.sub(r"<[^>]*>", " ", part).split())
-    assert "Decomposition What &lt;i&gt;it&lt;/i&gt; shows. Of the first 32 validation images" in words
+    assert "Decomposition What &lt;i&gt;it&lt;/i&gt; shows. Of 32 validation images" in words
     assert "Before the first step, epoch 0, batch normalisation used the batch" in words
     assert "Not measured in plain[blocks=2] (tried 4 times): no &lt;b&gt;shortcut&lt;/b&gt;" in words
     assert "The deeper probes took 4.0 s beside the training time" in words

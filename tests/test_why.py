@@ -289,7 +289,7 @@ def test_deeper_probes_are_stacked_with_their_place_and_their_failures_told() ->
     assert list(lesion.frame.columns) == ["arm", "base", "seed", "epoch", "block", "value"]
     at = lesion.frame.set_index(["arm", "epoch", "block"])["value"]
     assert at["residual[blocks=3]", 2, "b"] == 22.0 and len(at) == 12
-    assert lesion.how.startswith("Of the first 64 validation images, the same for every arm. Before the first step")
+    assert lesion.how.startswith("Of 64 validation images, the same for every arm. Before the first step")
     assert paths.failures == ("Not measured in plain[blocks=3] (tried 2 times): no shortcut",)
     assert set(paths.frame["arm"]) == {"residual[blocks=3]"} and "Before" not in paths.how
     # 50 s were timed: two epochs of two trials, one of the one that diverged
