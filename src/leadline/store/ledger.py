@@ -1,49 +1,32 @@
 """The store itself: studies are entered, trials claimed under a lease, measured values committed epoch by epoch."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from functools import wraps
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, select, update
 
-from leadline.errors import StoreError
 from leadline.record import Record
-from leadline.store import frames
-from leadline.store.connect import address, engine_for, is_there, now, one_line, patiently, prepare, shown, transaction
+from leadline.store.connect import now, patiently, transaction
 from leadline.store.leases import ENDED, Around, claim_next, owned
-from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
+from leadline.store.lookup import study_id
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
 from leadline.store.progress import advance, fall_back, settle
+from leadline.store.reading import Reader, patient
 from leadline.store.register import plan, register
-from leadline.store.schema import Settled, TrialState, studies, study_trials, trials
-from leadline.store.values import Claim, StudyRecord, StudySummary, TrialRecord, storable
+from leadline.store.schema import Settled, study_trials, trials
+from leadline.store.values import Claim, storable
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
     from leadline.study import Study
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _patient(method: "Callable[Concatenate[Store, P], R]") -> "Callable[Concatenate[Store, P], R]":
-    """Let a method that may be repeated be so while the database is gone, as long as its store has patience."""
-
-    @wraps(method)
-    def call(self: "Store", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return patiently(lambda again: method(self, *args, **kwargs), self.patience)
-
-    return call
-
-
-class Store:
+class Store(Reader):
     """A database of studies, trials and what they measured, with a folder of checkpoints beside it.
 
     Every method is one transaction and may raise StoreError: the database is gone, locked, full or damaged. Many
@@ -52,87 +35,15 @@ class Store:
 
     def __init__(self, url: str | None, folder: Path, patience: float = 0.0) -> None:
         """Name a store without opening it; see `open`."""
-        self.url = url
-        self.folder = folder.absolute()
-        self.patience = patience
-        self._engine = engine_for(address(url, self.folder))
+        super().__init__(url, folder, patience)
         self._series: dict[tuple[str, str], int] = {}
-
-    @classmethod
-    def open(cls, runs: Path, url: str | None = None, patience: float = 0.0) -> Self:
-        """Open a store, made or brought to the newest schema where need be; several processes may do so at once.
-
-        Args:
-            runs: the folder of checkpoints and of the default database, made where it is missing.
-            url: a SQLite or PostgreSQL database; None: `leadline.db` in the runs folder.
-            patience: seconds for which opening it, and every call later, is tried again while the database is gone
-                or locked; `heartbeat` and `release` are not, for leases end by themselves.
-
-        Raises:
-            StoreError: the folder cannot be written, the URL or driver is unknown, or the database cannot be opened, is
-                none, belongs to another program or was made by a newer Leadline.
-        """
-        store = cls(url, Path(runs), patience)
-        try:
-            store.checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
-            ) from None
-        try:
-            patiently(lambda again: prepare(store._engine), patience)
-        except StoreError:
-            store.close()
-            raise
-        return store
-
-    @classmethod
-    def open_existing(cls, runs: Path, url: str | None = None) -> Self:
-        """Open a store that is there already, for those who only read; arguments and errors as in `open`.
-
-        Raises:
-            StoreError: there is none; nothing is made.
-        """
-        store = cls(url, Path(runs))
-        try:
-            if not is_there(store._engine):
-                raise StoreError(f"store {shown(store._engine.url)}: there is none yet; `leadline run STUDY` makes one")
-        finally:
-            store.close()
-        return cls.open(runs, url)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).open, (self.folder, self.url, self.patience)
-
-    def __repr__(self) -> str:
-        return f"Store({shown(self._engine.url)!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection; a later call opens new ones."""
-        self._engine.dispose()
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder that the names of checkpoints are relative to."""
-        return self.folder / "checkpoints"
-
-    def _reading(self) -> AbstractContextManager[Connection]:
-        return transaction(self._engine)
 
     def _writing(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, write=True)
 
     # --- entering and taking trials
 
-    @_patient
+    @patient
     def register(self, study: "Study") -> None:
         """Enter a study and its trials; what is there already stays.
 
@@ -164,7 +75,7 @@ class Store:
 
         return patiently(body, self.patience)
 
-    @_patient
+    @patient
     def is_claimable(self, study: str, owner: str) -> bool:
         """Whether `claim` would give this owner a trial now.
 
@@ -206,7 +117,7 @@ class Store:
             )
             return connection.execute(given_back).rowcount == 1
 
-    @_patient
+    @patient
     def requeue_failed(self, study: str) -> int:
         """Let the failed trials of a study wait again, from their last checkpoints; return how many there were."""
         with self._writing() as connection:
@@ -225,7 +136,7 @@ class Store:
 
     # --- what a worker reports
 
-    @_patient
+    @patient
     def set_environment(self, trial: str, owner: str, environment: Mapping[str, Any]) -> None:
         """Keep what a trial runs on: versions, processor, commit; anything that JSON can hold.
 
@@ -236,7 +147,7 @@ class Store:
             id_ = owned(connection, trial, owner)
             connection.execute(update(trials).where(trials.c.id == id_).values(environment=dict(environment)))
 
-    @_patient
+    @patient
     def commit_epoch(
         self,
         trial: str,
@@ -273,7 +184,7 @@ class Store:
             put_measurements(connection, id_, epoch, measurements)
             advance(connection, id_, checkpoint, epoch, seconds)
 
-    @_patient
+    @patient
     def fall_back(self, trial: str, owner: str, damaged: str, note: str) -> None:
         """Go on from the checkpoint before a damaged one, or from the start where there is none; say so in a note.
 
@@ -341,106 +252,3 @@ class Store:
                 numbers = number_series(connection, missing)
             self._series |= numbers
         return self._series
-
-    # --- reading
-
-    @_patient
-    def study(self, name: str) -> StudyRecord:
-        """Return a study as it was entered last.
-
-        Raises:
-            StoreError: there is no such study; the nearest name is given.
-        """
-        with self._reading() as connection:
-            row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
-        return StudyRecord(row.name, row.spec, row.hash, row.created)
-
-    @_patient
-    def studies(self) -> list[StudySummary]:
-        """Return every study, oldest first, with how many of its trials are in each state."""
-        with self._reading() as connection:
-            rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
-            counts = counted(connection, None)
-        return [StudySummary(row.name, row.spec["title"], row.created, all_states(counts.get(row.id))) for row in rows]
-
-    @_patient
-    def counts(self, study: str) -> dict[TrialState, int]:
-        """Return how many of a study's trials are in each of the five states.
-
-        Raises:
-            StoreError: there is no such study.
-        """
-        with self._reading() as connection:
-            id_ = study_id(connection, study)
-            return all_states(counted(connection, id_).get(id_))
-
-    @_patient
-    def trial(self, prefix: str) -> TrialRecord:
-        """Return the one trial whose hash begins so.
-
-        Raises:
-            StoreError: there is none, or more than one.
-        """
-        with self._reading() as connection:
-            return trial_by_prefix(connection, prefix)
-
-    @_patient
-    def arm_of(self, trial: str) -> tuple[str, str] | None:
-        """Return the arm of a trial, and its name without levels, in the newest study that has it; None: no study's.
-
-        Args:
-            trial: its hash, whole.
-        """
-        with self._reading() as connection:
-            return arm_of(connection, trial)
-
-    @_patient
-    def trials_frame(self, study: str) -> "pd.DataFrame":
-        """Return one row per trial of a study, in its order.
-
-        Columns: trial (hash), arm, base, factors (dict), seed, state, error (text or None), diverged_step (Int64),
-        started, ended (UTC or NaT), seconds (training wall time over all attempts, or NaN), environment (dict or None).
-
-        Raises:
-            StoreError: there is no such study.
-        """
-        with self._reading() as connection:
-            return frames.trials_frame(connection, study_id(connection, study))
-
-    @_patient
-    def records_frame(self, study: str, splits: Collection[str] | None = None) -> "pd.DataFrame":
-        """Return every record of a study's trials, by position in the study, epoch, step, split and name.
-
-        Columns: trial (hash), arm, base, seed, step (optimizer steps done), epoch (epochs done), split, name, value.
-
-        Args:
-            study: its name.
-            splits: the splits wanted; None: all.
-
-        Raises:
-            StoreError: there is no such study.
-        """
-        with self._reading() as connection:
-            return frames.records_frame(connection, study_id(connection, study), splits)
-
-    @_patient
-    def predictions(
-        self, study: str
-    ) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
-        """Return trial -> (predicted, labels), int16 [test images] each, of the trials that left predictions.
-
-        Raises:
-            StoreError: there is no such study.
-        """
-        with self._reading() as connection:
-            return frames.study_predictions(connection, study_id(connection, study))
-
-    @_patient
-    def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:
-        """Return trial -> (epoch, what the probe of that name measured in it), of the trials that have any.
-
-        Raises:
-            StoreError: there is no such study.
-        """
-        with self._reading() as connection:
-            return frames.study_measurements(connection, study_id(connection, study), name)

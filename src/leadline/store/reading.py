@@ -1,0 +1,217 @@
+"""Opening a store, and reading what is in it."""
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from sqlalchemy import Connection, select
+
+from leadline.errors import StoreError
+from leadline.store import frames
+from leadline.store.connect import address, engine_for, is_there, one_line, patiently, prepare, shown, transaction
+from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
+from leadline.store.schema import TrialState, studies
+from leadline.store.values import StudyRecord, StudySummary, TrialRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+P = ParamSpec("P")
+S = TypeVar("S", bound="Reader")
+R = TypeVar("R")
+
+
+def patient(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concatenate[S, P], R]":
+    """Let a method that may be repeated be so while the database is gone, as long as its store has patience."""
+
+    @wraps(method)
+    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return patiently(lambda again: method(self, *args, **kwargs), self.patience)
+
+    return call
+
+
+class Reader:
+    """A store as those see it who only read; each method is one transaction."""
+
+    def __init__(self, url: str | None, folder: Path, patience: float = 0.0) -> None:
+        """Name a store without opening it; see `open`."""
+        self.url = url
+        self.folder = folder.absolute()
+        self.patience = patience
+        self._engine = engine_for(address(url, self.folder))
+
+    @classmethod
+    def open(cls, runs: Path, url: str | None = None, patience: float = 0.0) -> Self:
+        """Open a store, made or brought to the newest schema where need be; several processes may do so at once.
+
+        Args:
+            runs: the folder of checkpoints and of the default database, made where it is missing.
+            url: a SQLite or PostgreSQL database; None: `leadline.db` in the runs folder.
+            patience: seconds for which opening it, and every call later, is tried again while the database is gone
+                or locked; `heartbeat` and `release` are not, for leases end by themselves.
+
+        Raises:
+            StoreError: the folder cannot be written, the URL or driver is unknown, or the database cannot be opened, is
+                none, belongs to another program or was made by a newer Leadline.
+        """
+        store = cls(url, Path(runs), patience)
+        try:
+            store.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
+            ) from None
+        try:
+            patiently(lambda again: prepare(store._engine), patience)
+        except StoreError:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def open_existing(cls, runs: Path, url: str | None = None) -> Self:
+        """Open a store that is there already, for those who only read; arguments and errors as in `open`.
+
+        Raises:
+            StoreError: there is none; nothing is made.
+        """
+        store = cls(url, Path(runs))
+        try:
+            if not is_there(store._engine):
+                raise StoreError(f"store {shown(store._engine.url)}: there is none yet; `leadline run STUDY` makes one")
+        finally:
+            store.close()
+        return cls.open(runs, url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).open, (self.folder, self.url, self.patience)
+
+    def __repr__(self) -> str:
+        return f"Store({shown(self._engine.url)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; a later call opens new ones."""
+        self._engine.dispose()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that the names of checkpoints are relative to."""
+        return self.folder / "checkpoints"
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return transaction(self._engine)
+
+    @patient
+    def study(self, name: str) -> StudyRecord:
+        """Return a study as it was entered last.
+
+        Raises:
+            StoreError: there is no such study; the nearest name is given.
+        """
+        with self._reading() as connection:
+            row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
+        return StudyRecord(row.name, row.spec, row.hash, row.created)
+
+    @patient
+    def studies(self) -> list[StudySummary]:
+        """Return every study, oldest first, with how many of its trials are in each state."""
+        with self._reading() as connection:
+            rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
+            counts = counted(connection, None)
+        return [StudySummary(row.name, row.spec["title"], row.created, all_states(counts.get(row.id))) for row in rows]
+
+    @patient
+    def counts(self, study: str) -> dict[TrialState, int]:
+        """Return how many of a study's trials are in each of the five states.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            id_ = study_id(connection, study)
+            return all_states(counted(connection, id_).get(id_))
+
+    @patient
+    def trial(self, prefix: str) -> TrialRecord:
+        """Return the one trial whose hash begins so.
+
+        Raises:
+            StoreError: there is none, or more than one.
+        """
+        with self._reading() as connection:
+            return trial_by_prefix(connection, prefix)
+
+    @patient
+    def arm_of(self, trial: str) -> tuple[str, str] | None:
+        """Return the arm of a trial, and its name without levels, in the newest study that has it; None: no study's.
+
+        Args:
+            trial: its hash, whole.
+        """
+        with self._reading() as connection:
+            return arm_of(connection, trial)
+
+    @patient
+    def trials_frame(self, study: str) -> "pd.DataFrame":
+        """Return one row per trial of a study, in its order.
+
+        Columns: trial (hash), arm, base, factors (dict), seed, state, error (text or None), diverged_step (Int64),
+        started, ended (UTC or NaT), seconds (training wall time over all attempts, or NaN), environment (dict or None).
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.trials_frame(connection, study_id(connection, study))
+
+    @patient
+    def records_frame(self, study: str, splits: Collection[str] | None = None) -> "pd.DataFrame":
+        """Return every record of a study's trials, by position in the study, epoch, step, split and name.
+
+        Columns: trial (hash), arm, base, seed, step (optimizer steps done), epoch (epochs done), split, name, value.
+
+        Args:
+            study: its name.
+            splits: the splits wanted; None: all.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.records_frame(connection, study_id(connection, study), splits)
+
+    @patient
+    def predictions(
+        self, study: str
+    ) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
+        """Return trial -> (predicted, labels), int16 [test images] each, of the trials that left predictions.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.study_predictions(connection, study_id(connection, study))
+
+    @patient
+    def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:
+        """Return trial -> (epoch, what the probe of that name measured in it), of the trials that have any.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.study_measurements(connection, study_id(connection, study), name)
