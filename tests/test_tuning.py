@@ -174,6 +174,15 @@ def test_arms_that_differ_in_what_is_tuned_alone_are_no_contrast() -> None:
         study_of(RATE, arms=arms)
 
 
+def test_a_search_takes_no_other_studys_place(tmp_path: Path) -> None:
+    other = study_of(RATE).spec.with_(name="tuned.tuning", tune=None)
+    with Store.open(tmp_path) as store:
+        store.register(expand(other))
+        with pytest.raises(SpecError, match=r"^study tuned\.tuning of the store is no search"):
+            Search(study_of({**RATE, "budget": 5})).next(store)
+        assert store.study("tuned.tuning").hash == other.content_hash
+
+
 def test_a_name_leaves_room_for_the_name_of_its_search() -> None:
     assert study_of(RATE, name="n" * 93)
     with pytest.raises(SpecError, match="is longer than 93 letters"):
