@@ -177,9 +177,10 @@ def test_an_unknown_study_is_one_line(executor: Executor, tmp_path: Path) -> Non
 # --- Ray alone
 
 
-def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from leadline.clusters.ray import RayTasks
 
+    monkeypatch.setattr("leadline.clusters.ray.AT_ONCE", 2)  # of four
     asked = study(seeds=2, epochs=6, train=600)
     undisturbed = Ledger.of(tmp_path / "undisturbed", asked)
     undisturbed.run(InProcess())

@@ -28,6 +28,8 @@ from leadline.store.connect import address as store_address
 
 WAIT_SECONDS = 0.5
 """Between two looks at what tasks have told."""
+AT_ONCE = 1000
+"""Tasks that run or wait for their place; Ray looks at each of them each time."""
 CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 20.0
 """For tasks to write their checkpoints and give their trials back when the driver is stopped."""
@@ -135,17 +137,14 @@ class _Driver:
         task = self.ray.remote(_run_one).options(
             num_cpus=wanted.cpus_per_trial, num_gpus=wanted.gpus_per_trial, max_retries=0
         )
-
-        def send(number: int) -> None:
-            for _ in range(number):
+        while trials or self.tasks:
+            for _ in range(min(trials, AT_ONCE - len(self.tasks))):
                 self.tasks[task.remote(self.job, self.sent, self.mailbox)] = self.sent
                 self.sent += 1
-
-        send(trials)
-        while self.tasks:
+                trials -= 1
             done, _ = self.ray.wait(list(self.tasks), num_returns=1, timeout=WAIT_SECONDS)
             self.listen()
-            send(sum(not self.ended(reference, self.tasks.pop(reference)) for reference in done))
+            trials += sum(not self.ended(reference, self.tasks.pop(reference)) for reference in done)
         self.listen()
 
     def listen(self) -> None:
