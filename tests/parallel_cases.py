@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,6 +116,18 @@ def fails(team: Team, device: torch.device, tell: Tell) -> None:
     if team.rank == 1:
         raise ValueError("no such thing")
     team.told(1)
+
+
+def meets(team: Team, device: torch.device, tell: Tell) -> None:
+    tell(team.gathered(team.rank))
+
+
+def ends_alone(team: Team, device: torch.device, tell: Tell, late: Path) -> None:
+    """Let rank 0 end while the other is stuck, and makes a file when it is waited for."""
+    if team.rank == 1:
+        time.sleep(60)
+        late.touch()
+    tell("stored")
 
 
 def sleeps(team: Team, device: torch.device, tell: Tell) -> None:

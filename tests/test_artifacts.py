@@ -1,8 +1,9 @@
 """Checkpoints at a URL: written whole, found by the ledger's own words, taken from there where they are not here."""
 
-import itertools
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -27,9 +28,25 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     fsspec.filesystem("memory").store.clear()
 
 
+class Clock:
+    """A clock that goes on when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 0.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "PAUSE_SECONDS", 0.0)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(artifacts, "time", made)
+    return made
 
 
 def names(url: str) -> list[str]:
@@ -118,28 +135,123 @@ def test_strays_go_and_others_stay(url: str, tmp_path: Path) -> None:
     artifacts.remove_strays(None, "t1", [])
 
 
-@pytest.mark.parametrize("failures", [1, artifacts.TRIES])
-def test_a_copy_that_fails_is_tried_again_and_leaves_nothing_half(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+def test_strays_of_a_folder_whose_name_is_a_pattern_are_its_own(tmp_path: Path) -> None:
+    ours, others = tmp_path / "run[1]", tmp_path / "run1"
+    for folder in (ours, others):
+        folder.mkdir()
+        for name in ("t1-1.bin", "t1-2.bin"):
+            (folder / name).write_bytes(b"x")
+    artifacts.remove_strays(artifacts.folder_url(str(ours)), "t1", ["t1-2.bin"])
+    assert [path.name for path in ours.iterdir()] == ["t1-2.bin"]
+    assert sorted(path.name for path in others.iterdir()) == ["t1-1.bin", "t1-2.bin"]
+
+
+@pytest.mark.parametrize("away", [1.0, 250.0, 1000.0])
+def test_a_place_that_is_gone_is_waited_for_and_has_nothing_half(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, away: float
 ) -> None:
     (tmp_path / "a").write_bytes(b"abcdef")
     system = type(fsspec.url_to_fs(url)[0])
-    real, number = system.put_file, itertools.count(1)
+    real = system.put_file
 
     def put_file(self: object, source: str, target: str, **more: object) -> None:
         real(self, source, target, **more)
-        if next(number) <= failures:
+        if clock.now < away:
             raise TimeoutError("the network is away")
 
     monkeypatch.setattr(system, "put_file", put_file)
-    if failures == 1:
-        assert content(artifacts.put(tmp_path / "a", url)) == b"abcdef"
+    if away < artifacts.PATIENCE_SECONDS:
+        assert content(artifacts.put(tmp_path / "a", url, artifacts.PATIENCE_SECONDS)) == b"abcdef"
         assert names(url) == ["a"]
+        assert clock.pauses[:5] == [1.0, 2.0, 4.0, 8.0, 10.0][: len(clock.pauses)] and max(clock.pauses) <= 10.0
         return
-    with pytest.raises(StoreError, match="cannot be written: TimeoutError: the network is away") as caught:
-        artifacts.put(tmp_path / "a", url)
-    assert "\n" not in str(caught.value) and next(number) == failures + 1
+    for patience in (artifacts.MOMENT_SECONDS, artifacts.PATIENCE_SECONDS):
+        began = clock.now
+        with pytest.raises(StoreError, match="cannot be written: TimeoutError: the network is away") as caught:
+            artifacts.put(tmp_path / "a", url, patience)
+        assert "\n" not in str(caught.value)
+        assert patience - artifacts.LONGEST_PAUSE < clock.now - began <= patience
     assert not any("partial" in name for name in names(url))
+
+
+class NoCredentialsError(Exception):
+    """As botocore has it."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Access Denied"),
+        FileNotFoundError("The specified bucket does not exist"),
+        NotADirectoryError(errno.ENOTDIR, "Not a directory"),
+        NotImplementedError(),
+        NoCredentialsError("Unable to locate credentials"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_place_that_cannot_be_is_not_waited_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, error: Exception
+) -> None:
+    (tmp_path / "a").write_bytes(b"abcdef")
+
+    def put_file(*_: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(fsspec.url_to_fs(url)[0]), "put_file", put_file)
+    with pytest.raises(StoreError, match=r"cannot be written: .*; what was stored before is kept"):
+        artifacts.put(tmp_path / "a", url, artifacts.PATIENCE_SECONDS)
+    assert clock.pauses == []
+
+
+def test_where_there_are_no_folders_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the bucket would be made as well, whose name may be mistyped."""
+    (tmp_path / "a").write_bytes(b"abc")
+    url = artifacts.folder_url(f"memory://lab/{tmp_path.name}")
+    system = fsspec.url_to_fs(url)[0]
+    for name in ("makedirs", "mkdir"):
+        monkeypatch.setattr(type(system), name, lambda *_, **__: pytest.fail("made"))
+
+    def put_file(self: Any, here: str, there: str) -> None:  # of fsspec's own, it would make a folder
+        self.pipe_file(there, Path(here).read_bytes())
+
+    monkeypatch.setattr(type(system), "put_file", put_file)
+    assert content(artifacts.put(tmp_path / "a", url)) == b"abc"
+    system.store.clear()
+
+
+def test_a_file_that_came_after_the_folder_was_listed_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage that remembers what it has listed, as those of s3:// and gs:// do."""
+    url = artifacts.folder_url(f"memory://lab/{tmp_path.name}")
+    system, target = fsspec.url_to_fs(f"{url}/a")
+    kind, listed = type(system), dict[str, list[Any]]()
+    real_ls, real_info = kind.ls, kind.info
+
+    def ls(self: Any, path: str, detail: bool = True, **more: object) -> list[Any]:
+        path = self._strip_protocol(path)
+        listed.setdefault(path, real_ls(self, path, detail=True))
+        return listed[path] if detail else [one["name"] for one in listed[path]]
+
+    def info(self: Any, path: str, **more: object) -> Any:
+        path = self._strip_protocol(path)
+        if self._parent(path) in listed and path not in [one["name"] for one in listed[self._parent(path)]]:
+            raise FileNotFoundError(path)
+        return real_info(self, path)
+
+    monkeypatch.setattr(kind, "ls", ls)
+    monkeypatch.setattr(kind, "info", info)
+    monkeypatch.setattr(kind, "invalidate_cache", lambda self, path=None: listed.clear())
+    system.pipe_file(f"{url}/b", b"b")
+    assert names(url) == ["b"]
+    system.pipe_file(target, b"abc")  # by another machine
+    assert not system.exists(target)
+    assert artifacts.get(f"{url}/a", tmp_path).read_bytes() == b"abc"
+    assert names(url) == ["a", "b"]
+    system.pipe_file(f"{url}/t1-1.bin", b"stray")
+    assert names(url) == ["a", "b"]
+    artifacts.remove_strays(url, "t1", [])
+    listed.clear()
+    assert names(url) == ["a", "b"]
+    system.store.clear()
 
 
 def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,12 +323,100 @@ def test_a_checkpoint_that_is_gone_from_the_url_is_done_without(url: str, tmp_pa
         run(tmp_path / "runs", url, interrupt)
     system, path = fsspec.url_to_fs(url)
     system.rm(path, recursive=True)
+    for kept in (tmp_path / "runs" / "checkpoints").iterdir():  # another machine
+        kept.unlink()
     events: list[Event] = []
     store = run(tmp_path / "runs", url, events.append)
     (text,) = [event.text for event in events if event.kind == "restarted"]
     assert "there is no such file; training starts anew" in text
     assert store.trials_frame("small")["state"].tolist() == ["finished"] * 2
     assert values(store) == values(run(tmp_path / "whole", None))
+
+
+@pytest.mark.parametrize("damaged", ["changed here", "shorter here", "changed there", "shorter there", "gone there"])
+def test_the_copy_that_is_whole_is_used(url: str, tmp_path: Path, damaged: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "runs", url, interrupt)
+    (here,) = (tmp_path / "runs" / "checkpoints").iterdir()
+    system, there = fsspec.url_to_fs(f"{url}/{here.name}")
+    whole = here.read_bytes()
+    changed = whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:]
+    assert content(f"{url}/{here.name}") == whole
+    what, place = damaged.split()
+    if place == "here":
+        here.write_bytes(changed if what == "changed" else whole[:-100])
+    else:
+        system.rm_file(there)
+        if what != "gone":
+            system.pipe_file(there, changed if what == "changed" else whole[:-100])
+    events: list[Event] = []
+    store = run(tmp_path / "runs", url, events.append)
+    assert [event.kind for event in events if event.kind != "progress"] == ["started", "finished"] * 2
+    assert values(store) == values(run(tmp_path / "whole", None))
+
+
+def test_where_nothing_may_be_removed_or_listed_trials_go_on(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    kind = type(fsspec.url_to_fs(url)[0])
+    refused: list[str] = []
+
+    def refuse(self: object, path: str, **more: object) -> None:
+        refused.append(path)
+        raise TimeoutError("away") if len(refused) % 2 else PermissionError(errno.EACCES, "Access Denied")
+
+    with monkeypatch.context() as append_only:
+        for name in ("rm_file", "ls"):
+            append_only.setattr(kind, name, refuse)
+        store = run(tmp_path / "runs", url)
+    assert store.trials_frame("small")["state"].tolist() == ["finished"] * 2
+    assert len(refused) >= 4 and clock.pauses == []
+    assert len(names(url)) == 4  # of each trial the earlier one as well
+    assert values(store) == values(run(tmp_path / "whole", None))
+
+
+def test_a_worker_waits_for_a_place_that_is_gone_for_minutes(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """Each time that something is to be written or read there."""
+    kind = type(fsspec.url_to_fs(url)[0])
+    back = dict[str, float]()
+
+    def away(name: str) -> Callable[..., Any]:
+        real = getattr(kind, name)
+
+        def tried(self: object, path: str, *arguments: object, **more: object) -> Any:
+            if clock.now < back.setdefault(name + path, clock.now + 240.0):
+                raise ConnectionError("no route to host")
+            return real(self, path, *arguments, **more)
+
+        return tried
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "runs", url, interrupt)
+    for path in (tmp_path / "runs" / "checkpoints").iterdir():
+        path.unlink()
+    with monkeypatch.context() as shaky:
+        for name in ("put_file", "get_file"):
+            shaky.setattr(kind, name, away(name))
+        events: list[Event] = []
+        store = run(tmp_path / "runs", url, events.append)
+    assert [event.kind for event in events if event.kind != "progress"] == ["started", "finished"] * 2
+    assert len(back) >= 4 and clock.now >= 4 * 240.0
+    assert values(store) == values(run(tmp_path / "whole", None))
+
+
+def test_a_machine_that_knows_no_such_place_leaves_the_trials_to_others(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "runs") as store:
+        store.register(study())
+        claim = store.claim("small", "elsewhere:7:1", 60.0)
+        assert claim is not None
+        store.commit_epoch(claim.trial, "elsewhere:7:1", [], "nowhere://lab/a-1.safetensors", 1, 0.0)
+        store.release(claim.trial, "elsewhere:7:1")
+        artifacts.remove("nowhere://lab/a-1.safetensors", store.checkpoints)
+    with pytest.raises(StoreError, match=r"nowhere://lab/a-1\.safetensors: .*expected a folder or a URL such as"):
+        run(tmp_path / "runs", None)
+    assert Store.open(tmp_path / "runs").trials_frame("small")["state"].tolist() == ["waiting"] * 2
 
 
 def test_a_study_moves_to_a_url_and_back(url: str, tmp_path: Path) -> None:
@@ -228,7 +428,9 @@ def test_a_study_moves_to_a_url_and_back(url: str, tmp_path: Path) -> None:
     assert values(store) == values(run(tmp_path / "whole", None))
 
 
-def test_a_place_that_may_not_be_written_stops_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_may_not_be_written_stops_the_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     tries = []
 
     def put_file(self: object, source: str, target: str, **more: object) -> None:
@@ -239,5 +441,5 @@ def test_a_place_that_may_not_be_written_stops_the_run_at_once(tmp_path: Path, m
     monkeypatch.setattr(type(fsspec.url_to_fs(url)[0]), "put_file", put_file)
     with pytest.raises(StoreError, match=r"cannot be written: PermissionError: .*Permission denied"):
         run(tmp_path / "runs", url)
-    assert len(tries) == 1
+    assert len(tries) == 1 and clock.pauses == []
     assert Store.open(tmp_path / "runs").trials_frame("small")["state"].tolist() == ["waiting"] * 2

@@ -116,6 +116,21 @@ def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> N
     assert counts(runs) == {"waiting": 4}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_log_on_a_full_disk_stops_no_trial(study: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as log:
+        ended = subprocess.run(
+            [sys.executable, "-m", "leadline", "worker", str(study), "--runs", str(tmp_path / "runs")],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (ended.returncode, ended.stdout) == (0, "worker: 4 trials taken to their end: 4 finished\n")
+    assert counts(tmp_path / "runs") == {"finished": 4}
+
+
 def test_a_worker_that_lacks_the_data_leaves_the_trials_to_others(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     for name in ("cat", "dog"):

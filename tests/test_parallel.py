@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,14 @@ import torch
 
 import parallel_cases as cases
 from leadline.data.share import Share
-from leadline.errors import SpecError
+from leadline.errors import LeadlineError, SpecError
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.probes.table import FlowTable
-from leadline.running.devices import check_torchrun, spread, together, under_torchrun
+from leadline.running import devices, worker
+from leadline.running.devices import DeviceLost, check_torchrun, spread, together, under_torchrun
 from leadline.running.executors import InProcess
-from leadline.running.job import Event, Job
+from leadline.running.job import MOST_ATTEMPTS, Event, Job
+from leadline.running.stopping import Stopped, at_sigterm
 from leadline.spec import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
@@ -201,6 +206,43 @@ def test_a_device_that_is_stuck_stops_nobody_for_ever() -> None:
     assert not multiprocessing.active_children()
 
 
+def test_devices_meet_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a b%20c#d?e"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    told: list[Any] = []
+    together(cases.meets, (), spread(CPU, 2), 1, told.append, lambda: None, timedelta(seconds=60))
+    assert told == [[0, 1]]
+
+
+def test_a_device_that_is_stuck_when_all_is_stored_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "AFTER_DEATH_SECONDS", 0.5)
+    told: list[str] = []
+    together(cases.ends_alone, (tmp_path / "late",), spread(CPU, 2), 1, told.append, lambda: None)
+    assert told == ["stored"]
+    assert not (tmp_path / "late").exists()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_stop_in_the_moment_a_device_is_started_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = SpawnProcess.start
+
+    def start(process: SpawnProcess) -> None:
+        real(process)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    with pytest.raises(Stopped), at_sigterm():
+        together(cases.sleeps, (), spread(CPU, 2), 1, print, lambda: None)
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+    assert not left
+
+
 def test_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spread(CPU, 3) == [CPU] * 3
     with pytest.raises(SpecError, match="'cuda:1' is one GPU"):
@@ -290,30 +332,73 @@ def test_a_trial_goes_on_with_another_number_of_devices(tmp_path: Path, whole: d
     assert len(list(store.checkpoints.iterdir())) == 1
 
 
-def test_a_trial_whose_device_dies_fails_with_one_line_and_can_be_tried_again(
-    tmp_path: Path, whole: dict[tuple[Any, ...], float]
-) -> None:
-    killed: list[str] = []
+def test_a_trial_whose_device_dies_is_taken_up_again(tmp_path: Path, whole: dict[tuple[Any, ...], float]) -> None:
+    told: list[Event] = []
 
     def kill(event: Event) -> None:
-        if event.text.startswith("epoch 1") and not killed:
-            killed.append(event.trial)
+        if event.kind != "progress":
+            told.append(event)
+        elif event.text.startswith("epoch 1") and len(told) == 1:
             os.kill(max(child.pid or 0 for child in multiprocessing.active_children()), signal.SIGKILL)
 
     store = run(tmp_path, 2, kill)
     assert not multiprocessing.active_children()
-    frame = store.trials_frame("pair")
-    assert frame["state"].tolist() == ["failed"]
-    assert frame["error"].tolist() == [
-        "the process of device 2 of 2 died with signal 9 (SIGKILL); if memory ran out, use a smaller batch"
-    ]
-    assert store.requeue_failed("pair") == 1
-    found = values(run(tmp_path, 1))
+    assert [event.kind for event in told] == ["started", "died", "started", "finished"]
+    assert told[1].text == (
+        "the process of device 2 of 2 died with signal 9 (SIGKILL); if memory ran out, use a smaller batch;"
+        " it is taken up again"
+    )
+    assert told[2].fraction == pytest.approx(1 / 3)
+    found = values(store)
     assert list(found.values()) == pytest.approx(list(whole.values()), rel=1e-5, abs=1e-5)
     assert store.trials_frame("pair")["state"].tolist() == ["finished"]
 
 
-def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [DeviceLost("device 2 died"), Disconnected("nothing heard of it")])
+def test_a_trial_whose_devices_die_again_and_again_fails_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: LeadlineError
+) -> None:
+    def dies(*_: object) -> None:
+        raise lost
+
+    told: list[Event] = []
+
+    def emit(event: Event) -> None:
+        told.append(event)
+        with Store.open(tmp_path) as store:  # another may take it at once
+            assert store.is_claimable("pair", "elsewhere:1:-") == (event.kind == "died")
+
+    monkeypatch.setattr(worker, "train_trial", dies)
+    store = run(tmp_path, 2, emit)
+    again = ["started", "died"] * (MOST_ATTEMPTS - 1)
+    assert [event.kind for event in told] == [*again, "started", "failed"]
+    frame = store.trials_frame("pair")
+    assert (frame["state"].tolist(), frame["error"].tolist()) == (["failed"], [str(lost)])
+    assert told[-1].text == str(lost)
+    assert store.requeue_failed("pair") == 1
+
+
+def test_who_is_told_of_a_trial_that_ended_is_not_told_that_it_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.1)
+    with Store.open(tmp_path) as store:
+        store.register(pair(seeds=2))
+        for ends in (True, False):
+            claim, others = store.claim("pair", "here:1:-", 60.0), set(threading.enumerate())
+            assert claim is not None
+            with worker._heartbeat(store, claim.trial, "here:1:-") as lost:
+                (beating,) = set(threading.enumerate()) - others
+                if ends:
+                    store.finish(claim.trial, "here:1:-", "finished")
+                else:
+                    store.release(claim.trial, "here:1:-")
+                beating.join(60)
+                assert not beating.is_alive() and lost.is_set() != ends
+
+
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_torchrun_starts_the_processes(tmp_path: Path, command: str) -> None:
     study = tmp_path / "pair.yaml"
     study.write_text(
         "name: pair\ndata: {name: digits, train: 110, validation: 50, test: 50}\n"
@@ -321,7 +406,7 @@ def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
         "vary: {blocks: [1, 2]}\nseeds: 1\n"
     )
     starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    line = [*starter, "-m", "leadline", "run", str(study), "--devices", "2", "--device", "cpu", "--json"]
+    line = [*starter, "-m", "leadline", command, str(study), "--devices", "2", "--device", "cpu", "--json"]
     environment = {**os.environ, "LEADLINE_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, check=False)
     assert result.returncode == 0, result.stderr

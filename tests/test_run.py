@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,7 @@ from leadline.running import trial as trial_module
 from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, save_checkpoint
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Event, Job
+from leadline.running.stopping import sigterm_as_interrupt, starting
 from leadline.spec import DEEPER, SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
@@ -331,6 +333,46 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     assert "Traceback" not in err
     with Store.open_existing(tmp_path / "runs") as store:
         assert store.counts("small")["running"] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_in_the_moment_a_worker_is_started_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    store = registered(small(), tmp_path)
+    real, started = SpawnProcess.start, list[SpawnProcess]()
+
+    def start(process: SpawnProcess) -> None:
+        real(process)
+        started.append(process)
+        if len(started) == 1:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    try:
+        with sigterm_as_interrupt() as stop, pytest.raises(KeyboardInterrupt):
+            LocalProcesses(2).run(Job("small", tmp_path), lambda event: None)
+        assert stop.asked == (number == signal.SIGTERM)
+        assert [process.is_alive() for process in started] == [False]
+        assert store.counts("small")["waiting"] == 4
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_what_is_started_hears_no_interrupt_from_its_first_moment() -> None:
+    with starting():
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGTERM)  # of signals that wait, the lower number comes first
+    child.communicate()
+    assert child.returncode == -signal.SIGTERM
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
 
 
 def test_a_dead_workers_trial_is_taken_up_again(tmp_path: Path) -> None:

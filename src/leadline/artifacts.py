@@ -6,6 +6,7 @@ from here where it is. Credentials come from the environment, as each kind of st
 """
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
@@ -21,8 +22,14 @@ from leadline.errors import LeadlineError, SpecError, StoreError
 LONGEST_URL = 150
 """Characters of a folder's URL: the ledger keeps 255 for a file's."""
 
-TRIES, PAUSE_SECONDS = 4, 1.0
-"""Of a copy that fails, and the time before the second; each next pause is twice as long."""
+PATIENCE_SECONDS, MOMENT_SECONDS = 300.0, 10.0
+"""For which a place that is gone is waited for: by a worker, as long as for the database, and by a command."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+"""Seconds between two tries; each pause is twice as long as the one before."""
+
+HOPELESS = frozenset({errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EDQUOT})
+"""Errors of the system that waiting does not mend."""
 
 WHOLE_BY_THEMSELVES = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "tos"})
 """Kinds of storage where a file is there when all of it is; elsewhere it gets its name when it is whole."""
@@ -62,15 +69,16 @@ def folder_url(place: str) -> str:
     return url
 
 
-def put(path: Path, url: str | None) -> str:
+def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
     """Copy a file into a folder at a URL, and return what the ledger is to name it by: the file's URL there.
 
     Args:
         path: of the file here.
         url: from `folder_url`; None: the file stays here alone, and goes by its name.
+        patience: seconds for which it is tried again while the place is gone.
 
     Raises:
-        StoreError: it cannot be written there, several times over.
+        StoreError: it cannot be written there: at all, which is said at once, or for so long.
     """
     if url is None:
         return path.name
@@ -78,10 +86,10 @@ def put(path: Path, url: str | None) -> str:
     system, target = _system(place)
 
     def copy() -> None:
-        system.makedirs(system._parent(target), exist_ok=True)
         if urlsplit(place).scheme in WHOLE_BY_THEMSELVES:
-            system.put_file(str(path), target)
+            system.put_file(str(path), target)  # there are no folders to make, and a bucket of a wrong name is not made
             return
+        system.makedirs(system._parent(target), exist_ok=True)
         partial = f"{target}.{os.getpid()}.partial"
         try:
             system.put_file(str(path), partial)
@@ -92,29 +100,34 @@ def put(path: Path, url: str | None) -> str:
             raise
 
     try:
-        _again(copy, f"{place}: cannot be written")
+        _again(copy, f"{place}: cannot be written", patience)
     except FileNotFoundError as error:  # a bucket, or what the folder would be in
         raise StoreError(f"artifacts {place}: cannot be written: {error}; what was stored before is kept") from None
     return place
 
 
-def get(name: str, folder: Path) -> Path:
+def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
     """Return the file here that the ledger names, copied into a folder first where it is not in it.
 
     Args:
         name: of a file in the folder, or its URL.
         folder: of checkpoints.
+        patience: seconds for which it is tried again while the place is gone.
 
     Raises:
         MissingArtifact: there is no such file at the URL.
-        StoreError: it cannot be read now, and perhaps later.
+        StoreError: it cannot be read now, or from this machine, and perhaps later.
     """
     here = folder / base(name)
     if not is_url(name):
         return here
-    system, source = _system(name)
+    try:
+        system, source = _system(name)
+    except SpecError as error:  # of this machine, not of the trial
+        raise StoreError(str(error)) from None
 
     def copy() -> None:
+        system.invalidate_cache()  # another machine may have written it since the folder was last looked at
         size = system.size(source)
         if here.is_file() and here.stat().st_size == size:
             return
@@ -126,44 +139,42 @@ def get(name: str, folder: Path) -> Path:
             partial.unlink(missing_ok=True)
 
     try:
-        _again(copy, f"{name}: cannot be read")
+        _again(copy, f"{name}: cannot be read", patience)
     except FileNotFoundError:
         raise MissingArtifact(f"checkpoint {name}: there is no such file") from None
     return here
 
 
 def remove(name: str, folder: Path) -> None:
-    """Remove a file that the ledger does not name any more, here and at its URL; nothing happens if it is gone.
+    """Remove a file that the ledger does not name any more, here and at its URL, where that can be done.
 
-    Raises:
-        StoreError: it cannot be removed.
+    What cannot be removed, as in a bucket that may only be added to, stays: it costs space, and no trial.
     """
-    (folder / base(name)).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / base(name)).unlink()
     if is_url(name):
-        system, target = _system(name)
-        with contextlib.suppress(FileNotFoundError):
-            _again(lambda: system.rm_file(target), f"{name}: cannot be removed")
+        with contextlib.suppress(Exception):  # each kind of storage has exceptions of its own
+            system, target = _system(name)
+            system.rm_file(target)
 
 
 def remove_strays(url: str | None, trial: str, kept: Collection[str | None]) -> None:
     """Remove files of a trial at a URL that the ledger never came to name, for its worker was killed.
 
-    Raises:
-        StoreError: they cannot be listed or removed.
+    What cannot be listed or removed stays, as with `remove`.
     """
     if url is None:
         return
     system, path = _system(url)
-
-    def strays() -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return [str(one) for one in system.glob(f"{path}/{trial}-*")]
-        return []
-
-    for found in _again(strays, f"{url}: cannot be listed"):
-        if found.rsplit("/", 1)[-1] not in {base(name) for name in kept if name is not None}:
-            with contextlib.suppress(FileNotFoundError):
-                _again(lambda found=found: system.rm_file(found), f"{found}: cannot be removed")  # type: ignore[misc]
+    named = {base(name) for name in kept if name is not None}
+    found: list[str] = []
+    with contextlib.suppress(Exception):
+        system.invalidate_cache()
+        found = [str(one) for one in system.ls(path, detail=False)]  # no glob: the folder's own name may have a [
+    for stray in found:
+        if base(stray).startswith(f"{trial}-") and base(stray) not in named:
+            with contextlib.suppress(Exception):
+                system.rm_file(stray)
 
 
 def base(name: str) -> str:
@@ -212,14 +223,15 @@ def _system(place: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _again(function: Callable[[], T], what: str) -> T:
-    """Return a function's result, called again after a pause when it fails; a file that is not there fails at once.
+def _again(function: Callable[[], T], what: str, patience: float) -> T:
+    """Return a function's result, called again with growing pauses when it fails, but not for a file that is not there.
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoreError: it failed each time.
+        StoreError: it failed for so many seconds, or will fail however long one waits.
     """
-    for number in range(TRIES):
+    began, pause = time.monotonic(), FIRST_PAUSE
+    while True:
         try:
             return function()
         except FileNotFoundError:
@@ -227,11 +239,18 @@ def _again(function: Callable[[], T], what: str) -> T:
         except LeadlineError:
             raise
         except Exception as error:  # each kind of storage has exceptions of its own
-            if number + 1 == TRIES or isinstance(error, PermissionError):
+            if _hopeless(error) or time.monotonic() + pause > began + patience:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise StoreError(f"artifacts {what}: {reason}; what was stored before is kept") from None
-            time.sleep(PAUSE_SECONDS * 2**number)
-    raise AssertionError
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _hopeless(error: Exception) -> bool:
+    """Whether a place that raises this cannot be used however long one waits, as far as that can be told."""
+    kinds = PermissionError | FileExistsError | IsADirectoryError | NotADirectoryError | NotImplementedError
+    unknown = type(error).__name__.endswith("CredentialsError")  # of botocore and google.auth, which may not be here
+    return isinstance(error, kinds) or getattr(error, "errno", None) in HOPELESS or unknown
 
 
 def _shown(place: str) -> str:

@@ -143,7 +143,9 @@ def _results(store: Store, name: str) -> dict[str, float]:
     if name not in {study.name for study in store.studies()}:
         return {}
     if not store.study(name).spec.get("tune"):
-        raise SpecError(f"study {name} of the store is no search, but has a search's name; give the tuned study another")
+        raise SpecError(
+            f"study {name} of the store is no search, but has a search's name; give the tuned study another"
+        )
     trials, records = store.trials_frame(name), store.records_frame(name, splits=["final-validation"])
     errors = records[records["name"].eq("error")]
     found = dict(zip(errors["trial"], errors["value"].astype(float), strict=True))

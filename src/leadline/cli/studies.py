@@ -114,12 +114,21 @@ def worker(
     from leadline.clusters.entering import enter
     from leadline.clusters.worker import take_trials
     from leadline.running.checkpoints import Interval
+    from leadline.running.devices import dismiss, under_torchrun
     from leadline.running.job import Job
+    from leadline.running.trial import assist
 
     every = Interval.parse(checkpoint_every)
-    name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir)
-    job = Job(name or "", runs, store_url, data_dir, device, 1, every, devices, _folder(artifacts))
-    tally = take_trials(job, name, until_empty)
+    if (place := under_torchrun()) is not None and place.rank:
+        assist(place, device)
+        return
+    try:
+        name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir)
+        job = Job(name or "", runs, store_url, data_dir, device, 1, every, devices, _folder(artifacts))
+        tally = take_trials(job, name, until_empty)
+    finally:
+        if place is not None:
+            dismiss(place)
     if as_json:
         print_json(tally.to_json())
     else:

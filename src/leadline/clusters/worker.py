@@ -1,5 +1,6 @@
 """A worker by itself: takes trials from a store until none is left, and gives its trial back when told to stop."""
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -37,7 +38,8 @@ def say(event: Event) -> None:
     """Print a line, for the log of a batch system, when a trial starts or ends."""
     if event.kind != "progress":
         text = f": {event.text}" if event.text else ""
-        print(f"{event.arm} seed {event.seed} {event.kind}{text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a log on a full disk stops no trial
+            print(f"{event.arm} seed {event.seed} {event.kind}{text}", file=sys.stderr, flush=True)
 
 
 def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say) -> Tally:

@@ -2,11 +2,13 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import torch
@@ -37,7 +39,7 @@ class Interval:
     def __str__(self) -> str:
         """What `parse` reads."""
         if self.seconds is not None:
-            return f"{self.seconds:g}s"
+            return f"{Decimal(repr(self.seconds)):f}".removesuffix(".0") + "s"
         return "epoch" if self.steps is None else f"{self.steps}steps"
 
     @classmethod
@@ -50,11 +52,12 @@ class Interval:
         if text == "epoch":
             return cls()
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|steps?)", text.strip())
-        if match is not None and float(match[1]) > 0:
-            number, unit = float(match[1]), match[2]
-            if unit in ("s", "m", "h"):
-                return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[unit])
-            if number == int(number):
+        if match is not None:
+            unit = match[2]
+            number = float(match[1]) * {"m": 60, "h": 3600}.get(unit, 1)
+            if 0 < number < math.inf and unit in ("s", "m", "h"):
+                return cls(seconds=number)
+            if 0 < number < math.inf and number.is_integer():
                 return cls(steps=int(number))
         raise SpecError(f"--checkpoint-every {text!r}: expected a time or steps, such as 10m, 500s, 200steps, or epoch")
 
@@ -133,12 +136,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def load_checkpoint(state: TrainState, path: Path) -> None:
+def load_checkpoint(state: TrainState, path: Path, trial: TrialSpec | None = None) -> None:
     """Bring a fresh state to where a checkpoint was written; one that raises is not fresh any more.
 
+    Args:
+        state: which is changed.
+        path: of the file.
+        trial: whose it must be; None: any trial's with such a network.
+
     Raises:
-        DamagedCheckpoint: the file is missing or damaged.
+        DamagedCheckpoint: the file is missing or damaged, or another trial's.
         StoreError: it cannot be read now, and perhaps later.
+        RuntimeError: the device failed, which says nothing about the file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -147,13 +156,21 @@ def load_checkpoint(state: TrainState, path: Path) -> None:
         checksum = position.pop(CHECKSUM, None)  # the first ones had none
         if checksum is not None and checksum != _checksum(tensors, position):
             raise ValueError("its checksum is another")
-        state.load(tensors, int(position["step"]), int(position["epoch"]))
+        if trial is not None and TrialSpec.model_validate_json(position["spec"]) != trial:
+            raise ValueError("it is another trial's")
+        step, epoch = int(position["step"]), int(position["epoch"])
     except Exception as error:
         if ran_out_of_memory(error):  # which says nothing about the file
             raise
         passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         kind = StoreError if passing else DamagedCheckpoint
         raise kind(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        state.load(tensors, step, epoch)
+    except (RuntimeError, MemoryError):  # from here on a device takes part, and what it raises is of this kind
+        raise
+    except Exception as error:
+        raise DamagedCheckpoint(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())}") from None
 
 
 def remove_strays(folder: Path, trial: str, kept: Collection[str | None]) -> None:

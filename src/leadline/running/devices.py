@@ -28,9 +28,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from leadline.errors import LeadlineError, SpecError
+from leadline.running.stopping import starting
 from leadline.training.team import PATIENCE, Disconnected, Team, joined
 
 AFTER_DEATH_SECONDS, AFTER_ERROR_SECONDS = 5.0, 60.0
@@ -82,7 +83,7 @@ def together(
         devices: one per process.
         threads: of each.
         heard: called here with what rank 0 tells.
-        look: called here about once a second; what it raises ends the processes.
+        look: called here about once a second until rank 0 is done; what it raises ends the processes.
         patience: how long they wait for each other.
 
     Raises:
@@ -91,12 +92,12 @@ def together(
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="leadline-") as folder:
-        address = (Path(folder) / "meeting").as_uri()
+        address = str(Path(folder) / "meeting")
         ranks: list[_Rank] = []
         try:
             for rank in range(len(devices)):
                 given = function, arguments, rank, tuple(devices), threads, address, patience
-                ranks.append(_Rank.start(context, rank, given))
+                _Rank.start(context, rank, given, ranks)
             _watch(ranks, heard, look)
         finally:
             _end(ranks)
@@ -118,12 +119,14 @@ class _Rank:
     done: bool = False
 
     @classmethod
-    def start(cls, context: Any, number: int, given: tuple[Any, ...]) -> "_Rank":
+    def start(cls, context: Any, number: int, given: tuple[Any, ...], ranks: "list[_Rank]") -> None:
+        """Start a process, and enter it among the others, which are ended together."""
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_rank_main, args=(theirs, os.getpid(), *given))
-        process.start()
-        theirs.close()
-        return cls(number, process, ours)
+        with starting():
+            process.start()
+            ranks.append(cls(number, process, ours))
+            theirs.close()
 
     def ended(self, size: int) -> None:
         """Note how the process ended, if it has not said so itself."""
@@ -138,7 +141,7 @@ class _Rank:
 
 
 def _watch(ranks: Sequence[_Rank], heard: Callable[..., None], look: Callable[[], None]) -> None:
-    """Hear the processes until all have ended, or the others of one that has died or failed have had their time."""
+    """Hear the processes until all have ended, or those beside one that died, failed or stored all had their time."""
     running = {rank.events: rank for rank in ranks}
     until = float("inf")
     while running and time.monotonic() < until:
@@ -157,10 +160,13 @@ def _watch(ranks: Sequence[_Rank], heard: Callable[..., None], look: Callable[[]
                     rank.error = _unpacked(*content)
                 else:
                     rank.done = True
+                    if rank.number == 0:  # all is stored: nobody waits for the others
+                        until = min(until, time.monotonic() + AFTER_DEATH_SECONDS)
             if rank.error is not None:
                 alone = isinstance(rank.error, DeviceLost | Disconnected)
                 until = min(until, time.monotonic() + (AFTER_DEATH_SECONDS if alone else AFTER_ERROR_SECONDS))
-        look()
+        if not ranks[0].done:
+            look()
 
 
 def _end(ranks: Sequence[_Rank]) -> None:
@@ -209,7 +215,9 @@ def _rank_main(
     torch.set_num_threads(threads)
     with contextlib.suppress(BrokenPipeError):
         try:
-            with joined(rank, len(devices), devices[rank], address, patience) as team:
+            meeting = FileStore(address, len(devices))  # a URL would be torn apart at some characters
+            meeting.set_timeout(patience)
+            with joined(rank, len(devices), devices[rank], meeting, patience) as team:
                 function(team, devices[rank], tell, *arguments)
         except BaseException as error:
             send("raised", _packed(error))

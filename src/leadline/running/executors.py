@@ -6,14 +6,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from leadline.errors import LeadlineError
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
-from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm
+from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm, starting
 from leadline.running.worker import work
 from leadline.store import Owner, Store
 from leadline.store.schema import SETTLED
@@ -69,8 +68,7 @@ class LocalProcesses:
         told = False
         try:
             for _ in range(self.workers):
-                worker = _Worker.start(context, job)
-                current[worker.events] = worker
+                _Worker.start(context, job, current)
             while current:
                 for events in wait(list(current)):
                     assert isinstance(events, Connection)
@@ -85,8 +83,7 @@ class LocalProcesses:
                                 raise LeadlineError(f"{job.study}: {text}") from None
                             if worker.last is not None and worker.last.kind not in ENDS:
                                 emit(replace(worker.last, kind="died", text=f"{text}; it is taken up again"))
-                            replacement = _Worker.start(context, job)
-                            current[replacement.events] = replacement
+                            _Worker.start(context, job, current)
                         continue
                     if isinstance(message, LeadlineError):
                         raise message
@@ -107,13 +104,14 @@ class _Worker:
     last: Event | None = None
 
     @classmethod
-    def start(cls, context: Any, job: Job) -> "_Worker":
+    def start(cls, context: Any, job: Job, current: "dict[Connection, _Worker]") -> None:
+        """Start a worker, and enter it among the current ones, which are ended when the driver is."""
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_worker_main, args=(job, theirs, os.getpid()))
-        with _deaf_to_interrupts():
+        with starting():
             process.start()
-        theirs.close()
-        return cls(process, ours)
+            current[ours] = cls(process, ours)
+            theirs.close()
 
     def death(self) -> str | None:
         """Return how the worker died; None: it ended by itself, for no trial was left."""
@@ -132,19 +130,6 @@ class _Worker:
                 events.recv()
         self.process.join(max(0.0, until - time.monotonic()))
         self.process.kill()
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let what is started in the body ignore Ctrl-C from its first moment, its imports included."""
-    if threading.current_thread() is not threading.main_thread():  # only the main one may set signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _worker_main(job: Job, events: Connection, parent: int) -> None:

@@ -1,9 +1,12 @@
 """A trial's checkpoints in the store and on disk: the last, and the one before it."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from leadline import artifacts
+from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.running.checkpoints import (
     DamagedCheckpoint,
@@ -13,7 +16,7 @@ from leadline.running.checkpoints import (
     save_checkpoint,
 )
 from leadline.spec import TrialSpec
-from leadline.store import Claim, Store
+from leadline.store import Claim, LeaseLost, Store
 from leadline.training import TrainState
 
 
@@ -34,15 +37,21 @@ class Kept:
     ) -> None:
         """Write a checkpoint, commit it with what was measured, and remove the one that nothing falls back on now."""
         path = self.store.checkpoints / checkpoint_name(self.trial, state)
-        save_checkpoint(state, self.spec, path)
-        name = artifacts.put(path, self.url)
+        try:
+            save_checkpoint(state, self.spec, path)
+            name = artifacts.put(path, self.url, artifacts.PATIENCE_SECONDS)
+        except StoreError:
+            # a new owner removes what the old one, whose machine may have slept, is still writing
+            if self.store.trial(self.trial).owner != self.owner:
+                raise LeaseLost(f"trial {self.trial[:12]}: another worker has taken it over") from None
+            raise
         self.store.commit_epoch(self.trial, self.owner, records, name, state.epoch, seconds, measurements)
         if name != self.last:
             self.remove_earlier()
             self.last, self.earlier = name, self.last
 
     def remove_earlier(self) -> None:
-        """Remove the checkpoint before the last: the trial has got on, or ended."""
+        """Remove the checkpoint before the last: the trial has got on, or ends."""
         if self.earlier is not None:
             artifacts.remove(self.earlier, self.store.checkpoints)
             self.earlier = None
@@ -57,10 +66,8 @@ def begun(
     remove_strays(folder, files.trial, kept)
     artifacts.remove_strays(files.url, files.trial, kept)
     while files.last is not None:
-        state = fresh()
         try:
-            load_checkpoint(state, artifacts.get(files.last, folder))
-            return state
+            return _loaded(files, files.last, fresh)
         except (DamagedCheckpoint, artifacts.MissingArtifact) as error:
             done, follows = 0, "training starts anew"
             if files.earlier is not None:
@@ -69,3 +76,22 @@ def begun(
             tell("restarted", done / files.spec.training.epochs, f"{error}; {follows}")
             files.last, files.earlier = files.earlier, None
     return fresh()
+
+
+def _loaded(files: Kept, name: str, fresh: Callable[[], TrainState]) -> TrainState:
+    """Return the state of a checkpoint: of the copy here where that is whole, else of the one at its URL."""
+    here = files.store.checkpoints / artifacts.base(name)
+    if artifacts.is_url(name) and here.is_file():
+        with contextlib.suppress(DamagedCheckpoint):
+            return _state_of(files, here, fresh)
+        here.unlink(missing_ok=True)
+    return _state_of(files, artifacts.get(name, files.store.checkpoints, artifacts.PATIENCE_SECONDS), fresh)
+
+
+def _state_of(files: Kept, path: Path, fresh: Callable[[], TrainState]) -> TrainState:
+    """Return the state of a file, which must be of the trial and of the place in it that its name says."""
+    state = fresh()
+    load_checkpoint(state, path, files.spec)
+    if (inside := checkpoint_name(files.trial, state)) != path.name:
+        raise DamagedCheckpoint(f"checkpoint {path}: is no such file: what it holds is {inside}")
+    return state

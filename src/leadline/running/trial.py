@@ -154,8 +154,8 @@ def _train_and_store(
                 raise Stopped
         assert state.test_predictions is not None
         predictions = state.test_predictions, data.test_labels.astype(np.int16)
+        files.remove_earlier()  # nobody would, were the process killed after the trial's end
         store.finish(claim.trial, owner, "finished", records=pending, predictions=predictions)
-        files.remove_earlier()
         tell("finished", 1.0, "")
 
 

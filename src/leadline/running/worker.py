@@ -2,30 +2,42 @@
 
 import contextlib
 import math
+import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from leadline.errors import LeadlineError, StoreError
 from leadline.pretraining.fitting import PretrainingDiverged
-from leadline.running.devices import check_torchrun, spread
+from leadline.running.devices import DeviceLost, check_torchrun, spread, under_torchrun
 from leadline.running.environment import environment
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
 from leadline.running.kept import Kept
-from leadline.running.stopping import Stop, Stopped
+from leadline.running.stopping import Stop, Stopped, held
 from leadline.running.trial import train_trial
 from leadline.spec import ProbeSpec, TrialSpec
 from leadline.store import Claim, LeaseLost, Owner, Store
+from leadline.store.connect import patiently
+from leadline.store.schema import SETTLED
 from leadline.training import Diverged, check_devices, choose_device
 from leadline.training.memory import ran_out_of_memory
+from leadline.training.team import Disconnected
 
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0
 JOIN_SECONDS = 5.0
 PATIENCE_SECONDS = 300.0
 """For which a worker tries to reach a database that is gone, before it gives up."""
+
+
+class _NotTold(BaseException):
+    """Who is told what happens has raised something; no Exception, for it is no failure of the trial."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None) -> int:
@@ -47,36 +59,71 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
         devices = job.devices or spec.get("devices", 1)
         check_devices(ProbeSpec.model_validate(spec.get("probes", {})), devices)
         check_torchrun(devices)
-        places = spread(device, devices)
-        while taken < most and (claim := store.claim(job.study, str(owner), LEASE_SECONDS)) is not None:
+        places = [device] * devices if under_torchrun() else spread(device, devices)  # each of them has its own
+        while taken < most and run_trial(store, str(owner), places, job, emit, stop):
             taken += 1
-            run_trial(store, claim, str(owner), places, job, emit, stop)
             if stop.asked:
                 raise Stopped
     return taken
 
 
-def run_trial(
+def run_trial(store: Store, owner: str, devices: Sequence[torch.device], job: Job, emit: Emit, stop: Stop) -> bool:
+    """Claim a trial, run it from its last checkpoint to its end, and store what it gives; False: there is none.
+
+    A trial that diverges or fails is stored as such; the caller goes on with the next one. When the process is
+    asked to stop, the step ends, a checkpoint is written, and the claim is given back, as it is whatever is raised.
+    """
+    claim: Claim | None = None
+    try:  # around the claim as well, for a stop may come in any moment
+        with held(signal.SIGINT), stop.gently():
+            claim = store.claim(job.study, owner, LEASE_SECONDS)
+        if claim is not None:
+            _run_claimed(store, claim, owner, devices, job, _telling(claim, owner, emit), stop)
+        return claim is not None
+    except _NotTold as error:
+        _give_back(store, claim, owner, emit)
+        raise error.reason from None
+    except BaseException:
+        _give_back(store, claim, owner, emit)
+        raise
+
+
+def _telling(claim: Claim, owner: str, emit: Emit) -> Callable[[str, float, str], None]:
+    seed = TrialSpec.model_validate_json(claim.spec).seed
+
+    def tell(kind: str, fraction: float, text: str) -> None:
+        try:
+            emit(Event(kind, claim.trial, claim.arm, seed, owner, fraction, text))
+        except Exception as error:
+            raise _NotTold(error) from error
+
+    return tell
+
+
+def _give_back(store: Store, claim: Claim | None, owner: str, emit: Emit) -> None:
+    if claim is None:
+        return
+    given_back = True
+    with contextlib.suppress(StoreError):  # then it ends with the process, or its lease
+        given_back = store.release(claim.trial, owner)
+    if given_back:
+        with contextlib.suppress(_NotTold):
+            _telling(claim, owner, emit)("stopped", 0.0, "")
+
+
+def _run_claimed(
     store: Store,
     claim: Claim,
     owner: str,
     devices: Sequence[torch.device],
     job: Job,
-    emit: Emit,
+    tell: Callable[[str, float, str], None],
     stop: Stop,
 ) -> None:
-    """Run one claimed trial from its last checkpoint to its end, and store what it gives.
-
-    A trial that diverges or fails is stored as such; the caller goes on with the next one. When the process is
-    asked to stop, the step ends, a checkpoint is written, and the claim is given back.
-    """
     spec = TrialSpec.model_validate_json(claim.spec)
-
-    def tell(kind: str, fraction: float = 0.0, text: str = "") -> None:
-        emit(Event(kind, claim.trial, claim.arm, spec.seed, owner, fraction, text))
-
-    try:  # from the first moment, for a stop may come in any
-        tell("started", claim.epochs_done / spec.training.epochs)
+    team_lost: LeadlineError | None = None
+    try:
+        tell("started", claim.epochs_done / spec.training.epochs, "")
         with _heartbeat(store, claim.trial, owner) as lost:
             try:
                 if claim.attempts > MOST_ATTEMPTS:
@@ -88,24 +135,23 @@ def run_trial(
                 files = Kept(store, spec, claim.trial, owner, last, earlier, job.artifacts)
                 train_trial(devices, job, files, claim, tell, lost, stop)
             except (Diverged, PretrainingDiverged) as error:
-                store.finish(claim.trial, owner, "diverged", error=str(error), diverged_step=error.step)
                 files.remove_earlier()
+                store.finish(claim.trial, owner, "diverged", error=str(error), diverged_step=error.step)
                 tell("diverged", 1.0, str(error))
             except StoreError:
                 raise
             except Exception as error:
-                line, detail = _in_words(error)
-                store.finish(claim.trial, owner, "failed", error=line + detail)
-                tell("failed", 0.0, line)
+                if isinstance(error, DeviceLost | Disconnected) and claim.attempts < MOST_ATTEMPTS:
+                    team_lost = error
+                else:
+                    line, detail = _in_words(error)
+                    store.finish(claim.trial, owner, "failed", error=line + detail)
+                    tell("failed", 0.0, line)
+        if team_lost is not None:  # the lease is ended when nothing renews it any more
+            patiently(lambda _: store.heartbeat(claim.trial, owner, -1.0), PATIENCE_SECONDS)
+            tell("died", 0.0, f"{team_lost}; it is taken up again")
     except LeaseLost as error:
         tell("stopped", 0.0, str(error))
-    except (Stopped, KeyboardInterrupt, StoreError):
-        given_back = True
-        with contextlib.suppress(StoreError):  # then it ends with the process, or its lease
-            given_back = store.release(claim.trial, owner)
-        if given_back:
-            tell("stopped")
-        raise
 
 
 def _in_words(error: Exception) -> tuple[str, str]:
@@ -129,7 +175,8 @@ def _heartbeat(store: Store, trial: str, owner: str) -> Iterator[threading.Event
             pause = HEARTBEAT_SECONDS / 4
             with contextlib.suppress(StoreError):
                 if not store.heartbeat(trial, owner, LEASE_SECONDS):
-                    lost.set()
+                    if store.trial(trial).state not in SETTLED:  # else it has just ended
+                        lost.set()
                     return
                 pause = HEARTBEAT_SECONDS
 
