@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from leadline.charts import chart, figures
 from leadline.charts import frames as chartdata
+from leadline.charts.axes import log_ticks
 from leadline.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
+from leadline.charts.files import to_svg
 from leadline.charts.forest import SHOWN_CONTRASTS, forest
 from leadline.stats import paired
 from leadline.verdict import ContrastFinding, Findings
@@ -227,6 +229,20 @@ def test_numeric_factor_has_a_numeric_axis_and_other_factors_make_panels() -> No
     words = trials.assign(factors=[{"shortcut": factors["shortcut"]} for factors in trials["factors"]])
     x = figures.final_error(words, records).panels[0].chart.to_dict()["layer"][0]["encoding"]["x"]
     assert x["type"] == "nominal"
+
+
+@pytest.mark.parametrize("levels", [[20, 32, 44, 56], [18, 34], [0.125, 0.25], [1, 20, 56]])
+def test_levels_are_written_in_full(levels: list[float]) -> None:
+    trials = trials_of(*((f"t{level}", "resnet", {"depth": level}, 0, "finished") for level in levels))
+    records = records_of(trials, [(f"t{level}", 1, "final-test", "error", 4.0) for level in levels])
+    svg = to_svg(figures.final_error(trials, records))
+    assert all(f">{level}<" in svg for level in levels)
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1.02, 1e9))
+def test_a_logarithmic_axis_is_never_without_ticks(low: float, times: float) -> None:
+    ticks = log_ticks(low, low * times, (1, 2, 5))
+    assert 1 <= len(ticks) <= 12 and all(low <= tick <= low * times for tick in ticks)
 
 
 @pytest.mark.parametrize(("errors", "kind"), [([1.0, 5.0], None), ([1.0, 50.0], "log"), ([0.0, 50.0], None)])

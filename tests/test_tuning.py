@@ -184,7 +184,7 @@ def test_a_search_takes_no_other_studys_place(tmp_path: Path) -> None:
 
 
 def test_a_name_leaves_room_for_the_name_of_its_search() -> None:
-    assert study_of(RATE, name="n" * 93)
+    assert Search(study_of({**RATE, "budget": 5}, name="n" * 93)).spec.name == "n" * 93 + ".tuning"
     with pytest.raises(SpecError, match="is longer than 93 letters"):
         study_of(RATE, name="n" * 94)
 

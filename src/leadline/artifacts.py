@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.errors import SpecError, StoreError
 
 LONGEST_URL = 150
 """Characters of a folder's URL: the ledger keeps 255 for a file's."""
@@ -83,9 +83,9 @@ def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
     if url is None:
         return path.name
     place = f"{url}/{path.name}"
-    system, target = _system(place)
 
-    def copy() -> None:
+    def copy(again: bool) -> None:
+        system, target = _system(place, again)
         if urlsplit(place).scheme in WHOLE_BY_THEMSELVES:
             system.put_file(str(path), target)  # there are no folders to make, and a bucket of a wrong name is not made
             return
@@ -121,12 +121,9 @@ def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
     here = folder / base(name)
     if not is_url(name):
         return here
-    try:
-        system, source = _system(name)
-    except SpecError as error:  # of this machine, not of the trial
-        raise StoreError(str(error)) from None
 
-    def copy() -> None:
+    def copy(again: bool) -> None:
+        system, source = _system(name, again)
         system.invalidate_cache()  # another machine may have written it since the folder was last looked at
         size = system.size(source)
         if here.is_file() and here.stat().st_size == size:
@@ -165,10 +162,10 @@ def remove_strays(url: str | None, trial: str, kept: Collection[str | None]) -> 
     """
     if url is None:
         return
-    system, path = _system(url)
     named = {base(name) for name in kept if name is not None}
     found: list[str] = []
     with contextlib.suppress(Exception):
+        system, path = _system(url)
         system.invalidate_cache()
         found = [str(one) for one in system.ls(path, detail=False)]  # no glob: the folder's own name may have a [
     for stray in found:
@@ -202,15 +199,15 @@ def destination(place: str) -> Iterator[Path]:
                 put(path, url if below == "." else f"{url}/{below}")
 
 
-def _system(place: str) -> tuple[Any, str]:
-    """Return fsspec's file system of a URL, and the path in it.
+def _system(place: str, anew: bool = False) -> tuple[Any, str]:
+    """Return fsspec's file system of a URL, connected anew where asked, and the path in it.
 
     Raises:
         SpecError: there is none, or its package is not installed.
     """
     kind = urlsplit(place).scheme if is_url(place) else "file"
     try:
-        system, path = fsspec.url_to_fs(place)
+        system, path = fsspec.url_to_fs(place, **({"skip_instance_cache": True} if anew else {}))
     except ImportError as error:
         extra = EXTRAS.get(kind)
         how = f"pip install 'leadline[{extra}]'" if extra else " ".join(str(error).split())
@@ -223,33 +220,34 @@ def _system(place: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _again(function: Callable[[], T], what: str, patience: float) -> T:
+def _again(function: Callable[[bool], T], what: str, patience: float) -> T:
     """Return a function's result, called again with growing pauses when it fails, but not for a file that is not there.
 
     Raises:
         FileNotFoundError: there is no such file.
         StoreError: it failed for so many seconds, or will fail however long one waits.
     """
-    began, pause = time.monotonic(), FIRST_PAUSE
+    began, pause, again = time.monotonic(), FIRST_PAUSE, False
     while True:
         try:
-            return function()
+            return function(again)
         except FileNotFoundError:
             raise
-        except LeadlineError:
-            raise
+        except SpecError as error:  # of this machine, not of the trial
+            raise StoreError(str(error)) from None
         except Exception as error:  # each kind of storage has exceptions of its own
             if _hopeless(error) or time.monotonic() + pause > began + patience:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise StoreError(f"artifacts {what}: {reason}; what was stored before is kept") from None
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause, again = min(2 * pause, LONGEST_PAUSE), True
 
 
 def _hopeless(error: Exception) -> bool:
     """Whether a place that raises this cannot be used however long one waits, as far as that can be told."""
     kinds = PermissionError | FileExistsError | IsADirectoryError | NotADirectoryError | NotImplementedError
-    unknown = type(error).__name__.endswith("CredentialsError")  # of botocore and google.auth, which may not be here
+    # of botocore, google.auth and azure, which may not be here
+    unknown = type(error).__name__.endswith(("CredentialsError", "AuthenticationError"))
     return isinstance(error, kinds) or getattr(error, "errno", None) in HOPELESS or unknown
 
 

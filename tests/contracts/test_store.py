@@ -27,7 +27,7 @@ import pandas as pd
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 
 import leadline
@@ -238,6 +238,26 @@ def test_an_expired_lease_is_taken_over_and_its_owner_refused(store: Store) -> N
     record = store.trial(lost.trial)
     assert (record.state, record.owner, record.checkpoint, record.seconds) == ("running", HERE, "c1", 5.0)
     assert set(store.records_frame("one")["epoch"]) == {1}
+
+
+def test_a_claim_on_sqlite_needs_no_newer_one(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Store.open(tmp_path) as store:  # RETURNING came with 3.35, and systems have older ones
+        event.listen(store._engine, "before_cursor_execute", lambda _, __, statement, *___: said.append(statement))
+        store.register(study())
+        claim = store.claim("one", HERE, HOUR)
+        assert claim is not None
+        store.finish(claim.trial, HERE, "finished", records=epoch_records(1))
+    assert said and not [statement for statement in said if "RETURNING" in statement]
+
+
+def test_who_is_asked_to_stop_waits_for_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(again: bool) -> None:
+        raise connect.Unreachable("store host: gone")
+
+    monkeypatch.setattr(connect.time, "sleep", lambda _: pytest.fail("waits"))
+    with pytest.raises(connect.Unreachable, match=r"^store host: gone$"):
+        connect.patiently(gone, 300.0, lambda: True)
 
 
 def test_a_heartbeat_keeps_a_lease(store: Store) -> None:

@@ -22,8 +22,14 @@ def log_ticks(low: float, high: float, sizes: Sequence[int]) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     every = math.ceil(len(powers) / 7)
     steps = sizes if len(powers) <= 4 else (1,)
-    ticks = (float(f"{step}e{power}") for power in powers if power % every == 0 for step in steps)
-    return [tick for tick in ticks if low <= tick <= high]
+    ticks = [float(f"{step}e{power}") for power in powers if power % every == 0 for step in steps]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    for digits in (1, 2):  # beyond the first, where the two are near
+        if len(inside) > 1:
+            break
+        fine = range(10**digits, 10 ** (digits + 1))
+        inside = [tick for power in powers for n in fine if low <= (tick := float(f"{n}e{power - digits}")) <= high]
+    return inside[:: math.ceil(len(inside) / 12) or 1]
 
 
 def whole_numbers(title: str, values: pd.Series) -> alt.X:

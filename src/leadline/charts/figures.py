@@ -304,7 +304,8 @@ def _factor(trials: pd.DataFrame) -> tuple[str | None, list[str]]:
 def _x_axis(factor: str | None, values: Sequence[Any]) -> alt.X:
     if not factor or not all(_is_number(value) for value in values):
         return alt.X("x:N", title=factor or "Arm", sort=[str(value) for value in values], axis=alt.Axis(labelAngle=0))
-    axis = alt.Axis(values=spread(sorted(values), 10), format="~r", labelFlush=False)
+    # with a precision of its own: a linear scale would take one from ticks of its own, and write 60 for 56
+    axis = alt.Axis(values=spread(sorted(values), 10), format=".6~r", labelFlush=False)
     if min(values) > 0 and max(values) >= 20 * min(values):
         scale = alt.Scale(type="log", nice=False, padding=18)
         return alt.X("x:Q", title=f"{factor}, log scale", axis=axis, scale=scale)

@@ -135,7 +135,7 @@ def _differences_axis(values: Sequence[float], margin: float, unit: str, arms: t
         low, high = 1.25 * low, 1.25 * high
         ticks = [tick for tick in (0.0, *steps) if low <= tick <= high]
         scale = alt.Scale(type="symlog", constant=margin, domain=[low, high], nice=False)
-        return alt.X("x:Q", title=title, axis=alt.Axis(values=sorted(ticks), format="~r"), scale=scale)
+        return alt.X("x:Q", title=title, axis=alt.Axis(values=sorted(ticks), format=".6~r"), scale=scale)
     scale = alt.Scale(domain=[low - pad, high + pad], nice=False, zero=False)
     return alt.X("x:Q", title=title, axis=alt.Axis(tickCount=6), scale=scale)
 

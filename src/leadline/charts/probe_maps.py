@@ -147,7 +147,7 @@ def _map(data: alt.InlineData, x: alt.X, y: alt.Y, colour: alt.Color, tips: list
 
 def _axis(places: Sequence[float]) -> alt.Axis:
     every = -(-len(places) // 8)
-    return alt.Axis(values=[float(f"{place:.6g}") for place in places[::every]], labelAngle=0, format="~r")
+    return alt.Axis(values=[float(f"{place:.6g}") for place in places[::every]], labelAngle=0, format=".6~r")
 
 
 def _bands(places: Sequence[float]) -> alt.Scale:

@@ -25,6 +25,7 @@ from leadline.running.stopping import Stopped, at_sigterm
 from leadline.running.worker import PATIENCE_SECONDS, work
 from leadline.store import Store
 from leadline.store.connect import address as store_address
+from leadline.store.schema import SETTLED
 
 WAIT_SECONDS = 0.5
 """Between two looks at what tasks have told."""
@@ -126,6 +127,7 @@ class _Driver:
     last: dict[int, Event] = field(default_factory=dict)  # number of a task -> what it told last
     sent: int = 0
     deaths: int = 0  # in a row, of tasks that had told nothing yet
+    refusals: int = 0  # of tasks whose machine could not run a trial, since the last one that ended
 
     def run(self, trials: int) -> None:
         here = self.ray.get_runtime_context().get_node_id()
@@ -151,6 +153,7 @@ class _Driver:
         """Tell what tasks have told."""
         for number, event in self.ray.get(self.mailbox.take.remote()):
             self.deaths = 0
+            self.refusals = 0 if event.kind in SETTLED else self.refusals
             self.last[number] = event
             self.emit(event)
 
@@ -165,6 +168,10 @@ class _Driver:
             self.ray.get(reference)
             return True
         except errors.RayTaskError as error:
+            if isinstance(error.cause, StoreError):  # of the task's machine: another may have the data, or room
+                self.refusals += 1
+                if self.refusals < MOST_ATTEMPTS:
+                    return False
             if isinstance(error.cause, LeadlineError):
                 raise error.cause from None
             raise LeadlineError(f"{self.job.study}: a Ray task failed: {_first_line(error.cause)}") from None
@@ -194,6 +201,7 @@ class _Driver:
                 if number not in self.last:  # it waits for its place
                     self.ray.cancel(reference)
             _, left = self.ray.wait(left, num_returns=len(left), timeout=GRACE_SECONDS)
+            self.listen()
         for reference in left:
             self.ray.cancel(reference, force=True)
             if (event := self.last.get(self.tasks[reference])) is not None and event.kind not in ENDS:

@@ -144,9 +144,8 @@ def plan(
     workers = max(1, workers)
     work = [Work(essence(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
     distinct = list(dict.fromkeys(work))
-    timed = dict(
-        zip(distinct, measure(distinct, str(chosen), threads, workers * devices, progress, seconds), strict=True)
-    )
+    beside = workers * devices if chosen.type == "cpu" else workers  # a GPU has one of the processes of a trial
+    timed = dict(zip(distinct, measure(distinct, str(chosen), threads, beside, progress, seconds), strict=True))
     trials, tuning = len(study.spec.seed_values), _tuning(study)
     arms = tuple(
         _arm_plan(arm, trials, tuning, of, timed[of], split, chosen, devices)

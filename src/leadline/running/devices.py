@@ -30,7 +30,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from leadline.errors import LeadlineError, SpecError
+from leadline.errors import LeadlineError, SpecError, StoreError
 from leadline.running.stopping import starting
 from leadline.training.team import PATIENCE, Disconnected, Team, joined
 
@@ -294,6 +294,7 @@ def called(task: Any, place: Place, device: torch.device, patience: timedelta = 
         patience: how long they wait for each other.
 
     Raises:
+        StoreError: one of the others lacks what the trial needs.
         LeadlineError: what one of the others failed with.
     """
     store = _store()
@@ -306,8 +307,11 @@ def called(task: Any, place: Place, device: torch.device, patience: timedelta = 
         time.sleep(1)  # in which they may say why
         for rank in range(1, place.size):
             if store.check([f"leadline/error/{number}/{rank}"]):
-                line = store.get(f"leadline/error/{number}/{rank}").decode()
-                raise LeadlineError(f"device {rank + 1} of {place.size}: {line}") from error
+                kind, _, line = store.get(f"leadline/error/{number}/{rank}").decode().partition("|")
+                of_machine = kind == StoreError.__name__  # and not of the trial
+                raise (StoreError if of_machine else LeadlineError)(
+                    f"device {rank + 1} of {place.size}: {line}"
+                ) from error
         raise
 
 
@@ -341,7 +345,8 @@ def answer(place: Place, device: torch.device, follow: Callable[..., None]) -> N
             continue
         except Exception as error:
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            store.set(f"leadline/error/{number}/{place.rank}", line)
+            kind = StoreError if isinstance(error, StoreError) else LeadlineError
+            store.set(f"leadline/error/{number}/{place.rank}", f"{kind.__name__}|{line}")
 
 
 def _next(store: Store, key: str) -> Any:

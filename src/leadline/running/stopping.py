@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -118,11 +118,11 @@ def sigterm_as_interrupt() -> Iterator[Stop]:
 
 
 @contextmanager
-def held(number: int) -> Iterator[None]:
+def held(number: int) -> Iterator[Callable[[], bool]]:
     """Let a signal have its effect only after the body, unless it comes again after a while.
 
     So that no exception is raised where nobody knows yet of what has just begun. Only what Python handles is held, and
-    only in the main thread.
+    only in the main thread. What is yielded tells whether it has come.
     """
     handler, came = signal.getsignal(number), None
 
@@ -133,11 +133,11 @@ def held(number: int) -> Iterator[None]:
         came = came or time.monotonic()
 
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: False
         return
     signal.signal(number, note)
     try:
-        yield
+        yield lambda: came is not None
     finally:
         signal.signal(number, handler)
         if came is not None:

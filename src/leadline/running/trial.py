@@ -16,9 +16,7 @@ from leadline.nets import build
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
 from leadline.record import Record
-from leadline.running.checkpoints import (
-    Timer,
-)
+from leadline.running.checkpoints import Timer
 from leadline.running.devices import Place, answer, called, together, under_torchrun
 from leadline.running.job import Job
 from leadline.running.kept import Kept, begun
@@ -133,9 +131,10 @@ def _train_and_store(
     with stop.gently():
         for record in _records(store, claim, spec, owner, state, data, due, team):
             look()
+            asked = stop.asked  # looked at once, for it may change at any moment
             if record.split == "batch":
                 tell("progress", record.step / steps, f"loss {record.value:.4g}")
-                if due(record.step):
+                if asked or timer.due(record.step):
                     _commit_start(store, claim, owner, state)
                     files.keep(state, [], 0.0, {})
                     timer.restart(state.step)
@@ -150,7 +149,7 @@ def _train_and_store(
                 timer.restart(state.step)
                 pending = []
                 tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
-            if stop.asked:
+            if asked:
                 raise Stopped
         assert state.test_predictions is not None
         predictions = state.test_predictions, data.test_labels.astype(np.int16)

@@ -75,8 +75,8 @@ def run_trial(store: Store, owner: str, devices: Sequence[torch.device], job: Jo
     """
     claim: Claim | None = None
     try:  # around the claim as well, for a stop may come in any moment
-        with held(signal.SIGINT), stop.gently():
-            claim = store.claim(job.study, owner, LEASE_SECONDS)
+        with held(signal.SIGINT) as interrupted, stop.gently():
+            claim = store.claim(job.study, owner, LEASE_SECONDS, lambda: interrupted() or stop.asked)
         if claim is not None:
             _run_claimed(store, claim, owner, devices, job, _telling(claim, owner, emit), stop)
         return claim is not None
@@ -135,13 +135,14 @@ def _run_claimed(
                 files = Kept(store, spec, claim.trial, owner, last, earlier, job.artifacts)
                 train_trial(devices, job, files, claim, tell, lost, stop)
             except (Diverged, PretrainingDiverged) as error:
-                files.remove_earlier()
+                if len(devices) == 1 or under_torchrun():  # else rank 0 has done so, which is another process
+                    files.remove_earlier()
                 store.finish(claim.trial, owner, "diverged", error=str(error), diverged_step=error.step)
                 tell("diverged", 1.0, str(error))
             except StoreError:
                 raise
             except Exception as error:
-                if isinstance(error, DeviceLost | Disconnected) and claim.attempts < MOST_ATTEMPTS:
+                if isinstance(error, DeviceLost | Disconnected) and store.trial(claim.trial).attempts < MOST_ATTEMPTS:
                     team_lost = error
                 else:
                     line, detail = _in_words(error)

@@ -17,7 +17,6 @@ Order = Literal[
     "full-preactivation",
     "preactivation-and-after",
 ]
-PREACTIVATED = ("full-preactivation", "preactivation-and-after")
 ShortcutKind = Literal[
     "none", "A", "B", "C", "scaled", "exclusive-gating", "shortcut-only-gating", "dropout", "concatenate"
 ]

@@ -143,7 +143,7 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _name_of_the_search_fits(self) -> "StudySpec":
-        if self.tune is not None and len(self.name) > (most := 100 - len(SEARCH)):
+        if self.tune is not None and len(self.name.removesuffix(SEARCH)) > (most := 100 - len(SEARCH)):
             raise ValueError(f"name {self.name!r} is longer than {most} letters, and tune adds {SEARCH}; shorten it")
         return self
 

@@ -217,7 +217,7 @@ def path_of(key: str) -> str:
 def near(key: str) -> str:
     """Return a hint at the field that a key which no network knows is nearly called; empty where there is none."""
     found = difflib.get_close_matches(key, {*_OF_OPTIMIZER, *TrainingSpec.model_fields}, n=1)
-    return f"; or did you mean {found[0]!r}?" if found and found[0] != key else ""
+    return f"; or did you mean {found[0]!r}?" if found and found[0] != key.rpartition(".")[2] else ""
 
 
 def edges(space: Space) -> tuple[Value, ...]:

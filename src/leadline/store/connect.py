@@ -177,12 +177,13 @@ class Unreachable(StoreError):
     """The database is gone, or locked by others, for now: the same may well succeed later."""
 
 
-def patiently(body: Callable[[bool], T], seconds: float) -> T:
+def patiently(body: Callable[[bool], T], seconds: float, unless: Callable[[], bool] = lambda: False) -> T:
     """Return body(again), called again with growing pauses while the database cannot be reached.
 
     Args:
         body: is given whether it is called again; what it did before may or may not have been kept.
         seconds: after which no further try begins; 0: there is one.
+        unless: no further try begins either once this is so.
 
     Raises:
         StoreError: whatever `body` raised last.
@@ -192,7 +193,7 @@ def patiently(body: Callable[[bool], T], seconds: float) -> T:
         try:
             return body(again)
         except Unreachable as error:
-            if time.monotonic() + pause > began + seconds:
+            if unless() or time.monotonic() + pause > began + seconds:
                 if not again:
                     raise
                 raise Unreachable(f"{error}; tried for {time.monotonic() - began:.0f} s") from error

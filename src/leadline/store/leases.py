@@ -83,21 +83,23 @@ def claim_next(
         .with_for_update(of=trials, skip_locked=True)
     )
     arm = select(link.arm).where(unsettled, link.trial_id == trial.id).order_by(link.position).limit(1)
-    row = connection.execute(
-        update(trials)
-        .where(trial.id == first.scalar_subquery())
-        .values(
-            state="running",
-            owner=owner,
-            lease_until=around.moment + timedelta(seconds=lease_seconds),
-            attempts=trial.attempts + (case((own, 0), else_=1) if again else 1),
-            started=func.coalesce(trial.started, around.moment),
-        )
-        .returning(
-            *(trial.id, trial.hash, trial.spec, trial.checkpoint, trial.checkpoint_epoch, trial.attempts),
-            *(trial.earlier_checkpoint, trial.earlier_epoch, trial.started, arm.scalar_subquery().label("arm")),
-        )
-    ).first()
+    found = (
+        *(trial.id, trial.hash, trial.spec, trial.checkpoint, trial.checkpoint_epoch, trial.attempts),
+        *(trial.earlier_checkpoint, trial.earlier_epoch, trial.started, arm.scalar_subquery().label("arm")),
+    )
+    taking = update(trials).values(
+        state="running",
+        owner=owner,
+        lease_until=around.moment + timedelta(seconds=lease_seconds),
+        attempts=trial.attempts + (case((own, 0), else_=1) if again else 1),
+        started=func.coalesce(trial.started, around.moment),
+    )
+    if connection.dialect.name == "sqlite":  # no way there and back to spare, and no RETURNING before 3.35
+        id_ = connection.scalar(first)
+        connection.execute(taking.where(trial.id == id_))
+        row = connection.execute(select(*found).where(trial.id == id_)).first()
+    else:
+        row = connection.execute(taking.where(trial.id == first.scalar_subquery()).returning(*found)).first()
     if row is None:
         return None
     if row.started != around.moment:  # else nothing has been measured yet

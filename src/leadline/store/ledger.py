@@ -1,6 +1,6 @@
 """The store itself: studies are entered, trials claimed under a lease, measured values committed epoch by epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -54,7 +54,9 @@ class Store(Reader):
         with self._writing() as connection:
             register(connection, study.spec, planned)
 
-    def claim(self, study: str, owner: str, lease_seconds: float) -> Claim | None:
+    def claim(
+        self, study: str, owner: str, lease_seconds: float, unless: Callable[[], bool] = lambda: False
+    ) -> Claim | None:
         """Take the next trial of a study: in its order, the first that waits or whose worker is gone; None: no such.
 
         A worker is gone when it was a process of this machine that is dead, or one of elsewhere whose lease has run
@@ -64,6 +66,7 @@ class Store(Reader):
             study: the study's name.
             owner: who takes it, `str(Owner.current())`.
             lease_seconds: how long it stays the owner's without a heartbeat.
+            unless: whether not to wait any longer for a database that is gone.
 
         Raises:
             StoreError: there is no such study.
@@ -73,7 +76,7 @@ class Store(Reader):
             with self._writing() as connection:
                 return claim_next(connection, study, owner, lease_seconds, again)
 
-        return patiently(body, self.patience)
+        return patiently(body, self.patience, unless)
 
     @patient
     def is_claimable(self, study: str, owner: str) -> bool:
