@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -353,13 +354,20 @@ def test_another_device_and_too_many_images_are_one_line(tmp_path: Path) -> None
         plan(small(data={"name": "digits", "train": 5000}), tmp_path, device="cpu", workers=1, seconds=0.0)
 
 
-def test_devices_share_a_trial(tmp_path: Path, found: Plan) -> None:
-    two = plan(small(devices=2), tmp_path, device="cpu", workers=1, seconds=0.01)
+def test_devices_share_a_trial(tmp_path: Path, found: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside: list[int] = []
+
+    def measured(work: Any, device: str, threads: int, workers: int, *more: Any) -> Any:
+        beside.append(workers)
+        return measure(work, device, threads, 1, *more)
+
+    monkeypatch.setattr(planning, "measure", measured)
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    two = plan(small(devices=2), tmp_path, device="cpu", seconds=0.01)
+    assert two.workers == 3 and beside == [6]
     assert [arm.memory for arm in two.arms] == [2 * arm.memory for arm in found.arms]
     assert [arm.flops for arm in two.arms] == [arm.flops for arm in found.arms]
     assert any("trains on 2 devices" in note for note in two.notes)
-    cores = machine.cores()
-    assert plan(small(devices=2), tmp_path, device="cpu", seconds=0.01).workers == max(1, cores // 2)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

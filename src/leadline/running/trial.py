@@ -131,13 +131,15 @@ def _train_and_store(
     with stop.gently():
         for record in _records(store, claim, spec, owner, state, data, due, team):
             look()
-            asked = stop.asked  # looked at once, for it may change at any moment
             if record.split == "batch":
                 tell("progress", record.step / steps, f"loss {record.value:.4g}")
+                asked = stop.asked  # looked at once, for it may change at any moment
                 if asked or timer.due(record.step):
                     _commit_start(store, claim, owner, state)
                     files.keep(state, [], 0.0, {})
                     timer.restart(state.step)
+                if asked:
+                    raise Stopped
             else:
                 pending.append(record)
                 if state.epoch == stored_epoch:
@@ -149,8 +151,8 @@ def _train_and_store(
                 timer.restart(state.step)
                 pending = []
                 tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
-            if asked:
-                raise Stopped
+                if stop.asked:
+                    raise Stopped
         assert state.test_predictions is not None
         predictions = state.test_predictions, data.test_labels.astype(np.int16)
         files.remove_earlier()  # nobody would, were the process killed after the trial's end
