@@ -12,7 +12,7 @@ from leadline import artifacts
 from leadline.errors import SpecError, StoreError
 from leadline.export import from_trial
 from leadline.running.executors import InProcess
-from leadline.running.job import Event, Job
+from leadline.running.job import PATIENCE_SECONDS, Event, Job
 from leadline.spec import DataSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store
@@ -160,12 +160,12 @@ def test_a_place_that_is_gone_is_waited_for_and_has_nothing_half(
             raise TimeoutError("the network is away")
 
     monkeypatch.setattr(system, "put_file", put_file)
-    if away < artifacts.PATIENCE_SECONDS:
-        assert content(artifacts.put(tmp_path / "a", url, artifacts.PATIENCE_SECONDS)) == b"abcdef"
+    if away < PATIENCE_SECONDS:
+        assert content(artifacts.put(tmp_path / "a", url, PATIENCE_SECONDS)) == b"abcdef"
         assert names(url) == ["a"]
         assert clock.pauses[:5] == [1.0, 2.0, 4.0, 8.0, 10.0][: len(clock.pauses)] and max(clock.pauses) <= 10.0
         return
-    for patience in (artifacts.MOMENT_SECONDS, artifacts.PATIENCE_SECONDS):
+    for patience in (artifacts.MOMENT_SECONDS, PATIENCE_SECONDS):
         began = clock.now
         with pytest.raises(StoreError, match="cannot be written: TimeoutError: the network is away") as caught:
             artifacts.put(tmp_path / "a", url, patience)
@@ -199,7 +199,7 @@ def test_a_place_that_cannot_be_is_not_waited_for(
 
     monkeypatch.setattr(type(fsspec.url_to_fs(url)[0]), "put_file", put_file)
     with pytest.raises(StoreError, match=r"cannot be written: .*; what was stored before is kept"):
-        artifacts.put(tmp_path / "a", url, artifacts.PATIENCE_SECONDS)
+        artifacts.put(tmp_path / "a", url, PATIENCE_SECONDS)
     assert clock.pauses == []
 
 

@@ -22,8 +22,8 @@ from leadline.errors import SpecError, StoreError
 LONGEST_URL = 150
 """Characters of a folder's URL: the ledger keeps 255 for a file's."""
 
-PATIENCE_SECONDS, MOMENT_SECONDS = 300.0, 10.0
-"""For which a place that is gone is waited for: by a worker, as long as for the database, and by a command."""
+MOMENT_SECONDS = 10.0
+"""For which a place that is gone is waited for, unless more patience is asked for."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
 """Seconds between two tries; each pause is twice as long as the one before."""

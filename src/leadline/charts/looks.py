@@ -13,6 +13,7 @@ from leadline.charts.frames import contrast_labels, contrast_pair
 from leadline.verdict import ContrastFinding, Findings
 from leadline.verdict.lookwords import level
 from leadline.verdict.metrics import KINDS
+from leadline.verdict.words import plural
 
 SHOWN_PANELS, SHOWN_SEEDS = 12, 60
 REACH = 1.25  # times the width of the last interval: what a panel shows beyond each end of it
@@ -133,18 +134,16 @@ def _title(label: str, rows: pd.DataFrame) -> str:
     """Return the name of a contrast with what was decided, and when."""
     steps = _marked(rows).drop_duplicates("decision")
     told = [row for row in each(steps) if row.decision != "undecided"] or list(each(rows.tail(1)))
-    return f"{label}: {', then '.join(f'{row.decision} at {_seeds(row.seeds)}' for row in told)}"
+    decided = (f"{row.decision} at {plural(row.seeds, 'seed')}" for row in told)
+    return f"{label}: {', then '.join(decided)}"
 
 
 def _said(label: str, rows: pd.DataFrame) -> str:
     """Return the first and the last interval that were looked at, in words."""
     seen = list(each(_marked(rows)))
     ends = seen if len(seen) < 2 else [seen[0], seen[-1]]
-    return f"{label}: {', then '.join(f'{_interval(row)} at {_seeds(row.seeds)}, {row.decision}' for row in ends)}"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
+    intervals = (f"{_interval(row)} at {plural(row.seeds, 'seed')}, {row.decision}" for row in ends)
+    return f"{label}: {', then '.join(intervals)}"
 
 
 def _interval(row: Any) -> str:

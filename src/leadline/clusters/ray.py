@@ -20,9 +20,9 @@ from typing import Any
 
 from leadline.errors import LeadlineError, SpecError, StoreError
 from leadline.running.executors import ENDS
-from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
+from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
-from leadline.running.worker import PATIENCE_SECONDS, work
+from leadline.running.worker import work
 from leadline.store import Store
 from leadline.store.connect import address as store_address
 from leadline.store.schema import SETTLED

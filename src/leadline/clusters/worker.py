@@ -6,9 +6,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from leadline.running.job import Emit, Event, Job
+from leadline.running.job import PATIENCE_SECONDS, Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
-from leadline.running.worker import PATIENCE_SECONDS, work
+from leadline.running.worker import work
 from leadline.store import Store
 from leadline.store.schema import SETTLED
 

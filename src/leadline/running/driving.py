@@ -18,8 +18,7 @@ from leadline.probes.selection import select
 from leadline.rounds import Linked, resumed, with_seeds
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended
-from leadline.running.job import Emit, Job
-from leadline.running.worker import PATIENCE_SECONDS
+from leadline.running.job import PATIENCE_SECONDS, Emit, Job
 from leadline.spec import NetworkSpec
 from leadline.spec.study import SEARCH
 from leadline.store import Store

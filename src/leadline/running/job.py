@@ -7,6 +7,8 @@ from pathlib import Path
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.store.connect import absolute
 
+PATIENCE_SECONDS = 300.0
+"""For which a worker tries to reach a database, or a place of artifacts, that is gone, before it gives up."""
 MOST_ATTEMPTS = 5
 """Starts of a trial whose worker died each time before the next checkpoint, after which nobody starts it unasked."""
 

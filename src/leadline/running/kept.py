@@ -15,6 +15,7 @@ from leadline.running.checkpoints import (
     remove_strays,
     save_checkpoint,
 )
+from leadline.running.job import PATIENCE_SECONDS
 from leadline.spec import TrialSpec
 from leadline.store import Claim, LeaseLost, Store
 from leadline.training import TrainState
@@ -39,7 +40,7 @@ class Kept:
         path = self.store.checkpoints / checkpoint_name(self.trial, state)
         try:
             save_checkpoint(state, self.spec, path)
-            name = artifacts.put(path, self.url, artifacts.PATIENCE_SECONDS)
+            name = artifacts.put(path, self.url, PATIENCE_SECONDS)
         except StoreError:
             # a new owner removes what the old one, whose machine may have slept, is still writing
             if self.store.trial(self.trial).owner != self.owner:
@@ -85,7 +86,7 @@ def _loaded(files: Kept, name: str, fresh: Callable[[], TrainState]) -> TrainSta
         with contextlib.suppress(DamagedCheckpoint):
             return _state_of(files, here, fresh)
         here.unlink(missing_ok=True)
-    return _state_of(files, artifacts.get(name, files.store.checkpoints, artifacts.PATIENCE_SECONDS), fresh)
+    return _state_of(files, artifacts.get(name, files.store.checkpoints, PATIENCE_SECONDS), fresh)
 
 
 def _state_of(files: Kept, path: Path, fresh: Callable[[], TrainState]) -> TrainState:

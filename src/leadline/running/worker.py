@@ -13,7 +13,7 @@ from leadline.errors import LeadlineError, StoreError
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.running.devices import DeviceLost, check_torchrun, spread, under_torchrun
 from leadline.running.environment import environment
-from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
+from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job
 from leadline.running.kept import Kept
 from leadline.running.stopping import Stop, Stopped, held
 from leadline.running.trial import train_trial
@@ -28,8 +28,6 @@ from leadline.training.team import Disconnected
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0
 JOIN_SECONDS = 5.0
-PATIENCE_SECONDS = 300.0
-"""For which a worker tries to reach a database that is gone, before it gives up."""
 
 
 class _NotTold(BaseException):

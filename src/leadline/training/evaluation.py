@@ -11,9 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leadline.data.batches import Data
-from leadline.spec import (
-    TrainingSpec,
-)
+from leadline.spec import TrainingSpec
 from leadline.training.team import ALONE, Team
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
