@@ -18,7 +18,7 @@ from leadline.reports.tables import arms_table, contrasts_table
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, benjamini_hochberg, holm, t_interval
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import to_csv
 from leadline.verdict import Findings, find, to_json, to_text
 from leadline.verdict.metrics import Curve, Waited, area, curves, final_values, step_of_clock, to_target, waited
@@ -27,14 +27,14 @@ ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comp
 Curves = Mapping[str, Sequence[Sequence[float]]]  # arm -> seed -> validation error by epoch
 
 
-def a_study(metric: str = "epochs_to", target: float | None = 10.0, **changes: Any) -> Study:
+def a_study(metric: str = "epochs_to", target: float | None = 10.0, **changes: Any) -> ExpandedStudy:
     contrast = {"a": "residual", "b": "plain", "metric": metric} | ({} if target is None else {"target": target})
     margin = {"margin": changes.pop("of_contrast")} if "of_contrast" in changes else {}
     return expand(parse(StudySpec, {"name": "toy", "arms": ARMS, "contrasts": [contrast | margin], **changes}))
 
 
 def verdict(
-    study: Study,
+    study: ExpandedStudy,
     errors: Curves,
     state: Callable[[str, int], str] = lambda arm, seed: "finished",
     seconds: Callable[[str, int], float] = lambda arm, seed: 1.0,
@@ -263,7 +263,7 @@ def test_where_nobody_arrives_nothing_is_decided() -> None:
 
 def test_metrics_on_the_images_by_which_tuning_chose_are_told() -> None:
     chosen = {arm: {"learning_rate": 0.01} for arm in ARMS}
-    study = a_study(tune={"learning_rate": {"log": [0.001, 0.1]}, "chosen": chosen})
+    study = a_study(tune={"learning_rate": {"log": [0.001, 0.1]}}).resolve(chosen=chosen)
     notes = verdict(study, {"plain": [LATE] * 3, "residual": [SOON] * 3}).notes
     assert any("are on the images by which tuning chose" in note for note in notes)
 

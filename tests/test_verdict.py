@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats.sequential import interval_at_any_time
-from leadline.study import Arm, Study, expand
+from leadline.study.expand import Arm, ExpandedStudy, expand
 from leadline.verdict import Findings, decided_line, find, round_line, to_json, to_text
 from leadline.verdict.words import number, p_text
 
@@ -27,13 +26,13 @@ THREE_LEVELS = {"seeds": 3, "vary": {"blocks": [2, 5, 10]}}
 Frames = tuple[pd.DataFrame, pd.DataFrame, dict[str, tuple[np.ndarray, np.ndarray]]]
 
 
-def a_study(**changes: Any) -> Study:
+def a_study(**changes: Any) -> ExpandedStudy:
     arms = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
     return expand(parse(StudySpec, {"name": "toy", "arms": arms, "contrasts": [["residual", "plain"]], **changes}))
 
 
 def frames(
-    study: Study,
+    study: ExpandedStudy,
     error: Callable[[Arm, int], float],
     state: Callable[[Arm, int], str] = lambda arm, seed: "finished",
     epochs: int = 4,
@@ -425,7 +424,7 @@ def deciding(
     study = a_study(decide={"max_seeds": 8, "step": 1, **decide})
     drawn = {base: len(errors) for base, errors in values.items()}
     state = (lambda arm, seed: states[arm.base][seed]) if states else (lambda arm, seed: "finished")
-    return find(study, *frames(replace(study, drawn=drawn), by_base(values), state))
+    return find(study, *frames(study.resolve(drawn=drawn), by_base(values), state))
 
 
 DIFFERENT = [-2.0, -1.2, -2.4, -1.6, -2.1]
@@ -488,7 +487,7 @@ def test_only_seeds_before_the_first_gap_are_looked_at() -> None:
 
 def test_all_contrasts_hold_together_at_another_confidence() -> None:
     study = a_study(vary={"blocks": [2, 5]}, decide={"max_seeds": 6, "confidence": 0.9})
-    study = replace(study, drawn=dict.fromkeys((arm.name for arm in study.arms), 4))
+    study = study.resolve(drawn=dict.fromkeys((arm.name for arm in study.arms), 4))
     findings = find(study, *frames(study, lambda arm, seed: 20 + (arm.base == "plain") * (2 + seed % 2 / 2) + seed))
     for contrast in findings.contrasts:
         assert contrast.looks and contrast.looks.of_each == pytest.approx(0.95) and contrast.looks.contrasts == 2
@@ -531,7 +530,7 @@ def test_the_step_is_one_image_known_beforehand(metric: str, data: dict[str, Any
 @given(st.lists(st.tuples(errors, states), min_size=10, max_size=10))
 def test_any_outcome_of_a_study_that_decides_gives_plain_json_and_text(outcomes: list[tuple[float, str]]) -> None:
     study = a_study(decide={"max_seeds": 5})
-    study = replace(study, drawn={"plain": 5, "residual": 5})
+    study = study.resolve(drawn={"plain": 5, "residual": 5})
     at = {(arm.name, trial.seed): outcomes[place] for place, (arm, trial) in enumerate(study.trials())}
     findings = find(
         study, *frames(study, lambda arm, seed: at[arm.name, seed][0], lambda arm, seed: at[arm.name, seed][1])

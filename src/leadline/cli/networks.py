@@ -19,7 +19,7 @@ def list_(as_json: Json = False) -> None:
     """List the ready studies, the named networks and the data sets."""
     from leadline.data.catalog import CATALOG
     from leadline.families import FAMILIES
-    from leadline.studyfile import ready_studies
+    from leadline.study.load import ready_studies
 
     studies = ready_studies()
     if as_json:
@@ -59,7 +59,7 @@ def inspect(
     from dataclasses import asdict
 
     from leadline.nets import build, inspect_network
-    from leadline.study import resolve_network
+    from leadline.study.expand import resolve_network
 
     spec = resolve_network(network, settings_of(settings))
     shape = _shape(input_shape)
@@ -89,7 +89,7 @@ def predict_depth(
     as_json: Json = False,
 ) -> None:
     """Predict, from mean-field theory, how deep signals and gradients reach before training."""
-    from leadline.study import resolve_network
+    from leadline.study.expand import resolve_network
     from leadline.theory.prediction import predict_depth as predicted
 
     found = predicted(resolve_network(network, settings_of(settings)), _shape(input_shape))

@@ -25,12 +25,11 @@ def verdict(
     from dataclasses import replace
 
     from leadline.store import Store
-    from leadline.study import expand_stored
-    from leadline.tuning import tuning_of
+    from leadline.study.search import tuning_of
     from leadline.verdict import find, to_json, to_text
 
     with Store.open_existing(runs, store_url) as store:
-        study = expand_stored(store.study(name).spec)
+        study = store.study(name).expand()
         tuning = tuning_of(store, study)
         findings = find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name), tuning)
     if tuning is not None:  # its first sentence is in the headline

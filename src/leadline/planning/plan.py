@@ -15,13 +15,13 @@ from leadline.data.facts import describe, known
 from leadline.data.files import default_data_dir
 from leadline.data.index import locate, read_index
 from leadline.data.split import MOST_VALIDATION, see_to_it_that_there_are_enough
-from leadline.matching import count
 from leadline.nets import skeleton
 from leadline.nets.memory import inference_memory
 from leadline.planning.seeds import SeedsNeeded
 from leadline.planning.timing import SECONDS, Timing, Work, essence, measure
 from leadline.spec import DataSpec, NetworkSpec, TrainingSpec
-from leadline.study import Arm, Study
+from leadline.study.expand import Arm, ExpandedStudy
+from leadline.study.match import count
 from leadline.training import choose_device
 from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
 
@@ -109,7 +109,7 @@ class Plan:
 
 
 def plan(
-    study: Study,
+    study: ExpandedStudy,
     runs: Path,
     data_dir: Path | None = None,
     device: str = "auto",
@@ -146,14 +146,14 @@ def plan(
     distinct = list(dict.fromkeys(work))
     beside = workers * devices if chosen.type == "cpu" else workers  # a GPU has one of the processes of a trial
     timed = dict(zip(distinct, measure(distinct, str(chosen), threads, beside, progress, seconds), strict=True))
-    trials, tuning = len(study.spec.seed_values), _tuning(study)
+    trials, tuning = len(study.seed_values), _tuning(study)
     arms = tuple(
         _arm_plan(arm, trials, tuning, of, timed[of], split, chosen, devices)
         for arm, of, split in zip(study.arms, work, images, strict=True)
     )
     free = _free_memory(chosen)
     return Plan(
-        study=study.spec.name,
+        study=study.name,
         arms=arms,
         device=str(chosen),
         workers=workers,
@@ -187,12 +187,12 @@ def sizes(spec: DataSpec, data_dir: Path | None = None) -> Sizes:
     return Sizes(spec.train or train - validation, validation, spec.test or test)
 
 
-def _tuning(study: Study) -> int:
+def _tuning(study: ExpandedStudy) -> int:
     """Return the trials that tune one arm before the study; 0: it is not tuned, or has been."""
     tune = study.spec.tune
-    if tune is None or tune.chosen is not None:
+    if tune is None or study.resolved.chosen is not None:
         return 0
-    return tune.budget * len(tune.seed_values(study.spec.seed_values))
+    return tune.budget * len(tune.seed_values(study.seed_values))
 
 
 def _arm_plan(
@@ -279,11 +279,11 @@ def _free_memory(device: torch.device) -> int:
     return max(0, free)
 
 
-def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
+def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan]) -> Iterable[str]:
     timed = sorted({arm.timed for arm in arms})
     span = f"{timed[0]}" if len(timed) == 1 else f"{timed[0]} to {timed[-1]}"
-    yield from study.spec.matching
-    decide, tune = study.spec.decide, study.spec.tune
+    yield from study.matching
+    decide, tune = study.decide, study.spec.tune
     if decide is not None:
         yield (
             f"The study decides as it goes: each arm has {decide.first} seeds at least and {decide.max_seeds} at most;"

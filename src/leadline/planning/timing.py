@@ -13,10 +13,10 @@ import torch
 from leadline.data.batches import Dataset, Split
 from leadline.data.pixels import normalisation
 from leadline.errors import LeadlineError
-from leadline.matching import count
 from leadline.nets import InputShape, build
 from leadline.probes.catalog import take
 from leadline.spec import Constant, DataSpec, FlowSpec, ProbeSpec, TrainingSpec, TrialSpec
+from leadline.study.match import count
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
 from leadline.training.memory import ran_out_of_memory
 

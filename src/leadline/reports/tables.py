@@ -8,7 +8,7 @@ import pandas as pd
 
 from leadline.charts.chart import Figure, each, spread
 from leadline.charts.frames import contrast_labels
-from leadline.study import Study
+from leadline.study.expand import ExpandedStudy
 from leadline.tables import NOTHING, Column, Table, is_missing
 from leadline.verdict import ArmFinding, ContrastFinding, Findings
 from leadline.verdict.lookwords import interval_name
@@ -18,7 +18,7 @@ from leadline.verdict.words import CORRECTION_NAMES
 METRICS = {metric: KINDS[metric].words for metric in ERRORS}
 
 
-def tables(study: Study, findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:
+def tables(study: ExpandedStudy, findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:
     """Return a study's tables: arms, contrasts, mcnemar, published, trials."""
     return (
         arms_table(findings.arms),
@@ -180,10 +180,10 @@ def mcnemar_table(contrasts: tuple[ContrastFinding, ...]) -> Table:
     return Table("mcnemar", "McNemar's exact test on the test images, seed by seed", columns, tuple(rows))
 
 
-def published_table(study: Study, arms: tuple[ArmFinding, ...]) -> Table:
+def published_table(study: ExpandedStudy, arms: tuple[ArmFinding, ...]) -> Table:
     """Return one row per published number and arm that it is about: published beside measured, per cent."""
     rows = []
-    for published in study.spec.published:
+    for published in study.published:
         for arm in arms:
             if published.arm in (arm.name, arm.base):
                 measured = arm.metrics.get(published.metric)

@@ -12,8 +12,8 @@ from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.spec import DEEPER, NetworkSpec
 from leadline.store import Store
-from leadline.study import Study, expand_stored
-from leadline.tuning import tuning_of
+from leadline.study.expand import ExpandedStudy
+from leadline.study.search import tuning_of
 from leadline.verdict import find
 from leadline.verdict.tuned import Tuning
 from leadline.why import Why, explain
@@ -32,7 +32,7 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
         StoreError: there is no such study.
         LeadlineError: a file cannot be written.
     """
-    study = expand_stored(store.study(name).spec)
+    study = store.study(name).expand()
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
     findings = find(study, trials, records, store.predictions(name), tuning)
@@ -69,7 +69,7 @@ def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.D
         yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(pictures, trials, records)))
 
 
-def _predicted(study: Study, why: Why, data_dir: Path | None) -> Iterator[Section]:
+def _predicted(study: ExpandedStudy, why: Why, data_dir: Path | None) -> Iterator[Section]:
     """Yield what mean-field theory says of the arms that it covers, beside random networks of the same kind."""
     if why.frame.empty:
         return

@@ -124,12 +124,6 @@ class TuneSpec(Spec):
         | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
     ) = Field(default=1, description="that each setting is tried at; none of them is a seed of the study")
     seed: int = Field(default=0, ge=0, description="of the sampler")
-    chosen: dict[str, Values] | None = Field(
-        default=None, description="arm -> its values, written when the search has ended; None: not searched yet"
-    )
-    tried: dict[str, list[Values]] | None = Field(
-        default=None, description="arm -> every setting of its search so far; in the study of the search alone"
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -157,14 +151,7 @@ class TuneSpec(Spec):
                 raise ValueError(f"{key} is tuned twice, as {path}")
         if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} names a seed twice")
-        for name, values in self._given():
-            if values.keys() != self.space.keys():
-                raise ValueError(f"{name} has {_named(values)}, but tuned are {_named(self.space)}; remove {name}")
         return self
-
-    def _given(self) -> list[tuple[str, Values]]:
-        chosen = [(f"chosen.{arm}", values) for arm, values in (self.chosen or {}).items()]
-        return chosen + [(f"tried.{arm}", values) for arm, tries in (self.tried or {}).items() for values in tries]
 
     @property
     def space(self) -> dict[str, Space]:
@@ -186,10 +173,6 @@ class TuneSpec(Spec):
                 " so give others"
             )
         return tuple(self.seeds)
-
-
-def _named(keys: Collection[str]) -> str:
-    return ", ".join(keys) or "nothing"
 
 
 _OF_OPTIMIZER = {*SGD.model_fields, *Adam.model_fields, *RMSprop.model_fields} - {"name"}

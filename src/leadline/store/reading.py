@@ -15,6 +15,7 @@ from leadline.store.connect import address, engine_for, is_there, one_line, pati
 from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
+from leadline.study.resolved import TITLE_OF_SEARCH
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,11 @@ def patient(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concatenate[S
         return patiently(lambda again: method(self, *args, **kwargs), self.patience)
 
     return call
+
+
+def _title(row: Any) -> str:
+    title: str = row.spec["title"]
+    return TITLE_OF_SEARCH.format(title or row.spec["name"]) if "search" in row.resolved else title
 
 
 class Reader:
@@ -124,7 +130,7 @@ class Reader:
         """
         with self._reading() as connection:
             row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
-        return StudyRecord(row.name, row.spec, row.hash, row.created)
+        return StudyRecord(row.name, row.spec, row.resolved, row.hash, row.created)
 
     @patient
     def studies(self) -> list[StudySummary]:
@@ -132,7 +138,7 @@ class Reader:
         with self._reading() as connection:
             rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
             counts = counted(connection, None)
-        return [StudySummary(row.name, row.spec["title"], row.created, all_states(counts.get(row.id))) for row in rows]
+        return [StudySummary(row.name, _title(row), row.created, all_states(counts.get(row.id))) for row in rows]
 
     @patient
     def counts(self, study: str) -> dict[TrialState, int]:

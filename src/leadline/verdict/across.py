@@ -7,14 +7,14 @@ from leadline.spec import TrialSpec
 from leadline.spec.base import canonical_json
 from leadline.stats import Paired, decide
 from leadline.stats.factorial import OverDataSets, over_data_sets
-from leadline.study import Arm, Study, expand
+from leadline.study.expand import Arm, ExpandedStudy
 from leadline.verdict.factors import NAMES_DATA
 from leadline.verdict.findings import AcrossFinding, ContrastFinding, DataSetFinding
 from leadline.verdict.metrics import KINDS, amount, named
 from leadline.verdict.words import decimals, number
 
 
-def across_data_sets(study: Study, contrasts: Sequence[ContrastFinding]) -> tuple[AcrossFinding, ...]:
+def across_data_sets(study: ExpandedStudy, contrasts: Sequence[ContrastFinding]) -> tuple[AcrossFinding, ...]:
     """Return a summary of each group of contrasts that differ in their data set alone, where there are several.
 
     A group has the same two networks under the same recipe, but for what tuning and matching made of them on each data
@@ -27,7 +27,7 @@ def across_data_sets(study: Study, contrasts: Sequence[ContrastFinding]) -> tupl
         contrasts: of its findings.
     """
     arms = {arm.name: arm for arm in study.arms}
-    given = _as_given(study)
+    given = {arm.name: arm for arm in study.asked}  # for tuning and matching change each one on each data set
     groups: dict[tuple[str, ...], list[tuple[str, ContrastFinding]]] = {}
     for contrast in contrasts:
         a, b = arms[contrast.a], arms[contrast.b]
@@ -44,12 +44,6 @@ def across_data_sets(study: Study, contrasts: Sequence[ContrastFinding]) -> tupl
 
 def _data(trial: TrialSpec) -> str:
     return trial.data.path or trial.data.name
-
-
-def _as_given(study: Study) -> dict[str, Arm]:
-    """Return arms as their file gives them, for tuning and matching change each one on each data set."""
-    changed = dict.fromkeys(("tune", "match", "matched", "decide"))
-    return {arm.name: arm for arm in expand(study.spec.model_copy(update=changed | {"contrasts": []})).arms}
 
 
 def _but_for_data(arm: Arm) -> str:
@@ -133,7 +127,7 @@ def _part(part: DataSetFinding) -> str:
     )
 
 
-def several_data_sets(study: Study) -> bool:
+def several_data_sets(study: ExpandedStudy) -> bool:
     """Return whether a study's arms are trained on more than one data set."""
     return len({_data(arm.trial) for arm in study.arms}) > 1
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leadline.rounds import Round
 from leadline.spec import DataSpec
 from leadline.spec.contrast import IN_POINTS, TO_TARGET, ContrastSpec
 from leadline.stats import (
@@ -23,7 +22,8 @@ from leadline.stats import (
     summarise,
 )
 from leadline.stats.survival import convergence_epoch
-from leadline.study import Arm, Study
+from leadline.study.expand import Arm, ExpandedStudy
+from leadline.study.rounds import Round
 from leadline.verdict import words
 from leadline.verdict.across import about_data_sets, across_data_sets, several_data_sets
 from leadline.verdict.factors import about_factors, factor_effects, with_adjusted
@@ -89,11 +89,11 @@ class _Evidence:
         )
         return {trial.seed: (trial.hash, one) for trial, one in found if one}
 
-    def planned(self, study: Study, arm: str) -> int:
+    def planned(self, study: ExpandedStudy, arm: str) -> int:
         """Trials of an arm that there are to be; of a study that decides while seeds are added, so far."""
-        return len(study.spec.seed_values) if study.spec.decide is None else len(self.trials.get(arm, ()))
+        return len(study.seed_values) if study.decide is None else len(self.trials.get(arm, ()))
 
-    def ended(self, study: Study) -> dict[str, set[int]]:
+    def ended(self, study: ExpandedStudy) -> dict[str, set[int]]:
         """Arm -> seeds whose trials have finished or diverged."""
         over = ("finished", "diverged")
         return {
@@ -116,7 +116,7 @@ class _Evidence:
 
 
 def find(
-    study: Study,
+    study: ExpandedStudy,
     trials: pd.DataFrame,
     records: pd.DataFrame,
     predictions: Predictions,
@@ -140,7 +140,7 @@ def find(
     arms = tuple(_arm(arm, evidence.planned(study, arm.name), evidence) for arm in study.arms)
     drafts = [_contrast(contrast, study.spec.margin, evidence) for contrast in study.contrasts]
     gone_through: tuple[Round, ...] = ()
-    if study.spec.decide is not None:
+    if study.decide is not None:
         drafts, gone_through = at_every_look(study, drafts, evidence.ended(study), evidence.tested())
     adjust = holm if study.spec.correction == "holm" else benjamini_hochberg
     adjusted = adjust([draft.paired.p if draft.paired else None for draft in drafts])
@@ -156,13 +156,13 @@ def find(
         for contrast in contrasts
     )
     # seeds whose number hangs on what they showed are no sample for statistics that look once
-    fixed = said if study.spec.decide is None else ()
+    fixed = said if study.decide is None else ()
     effects = factor_effects(arms, fixed)
     effects = with_adjusted(effects, adjust([effect.paired.t_p for effect in effects]))
     across = across_data_sets(study, fixed)
     return Findings(
-        study=study.spec.name,
-        title=study.spec.title,
+        study=study.name,
+        title=study.title,
         headline=(
             *words.headline(arms, said, study.spec.correction, [one.sentence for one in across][: words.LONGEST]),
             *_tuned(study, tuning),
@@ -170,7 +170,7 @@ def find(
         arms=arms,
         contrasts=said,
         notes=(
-            *study.spec.matching,
+            *study.matching,
             *words.notes(arms, said, study.spec.correction, several_data_sets(study)),
             *_about_tuning(study),
             *about_factors(effects),
@@ -183,14 +183,14 @@ def find(
     )
 
 
-def _tuned(study: Study, tuning: Tuning | None) -> Iterable[str]:
+def _tuned(study: ExpandedStudy, tuning: Tuning | None) -> Iterable[str]:
     if tuning is not None:
         yield tuning.sentences[0]
-    elif study.spec.tune is not None and study.spec.tune.chosen is not None:
-        yield tuning_words(study.spec.tune)
+    elif study.resolved.chosen is not None:
+        yield tuning_words(study)
 
 
-def _about_tuning(study: Study) -> Iterable[str]:
+def _about_tuning(study: ExpandedStudy) -> Iterable[str]:
     if study.spec.tune is None:
         return
     if study.contrasts:
@@ -207,7 +207,7 @@ def _about_tuning(study: Study) -> Iterable[str]:
 
 
 def _gather(
-    study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions: Predictions, asked: Collection[str]
+    study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, predictions: Predictions, asked: Collection[str]
 ) -> _Evidence:
     by_arm: dict[str, list[_Trial]] = defaultdict(list)
     columns = (trials[name] for name in ("trial", "arm", "seed", "state", "seconds"))

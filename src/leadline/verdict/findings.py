@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from leadline.rounds import Round
 from leadline.spec.contrast import Correction
 from leadline.stats import Decision, McNemar, Paired, Summary
 from leadline.stats.factorial import OverDataSets
+from leadline.study.rounds import Round
 from leadline.verdict.metrics import ToTarget
 
 

@@ -10,16 +10,16 @@ import numpy as np
 from leadline.data.catalog import CATALOG
 from leadline.data.facts import known
 from leadline.data.split import MOST_VALIDATION
-from leadline.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.spec import TrialSpec
 from leadline.stats import Paired, decide, summarise
 from leadline.stats.sequential import running_interval
-from leadline.study import Study
+from leadline.study.expand import ExpandedStudy
+from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.verdict.findings import ContrastFinding, Looks, SoFar
 
 
 def at_every_look(
-    study: Study,
+    study: ExpandedStudy,
     drafts: Sequence[ContrastFinding],
     ended: Mapping[str, Collection[int]],
     tested: Mapping[str, int],
@@ -35,7 +35,7 @@ def at_every_look(
         ended: arm -> seeds whose trials have finished or diverged.
         tested: arm -> images of its test set, where that is known from its predictions.
     """
-    place = {seed: number for number, seed in enumerate(study.spec.seed_values)}
+    place = {seed: number for number, seed in enumerate(study.seed_values)}
     trials = {arm.name: arm.trial for arm in study.arms}
     courses, kept = [], []
     for draft in drafts:
@@ -55,12 +55,12 @@ def at_every_look(
 
 
 def _shown(
-    study: Study, draft: ContrastFinding, course: Course, kept: Sequence[int], looked: Sequence[int]
+    study: ExpandedStudy, draft: ContrastFinding, course: Course, kept: Sequence[int], looked: Sequence[int]
 ) -> ContrastFinding:
-    assert study.spec.decide is not None
+    assert study.decide is not None
     ends, decision = look(study, course, course.ended)
     seeds = tuple(draft.seeds[at] for at in kept)
-    most = study.spec.decide.max_seeds
+    most = study.decide.max_seeds
     return replace(
         draft,
         seeds=seeds,
@@ -74,10 +74,10 @@ def _shown(
         looks=Looks(
             low=ends[0],
             high=ends[1],
-            confidence=study.spec.decide.confidence,
+            confidence=study.decide.confidence,
             of_each=confidence_of_each(study),
             contrasts=len(study.contrasts),
-            planned=study.spec.decide.shared_over,
+            planned=study.shared_over,
             seeds=course.ended,
             most=most,
             taken=len(looked),
@@ -86,12 +86,12 @@ def _shown(
     )
 
 
-def _so_far(study: Study, course: Course, looked: Collection[int]) -> Iterator[SoFar]:
+def _so_far(study: ExpandedStudy, course: Course, looked: Collection[int]) -> Iterator[SoFar]:
     """Yield what `look` returns at 1, 2, 3, ... seeds, all from one pass over the differences."""
-    assert study.spec.decide is not None
+    assert study.decide is not None
     ends, differences = [(-math.inf, math.inf)], np.asarray(course.differences)
     if course.differences:
-        planned = study.spec.decide.shared_over
+        planned = study.shared_over
         low, high = running_interval(differences, confidence_of_each(study), course.resolution, planned)
         ends += zip(low.tolist(), high.tolist(), strict=True)
     for seeds in range(1, course.ended + 1):

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from leadline.rounds import Round
 from leadline.stats import Summary
+from leadline.study.rounds import Round
 from leadline.verdict import lookwords
 from leadline.verdict.findings import AcrossFinding, ArmFinding, ContrastFinding, FactorEffect, Findings, Looks
 from leadline.verdict.metrics import ERRORS, KINDS, ToTarget
