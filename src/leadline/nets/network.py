@@ -22,7 +22,7 @@ from leadline.nets.layers import (
     prefix,
     weight_layer,
 )
-from leadline.seeds import NOISE, stream
+from leadline.seeds import NOISE, seeded, stream
 from leadline.spec import NetworkSpec
 from leadline.spec.network import RecurrentHead, Stage
 
@@ -149,15 +149,14 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
 def noise_at(model: nn.Module, seed: int, step: int) -> Iterator[None]:
     """Let what a module draws while it trains depend on the trial's seed and the step alone.
 
-    A `Network` draws from streams. Any other module draws from PyTorch's global generators as it was written to: they
-    are seeded for the step and put back as they were.
+    A `Network` draws from streams. Any other module draws from global generators as it was written to: they are seeded
+    for the step and put back as they were.
     """
     if isinstance(model, Network):
         model.noise.seed, model.noise.step = seed, step
         yield
     else:
-        with torch.random.fork_rng():
-            torch.manual_seed(stream(seed, NOISE, step))
+        with seeded(stream(seed, NOISE, step)):
             yield
 
 

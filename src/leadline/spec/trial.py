@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
 from leadline.spec.network import AnyNetwork, ModuleSpec
 from leadline.spec.pretraining import PretrainingSpec
 from leadline.spec.probes import ProbeSpec

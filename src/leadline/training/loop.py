@@ -14,17 +14,19 @@ from torch import Tensor
 from leadline.data.batches import Data
 from leadline.errors import LeadlineError, SpecError
 from leadline.nets import noise_at
+from leadline.parts.reference import drawing_of
 from leadline.probes.catalog import take
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
 from leadline.probes.measured import Measurement
 from leadline.probes.schedules import every
 from leadline.record import Record
+from leadline.seeds import OPTIMIZER, stream
 from leadline.spec import (
     ProbeSpec,
     TrainingSpec,
 )
 from leadline.training.evaluation import evaluate
-from leadline.training.recipe import learning_rate
+from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
 from leadline.training.team import ALONE, Team
 
@@ -82,7 +84,7 @@ def train(
     model, optimizer, device = state.model, state.optimizer, data.device
     examples = data.train_size
     steps_per_epoch = math.ceil(examples / spec.batch_size)
-    rate = learning_rate(spec, steps_per_epoch * spec.epochs)
+    factor = rate_factor(spec, steps_per_epoch * spec.epochs)
     shared = data.shared(team.share)
     look_every = 1 if device.type == "cpu" else REPORT_EVERY
     before = _looked_into(state, data, spec, seed, probes, 0) if state.step == 0 else {}
@@ -100,7 +102,7 @@ def train(
         with _watched(state, part, probes, steps_per_epoch):
             for index, (images, labels) in enumerate(batches, part.batches):
                 for group in optimizer.param_groups:
-                    group["lr"] = rate(state.step)
+                    group["lr"] = group["initial_lr"] * factor(state.step)
                 rows = min(spec.batch_size, examples - index * spec.batch_size)  # on all devices
                 with noise_at(model, seed, state.step), team.whole_batch(model, rows):
                     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
@@ -116,7 +118,8 @@ def train(
                 last = index + 1 == steps_per_epoch
                 if last or (index + 1) % look_every == 0:
                     _raise_if_diverged(part.losses, index, state.step + 1)
-                optimizer.step()
+                with drawing_of(spec.optimizer, stream(seed, OPTIMIZER, state.step)):
+                    optimizer.step()
                 part.correct += right
                 part.batches += 1
                 state.step += 1

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from leadline.parts.base import canonical_json
 from leadline.spec import TrialSpec
-from leadline.spec.base import canonical_json
 from leadline.stats import Paired, decide
 from leadline.stats.factorial import OverDataSets, over_data_sets
 from leadline.study import Arm, Study, expand
