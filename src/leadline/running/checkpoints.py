@@ -97,19 +97,12 @@ class Timer:
 
 @dataclass
 class Checkpoints:
-    """A claimed trial's checkpoints: the last, and the one before it, which is kept until the next is committed.
-
-    Attributes:
-        store: where the trial is, and the folder of its files.
-        claim: on the trial.
-        worker: the id of the worker that has the claim.
-        url: of a folder where they are kept as well; None: nowhere.
-    """
+    """A claimed trial's checkpoints: the last, and the one before it, which is kept until the next is committed."""
 
     store: Store
     claim: Claim
-    worker: str
-    url: str | None = None
+    worker: str  # the id of the one that has the claim
+    url: str | None = None  # of a folder where they are kept as well
     spec: TrialSpec = field(init=False)
     last: str | None = field(init=False)
     earlier: str | None = field(init=False)

@@ -27,26 +27,13 @@ from leadline.training import Diverged, TrainState, choose_device, prepare, trai
 
 @dataclass
 class TrialRun:
-    """A claimed trial trained to its end in this process, alone or as rank 0 of several.
-
-    Attributes:
-        job: what the worker was asked to do.
-        checkpoints: of the trial, with its claim, its specification and its store.
-        device: of this process.
-        tell: is told how the trial gets on.
-        check_lease: raises `LeaseLost` when another worker has taken the trial over.
-        stop: whether this process is asked to stop.
-        group: the processes that train the trial.
-        data: once `restore` has loaded them.
-        state: once `restore` has made or loaded it.
-        timer: of checkpoints.
-    """
+    """A claimed trial trained to its end in this process, alone or as rank 0 of several."""
 
     job: Job
-    checkpoints: Checkpoints
-    device: torch.device
+    checkpoints: Checkpoints  # with the claim, its specification and the store
+    device: torch.device  # of this process
     tell: Tell
-    check_lease: Callable[[], None]
+    check_lease: Callable[[], None]  # raises LeaseLost when another worker has taken the trial over
     stop: Stop
     group: ProcessGroup = SINGLE_PROCESS
     data: batches.Data = field(init=False)
@@ -143,10 +130,7 @@ class TrialRun:
     def checkpoint(
         self, records: Sequence[Record] = (), seconds: float = 0.0, measurements: Mapping[str, bytes] | None = None
     ) -> None:
-        """Store the state, and with it what was measured since the last checkpoint, in so many seconds.
-
-        What probes saw before the first step is stored first; a trial that is killed in between sees it again.
-        """
+        """Store the state, and with it what was measured since the last checkpoint, in so many seconds."""
         self._commit_start()
         self.checkpoints.save(self.state, records, seconds, measurements or {})
         pretraining = self.state.pretraining
@@ -157,27 +141,25 @@ class TrialRun:
         assert self.state.test_predictions is not None
         predictions = self.state.test_predictions, self.data.test_labels.astype(np.int16)
         self.checkpoints.remove_earlier()  # nobody would, were the process killed after the trial's end
-        owned = self.checkpoints
-        owned.store.finish(owned.claim.trial, owned.worker, "finished", records=records, predictions=predictions)
+        files = self.checkpoints
+        files.store.finish(files.claim.trial, files.worker, "finished", records=records, predictions=predictions)
         self.tell("finished", 1.0, "")
 
     def _commit_start(self) -> None:
+        """Store what probes saw before the first step, once; a trial killed before its checkpoint sees it again."""
         if seen := self._probed(0):
             self._commit(0, seen)
 
     def _commit(self, epoch: int, measurements: Mapping[str, bytes]) -> None:
-        owned = self.checkpoints
-        owned.store.commit_epoch(owned.claim.trial, owned.worker, [], None, epoch, 0.0, measurements)
+        files = self.checkpoints
+        files.store.commit_epoch(files.claim.trial, files.worker, [], None, epoch, 0.0, measurements)
 
     def _measured(self, epoch: int) -> dict[str, bytes]:
         """Return what was measured inside the network in an epoch, or in the part of it that training got through."""
-        seen, flow = self._probed(epoch), self.state.flow
-        if flow is not None and len(flow.steps):
-            seen["flow"] = flow.to_bytes()
-        return seen
+        flow = self.state.flow
+        return self._probed(epoch) | ({"flow": flow.to_bytes()} if flow is not None and len(flow.steps) else {})
 
     def _probed(self, epoch: int) -> dict[str, bytes]:
-        """Return what deeper probes saw at the end of an epoch; of 0, before the first step."""
         return {name: one.to_bytes() for name, one in self.state.measured.get(epoch, {}).items()}
 
 
@@ -198,15 +180,7 @@ def assist(torchrun: Torchrun, device: str) -> None:
 
 
 def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial: str, data_dir: Path | None) -> None:
-    """Train a trial as rank 0 does, from the state that it gives, and store nothing.
-
-    Args:
-        group: of which this is not rank 0.
-        device: of this process.
-        threads: of this process.
-        trial: its specification as JSON.
-        data_dir: folder of the data sets.
-    """
+    """Train a trial, given its specification as JSON, as rank 0 does, from the state that it gives; store nothing."""
     torch.set_num_threads(threads)
     spec = TrialSpec.model_validate_json(trial)
     data = load_data(spec.data, data_dir, device)

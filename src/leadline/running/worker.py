@@ -70,20 +70,11 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
 
 @dataclass(frozen=True)
 class Worker:
-    """Takes trials of a study one at a time.
-
-    Attributes:
-        store: where the study is.
-        id: of this worker, as the store has it.
-        devices: that train each trial; under torchrun, each process makes its own of them.
-        job: what is asked.
-        emit: is told what happens.
-        stop: whether this process is asked to stop.
-    """
+    """Takes trials of a study, one at a time."""
 
     store: Store
     id: str
-    devices: Sequence[torch.device]
+    devices: Sequence[torch.device]  # that train a trial together
     job: Job
     emit: Emit
     stop: Stop

@@ -179,12 +179,7 @@ class Unreachable(StoreError):
 
 
 def retry_while_unreachable(body: Callable[[bool], T], seconds: float, unless: Callable[[], bool] = lambda: False) -> T:
-    """Return body(again), called again with growing pauses while the database cannot be reached.
-
-    Args:
-        body: is told whether it is called again; what it did before may or may not have been kept.
-        seconds: after which no further try begins; 0: there is only one.
-        unless: no further try begins either once this is so.
+    """Return body(again) as `retry` does while the database cannot be reached, but not once `unless` is so.
 
     Raises:
         StoreError: whatever `body` raised last.
