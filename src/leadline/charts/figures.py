@@ -27,7 +27,6 @@ from leadline.charts.chart import (
     each,
     grid_columns,
     inline,
-    listed,
     spread,
 )
 from leadline.charts.forest import forest
@@ -40,15 +39,16 @@ from leadline.charts.frames import (
     profile_frame,
 )
 from leadline.charts.heat import heat_maps
+from leadline.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
 from leadline.probes.table import ACTIVATION_GRADIENT
+from leadline.text import join
 from leadline.verdict import Findings
-from leadline.why import NOTHING_MEASURED, Why, of_gradients
 
 SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120
 
 
 def figures(
-    findings: Findings, trials: pd.DataFrame, records: pd.DataFrame, why: Why = NOTHING_MEASURED
+    findings: Findings, trials: pd.DataFrame, records: pd.DataFrame, diagnostics: Diagnostics = NOTHING_MEASURED
 ) -> tuple[Figure, ...]:
     """Return a study's figures in the order of a report; those of `why` only where something was measured."""
     return (
@@ -56,7 +56,7 @@ def figures(
         learning_curves(trials, records, "loss"),
         final_error(trials, records),
         forest(findings),
-        *(() if why.frame.empty else (gradient_profiles(trials, why), *heat_maps(why, trials))),
+        *(() if diagnostics.frame.empty else (gradient_profiles(trials, diagnostics), *heat_maps(diagnostics, trials))),
     )
 
 
@@ -90,9 +90,9 @@ def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str) 
     )
 
 
-def gradient_profiles(trials: pd.DataFrame, why: Why) -> Figure:
+def gradient_profiles(trials: pd.DataFrame, diagnostics: Diagnostics) -> Figure:
     """Return the norm of the gradient from input to output, in the first, the middle and the last epoch measured."""
-    rows = of_gradients(why.frame)
+    rows = of_gradients(diagnostics.frame)
     bands = profile_frame(trials, rows)
     title = "Gradient norms from input to output"
     if bands.empty:
@@ -144,6 +144,7 @@ def _line_figure(
                 panels.append(Panel(title, _lines(here[0], here[1], shown, x, y, len(steps) <= 20)))
     ends = bands[bands["x"].eq(bands.groupby(["arm", "split"])["x"].transform(end))]
     said = [f"{row.arm}, {splits[row.split].lower()}: {_said(row.mean, axes[1])}" for row in each(ends)]
+    place = f"At the {'right' if end == 'max' else 'left'} end of the curves"
     keys = [Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(shown)]
     if not loose.empty and loose["state"].eq(DIVERGED).any():
         keys.append(Key(DIVERGED, CROSS))
@@ -152,7 +153,7 @@ def _line_figure(
         figure.title,
         " ".join(caption),
         figure.data,
-        f"{figure.title}. At the {'right' if end == 'max' else 'left'} end of the curves: {listed(said)}.",
+        f"{figure.title}. {place}: {join(said, mark=';') or 'no finished trial'}.",
         tuple(panels),
         grid_columns(len(shown_levels) if len(shown_levels) > 1 else len(panels)),
         tuple(keys),
@@ -257,7 +258,7 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
         title,
         " ".join(caption),
         frame.drop(columns="factors"),
-        f"{title}. Means: {listed(said)}.",
+        f"{title}. Means: {join(said, mark=';') or 'no finished trial'}.",
         panels,
         grid_columns(len(panels)),
         tuple(keys),

@@ -9,17 +9,17 @@ import pandas as pd
 
 from leadline.charts.chart import Figure, Panel, inline, spread
 from leadline.charts.frames import level_of
+from leadline.diagnostics import Diagnostics, of_gradients
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, UPDATE, WEIGHT_GRADIENT
-from leadline.why import Why, of_gradients
 
 SHOWN_PANELS, SHOWN_EPOCHS, SHOWN_LAYERS = 12, 60, 120
 DECADES = 12
 """Of the scale at most: what is smaller is drawn in its last colour."""
 
 
-def heat_maps(why: Why, trials: pd.DataFrame) -> Iterator[Figure]:
+def heat_maps(diagnostics: Diagnostics, trials: pd.DataFrame) -> Iterator[Figure]:
     """Yield the figures: gradients and activations always, what sentences rest on beside these where they do."""
-    frame = why.frame
+    frame = diagnostics.frame
     flow = of_gradients(frame)
     outputs = ACTIVATION_GRADIENT in set(flow["kind"])
     yield _heat_map(
@@ -38,7 +38,7 @@ def heat_maps(why: Why, trials: pd.DataFrame) -> Iterator[Figure]:
     moments = frame[frame["kind"].eq(SECOND_MOMENT)]
     what = "second moment (mean of squares) of each layer's output"
     yield _heat_map("activations", "Activations through depth and time", what, moments, trials)
-    rested = {said.figure for said in why.sentences}
+    rested = {said.figure for said in diagnostics.statements}
     if "dead-units" in rested:
         dead, what = frame[frame["kind"].eq(DEAD)], "fraction of units never active in the epoch"
         yield _heat_map("dead-units", "Dead units through depth and time", what, dead, trials, log=False)

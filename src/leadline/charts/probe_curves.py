@@ -22,10 +22,10 @@ from leadline.charts.chart import (
     arm_channels,
     at_field,
     inline,
-    listed,
     spread,
 )
 from leadline.errors import DataError
+from leadline.text import join
 
 TRIAL = ("arm", "base", "seed", "epoch")
 NAMES = {"block", "column", "extreme", "kind", "layer", "map", "place", "quantity", "row"}
@@ -193,7 +193,7 @@ def curves(
         figure.title,
         " ".join(caption),
         figure.data if len(figure.data) else marks,
-        f"{figure.title}. {axes[1]}, from left to right: {listed(list(_ends(marks, parts)))}.",
+        f"{figure.title}. {axes[1]}, from left to right: {join(list(_ends(marks, parts)), mark=';')}.",
         tuple(panels),
         len(levels_shown) if len(levels_shown) > 1 else len(epochs_shown),
         tuple(keys),

@@ -6,8 +6,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import Figure, Panel, inline, listed, spread
+from leadline.charts.chart import Figure, Panel, inline, spread
 from leadline.charts.probe_curves import PLACE, SHOWN_EPOCHS, SHOWN_LEVELS, at_epoch, by_arm, over_seeds, shown_in_part
+from leadline.text import join
 
 ALIKE = "How alike the representations of two layers are"
 SHOWN_PANELS, SHOWN_LAYERS = 12, 60
@@ -131,7 +132,7 @@ def _laid_out(
             ]
         ),
         figure.data,
-        f"{figure.title}. {listed(said)}.",
+        f"{figure.title}. {join(said, mark=';')}.",
         tuple(Panel(f"{at[3]}, {at_epoch(at[1])}", panel(found[at])) for at in shown),
         min(3, len(bases) if len(bases) > 1 else len(shown_epochs)),
     )

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import Figure, listed
+from leadline.charts.chart import Figure
 from leadline.charts.probe_curves import PLACE, by_arm, curves, over_seeds, prepared
 from leadline.charts.probe_maps import ALIKE, alike_layers, loss_planes
 from leadline.charts.probe_spectrum import SPECTRUM, spectra
 from leadline.errors import DataError, SpecError, unknown
+from leadline.text import join
 
 Drawer = Callable[[pd.DataFrame], Iterator[Figure]]
 
@@ -166,7 +167,7 @@ def _noise(rows: pd.DataFrame) -> Iterator[Figure]:
         " signal is seen."
     )
     if said:
-        caption += f" Simple noise scale in images, over the seeds: {listed(said)}."
+        caption += f" Simple noise scale in images, over the seeds: {join(said, mark=';')}."
     figure = Figure("noise", _DRAWN["noise"].title, caption, marks)
     yield curves(figure, marks, ("Layer", "Signal to noise"), log=True, lines=[1])
 
@@ -229,7 +230,7 @@ def _landscape(rows: pd.DataFrame) -> Iterator[Figure]:
         marks = over_seeds(own.rename(columns={"loss": "value"}), ["x"])
         if kind == "between":
             hills = [f"{words}: {_hill(line):.3g}" for words, line in by_arm(marks[marks["x"].between(0, 1)])]
-            caption += f" Highest above the straight line between the two losses: {listed(hills)}."
+            caption += f" Highest above the straight line between the two losses: {join(hills, mark=';')}."
         figure = Figure(name, title, caption + lost, marks)
         yield curves(figure, marks, (x, "Loss"), log=_wide(marks), whole=False)
     yield loss_planes(rows[rows["kind"].eq("plane")])

@@ -20,13 +20,13 @@ from leadline.charts.chart import (
     each,
     grid_columns,
     inline,
-    listed,
     spread,
 )
 from leadline.charts.frames import level_of
 from leadline.charts.probe_curves import shown_in_part
 from leadline.spec.tuning import ChoiceSpace, IntegerSpace, LogSpace, Space, edges
-from leadline.verdict.tuned import Tuning, shown
+from leadline.text import join
+from leadline.verdict.tuned import UNSEEN, Tuning, shown
 
 SHOWN_LEVELS = 6
 SHOWN_KEYS = 4
@@ -37,7 +37,7 @@ BEST_OF, TRIED = "tuning-best-of-k", "tuning-settings"
 def tuning_figures(tuning: Tuning) -> tuple[Figure, ...]:
     """Return the curves of the best of k settings, and every setting that was tried; without panels if none is left."""
     if tuning.tried.empty:
-        text = tuning.sentences[-1]
+        text = UNSEEN
         return (
             Figure(BEST_OF, "Best validation error by tuning budget", text, tuning.best),
             Figure(TRIED, "Every setting that was tried", text, tuning.tried),
@@ -78,7 +78,7 @@ def best_of_k(tuning: Tuning) -> Figure:
         title,
         " ".join(caption),
         tuning.best.drop(columns="factors"),
-        f"{title}. {listed(ends)}.",
+        f"{title}. {join(ends, mark=';')}.",
         panels,
         grid_columns(len(panels)),
         tuple(Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(drawn)),
@@ -132,7 +132,7 @@ def every_setting(tuning: Tuning) -> Figure:
         "Every setting that was tried",
         " ".join(caption),
         flat(tuning),
-        f"Every setting that was tried. Chosen: {listed(said)}.",
+        f"Every setting that was tried. Chosen: {join(said, mark=';')}.",
         tuple(panels),
         len(keys) if len(keys) > 1 else grid_columns(len(panels)),
         (

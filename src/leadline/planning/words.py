@@ -7,7 +7,7 @@ from leadline.planning.plan import Plan
 from leadline.planning.seeds import POWER, SeedsNeeded
 from leadline.spec.contrast import IN_POINTS
 from leadline.stats import LARGEST_PLAN
-from leadline.verdict.words import plural
+from leadline.text import plural
 
 IDLE = 0.9
 """The share of its cores below which a worker has been kept waiting by other programs."""
