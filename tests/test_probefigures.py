@@ -281,7 +281,7 @@ def test_a_layer_without_a_value_keeps_its_place(results: dict[str, Results]) ->
     frame.loc[frame["row_depth"].eq(last) | frame["column_depth"].eq(last), "cka"] = np.nan
     (figure,) = figures("cka", frame)
     assert figure.panels[0].chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"][-1] == last + 1
-    assert "has no value" in figure.caption
+    assert "Layers whose output is the same for every image are left out" in figure.caption
 
 
 def test_traces_and_largest_eigenvalues_are_said(results: dict[str, Results]) -> None:
@@ -398,7 +398,7 @@ def test_nothing_measured_is_said(name: str, results: dict[str, Results]) -> Non
     for empty in (pd.DataFrame(), frame.iloc[:0], broken):
         (figure,) = figures(name, empty)
         assert not figure.panels and figure.name == NAMES[name][0]
-        assert "not measured" in figure.caption
+        assert "Not measured" in figure.caption
 
 
 @pytest.mark.parametrize(

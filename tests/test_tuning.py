@@ -438,7 +438,7 @@ def test_of_tpe_the_course_of_the_one_search_is_shown(tmp_path: Path) -> None:
     curve = tuning.best[tuning.best["arm"].eq("residual")]
     assert list(curve["mean"]) == list(np.minimum.accumulate(own["error"].fillna(100)))
     assert set(tuning.leads["share_a"] + tuning.leads["share_b"]) <= {0.0, 1.0}
-    assert "in the order of the one search" in tuning_figures(tuning)[0].caption
+    assert "in the order of the search" in tuning_figures(tuning)[0].caption
 
 
 def test_a_value_near_the_end_of_its_space_is_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def early_flow(diagnostics: Diagnostics) -> Figure:
     shown = bases[:SHOWN_BASES]
     caption = ["One mark per trial.", diagnostics.correlation]
     if len(shown) < len(bases):
-        caption.append(f"{len(shown)} of {len(bases)} arms are drawn; the file of this figure's data has them all.")
+        caption.append(f"{len(shown)} of {len(bases)} arms are drawn; this figure's data file has all of them.")
     said = [
         f"{arm}: log10 ratio {own['ratio'].mean():.2f}, error {own['error'].mean():.2f}%"
         for arm, own in rows.groupby("arm", sort=False)

@@ -71,7 +71,7 @@ def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str) 
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
     caption = [
         *_band_words(bands),
-        "Training values are running averages over the epoch's batches, while the network still changes.",
+        "Training values are running averages over the batches of an epoch, during which the network changes.",
     ]
     if not np.isfinite(records.loc[records["name"].eq(quantity) & records["split"].isin(CURVE_SPLITS), "value"]).all():
         caption.append("Values that are not finite are not drawn.")
@@ -100,8 +100,8 @@ def gradient_profiles(trials: pd.DataFrame, diagnostics: Diagnostics) -> Figure:
     outputs = ACTIVATION_GRADIENT in set(rows["kind"])
     caption = [
         f"Norm of the loss's gradient with respect to each {'output' if outputs else 'weight'}: the median over an"
-        " epoch's steps. Lines: mean over the trials that got so far, diverged ones included;"
-        " bands: least to greatest. Norms of 0 have no logarithm and are left out."
+        " epoch's steps. Lines: mean over the trials that reached the epoch, diverged ones included;"
+        " bands: range. Norms of 0 have no logarithm and are left out."
     ]
     return _line_figure(
         Figure("gradient-profiles", title, "", bands),
@@ -205,9 +205,9 @@ def _band_words(bands: pd.DataFrame) -> Iterator[str]:
     if bands.empty:
         return
     if bands["seeds"].max() == 1:
-        yield "Lines: the one finished trial of each arm."
+        yield "Lines: the only finished trial of each arm."
     else:
-        yield "Lines: mean over the seeds of the finished trials; bands: from the least to the greatest seed."
+        yield "Lines: mean over the seeds of the finished trials; bands: from the smallest to the largest value."
 
 
 def _y_axis(title: str, bands: pd.DataFrame, loose: pd.DataFrame) -> alt.Y:
@@ -319,7 +319,7 @@ def _is_number(value: object) -> bool:
 
 def _left_out(every: Sequence[Any], shown: Sequence[Any], what: str) -> Iterable[str]:
     if len(shown) < len(every):
-        yield f"{len(shown)} of {len(every)} {what} are drawn; the file of this figure's data has them all."
+        yield f"{len(shown)} of {len(every)} {what} are drawn; this figure's data file has all of them."
 
 
 def _said(value: float, axis: str) -> str:

@@ -113,7 +113,7 @@ def by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def shown_in_part(every: Sequence[object], shown: Sequence[object], what: str) -> Iterator[str]:
     """Yield a sentence where not everything is drawn."""
     if len(shown) < len(every):
-        yield f"{len(shown)} of {len(every)} {what} are drawn; the file of this figure's data has them all."
+        yield f"{len(shown)} of {len(every)} {what} are drawn; this figure's data file has all of them."
 
 
 # --- curves
@@ -172,7 +172,7 @@ def curves(
     if log:
         y, edge = logarithmic(axes[1], values)
         if min(values) < edge:
-            caption.append(f"What is below {edge:.2g} is drawn at the lower edge.")
+            caption.append(f"Values below {edge:.2g} are drawn at the lower edge.")
         drawn = marks.assign(**{field: marks[field].clip(lower=edge) for field in ("mean", "low", "high")})
     else:
         y = linear(axes[1], values)

@@ -49,9 +49,9 @@ def spectra(rows: pd.DataFrame) -> Figure:
     epochs_shown, seeds_shown = spread(epochs, SHOWN_EPOCHS), seeds[:SHOWN_SEEDS]
     caption = [
         "Density of the eigenvalues of the loss's second derivatives with respect to all trained weights; each"
-        " eigenvalue that was seen is drawn as a bump a hundredth of the spectrum wide. A line for each seed. Marks on"
-        " the lower edge: the largest and the smallest eigenvalues, as far as they were asked for. Each panel has a"
-        " horizontal scale of its own.",
+        " eigenvalue found is drawn as a bump one hundredth of the spectrum wide. One line per seed. Marks at the lower"
+        " edge: the largest and the smallest eigenvalues, where they were requested. Each panel has its own horizontal"
+        " scale.",
         *_traces(rows[rows["quantity"].eq("trace")]),
         *shown_in_part(bases, shown, "arms"),
         *shown_in_part(levels, levels_shown, "levels"),

@@ -40,7 +40,7 @@ def tuning_figures(tuning: Tuning) -> tuple[Figure, ...]:
         text = UNSEEN
         return (
             Figure(BEST_OF, "Best validation error by tuning budget", text, tuning.best),
-            Figure(TRIED, "Every setting that was tried", text, tuning.tried),
+            Figure(TRIED, "All settings that were tried", text, tuning.tried),
         )
     return best_of_k(tuning), every_setting(tuning)
 
@@ -53,13 +53,12 @@ def best_of_k(tuning: Tuning) -> Figure:
     bases, levels = list(rows["base"].unique()), list(rows["level"].unique())
     drawn, drawn_levels = bases[:SHOWN_BASES], spread(levels, SHOWN_LEVELS)
     caption = [
-        "Lines: the best of k settings, averaged over all choices of k of those that were tried, which is what a"
-        " shorter random search is expected to find (Dodge et al. 2019; Tang et al. 2020); bands: from the 10th to the"
-        " 90th percentile of these choices, which close at the right by construction and say nothing of another search."
+        "Lines: the best of k settings, averaged over all subsets of k of the settings tried, which is what a shorter"
+        " random search is expected to find (Dodge et al. 2019; Tang et al. 2020); bands: from the 10th to the 90th"
+        " percentile of these subsets, which close at the right by construction and do not describe another search."
         if random
-        else "Lines: the best of the first k settings, in the order of the one search that was made; another search"
-        " would take another course.",
-        "Validation error, by which settings were chosen, is a little too low for the best of many.",
+        else "Lines: the best of the first k settings, in the order of the search; another search would differ.",
+        "The validation error of the best setting is slightly too low, because settings were chosen by it.",
         *shown_in_part(bases, drawn, "arms"),
         *shown_in_part(levels, drawn_levels, "levels"),
     ]
@@ -110,7 +109,7 @@ def every_setting(tuning: Tuning) -> Figure:
     here = rows[rows["base"].isin(drawn) & rows["level"].isin(drawn_levels)]
     lost = bool(here["state"].eq(DIVERGED).any())
     caption = [
-        "Hollow marks: one setting each; filled: the one that its arm goes on with.",
+        "Hollow marks: one setting each; filled: the one chosen for its arm.",
         *(["Crosses at the upper edge: settings at which training diverged."] if lost else []),
         *shown_in_part(list(tuning.spec.space), keys, "tuned keys"),
         *shown_in_part(bases, drawn, "arms"),
@@ -129,10 +128,10 @@ def every_setting(tuning: Tuning) -> Figure:
     ]
     return Figure(
         TRIED,
-        "Every setting that was tried",
+        "All settings that were tried",
         " ".join(caption),
         flat(tuning),
-        f"Every setting that was tried. Chosen: {join(said, mark=';')}.",
+        f"All settings that were tried. Chosen: {join(said, mark=';')}.",
         tuple(panels),
         len(keys) if len(keys) > 1 else grid_columns(len(panels)),
         (
