@@ -15,9 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.spec import parse
+from leadline.spec.contrast import ContrastSpec
 from leadline.spec.study import StudySpec
+from leadline.stats import paired
 from leadline.stats.sequential import interval_at_any_time
 from leadline.study import Arm, Study, expand
+from leadline.tables import to_csv, to_frame
 from leadline.text import number, p_value
 from leadline.verdict import (
     Findings,
@@ -30,6 +33,9 @@ from leadline.verdict import (
     to_json,
     to_text,
 )
+from leadline.verdict.decisions import decide_contrasts
+from leadline.verdict.pairs import Pairs
+from leadline.verdict.tables import arms_table, contrasts_table, flat
 
 IMAGES = 1000
 ONE_LEVEL = {"seeds": 3}
@@ -433,6 +439,36 @@ def test_text_has_the_verdict_the_arms_and_the_contrasts() -> None:
         sum(contrast_sentence(contrast, findings) in line for line in lines) == 1 for contrast in findings.contrasts
     )
     assert all(f"- {note}" in lines for note in notes(findings))
+
+
+def test_files_frames_and_json_have_the_same_values() -> None:
+    study = a_study(**THREE_LEVELS)
+    findings = analyze(study, *frames(study, lambda arm, seed: seed + len(arm.name) / 7))
+    plain = to_json(findings)
+    for table, values in (
+        (contrasts_table(findings), plain["contrasts"]),
+        (arms_table(findings), list(plain["arms"].values())),
+    ):
+        frame = to_frame(table)
+        assert list(frame.columns) == to_csv(table).splitlines()[0].split(",") and len(frame) == len(values)
+        for row, one in zip(frame.to_dict("records"), map(flat, values), strict=True):
+            shared = row.keys() & one.keys()
+            assert len(shared) >= 16 and all(row[key] == one[key] or pd.isna(row[key]) for key in shared)
+        assert all(len(row) == len(table.columns) for row in table.shown)
+        assert {name.split("_")[0] for name in frame.columns} - {"contrast", "unit", "target", "arm"} <= {
+            key.split("_")[0] for one in values for key in flat(one)
+        }
+
+
+def test_decisions_see_all_contrasts_at_once() -> None:
+    contrast = ContrastSpec(a="a", b="b")
+    pairs = Pairs(contrast, 0.5, (0, 1, 2), (1.0, 1.1, 1.2), (6.0, 6.2, 6.5), 0.1)
+    estimate = paired(pairs.a, pairs.b, resolution=pairs.resolution)
+    (alone,) = decide_contrasts([pairs], [estimate], "holm")
+    twice = decide_contrasts([pairs, pairs, pairs], [estimate, estimate, None], "holm")
+    assert alone.decision == twice[0].decision == "better" and twice[2].decision == "undecided"
+    assert estimate.t_p and alone.t_p_adjusted == estimate.t_p and twice[0].t_p_adjusted == 2 * estimate.t_p
+    assert twice[2].t_p_adjusted is twice[2].p_adjusted is None
 
 
 def test_verdict_imports_neither_torch_nor_sqlalchemy() -> None:
