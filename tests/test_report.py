@@ -406,7 +406,7 @@ def test_deeper_probes_have_their_paragraph_their_figure_and_its_files(tmp_path:
     assert re.findall(r'<figure id="([\w-]+)"', part) == ["probe-decomposition"]
     words = " ".join(re.sub(r"<[^>]*>", " ", part).split())
     assert "Decomposition What &lt;i&gt;it&lt;/i&gt; shows. Measured on 32 validation images" in words
-    assert "Before the first step, epoch 0, batch normalisation used the batch" in words
+    assert "Before the first step (epoch 0), batch normalisation used" in words
     assert "Not measured in plain[blocks=2] (tried 4 times): no &lt;b&gt;shortcut&lt;/b&gt;" in words
     assert "The deeper probes took 4.0 s beside the training time" in words
     assert "No gradients were measured" not in words and 'href="#why"' in html
@@ -511,7 +511,7 @@ def test_one_seed_one_arm_and_one_epoch(tmp_path: Path) -> None:
     trials, records = measured(study)
     page = Page(written(study, trials, records[records["epoch"].isin([1, 4])], tmp_path))
     assert "The study has no contrasts" in page.text
-    assert "the one finished trial of each arm" in page.text
+    assert "the only finished trial of each arm" in page.text
     assert "The only trial has finished" in page.text
 
 

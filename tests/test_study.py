@@ -112,7 +112,11 @@ def test_contrast_between_levels() -> None:
             r"study.yaml:4:12: training.epochs: 'thirty': input should be a valid integer",
         ),
         ("epochs: 30", "epohcs: 30", r"study.yaml:4:12: training: unknown key 'epohcs'"),
-        ("name: adam,", "name: adm,", r"study.yaml:4:53: training.optimizer.name: 'adm' is not one of 'sgd'"),
+        (
+            "name: adam,",
+            "name: adm,",
+            r"study.yaml:4:53: training.optimizer.name: unknown name 'adm'; did you mean 'adam'",
+        ),
         (
             "comparative-cnn",
             "comparativ-cnn",

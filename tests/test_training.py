@@ -33,7 +33,7 @@ from leadline.spec import (
     Warmup,
 )
 from leadline.training import Diverged, TrainState, choose_device, evaluate, prepare, train
-from leadline.training.recipe import learning_rate, schedule_factor
+from leadline.training.recipe import rate_factor
 
 CPU = torch.device("cpu")
 SMALL = DataSpec(name="digits", train=150, validation=60, test=50, augment=Augment(pad=1))
@@ -277,7 +277,7 @@ def test_it_learns(digits: Dataset) -> None:
     ],
 )
 def test_schedules_by_hand(schedule: Schedule, progress: float, factor: float) -> None:
-    assert schedule_factor(schedule, progress) == pytest.approx(factor)
+    assert schedule.at(progress) == pytest.approx(factor)
 
 
 def test_cosine_and_step_against_torch() -> None:
@@ -287,19 +287,19 @@ def test_cosine_and_step_against_torch() -> None:
     ):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.3)
         scheduler = theirs(optimizer)
-        rate = learning_rate(TrainingSpec(optimizer=SGD(learning_rate=0.3), schedule=ours), 60)
+        factor = rate_factor(TrainingSpec(schedule=ours), 60)
         for step in range(60):
-            assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+            assert 0.3 * factor(step) == pytest.approx(optimizer.param_groups[0]["lr"])
             optimizer.step()
             scheduler.step()
 
 
 def test_warm_up_as_he_et_al_do_it() -> None:
     spec = TrainingSpec(warmup=Warmup(steps=400, factor=0.1, form="constant"), optimizer=SGD(learning_rate=0.1))
-    rate = learning_rate(spec, 64_000)
-    assert (rate(0), rate(399), rate(400)) == pytest.approx((0.01, 0.01, 0.1))
-    linear = learning_rate(spec.with_(warmup={"steps": 10}), 100)
-    assert [linear(step) for step in (0, 5, 10)] == pytest.approx([0, 0.05, 0.1])
+    factor = rate_factor(spec, 64_000)
+    assert (factor(0), factor(399), factor(400)) == pytest.approx((0.1, 0.1, 1.0))
+    linear = rate_factor(spec.with_(warmup={"steps": 10}), 100)
+    assert [linear(step) for step in (0, 5, 10)] == pytest.approx([0, 0.5, 1.0])
 
 
 def test_evaluation_changes_nothing_and_does_not_depend_on_layout(digits: Dataset) -> None:

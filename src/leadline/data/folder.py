@@ -23,9 +23,9 @@ from leadline.data import index
 from leadline.data.index import Part
 from leadline.data.pictures import centre, decode, random_part
 from leadline.data.pixels import augmented, draws, generator, laid_out, normalisation, normalised
-from leadline.data.share import WHOLE, Share
 from leadline.data.split import cut, see_to_it_that_there_are_enough, stratified_order
 from leadline.data.threads import decoders, in_order
+from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import DataError
 from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
 from leadline.spec import Augment, DataSpec, ResizedCrop
@@ -72,7 +72,7 @@ class Folder:
     note: str = ""
     device: torch.device = CPU
     threads: int = field(default_factory=decoders)  # that decode; no result depends on it
-    share: Share = WHOLE
+    shard: Shard = WHOLE
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -98,9 +98,9 @@ class Folder:
         """Return this data set with batches on a device."""
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device), device=torch.device(device))
 
-    def shared(self, share: Share) -> "Folder":
-        """Return this data set with a share of every training batch, and of the batches of evaluation."""
-        return replace(self, share=share)
+    def take_shard(self, shard: Shard) -> "Folder":
+        """Return this data set with a shard of every training batch, and of the batches of evaluation."""
+        return replace(self, shard=shard)
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
@@ -114,7 +114,7 @@ class Folder:
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
         drawn = draws(count, stream(seed, AUGMENT, epoch)) if augment else None
         parts = drawn[:, 0] if drawn is not None and isinstance(augment, ResizedCrop) else None
-        batches = [indices[self.share.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
+        batches = [indices[self.shard.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
         for indices, images in zip(batches, self._decoded(self.train, batches, parts), strict=True):
             floats = normalised(self._moved(images), self.mean, self.scale)
             if drawn is not None and isinstance(augment, Augment):
@@ -131,7 +131,7 @@ class Folder:
             DataError: a file has gone or has changed since it was checked.
         """
         part: Part = getattr(self, split)
-        batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.share.index :: self.share.of]
+        batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.shard.index :: self.shard.count]
         for indices, images in zip(batches, self._decoded(part, batches), strict=True):
             labels = torch.from_numpy(part.labels[indices.numpy()])
             floats = normalised(self._moved(images), self.mean, self.scale)
@@ -166,7 +166,7 @@ class Folder:
         def chunks() -> Iterator[_Chunk]:
             for positions in batches:
                 batch = np.empty((len(positions), size, size, 3), np.uint8)
-                for first in range(0, max(1, len(positions)), CHUNK):  # an empty share is a chunk as well
+                for first in range(0, max(1, len(positions)), CHUNK):  # an empty shard is a chunk as well
                     some = positions[first : first + CHUNK]
                     paths = tuple(part.paths[position] for position in some.tolist())
                     yield _Chunk(batch, first, paths, None if drawn is None else tuple(drawn[some].tolist()))

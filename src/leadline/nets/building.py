@@ -1,19 +1,13 @@
 """From any specification of a network to a module: our own networks, or somebody's function."""
 
-import importlib
 import inspect
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 from leadline.errors import SpecError
 from leadline.nets.inspection import NetworkInfo, inspect_module
 from leadline.nets.network import InputShape, build_network, skeleton
-from leadline.seeds import INIT, stream
+from leadline.seeds import INIT, seeded, stream
 from leadline.spec import ModuleSpec, NetworkSpec
 
 
@@ -31,8 +25,7 @@ def build(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int,
     """
     if isinstance(spec, NetworkSpec):
         return build_network(spec, input_shape, classes, seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(stream(seed, INIT))
+    with seeded(stream(seed, INIT)):
         return _call(spec, input_shape, classes)
 
 
@@ -75,7 +68,7 @@ def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, cla
 
 
 def _call(spec: ModuleSpec, input_shape: InputShape, classes: int) -> nn.Module:
-    function = _find(spec)
+    function = spec.resolve()
     offered = {
         "input_shape": input_shape,
         "in_channels": input_shape[0],
@@ -94,19 +87,3 @@ def _call(spec: ModuleSpec, input_shape: InputShape, classes: int) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise SpecError(f"{spec.module} gave a {type(module).__name__}; expected a torch.nn.Module")
     return module
-
-
-def _find(spec: ModuleSpec) -> Callable[..., Any]:
-    package, _, name = spec.module.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(package), name, None)
-    except Exception as error:  # whatever the import of somebody's code may raise
-        reason = " ".join(str(error).split())
-        raise SpecError(f"{spec.module}: importing {package} failed: {type(error).__name__}: {reason}") from None
-    if not callable(found):
-        raise SpecError(f"{spec.module}: {package} has no function {name!r}")
-    function: Callable[..., Any] = found
-    return function

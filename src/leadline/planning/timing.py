@@ -16,7 +16,7 @@ from leadline.errors import LeadlineError
 from leadline.matching import count
 from leadline.nets import InputShape, build
 from leadline.probes.catalog import take
-from leadline.spec import Constant, DataSpec, FlowSpec, ProbeSpec, TrainingSpec, TrialSpec
+from leadline.spec import Constant, DataSpec, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
 from leadline.training.memory import ran_out_of_memory
 
@@ -55,10 +55,11 @@ class Timing:
 
 def essence(trial: TrialSpec) -> TrialSpec:
     """Return a trial without what no step's time depends on, so that trials of one pace are timed once."""
-    optimizer = trial.training.optimizer.with_(learning_rate=_RATE)
-    training = trial.training.model_copy(
-        update={"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
-    )
+    optimizer = trial.training.optimizer
+    if isinstance(optimizer, Spec) and "learning_rate" in type(optimizer).model_fields:
+        optimizer = optimizer.with_(learning_rate=_RATE)
+    changes = {"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
+    training = trial.training.model_copy(update=changes)
     data = DataSpec(name="digits", normalise="pixel-mean", augment=trial.data.augment)
     return trial.model_copy(update={"training": training, "data": data, "pretraining": None, "seed": 0})
 

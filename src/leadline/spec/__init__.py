@@ -1,6 +1,15 @@
 """Frozen, validated specifications of networks, data, training, probes and trials."""
 
-from leadline.spec.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
+from leadline.parts.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
+from leadline.parts.optimizers import Optimizer
+from leadline.parts.optimizers.adam import Adam
+from leadline.parts.optimizers.rmsprop import RMSprop
+from leadline.parts.optimizers.sgd import SGD
+from leadline.parts.schedules import Schedule
+from leadline.parts.schedules.constant import Constant
+from leadline.parts.schedules.cosine import Cosine
+from leadline.parts.schedules.one_cycle import OneCycle
+from leadline.parts.schedules.step import StepDecay
 from leadline.spec.network import (
     AnyNetwork,
     Block,
@@ -15,23 +24,7 @@ from leadline.spec.network import (
 )
 from leadline.spec.pretraining import PretrainingSpec
 from leadline.spec.probes import DEEPER, DeeperSpec, FlowSpec, ProbeSpec
-from leadline.spec.training import (
-    SGD,
-    Adam,
-    Augment,
-    Constant,
-    Cosine,
-    DatasetName,
-    DataSpec,
-    OneCycle,
-    Optimizer,
-    ResizedCrop,
-    RMSprop,
-    Schedule,
-    StepDecay,
-    TrainingSpec,
-    Warmup,
-)
+from leadline.spec.training import Augment, DatasetName, DataSpec, ResizedCrop, TrainingSpec, Warmup
 from leadline.spec.trial import TrialSpec
 
 __all__ = [

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
 
 Metric = Literal[
     "test_error",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from leadline.errors import SpecError
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
 from leadline.spec.contrast import TO_TARGET, ContrastSpec, Metric
 
 MOST = 400

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
+from leadline.parts.reference import Reference
 
 Normalisation = Literal["none", "batch", "layer", "instance", "group"]
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus"]
@@ -268,18 +269,12 @@ class NetworkSpec(Spec):
             yield "normalisation instance of single values leaves nothing; use batch, layer or none in a dense network"
 
 
-class ModuleSpec(Spec):
-    """A network of one's own: any `torch.nn.Module` that a function gives, torchvision's and timm's included.
+class ModuleSpec(Reference):
+    """A custom network: any `torch.nn.Module` that a function or class returns, those of torchvision and timm included.
 
-    The function is called with `arguments`, and with `input_shape` (channels, height, width), `in_channels` or
-    `in_chans`, `classes` or `num_classes` where it takes them. The hash of a trial covers the name and the
-    arguments, not the code behind them.
+    It is called with `arguments`, and with `input_shape` (channels, height, width), `in_channels` or `in_chans`,
+    `classes` or `num_classes` where it takes them.
     """
-
-    module: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function, looked for here too"
-    )
-    arguments: dict[str, bool | int | float | str | None] = {}
 
 
 def _form(value: object) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from leadline.errors import unknown
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
 
 Measured = Literal["gradients", "updates", "activations", "activation-gradients"]
 Moment = Literal["start", "end"] | int

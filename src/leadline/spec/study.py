@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
 from leadline.spec.contrast import ContrastSpec, Correction
 from leadline.spec.decide import DecideSpec
 from leadline.spec.network import NetworkSpec

@@ -6,7 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
+from leadline.parts.optimizers import Optimizer
+from leadline.parts.optimizers.sgd import SGD
+from leadline.parts.schedules import Schedule
+from leadline.parts.schedules.constant import Constant
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "parity"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -170,98 +174,12 @@ _OF_PICTURES = ("path", "size", "resize", "corrupt")
 _OF_PARITY = ("bits", "samples")
 
 
-class SGD(Spec):
-    """Stochastic gradient descent with momentum."""
-
-    name: Literal["sgd"] = "sgd"
-    learning_rate: float = Field(default=0.1, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(default=0.0, ge=0)
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "SGD":
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0, got 0")
-        return self
-
-
-class Adam(Spec):
-    """Adam (Kingma & Ba 2015); `adamw` decouples the weight decay (Loshchilov & Hutter 2019)."""
-
-    name: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(default=0.001, gt=0)
-    betas: Annotated[
-        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)
-    ] = (0.9, 0.999)
-    epsilon: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-
-
-class RMSprop(Spec):
-    """RMSprop (Tieleman & Hinton 2012)."""
-
-    name: Literal["rmsprop"] = "rmsprop"
-    learning_rate: float = Field(default=0.001, gt=0)
-    decay: float = Field(default=0.99, ge=0, lt=1, description="smoothing of the squared gradient")
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-
-
-Optimizer = Annotated[SGD | Adam | RMSprop, Field(discriminator="name")]
-
-
 class Warmup(Spec):
     """Steps at a smaller learning rate before the schedule takes over."""
 
     steps: int = Field(ge=1)
     factor: float = Field(default=0.0, ge=0, lt=1, description="fraction of the learning rate that it starts from")
     form: Literal["linear", "constant"] = "linear"
-
-
-class Constant(Spec):
-    """The learning rate stays as it is."""
-
-    name: Literal["constant"] = "constant"
-
-
-class StepDecay(Spec):
-    """The learning rate is multiplied by `factor` at each milestone."""
-
-    name: Literal["step"] = "step"
-    milestones: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = (
-        0.5,
-        0.75,
-    )
-    factor: float = Field(default=0.1, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "StepDecay":
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(
-                f"milestones {list(self.milestones)} must be distinct fractions of training in rising order"
-            )
-        return self
-
-
-class Cosine(Spec):
-    """Half a cosine from the learning rate down to `final` of it (Loshchilov & Hutter 2017, without restarts)."""
-
-    name: Literal["cosine"] = "cosine"
-    final: float = Field(default=0.0, ge=0, lt=1)
-
-
-class OneCycle(Spec):
-    """Cosine from `start` of the learning rate up to it at `peak_at`, then down to `final` (Smith & Topin 2018)."""
-
-    name: Literal["one-cycle"] = "one-cycle"
-    peak_at: float = Field(default=0.3, gt=0, lt=1)
-    start: float = Field(default=0.04, gt=0, lt=1)
-    final: float = Field(default=0.000004, ge=0, lt=1)
-
-
-Schedule = Annotated[Constant | StepDecay | Cosine | OneCycle, Field(discriminator="name")]
 
 
 class TrainingSpec(Spec):

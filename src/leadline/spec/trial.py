@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
+from leadline.parts.code import identify_all
 from leadline.spec.network import AnyNetwork, ModuleSpec
 from leadline.spec.pretraining import PretrainingSpec
 from leadline.spec.probes import ProbeSpec
@@ -20,6 +21,9 @@ class TrialSpec(Spec):
     probes: ProbeSpec = ProbeSpec()
     pretraining: PretrainingSpec | None = Field(default=None, description="of the hidden layers, before training")
     seed: int = Field(default=0, ge=0, lt=2**31)
+    code: dict[str, str] = Field(
+        default={}, description="reference to custom code -> what identifies it; see leadline.parts.code"
+    )
 
     @model_validator(mode="after")
     def _layers_that_can_be_pretrained(self) -> "TrialSpec":
@@ -45,11 +49,20 @@ class TrialSpec(Spec):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_pretraining_where_there_is_none(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_not_used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = plain(self)
-        if self.pretraining is None:
-            content.pop("pretraining", None)
+        for name in ("pretraining", "code"):
+            if not getattr(self, name):
+                content.pop(name, None)
         return content
+
+    def with_code(self) -> "TrialSpec":
+        """Return this trial with the identity of the custom code that it uses, as it is now.
+
+        Raises:
+            SpecError: code cannot be found, or was changed after this process had imported it.
+        """
+        return self.model_copy(update={"code": identify_all(self.model_dump(mode="json"))})
 
     @model_validator(mode="after")
     def _probes_end_with_training(self) -> "TrialSpec":

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from leadline.errors import SpecError, unknown
-from leadline.spec.base import Spec
-from leadline.spec.training import SGD, Adam, RMSprop, TrainingSpec
+from leadline.parts.base import Spec
+from leadline.parts.optimizers import OPTIMIZERS
+from leadline.spec.training import TrainingSpec
 
 Value = bool | int | float | str
 Values = dict[str, Value]
@@ -192,7 +193,7 @@ def _named(keys: Collection[str]) -> str:
     return ", ".join(keys) or "nothing"
 
 
-_OF_OPTIMIZER = {*SGD.model_fields, *Adam.model_fields, *RMSprop.model_fields} - {"name"}
+_OF_OPTIMIZER = {field for member in OPTIMIZERS.members().values() for field in member.model_fields} - {"name"}
 _SEARCHED = ("training", "network")
 
 

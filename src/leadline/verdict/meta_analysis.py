@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from leadline.parts.base import canonical_json
 from leadline.spec import TrialSpec
-from leadline.spec.base import canonical_json
 from leadline.stats import decide
 from leadline.stats.factorial import over_data_sets
 from leadline.study import Arm, Study, expand

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from leadline.errors import SpecError
+from leadline.errors import SpecError, unknown
 
 SCHEMA_VERSION = 1
 """Enters every content hash: raise it when the meaning of a field changes while its name stays."""
@@ -19,6 +20,9 @@ class Spec(BaseModel):
     """Base of all specifications: immutable, no unknown keys, no silent conversions, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a field may be a mapping, which has no hash of its own
 
     @property
     def content_hash(self) -> str:
@@ -49,19 +53,33 @@ def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], 
 
     Args:
         kind: the specification's class.
-        data: mappings, lists, strings, numbers, booleans, None.
+        data: mappings, lists, strings, numbers, booleans, None; in them specifications, and functions or classes of
+            the user's own, which become references.
         where: turns a path of keys into the place that an error message opens with, such as `study.yaml:7`.
 
     Raises:
         SpecError: one line with the place, the value and what was expected.
     """
     try:
-        return kind.model_validate_json(json.dumps(data))
+        return kind.model_validate_json(json.dumps(data, default=_plain))
     except ValidationError as error:
         raise SpecError(explain(error, data, where)) from None
     except (TypeError, ValueError) as error:
         place = where(()) if where else kind.__name__
         raise SpecError(f"{place}: not plain data: {error}") from None
+
+
+def _plain(value: object) -> object:
+    """Return a specification, or code of the user's own, as plain data."""
+    from leadline.parts.reference import refer  # which is a specification itself
+
+    if isinstance(value, Spec):
+        return value.model_dump(mode="json")
+    if isinstance(value, PurePath):
+        return str(value)
+    if callable(value):
+        return refer(value)
+    raise TypeError(f"{_shown(value)} is a {type(value).__name__}")
 
 
 def explain(error: ValidationError, data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> str:
@@ -77,8 +95,8 @@ def explain(error: ValidationError, data: object, where: Callable[[tuple[int | s
     elif kind == "value_error":
         text, shown_path = str(first["ctx"]["error"]), path
     elif kind == "union_tag_invalid":
-        text = f"{_shown(first['ctx']['tag'])} is not one of {first['ctx']['expected_tags']}"
-        shown_path = (*path, first["ctx"]["discriminator"].strip("'"))
+        tags = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
+        text, shown_path = unknown("name", first["ctx"]["tag"], tags), (*path, "name")
     else:
         text, shown_path = f"{_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}", path
     place = where(path if kind == "extra_forbidden" else shown_path) if where else ""

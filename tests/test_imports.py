@@ -1,0 +1,15 @@
+"""What importing a module brings in: PyTorch takes seconds, so commands that need none must not import it."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "module", ["leadline.spec.study", "leadline.parts.code", "leadline.seeds", "leadline.families"]
+)
+def test_specifications_and_parts_import_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'scipy', 'sklearn'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
