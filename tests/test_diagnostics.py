@@ -16,7 +16,7 @@ from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIG
 from leadline.spec import FlowSpec, ProbeSpec, parse
 from leadline.verdict import Findings
 
-NOTHING_FOUND = Findings("s", "", (), (), (), ())
+NOTHING_FOUND = Findings("s", "", (), ())
 
 
 def table(blocks: int, ratio: float, epoch: int = 1, dead: float = 0.0, seconds: float = 0.5) -> bytes:
