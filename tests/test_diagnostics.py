@@ -212,7 +212,7 @@ def test_arms_lie_side_by_side_on_one_colour_scale() -> None:
     assert cells["plain[blocks=8]", 2, 1] == pytest.approx(1e-11)
     least = drawn["gradient-flow"].data.set_index(["arm", "epoch", "position"])["least"]
     assert least["plain[blocks=8]", 2, 1] == 0.0  # 2e-63 is below what float32 holds
-    assert "below 1e-11 is drawn as 1e-11" in drawn["gradient-flow"].caption
+    assert "below 1e-11 are drawn as 1e-11" in drawn["gradient-flow"].caption
     assert drawn["gradient-profiles"].panels
 
 
