@@ -21,7 +21,7 @@ from leadline.record import Record
 from leadline.spec.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study import Study, expand
-from leadline.verdict import find
+from leadline.verdict import analyze
 
 NAME = "scale"
 SEEDS = 10_000
@@ -110,7 +110,7 @@ def measure(trials: int, worked: int, epochs: int, url: str | None, runs: Path) 
         frame = clocked("trials_frame", lambda: store.trials_frame(NAME))
         records = clocked("records_frame", lambda: store.records_frame(NAME))
         predictions = clocked("predictions", lambda: store.predictions(NAME))
-        clocked("verdict", lambda: find(made, frame, records, predictions))
+        clocked("verdict", lambda: analyze(made, frame, records, predictions))
         assert int(frame["state"].eq("finished").sum()) == worked
         assert len(records) == worked * found["records_per_trial"]
     return found

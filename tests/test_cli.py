@@ -203,7 +203,7 @@ def test_every_probe_by_name_runs_on_a_stored_trial(stored: tuple[str, list[str]
 def test_the_report_says_what_a_deeper_probe_shows(stored: tuple[str, list[str]], tmp_path: Path) -> None:
     printed = invoke("report", "demo", "--runs", stored[0], "--output", str(tmp_path / "report"))
     html = Path(printed.split("report: ", 1)[1].strip()).read_text()
-    assert "dynamical isometry" in html and 'id="probe-jacobian"' in html and "The deeper probes took" in html
+    assert "dynamical isometry" in html and 'id="probe-jacobian"' in html and "The snapshot probes took" in html
     assert (tmp_path / "report/tables/probe-jacobian.csv").exists()
 
 

@@ -16,7 +16,7 @@ from leadline.spec.study import StudySpec
 from leadline.store import Store
 from leadline.study import Study, expand, expand_stored
 from leadline.studyfile import load_study
-from leadline.verdict import find
+from leadline.verdict import analyze, notes
 
 SHAPE = (3, 32, 32)
 INFO_FIELD = {"parameters": "parameters", "multiply_adds": "multiply_adds", "activations": "training_memory"}
@@ -113,8 +113,8 @@ def test_the_verdict_says_what_was_changed(tmp_path: Path) -> None:
     found = matched(study({"cnn": "comparative-cnn", "resnet": "comparative-resnet"}, match="parameters", seeds=2))
     with Store.open(tmp_path) as store:
         store.register(found)
-        findings = find(found, store.trials_frame("equal"), store.records_frame("equal"), {})
-    assert findings.notes[0] == found.spec.matched[0].sentence
+        findings = analyze(found, store.trials_frame("equal"), store.records_frame("equal"), {})
+    assert notes(findings)[0] == found.spec.matched[0].sentence
 
 
 @settings(max_examples=12, deadline=None)

@@ -30,7 +30,7 @@ from leadline.spec.study import StudySpec
 from leadline.stats import power, sequential
 from leadline.store import Store
 from leadline.study import Study, expand
-from leadline.verdict import Findings, find
+from leadline.verdict import Findings, analyze
 
 SMALL = DataSpec(name="digits", train=200, validation=100, test=50)
 
@@ -186,7 +186,7 @@ def shown(study: Study, errors: dict[str, list[float]]) -> Findings:
         [(t, 3, 12, "final-test", "error", value) for t, _, _, value in rows],
         columns=["trial", "epoch", "step", "split", "name", "value"],
     )
-    return find(study, trials, records, {})
+    return analyze(study, trials, records, {})
 
 
 def test_a_pilot_gives_the_spread_and_the_difference_with_its_sign() -> None:

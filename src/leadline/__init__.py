@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from leadline.study import Study, expand
     from leadline.studyfile import load_study
     from leadline.training import Diverged, evaluate, prepare, train
-    from leadline.verdict import Findings, find
+    from leadline.verdict import Findings, analyze
     from leadline.weights import load_weights
 
 __version__ = "0.1.0"
@@ -47,11 +47,11 @@ _HOME = {
     "StudySpec": "spec.study",
     "TrainingSpec": "spec",
     "TrialSpec": "spec",
+    "analyze": "verdict",
     "build": "nets",
     "evaluate": "training",
     "expand": "study",
     "family": "families",
-    "find": "verdict",
     "inspect_module": "nets",
     "inspect_network": "nets",
     "from_trial": "export",
@@ -90,11 +90,11 @@ __all__ = [
     "TrainingSpec",
     "TrialSpec",
     "__version__",
+    "analyze",
     "build",
     "evaluate",
     "expand",
     "family",
-    "find",
     "from_trial",
     "inspect_module",
     "inspect_network",

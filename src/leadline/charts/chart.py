@@ -203,12 +203,6 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
 
 
-def listed(said: Sequence[str], most: int = 12) -> str:
-    """Return the first few items as one text, and how many more there are."""
-    more = f"; and {len(said) - most} more" if len(said) > most else ""
-    return ("; ".join(said[:most]) or "no finished trial") + more
-
-
 def each(frame: pd.DataFrame) -> Iterator[Any]:
     """Return the rows of a frame as named tuples."""
     return frame.itertuples(index=False)

@@ -6,10 +6,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import Figure, Panel, inline, listed, spread
+from leadline.charts.chart import Figure, Panel, inline, spread
 from leadline.charts.probe_curves import PLACE, SHOWN_EPOCHS, SHOWN_LEVELS, at_epoch, by_arm, over_seeds, shown_in_part
+from leadline.text import join
 
-ALIKE = "How alike the representations of two layers are"
+ALIKE = "Similarity of the representations of two layers"
 SHOWN_PANELS, SHOWN_LAYERS = 12, 60
 PanelMaker = Callable[[pd.DataFrame], alt.LayerChart]
 
@@ -25,15 +26,10 @@ def alike_layers(rows: pd.DataFrame) -> Figure:
     cells = cells.assign(x=cells["column_depth"] + 1, y=cells["row_depth"] + 1)
     whose = ("Layer of the first network", "Layer of the second network") if two else ("Layer", "Layer")
     caption = [
-        "Colour: linear CKA of the layer that is counted downwards and the one that is counted to the right, both from"
-        " the input: 1 where both place the images alike, 0 where they have nothing in common; what is estimated as"
-        " below 0 is drawn as 0.",
+        "Colour: linear CKA of the layers counted from the input, downwards and to the right: 1 where both represent"
+        " the images alike, 0 where they have nothing in common; estimates below 0 are drawn as 0.",
         *(["The mean over seeds."] if cells["seeds"].gt(1).any() else []),
-        *(
-            ["A layer that gives the same for every image has no value and is left out."]
-            if rows["cka"].isna().any()
-            else []
-        ),
+        *(["Layers whose output is the same for every image are left out."] if rows["cka"].isna().any() else []),
     ]
     legend = alt.Legend(title=None, orient="bottom", gradientThickness=8, gradientLength=160, values=[0, 0.5, 1])
     colour = alt.Color("mean:Q", scale=alt.Scale(domain=[0, 1], clamp=True, nice=False), legend=legend)
@@ -73,8 +69,8 @@ def loss_planes(rows: pd.DataFrame) -> Figure:
     caption = [
         "Colour: log10 of the mean loss over the images when all filters move by x along one random direction and by y"
         " along another, each step as long as the filter itself; 0, 0 is the network as it is.",
-        *(["The mean over seeds, each with directions of its own."] if cells["seeds"].gt(1).any() else []),
-        *(["Places where the loss is not finite are left out."] if not np.isfinite(rows["loss"]).all() else []),
+        *(["The mean over seeds, each with its own directions."] if cells["seeds"].gt(1).any() else []),
+        *(["Points where the loss is not finite are left out."] if not np.isfinite(rows["loss"]).all() else []),
     ]
     legend = alt.Legend(
         title=None,
@@ -131,7 +127,7 @@ def _laid_out(
             ]
         ),
         figure.data,
-        f"{figure.title}. {listed(said)}.",
+        f"{figure.title}. {join(said, mark=';')}.",
         tuple(Panel(f"{at[3]}, {at_epoch(at[1])}", panel(found[at])) for at in shown),
         min(3, len(bases) if len(bases) > 1 else len(shown_epochs)),
     )

@@ -15,7 +15,6 @@ from leadline.charts.chart import (
     at_field,
     each,
     inline,
-    listed,
     spread,
 )
 from leadline.charts.probe_curves import (
@@ -27,6 +26,7 @@ from leadline.charts.probe_curves import (
     panel_title,
     shown_in_part,
 )
+from leadline.text import join
 
 SPECTRUM = "The spectrum of the Hessian"
 SHOWN_SEEDS, SHOWN_POINTS = 5, 256
@@ -49,9 +49,9 @@ def spectra(rows: pd.DataFrame) -> Figure:
     epochs_shown, seeds_shown = spread(epochs, SHOWN_EPOCHS), seeds[:SHOWN_SEEDS]
     caption = [
         "Density of the eigenvalues of the loss's second derivatives with respect to all trained weights; each"
-        " eigenvalue that was seen is drawn as a bump a hundredth of the spectrum wide. A line for each seed. Marks on"
-        " the lower edge: the largest and the smallest eigenvalues, as far as they were asked for. Each panel has a"
-        " horizontal scale of its own.",
+        " eigenvalue found is drawn as a bump one hundredth of the spectrum wide. One line per seed. Marks at the lower"
+        " edge: the largest and the smallest eigenvalues, where they were requested. Each panel has its own horizontal"
+        " scale.",
         *_traces(rows[rows["quantity"].eq("trace")]),
         *shown_in_part(bases, shown, "arms"),
         *shown_in_part(levels, levels_shown, "levels"),
@@ -82,7 +82,7 @@ def spectra(rows: pd.DataFrame) -> Figure:
         SPECTRUM,
         " ".join(caption),
         rows,
-        f"{SPECTRUM}. Largest eigenvalue: {listed(list(_largest(rows)))}.",
+        f"{SPECTRUM}. Largest eigenvalue: {join(list(_largest(rows)), mark=';')}.",
         tuple(panels),
         len(levels_shown) if len(levels_shown) > 1 else len(epochs_shown),
         tuple(arm_keys(rows)),
@@ -125,7 +125,7 @@ def _traces(rows: pd.DataFrame) -> Iterator[str]:
             for row in each(found)
         ]
         over = ", the mean over seeds" if found["seeds"].gt(1).any() else ""
-        yield f"Trace, the sum of all eigenvalues{over}: {listed(said)}."
+        yield f"Trace, the sum of all eigenvalues{over}: {join(said, mark=';')}."
 
 
 def _largest(rows: pd.DataFrame) -> Iterator[str]:

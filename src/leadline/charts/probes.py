@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import Figure, listed
+from leadline.charts.chart import Figure
 from leadline.charts.probe_curves import PLACE, by_arm, curves, over_seeds, prepared
 from leadline.charts.probe_maps import ALIKE, alike_layers, loss_planes
 from leadline.charts.probe_spectrum import SPECTRUM, spectra
 from leadline.errors import DataError, SpecError, unknown
+from leadline.text import join, plural
 
 Drawer = Callable[[pd.DataFrame], Iterator[Figure]]
 
@@ -36,9 +37,9 @@ def figures(name: str, frame: pd.DataFrame, bases: Sequence[str] = ()) -> list[F
         raise SpecError(unknown("probe", name, _DRAWN))
     drawn = _DRAWN[name]
     if frame.empty:
-        return [Figure(name, drawn.title, "It was not measured.", frame)]
+        return [Figure(name, drawn.title, "Not measured.", frame)]
     found = list(drawn.figures(prepared(name, frame, drawn.columns, bases)))
-    text = "It was not measured: none of its values is a finite number."
+    text = "Not measured: none of the values is finite."
     return [figure for figure in found if figure.panels] or [Figure(name, drawn.title, text, frame)]
 
 
@@ -49,9 +50,9 @@ def _decomposition(rows: pd.DataFrame) -> Iterator[Figure]:
     shares = _marked(rows[rows["quantity"].eq("share")], "number", "block")
     gaps = rows.loc[rows["quantity"].eq("gap"), "value"].dropna()
     caption = (
-        "Share of the loss's gradient at each block's input that came straight down the shortcuts: its inner product"
-        " with the whole gradient over the whole's squared norm; the rest came through the branches. Blocks are counted"
-        " from the input; a plain network has no direct part. Where the gradient is 0 there is no share."
+        "Share of the loss's gradient at each block's input that came directly through the shortcuts: its inner product"
+        " with the whole gradient, divided by the squared norm of the whole; the rest came through the branches. Blocks"
+        " are counted from the input; a plain network has no direct part. Where the gradient is 0, there is no share."
     )
     if len(gaps):
         caption += f" The two parts sum to autograd's gradient; the largest gap is {gaps.max():.1e} of its norm."
@@ -68,11 +69,11 @@ def _paths(rows: pd.DataFrame) -> Iterator[Figure]:
     x = "Branches on the path"
     caption = (
         "Norm of the loss's gradient at the first block's input by the number of branches on its way back. Filled:"
-        " what one path carries, the mean over paths drawn at random, with their quartiles as a band; hollow: the exact"
-        " sum over all paths of that length. A plain network has one path only and is not drawn."
+        " one path, the mean over randomly drawn paths with their quartiles as a band; hollow: the exact sum over all"
+        " paths of that length. A plain network has only one path and is not drawn."
     )
     parts = {"one": "one path", "all": "all paths of a length"}
-    bands = "of one path, from the least to the greatest seed's quartile; of all, from the least to the greatest seed"
+    bands = "of one path, from the smallest to the largest quartile of a seed; of all, the range over seeds"
     marks = pd.concat([one.assign(part="one"), every.assign(part="all")], ignore_index=True)
     yield curves(
         Figure("paths", _DRAWN["paths"].title, caption, marks), marks, (x, "Norm"), log=True, parts=parts, bands=bands
@@ -81,9 +82,9 @@ def _paths(rows: pd.DataFrame) -> Iterator[Figure]:
     exact = over_seeds(rows.rename(columns={"sum_share": "value"}), ["x"])
     marks = pd.concat([bound.assign(part="bound"), exact.assign(part="exact")], ignore_index=True)
     caption = (
-        "Filled: the norm of one path times the number of paths of its length, as a share over all lengths, which is"
-        " what they would carry if they agreed in direction. Hollow: the exact share of the gradient that all paths of"
-        " a length carry: its inner product with the whole over the whole's squared norm, negative where they oppose."
+        "Filled: the norm of one path times the number of paths of its length, as a share over all lengths: what they"
+        " would contribute if they all pointed in one direction. Hollow: the exact contribution of all paths of a"
+        " length: its inner product with the whole gradient over its squared norm, negative where they oppose it."
     )
     parts = {"bound": "if paths agreed", "exact": "exact"}
     figure = Figure("path-shares", "Share of the gradient by path length", caption, marks)
@@ -101,8 +102,8 @@ def _jacobian(rows: pd.DataFrame) -> Iterator[Figure]:
         own = own.assign(x=own["depth"] + (0 if images.any() else 1))
         marks = over_seeds(own.rename(columns={"map": "place", "extreme": "part"}), ["part", "x", "place"], "median")
         caption = (
-            f"The largest (filled) and the smallest (hollow) singular value of the Jacobian {what}: by how much a small"
-            " change is stretched at most and at least on the way. The median over images."
+            f"The largest (filled) and the smallest (hollow) singular value of the Jacobian {what}: the largest and"
+            " the smallest factor by which a small change is stretched on the way. The median over images."
         )
         inexact = (own["error"] / own["value"].where(own["value"].gt(0))).max()
         if inexact > 0.01:
@@ -136,20 +137,20 @@ def _shattered(rows: pd.DataFrame) -> Iterator[Figure]:
     sums = sums.assign(value=sums["weighed"] / sums["pairs"]).rename(columns={"blocks_to_output": "x"})
     marks = over_seeds(sums, ["x", "place"]).sort_values("x", kind="stable")
     caption = (
-        "Correlation of the gradients of one output at two different points of the line between two images, the mean"
-        " over all pairs of points, by the number of blocks that the gradient has come back through: 1 is alike, 0 as"
-        " unlike as white noise. Where gradients are 0 there is no correlation."
+        "Correlation of the gradients of one output at two points on the line between two images, averaged over all"
+        " pairs of points, by the number of blocks that the gradient has passed on its way back: 1 means identical, 0"
+        " as different as white noise. Where gradients are 0, there is no correlation."
     )
-    axes = ("Blocks that the gradient came back through", "Correlation")
+    axes = ("Blocks that the gradient passed on its way back", "Correlation")
     figure = Figure("shattered", _DRAWN["shattered"].title, caption, marks)
     yield curves(figure, marks, axes, lines=[0], holds=[1])
     deepest = inside[inside["blocks_to_output"].eq(inside.groupby("arm")["blocks_to_output"].transform("max"))]
     marks = over_seeds(deepest.rename(columns={"distance": "x", "correlation": "value"}), ["x", "place"])
     caption = (
-        "The same correlation with respect to what enters the first block, where the gradient has come back through all"
-        " of them, by how far the two points are apart, as a share of the line between the two images."
+        "The same correlation with respect to the input of the first block, where the gradient has passed all of them,"
+        " by the distance between the two points as a share of the line between the two images."
     )
-    figure = Figure("shattered-distance", "How fast gradients stop to be alike", caption, marks)
+    figure = Figure("shattered-distance", "Similarity of gradients by distance", caption, marks)
     yield curves(figure, marks, ("Distance of the two points", "Correlation"), whole=False, lines=[0], holds=[1])
 
 
@@ -161,12 +162,11 @@ def _noise(rows: pd.DataFrame) -> Iterator[Figure]:
     scales = rows[rows["layer"].eq("all") & rows["quantity"].eq("noise_scale") & rows["value"].notna()]
     said = [f"{words}: {_from_to(own['value'])}" for words, own in by_arm(scales)]
     caption = (
-        "Length of each layer's gradient over the root mean square length of the scatter of minibatches around it, at"
-        " the batch size measured; layers that have parameters are counted from the input. It is 0 where no"
-        " signal is seen."
+        "Norm of each layer's gradient over the root mean square deviation of minibatch gradients from it, at the batch"
+        " size measured; layers with parameters are counted from the input. 0 where no signal is detected."
     )
     if said:
-        caption += f" Simple noise scale in images, over the seeds: {listed(said)}."
+        caption += f" Simple noise scale in images, over the seeds: {join(said, mark=';')}."
     figure = Figure("noise", _DRAWN["noise"].title, caption, marks)
     yield curves(figure, marks, ("Layer", "Signal to noise"), log=True, lines=[1])
 
@@ -189,25 +189,25 @@ def _lesion(rows: pd.DataFrame) -> Iterator[Figure]:
     if len(deleted):
         marks = _marked(deleted.rename(columns={"error": "value"}), "number", "block")
         caption = (
-            "Error after one block is deleted without any training afterwards: of a residual block the branch is left"
-            f" out, a plain one is replaced by the identity. Blocks are counted from the input.{aside}"
+            "Error after one block is deleted without further training: the branch of a residual block is left out,"
+            f" a plain block is replaced by the identity. Blocks are counted from the input.{aside}"
         )
         lost = deleted.loc[deleted["error"].isna(), ["arm", "number"]].drop_duplicates()
         if len(lost):
-            blocks = f"{len(lost)} block{'s' * (len(lost) > 1)}"
-            caption += f" Left out: {blocks} of plain arms that no identity can replace, as the shape changes there."
+            blocks = plural(len(lost), "block")
+            caption += f" Left out: {blocks} of plain arms that no identity can replace, because the shape changes."
         figure = Figure("lesion", _DRAWN["lesion"].title, caption, marks)
         yield curves(figure, marks, ("Block deleted", y), rules=rules, holds=[0])
     if len(several):
         marks = _marked(several.rename(columns={"error": "value"}), "count")
-        caption = f"Error after so many blocks, drawn at random, are deleted at once; the mean over the draws.{aside}"
+        caption = f"Error after this many randomly drawn blocks are deleted at once, averaged over the draws.{aside}"
         figure = Figure("lesion-several", "Error with several blocks deleted", caption, marks)
         yield curves(figure, marks, ("Blocks deleted", y), rules=rules, holds=[0])
     if len(swapped):
         swapped = swapped.rename(columns={"error": "value"}).assign(draw=lambda own: own.groupby(PLACE).cumcount())
         marks = over_seeds(swapped.rename(columns={"tau": "x"}), ["draw", "x"])
         caption = (
-            "Error after blocks of one shape change places, one mark a draw, by Kendall's rank correlation of the new"
+            "Error after blocks of one shape are swapped, one mark per draw, by Kendall's rank correlation of the new"
             f" order with the network's own: 1 is unchanged.{aside}"
         )
         figure = Figure("lesion-order", "Error with blocks in another order", caption, marks)
@@ -223,13 +223,15 @@ def _intact(deleted: pd.DataFrame) -> pd.DataFrame:
 
 
 def _landscape(rows: pd.DataFrame) -> Iterator[Figure]:
-    lost = "" if np.isfinite(rows["loss"].astype("float64")).all() else " Places with no finite loss are left out."
+    lost = "" if np.isfinite(rows["loss"].astype("float64")).all() else " Points without a finite loss are left out."
     for kind, (name, title, caption, x) in _WAYS.items():
         own = rows[rows["kind"].eq(kind)]
         marks = over_seeds(own.rename(columns={"loss": "value"}), ["x"])
         if kind == "between":
             hills = [f"{words}: {_hill(line):.3g}" for words, line in by_arm(marks[marks["x"].between(0, 1)])]
-            caption += f" Highest above the straight line between the two losses: {listed(hills)}."
+            caption += (
+                f" Height of the barrier above the straight line between the two losses: {join(hills, mark=';')}."
+            )
         figure = Figure(name, title, caption + lost, marks)
         yield curves(figure, marks, (x, "Loss"), log=_wide(marks), whole=False)
     yield loss_planes(rows[rows["kind"].eq("plane")])
@@ -245,7 +247,7 @@ _WAYS = {
     ),
     "between": (
         "landscape-between",
-        "The loss on the way from one network to another",
+        "The loss between two networks",
         "Mean loss over the images on the straight line between two networks: 0 is the first, 1 the second.",
         "From the first network to the second",
     ),
@@ -304,7 +306,7 @@ _DRAWN: Mapping[str, _Drawn] = {
         _single(alike_layers),
     ),
     "decomposition": _Drawn(
-        "What of the gradient came straight down the shortcuts",
+        "Share of the gradient through the shortcuts",
         ("number", "block", "quantity", "value"),
         _decomposition,
     ),
@@ -316,12 +318,12 @@ _DRAWN: Mapping[str, _Drawn] = {
     "lesion": _Drawn("Error with one block deleted", ("error",), _lesion),
     "noise": _Drawn("Signal and noise of the gradient by layer", ("layer", "depth", "quantity", "value"), _noise),
     "paths": _Drawn(
-        "Gradient by the length of its path",
+        "Gradient by path length",
         ("length", "norm", "norm_low", "norm_high", "share", "sum_norm", "sum_share"),
         _paths,
     ),
     "shattered": _Drawn(
-        "How alike the gradients of two inputs are",
+        "Similarity of the gradients of two inputs",
         ("place", "depth", "blocks_to_output", "distance", "correlation"),
         _shattered,
     ),

@@ -22,19 +22,15 @@ def verdict(
     as_json: Json = False,
 ) -> None:
     """Say which arm is better and how sure that is."""
-    from dataclasses import replace
-
     from leadline.store import Store
     from leadline.study import expand_stored
     from leadline.tuning import tuning_of
-    from leadline.verdict import find, to_json, to_text
+    from leadline.verdict import analyze, to_json, to_text
 
     with Store.open_existing(runs, store_url) as store:
         study = expand_stored(store.study(name).spec)
         tuning = tuning_of(store, study)
-        findings = find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name), tuning)
-    if tuning is not None:  # its first sentence is in the headline
-        findings = replace(findings, notes=(*tuning.sentences[1:], *findings.notes))
+        findings = analyze(study, store.trials_frame(name), store.records_frame(name), store.predictions(name), tuning)
     if as_json:
         print_json(to_json(findings))
     else:

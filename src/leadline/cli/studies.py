@@ -211,11 +211,11 @@ def plan(
     if pilot is not None:
         from leadline.store import Store
         from leadline.study import expand_stored
-        from leadline.verdict import find
+        from leadline.verdict import analyze
 
         with Store.open_existing(runs, store_url) as store:
             piloted = expand_stored(store.study(pilot).spec)
-            shown = find(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
+            shown = analyze(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
         seeds += seedplan.seeds_by_pilot(expanded, shown)
     with progress_bar("timing networks") as progress:
         found = planning.plan(expanded, runs, data_dir, device, workers, seeds=seeds, progress=progress)

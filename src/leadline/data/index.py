@@ -28,6 +28,7 @@ from leadline.data.threads import decoders, in_order
 from leadline.errors import DataError
 from leadline.seeds import SUBSET, stream
 from leadline.spec import DataSpec
+from leadline.text import plural
 
 LAYOUT = "expected train/<class>/<picture> and val or test beside it, or <class>/<picture>"
 TEST_SHARE = 5
@@ -150,10 +151,10 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
 
 
 def said(root: Path, corrupt: tuple[Corrupt, ...]) -> str:
-    """Say in one line how many pictures cannot be decoded, and which are the first of them."""
+    """Say in one line how many images cannot be decoded, and which are the first of them."""
     named = ", ".join(f"{one.path} ({one.problem})" for one in corrupt[:SHOWN])
     more = f" and {len(corrupt) - SHOWN:,} more, all in {_cache(root)}" if len(corrupt) > SHOWN else ""
-    return f"{root}: {len(corrupt):,} corrupt picture{'s' * (len(corrupt) > 1)}: {named}{more}"
+    return f"{root}: {plural(len(corrupt), 'corrupt image')}: {named}{more}"
 
 
 # --- listing

@@ -16,6 +16,7 @@ from leadline.nets.network import Network, RecurrentCell
 from leadline.nets.shortcuts import Add, Concatenate, Gated
 from leadline.spec import NetworkSpec
 from leadline.spec.network import Normalisation
+from leadline.text import plural
 
 Sizes = dict[nn.Module, tuple[int, ...]]
 """The shape that each module gave for one image, without the batch."""
@@ -268,7 +269,7 @@ class _Words:
         words = [] if any(layer.kind in ("convolution", "linear") for layer in layers) else ["identity"]
         for pad in pads:
             if pad.padding:
-                words.append(f"+{pad.padding} zero channel{'s' * (pad.padding > 1)}")
+                words.append(f"+{plural(pad.padding, 'zero channel')}")
             if pad.stride > 1:
                 words.append(f"/{pad.stride}")
         drawn = tuple(layer for layer in layers if layer.name != "zero pad")

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from leadline.charts.frames import contrast_labels
-from leadline.tables import NOTHING, Column, Table
-from leadline.verdict import Findings
+from leadline.tables import Column, Table, first, plain
+from leadline.text import NOTHING, p_value
+from leadline.verdict.findings import Findings
+from leadline.verdict.labels import contrast_labels
 from leadline.verdict.metrics import KINDS, amount
-from leadline.verdict.words import CORRECTION_NAMES, decimals, number, p_text
+from leadline.verdict.sentences import CORRECTION_NAMES, effect_change, effect_subject
+from leadline.verdict.tables import interval_of, sized
 
 
 def effect_tables(findings: Findings) -> tuple[Table, ...]:
@@ -27,21 +29,21 @@ def targets_table(findings: Findings) -> Table:
                 ("b", reach.reached_b, reach.median_b, contrast.values_b),
             ):
                 row |= {f"reached_{side}": reached, f"median_{side}": median, f"mean_{side}": sum(values) / n}
-            first = reach.earlier
-            row |= {"a_first": first.a_first, "b_first": first.b_first, "open": first.open, "p": first.p}
+            earlier = reach.earlier
+            row |= {"a_first": earlier.a_first, "b_first": earlier.b_first, "open": earlier.open, "p": earlier.p}
             rows.append(row)
     columns = (
-        Column("Contrast", ("contrast", "a", "b", "metric"), lambda label, *_: str(label), numeric=False),
-        Column("Target, %", ("target",), _short),
+        Column("Contrast", ("contrast", "a", "b", "metric"), first, numeric=False),
+        Column("Target", ("target",), _short, unit="%"),
         Column("Pairs", ("pairs",), _short),
         Column("Horizon", ("horizon", "metric"), lambda time, metric: amount(time, metric, 4)),
-        Column("Reached it: first arm, second", ("reached_a", "reached_b"), "{}, {}".format),
+        Column("Reached by first, second", ("reached_a", "reached_b"), "{}, {}".format),
         Column("Median (Kaplan-Meier)", ("median_a", "median_b"), _two),
         Column("Mean up to the horizon", ("mean_a", "mean_b"), _two),
         Column("Known to be first", ("a_first", "b_first", "open"), "{}, {} ({} open)".format),
-        Column("p, sign test", ("p",), _p),
+        Column("p, sign test", ("p",), p_value),
     )
-    caption = "Times to a target: first arm, second arm; times beyond the horizon count as the horizon"
+    caption = "Times to a target of the first and the second arm; times beyond the horizon count as the horizon"
     return Table("targets", caption, columns, tuple(rows))
 
 
@@ -49,8 +51,8 @@ def factors_table(findings: Findings) -> Table:
     """Return one row per effect of the factors: the difference between arms over all levels, and what changes it."""
     rows = [
         {
-            "subject": effect.subject,
-            "change": effect.change,
+            "subject": effect_subject(effect),
+            "change": effect_change(effect),
             "a": effect.a,
             "b": effect.b,
             "metric": effect.metric,
@@ -68,12 +70,12 @@ def factors_table(findings: Findings) -> Table:
         for effect in findings.factors
     ]
     columns = (
-        Column("Effect", ("subject", "a", "b", "metric", "of"), lambda subject, *_: str(subject), numeric=False),
-        Column("Change", ("change", "over", "factor"), lambda change, *_: str(change), numeric=False),
-        Column("Estimate", ("estimate", "unit"), _sized),
-        Column("95% interval, paired t", ("ci95_low", "ci95_high"), _interval),
-        Column("p, paired t", ("t_p",), _p),
-        Column(CORRECTION_NAMES[findings.correction], ("t_p_adjusted",), _p),
+        Column("Effect", ("subject", "a", "b", "metric", "of"), first, numeric=False),
+        Column("Change", ("change", "over", "factor"), first, numeric=False),
+        Column("Estimate", ("estimate", "ci95_low", "ci95_high", "unit"), sized),
+        Column("95% interval, paired t", ("ci95_low", "ci95_high"), interval_of),
+        Column("p, paired t", ("t_p",), p_value),
+        Column(f"{CORRECTION_NAMES[findings.correction]}-adjusted", ("t_p_adjusted",), p_value),
         Column("Seeds", ("seeds",), _short),
     )
     return Table("factors", "Factors: main effects, and how the difference between arms changes", columns, tuple(rows))
@@ -82,7 +84,7 @@ def factors_table(findings: Findings) -> Table:
 def data_sets_table(findings: Findings) -> Table:
     """Return one row per data set and summary of each contrast that was made on several data sets."""
     rows: list[dict[str, Any]] = []
-    for one in findings.across:
+    for one in findings.meta_analyses:
         shared = {"contrast": f"{one.a} − {one.b}", "metric": one.metric, "unit": KINDS[one.metric].of_difference}
         for part in one.parts:
             result = part.contrast.paired
@@ -92,21 +94,21 @@ def data_sets_table(findings: Findings) -> Table:
             rows.append(shared | row | {"pairs": result.n if result else 0, "verdict": part.contrast.decision})
         if one.summary:
             low, high = one.summary.prediction or (None, None)
-            row = {"data": "such data sets", "difference": one.summary.mean}
+            row = {"data": "similar data sets", "difference": one.summary.mean}
             row |= {"ci95_low": one.summary.interval[0], "ci95_high": one.summary.interval[1]}
             row |= {"prediction_low": low, "prediction_high": high, "weight": None, "pairs": None}
             rows.append(shared | row | {"verdict": one.decision})
     columns = (
-        Column("Contrast", ("contrast", "metric"), lambda name, _: str(name), numeric=False),
-        Column("Data", ("data",), str, numeric=False),
+        Column("Contrast", ("contrast", "metric"), first, numeric=False),
+        Column("Data", ("data",), plain, numeric=False),
         Column("Pairs", ("pairs",), _short),
-        Column("Difference", ("difference", "unit"), _sized),
-        Column("95% interval", ("ci95_low", "ci95_high"), _interval),
-        Column("On one more data set", ("prediction_low", "prediction_high"), _interval),
+        Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), sized),
+        Column("95% interval", ("ci95_low", "ci95_high"), interval_of),
+        Column("95% prediction, new data set", ("prediction_low", "prediction_high"), interval_of),
         Column("Weight", ("weight",), lambda weight: NOTHING if weight is None else f"{weight:.0%}"),
-        Column("Verdict", ("verdict",), str, numeric=False),
+        Column("Verdict", ("verdict",), plain, numeric=False),
     )
-    caption = "Data sets: each by itself (paired t), and the mean over such data sets (random effects)"
+    caption = "Data sets: each by itself (paired t), and the mean over similar data sets (random effects)"
     return Table("data-sets", caption, columns, tuple(rows))
 
 
@@ -116,21 +118,3 @@ def _short(value: float | None) -> str:
 
 def _two(a: float | None, b: float | None) -> str:
     return f"{_short(a)}, {_short(b)}"
-
-
-def _sized(value: float | None, unit: str) -> str:
-    if value is None:
-        return NOTHING
-    text = number(value, 2 if abs(value) >= 0.1 else 3)
-    return f"{text if text.startswith('−') or value == 0 else f'+{text}'} {unit}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return NOTHING
-    digits = max(2, decimals((low + high) / 2, (low, high)))
-    return f"{number(low, digits)} to {number(high, digits)}"
-
-
-def _p(value: float | None) -> str:
-    return NOTHING if value is None else p_text(value)

@@ -1,4 +1,4 @@
-"""Why: what probes saw inside a study's networks, as a frame and as sentences: what went with what, and no cause."""
+"""Diagnostics: what probes measured inside a study's networks, as frames and as statements of what is correlated."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,25 +11,26 @@ import pandas as pd
 from leadline.errors import DataError
 from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
-from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe, number
+from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe
 from leadline.stats import spearman
+from leadline.text import interval, join, magnitude, number, plural
 
 DEGRADED = 1.0
-"""Percentage points of final training error that a deeper arm has more than a shallower one of the same kind."""
+"""Percentage points by which the final training error of a degraded arm exceeds that of a shallower one."""
 
 FEWEST_TRIALS = 5
-"""Below this many pairs a rank correlation can hardly be told from none."""
+"""Trials below which no rank correlation is given, because it could hardly be told from none."""
 
 COLUMNS = ("trial", "arm", "base", "seed", "epoch", "kind", "layer", "position", "block", "value")
 THRESHOLDS = (
-    f"Thresholds: vanishing below {number(VANISHED)} and exploding above {number(EXPLODED)} times the gradient norm of"
-    f" the last block; dead from {MOSTLY_DEAD:.0%} of a layer's units; unstable where one step changes a weight by"
-    f" {UNSTABLE_UPDATE:.0%} of its norm or a gradient is not finite; degraded where the final training error is"
-    f" {DEGRADED:.0f} percentage point or more above that of a shallower arm. Gradients and updates are"
-    " judged by their medians over an epoch's steps, units by the whole epoch."
+    f"Thresholds: vanishing below {magnitude(VANISHED)} and exploding above {magnitude(EXPLODED)} times the gradient"
+    f" norm of the last block; dead from {MOSTLY_DEAD:.0%} of a layer's units; unstable where one step changes a weight"
+    f" by {UNSTABLE_UPDATE:.0%} of its norm or a gradient is not finite; degraded where the final training error is"
+    f" {DEGRADED:.0f} percentage point or more above that of a shallower arm. Gradients and updates are judged by their"
+    " medians over the steps of an epoch, units by the whole epoch."
 )
 
-_FIGURES = {  # of the sentences' kinds, by the name that figures have in a report
+_FIGURES = {  # kind of statement -> name of the report's figure that shows it
     "vanishing": "gradient-flow",
     "exploding": "gradient-flow",
     "healthy": "gradient-flow",
@@ -41,8 +42,8 @@ _FIGURES = {  # of the sentences' kinds, by the name that figures have in a repo
 
 
 @dataclass(frozen=True)
-class Said:
-    """A sentence about one arm, and the figure that shows what it rests on."""
+class Statement:
+    """A sentence about one arm, and the figure that shows what it is based on."""
 
     arm: str
     kind: str
@@ -51,8 +52,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one of the deeper probes saw in a study's networks."""
+class ProbeResult:
+    """What one of the probes that run on snapshots measured in a study's networks."""
 
     name: str
     about: str  # what it shows, and where it comes from
@@ -62,41 +63,41 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Why:
+class Diagnostics:
     """What was measured inside the networks of a study; empty where nothing was."""
 
     frame: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
-    sentences: tuple[Said, ...] = ()
+    statements: tuple[Statement, ...] = ()
     early: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["arm", "base", "seed", "ratio", "error"]))
-    together: str = ""  # early flow and final error
+    correlation: str = ""  # of early flow and final error
     cost: str = ""
-    deeper: tuple[Seen, ...] = ()
+    probes: tuple[ProbeResult, ...] = ()
 
 
-NOTHING_MEASURED = Why()
+NOTHING_MEASURED = Diagnostics()
 
 
 Stored = Mapping[str, Sequence[tuple[int, bytes]]]
 """Trial -> epoch and what a probe measured in it as bytes, in the order of epochs."""
 
 
-def explain(
+def diagnose(
     trials: pd.DataFrame,
     records: pd.DataFrame,
     measured: Stored,
-    deeper: Mapping[str, Stored] = {},
+    probes: Mapping[str, Stored] = {},
     about: Mapping[str, str] = {},
-) -> Why:
+) -> Diagnostics:
     """Return what a study's measurements show, those of diverged trials included.
 
-    `Why.frame` has a row per trial, epoch and series of flow: columns trial, arm, base, seed, epoch, kind (see
+    `Diagnostics.frame` has a row per trial, epoch and series of flow: columns trial, arm, base, seed, epoch, kind (see
     `leadline.probes.table`), layer, position (from 1 at the input, within its kind), block (likewise, or missing) and
     value: the median over the epoch's measured steps, of dead units the fraction at its end.
 
     Args:
         trials, records: as the store returns them.
         measured: flow tables.
-        deeper: by probe, `leadline.probes.measured.Measurement`s; epoch 0 is before the first step.
+        probes: by name, `leadline.probes.measured.Measurement`s; epoch 0 is before the first step.
         about: a paragraph for each of these probes.
 
     Raises:
@@ -104,25 +105,25 @@ def explain(
     """
     known = set(trials["trial"])
     tables = _read(measured, known, "flow", FlowTable.from_bytes)
-    looks = {name: _read(stored, known, name, Measurement.from_bytes) for name, stored in deeper.items()}
-    looks = {name: found for name, found in looks.items() if found}
-    if not looks and not any(len(table.steps) for epochs in tables.values() for _, table in epochs):
+    snapshots = {name: _read(stored, known, name, Measurement.from_bytes) for name, stored in probes.items()}
+    snapshots = {name: found for name, found in snapshots.items() if found}
+    if not snapshots and not any(len(table.steps) for epochs in tables.values() for _, table in epochs):
         return NOTHING_MEASURED
     frame = _frame(trials, tables)
-    early, together = (NOTHING_MEASURED.early, "") if frame.empty else _early_flow(trials, records, frame)
-    return Why(
+    early, correlation = (NOTHING_MEASURED.early, "") if frame.empty else _early_flow(trials, records, frame)
+    return Diagnostics(
         frame,
-        tuple(_sentences(trials, records, tables)),
+        tuple(_statements(trials, records, tables)),
         early,
-        together,
-        " ".join(_cost(records, tables, looks)),
-        tuple(_seen(name, about.get(name, ""), trials, found) for name, found in looks.items()),
+        correlation,
+        " ".join(_cost(records, tables, snapshots)),
+        tuple(_result(name, about.get(name, ""), trials, found) for name, found in snapshots.items()),
     )
 
 
 Read = TypeVar("Read")
 Tables = Mapping[str, Sequence[tuple[int, FlowTable]]]
-Looks = Mapping[str, Sequence[tuple[int, Measurement]]]
+Snapshots = Mapping[str, Sequence[tuple[int, Measurement]]]
 
 
 def _read(
@@ -167,10 +168,10 @@ def of_gradients(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(position=places.astype("int64"))
 
 
-# --- sentences
+# --- statements
 
 
-def _sentences(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> Iterable[Said]:
+def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> Iterator[Statement]:
     degraded = dict(_degraded(trials, records, tables))
     for arm, own in trials.groupby("arm", sort=False):
         found: dict[str, list[tuple[int, int, Finding]]] = {}
@@ -185,17 +186,21 @@ def _sentences(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> I
             smallest = kind in ("vanishing", "healthy")
             seed, epoch, worst = (min if smallest else max)(cases, key=lambda case: case[2].value)
             often = len({case[:2] for case in cases})
-            extreme = "Lowest" if kind == "healthy" else "Furthest"
-            text = f"{kind} in {often} of {_epochs(epochs)}. {extreme}, seed {seed}, epoch {epoch}: {worst.sentence}."
-            yield Said(str(arm), kind, text, _FIGURES[kind])
+            extreme = "Lowest" if kind == "healthy" else "Most extreme"
+            text = (
+                f"{kind} in {often} of {plural(epochs, 'measured epoch')}. {extreme} at seed {seed}, epoch {epoch}:"
+                f" {worst.sentence}."
+            )
+            yield Statement(str(arm), kind, text, _FIGURES[kind])
         if arm in degraded:
             off = {case[:2] for kind in ("vanishing", "exploding") for case in found.get(kind, ())}
             # where gradients were not measured, or units are dead or steps unstable, nothing is known to be healthy
             kind = "healthy but degraded" if set(found) == {"healthy"} else "degraded"
-            norms = (
-                f"; gradients vanishing or exploding in {len(off)} of {_epochs(of_gradients)}" if of_gradients else ""
-            )
-            yield Said(str(arm), kind, f"{kind}: {degraded[str(arm)]}{norms}.", _FIGURES[kind])
+            norms = ""
+            if of_gradients:
+                measured = plural(of_gradients, "measured epoch")
+                norms = f"; gradients vanishing or exploding in {len(off)} of {measured}"
+            yield Statement(str(arm), kind, f"{kind}: {degraded[str(arm)]}{norms}.", _FIGURES[kind])
 
 
 def _degraded(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> Iterable[tuple[str, str]]:
@@ -226,8 +231,8 @@ def _degraded(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> It
         if mean[arm] - mean[best] >= DEGRADED:
             yield (
                 arm,
-                f"final training error {mean[arm]:.2f}% (mean of {_trials(len(errors[arm]))}) against {mean[best]:.2f}%"
-                f" of {best} ({_trials(len(errors[best]))})",
+                f"final training error {number(mean[arm])}% (mean of {plural(len(errors[arm]), 'trial')}) against"
+                f" {number(mean[best])}% of {best} ({plural(len(errors[best]), 'trial')})",
             )
 
 
@@ -257,41 +262,46 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
     pairs = early.drop_duplicates("trial")
     what = "log10 of the first over the last layer's gradient norm in epoch 1, and final test error"
     lost = int(trials.drop_duplicates("trial")["state"].eq("diverged").sum())
-    aside = f" The {_trials(lost)} that diverged ha{'s' if lost == 1 else 've'} no final error." if lost else ""
+    aside = f" {plural(lost, 'diverged trial has', 'diverged trials have')} no final error." if lost else ""
     if len(pairs) < FEWEST_TRIALS:
-        few = f"Early flow against final error needs {FEWEST_TRIALS} trials with both; there are {len(pairs)}."
+        few = f"Early flow against final error needs {FEWEST_TRIALS} trials with both, but only {len(pairs)} have them."
         return early, few + aside
+    among = plural(len(pairs), "trial")
     found = spearman(pairs["ratio"], pairs["error"])
     if found.rho is None:
-        return early, f"Across {_trials(len(pairs))}, one of the two never varies: {what}." + aside
-    interval = f"95% bootstrap interval {found.ci95[0]:.2f} to {found.ci95[1]:.2f}" if found.ci95 else "no interval"
+        return early, f"Across {among}, one of the two does not vary: {what}." + aside
+    spread = f"95% bootstrap interval {interval(found.ci95)}" if found.ci95 else "no interval"
     return early, (
-        f"Across {_trials(len(pairs))}: {what} have Spearman's rank correlation {found.rho:.2f} ({interval})."
-        f" Trials of different arms differ in more than their flow, so this tells what went together.{aside}"
+        f"Across {among}: {what} have Spearman's rank correlation {number(found.rho)} ({spread}). Trials of different"
+        f" arms differ in more than their flow, so this is correlation, not causation.{aside}"
     )
 
 
-# --- deeper probes
+# --- probes of snapshots
 
 
-def _seen(name: str, about: str, trials: pd.DataFrame, looks: Looks) -> Seen:
+def _result(name: str, about: str, trials: pd.DataFrame, snapshots: Snapshots) -> ProbeResult:
     frames, failed = [], dict[str, Counter[str]]()
     images, batch_statistics = set(), set()
     for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
-        for epoch, look in looks.get(trial, ()):
-            if look.reason:
-                failed.setdefault(look.reason, Counter())[arm] += 1
+        for epoch, one in snapshots.get(trial, ()):
+            if one.reason:
+                failed.setdefault(one.reason, Counter())[arm] += 1
                 continue
-            images.add(look.images)
-            if look.batch_statistics:
+            images.add(one.images)
+            if one.batch_statistics:
                 batch_statistics.add(epoch)
-            columns = [column for column in look.frame.columns if column not in PLACE]
-            frames.append(look.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
-    how = f"Of {_listed(sorted(images))} validation images, the same for every arm." if images else ""
+            columns = [column for column in one.frame.columns if column not in PLACE]
+            frames.append(one.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
+    how = (
+        f"Measured on {' or '.join(map(str, sorted(images)))} validation images, the same for every arm."
+        if images
+        else ""
+    )
     if 0 in batch_statistics:
-        how += " Before the first step, epoch 0, batch normalisation used the batch's own statistics."
+        how += " Before the first step (epoch 0), batch normalisation used the statistics of the batch."
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
-    return Seen(name, about, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
+    return ProbeResult(name, about, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
 
 
 PLACE = ["arm", "base", "seed", "epoch"]
@@ -299,22 +309,13 @@ SHOWN_ARMS = 4
 
 
 def _arms(arms: Counter[str]) -> str:
-    more = f" and {len(arms) - SHOWN_ARMS} more arms" if len(arms) > SHOWN_ARMS else ""
-    return f"{', '.join(list(arms)[:SHOWN_ARMS])}{more} (tried {_times(arms.total())})"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return " or ".join(map(str, numbers))
+    return f"{join(list(arms), SHOWN_ARMS)} ({plural(arms.total(), 'attempt')})"
 
 
 # --- cost
 
 
-def _cost(records: pd.DataFrame, tables: Tables, looks: Mapping[str, Looks]) -> Iterator[str]:
+def _cost(records: pd.DataFrame, tables: Tables, snapshots: Mapping[str, Snapshots]) -> Iterator[str]:
     times = records[records["split"].eq("time") & records["name"].eq("seconds")].drop_duplicates(["trial", "epoch"])
     known = times.set_index(["trial", "epoch"])["value"]
     own = [
@@ -327,26 +328,19 @@ def _cost(records: pd.DataFrame, tables: Tables, looks: Mapping[str, Looks]) -> 
         probes, training = (sum(column) for column in zip(*own, strict=True))
         yield (
             f"Measuring took {probes / training:.1%} of this study's training time ({probes:.1f} of {training:.0f} s),"
-            " by the probes' own clock on the host. What their hooks cost PyTorch beside that, it does not see:"
+            " timed by the probes themselves on the host. This does not include what their hooks cost inside PyTorch;"
             " python -m benchmarks.probes compares steps with and without them."
         )
     elif tables:
-        yield "What measuring took is not known: no epoch was finished; python -m benchmarks.probes measures it."
-    if looks:
+        yield "The cost of measuring is unknown: no epoch was finished; python -m benchmarks.probes measures it."
+    if snapshots:
         spent = {
-            name: sum(look.seconds for epochs in found.values() for _, look in epochs) for name, found in looks.items()
+            name: sum(one.seconds for epochs in found.values() for _, one in epochs)
+            for name, found in snapshots.items()
         }
-        looked_into = {trial for found in looks.values() for trial in found}
-        training = float(times.loc[times["trial"].isin(looked_into), "value"].sum())
+        probed = {trial for found in snapshots.values() for trial in found}
+        training = float(times.loc[times["trial"].isin(probed), "value"].sum())
         ratio = sum(spent.values()) / training if training else 0.0
         share = f" ({ratio:.1%} of it)" if 0 < ratio < 1 else f" ({ratio:.1f} times as long)" if ratio else ""
-        each = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())
-        yield f"The deeper probes took {sum(spent.values()):.1f} s beside the training time{share}: {each}."
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' if count != 1 else ''} measured"
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' if count != 1 else ''}"
+        each = join([f"{name} {seconds:.1f} s" for name, seconds in spent.items()], len(spent))
+        yield f"The snapshot probes took {sum(spent.values()):.1f} s on top of the training time{share}: {each}."

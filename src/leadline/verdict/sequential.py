@@ -3,7 +3,6 @@
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,78 +14,66 @@ from leadline.spec import TrialSpec
 from leadline.stats import Paired, decide, summarise
 from leadline.stats.sequential import running_interval
 from leadline.study import Study
-from leadline.verdict.findings import ContrastFinding, Looks, SoFar
+from leadline.verdict.findings import InterimAnalysis, SequentialAnalysis
+from leadline.verdict.pairs import Pairs
 
 
-def at_every_look(
-    study: Study,
-    drafts: Sequence[ContrastFinding],
-    ended: Mapping[str, Collection[int]],
-    tested: Mapping[str, int],
-) -> tuple[list[ContrastFinding], tuple[Round, ...]]:
-    """Return contrasts as the looks at them show them, and the rounds that the study has gone through.
+def interim_analyses(
+    study: Study, every: Sequence[Pairs], ended: Mapping[str, Collection[int]], tested: Mapping[str, int]
+) -> tuple[list[Pairs], list[Paired | None], list[SequentialAnalysis], tuple[Round, ...]]:
+    """Return the pairs that count, what they show at every look, and the rounds that the study has gone through.
 
     Only seeds before the first gap count, in the study's order: which trials ended first may depend on what they
     show. There are no p-values, for these hold at a single look.
 
     Args:
         study: one with `decide`.
-        drafts: one finding per contrast, over all its pairs.
+        every: all pairs of each contrast.
         ended: arm -> seeds whose trials have finished or diverged.
         tested: arm -> images of its test set, where that is known from its predictions.
     """
     place = {seed: number for number, seed in enumerate(study.spec.seed_values)}
     trials = {arm.name: arm.trial for arm in study.arms}
     courses, kept = [], []
-    for draft in drafts:
-        gap = (number for seed, number in place.items() if not all(seed in ended[side] for side in (draft.a, draft.b)))
+    for pairs in every:
+        sides = (pairs.contrast.a, pairs.contrast.b)
+        gap = (number for seed, number in place.items() if not all(seed in ended[side] for side in sides))
         before = next(gap, len(place))
-        pairs = sorted((place[seed], at) for at, seed in enumerate(draft.seeds) if place.get(seed, before) < before)
-        steps = [_step(draft.metric, trials[side], tested.get(side)) for side in (draft.a, draft.b)]
-        differences = tuple(draft.differences[at] for _, at in pairs)
-        places = tuple(number for number, _ in pairs)
-        courses.append(Course(draft.a, draft.b, draft.margin, max(steps), before, places, differences))
-        kept.append([at for _, at in pairs])
-    found = rounds(study, courses)
-    return [
-        _shown(study, draft, course, positions, _looks_at(found, number, course))
-        for number, (draft, course, positions) in enumerate(zip(drafts, courses, kept, strict=True))
-    ], found
-
-
-def _shown(
-    study: Study, draft: ContrastFinding, course: Course, kept: Sequence[int], looked: Sequence[int]
-) -> ContrastFinding:
-    assert study.spec.decide is not None
-    ends, decision = look(study, course, course.ended)
-    seeds = tuple(draft.seeds[at] for at in kept)
-    most = study.spec.decide.max_seeds
-    return replace(
-        draft,
-        seeds=seeds,
-        differences=course.differences,
-        values_a=tuple(draft.values_a[at] for at in kept),
-        values_b=tuple(draft.values_b[at] for at in kept),
-        paired=_paired(course, ends) if kept else None,
-        mcnemar=tuple(test for test in draft.mcnemar if test.seed in seeds),
-        decision=decision,
-        resolution=course.resolution,
-        looks=Looks(
-            low=ends[0],
-            high=ends[1],
-            confidence=study.spec.decide.confidence,
-            of_each=confidence_of_each(study),
-            contrasts=len(study.contrasts),
-            planned=study.spec.decide.shared_over,
-            seeds=course.ended,
-            most=most,
-            taken=len(looked),
-            course=tuple(_so_far(study, course, looked)),
-        ),
+        found = sorted((place[seed], at) for at, seed in enumerate(pairs.seeds) if place.get(seed, before) < before)
+        step = max(_step(pairs.contrast.metric, trials[side], tested.get(side)) for side in sides)
+        own = pairs.at((at for _, at in found), step)
+        courses.append(Course(*sides, own.margin, step, before, tuple(number for number, _ in found), own.differences))
+        kept.append(own)
+    passed = rounds(study, courses)
+    ends = [look(study, course, course.ended)[0] for course in courses]
+    return (
+        kept,
+        [_paired(course, own) if course.differences else None for course, own in zip(courses, ends, strict=True)],
+        [
+            _analysis(study, course, own, _looks_at(passed, number, course))
+            for number, (course, own) in enumerate(zip(courses, ends, strict=True))
+        ],
+        passed,
     )
 
 
-def _so_far(study: Study, course: Course, looked: Collection[int]) -> Iterator[SoFar]:
+def _analysis(study: Study, course: Course, ends: tuple[float, float], looked: Sequence[int]) -> SequentialAnalysis:
+    assert study.spec.decide is not None
+    return SequentialAnalysis(
+        low=ends[0],
+        high=ends[1],
+        confidence=study.spec.decide.confidence,
+        of_each=confidence_of_each(study),
+        contrasts=len(study.contrasts),
+        planned=study.spec.decide.shared_over,
+        seeds=course.ended,
+        most=study.spec.decide.max_seeds,
+        taken=len(looked),
+        interim=tuple(_interim(study, course, looked)),
+    )
+
+
+def _interim(study: Study, course: Course, looked: Collection[int]) -> Iterator[InterimAnalysis]:
     """Yield what `look` returns at 1, 2, 3, ... seeds, all from one pass over the differences."""
     assert study.spec.decide is not None
     ends, differences = [(-math.inf, math.inf)], np.asarray(course.differences)
@@ -97,7 +84,7 @@ def _so_far(study: Study, course: Course, looked: Collection[int]) -> Iterator[S
     for seeds in range(1, course.ended + 1):
         pairs = bisect_left(course.places, seeds)
         mean = float(differences[:pairs].mean()) if pairs else None
-        yield SoFar(seeds, pairs, mean, *ends[pairs], decide(ends[pairs], course.margin), seeds in looked)
+        yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decide(ends[pairs], course.margin), seeds in looked)
 
 
 def _paired(course: Course, ends: tuple[float, float]) -> Paired:

@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 
 from leadline.charts.figures import figures
+from leadline.diagnostics import NOTHING_MEASURED, Diagnostics, diagnose
 from leadline.errors import DataError, SpecError
 from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.spec import FlowSpec, ProbeSpec, parse
 from leadline.verdict import Findings
-from leadline.why import NOTHING_MEASURED, Why, explain
 
-NOTHING_FOUND = Findings("s", "", (), (), (), ())
+NOTHING_FOUND = Findings("s", "", (), ())
 
 
 def table(blocks: int, ratio: float, epoch: int = 1, dead: float = 0.0, seconds: float = 0.5) -> bytes:
@@ -67,12 +67,12 @@ def study(
     return pd.DataFrame(trials), pd.DataFrame(records), measured
 
 
-def said(why: Why, arm: str) -> dict[str, str]:
-    return {one.kind: one.text for one in why.sentences if one.arm == arm}
+def said(why: Diagnostics, arm: str) -> dict[str, str]:
+    return {one.kind: one.text for one in why.statements if one.arm == arm}
 
 
 def test_the_frame_has_medians_by_epoch_and_place() -> None:
-    why = explain(*study(("plain", {"blocks": 3}, 0.1, 5.0)))
+    why = diagnose(*study(("plain", {"blocks": 3}, 0.1, 5.0)))
     rows = why.frame[why.frame["kind"].eq(ACTIVATION_GRADIENT) & why.frame["epoch"].eq(2)]
     assert list(rows["position"]) == list(rows["block"]) == [1, 2, 3]
     assert list(rows["value"]) == pytest.approx([0.02, 0.2, 2.0])
@@ -81,7 +81,7 @@ def test_the_frame_has_medians_by_epoch_and_place() -> None:
 
 
 def test_vanishing_and_healthy_but_degraded_are_told_apart() -> None:
-    why = explain(
+    why = diagnose(
         *study(
             ("bare", {"blocks": 3}, 0.5, 1.0),
             ("bare", {"blocks": 8}, 0.01, 90.0),
@@ -94,32 +94,32 @@ def test_vanishing_and_healthy_but_degraded_are_told_apart() -> None:
     assert list(said(why, "bare[blocks=3]")) == list(said(why, "residual[blocks=8]")) == ["healthy"]
     bare = said(why, "bare[blocks=8]")
     assert list(bare) == ["vanishing", "degraded"]
-    assert "vanishing in 2 of 2 epochs measured" in bare["vanishing"]
+    assert "vanishing in 2 of 2 measured epochs" in bare["vanishing"]
     assert "block 1 of 8: gradient norm 1e-14 of the last block's" in bare["vanishing"]
     assert "90.00% (mean of 1 trial) against 1.00% of bare[blocks=3]" in bare["degraded"]
-    assert "vanishing or exploding in 2 of 2 epochs" in bare["degraded"]
+    assert "vanishing or exploding in 2 of 2 measured epochs" in bare["degraded"]
     normal = said(why, "normal[blocks=8]")
     assert list(normal) == ["healthy", "healthy but degraded"]
-    assert "vanishing or exploding in 0 of 2 epochs" in normal["healthy but degraded"]
-    assert not any(word in one.text for one in why.sentences for word in ("because", "cause", "due to"))
+    assert "vanishing or exploding in 0 of 2 measured epochs" in normal["healthy but degraded"]
+    assert not any(word in one.text for one in why.statements for word in ("because", "cause", "due to"))
     drawn = {
         figure.name: figure for figure in figures(NOTHING_FOUND, *study(("bare", {"blocks": 3}, 0.5, 1.0))[:2], why)
     }
-    assert {one.figure for one in why.sentences} <= set(drawn)
+    assert {one.figure for one in why.statements} <= set(drawn)
 
 
 def test_an_arm_is_healthy_but_degraded_only_where_nothing_else_was_found() -> None:
     given = ("plain", {"blocks": 3}, 0.9, 1.0), ("plain", {"blocks": 8}, 0.9, 50.0)
-    dead = said(explain(*study(*given, dead=0.75)), "plain[blocks=8]")
+    dead = said(diagnose(*study(*given, dead=0.75)), "plain[blocks=8]")
     assert list(dead) == ["dead", "degraded"]
-    assert "vanishing or exploding in 0 of 2 epochs measured" in dead["degraded"]
+    assert "vanishing or exploding in 0 of 2 measured epochs" in dead["degraded"]
     # activations alone say nothing of gradients
     trials, records, measured = study(*given)
     blind = {}
     for trial, epochs in measured.items():
         tables = [(epoch, FlowTable.from_bytes(content)) for epoch, content in epochs]
         blind[trial] = [(epoch, only(own, SECOND_MOMENT).to_bytes()) for epoch, own in tables]
-    degraded = said(explain(trials, records, blind), "plain[blocks=8]")
+    degraded = said(diagnose(trials, records, blind), "plain[blocks=8]")
     assert list(degraded) == ["degraded"] and "gradients" not in degraded["degraded"]
 
 
@@ -143,17 +143,17 @@ def test_more_modules_are_not_more_depth() -> None:
         own.blocks,
     )
     measured["t1"] = [(1, own.to_bytes())]
-    assert list(said(explain(trials, records, measured), "plain[blocks=3,norm=1]")) == ["healthy"]
+    assert list(said(diagnose(trials, records, measured), "plain[blocks=3,norm=1]")) == ["healthy"]
 
 
 def test_the_worst_epoch_is_the_one_that_is_quoted() -> None:
     trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0))
     measured["t0"] = [(epoch, table(3, ratio, epoch)) for epoch, ratio in ((1, 0.5), (2, 1e-3), (3, 5e-3), (4, 0.7))]
-    why = explain(trials, records, measured)
+    why = diagnose(trials, records, measured)
     told = said(why, "plain[blocks=3]")
-    words = "vanishing in 2 of 4 epochs measured. Furthest, seed 0, epoch 2: block 1 of 3: gradient norm 1e-6 of"
+    words = "vanishing in 2 of 4 measured epochs. Most extreme at seed 0, epoch 2: block 1 of 3: gradient norm 1e-6 of"
     assert told["vanishing"].startswith(words)
-    assert told["healthy"].startswith("healthy in 2 of 4 epochs measured. Lowest, seed 0, epoch 1:")
+    assert told["healthy"].startswith("healthy in 2 of 4 measured epochs. Lowest at seed 0, epoch 1:")
     # flow is early in the first epoch alone
     assert list(why.early["ratio"]) == pytest.approx([math.log10(0.25)])
 
@@ -162,26 +162,26 @@ def test_units_are_as_dead_as_at_the_end_of_the_epoch() -> None:
     trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0))
     own = only(FlowTable.from_bytes(measured["t0"][0][1]), DEAD)
     own.values[:] = np.array([[0.6], [0.4], [0.2]])
-    frame = explain(trials, records, {"t0": [(1, own.to_bytes())]}).frame
+    frame = diagnose(trials, records, {"t0": [(1, own.to_bytes())]}).frame
     assert list(frame["value"]) == pytest.approx([0.2] * 3)
 
 
 def test_arms_that_differ_in_two_factors_are_not_compared() -> None:
     given = ("plain", {"blocks": 3, "rate": 1}, 0.9, 1.0), ("plain", {"blocks": 8, "rate": 2}, 0.9, 50.0)
-    assert {one.kind for one in explain(*study(*given)).sentences} == {"healthy"}
+    assert {one.kind for one in diagnose(*study(*given)).statements} == {"healthy"}
 
 
 def test_a_trial_of_two_arms_counts_once_and_one_block_has_no_ratio() -> None:
     given = [("plain", {"blocks": 3}, 0.5 + seed / 100, 5.0 + seed) for seed in range(5)]
     trials, records, measured = study(*given, ("single", {"blocks": 1}, 0.5, 5.0))
     twice = (pd.concat([frame, frame.assign(arm="again", base="again")]) for frame in (trials, records))
-    why = explain(*twice, measured)
-    assert why.together.startswith("Across 5 trials:") and len(why.early) == 10
+    why = diagnose(*twice, measured)
+    assert why.correlation.startswith("Across 5 trials:") and len(why.early) == 10
 
 
 def test_dead_units_bring_their_own_figure() -> None:
     trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0), dead=0.75)
-    why = explain(trials, records, measured)
+    why = diagnose(trials, records, measured)
     assert "dead units 75%" in said(why, "plain[blocks=3]")["dead"]
     drawn = {figure.name: figure for figure in figures(NOTHING_FOUND, trials, records, why)}
     assert "dead-units" in drawn and drawn["dead-units"].panels
@@ -196,7 +196,7 @@ def test_arms_lie_side_by_side_on_one_colour_scale() -> None:
         ("residual", {"blocks": 8}, 1.0, 5.0),
     )
     drawn = {
-        figure.name: figure for figure in figures(NOTHING_FOUND, trials, records, explain(trials, records, measured))
+        figure.name: figure for figure in figures(NOTHING_FOUND, trials, records, diagnose(trials, records, measured))
     }
     for name in ("gradient-flow", "weight-gradients", "activations"):
         figure = drawn[name]
@@ -212,7 +212,7 @@ def test_arms_lie_side_by_side_on_one_colour_scale() -> None:
     assert cells["plain[blocks=8]", 2, 1] == pytest.approx(1e-11)
     least = drawn["gradient-flow"].data.set_index(["arm", "epoch", "position"])["least"]
     assert least["plain[blocks=8]", 2, 1] == 0.0  # 2e-63 is below what float32 holds
-    assert "below 1e-11 is drawn as 1e-11" in drawn["gradient-flow"].caption
+    assert "below 1e-11 are drawn as 1e-11" in drawn["gradient-flow"].caption
     assert drawn["gradient-profiles"].panels
 
 
@@ -222,28 +222,30 @@ def test_early_flow_and_final_error_are_correlated_by_rank() -> None:
         *[("plain", {"blocks": 3}, ratio, error) for ratio, error in zip(ratios, errors, strict=True)],
         ("plain", {"blocks": 3}, 0.1, None),
     )
-    why = explain(trials, records, measured)
+    why = diagnose(trials, records, measured)
     rho = stats.spearmanr(ratios, errors).statistic
-    assert "Across 6 trials" in why.together and f"correlation {rho:.2f} (95% bootstrap interval" in why.together
-    assert "The 1 trial that diverged has no final error." in why.together
+    assert (
+        "Across 6 trials" in why.correlation and f"correlation −{-rho:.2f} (95% bootstrap interval" in why.correlation
+    )
+    assert "1 diverged trial has no final error." in why.correlation
     assert why.early["ratio"].iloc[2] == pytest.approx(math.log10(0.04))
-    few = explain(*study(*[("plain", {"blocks": 3}, 0.5, error) for error in errors[:4]]))
-    assert few.together == "Early flow against final error needs 5 trials with both; there are 4."
+    few = diagnose(*study(*[("plain", {"blocks": 3}, 0.5, error) for error in errors[:4]]))
+    assert few.correlation == "Early flow against final error needs 5 trials with both, but only 4 have them."
 
 
 def test_cost_is_what_the_probes_counted_over_the_epochs_that_were_timed() -> None:
     # four epochs of 0.5 s in 10 s each; the one that diverged was not timed
-    why = explain(*study(("plain", {"blocks": 3}, 0.5, 5.0), ("plain", {"blocks": 3}, 0.5, None), epochs=3))
+    why = diagnose(*study(("plain", {"blocks": 3}, 0.5, 5.0), ("plain", {"blocks": 3}, 0.5, None), epochs=3))
     assert why.cost.startswith("Measuring took 5.0% of this study's training time (2.0 of 40 s)")
 
 
 def test_nothing_measured_is_nothing_said() -> None:
     trials, records, _ = study(("plain", {"blocks": 3}, 0.5, 5.0))
-    assert explain(trials, records, {}) is NOTHING_MEASURED
+    assert diagnose(trials, records, {}) is NOTHING_MEASURED
     names = [figure.name for figure in figures(NOTHING_FOUND, trials, records)]
     assert names == ["accuracy-curves", "loss-curves", "test-error", "differences"]
     with pytest.raises(DataError, match="no flow table"):
-        explain(trials, records, {"t0": [(1, b"damaged")]})
+        diagnose(trials, records, {"t0": [(1, b"damaged")]})
 
 
 def test_probes_are_asked_for_by_name_or_in_full() -> None:
@@ -282,29 +284,28 @@ def test_deeper_probes_are_stacked_with_their_place_and_their_failures_told() ->
         "paths": {"t0": [(0, look(0, "no shortcut")), (2, look(0, "no shortcut"))], "t1": [(2, look(7))]},
         "cka": {"t9": [(0, b"of a trial that the study has no more")]},
     }
-    why = explain(trials, records, measured, deeper, {"lesion": "About lesions."})
-    assert [seen.name for seen in why.deeper] == ["lesion", "paths"]
-    lesion, paths = why.deeper
+    why = diagnose(trials, records, measured, deeper, {"lesion": "About lesions."})
+    assert [seen.name for seen in why.probes] == ["lesion", "paths"]
+    lesion, paths = why.probes
     assert lesion.about == "About lesions." and lesion.failures == ()
     assert list(lesion.frame.columns) == ["arm", "base", "seed", "epoch", "block", "value"]
     at = lesion.frame.set_index(["arm", "epoch", "block"])["value"]
     assert at["residual[blocks=3]", 2, "b"] == 22.0 and len(at) == 12
-    assert lesion.how.startswith("Of 64 validation images, the same for every arm. Before the first step")
-    assert paths.failures == ("Not measured in plain[blocks=3] (tried 2 times): no shortcut",)
+    assert lesion.how.startswith("Measured on 64 validation images, the same for every arm. Before the first step")
+    assert paths.failures == ("Not measured in plain[blocks=3] (2 attempts): no shortcut",)
     assert set(paths.frame["arm"]) == {"residual[blocks=3]"} and "Before" not in paths.how
     # 50 s were timed: two epochs of two trials, one of the one that diverged
-    assert (
-        "The deeper probes took 13.5 s beside the training time (27.0% of it): lesion 9.0 s, paths 4.5 s." in why.cost
-    )
+    took = "The snapshot probes took 13.5 s on top of the training time (27.0% of it): lesion 9.0 s and paths 4.5 s."
+    assert took in why.cost
     assert why.cost.startswith("Measuring took 5.0% of this study's training time")
 
 
 def test_deeper_probes_without_flow_are_something() -> None:
     trials, records, _ = study(("plain", {"blocks": 3}, 0.5, 5.0))
-    why = explain(trials, records, {}, {"lesion": {"t0": [(2, look(1))]}})
-    assert why.frame.empty and why.sentences == () and why.early.empty and why.together == ""
-    assert why.cost == "The deeper probes took 1.5 s beside the training time (7.5% of it): lesion 1.5 s."
-    nothing = explain(trials, records, {}, {"lesion": {"t0": [(0, look(1, "it cannot"))]}})
-    assert nothing.deeper[0].frame.empty and nothing.deeper[0].how == ""
+    why = diagnose(trials, records, {}, {"lesion": {"t0": [(2, look(1))]}})
+    assert why.frame.empty and why.statements == () and why.early.empty and why.correlation == ""
+    assert why.cost == "The snapshot probes took 1.5 s on top of the training time (7.5% of it): lesion 1.5 s."
+    nothing = diagnose(trials, records, {}, {"lesion": {"t0": [(0, look(1, "it cannot"))]}})
+    assert nothing.probes[0].frame.empty and nothing.probes[0].how == ""
     with pytest.raises(DataError, match=r"^trial t0, probe lesion, epoch 2: 7 bytes are no probe's measurement"):
-        explain(trials, records, {}, {"lesion": {"t0": [(2, b"damaged")]}})
+        diagnose(trials, records, {}, {"lesion": {"t0": [(2, b"damaged")]}})
