@@ -402,7 +402,7 @@ def test_a_study_over_a_folder(root: Path, tmp_path: Path, workers: int) -> None
         executor.run(Job("colours", tmp_path / "runs"), lambda event: None)
         frame = store.trials_frame("colours")
         assert list(frame["state"]) == ["finished"] * 2, frame["error"]
-        predictions = store.predictions("colours")
+        predictions = store.outputs("colours")
     assert len(predictions) == 2
 
 

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from leadline.charts.chart import DARK, LIGHT
 from leadline.diagnostics import Diagnostics, diagnose
 from leadline.errors import LeadlineError
+from leadline.metrics import Outputs
 from leadline.probes.measured import Measurement
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.reports.page import WHY_FIGURES, write
@@ -105,11 +106,11 @@ def measured(study: Study, states: dict[tuple[str, int], str] | str = {}) -> tup
     return frame, pd.DataFrame(records, columns=columns).astype({"value": float, "epoch": int, "seed": int})
 
 
-def predictions(trials: pd.DataFrame) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def outputs(trials: pd.DataFrame) -> dict[str, Outputs]:
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 10, 200).astype(np.int16)
     return {
-        trial: (np.where(generator.random(200) < 0.1, (labels + 1) % 10, labels).astype(np.int16), labels)
+        trial: Outputs(labels, np.where(generator.random(200) < 0.1, (labels + 1) % 10, labels).astype(np.int16))
         for trial in trials.loc[trials["state"].eq("finished"), "trial"]
     }
 
@@ -137,7 +138,7 @@ def seen_inside(trials: pd.DataFrame, records: pd.DataFrame) -> Diagnostics:
 
 
 def written(study: Study, trials: pd.DataFrame, records: pd.DataFrame, folder: Path, **more: Any) -> str:
-    path = write(study, analyze(study, trials, records, predictions(trials)), trials, records, folder, **more)
+    path = write(study, analyze(study, trials, records, outputs(trials)), trials, records, folder, **more)
     assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")
 

@@ -78,7 +78,8 @@ def test_in_process_runs_everything_once(tmp_path: Path) -> None:
     records = store.records_frame("small")
     finals = records[(records["split"] == "final-test") & (records["name"] == "error")]
     assert len(finals) == 4 and finals["value"].between(0, 100).all()
-    for predicted, labels in store.predictions("small").values():
+    for outputs in store.outputs("small").values():
+        predicted, labels = outputs.predicted, outputs.labels
         assert len(predicted) == len(labels) == 50
     assert len(list(store.checkpoints.iterdir())) == 4
     again: list[Event] = []

@@ -362,7 +362,7 @@ def test_studies_with_fixed_seeds_are_what_they_were() -> None:
         ({"decide": {"step": 0}}, "decide.step: 0"),
         ({"decide": {"confidence": 95}}, "decide.confidence: 95"),
         ({"decide": {"margin": -1}}, "decide.margin: -1"),
-        ({"decide": {"metric": "accuracy"}}, "decide.metric: 'accuracy'"),
+        ({"decide": {"metric": "accuracy"}}, "decide.metric: unknown metric 'accuracy'"),
         ({"decide": {"seeds": 5}}, "unknown key 'seeds'"),
         ({"decide": "yes"}, "decide: 'yes'"),
         ({"decide": {"max_seeds": "many"}}, "decide.max_seeds: 'many'"),

@@ -97,7 +97,7 @@ def results(store: Store) -> tuple[Any, ...]:
         for epoch, content in epochs
         for one in [FlowTable.from_bytes(content)]
     }
-    predictions = {trial: one.tobytes() for trial, (one, _) in store.predictions("small").items()}
+    predictions = {trial: one.predicted.tobytes() for trial, one in store.outputs("small").items()}
     trials = list(store.trials_frame("small")[["trial", "state"]].itertuples(index=False, name=None))
     pictures = store.measurements("small", "pretraining")
     return trials, list(frame.itertuples(index=False, name=None)), tables, predictions, pictures

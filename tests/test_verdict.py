@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadline.metrics import Outputs
 from leadline.spec import parse
 from leadline.spec.contrast import ContrastSpec
 from leadline.spec.study import StudySpec
@@ -79,7 +80,7 @@ def frames(
             wrong = round(value * IMAGES / 100)
             predicted = labels.copy()
             predicted[:wrong] = (predicted[:wrong] + 1) % 10
-            predictions[key] = (predicted, labels)
+            predictions[key] = Outputs(labels, predicted)
     return pd.DataFrame(trials), pd.DataFrame(records), predictions
 
 
@@ -176,8 +177,8 @@ def test_missing_or_other_predictions_give_no_mcnemar() -> None:
     trials, records, predictions = frames(study, by_base({"plain": [5.0, 6.0, 7.0], "residual": [4.0] * 3}))
     keys = {(row.arm, row.seed): row.trial for row in trials.itertuples()}
     del predictions[keys["plain", 0]]
-    predicted, labels = predictions[keys["plain", 1]]
-    predictions[keys["plain", 1]] = (predicted[:-1], labels[:-1])
+    whole = predictions[keys["plain", 1]]
+    predictions[keys["plain", 1]] = Outputs(whole.labels[:-1], whole.predicted[:-1])
     findings = analyze(study, trials, records, predictions)
     assert [test.seed for test in findings.contrasts[0].mcnemar] == [2]
 

@@ -8,7 +8,7 @@ from typing import Any
 from leadline.errors import SpecError, unknown
 from leadline.families import family
 from leadline.spec import ModuleSpec, NetworkSpec, TrialSpec, parse
-from leadline.spec.contrast import ContrastSpec, Metric
+from leadline.spec.contrast import ContrastSpec
 from leadline.spec.decide import LEAST_ERROR
 from leadline.spec.study import ArmSpec, Scalar, StudySpec
 from leadline.spec.tuning import TuneSpec, Value, edges, near, path_of
@@ -265,7 +265,7 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
     by_name = {arm.name: arm for arm in arms}
     said: set[tuple[frozenset[str], str, float | None]] = set()
     if spec.contrasts is None:
-        metric: Metric = "test_error" if spec.decide is None else spec.decide.metric
+        metric = "test_error" if spec.decide is None else spec.decide.metric
         pairs = [ContrastSpec(a=a, b=b, metric=metric) for b, a in itertools.combinations(spec.arms, 2)]
     else:
         pairs = spec.contrasts

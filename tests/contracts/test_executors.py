@@ -62,7 +62,7 @@ class Ledger:
             frame = store.records_frame(NAME)
             frame = frame[frame["split"] != "time"]
             predictions = {
-                trial: (one.tobytes(), two.tobytes()) for trial, (one, two) in store.predictions(NAME).items()
+                trial: (one.predicted.tobytes(), one.labels.tobytes()) for trial, one in store.outputs(NAME).items()
             }
             states = dict(zip(*(store.trials_frame(NAME)[column] for column in ("trial", "state")), strict=True))
         columns = ["trial", "step", "epoch", "split", "name", "value"]

@@ -32,6 +32,8 @@ from sqlalchemy.exc import IntegrityError
 
 import leadline
 from leadline.errors import StoreError
+from leadline.metrics import Outputs
+from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.record import Record
 from leadline.spec import TrialSpec, parse
 from leadline.spec.study import StudySpec
@@ -495,11 +497,29 @@ def test_predictions_come_back(store: Store) -> None:
     predicted, labels = generator.integers(0, 100, 10_000), generator.integers(0, 100, 10_000).astype(np.int16)
     trial = finish_next(store, predictions=(predicted, labels))
     empty = finish_next(store, predictions=(labels[:0], labels[:0]))
-    assert list(store.predictions("one")) == [trial, empty]
-    back = store.predictions("one")[trial]
-    assert back[0].dtype == back[1].dtype == np.int16
-    np.testing.assert_array_equal(back[0], predicted)
-    np.testing.assert_array_equal(back[1], labels)
+    assert list(store.outputs("one")) == [trial, empty]
+    back = store.outputs("one")[trial]
+    assert back.predicted.dtype == back.labels.dtype == np.int16
+    np.testing.assert_array_equal(back.predicted, predicted)
+    np.testing.assert_array_equal(back.labels, labels)
+    assert back.probabilities is None
+
+
+def test_probabilities_and_the_outputs_of_other_tasks_come_back(store: Store) -> None:
+    store.register(study())
+    labels, predicted = np.array([0, 1], np.int16), np.array([0, 0], np.int16)
+    whole = Outputs(labels, predicted, np.array([[0.75, 0.25], [0.5, 0.5]], np.float32))
+    kept = (1, {OUTPUTS: pack_outputs(whole)})
+    classes = finish_next(store, predictions=(predicted, labels), measurements=kept)
+    values = Outputs(np.array([0.5, 2.0]), np.array([1.0, 2.0]))
+    other = finish_next(store, measurements=(1, {OUTPUTS: pack_outputs(values)}))
+    found = store.outputs("one")
+    assert list(found) == [classes, other]
+    np.testing.assert_array_equal(found[classes].probabilities, whole.probabilities)
+    assert store.outputs("one", probabilities=False)[classes].probabilities is None
+    for back in (found[other], store.outputs("one", probabilities=False)[other]):
+        np.testing.assert_array_equal(back.predicted, values.predicted)
+        np.testing.assert_array_equal(back.labels, values.labels)
 
 
 @pytest.mark.parametrize(
@@ -787,7 +807,7 @@ def test_the_environment_is_kept(store: Store) -> None:
         lambda store: store.requeue_failed("onne"),
         lambda store: store.trials_frame("onne"),
         lambda store: store.records_frame("onne"),
-        lambda store: store.predictions("onne"),
+        lambda store: store.outputs("onne"),
     ],
 )
 def test_an_unknown_study_is_named_with_the_nearest(store: Store, ask: Callable[[Store], object]) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from leadline.metrics import metric
 from leadline.verdict import ContrastFinding
 from leadline.verdict.labels import contrast_labels
-from leadline.verdict.metrics import KINDS
 
 CURVE_SPLITS = ("train", "validation")
 
@@ -84,7 +84,7 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
     """Return one row per contrast that has a pair; differences, interval and margin in percentage points.
 
     Columns: label, a, b, metric, n, difference, low, high (NaN without an interval), decision, margin, unit (of the
-    difference, its interval and the margin), differences (a tuple, one per seed), seeds (likewise).
+    difference, its interval and the margin), higher_is_better, differences (a tuple, one per seed), seeds (likewise).
     """
     rows = [
         {
@@ -98,7 +98,8 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "high": contrast.paired.ci95[1] if contrast.paired.ci95 else np.nan,
             "decision": contrast.decision,
             "margin": contrast.margin,
-            "unit": KINDS[contrast.metric].of_difference,
+            "unit": metric(contrast.metric).difference_unit,
+            "higher_is_better": metric(contrast.metric).higher_is_better,
             "differences": contrast.differences,
             "seeds": contrast.seeds,
         }
@@ -106,7 +107,7 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
         if contrast.paired is not None
     ]
     columns = ["label", "a", "b", "metric", "n", "difference", "low", "high", "decision", "margin", "unit"]
-    return pd.DataFrame(rows, columns=[*columns, "differences", "seeds"])
+    return pd.DataFrame(rows, columns=[*columns, "higher_is_better", "differences", "seeds"])
 
 
 def _finite(records: pd.DataFrame) -> pd.DataFrame:

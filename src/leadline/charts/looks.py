@@ -9,10 +9,10 @@ import pandas as pd
 
 from leadline.charts.axes import whole_numbers
 from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, spread
+from leadline.metrics import metric
 from leadline.text import interval, join, plural
 from leadline.verdict import ContrastFinding, Findings
 from leadline.verdict.labels import contrast_labels, contrast_pair
-from leadline.verdict.metrics import KINDS
 from leadline.verdict.sentences import level
 
 SHOWN_PANELS, SHOWN_SEEDS = 12, 60
@@ -69,7 +69,7 @@ def course_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "decision": one.decision,
             "looked": one.looked,
             "margin": contrast.margin,
-            "unit": KINDS[contrast.metric].of_difference,
+            "unit": metric(contrast.metric).difference_unit,
         }
         for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
         if contrast.sequential is not None

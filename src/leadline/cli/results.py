@@ -25,12 +25,18 @@ def verdict(
     from leadline.store import Store
     from leadline.study import expand_stored
     from leadline.tuning import tuning_of
-    from leadline.verdict import analyze, to_json, to_text
+    from leadline.verdict import analyze, reads_probabilities, to_json, to_text
 
     with Store.open_existing(runs, store_url) as store:
         study = expand_stored(store.study(name).spec)
         tuning = tuning_of(store, study)
-        findings = analyze(study, store.trials_frame(name), store.records_frame(name), store.predictions(name), tuning)
+        findings = analyze(
+            study,
+            store.trials_frame(name),
+            store.records_frame(name),
+            store.outputs(name, reads_probabilities(study)),
+            tuning,
+        )
     if as_json:
         print_json(to_json(findings))
     else:

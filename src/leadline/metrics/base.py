@@ -53,6 +53,7 @@ class Metric:
     lower = "a lower"
     higher = "a higher"
     lowest = "the lower"
+    highest = "the higher"
     again = " one"  # after `lower` and `higher` where the metric has just been named
     needs_target = False
 
@@ -70,6 +71,16 @@ class Metric:
     def worse(self) -> str:
         """What stands before the metric of the arm that is worse, such as `a higher`."""
         return self.lower if self.higher_is_better else self.higher
+
+    @property
+    def best(self) -> str:
+        """What stands before the metric of the better of two arms, such as `the lower`."""
+        return self.highest if self.higher_is_better else self.lowest
+
+    def amount(self, value: float, digits: int = 6) -> str:
+        """Return a margin or a horizon with its unit, such as `0.5 points` or `1 epoch`."""
+        text = f"{value:.{digits}g}"
+        return f"{text} {self.difference_unit.removesuffix('s') if text == '1' else self.difference_unit}".rstrip()
 
     def named(self, target: float | None = None) -> str:
         """Return what a sentence calls it, with its target where it has one."""

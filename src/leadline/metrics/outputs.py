@@ -10,6 +10,8 @@ from typing import Any
 
 from leadline.metrics.base import Outputs
 
+OUTPUTS = "outputs"
+"""The name under which the store keeps them."""
 ALL_CLASSES = 20
 """The largest number of classes of which every probability is kept."""
 KEPT = 5

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from leadline.metrics import metric
 from leadline.planning.plan import Plan
 from leadline.planning.seeds import POWER, SeedsNeeded
-from leadline.spec.contrast import IN_POINTS
 from leadline.stats import LARGEST_PLAN
 from leadline.tables import Column, Table
 from leadline.tables import to_text as table_text
@@ -59,7 +59,7 @@ def to_text(plan: Plan) -> str:
 
 
 def _seeds_line(needed: SeedsNeeded) -> str:
-    unit = " points" if needed.metric in IN_POINTS else ""
+    unit = " points" if metric(needed.metric).in_points else ""
     parts = []
     if needed.margin is not None:
         parts.append(f"{_seeds(needed.for_margin)} for a difference of the margin, {needed.margin:g}{unit}")

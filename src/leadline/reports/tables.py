@@ -5,15 +5,15 @@ from functools import partial
 import pandas as pd
 
 from leadline.charts.chart import Figure, each, spread
+from leadline.metrics import metrics
 from leadline.study import Study
 from leadline.tables import Column, Table, plain
 from leadline.text import number
 from leadline.verdict import ArmFinding, Findings
 from leadline.verdict.effect_tables import effect_tables
-from leadline.verdict.metrics import ERRORS, KINDS
 from leadline.verdict.tables import arms_table, contrasts_table, mcnemar_table, mean_sd
 
-METRICS = {metric: KINDS[metric].words for metric in ERRORS}
+METRICS = {name: one.wording for name, one in metrics().items() if one.summary}
 
 
 def tables(study: Study, findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:

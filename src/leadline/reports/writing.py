@@ -16,7 +16,7 @@ from leadline.store import Store
 from leadline.study import Study, expand_stored
 from leadline.text import join
 from leadline.tuning import tuning_of
-from leadline.verdict import analyze
+from leadline.verdict import analyze, reads_probabilities
 from leadline.verdict.tuned import Tuning, tuning_sentences
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
     study = expand_stored(store.study(name).spec)
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
-    findings = analyze(study, trials, records, store.predictions(name), tuning)
+    findings = analyze(study, trials, records, store.outputs(name, reads_probabilities(study)), tuning)
     stored = {probe: found for probe in DEEPER if (found := store.measurements(name, probe))}
     diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored, _about(stored))
     sections = [

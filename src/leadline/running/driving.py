@@ -25,7 +25,7 @@ from leadline.store import Store
 from leadline.study import Study, expand_stored
 from leadline.training import choose_device
 from leadline.tuning import Search
-from leadline.verdict import Findings, analyze, decided_line, round_line
+from leadline.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
 from leadline.verdict.tuned import tuning_words
 
 
@@ -260,7 +260,9 @@ def _with_what_is_there(study: Study, store: Store) -> Study:
 
 def _findings(study: Study, store: Store) -> Findings:
     name = study.spec.name
-    return analyze(study, store.trials_frame(name), store.records_frame(name), store.predictions(name))
+    return analyze(
+        study, store.trials_frame(name), store.records_frame(name), store.outputs(name, reads_probabilities(study))
+    )
 
 
 def _tuned(study: Study, store: Store, run: Callable[[Study], Outcome], screen: Screen) -> Study | Outcome:

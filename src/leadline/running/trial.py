@@ -13,7 +13,7 @@ from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, StoreError
 from leadline.layerwise import hidden_layers, pretrain_network, pretrained
-from leadline.metrics.outputs import pack_outputs
+from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.nets import build
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
@@ -149,7 +149,7 @@ class TrialRun:
             "finished",
             records=records,
             predictions=(outputs.predicted, outputs.labels) if classes else None,
-            measurements=(self.state.epoch, {"outputs": pack_outputs(outputs)}),
+            measurements=(self.state.epoch, {OUTPUTS: pack_outputs(outputs)}),
         )
         self.tell("finished", 1.0, "")
 

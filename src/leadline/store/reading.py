@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Connection, select
 
 from leadline.errors import StoreError
+from leadline.metrics import Outputs
 from leadline.store import frames
 from leadline.store.connect import (
     address,
@@ -26,7 +27,6 @@ from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
@@ -204,16 +204,18 @@ class Reader:
             return frames.records_frame(connection, study_id(connection, study), splits)
 
     @patient
-    def predictions(
-        self, study: str
-    ) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
-        """Return trial -> (predicted, labels), int16 [test images] each, of the trials that left predictions.
+    def outputs(self, study: str, probabilities: bool = True) -> dict[str, Outputs]:
+        """Return trial -> what its network gave for the test images, of the trials that left any.
+
+        Args:
+            study: its name.
+            probabilities: whether to read those of the classes as well, which take most of the memory.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            return frames.study_predictions(connection, study_id(connection, study))
+            return frames.study_outputs(connection, study_id(connection, study), probabilities)
 
     @patient
     def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:

@@ -2,6 +2,7 @@
 
 from leadline.stats import Decision
 from leadline.verdict.analysis import analyze
+from leadline.verdict.evidence import reads_probabilities
 from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.verdict.headline import headline
 from leadline.verdict.notes import notes
@@ -23,6 +24,7 @@ __all__ = [
     "headline",
     "meta_sentence",
     "notes",
+    "reads_probabilities",
     "round_line",
     "to_json",
     "to_text",

@@ -6,11 +6,12 @@ from functools import partial
 
 import pandas as pd
 
+from leadline.metrics import Outputs
 from leadline.rounds import Round
 from leadline.stats import Paired, Summary, paired, summarise
 from leadline.study import Arm, Study
 from leadline.verdict.decisions import Judgement, adjust, decide_contrasts
-from leadline.verdict.evidence import Evidence, Prediction, gather
+from leadline.verdict.evidence import Evidence, gather
 from leadline.verdict.factors import factor_effects
 from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.verdict.meta_analysis import data_set, meta_analyses
@@ -23,7 +24,7 @@ def analyze(
     study: Study,
     trials: pd.DataFrame,
     records: pd.DataFrame,
-    predictions: Mapping[str, Prediction],
+    outputs: Mapping[str, Outputs],
     tuning: Tuning | None = None,
 ) -> Findings:
     """Return what a study shows so far; trials that have not finished are counted, never filled in.
@@ -36,10 +37,10 @@ def analyze(
         study: the study, expanded.
         trials: a row per trial: trial (hash), arm, seed, state, seconds.
         records: a row per measured value: trial, epoch, split, name, value; errors in per cent, accuracies fractions.
-        predictions: trial hash -> classes predicted and true, each of shape [test images].
+        outputs: trial hash -> what its network gave for the test images.
         tuning: what the study's search tried; None: it tunes nothing, or that is not known.
     """
-    evidence = gather(study, trials, records, predictions)
+    evidence = gather(study, trials, records, outputs)
     pairs = [pair(contrast, study.spec.margin, evidence) for contrast in study.contrasts]
     estimates: list[Paired | None] = []
     sequential: list[SequentialAnalysis | None] = [None] * len(pairs)
@@ -65,6 +66,7 @@ def analyze(
         meta_analyses=meta_analyses(study, fixed),
         rounds=rounds,
         data_sets=tuple(dict.fromkeys(data_set(arm.trial) for arm in study.arms)),
+        unrecorded=evidence.unrecorded(study),
         matching=tuple(study.spec.matching),
         tune=study.spec.tune,
         tuning=tuning,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from leadline.metrics import metric
 from leadline.spec.contrast import Correction
 from leadline.stats import Decision, Paired, benjamini_hochberg, decide, holm
 from leadline.verdict.pairs import Pairs
@@ -33,7 +34,11 @@ def decide_contrasts(
     p_adjusted = adjust([one.p if one else None for one in estimates], correction)
     t_p_adjusted = adjust([one.t_p if one else None for one in estimates], correction)
     decisions = (
-        decide(estimate.ci95 if estimate and not compared.silent else None, compared.margin)
+        decide(
+            estimate.ci95 if estimate and not compared.silent else None,
+            compared.margin,
+            metric(compared.contrast.metric).higher_is_better,
+        )
         for compared, estimate in zip(pairs, estimates, strict=True)
     )
     return tuple(map(Judgement, decisions, p_adjusted, t_p_adjusted))

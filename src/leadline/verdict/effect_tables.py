@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from leadline.metrics import metric
 from leadline.tables import Column, Table, first, plain
 from leadline.text import NOTHING, p_value
 from leadline.verdict.findings import Findings
 from leadline.verdict.labels import contrast_labels
-from leadline.verdict.metrics import KINDS, amount
 from leadline.verdict.sentences import CORRECTION_NAMES, effect_change, effect_subject
 from leadline.verdict.tables import interval_of, sized
 
@@ -36,7 +36,7 @@ def targets_table(findings: Findings) -> Table:
         Column("Contrast", ("contrast", "a", "b", "metric"), first, numeric=False),
         Column("Target", ("target",), _short, unit="%"),
         Column("Pairs", ("pairs",), _short),
-        Column("Horizon", ("horizon", "metric"), lambda time, metric: amount(time, metric, 4)),
+        Column("Horizon", ("horizon", "metric"), lambda time, name: metric(name).amount(time, 4)),
         Column("Reached by first, second", ("reached_a", "reached_b"), "{}, {}".format),
         Column("Median (Kaplan-Meier)", ("median_a", "median_b"), _two),
         Column("Mean up to the horizon", ("mean_a", "mean_b"), _two),
@@ -60,7 +60,7 @@ def factors_table(findings: Findings) -> Table:
             "over": effect.over,
             "factor": effect.factor,
             "estimate": effect.paired.difference,
-            "unit": KINDS[effect.metric].of_difference,
+            "unit": metric(effect.metric).difference_unit,
             "ci95_low": effect.paired.ci95 and effect.paired.ci95[0],
             "ci95_high": effect.paired.ci95 and effect.paired.ci95[1],
             "t_p": effect.paired.t_p,
@@ -85,7 +85,7 @@ def data_sets_table(findings: Findings) -> Table:
     """Return one row per data set and summary of each contrast that was made on several data sets."""
     rows: list[dict[str, Any]] = []
     for one in findings.meta_analyses:
-        shared = {"contrast": f"{one.a} − {one.b}", "metric": one.metric, "unit": KINDS[one.metric].of_difference}
+        shared = {"contrast": f"{one.a} − {one.b}", "metric": one.metric, "unit": metric(one.metric).difference_unit}
         for part in one.parts:
             result = part.contrast.paired
             low, high = (result and result.ci95) or (None, None)

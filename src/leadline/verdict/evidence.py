@@ -4,19 +4,16 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from leadline.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metric, metrics
 from leadline.spec import DataSpec
-from leadline.spec.contrast import TO_TARGET, ContrastSpec
+from leadline.spec.contrast import ContrastSpec
 from leadline.stats.survival import convergence_epoch
 from leadline.study import Study
-from leadline.verdict.metrics import ERRORS, Curve, Waited, area, curves, final_values, waited
-
-Prediction = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
-"""Of one trial: classes predicted and true, each of shape [test images]."""
+from leadline.verdict.values import Waited, curves, final_values, waited
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,11 @@ class Evidence:
     finals: Mapping[str, Mapping[str, float]]  # by metric and trial; finished trials and finite values only
     curves: Mapping[str, Curve]  # by trial; only where a contrast asks for what they show
     converged: Mapping[str, int]  # trial -> epoch of convergence
-    predictions: Mapping[str, Prediction]
+    outputs: Mapping[str, Outputs]  # of trials that left any
 
-    def values(self, arm: str, metric: str) -> dict[int, tuple[str, float]]:
+    def values(self, arm: str, name: str) -> dict[int, tuple[str, float]]:
         """Seed -> hash and metric of each trial of an arm that has finished."""
-        found = self.finals[metric]
+        found = self.finals.get(name, {})
         return {
             trial.seed: (trial.hash, found[trial.hash]) for trial in self.trials.get(arm, ()) if trial.hash in found
         }
@@ -56,9 +53,10 @@ class Evidence:
 
     def waited(self, arm: str, contrast: ContrastSpec) -> dict[int, Waited]:
         """Seed -> time to the contrast's target of each trial of an arm that has finished or diverged."""
-        target = contrast.target or 0.0
+        target, clock = contrast.target or 0.0, metric(contrast.metric)
+        assert isinstance(clock, TimeMetric)
         found = (
-            (trial, waited(self.curves.get(trial.hash), contrast.metric, target, trial.state == "diverged"))
+            (trial, waited(self.curves.get(trial.hash), clock, target, trial.state == "diverged"))
             for trial in self.trials.get(arm, ())
             if trial.state in ("finished", "diverged")
         )
@@ -79,20 +77,30 @@ class Evidence:
     def tested(self) -> dict[str, int]:
         """Arm -> images that its trials were tested on, where they left predictions."""
         return {
-            arm: len(self.predictions[trial.hash][1])
+            arm: len(self.outputs[trial.hash].labels)
             for arm, trials in self.trials.items()
             for trial in trials
-            if trial.hash in self.predictions
+            if trial.hash in self.outputs
         }
+
+    def unrecorded(self, study: Study) -> dict[str, int]:
+        """Metric -> how many finished trials of its contrasts lack it; of metrics that all of them have, nothing."""
+        lacking: dict[str, set[str]] = defaultdict(set)
+        for contrast in study.contrasts:
+            if not isinstance(metric(contrast.metric), TimeMetric):
+                known = self.finals.get(contrast.metric, {})
+                sides = (trial for arm in (contrast.a, contrast.b) for trial in self.trials.get(arm, ()))
+                lacking[contrast.metric] |= {
+                    trial.hash for trial in sides if trial.state == "finished" and trial.hash not in known
+                }
+        return {name: len(trials) for name, trials in lacking.items() if trials}
 
     def count(self, arm: str, state: str) -> int:
         """Trials of an arm in a state."""
         return sum(trial.state == state for trial in self.trials.get(arm, ()))
 
 
-def gather(
-    study: Study, trials: pd.DataFrame, records: pd.DataFrame, predictions: Mapping[str, Prediction]
-) -> Evidence:
+def gather(study: Study, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]) -> Evidence:
     """Return the frames of a study, looked up; trials that have not finished have no values."""
     asked = {contrast.metric for contrast in study.contrasts}
     by_arm: dict[str, list[Trial]] = defaultdict(list)
@@ -101,11 +109,15 @@ def gather(
         by_arm[arm].append(Trial(key, int(seed), state, math.nan if pd.isna(seconds) else float(seconds)))
     finished = {trial.hash for group in by_arm.values() for trial in group if trial.state == "finished"}
     kept = records[records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))]
-    finals = {metric: values for metric, values in final_values(kept).items() if metric in (*ERRORS, *asked)}
-    by_epoch = curves(records) if not {"learning_curve_area", *TO_TARGET}.isdisjoint(asked) else {}
-    if "learning_curve_area" in asked:
-        areas = {key: area(curve) for key, curve in by_epoch.items() if key in finished}
-        finals["learning_curve_area"] = {key: value for key, value in areas.items() if value is not None}
+    wanted = {name: metric(name) for name in sorted(asked)}
+    of_curves = any(isinstance(one, CurveMetric | TimeMetric) for one in wanted.values())
+    by_epoch = curves(records) if of_curves else {}
+    recorded = final_values(kept)
+    finals = {one.name: recorded[one.name] for one in metrics().values() if one.summary and one.name in recorded}
+    for name, one in wanted.items():
+        computed = {key: _computed(one, by_epoch.get(key), outputs.get(key)) for key in sorted(finished)}
+        found = {key: value for key, value in computed.items() if value is not None and math.isfinite(value)}
+        finals[name] = found | recorded.get(name, {})
     accuracies = kept[(kept["split"] == "validation") & (kept["name"] == "accuracy")].sort_values("epoch")
     converged = {}
     for key, curve in accuracies.groupby("trial"):
@@ -114,4 +126,17 @@ def gather(
             converged[str(key)] = int(curve["epoch"].iloc[place - 1])
     in_order = {arm: tuple(sorted(group, key=lambda trial: trial.seed)) for arm, group in by_arm.items()}
     data = {arm.name: arm.trial.data for arm in study.arms}
-    return Evidence(data, in_order, finals, by_epoch, converged, predictions)
+    return Evidence(data, in_order, finals, by_epoch, converged, outputs)
+
+
+def reads_probabilities(study: Study) -> bool:
+    """Whether a contrast's metric may have to be computed from the probabilities of classes."""
+    compared = (metric(contrast.metric) for contrast in study.contrasts)
+    return any(isinstance(one, FinalMetric) and one.compute and one.needs_probabilities for one in compared)
+
+
+def _computed(one: Metric, curve: Curve | None, outputs: Outputs | None) -> float | None:
+    """Return a finished trial's metric from its curve or from what it gave for test images; None where they lack it."""
+    if isinstance(one, CurveMetric):
+        return None if curve is None else one.compute(curve)
+    return one.value(outputs) if isinstance(one, FinalMetric) and outputs is not None else None

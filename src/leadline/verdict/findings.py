@@ -9,8 +9,8 @@ from leadline.spec.contrast import Correction
 from leadline.spec.tuning import TuneSpec
 from leadline.stats import Decision, McNemar, Paired, Summary
 from leadline.stats.factorial import OverDataSets
-from leadline.verdict.metrics import ToTarget
 from leadline.verdict.tuned import Tuning
+from leadline.verdict.values import ToTarget
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ class Findings:
     meta_analyses: tuple[MetaAnalysis, ...] = ()
     rounds: tuple[Round, ...] = ()  # of a study that decides while seeds are added
     data_sets: tuple[str, ...] = ()  # that arms are trained on
+    unrecorded: Mapping[str, int] = field(default_factory=dict)  # metric -> finished trials that lack it
     matching: tuple[str, ...] = ()  # what was done to make arms equal, in sentences
     tune: TuneSpec | None = None
     tuning: Tuning | None = field(default=None, compare=False)  # None: what was tried is not known

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from leadline.metrics import metric
 from leadline.text import LONGEST, join, number, plural
 from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings
-from leadline.verdict.metrics import KINDS, amount, named
 from leadline.verdict.sentences import contrast_sentence, correction_name, meta_sentence, opening
 from leadline.verdict.tuned import tuning_words
 
@@ -65,7 +65,7 @@ def _tally(contrasts: Sequence[ContrastFinding]) -> str:
         return f"None of the {total} contrasts is decided."
     if differ == total:
         return f"All {total} contrasts are decided."
-    margins = {amount(contrast.margin, contrast.metric) for contrast in contrasts}
+    margins = {metric(contrast.metric).amount(contrast.margin) for contrast in contrasts}
     within = margins.pop() if len(margins) == 1 else "their margins"
     parts = [
         plural(differ, "shows a difference", "show a difference") if differ else "",
@@ -79,7 +79,7 @@ def _largest(findings: Findings) -> Iterator[str]:
     """Yield the largest decided difference in each unit."""
     units: dict[str, list[ContrastFinding]] = {}
     for contrast in findings.contrasts:
-        units.setdefault(KINDS[contrast.metric].of_difference, []).append(contrast)
+        units.setdefault(metric(contrast.metric).difference_unit, []).append(contrast)
     for unit, contrasts in units.items():
         decided = [(abs(one.paired.difference), one) for one in contrasts if one.paired and one.decision in _DIFFERENT]
         if decided:
@@ -100,16 +100,16 @@ def _by_level(findings: Findings) -> dict[Key, dict[str, ContrastFinding]]:
     for contrast in findings.contrasts:
         a, b = by_name[contrast.a], by_name[contrast.b]
         across = a.factors and a.factors == b.factors
-        metric = named(contrast.metric, contrast.target)
-        key = (a.base, b.base, metric) if across else (a.name, b.name, metric)
+        named = metric(contrast.metric).named(contrast.target)
+        key = (a.base, b.base, named) if across else (a.name, b.name, named)
         groups.setdefault(key, {})[",".join(f"{name}={value}" for name, value in a.factors.items())] = contrast
     return groups
 
 
 # decision -> how it reads after another decision
 _CLAUSES = {
-    "better": "{kind.less}{kind.again} {at}",
-    "worse": "{kind.more}{kind.again} {at}",
+    "better": "{kind.better}{kind.again} {at}",
+    "worse": "{kind.worse}{kind.again} {at}",
     "equivalent": "equivalent within {margin} {at}",
     "undecided": "undecided {at}",
 }
@@ -122,7 +122,7 @@ def _over_levels(a: str, b: str, levels: Mapping[str, ContrastFinding]) -> str:
         if chosen:
             one = next(iter(chosen.values()))
             at = _at(list(chosen), len(levels))
-            form = later.format(kind=KINDS[one.metric], margin=amount(one.margin, one.metric), at=at)
+            form = later.format(kind=metric(one.metric), margin=metric(one.metric).amount(one.margin), at=at)
             clauses.append(form if clauses else f"{opening(one, a, b)} {at}")
     return f"{'; '.join(clauses)}."
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from leadline.metrics import metric
 from leadline.parts.base import canonical_json
 from leadline.spec import TrialSpec
 from leadline.stats import decide
@@ -78,7 +79,7 @@ def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding]) -
         margin=one.margin,
         parts=tuple(DataSetFinding(data, contrast, weights.get(data)) for data, contrast in members.items()),
         summary=summary,
-        decision=decide(summary.interval if summary else None, one.margin),
+        decision=decide(summary.interval if summary else None, one.margin, metric(one.metric).higher_is_better),
     )
 
 

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from leadline.spec.contrast import TO_TARGET
+from leadline.metrics import metric
 from leadline.stats import EXACT_PAIRS, Paired
 from leadline.text import join, plural
 from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
-from leadline.verdict.metrics import amount
 from leadline.verdict.sentences import level
 
 
@@ -18,6 +17,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
         *_about_trials(findings.arms),
         *_about_pairs(findings),
         *_about_metrics(findings.contrasts),
+        *_about_unrecorded(findings),
         *_about_method(findings.contrasts),
         *_about_tuning(findings),
         *_about_effects(findings),
@@ -37,6 +37,16 @@ def _about_trials(arms: Sequence[ArmFinding]) -> Iterator[str]:
         )
     if silent := [arm.name for arm in arms if arm.finished and "test_error" not in arm.metrics]:
         yield f"Finished trials without a test error are left out: {join(silent)}."
+
+
+def _about_unrecorded(findings: Findings) -> Iterator[str]:
+    for name, count in findings.unrecorded.items():
+        if name not in ("test_error", "train_error", "validation_error"):
+            yield (
+                f"{plural(count, 'finished trial has', 'finished trials have')} no {metric(name).named()} and"
+                f" {'forms no pair' if count == 1 else 'form no pairs'}: it is not finite there, the data have too few"
+                " classes for it, or an older version of Leadline, which did not record it, trained them."
+            )
 
 
 def _about_pairs(findings: Findings) -> Iterator[str]:
@@ -150,7 +160,7 @@ def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
 def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     tested = [contrast for contrast in contrasts if contrast.paired and contrast.paired.ci95 and contrast.margin]
     if tested:
-        margins = {amount(contrast.margin, contrast.metric) for contrast in tested}
+        margins = {metric(contrast.metric).amount(contrast.margin) for contrast in tested}
         within = margins.pop() if len(margins) == 1 else "its contrast's margin"
         yield (
             f"Equivalent means that the whole {level(tested[0])} interval lies within {within} of zero and contains"
@@ -174,7 +184,7 @@ def _about_tuning(findings: Findings) -> Iterator[str]:
             "Contrasts compare the arms with the values that one search chose for each; their intervals do not include"
             " how much the choice would vary from search to search."
         )
-    on_validation = {"validation_error", "learning_curve_area", *TO_TARGET}
+    on_validation = {"validation_error", "learning_curve_area", "epochs_to", "seconds_to"}
     if not on_validation.isdisjoint(one.metric for one in findings.contrasts):
         yield (
             "Contrasts of validation errors, or of times to one, use the images on which tuning chose, though at other"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from leadline.metrics import metric
 from leadline.rounds import Round
 from leadline.tables import Table
 from leadline.tables import to_text as table_text
@@ -12,7 +13,6 @@ from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural
 from leadline.verdict.effect_tables import factors_table, targets_table
 from leadline.verdict.findings import ContrastFinding, FactorEffect, Findings, MetaAnalysis
 from leadline.verdict.headline import headline
-from leadline.verdict.metrics import named
 from leadline.verdict.notes import notes
 from leadline.verdict.sentences import contrast_sentence, effect_sentence, meta_sentence
 from leadline.verdict.tables import arm_values, arms_table, contrast_values, contrasts_table
@@ -151,7 +151,7 @@ def to_text(findings: Findings) -> str:
 
 
 def _contrast(contrast: ContrastFinding, findings: Findings, lines: tuple[str, ...]) -> Iterator[str]:
-    yield f"{contrast.a} against {contrast.b}, {named(contrast.metric, contrast.target)}: {contrast.decision}"
+    yield f"{contrast.a} against {contrast.b}, {metric(contrast.metric).named(contrast.target)}: {contrast.decision}"
     sentence = contrast_sentence(contrast, findings)
     if not any(line.endswith(sentence) for line in lines):
         yield f"  {sentence}"

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leadline.spec.contrast import IN_POINTS, TO_TARGET, ContrastSpec
+from leadline.metrics import Outputs, TimeMetric, metric
+from leadline.spec.contrast import ContrastSpec
 from leadline.stats import McNemar, mcnemar
-from leadline.verdict.evidence import Evidence, Prediction
-from leadline.verdict.metrics import ToTarget, step_of_clock, to_target
+from leadline.verdict.evidence import Evidence
+from leadline.verdict.values import ToTarget, step_of_clock, to_target
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,16 @@ def pair(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
         margin: percentage points; of a contrast that names none and whose metric moves in points.
         evidence: the study's frames.
     """
-    margin = contrast.margin or (margin if contrast.metric in IN_POINTS else 0.0)
-    return (_times if contrast.metric in TO_TARGET else _values)(contrast, margin, evidence)
+    compared = metric(contrast.metric)
+    margin = contrast.margin or (margin if compared.in_points else 0.0)
+    return (_times if isinstance(compared, TimeMetric) else _values)(contrast, margin, evidence)
 
 
 def _values(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
     a, b = (evidence.values(side, contrast.metric) for side in (contrast.a, contrast.b))
     seeds = sorted(a.keys() & b.keys())
     tests = (
-        _mcnemar(seed, evidence.predictions.get(a[seed][0]), evidence.predictions.get(b[seed][0]))
+        _mcnemar(seed, evidence.outputs.get(a[seed][0]), evidence.outputs.get(b[seed][0]))
         for seed in seeds
         if contrast.metric == "test_error"
     )
@@ -93,11 +95,11 @@ def _times(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
     return Pairs(contrast, margin, tuple(seeds), values_a, values_b, step_of_clock([*one, *two]), reach=reach)
 
 
-def _mcnemar(seed: int, a: Prediction | None, b: Prediction | None) -> McNemar | None:
-    """None where a trial has no predictions, or the two saw different test images."""
-    if a is None or b is None or not np.array_equal(a[1], b[1]):
+def _mcnemar(seed: int, a: Outputs | None, b: Outputs | None) -> McNemar | None:
+    """None where a trial left no outputs, or the two saw different test images."""
+    if a is None or b is None or not np.array_equal(a.labels, b.labels):
         return None
-    return mcnemar(a[0] == a[1], b[0] == b[1], seed)
+    return mcnemar(a.predicted == a.labels, b.predicted == b.labels, seed)
 
 
 def _resolution(values: Iterable[float], margin: float) -> float:

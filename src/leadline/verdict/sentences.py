@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from leadline.metrics import metric
 from leadline.spec.contrast import Correction
 from leadline.stats import LARGEST_PLAN, Paired
 from leadline.text import decimals, interval, join, number, p_value, plural
@@ -13,15 +14,14 @@ from leadline.verdict.findings import (
     MetaAnalysis,
     SequentialAnalysis,
 )
-from leadline.verdict.metrics import KINDS, amount, named
 
 CORRECTION_NAMES = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 
 _OPENINGS = {
-    "better": "{a} {kind.verb} {kind.less} {metric} than {b}",
-    "worse": "{a} {kind.verb} {kind.more} {metric} than {b}",
+    "better": "{a} {kind.verb} {kind.better} {metric} than {b}",
+    "worse": "{a} {kind.verb} {kind.worse} {metric} than {b}",
     "equivalent": "{a} and {b} are equivalent in {metric} within {margin}",
-    "undecided": "Undecided whether {a} or {b} {kind.verb} {kind.least} {metric}",
+    "undecided": "Undecided whether {a} or {b} {kind.verb} {kind.best} {metric}",
 }
 
 
@@ -40,9 +40,9 @@ def opening(one: ContrastFinding | MetaAnalysis, a: str = "", b: str = "") -> st
     return _OPENINGS[one.decision].format(
         a=a or one.a,
         b=b or one.b,
-        kind=KINDS[one.metric],
-        metric=named(one.metric, one.target),
-        margin=amount(one.margin, one.metric),
+        kind=metric(one.metric),
+        metric=metric(one.metric).named(one.target),
+        margin=metric(one.metric).amount(one.margin),
     )
 
 
@@ -59,7 +59,7 @@ def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterat
     yield _verdict(contrast, max(planned[contrast.a], planned[contrast.b]))
     n, reach = len(contrast.seeds), contrast.reach
     if reach and 0 < reach.reached_a + reach.reached_b < 2 * n:
-        horizon = amount(reach.horizon, contrast.metric, 4)
+        horizon = metric(contrast.metric).amount(reach.horizon, 4)
         yield (
             f"Within {horizon} {contrast.a} reached the target at {reach.reached_a} of {plural(n, 'seed')} and"
             f" {contrast.b} at {reach.reached_b}; a trial that did not reach it counts as {horizon}."
@@ -80,11 +80,11 @@ def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterat
 
 def _verdict(contrast: ContrastFinding, planned: int) -> str:
     undecided = f"Undecided between {contrast.a} and {contrast.b}"
-    result, kind = contrast.paired, KINDS[contrast.metric]
+    result, kind = contrast.paired, metric(contrast.metric)
     if result is None:
         return f"{undecided}: there is no seed at which both finished."
     if contrast.reach and contrast.reach.silent:
-        horizon = amount(contrast.reach.horizon, contrast.metric, 4)
+        horizon = metric(contrast.metric).amount(contrast.reach.horizon, 4)
         return (
             f"{undecided}: neither reached {contrast.target:g}% validation error within {horizon} at any of"
             f" {plural(result.n, 'seed')}."
@@ -93,8 +93,8 @@ def _verdict(contrast: ContrastFinding, planned: int) -> str:
     means = (sum(values) / len(values) for values in (contrast.values_a, contrast.values_b))
     values = " against ".join(f"{number(mean, digits)}{kind.unit}" for mean in means)
     if contrast.decision == "undecided":
-        values += f" {named(contrast.metric, contrast.target)}"
-    difference = f"a difference of {number(result.difference, digits)} {kind.of_difference}"
+        values += f" {metric(contrast.metric).named(contrast.target)}"
+    difference = f"a difference of {number(result.difference, digits)} {kind.difference_unit}"
     if result.ci95 is None:
         return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned)}."
     numbers = f"{values}, {difference} ({_interval(contrast, result.ci95, digits)})"
@@ -102,7 +102,7 @@ def _verdict(contrast: ContrastFinding, planned: int) -> str:
         following = next_step(contrast.sequential) if contrast.sequential else _needed(result)
         return f"{undecided}: {numbers}; {following}."
     small = contrast.decision != "equivalent" and max(map(abs, result.ci95)) < contrast.margin
-    within = f", less than the margin of {amount(contrast.margin, contrast.metric)}" if small else ""
+    within = f", less than the margin of {metric(contrast.metric).amount(contrast.margin)}" if small else ""
     return f"{opening(contrast)}: {numbers}{within}."
 
 
@@ -160,7 +160,7 @@ def next_step(sequential: SequentialAnalysis) -> str:
 def effect_subject(effect: FactorEffect) -> str:
     """Return what an effect is about, such as `residual − plain, test error`."""
     arms = f"{effect.a} − {effect.b}" if effect.of == "difference" else f"mean of {effect.a} and {effect.b}"
-    return ", ".join(part for part in (arms, named(effect.metric, effect.target), effect.within) if part)
+    return ", ".join(part for part in (arms, metric(effect.metric).named(effect.target), effect.within) if part)
 
 
 def effect_change(effect: FactorEffect) -> str:
@@ -176,7 +176,7 @@ def effect_sentence(effect: FactorEffect) -> str:
     """Return what an effect of a factor is, with its interval."""
     result = effect.paired
     digits = decimals(result.difference, result.ci95)
-    size = f"{number(result.difference, digits)} {KINDS[effect.metric].of_difference}"
+    size = f"{number(result.difference, digits)} {metric(effect.metric).difference_unit}"
     basis = " (one seed, so no interval)"
     if result.ci95:
         basis = f" (95% interval {interval(result.ci95, digits)}, paired t, {plural(result.n, 'seed')})"
@@ -207,7 +207,7 @@ def meta_sentence(one: MetaAnalysis) -> str:
         )
     digits = decimals(summary.mean, summary.interval)
     numbers = (
-        f"a mean difference of {number(summary.mean, digits)} {KINDS[one.metric].of_difference} (95% interval"
+        f"a mean difference of {number(summary.mean, digits)} {metric(one.metric).difference_unit} (95% interval"
         f" {interval(summary.interval, digits)}, random effects)"
     )
     if summary.prediction:

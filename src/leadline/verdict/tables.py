@@ -6,12 +6,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from leadline.metrics import metric, metrics
 from leadline.stats import Summary
 from leadline.tables import Column, Table, first, is_missing, plain
 from leadline.text import NOTHING, decimals, interval, number, p_value
 from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.verdict.labels import contrast_labels
-from leadline.verdict.metrics import ERRORS, KINDS
 from leadline.verdict.sentences import CORRECTION_NAMES, interval_name
 
 SUMMARY = ("n", "mean", "sd", "median", "minimum", "maximum")
@@ -19,7 +19,8 @@ SUMMARY = ("n", "mean", "sd", "median", "minimum", "maximum")
 
 def arms_table(findings: Findings) -> Table:
     """Return one row per arm: how its trials ended, its errors, its speed."""
-    others = [name for name in KINDS if name not in ERRORS and any(name in arm.metrics for arm in findings.arms)]
+    named = dict.fromkeys(name for arm in findings.arms for name in arm.metrics)
+    others = [name for name in named if name not in _summarised()]
     columns = (
         Column("Arm", ("arm", "base"), first, numeric=False),
         Column("Finished", ("n", "planned"), "{} of {}".format),
@@ -39,10 +40,14 @@ def arms_table(findings: Findings) -> Table:
     return Table("arms", "Arms: mean ± standard deviation over finished trials", columns, rows)
 
 
-def _metric(metric: str, wide: bool = False) -> Column:
-    kind = KINDS[metric]
-    heading = f"{kind.words[0].upper()}{kind.words[1:]}"
-    return Column(heading, _of_summary(metric), _mean(2), unit=kind.unit.strip(), wide=wide)
+def _metric(name: str, wide: bool = False) -> Column:
+    one = metric(name)
+    words = one.named(None) if not one.needs_target else name
+    return Column(f"{words[0].upper()}{words[1:]}", _of_summary(name), _mean(2), unit=one.unit.strip(), wide=wide)
+
+
+def _summarised() -> tuple[str, ...]:
+    return tuple(name for name, one in metrics().items() if one.summary)
 
 
 def _of_summary(name: str) -> tuple[str, ...]:
@@ -52,10 +57,10 @@ def _of_summary(name: str) -> tuple[str, ...]:
 def contrasts_table(findings: Findings) -> Table:
     """Return one row per contrast: what is decided, the difference and its interval, and the tests or the looks."""
     contrasts = findings.contrasts
-    units = {KINDS[contrast.metric].of_difference for contrast in contrasts}
+    units = {metric(contrast.metric).difference_unit for contrast in contrasts}
     unit = units.pop() if len(units) == 1 else ""
     rows = [
-        {"contrast": label, "unit": KINDS[contrast.metric].of_difference, "target": contrast.target}
+        {"contrast": label, "unit": metric(contrast.metric).difference_unit, "target": contrast.target}
         | flat(contrast_values(contrast))
         for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
     ]
@@ -155,7 +160,7 @@ def arm_values(arm: ArmFinding) -> dict[str, Any]:
         "n": arm.finished,
         "diverged": arm.diverged,
         "failed": arm.failed,
-        **{metric: _summary(arm.metrics.get(metric)) for metric in dict.fromkeys((*ERRORS, *arm.metrics))},
+        **{name: _summary(arm.metrics.get(name)) for name in dict.fromkeys((*_summarised(), *arm.metrics))},
         "convergence_epoch": _summary(arm.convergence_epoch),
         "seconds": _summary(arm.seconds),
     }

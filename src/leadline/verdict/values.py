@@ -1,4 +1,4 @@
-"""What a contrast may compare, in words and as one value per trial; of times to a target, as pairs whose end is known.
+"""What contrasts compare, as one value per trial; of times to a target, as pairs whose end is known.
 
 A trial that ends above its target has no time to it, only a time that it is longer than. So that pairs stay pairs,
 times are compared up to a horizon within which all of them are known, and the mean of what is compared is the
@@ -7,80 +7,20 @@ Andersen, Hansen & Klein (2004), complete data to which the paired statistics ap
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from leadline.metrics import Curve, FinalMetric, TimeMetric, metrics
 from leadline.stats.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
 
 Floats = NDArray[np.float64]
 
-FINAL_SPLITS = {
-    "test_error": ("final-test", "error"),
-    "train_error": ("final-train", "error"),
-    "validation_error": ("final-validation", "error"),
-    "test_loss": ("final-test", "loss"),
-}
-"""Metric -> the split and name of the record, in evaluation mode after the last epoch, that it is."""
-
-ERRORS = ("test_error", "train_error", "validation_error")
-"""Those that every arm is summarised by."""
-
 ALMOST = 1e-9
 """Per cent: an accuracy of 0.95 is an error of 5.000000000000004%, and reaches 5%."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How a metric is put in words: `words` names it, the rest are parts of sentences."""
-
-    words: str
-    unit: str = "%"  # after a value
-    of_difference: str = "points"  # after a difference and a margin
-    better: str = "errs less"
-    worse: str = "errs more"
-    verb: str = "has"
-    less: str = "a lower"
-    more: str = "a higher"
-    least: str = "the lower"
-    again: str = " one"  # after less and more where the metric has just been named
-
-
-_TIME = {"better": "is sooner", "worse": "is later", "verb": "needs"}
-_TIME |= {"less": "fewer", "more": "more", "least": "fewer", "again": ""}
-
-KINDS: Mapping[str, Kind] = {
-    "test_error": Kind("test error"),
-    "train_error": Kind("training error"),
-    "validation_error": Kind("validation error"),
-    "learning_curve_area": Kind("mean validation error over the epochs"),
-    "test_loss": Kind("test loss", " nats", "nats", "has less loss", "has more loss"),
-    "epochs_to": Kind("epochs to {target:g}% validation error", "", "epochs", **_TIME),
-    "seconds_to": Kind("seconds of training to {target:g}% validation error", "", "seconds", **_TIME),
-}
-
-
-def amount(value: float, metric: str, digits: int = 6) -> str:
-    """Return a margin or a horizon with its unit, such as 0.5 points or 1 epoch."""
-    text, unit = f"{value:.{digits}g}", KINDS[metric].of_difference
-    return f"{text} {unit.removesuffix('s') if text == '1' else unit}"
-
-
-def named(metric: str, target: float | None) -> str:
-    """Return how a metric, with its target where it has one, is called in a sentence."""
-    return KINDS[metric].words.format(target=target)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A trial, epoch by epoch; NaN where a value is not known."""
-
-    epochs: Floats
-    errors: Floats  # on validation data, per cent
-    seconds: Floats  # of training, without evaluation, since the beginning
 
 
 @dataclass(frozen=True)
@@ -119,9 +59,11 @@ def final_values(records: pd.DataFrame) -> dict[str, dict[str, float]]:
         records: of finished trials, finite: trial, split, name, value.
     """
     found = {}
-    for metric, (split, name) in FINAL_SPLITS.items():
-        part = records[(records["split"] == split) & (records["name"] == name)]
-        found[metric] = dict(zip(part["trial"], part["value"].astype(float), strict=True))
+    for one in metrics().values():
+        if isinstance(one, FinalMetric) and one.record is not None:
+            split, name = one.record
+            part = records[(records["split"] == split) & (records["name"] == name)]
+            found[one.name] = dict(zip(part["trial"], part["value"].astype(float), strict=True))
     return found
 
 
@@ -145,30 +87,18 @@ def curves(records: pd.DataFrame) -> dict[str, Curve]:
     return found
 
 
-def area(curve: Curve) -> float | None:
-    """Return the mean validation error over the epochs by the trapezoid rule, per cent; None where one is not finite.
-
-    It is the area under the learning curve over its length, so that its unit is that of an error.
-    """
-    if not len(curve.errors) or not np.isfinite(curve.errors).all():
-        return None
-    if len(curve.errors) == 1:
-        return float(curve.errors[0])
-    return float(np.trapezoid(curve.errors, curve.epochs) / (curve.epochs[-1] - curve.epochs[0]))
-
-
-def waited(curve: Curve | None, metric: str, target: float, diverged: bool) -> Waited | None:
+def waited(curve: Curve | None, metric: TimeMetric, target: float, diverged: bool) -> Waited | None:
     """Return when a trial first was at a validation error of the target or less; None where that is not recorded.
 
     Args:
         curve: None: no epoch was ended.
-        metric: epochs_to or seconds_to.
+        metric: whose clock it is.
         target: per cent.
         diverged: whether the trial ended that way; if it had reached the target before, it had.
     """
     if curve is None:
         return Waited(0.0, False, True, 0.0, 0) if diverged else None
-    clock = curve.epochs if metric == "epochs_to" else curve.seconds
+    clock = metric.clock(curve)
     known = np.isfinite(curve.errors)
     place = first_epoch(np.where(known, -curve.errors, -math.inf), -(target + ALMOST))
     time = float(clock[place - 1 if place else -1])
