@@ -1,11 +1,14 @@
 """Networks of one's own: built in pairs, run in studies, refused in one line."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from leadline.cli import app
 from leadline.errors import SpecError
 from leadline.nets import build, check, inspect_network
 from leadline.running.executors import InProcess
@@ -37,6 +40,13 @@ def wrong():
 def fails():
     raise KeyError("inside")
 
+class Fourier(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(torch.fft.rfft(x.flatten(1)).abs())
+
+def fourier(classes):
+    return Fourier(33, classes)
+
 number = 4
 """
 
@@ -56,6 +66,16 @@ def test_arguments_are_given_where_they_are_taken() -> None:
     assert info.multiply_adds == 64 * 16 + 160
     assert info.receptive_field is None
     check(ModuleSpec(module="own_networks:zoo"), (1, 8, 8), 7)
+
+
+@pytest.mark.usefixtures("own")
+def test_inspect_says_what_is_in_no_count() -> None:
+    arguments = ["inspect", "own_networks:fourier", "--input", "1x8x8"]
+    assert "not counted in the multiply-adds: aten::_fft_r2c" in CliRunner().invoke(app, arguments).stdout
+    info = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert (info["multiply_adds"], info["uncounted"]) == (330, ["aten::_fft_r2c"])
+    small = CliRunner().invoke(app, ["inspect", "own_networks:small", "--input", "1x8x8"]).stdout
+    assert "multiply-adds" in small and "not counted" not in small
 
 
 @pytest.mark.usefixtures("own")

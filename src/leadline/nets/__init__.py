@@ -3,15 +3,18 @@
 from leadline.nets.building import build, check, inspect_network
 from leadline.nets.inspection import LayerInfo, NetworkInfo, inspect_module
 from leadline.nets.network import InputShape, Network, build_network, distinct_tensors, noise_at, skeleton
+from leadline.nets.operations import Operations, count_operations
 
 __all__ = [
     "InputShape",
     "LayerInfo",
     "Network",
     "NetworkInfo",
+    "Operations",
     "build",
     "build_network",
     "check",
+    "count_operations",
     "distinct_tensors",
     "inspect_module",
     "inspect_network",

@@ -49,9 +49,10 @@ def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int)
 
 
 def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> NetworkInfo:
-    """Count a network's parameters, and the multiply-adds of its convolutions and linear layers for one image.
+    """Count a network's parameters, and the multiply-adds of its convolutions and matrix products for one image.
 
-    As in He et al. 2015, table 1, normalisation, activation, pooling and additions count no multiply-adds.
+    As in He et al. 2015, table 1, normalisation, activation, pooling and additions count no multiply-adds; what
+    `count_operations` says counts.
 
     Raises:
         SpecError: the specification cannot be built, or cannot take images of this shape.
