@@ -287,7 +287,7 @@ class NetworkSpec(Spec):
 
 
 class ModuleSpec(Spec):
-    """A network of one's own: any `torch.nn.Module` that a function gives, torchvision's and timm's included.
+    """A custom network: a function that gives a `torch.nn.Module`, as torchvision's and timm's do, or a `NetworkSpec`.
 
     The function is called with `arguments`, and with `input_shape` (channels, height, width), `in_channels` or
     `in_chans`, `classes` or `num_classes` where it takes them. The hash of a trial covers the name and the
