@@ -58,11 +58,11 @@ def inspect(
     """Show a network's layers, parameters, multiply-adds and memory; draw it."""
     from dataclasses import asdict
 
-    from leadline.nets import build, inspect_network
+    from leadline.nets import build, describe_network, inspect_network
     from leadline.study import resolve_network
 
-    spec = resolve_network(network, settings_of(settings))
     shape = _shape(input_shape)
+    spec = describe_network(resolve_network(network, settings_of(settings)), shape, classes)
     info = inspect_network(spec, shape, classes)
     if figure is not None:
         from leadline.drawing import draw, write_drawing
@@ -89,10 +89,12 @@ def predict_depth(
     as_json: Json = False,
 ) -> None:
     """Predict, from mean-field theory, how deep signals and gradients reach before training."""
+    from leadline.nets import describe_network
     from leadline.study import resolve_network
     from leadline.theory.prediction import predict_depth as predicted
 
-    found = predicted(resolve_network(network, settings_of(settings)), _shape(input_shape))
+    shape = _shape(input_shape)
+    found = predicted(describe_network(resolve_network(network, settings_of(settings)), shape, classes=10), shape)
     if as_json:
         print_json(found.to_json())
     else:

@@ -18,6 +18,16 @@ KEPT = 5
 """The number of most probable classes whose probabilities are kept where there are more."""
 
 
+def bytes_kept(classes: int) -> int:
+    """Return the bytes that are kept of one image's probabilities, before compression.
+
+    Example:
+        >>> bytes_kept(10), bytes_kept(1000)
+        (20, 24)
+    """
+    return 2 * classes if classes <= ALL_CLASSES else 4 * (KEPT + 1)
+
+
 def pack_outputs(outputs: Outputs) -> bytes:
     """Return outputs as bytes: of a classification, probabilities alone; of other tasks, predictions and targets."""
     import numpy as np

@@ -29,6 +29,8 @@ from leadline.spec.network import RecurrentHead, Stage
 
 InputShape = tuple[int, int, int]
 
+_WINDOWS = {"average-2x2": 2, "average-4x4": 4}
+
 
 class Network(nn.Module):
     """A network: `stem`, then `stages` of blocks, then `head`."""
@@ -111,8 +113,8 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
             head.add_module("act", activation(spec))
         if spec.head.pool == "global-average":
             head.add_module("pool", nn.AdaptiveAvgPool2d(1))
-        elif spec.head.pool == "average-2x2":
-            head.add_module("pool", nn.AvgPool2d(2))
+        elif spec.head.pool != "none":
+            head.add_module("pool", nn.AvgPool2d(_WINDOWS[spec.head.pool]))
         if spec.layers == "convolutional":
             head.add_module("flatten", nn.Flatten())
         network = Network(stem, stages, head)

@@ -16,6 +16,9 @@ from leadline.data.files import default_data_dir
 from leadline.data.index import locate, read_index
 from leadline.data.split import MOST_VALIDATION, see_to_it_that_there_are_enough
 from leadline.matching import count
+from leadline.metrics import metrics
+from leadline.metrics.base import recorded
+from leadline.metrics.outputs import bytes_kept
 from leadline.nets import skeleton
 from leadline.nets.memory import inference_memory
 from leadline.planning.seeds import SeedsNeeded
@@ -224,9 +227,9 @@ def _arm_plan(
         + sum(times * timing.deeper[name][0] for name, times in taken.items()),
         memory=_memory(work, timing, images, batch, device) * (devices if device.type == "cpu" else 1),
         disk=2 * timing.state
-        + RECORD * _records(training)
+        + RECORD * _records(training, work.classes)
         + TRIAL
-        + 4 * images.test
+        + (4 + bytes_kept(work.classes)) * images.test
         + timing.flow_bytes * measured
         + sum(times * timing.deeper[name][1] for name, times in taken.items()),
         steps=steps,
@@ -249,10 +252,10 @@ def _memory(work: Work, timing: Timing, images: Sizes, batch: int, device: torch
     return process + data + timing.state + gradients + kept
 
 
-def _records(training: TrainingSpec) -> int:
-    """Return how many records a trial leaves: eight an epoch, three a look at the test data, nine at the end."""
+def _records(training: TrainingSpec, classes: int) -> int:
+    """Return how many records a trial leaves: eight an epoch, three a test during it, nine and metrics at its end."""
     looks = training.epochs // training.test_every if training.test_every else 0
-    return 8 * training.epochs + 3 * looks + 9
+    return 8 * training.epochs + 3 * looks + 9 + len(recorded(metrics(), classes))
 
 
 def _schedule(trials: Sequence[float], workers: int) -> float:
@@ -304,7 +307,7 @@ def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
     )
     yield (
         "Memory of a worker: the process, the data, weights, gradients, optimizer state, and twice what the backward"
-        " pass keeps of a batch, or what evaluation holds at once. Disk: two checkpoints a trial, records, predictions"
+        " pass keeps of a batch, or what evaluation holds at once. Disk: two checkpoints a trial, records, outputs"
         " and what probes measured."
     )
     if study.spec.devices > 1:

@@ -34,6 +34,7 @@ InitialisationName = Literal[
     "orthogonal",
     "delta-orthogonal",
 ]
+Pooling = Literal["global-average", "average-2x2", "average-4x4", "none"]
 BranchInitialisation = Literal["none", "zero-gamma", "fixup", "skipinit", "rezero"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -105,7 +106,15 @@ class Block(Spec):
         default="basic", description="one 3x3; two 3x3; 1x1, 3x3, 1x1; or 1x1, 3x3 (DenseNet-BC)"
     )
     order: Order = Field(
-        default="original", description="He et al. 2016, figure 4; `preactivation-and-after` adds one more"
+        default="original",
+        description="of what is in a branch, before and after its addition (He et al. 2016, figure 4):"
+        " original: conv, BN, ReLU, conv, BN; addition; ReLU."
+        " bn-after-addition: conv, BN, ReLU, conv; addition; BN, ReLU."
+        " relu-before-addition: conv, BN, ReLU, conv, BN, ReLU; addition."
+        " relu-only-preactivation: ReLU, conv, BN, ReLU, conv, BN; addition."
+        " full-preactivation: BN, ReLU, conv, BN, ReLU, conv; addition."
+        " preactivation-and-after, which the figure has not: BN, ReLU, conv, BN, ReLU, conv; addition; BN, ReLU."
+        " A bottleneck has three convolutions instead of two.",
     )
     shortcut: Shortcut = Shortcut()
     bias: bool = Field(default=False, description="whether convolutions have a bias")
@@ -129,11 +138,20 @@ class RecurrentHead(Spec):
 
 
 class Head(Spec):
-    """The layers from the last stage to the classes."""
+    """The layers from the last stage to the classes; a bare string stands for its `pool`."""
 
-    pool: Literal["global-average", "average-2x2", "none"] = "global-average"
+    pool: Pooling = Field(
+        default="global-average",
+        description="average of whole maps; of windows of 2x2 or 4x4 pixels, side by side, then flattened; or none:"
+        " maps are flattened as they are",
+    )
     dropout: Rate = Field(default=0.0, description="before the linear layer")
     recurrent: RecurrentHead | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pool(cls, value: object) -> object:
+        return {"pool": value} if isinstance(value, str) else value
 
 
 class Initialisation(Spec):
@@ -270,7 +288,7 @@ class NetworkSpec(Spec):
 
 
 class ModuleSpec(Reference):
-    """A custom network: any `torch.nn.Module` that a function or class returns, those of torchvision and timm included.
+    """A custom network: a function that gives a `torch.nn.Module`, as torchvision's and timm's do, or a `NetworkSpec`.
 
     It is called with `arguments`, and with `input_shape` (channels, height, width), `in_channels` or `in_chans`,
     `classes` or `num_classes` where it takes them.
