@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from leadline.data.facts import describe
+from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.nets import InputShape, inspect_network, skeleton
 from leadline.nets.memory import training_memory

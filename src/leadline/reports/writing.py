@@ -74,7 +74,7 @@ def _predicted(study: Study, why: Why, data_dir: Path | None) -> Iterator[Sectio
     if why.frame.empty:
         return
     from leadline.charts.chart import spread
-    from leadline.data.facts import describe
+    from leadline.data.metadata import describe
     from leadline.theory.meanfield_figures import prediction_figure
     from leadline.theory.prediction import Prediction, predict_depth
     from leadline.theory.random_networks import MeasuredBlocks, measure_blocks

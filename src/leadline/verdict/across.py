@@ -43,7 +43,7 @@ def across_data_sets(study: Study, contrasts: Sequence[ContrastFinding]) -> tupl
 
 
 def _data(trial: TrialSpec) -> str:
-    return trial.data.path or trial.data.name
+    return trial.data.display_name
 
 
 def _as_given(study: Study) -> dict[str, Arm]:

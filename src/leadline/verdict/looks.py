@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from leadline.data.catalog import CATALOG
-from leadline.data.facts import known
-from leadline.data.split import MOST_VALIDATION
+from leadline.data.split import split_sizes
 from leadline.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.spec import TrialSpec
 from leadline.stats import Paired, decide, summarise
@@ -134,12 +132,11 @@ def _step(metric: str, trial: TrialSpec, tested: int | None) -> float:
     0 where it does not move in steps, or the number of images is not known.
     """
     data = trial.data
-    facts = known(data) if data.name in CATALOG else None
-    validation = data.validation or (min(facts.train // 10, MOST_VALIDATION) if facts else None)
+    sizes = split_sizes(data.known_sizes, data) if data.known_sizes else data  # what is asked for, where it is
     images = {
-        "test_error": tested or data.test or (facts.test if facts else None),
-        "validation_error": validation,
-        "learning_curve_area": validation and validation * trial.training.epochs,
-        "train_error": data.train or (facts.train - validation if facts and validation else None),
+        "test_error": tested or sizes.test,
+        "validation_error": sizes.validation,
+        "learning_curve_area": sizes.validation and sizes.validation * trial.training.epochs,
+        "train_error": sizes.train,
     }.get(metric)
     return 100 / images if images else 0.0
