@@ -19,7 +19,7 @@ import numpy as np
 
 from leadline.record import Record
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.study import Study, expand
 from leadline.verdict import find
 
@@ -49,7 +49,7 @@ def study(trials: int) -> Study:
 
 def work(store: Store, trials: int, epochs: int, files: Callable[[], int]) -> dict[str, Any]:
     """Run so many trials that do nothing, and say what each kind of transaction took; medians in milliseconds."""
-    owner = str(Owner.current())
+    owner = str(WorkerId.current())
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, IMAGES).astype(np.int16)
     times: dict[str, list[float]] = {"claim": [], "environment": [], "epoch": [], "finish": []}

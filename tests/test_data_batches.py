@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leadline.data import batches
-from leadline.data.batches import Dataset, Split, load
 from leadline.data.arrays import Arrays
+from leadline.data.batches import Dataset, Split, load
 from leadline.data.datasets.digits import Digits
 from leadline.data.datasets.mnist import MNIST
 from leadline.data.pixels import normalisation

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from leadline.data import corrupt
-from leadline.data.metadata import describe
 from leadline.data.index import Index, read_index
+from leadline.data.metadata import describe
 from leadline.errors import DataError, LeadlineError
 from leadline.spec import DataSpec
 

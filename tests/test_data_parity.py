@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from leadline.data.batches import Dataset, load
 from leadline.data.arrays import Arrays
+from leadline.data.batches import Dataset, load
 from leadline.data.checking import check
 from leadline.data.datasets import parity
 from leadline.data.metadata import describe

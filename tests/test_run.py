@@ -21,12 +21,13 @@ from leadline.nets import build
 from leadline.probes import catalog
 from leadline.probes.measured import Measurement
 from leadline.probes.table import FlowTable
+from leadline.processes import shield_start
 from leadline.running import executors
 from leadline.running import trial as trial_module
 from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, save_checkpoint
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Event, Job
-from leadline.running.stopping import sigterm_as_interrupt, starting
+from leadline.running.stopping import sigterm_as_interrupt
 from leadline.spec import DEEPER, SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
@@ -363,7 +364,7 @@ def test_a_stop_in_the_moment_a_worker_is_started_leaves_none_behind(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_what_is_started_hears_no_interrupt_from_its_first_moment() -> None:
-    with starting():
+    with shield_start():
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     child.send_signal(signal.SIGINT)
     child.send_signal(signal.SIGTERM)  # of signals that wait, the lower number comes first

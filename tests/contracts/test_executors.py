@@ -14,7 +14,7 @@ from leadline.errors import SpecError, StoreError
 from leadline.running.executors import Executor, InProcess, LocalProcesses
 from leadline.running.job import Event, Job
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.study import Study, expand
 
 NAME = "contract"
@@ -133,7 +133,7 @@ def test_a_study_runs_to_its_end_with_the_same_bits(executor: Executor, tmp_path
     kinds = Counter(event.kind for event in ledger.told)
     assert (kinds["started"], kinds["finished"]) == (4, 4)
     for event in ledger.told:
-        assert event.arm and event.trial and Owner.parse(event.owner)
+        assert event.arm and event.trial and WorkerId.parse(event.owner)
     ledger.told.clear()
     ledger.run(executor)  # nothing is left, so nothing happens
     assert ledger.told == []

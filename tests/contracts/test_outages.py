@@ -31,12 +31,12 @@ from leadline.running.checkpoints import Interval
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended
 from leadline.running.job import Event, Job
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store, connect
+from leadline.store import Store, WorkerId, connect
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study import Study, expand
 
 NAME = "outage"
-HERE = str(Owner.current())
+HERE = str(WorkerId.current())
 HOUR = 3600.0
 STUDY = """
 name: outage

@@ -35,12 +35,12 @@ from leadline.errors import StoreError
 from leadline.record import Record
 from leadline.spec import TrialSpec, parse
 from leadline.spec.study import StudySpec
-from leadline.store import STATES, LeaseLost, Owner, Store, connect, ledger, owner
+from leadline.store import STATES, LeaseLost, Store, WorkerId, connect, ledger, worker_id
 from leadline.store import register as registering
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study import Study, expand
 
-HERE = str(Owner.current())
+HERE = str(WorkerId.current())
 ELSEWHERE = "elsewhere:7:1"
 HOUR = 3600.0
 GONE = -1.0  # a lease that has run out when it is given
@@ -257,7 +257,7 @@ def test_who_is_asked_to_stop_waits_for_no_database(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(connect.time, "sleep", lambda _: pytest.fail("waits"))
     with pytest.raises(connect.Unreachable, match=r"^store host: gone$"):
-        connect.patiently(gone, 300.0, lambda: True)
+        connect.retry_while_unreachable(gone, 300.0, lambda: True)
 
 
 def test_a_heartbeat_keeps_a_lease(store: Store) -> None:
@@ -271,7 +271,7 @@ def test_a_heartbeat_keeps_a_lease(store: Store) -> None:
 def test_a_dead_process_of_this_machine_loses_its_trial_at_once(store: Store) -> None:
     store.register(study(seeds=1, arms=("cnn",)))
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = str(Owner.of(process.pid))
+    owner = str(WorkerId.of(process.pid))
     taken = store.claim("one", owner, HOUR)
     assert taken is not None
     assert store.claim("one", HERE, HOUR) is None
@@ -286,7 +286,7 @@ def test_a_dead_process_of_this_machine_loses_its_trial_at_once(store: Store) ->
 def test_a_live_process_of_this_machine_keeps_its_trial_whatever_the_clock_says(store: Store) -> None:
     store.register(study(seeds=1, arms=("cnn",)))
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = str(Owner.of(process.pid))
+    owner = str(WorkerId.of(process.pid))
     taken = store.claim("one", owner, GONE)  # as after an hour's sleep, or when the clock was set
     assert taken is not None
     assert not store.is_claimable("one", HERE)
@@ -311,7 +311,7 @@ def test_leases_hold_when_the_hosts_clock_is_wrong(
 
     store.register(study(seeds=2, arms=("cnn",)))
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    local = store.claim("one", str(Owner.of(process.pid)), HOUR)
+    local = store.claim("one", str(WorkerId.of(process.pid)), HOUR)
     assert local is not None
     other = store.claim("one", ELSEWHERE, HOUR) if place.url else None
     monkeypatch.setattr(connect, "datetime", Skewed)
@@ -341,8 +341,8 @@ def test_a_released_trial_waits_with_its_checkpoint(store: Store) -> None:
 
 CLAIM_ALL = """
 from leadline.record import Record
-from leadline.store import Owner, Store
-owner = str(Owner.current())
+from leadline.store import WorkerId, Store
+owner = str(WorkerId.current())
 with Store.open(runs, url) as store:
     while claim := store.claim("one", owner, 60.0):
         print(claim.trial, flush=True)
@@ -636,20 +636,20 @@ def test_it_is_tried_again_for_as_long_as_was_said(store: Store, monkeypatch: py
             raise connect.Unreachable("gone")
         return "back"
 
-    assert connect.patiently(failing, 60.0) == "back"
+    assert connect.retry_while_unreachable(failing, 60.0) == "back"
     assert slept == [0.1, 0.2, 0.4]
 
     def gone(again: bool) -> None:
         raise connect.Unreachable("gone")
 
     with pytest.raises(connect.Unreachable, match=r"^gone$"):
-        connect.patiently(gone, 0.0)
+        connect.retry_while_unreachable(gone, 0.0)
     moments = iter(range(0, 1000, 7))
     monkeypatch.setattr(connect.time, "monotonic", lambda: float(next(moments)))
     with pytest.raises(StoreError, match=r"^gone; tried for \d+ s$"):
-        connect.patiently(gone, 60.0)
+        connect.retry_while_unreachable(gone, 60.0)
     with pytest.raises(ZeroDivisionError):
-        connect.patiently(lambda again: 1 // 0, 60.0)  # type: ignore[arg-type, return-value]
+        connect.retry_while_unreachable(lambda again: 1 // 0, 60.0)  # type: ignore[arg-type, return-value]
 
 
 # --- settling
@@ -759,8 +759,8 @@ def test_what_no_database_can_keep_of_an_error_is_left_out(store: Store) -> None
 
 def test_a_process_whose_start_is_not_known_keeps_its_trial_no_longer_than_its_lease(store: Store) -> None:
     store.register(study())
-    here = Owner.current()
-    claim = store.claim("one", str(Owner(here.host, os.getppid(), owner.UNKNOWN)), GONE)
+    here = WorkerId.current()
+    claim = store.claim("one", str(WorkerId(here.host, os.getppid(), worker_id.UNKNOWN)), GONE)
     assert claim is not None
     again = store.claim("one", HERE, HOUR)
     assert again is not None and again.trial == claim.trial
@@ -829,8 +829,8 @@ def test_a_store_travels_to_other_processes_by_its_address(store: Store) -> None
 RECORDS_PER_EPOCH = 60
 COMMIT_FOREVER = """
 from leadline.record import Record
-from leadline.store import Owner, Store
-owner = str(Owner.current())
+from leadline.store import WorkerId, Store
+owner = str(WorkerId.current())
 with Store.open(runs, url) as store:
     claim = store.claim("one", owner, 3600.0)
     epoch = claim.epochs_done

@@ -27,14 +27,18 @@ def list_(as_json: Json = False) -> None:
         return
     sections = {
         "studies": studies,
-        "networks": {name: (function.__doc__ or "").split("\n")[0] for name, function in FAMILIES.items()},
-        "datasets": {name: member.title for name, member in sorted(DATASETS.members().items())},
+        "networks": {name: _summary(function) for name, function in FAMILIES.items()},
+        "datasets": {name: _summary(member) for name, member in sorted(DATASETS.members().items())},
     }
     for section, entries in sections.items():
         typer.echo(f"{section}:")
         width = max(map(len, entries))
         for name, title in entries.items():
             typer.echo(f"  {name:<{width}}  {title}")
+
+
+def _summary(thing: object) -> str:
+    return (thing.__doc__ or "").split("\n")[0]
 
 
 @app.command()

@@ -28,8 +28,8 @@ from leadline.data.files import default_data_dir
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.metadata import Metadata
 from leadline.data.pixels import Pixels, generator, normalisation, normalised, to_memory_format
-from leadline.data.share import WHOLE, Share
 from leadline.data.split import cut, validate_split_sizes
+from leadline.distributed.shard import WHOLE, Shard
 from leadline.parts.augmentations import BatchAugmentation
 from leadline.parts.reference import drawing_of
 from leadline.seeds import AUGMENT, ORDER, stream
@@ -87,8 +87,8 @@ class Data(Protocol):
     def to(self, device: torch.device | str) -> "Data":
         """Return these data with batches on a device."""
 
-    def shared(self, share: Share) -> "Data":
-        """Return these data with a share of every training batch, and of the batches of evaluation."""
+    def take_shard(self, shard: Shard) -> "Data":
+        """Return these data with a shard of every training batch, and of the batches of evaluation."""
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
@@ -137,7 +137,7 @@ class Dataset:
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
-    share: Share = WHOLE
+    shard: Shard = WHOLE
     metadata: Metadata | None = None
 
     @property
@@ -165,9 +165,9 @@ class Dataset:
         splits = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
         return replace(self, **splits, mean=self.mean.to(device), scale=self.scale.to(device))
 
-    def shared(self, share: Share) -> "Dataset":
-        """Return this data set with a share of every training batch, and of the batches of evaluation."""
-        return replace(self, share=share)
+    def take_shard(self, shard: Shard) -> "Dataset":
+        """Return this data set with a shard of every training batch, and of the batches of evaluation."""
+        return replace(self, shard=shard)
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
@@ -182,7 +182,7 @@ class Dataset:
         drawn = augment.draw(count, stream(seed, AUGMENT, epoch)).to(self.device) if augment else None
         for start in range(first * batch_size, count, batch_size):
             indices = order[start : start + batch_size]
-            indices = indices[self.share.rows(len(indices))]
+            indices = indices[self.shard.rows(len(indices))]
             images = normalised(self.train.images.index_select(0, indices), self.mean, self.scale)
             if isinstance(augment, BatchAugmentation) and drawn is not None and len(indices):
                 with drawing_of(augment, stream(seed, AUGMENT, epoch, int(indices[0]))):
@@ -192,8 +192,8 @@ class Dataset:
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its own order, normalised and not augmented."""
         part: Split = getattr(self, split)
-        share = self.share
-        for first in range(share.index * batch_size, len(part.labels), share.of * batch_size):
+        shard = self.shard
+        for first in range(shard.index * batch_size, len(part.labels), shard.count * batch_size):
             batch = slice(first, first + batch_size)
             images = normalised(part.images[batch], self.mean, self.scale)
             yield to_memory_format(images, channels_last), part.labels[batch]

@@ -24,9 +24,9 @@ from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.images import centre, decode
 from leadline.data.metadata import Metadata
 from leadline.data.pixels import generator, normalisation, normalised, to_memory_format
-from leadline.data.share import WHOLE, Share
 from leadline.data.split import cut, stratified_order, validate_split_sizes
 from leadline.data.threads import decoders, in_order
+from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import DataError
 from leadline.parts.augmentations import BatchAugmentation, DecodingAugmentation
 from leadline.parts.reference import drawing_of
@@ -75,7 +75,7 @@ class EncodedDataset:
     note: str = ""
     device: torch.device = CPU
     threads: int = field(default_factory=decoders)  # that decode; no result depends on it
-    share: Share = WHOLE
+    shard: Shard = WHOLE
 
     @property
     def metadata(self) -> Metadata:
@@ -106,9 +106,9 @@ class EncodedDataset:
         """Return this data set with batches on a device."""
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device), device=torch.device(device))
 
-    def shared(self, share: Share) -> "EncodedDataset":
-        """Return this data set with a share of every training batch, and of the batches of evaluation."""
-        return replace(self, share=share)
+    def take_shard(self, shard: Shard) -> "EncodedDataset":
+        """Return this data set with a shard of every training batch, and of the batches of evaluation."""
+        return replace(self, shard=shard)
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
@@ -122,7 +122,7 @@ class EncodedDataset:
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
         drawn = augment.draw(count, stream(seed, AUGMENT, epoch)) if augment else None
         parts = drawn[:, 0] if drawn is not None and isinstance(augment, DecodingAugmentation) else None
-        batches = [indices[self.share.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
+        batches = [indices[self.shard.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
         for indices, images in zip(batches, self._decoded(self.train, batches, parts), strict=True):
             floats = normalised(self._moved(images), self.mean, self.scale)
             if drawn is not None and isinstance(augment, BatchAugmentation) and len(indices):
@@ -140,7 +140,7 @@ class EncodedDataset:
             DataError: a file has gone or has changed since it was checked.
         """
         part: Part = getattr(self, split)
-        batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.share.index :: self.share.of]
+        batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.shard.index :: self.shard.count]
         for indices, images in zip(batches, self._decoded(part, batches), strict=True):
             labels = torch.from_numpy(part.labels[indices.numpy()])
             floats = normalised(self._moved(images), self.mean, self.scale)
@@ -175,7 +175,7 @@ class EncodedDataset:
         def chunks() -> Iterator[_Chunk]:
             for positions in batches:
                 batch = np.empty((len(positions), size, size, channels), np.uint8)
-                for first in range(0, max(1, len(positions)), CHUNK):  # an empty share is a chunk as well
+                for first in range(0, max(1, len(positions)), CHUNK):  # an empty shard is a chunk as well
                     some = positions[first : first + CHUNK]
                     paths = tuple(part.paths[position] for position in some.tolist())
                     yield _Chunk(batch, first, paths, None if drawn is None else tuple(drawn[some].tolist()))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import SpecError
 from leadline.nets.blocks import Block, Recomputed, block
 from leadline.nets.init import check_widths, initialise
@@ -146,15 +147,22 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def noise_at(model: nn.Module, seed: int, step: int) -> Iterator[None]:
+def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch_size: int = 0) -> Iterator[None]:
     """Let what a module draws while it trains depend on the trial's seed and the step alone.
+
+    A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
 
     A `Network` draws from streams. Any other module draws from global generators as it was written to: they are seeded
     for the step and put back as they were.
     """
     if isinstance(model, Network):
-        model.noise.seed, model.noise.step = seed, step
-        yield
+        noise = model.noise
+        noise.seed, noise.step, noise.rows = seed, step, batch_size
+        noise.first = None if shard == WHOLE else shard.rows(batch_size).start
+        try:
+            yield
+        finally:
+            noise.first = None
     else:
         with seeded(stream(seed, NOISE, step)):
             yield

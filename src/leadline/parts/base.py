@@ -21,6 +21,9 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a field may be a mapping, which has no hash of its own
+
     @property
     def content_hash(self) -> str:
         """SHA-256 over the schema version, the kind of specification and every field, defaults included."""

@@ -47,3 +47,6 @@ class Event:
 
 
 Emit = Callable[[Event], None]
+
+Tell = Callable[[str, float, str], None]
+"""Tells how one trial gets on: the kind of event, the fraction of its steps done, and a line."""

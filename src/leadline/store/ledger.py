@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, and_, select, update
 
 from leadline.record import Record
-from leadline.store.connect import now, patiently, transaction
+from leadline.store.connect import now, retry_while_unreachable, transaction
 from leadline.store.leases import ENDED, Around, claim_next, owned
 from leadline.store.lookup import study_id
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
@@ -64,7 +64,7 @@ class Store(Reader):
 
         Args:
             study: the study's name.
-            owner: who takes it, `str(Owner.current())`.
+            owner: who takes it, `str(WorkerId.current())`.
             lease_seconds: how long it stays the owner's without a heartbeat.
             unless: whether not to wait any longer for a database that is gone.
 
@@ -76,7 +76,7 @@ class Store(Reader):
             with self._writing() as connection:
                 return claim_next(connection, study, owner, lease_seconds, again)
 
-        return patiently(body, self.patience, unless)
+        return retry_while_unreachable(body, self.patience, unless)
 
     @patient
     def is_claimable(self, study: str, owner: str) -> bool:
@@ -245,7 +245,7 @@ class Store(Reader):
                 if packed is not None:
                     put_predictions(connection, id_, packed)
 
-        patiently(body, self.patience)
+        retry_while_unreachable(body, self.patience)
 
     def _series_ids(self, records: Sequence[Record]) -> Mapping[tuple[str, str], int]:
         # In a transaction of their own, remembered after it: a number that is kept here is never rolled back.

@@ -11,7 +11,16 @@ from sqlalchemy import Connection, select
 
 from leadline.errors import StoreError
 from leadline.store import frames
-from leadline.store.connect import address, engine_for, is_there, one_line, patiently, prepare, shown, transaction
+from leadline.store.connect import (
+    address,
+    engine_for,
+    is_there,
+    one_line,
+    prepare,
+    retry_while_unreachable,
+    shown,
+    transaction,
+)
 from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
@@ -31,7 +40,7 @@ def patient(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concatenate[S
 
     @wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return patiently(lambda again: method(self, *args, **kwargs), self.patience)
+        return retry_while_unreachable(lambda again: method(self, *args, **kwargs), self.patience)
 
     return call
 
@@ -68,7 +77,7 @@ class Reader:
                 f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
             ) from None
         try:
-            patiently(lambda again: prepare(store._engine), patience)
+            retry_while_unreachable(lambda again: prepare(store._engine), patience)
         except StoreError:
             store.close()
             raise

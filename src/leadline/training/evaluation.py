@@ -11,8 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leadline.data.batches import Data
+from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.spec import TrainingSpec
-from leadline.training.team import ALONE, Team
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
 """Images, and pixels of all of them, in a batch of evaluation at most: 500 of up to 91x91, 83 of 224x224."""
@@ -33,15 +33,15 @@ def evaluate(
     data: Data,
     split: Literal["train", "validation", "test"],
     spec: TrainingSpec,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Return loss, accuracy and predicted classes on one split, without augmentation, in evaluation mode.
 
-    The processes of a team evaluate whole batches each, whose results are put together in order: the same weights give
+    The processes of a group evaluate whole batches each, whose results are put together in order: the same weights give
     the same bits on any number of devices.
     """
     model.eval()
-    batches = data.shared(team.share).evaluation_batches(split, _evaluation_batch(data.shape), spec.channels_last)
+    batches = data.take_shard(group.shard).evaluation_batches(split, _evaluation_batch(data.shape), spec.channels_last)
     results: list[tuple[float, int, np.ndarray]] = []  # loss, correct, predicted
     for images, labels in batches:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
@@ -49,7 +49,7 @@ def evaluate(
         predicted: Int64[Tensor, " batch"] = logits.argmax(1)
         loss = float(F.cross_entropy(logits.float(), labels, reduction="sum"))
         results.append((loss, int((predicted == labels).sum()), predicted.cpu().numpy().astype(np.int16)))
-    in_turn = zip_longest(*team.gathered(results))
+    in_turn = zip_longest(*group.all_gather(results))
     losses, correct, classes = zip(*(one for turn in in_turn for one in turn if one is not None), strict=True)
     everything = np.concatenate(classes)
     return Evaluation(sum(losses) / len(everything), sum(correct) / len(everything), everything)

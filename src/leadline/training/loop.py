@@ -12,6 +12,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leadline.data.batches import Data
+from leadline.distributed.batch_norm import sync_batch
+from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.errors import LeadlineError, SpecError
 from leadline.nets import noise_at
 from leadline.parts.reference import drawing_of
@@ -28,7 +30,6 @@ from leadline.spec import (
 from leadline.training.evaluation import evaluate
 from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
-from leadline.training.team import ALONE, Team
 
 REPORT_EVERY = 50
 """Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
@@ -53,7 +54,7 @@ def train(
     seed: int = 0,
     probes: ProbeSpec = ProbeSpec(),  # noqa: B008
     pause: Callable[[int], bool] = lambda step: False,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Record]:
     """Train to the end of the last epoch, yielding what is measured; nothing is drawn from a global generator.
 
@@ -72,20 +73,20 @@ def train(
         seed: of the streams for order and augmentation.
         probes: what to measure inside the network.
         pause: whether to yield a `batch` record, given the number of steps done; no result depends on it.
-        team: the processes that train together, each of which calls this with the same arguments and whole data, gets
+        group: the processes that train together, each of which calls this with the same arguments and whole data, gets
             the same records and has the same weights: those of one device, but for the order of additions.
 
     Raises:
         Diverged: the training loss was not finite.
         SpecError: several devices cannot measure what `probes` asks for, or draw what the model draws.
-        Disconnected: another process of the team is gone.
+        Disconnected: another process of the group is gone.
     """
-    check_devices(probes, team.size)
+    check_devices(probes, group.world_size)
     model, optimizer, device = state.model, state.optimizer, data.device
     examples = data.train_size
     steps_per_epoch = math.ceil(examples / spec.batch_size)
     factor = rate_factor(spec, steps_per_epoch * spec.epochs)
-    shared = data.shared(team.share)
+    sharded = data.take_shard(group.shard)
     look_every = 1 if device.type == "cpu" else REPORT_EVERY
     before = _looked_into(state, data, spec, seed, probes, 0) if state.step == 0 else {}
     state.measured = before
@@ -98,20 +99,20 @@ def train(
         )
         started = time.perf_counter() - part.seconds
 
-        batches = shared.train_batches(seed, epoch, spec.batch_size, spec.channels_last, part.batches)
+        batches = sharded.train_batches(seed, epoch, spec.batch_size, spec.channels_last, part.batches)
         with _watched(state, part, probes, steps_per_epoch):
             for index, (images, labels) in enumerate(batches, part.batches):
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * factor(state.step)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = parameters["initial_lr"] * factor(state.step)
                 rows = min(spec.batch_size, examples - index * spec.batch_size)  # on all devices
-                with noise_at(model, seed, state.step), team.whole_batch(model, rows):
+                with noise_at(model, seed, state.step, group.shard, rows), sync_batch(model, group):
                     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
                         logits = model(images)
                         loss = _part_of_mean_loss(logits, labels, rows, spec.label_smoothing)
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                 right = (logits.detach().argmax(1) == labels).sum()
-                loss, right = team.add_up(model, loss.detach(), right)
+                loss, right = group.all_reduce(model, loss.detach(), right)
                 if spec.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
                 part.losses[index] = loss * rows
@@ -138,7 +139,7 @@ def train(
         if spec.test_every and (epoch + 1) % spec.test_every == 0:
             splits.append("test")
         for split in splits:
-            result = evaluate(model, data, split, spec, team)
+            result = evaluate(model, data, split, spec, group)
             records += _records(state.step, epoch + 1, split, result.loss, result.accuracy)
         state.measured = before | _looked_into(state, data, spec, seed, probes, epoch + 1)
         before = {}
@@ -147,7 +148,7 @@ def train(
         yield records[-1]
 
     for final in ("train", "validation", "test"):
-        result = evaluate(model, data, final, spec, team)
+        result = evaluate(model, data, final, spec, group)
         if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
             raise Diverged(state.step, result.loss)
         if final == "test":

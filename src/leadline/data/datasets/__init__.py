@@ -7,7 +7,6 @@ either.
 
 import functools
 import json
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -43,8 +42,6 @@ class DataSpec(Spec):
 
     model_config = ConfigDict(defer_build=True)  # members are imported when they are first asked for
 
-    title: ClassVar[str] = ""
-    """What it is, in a few words."""
     in_memory: ClassVar[bool] = True
     """Whether all images are read before training, and not decoded during it."""
 
@@ -119,7 +116,6 @@ class DataSpec(Spec):
         """
         return None
 
-    @abstractmethod
     def metadata(self, data_dir: Path) -> Metadata:
         """Return what is known of the data; no more is read than that takes.
 
@@ -129,6 +125,7 @@ class DataSpec(Spec):
         Raises:
             DataError: a file is missing or damaged.
         """
+        raise NotImplementedError
 
     def sizes(self, data_dir: Path) -> PartSizes:
         """Return the sizes of the parts before a specification's splits are cut from them.
@@ -138,7 +135,6 @@ class DataSpec(Spec):
         """
         return self.known_sizes or self.read(data_dir, download=False).sizes
 
-    @abstractmethod
     def read(self, data_dir: Path, download: bool = True) -> Arrays | EncodedImages:
         """Read all images, or find those that are decoded while a network trains.
 
@@ -150,6 +146,7 @@ class DataSpec(Spec):
             DataError: a file is missing, damaged, hostile or cannot be had.
             LeadlineError: a package that reading takes is not installed.
         """
+        raise NotImplementedError
 
     def fetch(self, data_dir: Path) -> list[Path]:
         """Download what is missing and is published, and return the files; empty where there are none.

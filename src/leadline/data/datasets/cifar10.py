@@ -12,7 +12,6 @@ from leadline.data.split import PartSizes
 class CIFAR10(PickledDataSpec):
     """CIFAR-10 photographs: 32x32, in colour."""
 
-    title: ClassVar = "CIFAR-10 photographs"
     shape: ClassVar = (3, 32, 32)
     class_names: ClassVar = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     parts: ClassVar = PartSizes(50_000, None, 10_000)

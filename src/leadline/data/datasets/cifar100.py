@@ -12,7 +12,6 @@ from leadline.data.split import PartSizes
 class CIFAR100(PickledDataSpec):
     """CIFAR-100 photographs, fine classes: 32x32, in colour."""
 
-    title: ClassVar = "CIFAR-100 photographs, fine classes"
     shape: ClassVar = (3, 32, 32)
     # fmt: off
     class_names: ClassVar = (

@@ -4,7 +4,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -27,8 +27,6 @@ class CsvManifest(ImageDataSpec):
     Labels that are all whole numbers are classes in their order, others in that of the alphabet. Splits are train,
     validation and test; where none is for testing, a fixed fifth of each class is the test part.
     """
-
-    title: ClassVar = "images that a CSV file lists, path,label[,split]"
 
     name: Literal["csv"] = "csv"
     corrupt: Literal["fail", "skip"] = Field(default="fail", description="what images that cannot be decoded lead to")

@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits, which come with the package."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from leadline.seeds import SUBSET, stream
 @DATASETS.register
 class Digits(DataSpec):
     """scikit-learn's handwritten digits: 8x8, grey, ten classes; no file is needed."""
-
-    title: ClassVar = "scikit-learn's handwritten digits"
 
     name: Literal["digits"] = "digits"
 

@@ -11,7 +11,6 @@ from leadline.data.split import PartSizes
 class FashionMNIST(IdxDataSpec):
     """Fashion-MNIST articles: 28x28, grey, ten classes."""
 
-    title: ClassVar = "Fashion-MNIST articles"
     shape: ClassVar = (1, 28, 28)
     class_names: ClassVar = (
         "T-shirt/top",

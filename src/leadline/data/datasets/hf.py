@@ -1,9 +1,8 @@
 """Images in the form of the Hugging Face `datasets` library: a Parquet file, a folder of them, or a name of its hub."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +22,6 @@ SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "te
 @DATASETS.register
 class HuggingFace(ImageDataSpec):
     """Encoded images and their labels in columns; where no split is called test, a fifth of each class is it."""
-
-    title: ClassVar = "images in Parquet files, or by a name of Hugging Face's hub (extra hf)"
 
     name: Literal["hf"] = "hf"
     path: str = Field(
@@ -113,9 +110,7 @@ class HuggingFace(ImageDataSpec):
         self._check_columns(str(files[0]), table.column_names)
         features = Features.from_arrow_schema(table.schema)
         images = table.column(self.image)
-        return _Split(
-            table.column(self.label).to_pylist(), _names(features[self.label]), lambda row: images[row].as_py()
-        )
+        return _Split(table.column(self.label).to_pylist(), _names(features[self.label]), images)
 
     def _read_hub(self, data_dir: Path) -> "dict[str, _Split]":
         from datasets import Image, load_dataset
@@ -131,12 +126,8 @@ class HuggingFace(ImageDataSpec):
         for part, spellings in SPLITS.items():
             for one in (loaded[name] for name in spellings if name in loaded):
                 self._check_columns(self.path, one.column_names)
-                encoded = one.cast_column(self.image, Image(decode=False))
-                found[part] = _Split(
-                    list(one[self.label]),
-                    _names(one.features[self.label]),
-                    lambda row, encoded=encoded: encoded[row][self.image],
-                )
+                encoded = one.cast_column(self.image, Image(decode=False)).select_columns([self.image])
+                found[part] = _Split(list(one[self.label]), _names(one.features[self.label]), encoded)
                 break
         return found
 
@@ -152,7 +143,12 @@ class _Split:
 
     labels: list[Any]
     names: tuple[str, ...] | None
-    image: Callable[[int], Any]
+    images: Any  # a column of Arrow, or a data set of the library that has this column alone
+
+    def image(self, row: int) -> Any:
+        """Return what is stored of an image."""
+        found = self.images[row]
+        return next(iter(found.values())) if isinstance(found, dict) else found.as_py()
 
     def classes(self, names: tuple[str, ...], place: str) -> NDArray[np.int64]:
         """Return the classes, from 0 up.

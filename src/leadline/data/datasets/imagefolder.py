@@ -1,7 +1,7 @@
 """A folder of images, sorted into a folder for each class."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,8 +15,6 @@ from leadline.data.image_dataset import ImageDataSpec
 @DATASETS.register
 class ImageFolder(ImageDataSpec):
     """A folder that holds train/<class>/<image> and val or test, or <class>/<image>."""
-
-    title: ClassVar = "a folder of images for each class"
 
     name: Literal["imagefolder"] = "imagefolder"
     corrupt: Literal["fail", "skip"] = Field(default="fail", description="what images that cannot be decoded lead to")

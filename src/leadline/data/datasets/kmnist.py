@@ -11,7 +11,6 @@ from leadline.data.split import PartSizes
 class KMNIST(IdxDataSpec):
     """Kuzushiji-MNIST cursive Japanese: 28x28, grey, ten classes."""
 
-    title: ClassVar = "Kuzushiji-MNIST cursive Japanese"
     shape: ClassVar = (1, 28, 28)
     class_names: ClassVar = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
     parts: ClassVar = PartSizes(60_000, None, 10_000)

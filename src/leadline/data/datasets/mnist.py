@@ -11,7 +11,6 @@ from leadline.data.split import PartSizes
 class MNIST(IdxDataSpec):
     """MNIST handwritten digits: 28x28, grey, ten classes."""
 
-    title: ClassVar = "MNIST handwritten digits"
     shape: ClassVar = (1, 28, 28)
     class_names: ClassVar = tuple("0123456789")
     parts: ClassVar = PartSizes(60_000, None, 10_000)

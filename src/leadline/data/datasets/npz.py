@@ -3,7 +3,7 @@
 import functools
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,8 +29,6 @@ class Npz(DataSpec):
     Images are uint8 or float32, [n, channels, height, width], or [n, height, width] of one channel. An array
     `class_names` of text is optional, and so are validation images. Nothing is ever unpickled.
     """
-
-    title: ClassVar = "a NumPy .npz file of images and labels"
 
     name: Literal["npz"] = "npz"
     path: str = Field(
@@ -81,7 +79,7 @@ def _read(path: Path, modified: int, size: int) -> Arrays:
 
 
 def _arrays(path: Path, file: Any) -> Arrays:
-    parts = {}
+    parts: dict[str, tuple[Any, Any]] = {}
     for part, spellings in KEYS.items():
         for images, labels in spellings:
             if images in file and labels in file:
@@ -94,4 +92,4 @@ def _arrays(path: Path, file: Any) -> Arrays:
             " or x_train and y_train"
         )
     names = file["class_names"].tolist() if "class_names" in file else None
-    return Arrays(**parts, class_names=names)
+    return Arrays(parts["train"], parts.get("test"), parts.get("validation"), names)

@@ -5,7 +5,7 @@ learned of the function can be told from what it remembers of the table. No torc
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,6 @@ SAMPLED_FROM_ALL_TO = 20
 @DATASETS.register
 class Parity(DataSpec):
     """Parity of n bits: 1 x n, black and white, two classes; computed."""
-
-    title: ClassVar = "Parity of n bits, sum(x) mod 2: all inputs or a sample"
 
     name: Literal["parity"] = "parity"
     bits: int = Field(default=10, ge=2, le=64, description="n, the bits of an input")

@@ -1,4 +1,4 @@
-"""Who runs a trial: a process, named so that another process of the same machine can tell whether it is dead."""
+"""The id of a process that runs trials, by which another process of the same machine can tell whether it is dead."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
-class Owner:
+class WorkerId:
     """A process, written `host:pid:start`.
 
     The host is the machine's name and, on Linux, its boot and process namespace as well, so that two containers of
@@ -26,12 +26,12 @@ class Owner:
 
     @classmethod
     def current(cls) -> Self:
-        """Return the owner that is this process."""
+        """Return the id of this process."""
         return cls.of(os.getpid())
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """Return the owner that is a process of this machine, given its number."""
+        """Return the id of a process of this machine, given its number."""
         process = _process(pid)
         return cls(_host(), pid, process[1] if process else UNKNOWN)
 

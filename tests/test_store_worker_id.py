@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from leadline.store import Owner
+from leadline.store import WorkerId
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes are judged on POSIX only")
 
@@ -22,24 +22,24 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def test_an_owner_is_written_and_read() -> None:
-    owner = Owner.current()
+    owner = WorkerId.current()
     assert owner.pid == os.getpid()
-    assert Owner.parse(str(owner)) == owner
-    assert owner == Owner.of(os.getpid())
+    assert WorkerId.parse(str(owner)) == owner
+    assert owner == WorkerId.of(os.getpid())
     assert len(str(owner)) < 255
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:1", "host:1:", ":1:2", "host:x:2", "host:-1:2"])
 def test_anything_else_is_no_owner(text: str) -> None:
-    assert Owner.parse(text) is None
+    assert WorkerId.parse(text) is None
 
 
 def test_this_process_lives() -> None:
-    assert not Owner.current().is_dead()
+    assert not WorkerId.current().is_dead()
 
 
 def test_a_process_lives_until_it_ends(process: "subprocess.Popen[bytes]") -> None:
-    owner = Owner.of(process.pid)
+    owner = WorkerId.of(process.pid)
     assert not owner.is_dead()
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -50,11 +50,11 @@ def test_a_process_lives_until_it_ends(process: "subprocess.Popen[bytes]") -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="start times are read from /proc")
 def test_a_later_process_of_the_same_number_is_another() -> None:
-    assert replace(Owner.current(), start="1").is_dead()
+    assert replace(WorkerId.current(), start="1").is_dead()
 
 
 def test_a_process_of_elsewhere_is_never_judged(process: "subprocess.Popen[bytes]") -> None:
-    owner = Owner.of(process.pid)
+    owner = WorkerId.of(process.pid)
     process.kill()
     process.communicate()
     assert owner.is_dead()
@@ -64,7 +64,7 @@ def test_a_process_of_elsewhere_is_never_judged(process: "subprocess.Popen[bytes
 
 
 def test_a_process_of_another_user_lives() -> None:
-    first = Owner.of(1)
+    first = WorkerId.of(1)
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
