@@ -2,6 +2,7 @@
 
 import functools
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,11 +71,13 @@ class Npz(DataSpec):
 @functools.lru_cache(maxsize=1)  # a study asks for shape and sizes before its trials ask for the images
 def _read(path: Path, modified: int, size: int) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:  # NumPy leaves a damaged file open that it opened itself
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: one array alone; expected an .npz file")
-            return check_arrays(_arrays(path, file), str(path))
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            with file:
+                return check_arrays(_arrays(path, file), str(path))
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a whole .npz file of plain arrays: {' '.join(str(error).split())}") from None
 
 
