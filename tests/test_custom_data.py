@@ -2,6 +2,7 @@
 
 import functools
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
@@ -276,8 +278,8 @@ NAN = np.full((10, 1, 4, 4), np.nan, np.float32)
         ),
         (
             good(test=(IMAGES.astype(float), LABELS)),
-            "d: test images are float64 of shape [10, 1, 4, 4]; expected uint8 or float32 of shape [n, channels, height,"
-            " width]",
+            "d: test images are float64 of shape [10, 1, 4, 4]; expected uint8 or float32 of shape [n, channels,"
+            " height, width]",
         ),
         (good(train=(NAN, LABELS)), "d: train image 0 holds NaN or infinity; expected finite numbers"),
         (good(train=(IMAGES, LABELS[:9])), "d: train: 10 images, but 9 labels"),
@@ -550,3 +552,25 @@ def test_evaluation_sees_no_augmentation() -> None:
     plain = load(parse(DataSpec, {"name": "digits"}))
     one, other = (whole(each.evaluation_batches("train", 50))[0] for each in (data, plain))
     assert torch.equal(one, other)
+
+
+def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    given = [yaml.safe_load(block)["data"] for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    (tmp_path / "shapes.py").write_text("\n".join(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    specs = [parse(DataSpec, data) for data in given]
+    assert {type(spec).__name__ for spec in specs} == {
+        "CIFAR10",
+        "CsvManifest",
+        "CustomDataset",
+        "HuggingFace",
+        "ImageFolder",
+        "Npz",
+    }
+    data = load(specs[0])
+    assert (data.shape, data.classes, data.train_size) == ((1, 8, 8), 2, 200)
+    augmented = next(spec.augment for spec in specs if type(spec).__name__ == "CIFAR10")
+    data = load(specs[0].with_(augment=augmented))
+    assert len(list(data.train_batches(0, 0, 50))) == 4
