@@ -61,6 +61,10 @@ class Data(Protocol):
         """What was known of the data before the images were read, such as the names of the classes."""
 
     @property
+    def task(self) -> str:
+        """What networks are trained for on these data, a name of `leadline.training.task.TASKS`."""
+
+    @property
     def mean(self) -> Float[Tensor, "1 c mh mw"]:
         """What is subtracted, in the images' own units; one value per channel, or per channel and pixel."""
 
@@ -137,6 +141,7 @@ class Dataset:
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
+    task: str = "classification"
     shard: Shard = WHOLE
     metadata: Metadata | None = None
 
