@@ -114,7 +114,7 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images asked for"),
         (["inspect", "cifar-resnet", "--figure", "a.gif"], "a.gif"),
         (["inspect", "cifar-resnet", "--weights", "none.pt"], "none.pt"),
-        (["data", "check", "minst"], "unknown data set 'minst'; did you mean 'mnist'?"),
+        (["data", "check", "minst"], "name: unknown name 'minst'; did you mean 'mnist'?"),
     ],
 )
 def test_mistakes_get_one_line(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from leadline import machine
 from leadline.cli import app
 from leadline.data.batches import load
+from leadline.data.split import SplitSizes
 from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.nets import inspect_network
 from leadline.planning import plan as planning
@@ -119,8 +120,8 @@ def test_sizes_are_those_of_the_data(spec: DataSpec) -> None:
 
 
 def test_sizes_need_no_files_and_see_what_is_too_many() -> None:
-    assert sizes(DataSpec(name="cifar10", validation=5000)) == planning.Sizes(45_000, 5_000, 10_000)
-    assert sizes(DataSpec(name="mnist")) == planning.Sizes(55_000, 5_000, 10_000)
+    assert sizes(DataSpec(name="cifar10", validation=5000)) == SplitSizes(45_000, 5_000, 10_000)
+    assert sizes(DataSpec(name="mnist")) == SplitSizes(55_000, 5_000, 10_000)
     with pytest.raises(DataError, match="2000 training images asked for"):
         sizes(DataSpec(name="digits", train=2000))
 

@@ -89,11 +89,11 @@ def test_hash_covers_defaults_seed_kind_and_schema_version(monkeypatch: pytest.M
 
 
 def test_hash_changes_with_a_default() -> None:
-    class Before(DataSpec):
+    class Before(TrainingSpec):
         pass
 
-    class After(DataSpec):
-        subset_seed: int = 1
+    class After(TrainingSpec):
+        epochs: int = 11
 
     After.__name__ = Before.__name__
     assert Before().content_hash != After().content_hash
@@ -140,7 +140,7 @@ PINNED_CIFAR_RESNET_20 = "211eb0981d4994e740cf1b8b23763933f258a92085f1b057463397
             {"network": {"stages": [{"blocks": 1, "width": 6}], "block": {"kind": "bottleneck"}}},
             r"network: stages.0.width 6 is not a multiple of 4",
         ),
-        ({"network": NETWORK, "data": {"name": "minst"}}, r"data.name: 'minst': input should be 'digits', 'mnist'"),
+        ({"network": NETWORK, "data": {"name": "minst"}}, r"data.name: unknown name 'minst'; did you mean 'mnist'"),
         ({"network": NETWORK, "training": {"clip_norm": float("inf")}}, r"(?i)training.clip_norm: inf"),
     ],
 )

@@ -116,5 +116,5 @@ def probe_trials(
 
 
 def _first(data: batches.Data, count: int) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
-    images, labels = data.few("test", count)
+    images, labels = data.sample("test", count)
     return images.to(memory_format=torch.contiguous_format), labels

@@ -11,12 +11,14 @@ from multiprocessing import get_context
 import torch
 
 from leadline.data.batches import Dataset, Split
+from leadline.data.datasets.digits import Digits
 from leadline.data.pixels import normalisation
 from leadline.errors import LeadlineError
 from leadline.matching import count
 from leadline.nets import InputShape, build
+from leadline.parts.augmentations import BatchAugmentation
 from leadline.probes.catalog import take
-from leadline.spec import Constant, DataSpec, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
+from leadline.spec import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
 from leadline.training.memory import ran_out_of_memory
 
@@ -60,7 +62,8 @@ def essence(trial: TrialSpec) -> TrialSpec:
         optimizer = optimizer.with_(learning_rate=_RATE)
     changes = {"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
     training = trial.training.model_copy(update=changes)
-    data = DataSpec(name="digits", normalise="pixel-mean", augment=trial.data.augment)
+    augment = trial.data.augment if isinstance(trial.data.augment, BatchAugmentation) else None
+    data = Digits(normalise="pixel-mean", augment=augment)
     return trial.model_copy(update={"training": training, "data": data, "pretraining": None, "seed": 0})
 
 
@@ -214,7 +217,7 @@ def _deeper(state: TrainState, work: Work, device: torch.device) -> dict[str, tu
     found = {}
     for name, asked in work.trial.probes.deeper().items():
         images = replace(work, trial=_of_batch(work.trial, asked.images))
-        batch, labels = synthetic(images, 1).to(device).few("test", asked.images, False)
+        batch, labels = synthetic(images, 1).to(device).sample("test", asked.images, False)
         measured = take(name, state.model, batch, labels, seed=0, untrained=True)
         found[name] = measured.seconds, len(measured.to_bytes())
     return found

@@ -79,7 +79,7 @@ def _predicted(study: Study, diagnostics: Diagnostics, data_dir: Path | None) ->
     if diagnostics.frame.empty:
         return
     from leadline.charts.chart import spread
-    from leadline.data.facts import describe
+    from leadline.data.metadata import describe
     from leadline.theory.meanfield_figures import prediction_figure
     from leadline.theory.prediction import Prediction, predict_depth
     from leadline.theory.random_networks import MeasuredBlocks, measure_blocks

@@ -1,5 +1,9 @@
 """Frozen, validated specifications of networks, data, training, probes and trials."""
 
+from leadline.data.datasets import DataSpec
+from leadline.parts.augmentations import Augmentation
+from leadline.parts.augmentations.resized_crop import ResizedCrop
+from leadline.parts.augmentations.translation import Augment
 from leadline.parts.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
 from leadline.parts.optimizers import Optimizer
 from leadline.parts.optimizers.adam import Adam
@@ -24,7 +28,7 @@ from leadline.spec.network import (
 )
 from leadline.spec.pretraining import PretrainingSpec
 from leadline.spec.probes import DEEPER, DeeperSpec, FlowSpec, ProbeSpec
-from leadline.spec.training import Augment, DatasetName, DataSpec, ResizedCrop, TrainingSpec, Warmup
+from leadline.spec.training import TrainingSpec, Warmup
 from leadline.spec.trial import TrialSpec
 
 __all__ = [
@@ -34,11 +38,11 @@ __all__ = [
     "Adam",
     "AnyNetwork",
     "Augment",
+    "Augmentation",
     "Block",
     "Constant",
     "Cosine",
     "DataSpec",
-    "DatasetName",
     "DeeperSpec",
     "FlowSpec",
     "Head",

@@ -223,7 +223,7 @@ def _looked_into(
     due = {name: asked.images for name, asked in probes.deeper().items() if epoch in asked.epochs(spec.epochs)}
     measured = {}
     for name, count in due.items():
-        images, labels = data.few("validation", count, False)
+        images, labels = data.sample("validation", count, False)
         measured[name] = take(name, state.model, images, labels, seed=seed, untrained=epoch == 0)
     return {epoch: measured} if measured else {}
 

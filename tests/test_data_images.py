@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leadline.data import pictures
-from leadline.data.pictures import MOST_PIXELS, centre, decode, random_part
+from leadline.data.images import MOST_PIXELS, centre, decode
 from leadline.spec import ResizedCrop
 
 
@@ -151,7 +150,7 @@ def coordinates(width: int, height: int) -> Image.Image:
 def test_a_part_lies_inside_and_is_of_the_area_and_ratio_asked_for(width: int, height: int, draw: int) -> None:
     crop = ResizedCrop()
     uniform = random.Random(draw).random
-    left, top, w, h = pictures._part((width, height), crop, uniform)
+    left, top, w, h = crop._part((width, height), uniform)
     assert 0 <= left <= left + w <= width and 0 <= top <= top + h <= height and w > 0 and h > 0
     # whole pixels: half a pixel either way on each side
     assert (w - 0.5) / (h + 0.5) <= crop.ratio[1] * 1.0001 and (w + 0.5) / (h - 0.5) >= crop.ratio[0] * 0.9999
@@ -160,7 +159,7 @@ def test_a_part_lies_inside_and_is_of_the_area_and_ratio_asked_for(width: int, h
 
 def test_area_ratio_and_place_are_spread_as_published() -> None:
     crop, size = ResizedCrop(), 1000
-    found = np.array([pictures._part((size, size), crop, random.Random(draw).random) for draw in range(4000)])
+    found = np.array([crop._part((size, size), random.Random(draw).random) for draw in range(4000)])
     left, top, width, height = found.T.astype(float)
     ratio = np.log(width / height)
     # those that fit at the first try: for areas up to 3/4 every ratio does, and there areas are uniform
@@ -177,10 +176,10 @@ def test_area_ratio_and_place_are_spread_as_published() -> None:
 
 def test_a_picture_that_no_part_fits_gives_its_middle() -> None:
     only = ResizedCrop(scale=(1.0, 1.0), ratio=(1.0, 1.0))
-    assert pictures._part((100, 20), only, lambda: 0.5) == (40, 0, 20, 20)
-    assert pictures._part((20, 100), only, lambda: 0.5) == (0, 40, 20, 20)
+    assert only._part((100, 20), lambda: 0.5) == (40, 0, 20, 20)
+    assert only._part((20, 100), lambda: 0.5) == (0, 40, 20, 20)
     wide = ResizedCrop(scale=(1.0, 1.0), ratio=(2.0, 4.0))
-    assert pictures._part((100, 100), wide, lambda: 0.5) == (0, 25, 100, 50)
+    assert wide._part((100, 100), lambda: 0.5) == (0, 25, 100, 50)
 
 
 def test_a_part_is_cropped_then_resized() -> None:
@@ -188,18 +187,18 @@ def test_a_part_is_cropped_then_resized() -> None:
     for draw in range(20):
         uniform = random.Random(draw).random
         uniform()  # the flip is drawn first
-        left, top, width, height = pictures._part(picture.size, crop, uniform)
+        left, top, width, height = crop._part(picture.size, uniform)
         box = (left, top, left + width, top + height)
         expected = picture.crop(box).resize((12, 12), Image.Resampling.BILINEAR)
-        assert np.array_equal(np.asarray(random_part(picture, 12, crop, draw)), np.asarray(expected))
+        assert np.array_equal(np.asarray(crop.crop(picture, 12, draw)), np.asarray(expected))
 
 
 def test_half_are_flipped_and_the_flip_moves_nothing_else() -> None:
     picture = coordinates(30, 30)
     flips = 0
     for draw in range(400):
-        one = np.asarray(random_part(picture, 10, ResizedCrop(flip=False), draw))
-        other = np.asarray(random_part(picture, 10, ResizedCrop(), draw))
+        one = np.asarray(ResizedCrop(flip=False).crop(picture, 10, draw))
+        other = np.asarray(ResizedCrop().crop(picture, 10, draw))
         flipped = np.array_equal(other, one[:, ::-1])
         assert flipped or np.array_equal(other, one)
         flips += flipped
@@ -207,5 +206,5 @@ def test_half_are_flipped_and_the_flip_moves_nothing_else() -> None:
 
 
 def test_the_numbers_are_the_same_for_ever() -> None:
-    parts = [pictures._part((500, 375), ResizedCrop(), random.Random(draw).random) for draw in (0, 1, 2**61)]
+    parts = [ResizedCrop()._part((500, 375), random.Random(draw).random) for draw in (0, 1, 2**61)]
     assert parts == [(29, 1, 432, 372), (217, 50, 216, 177), (34, 1, 378, 318)]

@@ -1,14 +1,14 @@
-"""A folder of pictures as data for training: decoded in threads a few batches ahead, augmented as they are decoded.
+"""Encoded images as data for training: decoded in threads a few batches ahead, augmented as they are decoded.
 
-Pictures stay in their files, however many there are; what lies in memory is their paths, and of the batches those in
-the making. A picture's random part and flip are a function of (seed, epoch, sample) alone, the order one of
+Images stay where they are, however many there are; what lies in memory is their paths, and of the batches those in
+the making. An image's random part and flip are a function of (seed, epoch, sample) alone, the order one of
 (seed, epoch), so that batches depend neither on threads nor on the batch size, and arms are paired.
 
 Measured against PyTorch's DataLoader with as many worker processes (`benchmarks.folder`; 2 busy cores, medians of 5
-interleaved rounds): JPEG of 500x375 to 224x224 241 pictures/s, ratio 1.01; CIFAR-10 as JPEG 4,280 pictures/s, 1.13.
+interleaved rounds): JPEG of 500x375 to 224x224 241 images/s, ratio 1.01; CIFAR-10 as JPEG 4,280 images/s, 1.13.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -19,25 +19,27 @@ from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leadline.data import index
-from leadline.data.index import Part
-from leadline.data.pictures import centre, decode, random_part
-from leadline.data.pixels import augmented, draws, generator, laid_out, normalisation, normalised
-from leadline.data.split import cut, see_to_it_that_there_are_enough, stratified_order
+from leadline.data.encoded_images import EncodedImages, Part
+from leadline.data.image_dataset import ImageDataSpec
+from leadline.data.images import centre, decode
+from leadline.data.metadata import Metadata
+from leadline.data.pixels import generator, normalisation, normalised, to_memory_format
+from leadline.data.split import cut, stratified_order, validate_split_sizes
 from leadline.data.threads import decoders, in_order
 from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import DataError
+from leadline.parts.augmentations import BatchAugmentation, DecodingAugmentation
+from leadline.parts.reference import drawing_of
 from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
-from leadline.spec import Augment, DataSpec, ResizedCrop
 
 CPU = torch.device("cpu")
 
 SAMPLE = 1_000
-"""Training pictures that the normalisation's constants are taken from, evenly over the classes, for every seed the
+"""Training images that the normalisation's constants are taken from, evenly over the classes, for every seed the
 same; the mean of a channel then has a standard error of about 0.2 of 255."""
 
 CHUNK = 16
-"""Pictures that a thread decodes at a time."""
+"""Images that a thread decodes at a time."""
 
 AHEAD = 2
 """Batches that are decoded before they are asked for."""
@@ -45,12 +47,12 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Neighbouring pictures of one batch, and the rows of it that they fill."""
+    """Neighbouring images of one batch, and the rows of it that they fill."""
 
-    batch: NDArray[np.uint8]  # [b, height, width, 3], of the whole batch
+    batch: NDArray[np.uint8]  # [b, height, width, channels], of the whole batch
     first: int
     paths: tuple[str, ...]
-    drawn: tuple[int, ...] | None  # one number a picture decides its random part; None: the centre
+    drawn: tuple[int, ...] | None  # one number an image decides its random part; None: the centre
 
     @property
     def last(self) -> bool:
@@ -58,15 +60,16 @@ class _Chunk:
 
 
 @dataclass(frozen=True, eq=False)
-class Folder:
-    """A folder of pictures; what a network sees of one is (picture - mean) / scale, at one size, red, green, blue."""
+class EncodedDataset:
+    """Encoded images; what a network sees of one is (image - mean) / scale, at one size."""
 
-    spec: DataSpec
-    root: Path
+    spec: ImageDataSpec
+    root: Path  # of the images that messages name
     class_names: tuple[str, ...]
     train: Part
     validation: Part
     test: Part
+    read: Callable[[str], bytes]
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
@@ -76,9 +79,14 @@ class Folder:
     shard: Shard = WHOLE
 
     @property
+    def metadata(self) -> Metadata:
+        """Shape and classes."""
+        return Metadata(self.shape, self.classes, self.class_names)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        return (3, self.spec.size, self.spec.size)
+        return self.spec.shape
 
     @property
     def classes(self) -> int:
@@ -87,19 +95,19 @@ class Folder:
 
     @property
     def train_size(self) -> int:
-        """The number of training pictures."""
+        """The number of training images."""
         return len(self.train.labels)
 
     @property
     def test_labels(self) -> NDArray[np.int64]:
-        """The classes of the test pictures."""
+        """The classes of the test images."""
         return self.test.labels
 
-    def to(self, device: torch.device | str) -> "Folder":
+    def to(self, device: torch.device | str) -> "EncodedDataset":
         """Return this data set with batches on a device."""
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device), device=torch.device(device))
 
-    def take_shard(self, shard: Shard) -> "Folder":
+    def take_shard(self, shard: Shard) -> "EncodedDataset":
         """Return this data set with a shard of every training batch, and of the batches of evaluation."""
         return replace(self, shard=shard)
 
@@ -113,20 +121,21 @@ class Folder:
         """
         augment, count = self.spec.augment, self.train_size
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
-        drawn = draws(count, stream(seed, AUGMENT, epoch)) if augment else None
-        parts = drawn[:, 0] if drawn is not None and isinstance(augment, ResizedCrop) else None
+        drawn = augment.draw(count, stream(seed, AUGMENT, epoch)) if augment else None
+        parts = drawn[:, 0] if drawn is not None and isinstance(augment, DecodingAugmentation) else None
         batches = [indices[self.shard.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
         for indices, images in zip(batches, self._decoded(self.train, batches, parts), strict=True):
             floats = normalised(self._moved(images), self.mean, self.scale)
-            if drawn is not None and isinstance(augment, Augment):
-                floats = augmented(floats, drawn[indices].to(self.device), augment)
+            if drawn is not None and isinstance(augment, BatchAugmentation) and len(indices):
+                with drawing_of(augment, stream(seed, AUGMENT, epoch, int(indices[0]))):
+                    floats = augment.apply(floats, drawn[indices].to(self.device))
             labels = torch.from_numpy(self.train.labels[indices.numpy()])
-            yield laid_out(floats, channels_last), labels.to(self.device)
+            yield to_memory_format(floats, channels_last), labels.to(self.device)
 
     def evaluation_batches(
         self, split: Literal["train", "validation", "test"], batch_size: int, channels_last: bool = True
     ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]]:
-        """Yield a split in its own order, normalised: the centre of each picture, its shorter side resized before.
+        """Yield a split in its own order, normalised: the centre of each image, its shorter side resized before.
 
         Raises:
             DataError: a file has gone or has changed since it was checked.
@@ -136,12 +145,12 @@ class Folder:
         for indices, images in zip(batches, self._decoded(part, batches), strict=True):
             labels = torch.from_numpy(part.labels[indices.numpy()])
             floats = normalised(self._moved(images), self.mean, self.scale)
-            yield laid_out(floats, channels_last), labels.to(self.device)
+            yield to_memory_format(floats, channels_last), labels.to(self.device)
 
-    def few(
+    def sample(
         self, split: Literal["train", "validation", "test"], count: int, channels_last: bool = True
     ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]:
-        """Return so many pictures of a split, evenly over its classes, which lie in one folder after the other.
+        """Return so many images of a split, evenly over its classes, which lie in one folder after the other.
 
         Raises:
             DataError: a file has gone or has changed since it was checked.
@@ -150,7 +159,7 @@ class Folder:
         chosen = np.sort(stratified_order(part.labels, stream(0, SUBSET, "few"))[:count])
         [images] = self._decoded(part, [torch.from_numpy(chosen)])
         floats = normalised(self._moved(images), self.mean, self.scale)
-        return laid_out(floats, channels_last), torch.from_numpy(part.labels[chosen]).to(self.device)
+        return to_memory_format(floats, channels_last), torch.from_numpy(part.labels[chosen]).to(self.device)
 
     def _moved(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
         """Bring bytes to the device: a quarter of what floats would take."""
@@ -161,12 +170,12 @@ class Folder:
     def _decoded(
         self, part: Part, batches: Sequence[Int64[Tensor, "_"]], drawn: Int64[Tensor, "n"] | None = None
     ) -> Iterator[UInt8[Tensor, "b c h w"]]:
-        """Yield the pictures of each batch of positions; element i of `drawn` decides the random part of picture i."""
-        size = self.spec.size
+        """Yield the images of each batch of positions; element i of `drawn` decides the random part of image i."""
+        channels, size, _ = self.shape
 
         def chunks() -> Iterator[_Chunk]:
             for positions in batches:
-                batch = np.empty((len(positions), size, size, 3), np.uint8)
+                batch = np.empty((len(positions), size, size, channels), np.uint8)
                 for first in range(0, max(1, len(positions)), CHUNK):  # an empty shard is a chunk as well
                     some = positions[first : first + CHUNK]
                     paths = tuple(part.paths[position] for position in some.tolist())
@@ -178,51 +187,50 @@ class Folder:
                 yield torch.from_numpy(chunk.batch).permute(0, 3, 1, 2)
 
     def _fill(self, chunk: _Chunk) -> _Chunk:
-        """Decode a chunk's pictures into its rows; runs in several threads."""
-        size, crop = self.spec.size, self.spec.augment
+        """Decode a chunk's images into its rows; runs in several threads."""
+        size, augment, grey = self.spec.size, self.spec.augment, self.spec.channels == "grey"
         for row, path in enumerate(chunk.paths):
             try:
-                picture = decode(index.read_bytes(self.root / path))
+                image = decode(self.read(path), grey)
             except ValueError as error:
                 raise DataError(
-                    f"{self.root / path}: {error}; it was whole when the folder was checked: mend it and run again"
+                    f"{self.root / path}: {error}; it was whole when the data were checked: mend it and run again"
                 ) from None
-            if chunk.drawn is not None and isinstance(crop, ResizedCrop):
-                picture = random_part(picture, size, crop, chunk.drawn[row])
+            if chunk.drawn is not None and isinstance(augment, DecodingAugmentation):
+                image = augment.crop(image, size, chunk.drawn[row])
             else:
-                picture = centre(picture, size, self.spec.shorter_side)
-            chunk.batch[chunk.first + row] = np.asarray(picture)
+                image = centre(image, size, self.spec.shorter_side)
+            chunk.batch[chunk.first + row] = np.asarray(image).reshape(size, size, -1)
         return chunk
 
 
-def load(spec: DataSpec, data_dir: Path) -> Folder:
-    """Index a folder of pictures, cut its splits as for data in memory, and take the normalisation's constants.
+def load(spec: ImageDataSpec, found: EncodedImages) -> EncodedDataset:
+    """Cut the splits of encoded images as for data in memory, and take the normalisation's constants.
 
     Args:
-        spec: of name imagefolder.
-        data_dir: what its path is relative to.
+        spec: of the data.
+        found: what it reads.
 
     Raises:
-        LeadlineError: Pillow is not installed.
-        DataError: the folder is missing or laid out otherwise, pictures are corrupt and not to be skipped, or more are
-            asked for than there are.
+        DataError: more images are asked for than there are, or one cannot be decoded.
     """
-    found = index.read_index(index.locate(spec, data_dir), spec.corrupt == "skip")
-    see_to_it_that_there_are_enough(str(found.root), len(found.train.labels), len(found.test.labels), spec)
-    chosen = cut(found.train.labels, found.test.labels, spec)
-    unit = torch.ones(1, 3, 1, 1)
-    data = Folder(
+    validate_split_sizes(found.name, found.sizes, spec)
+    validation = found.train if found.validation is None else found.validation
+    chosen = cut(found.train.labels, found.test.labels, spec, None if found.validation is None else validation.labels)
+    unit = torch.ones(1, spec.shape[0], 1, 1)
+    data = EncodedDataset(
         spec,
         found.root,
-        found.classes,
+        found.class_names,
         train=found.train.at(chosen.train),
-        validation=found.train.at(chosen.validation),
+        validation=validation.at(chosen.validation),
         test=found.test.at(chosen.test),
+        read=found.read,
         mean=0 * unit,
         scale=unit,
-        note=f"{index.said(found.root, found.corrupt)}; left out" if found.corrupt else "",
+        note=found.note,
     )
     sample = stratified_order(data.train.labels, stream(0, SUBSET, "normalisation"))[:SAMPLE]
     parts = data._decoded(data.train, torch.split(torch.from_numpy(np.sort(sample)), CHUNK * AHEAD))
-    mean, scale = normalisation(parts, spec.normalise, channels=3)
+    mean, scale = normalisation(parts, spec.normalise, channels=spec.shape[0])
     return replace(data, mean=mean, scale=scale)

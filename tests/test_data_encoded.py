@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from leadline.data import folder
+from leadline.data import encoded
 from leadline.data import threads as pool
 from leadline.data.batches import Data, Dataset, Split, load
-from leadline.data.folder import Folder
-from leadline.data.pictures import centre, decode, random_part
+from leadline.data.encoded import EncodedDataset
+from leadline.data.encoded_images import Part
+from leadline.data.images import centre, decode
 from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisation
 from leadline.data.threads import in_order
 from leadline.errors import DataError, SpecError
@@ -74,9 +75,9 @@ def spec(root: Path, **changes: object) -> DataSpec:
     return DataSpec(**{"name": "imagefolder", "path": str(root), "size": 16, **changes})  # type: ignore[arg-type]
 
 
-def loaded(root: Path, **changes: object) -> Folder:
+def loaded(root: Path, **changes: object) -> EncodedDataset:
     data = load(spec(root, **changes))
-    assert isinstance(data, Folder) and isinstance(data, Data)
+    assert isinstance(data, EncodedDataset) and isinstance(data, Data)
     return data
 
 
@@ -114,13 +115,13 @@ def test_a_folder_has_resized_crops_unless_it_says_otherwise(augment: object, fo
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "imagefolder"}, "imagefolder needs path, the folder of its pictures"),
-        ({"path": "x"}, "path is for name imagefolder, got digits; leave it out"),
+        ({"name": "imagefolder"}, "'path' is missing and has no default"),
+        ({"path": "x"}, "path is for name csv, hf, imagefolder, npz, got digits; leave it out"),
         (
             {"augment": {"scale": [0.1, 1.0]}},
-            "a resized crop (scale, ratio) is for name imagefolder, got digits; use pad",
+            "a resized crop (scale, ratio) is for encoded images, got digits; use pad",
         ),
-        ({"normalise": "imagenet"}, "normalise imagenet is for name imagefolder, got digits; use channel"),
+        ({"normalise": "imagenet"}, "normalise imagenet is for encoded images, got digits; use channel"),
         (
             {"name": "imagefolder", "path": "x", "augment": {"scale": [0.5, 0.1]}},
             "augment: scale [0.5, 0.1]: the smallest comes first",
@@ -174,10 +175,10 @@ def test_constants_are_those_of_the_training_pictures_centres(root: Path) -> Non
 
 
 def test_constants_come_from_a_fixed_sample(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "SAMPLE", 12)
+    monkeypatch.setattr(encoded, "SAMPLE", 12)
     data, again = loaded(root), loaded(root)
     assert torch.equal(data.mean, again.mean)
-    monkeypatch.setattr(folder, "SAMPLE", 65)
+    monkeypatch.setattr(encoded, "SAMPLE", 65)
     everything = loaded(root)
     assert not torch.equal(everything.mean, data.mean) and (everything.mean - data.mean).abs().max() < 10
 
@@ -200,7 +201,7 @@ def test_a_straight_line_through_one_epoch(root: Path) -> None:
     assert labels.tolist() == data.train.labels[order].tolist()
     for image, sample in zip(images, order, strict=True):
         picture = decode((root / data.train.paths[sample]).read_bytes())
-        pixels = np.array(random_part(picture, 16, ResizedCrop(), drawn[sample]))
+        pixels = np.array(ResizedCrop().crop(picture, 16, drawn[sample]))
         expected = (torch.from_numpy(pixels).permute(2, 0, 1).float() - data.mean[0]) / data.scale[0]
         assert torch.equal(image, expected)
 
@@ -217,13 +218,13 @@ def test_neither_threads_nor_batch_size_change_anything(root: Path, augment: obj
 def test_slow_pictures_do_not_overtake(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = loaded(root)
     expected = whole(data.train_batches(0, 0, 9))
-    real, delays = folder.decode, random.Random(0)
+    real, delays = encoded.decode, random.Random(0)
 
-    def decode_at_leisure(content: bytes) -> Image.Image:
+    def decode_at_leisure(content: bytes, grey: bool) -> Image.Image:
         threading.Event().wait(delays.random() / 200)
-        return real(content)
+        return real(content, grey)
 
-    monkeypatch.setattr(folder, "decode", decode_at_leisure)
+    monkeypatch.setattr(encoded, "decode", decode_at_leisure)
     found = whole(replace(data, threads=6).train_batches(0, 0, 9))
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
@@ -231,13 +232,13 @@ def test_slow_pictures_do_not_overtake(root: Path, monkeypatch: pytest.MonkeyPat
 def test_a_few_pictures_are_of_all_classes_and_as_in_evaluation(root: Path) -> None:
     data = loaded(root)
     every = whole(data.evaluation_batches("test", 16))
-    images, labels = data.few("test", 6)
+    images, labels = data.sample("test", 6)
     assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]
     places = [int((every[0] == image).flatten(1).all(1).nonzero()[0]) for image in images]
     assert places == sorted(places) and every[1][places].tolist() == labels.tolist()
-    again = data.few("test", 6)
+    again = data.sample("test", 6)
     assert torch.equal(images, again[0])
-    assert len(data.few("test", 10_000)[1]) == len(every[1])
+    assert len(data.sample("test", 10_000)[1]) == len(every[1])
 
 
 def test_seeds_and_epochs_differ_and_repeat(root: Path) -> None:
@@ -305,10 +306,10 @@ def test_batches_on_another_device(root: Path) -> None:
 def test_skipped_pictures_leave_arms_paired(root: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     (copy / "train" / "red" / "003.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 corrupt picture: train/red/003.png \(the file is empty\); mend"):
+    with pytest.raises(DataError, match=r"1 corrupt image: train/red/003.png \(the file is empty\); mend"):
         loaded(copy)
     one, other = loaded(copy, corrupt="skip"), loaded(copy, corrupt="skip")
-    assert one.note == f"{copy}: 1 corrupt picture: train/red/003.png (the file is empty); left out"
+    assert one.note == f"{copy}: 1 corrupt image: train/red/003.png (the file is empty); left out"
     assert one.train_size + len(one.validation.labels) == 71
     for (images, labels), (same_images, same_labels) in zip(
         one.train_batches(0, 0, 16), other.train_batches(0, 0, 16), strict=True
@@ -333,15 +334,15 @@ def test_a_file_that_changes_while_a_study_runs_is_fatal(root: Path, tmp_path: P
 
 def test_no_more_is_decoded_than_a_few_batches_ahead(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = replace(loaded(root), threads=2)
-    monkeypatch.setattr(folder, "CHUNK", 1)
+    monkeypatch.setattr(encoded, "CHUNK", 1)
     seen = []
-    real = folder.decode
-    monkeypatch.setattr(folder, "decode", lambda content: (seen.append(1), real(content))[1])
+    real = encoded.decode
+    monkeypatch.setattr(encoded, "decode", lambda content, grey: (seen.append(1), real(content, grey))[1])
     batches = data.train_batches(0, 0, 5)
     for taken in range(1, 5):
         next(batches)
         threading.Event().wait(0.1)  # the threads do all that they may
-        assert 5 * taken <= len(seen) <= 5 * taken + folder.AHEAD * 5
+        assert 5 * taken <= len(seen) <= 5 * taken + encoded.AHEAD * 5
     batches.close()
 
 
@@ -365,7 +366,7 @@ def test_the_number_of_threads_is_bounded() -> None:
 
 def test_memory_does_not_grow_with_the_epoch(root: Path) -> None:
     data = loaded(root, size=64)
-    many = folder.Part(data.train.paths * 8, np.tile(data.train.labels, 8))
+    many = Part(data.train.paths * 8, np.tile(data.train.labels, 8))
     peaks = []
     for part in (data.train, many):
         repeated = replace(data, train=part, threads=2)
