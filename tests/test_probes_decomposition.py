@@ -26,7 +26,7 @@ from leadline.families import (
 from leadline.nets import build
 from leadline.nets.shortcuts import Concatenate, Gated
 from leadline.probes.blocks import Parts
-from leadline.probes.decomposition import decompose, split_gradients, sum_of_branches
+from leadline.probes.snapshots.decomposition.measurement import decompose, split_gradients, sum_of_branches
 from leadline.spec import NetworkSpec, Shortcut, Stage
 from leadline.spec.network import Order, ShortcutKind
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from leadline.families import comparative_resnet
 from leadline.nets import build
-from leadline.probes.hessian import Hessian, hessian, product
 from leadline.probes.lanczos import lanczos
+from leadline.probes.snapshots.hessian.measurement import Hessian, hessian, product
 from leadline.probes.state import ProbeError, at_rest, batch_for, generator, trainable
 
 

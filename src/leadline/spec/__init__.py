@@ -23,12 +23,11 @@ from leadline.spec.network import (
     Stem,
 )
 from leadline.spec.pretraining import PretrainingSpec
-from leadline.spec.probes import DEEPER, DeeperSpec, FlowSpec, ProbeSpec
+from leadline.spec.probes import FlowSpec, ProbeSpec
 from leadline.spec.training import Augment, DatasetName, DataSpec, ResizedCrop, TrainingSpec, Warmup
 from leadline.spec.trial import TrialSpec
 
 __all__ = [
-    "DEEPER",
     "SCHEMA_VERSION",
     "SGD",
     "Adam",
@@ -39,7 +38,6 @@ __all__ = [
     "Cosine",
     "DataSpec",
     "DatasetName",
-    "DeeperSpec",
     "FlowSpec",
     "Head",
     "Initialisation",

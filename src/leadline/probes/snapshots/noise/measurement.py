@@ -16,18 +16,6 @@ from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, gene
 if TYPE_CHECKING:
     import pandas as pd
 
-ABOUT = (
-    "Gradient noise: gradients of minibatches scatter around the gradient of all images. The signal-to-noise ratio of"
-    " a layer is the length of that gradient over the root mean square length of the scatter at the batch size"
-    " measured: above 1 a step goes mostly where the loss falls, far below 1 mostly where these images happen to"
-    " point. The simple noise scale (McCandlish et al. 2018) is the batch size, in images, at which signal and scatter"
-    " are as long as each other: well below it twice the images halve the steps that are needed, well above it they"
-    " bring little. It grows while training goes on, as the signal shrinks. Both are estimated without bias from a"
-    " number of batches; where the scatter drowns the signal, the ratio is given as 0 and the scale as infinite, which"
-    " means that more batches would be needed to see it. Batch normalisation is in evaluation mode unless the figure"
-    " says otherwise."
-)
-
 
 @dataclass(frozen=True)
 class GradientNoise:

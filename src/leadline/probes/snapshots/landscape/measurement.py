@@ -17,17 +17,6 @@ from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, gene
 if TYPE_CHECKING:
     import pandas as pd
 
-ABOUT = (
-    "The loss and the error of the network when all of its weights are moved. Along random directions each filter"
-    " moves by a step as long as the filter itself, so that 1 means as much for networks whose weights differ in size;"
-    " biases and normalisation stay (Li et al. 2018, section 4). Along the line between two trained networks 0 is the"
-    " first and 1 the second (Goodfellow, Vinyals & Saxe 2015). Read how wide and how smooth the valley is, on one"
-    " scale for all networks: Li et al. see plain networks turn chaotic with depth where residual ones stay smooth."
-    " One or two random directions are little of a space of millions: a valley that looks convex may have directions"
-    " that fall, and a hill on the line between two networks does not say that every way between them climbs (Garipov"
-    " et al. 2018). Batch normalisation is in evaluation mode unless the figure says otherwise; between two networks"
-    " its running statistics move along with the weights."
-)
 
 Kind = Literal["line", "plane", "between"]
 Place = Mapping[str, Tensor]  # parameters and buffers by name
