@@ -64,7 +64,7 @@ def trained(
     except (LeadlineError, Diverged) as error:
         return (type(error).__name__, str(error), getattr(error, "step", None))
     flow = None if state.flow is None else state.flow.to_bytes()
-    return records, {name: one.numpy() for name, one in state.tensors().items()}, state.test_predictions, flow
+    return records, {name: one.numpy() for name, one in state.tensors().items()}, state.test_outputs.predicted, flow
 
 
 def train_all(group: ProcessGroup, device: torch.device, tell: Tell, cases: Sequence[tuple[Any, ...]]) -> None:

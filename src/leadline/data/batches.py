@@ -52,6 +52,10 @@ class Data(Protocol):
         """The number of classes."""
 
     @property
+    def task(self) -> str:
+        """What networks are trained for on these data, a name of `leadline.training.task.TASKS`."""
+
+    @property
     def mean(self) -> Float[Tensor, "1 c mh mw"]:
         """What is subtracted, of 0 to 255; one value per channel, or per channel and pixel."""
 
@@ -128,6 +132,7 @@ class Dataset:
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
+    task: str = "classification"
     shard: Shard = WHOLE
 
     @property

@@ -108,7 +108,7 @@ def resolve(module: str) -> Any:
         raise SpecError(f"{module}: importing {package} failed: {type(error).__name__}: {reason}{hint}") from None
     for attribute in name.split("."):
         found = getattr(found, attribute, None)
-    if not callable(found):
+    if found is None or isinstance(found, bool | int | float | str | bytes):
         kept = "; what a notebook defined exists only while that notebook runs" if package == "__main__" else ""
         raise SpecError(f"{module}: {package} has no function or class {name!r}{kept}")
     return found

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from leadline.data import batches
@@ -14,6 +13,7 @@ from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, StoreError
 from leadline.layerwise import hidden_layers, pretrain_network, pretrained
+from leadline.metrics.outputs import pack_outputs
 from leadline.nets import build
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
@@ -137,12 +137,20 @@ class TrialRun:
         self.timer.restart(self.state.step if pretraining is None else pretraining.steps)
 
     def finish(self, records: Sequence[Record]) -> None:
-        """Store the last records and the predictions of the test images, and end the trial."""
-        assert self.state.test_predictions is not None
-        predictions = self.state.test_predictions, self.data.test_labels.astype(np.int16)
+        """Store the last records and the outputs for the test images, and end the trial."""
+        outputs = self.state.test_outputs
+        assert outputs is not None
+        classes = outputs.probabilities is not None
         self.checkpoints.remove_earlier()  # nobody would, were the process killed after the trial's end
         files = self.checkpoints
-        files.store.finish(files.claim.trial, files.worker, "finished", records=records, predictions=predictions)
+        files.store.finish(
+            files.claim.trial,
+            files.worker,
+            "finished",
+            records=records,
+            predictions=(outputs.predicted, outputs.labels) if classes else None,
+            measurements=(self.state.epoch, {"outputs": pack_outputs(outputs)}),
+        )
         self.tell("finished", 1.0, "")
 
     def _commit_start(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from leadline.parts.base import Spec
+from leadline.parts.losses import Loss
 from leadline.parts.optimizers import Optimizer
 from leadline.parts.optimizers.sgd import SGD
 from leadline.parts.schedules import Schedule
@@ -190,6 +191,7 @@ class TrainingSpec(Spec):
     optimizer: Optimizer = SGD()
     schedule: Schedule = Constant()
     warmup: Warmup | None = None
+    loss: Loss | None = Field(default=None, description="None: the task's own, which is cross-entropy for classes")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_norm: float | None = Field(
         default=None, gt=0, description="largest norm of the whole gradient; None: not clipped"
@@ -199,3 +201,8 @@ class TrainingSpec(Spec):
     )
     channels_last: bool = Field(default=True, description="memory layout of images and convolutions")
     test_every: int = Field(default=0, ge=0, description="epochs between looks at the test data; 0: only at the end")
+
+    @model_serializer(mode="wrap")
+    def _without_a_loss_that_is_not_named(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)  # so that naming losses changed no hash of trials that name none
+        return content if self.loss is not None else {key: one for key, one in content.items() if key != "loss"}

@@ -214,6 +214,7 @@ class Store(Reader):
         diverged_step: int | None = None,
         records: Sequence[Record] = (),
         predictions: "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None" = None,
+        measurements: tuple[int, Mapping[str, bytes]] = (0, MappingProxyType({})),
     ) -> None:
         """Settle a trial: its state, last records and predictions in one transaction; the lease ends.
 
@@ -225,6 +226,7 @@ class Store(Reader):
             diverged_step: the optimizer step whose loss was not finite.
             records: what was measured since the last commit.
             predictions: of the test images, predicted and true, whole numbers [n] each.
+            measurements: what else was measured at its end, by name, with the epoch.
 
         Raises:
             LeaseLost: the trial is no longer the owner's; nothing was kept.
@@ -242,6 +244,7 @@ class Store(Reader):
                 id_ = owned(connection, trial, owner)
                 put_records(connection, id_, records, ids)
                 settle(connection, id_, values)
+                put_measurements(connection, id_, *measurements)
                 if packed is not None:
                     put_predictions(connection, id_, packed)
 

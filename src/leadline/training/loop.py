@@ -2,13 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from leadline.data.batches import Data
@@ -16,13 +15,14 @@ from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.errors import LeadlineError, SpecError
 from leadline.nets import noise_at
+from leadline.parts.losses import Loss
 from leadline.parts.reference import drawing_of
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
 from leadline.probes.measured import Measurement
 from leadline.probes.running import run_probe
 from leadline.probes.schedules import every
 from leadline.record import Record
-from leadline.seeds import OPTIMIZER, stream
+from leadline.seeds import LOSS, OPTIMIZER, stream
 from leadline.spec import (
     ProbeSpec,
     TrainingSpec,
@@ -30,6 +30,7 @@ from leadline.spec import (
 from leadline.training.evaluation import evaluate
 from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
+from leadline.training.task import task_named
 
 REPORT_EVERY = 50
 """Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
@@ -83,6 +84,8 @@ def train(
     """
     check_devices(probes, group.world_size)
     model, optimizer, device = state.model, state.optimizer, data.device
+    task = task_named(data.task)
+    criterion = spec.loss or task.loss
     examples = data.train_size
     steps_per_epoch = math.ceil(examples / spec.batch_size)
     factor = rate_factor(spec, steps_per_epoch * spec.epochs)
@@ -108,10 +111,11 @@ def train(
                 with noise_at(model, seed, state.step, group.shard, rows), sync_batch(model, group):
                     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
                         logits = model(images)
-                        loss = _part_of_mean_loss(logits, labels, rows, spec.label_smoothing)
+                        with drawing_of(criterion, stream(seed, LOSS, state.step)):
+                            loss = _part_of_mean_loss(criterion, logits, labels, rows, spec.label_smoothing)
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
-                right = (logits.detach().argmax(1) == labels).sum()
+                right = task.count_right(logits.detach(), labels)
                 loss, right = group.all_reduce(model, loss.detach(), right)
                 if spec.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
@@ -128,10 +132,10 @@ def train(
                     part.seconds = time.perf_counter() - started
                     yield Record(state.step, epoch, "batch", "loss", float(loss))
 
-        loss_mean, accuracy = float(part.losses.sum()) / examples, int(part.correct) / examples
+        values = task.values(float(part.losses.sum()) / examples, int(part.correct) / examples)
         seconds = time.perf_counter() - started
         records = [
-            *_records(state.step, epoch + 1, "train", loss_mean, accuracy),
+            *_records(state.step, epoch + 1, "train", values),
             Record(state.step, epoch + 1, "time", "seconds", seconds),
             Record(state.step, epoch + 1, "time", "images_per_second", examples / seconds),
         ]
@@ -140,7 +144,7 @@ def train(
             splits.append("test")
         for split in splits:
             result = evaluate(model, data, split, spec, group)
-            records += _records(state.step, epoch + 1, split, result.loss, result.accuracy)
+            records += _records(state.step, epoch + 1, split, result.values)
         state.measured = before | _take_snapshots(state, data, spec, seed, probes, epoch + 1)
         before = {}
         yield from records[:-1]
@@ -148,21 +152,21 @@ def train(
         yield records[-1]
 
     for final in ("train", "validation", "test"):
-        result = evaluate(model, data, final, spec, group)
+        result = evaluate(model, data, final, spec, group, keep_outputs=final == "test")
         if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
             raise Diverged(state.step, result.loss)
         if final == "test":
-            state.test_predictions = result.predicted
-        yield from _records(state.step, state.epoch, f"final-{final}", result.loss, result.accuracy)
+            state.test_outputs = result.outputs
+        yield from _records(state.step, state.epoch, f"final-{final}", result.values)
 
 
 def _part_of_mean_loss(
-    logits: Float[Tensor, "part classes"], labels: Int64[Tensor, " part"], rows: int, smoothing: float
+    criterion: Loss, outputs: Float[Tensor, "part outputs"], targets: Tensor, rows: int, smoothing: float
 ) -> Float[Tensor, ""]:
-    """Return the part of some rows, of all or of none, in the mean cross-entropy of a batch of so many."""
-    if len(labels) == rows:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / rows
+    """Return the part of some rows, of all or of none, in the mean loss of a batch of so many."""
+    if len(targets) == rows:
+        return criterion.compute(outputs, targets, "mean", smoothing)
+    return criterion.compute(outputs, targets, "sum", smoothing) / rows
 
 
 def check_devices(probes: ProbeSpec, devices: int) -> None:
@@ -178,8 +182,7 @@ def check_devices(probes: ProbeSpec, devices: int) -> None:
         )
 
 
-def _records(step: int, epoch: int, split: str, loss: float, accuracy: float) -> list[Record]:
-    values = {"loss": loss, "accuracy": accuracy, "error": 100 * (1 - accuracy)}
+def _records(step: int, epoch: int, split: str, values: Mapping[str, float]) -> list[Record]:
     return [Record(step, epoch, split, name, value) for name, value in values.items()]
 
 
