@@ -75,12 +75,16 @@ def vandal(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFrame:
     return pd.DataFrame({"drawn": drawn})
 
 
+def generators() -> tuple[object, ...]:
+    return random.getstate(), torch.get_rng_state().tolist(), str(np.random.get_state())  # noqa: NPY002
+
+
 def test_whatever_a_probe_does_the_network_and_the_generators_are_as_they_were() -> None:
     model = build(comparative_resnet(2), (1, 8, 8), 10, 0).train()
     model(IMAGES).sum().backward()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    images, state = IMAGES.clone(), (random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    images, state = IMAGES.clone(), generators()
     probe = find_probe(vandal)
     one = run_probe(probe, model, images, LABELS, seed=3, untrained=False)
     assert one.reason == "" and torch.equal(images, IMAGES)
@@ -88,8 +92,7 @@ def test_whatever_a_probe_does_the_network_and_the_generators_are_as_they_were()
     found = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert all(one is not None and torch.equal(one, other) for one, other in zip(found, gradients, strict=True))
     assert not hasattr(model, "extra") and all(module.training for module in model.modules())
-    after = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    assert state[0] == after[0] and torch.equal(state[1], after[1]) and state[2] == after[2]
+    assert generators() == state
     # what it draws follows from the trial's seed
     again = run_probe(probe, model, images, LABELS, seed=3, untrained=False)
     other = run_probe(probe, model, images, LABELS, seed=4, untrained=False)

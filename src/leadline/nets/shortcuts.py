@@ -97,7 +97,7 @@ def build_custom(spec: CustomShortcut, convolutional: bool, channels_in: int, ch
         for channels, size in zip((channels_in, channels_out), pixels or (0, 0), strict=True)
     )
     try:
-        joined = copy.deepcopy(custom).to("meta")(x, y)
+        joined = copy.deepcopy(custom.custom).to("meta")(x, y)
     except Exception as error:  # whatever a module of the user's own may raise
         reason = " ".join(str(error).split())
         raise SpecError(

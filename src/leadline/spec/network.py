@@ -91,7 +91,7 @@ class Shortcut(Spec):
     gate_bias: float = Field(default=-6.0, description="gates: initial bias")
     gate_kernel: Literal[1, 3] = Field(default=1, description="gates: size of their convolution; Highway has 3")
     dropout: Rate = Field(default=0.5, description="`dropout`: rate")
-    arguments: dict[str, Any] = Field(default={}, description="settings of other kinds, by name")
+    arguments: dict[str, Any] = Field(default={}, description="settings of a kind that have no key here")
 
     @model_validator(mode="before")
     @classmethod
@@ -117,7 +117,11 @@ class Shortcut(Spec):
     @property
     def part(self) -> ShortcutPart:
         """What builds the shortcut."""
-        return parse(SHORTCUTS.members()[self.kind], {"name": self.kind, **self.arguments})
+        member = SHORTCUTS.members()[self.kind]
+        own = {field: getattr(self, field) for field in member.model_fields if field in Shortcut.model_fields}
+        part = parse(member, {"name": self.kind, **own, **self.arguments})
+        assert isinstance(part, ShortcutPart)
+        return part
 
 
 def _shortcut_form(value: object) -> str:

@@ -1,8 +1,8 @@
 """Shortcuts: the kind, its registry, and shortcuts of the user's own; one file for each that is built in.
 
-A member is found by its name. Its own settings are its fields, which a specification gives as `arguments`; those of the
-first kinds, such as `gate_bias`, are fields of `leadline.spec.Shortcut`. What a member builds, it builds in a function
-that imports PyTorch.
+A member is found by its name. Its settings are its fields, which a specification gives as `arguments`, or, where
+`leadline.spec.Shortcut` has a field of that name, such as `gate_bias`, by that. What a member builds, it builds in a
+function that imports PyTorch.
 """
 
 from abc import ABC, abstractmethod
@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from leadline.errors import unknown
 from leadline.parts.base import Spec
 from leadline.parts.reference import Reference
 from leadline.parts.registry import Registry
@@ -43,7 +42,7 @@ class ShortcutPart(Spec, ABC):
         """Return what is called with a block's input and its branch's output, and joins them; None: a plain block.
 
         Args:
-            network: whose block it is; `network.block.shortcut` has the shortcut's settings.
+            network: whose block it is.
             channels_in: of the block's input.
             channels_out: of the branch's output.
             stride: of the branch.
@@ -70,7 +69,8 @@ class ShortcutName:
     def _known(name: str) -> str:
         known = SHORTCUTS.members()
         if name not in known:
-            raise ValueError(unknown("shortcut", name, known))
+            names = [repr(one) for one in sorted(known)]
+            raise PydanticCustomError("shortcut", "Input should be {known}", {"known": ", ".join(names)})
         return name
 
 

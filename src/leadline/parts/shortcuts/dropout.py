@@ -15,6 +15,7 @@ class DroppedOut(ShortcutPart):
     """Dropout on the shortcut (He et al. 2016, section 3.3)."""
 
     name: Literal["dropout"] = "dropout"
+    dropout: float
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return what adds the branch to the input that is left."""
@@ -24,4 +25,4 @@ class DroppedOut(ShortcutPart):
         from leadline.nets.shortcuts import Add, follow, identity
 
         path = identity("dropout", channels_in, channels_out, stride)
-        return Add(follow(path, "dropout", Dropout(network.block.shortcut.dropout)), nn.Identity())
+        return Add(follow(path, "dropout", Dropout(self.dropout)), nn.Identity())

@@ -15,6 +15,8 @@ class Gating(ShortcutPart):
     """`exclusive-gating` has g on the branch as well; `shortcut-only-gating` leaves the branch as it is."""
 
     name: Literal["exclusive-gating", "shortcut-only-gating"] = "exclusive-gating"
+    gate_bias: float
+    gate_kernel: int
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return what adds the two, gated."""
@@ -22,11 +24,11 @@ class Gating(ShortcutPart):
 
         from leadline.nets.shortcuts import Gated, identity
 
-        size = network.block.shortcut.gate_kernel
+        size = self.gate_kernel
         gate: nn.Conv2d | nn.Linear = (
             nn.Conv2d(channels_in, channels_out, size, stride, size // 2)
             if network.layers == "convolutional"
             else nn.Linear(channels_in, channels_out)
         )
         path = identity(self.name, channels_in, channels_out, stride)
-        return Gated(path, gate, self.name == "exclusive-gating", network.block.shortcut.gate_bias)
+        return Gated(path, gate, self.name == "exclusive-gating", self.gate_bias)

@@ -15,14 +15,13 @@ class Scaled(ShortcutPart):
     """Constant factors on shortcut and branch (He et al. 2016, section 3.1)."""
 
     name: Literal["scaled"] = "scaled"
+    shortcut_factor: float
+    branch_factor: float
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return what adds the two, each times its factor."""
         from leadline.nets.layers import Multiply
         from leadline.nets.shortcuts import Add, follow, identity
 
-        shortcut = network.block.shortcut
-        path = follow(
-            identity("scaled", channels_in, channels_out, stride), "scale", Multiply(shortcut.shortcut_factor)
-        )
-        return Add(path, Multiply(shortcut.branch_factor))
+        path = follow(identity("scaled", channels_in, channels_out, stride), "scale", Multiply(self.shortcut_factor))
+        return Add(path, Multiply(self.branch_factor))
