@@ -10,8 +10,10 @@ from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.cosine import Cosine
 from leadline.parts.schedules.one_cycle import OneCycle
 from leadline.parts.schedules.step import StepDecay
+from leadline.parts.shortcuts import CustomShortcut
 from leadline.spec.network import (
     AnyNetwork,
+    AnyShortcut,
     Block,
     Head,
     Initialisation,
@@ -32,10 +34,12 @@ __all__ = [
     "SGD",
     "Adam",
     "AnyNetwork",
+    "AnyShortcut",
     "Augment",
     "Block",
     "Constant",
     "Cosine",
+    "CustomShortcut",
     "DataSpec",
     "DatasetName",
     "FlowSpec",
