@@ -131,7 +131,7 @@ def traces(
         yield trace(model, some_images, some_labels, blocks, loss, len(some_images) / len(images))
 
 
-def wide(tensor: Tensor) -> Tensor:
+def to_double(tensor: Tensor) -> Tensor:
     """Flatten to double precision, in which squares of vanishing gradients do not underflow."""
     flat = tensor.detach().flatten()
     return flat.cpu().double() if flat.device.type == "mps" else flat.double()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leadline.probes.blocks import Progress
 from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator
+from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,8 +82,8 @@ def cka(
         ProbeError: fewer than 4 images, or a batch smaller than that.
         SpecError: no such layer.
     """
-    at_least("passes", passes, 1)
-    at_least("batch_size", batch_size, FEWEST)
+    require_at_least("passes", passes, 1)
+    require_at_least("batch_size", batch_size, FEWEST)
     if len(images) < FEWEST:
         raise ProbeError(f"{len(images)} images: expected at least {FEWEST}, as the unbiased estimator needs")
     batch_size = min(batch_size, len(images))
@@ -159,7 +159,7 @@ def _grams(
 
     with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
         forward_with_hooks(
-            lent, batch_for(lent, images).images, choose_modules(lent, layers, beside=True), leaving=leave
+            lent, prepare_batch(lent, images).images, choose_modules(lent, layers, beside=True), leaving=leave
         )
     if not grams:
         raise ProbeError("none of the chosen layers is called in the forward pass; choose other layers")

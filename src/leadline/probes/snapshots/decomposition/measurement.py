@@ -27,7 +27,7 @@ from leadline.probes.blocks import (
     rerouted,
     survey,
 )
-from leadline.probes.traces import Trace, traces, wide
+from leadline.probes.traces import Trace, to_double, traces
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _split(one: Trace) -> Iterator[SplitGradient]:
 
 
 def _products(split: SplitGradient) -> list[float]:
-    total, direct, through = wide(split.total), wide(split.direct), wide(split.through)
+    total, direct, through = to_double(split.total), to_double(split.direct), to_double(split.through)
     gap = total - direct - through
     pairs = [(total, total), (direct, direct), (through, through), (direct, total), (direct, through), (gap, gap)]
     return [float(a @ b) for a, b in pairs]
@@ -314,12 +314,16 @@ def _terms(additions: list[_Addition], continued: NDArray[np.bool_]) -> list[lis
     rows = []
     for first, stop in pairwise(starts):
         stretch = additions[first:stop]
-        base, end = wide(stretch[0].shortcut), wide(stretch[-1].joined)
+        base, end = to_double(stretch[0].shortcut), to_double(stretch[-1].joined)
         rest = end - base
         for addition in stretch:
-            rest -= wide(addition.branch)
+            rest -= to_double(addition.branch)
         for addition in stretch:
-            entry, shortcut, branch = wide(addition.entry), wide(addition.shortcut), wide(addition.branch)
+            entry, shortcut, branch = (
+                to_double(addition.entry),
+                to_double(addition.shortcut),
+                to_double(addition.branch),
+            )
             pairs = [(entry, entry), (shortcut, shortcut), (branch, branch), (shortcut, branch)]
             pairs += [(base, end), (branch, end), (end, end), (rest, rest)]
             rows.append([float(a @ b) for a, b in pairs])

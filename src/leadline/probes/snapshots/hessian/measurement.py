@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats, Tridiagonal, lanczos
-from leadline.probes.state import Batch, at_least, at_rest, batch_for, generator, output_of, trainable
+from leadline.probes.state import Batch, at_rest, generator, output_of, prepare_batch, require_at_least, trainable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,10 +120,10 @@ def hessian(
     Raises:
         ProbeError: no image, not as many labels, or no parameter that requires a gradient.
     """
-    at_least("count", count, 0)
-    at_least("vectors", vectors, 0)
-    at_least("steps", steps, max(count, 1))
-    at_least("chunk", chunk, 1)
+    require_at_least("count", count, 0)
+    require_at_least("vectors", vectors, 0)
+    require_at_least("steps", steps, max(count, 1))
+    require_at_least("chunk", chunk, 1)
     values, errors = np.empty(0), np.empty(0)
     nodes: list[Floats] = []
     weights: list[Floats] = []
@@ -135,7 +135,7 @@ def hessian(
         steps = min(steps, size)
         count = min(count, steps)
         total, done = steps * ((count > 0) + vectors), 0
-        multiply = product(lent, batch_for(lent, images, labels, chunk), loss)
+        multiply = product(lent, prepare_batch(lent, images, labels, chunk), loss)
 
         def counted(vector: Tensor) -> Tensor:
             nonlocal done

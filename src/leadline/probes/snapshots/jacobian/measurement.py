@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leadline.probes.blocks import Progress
 from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats, singular_values
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator
+from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,14 +107,14 @@ def jacobian(
         ProbeError: no image, images that are not real numbers, or an output that does not depend on them.
         SpecError: no such layer.
     """
-    at_least("steps", steps, 1)
-    at_least("chunk", chunk, 1)
+    require_at_least("steps", steps, 1)
+    require_at_least("chunk", chunk, 1)
     if not images.is_floating_point():
         raise ProbeError(f"images of {images.dtype}: expected real numbers, as a derivative with respect to them needs")
     found: dict[str, list[tuple[Floats, Floats]]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     with at_rest(model, seed, batch_statistics) as lent:
-        batch = batch_for(lent, images, chunk=0 if batch_statistics else chunk)
+        batch = prepare_batch(lent, images, chunk=0 if batch_statistics else chunk)
         chunks = -(-len(batch) // batch.chunk)
         for number, (part, _) in enumerate(batch.chunks()):
             pairs = _pairs(lent, part, maps, layers)

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator, output_of
+from leadline.probes.state import ProbeError, at_rest, generator, output_of, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +118,7 @@ def along(
     Raises:
         ProbeError: no image, or not as many labels.
     """
-    at_least("points", points, 2)
+    require_at_least("points", points, 2)
     x = np.linspace(-span, span, points)
     with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
         evaluate = _evaluator(lent, images, labels, loss, chunk)
@@ -164,7 +164,7 @@ def plane(
     Raises:
         ProbeError: no image, or not as many labels.
     """
-    at_least("points", points, 2)
+    require_at_least("points", points, 2)
     x = np.linspace(-span, span, points)
     with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
         evaluate = _evaluator(lent, images, labels, loss, chunk)
@@ -213,7 +213,7 @@ def between(
     Raises:
         ProbeError: no image, not as many labels, or models that differ in shape.
     """
-    at_least("points", points, 2)
+    require_at_least("points", points, 2)
     x = np.linspace(-margin, 1 + margin, points)
     # put at rest as well, so that both have the same buffers
     with at_rest(model, seed, batch_statistics) as lent, at_rest(other, seed, batch_statistics) as far, torch.no_grad():
@@ -250,8 +250,8 @@ def _evaluator(
     model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, chunk: int
 ) -> Callable[[Place], tuple[float, float]]:
     """Return a function from a place in weight space to mean loss and error in per cent."""
-    at_least("chunk", chunk, 1)
-    batch = batch_for(model, images, labels, chunk)
+    require_at_least("chunk", chunk, 1)
+    batch = prepare_batch(model, images, labels, chunk)
 
     def evaluate(place: Place) -> tuple[float, float]:
         total, wrong = 0.0, 0.0

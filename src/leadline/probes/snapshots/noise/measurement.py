@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator, output_of, trainable
+from leadline.probes.state import ProbeError, at_rest, generator, output_of, prepare_batch, require_at_least, trainable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def gradient_noise(
     Raises:
         ProbeError: fewer than two batches, not as many labels as images, or no parameter that requires a gradient.
     """
-    at_least("batch_size", batch_size, 1)
+    require_at_least("batch_size", batch_size, 1)
     batches = len(images) // batch_size
     if batches < 2:
         raise ProbeError(f"{len(images)} images in batches of {batch_size}: expected at least two full batches")
@@ -115,7 +115,7 @@ def gradient_noise(
         raise ProbeError(f"{len(labels)} labels for {len(images)} images: expected one of each image")
     with at_rest(model, seed, batch_statistics) as lent:
         parameters = trainable(lent)
-        batch = batch_for(lent, images[order], labels[order.to(labels.device)], batch_size)
+        batch = prepare_batch(lent, images[order], labels[order.to(labels.device)], batch_size)
         layers = {name: name.rpartition(".")[0] or type(lent).__name__ for name in parameters}
         sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters.values()]
         squares = np.zeros(len(sums))

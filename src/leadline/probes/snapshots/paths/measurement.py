@@ -24,7 +24,7 @@ from leadline.probes.blocks import (
     as_found,
     find_blocks,
 )
-from leadline.probes.traces import Trace, traces, wide
+from leadline.probes.traces import Trace, to_double, traces
 from leadline.seeds import stream
 
 PATHS = "paths"  # purpose of the stream that branches are drawn from
@@ -201,17 +201,17 @@ class _Sums:
         return cls(drawn, chosen, exact, passes)
 
     def add(self, one: Trace, chunk: int, progress: Progress | None) -> None:
-        total = wide(one.totals()[0])
+        total = to_double(one.totals()[0])
         self.total += float(total @ total)
         count = self.sampled.size + self.exact
         for index, (row, sample) in enumerate(np.ndindex(self.sampled.shape), 1):
-            path = wide(_walk(one, self.drawn[row, sample]))
+            path = to_double(_walk(one, self.drawn[row, sample]))
             self.sampled[row, sample] += float(path @ path)
             if progress is not None:
                 progress(chunk * count + index, self.passes * count)
         if self.exact:
             for length, gradient in enumerate(path_sums(one)):
-                flat = wide(gradient)
+                flat = to_double(gradient)
                 self.squares[length] += float(flat @ flat)
                 self.products[length] += float(flat @ total)
             if progress is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leadline.probes.blocks import Progress
 from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator
+from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,8 +145,8 @@ def shattered(
             depend on them.
         SpecError: no such layer.
     """
-    at_least("points", points, 2)
-    at_least("chunk", chunk, 1)
+    require_at_least("points", points, 2)
+    require_at_least("chunk", chunk, 1)
     if not images.is_floating_point() or len(images) < 2 or len(images) % 2:
         raise ProbeError(
             f"{len(images)} images of {images.dtype}: expected an even number, in real numbers: pairs of ends"
@@ -158,7 +158,7 @@ def shattered(
     slopes: list[Floats] = []
     names: tuple[str, ...] = ()
     with at_rest(model, seed, batch_statistics) as lent:
-        ends = batch_for(lent, images).images
+        ends = prepare_batch(lent, images).images
         chosen = choose_modules(lent, layers)
         grid = torch.linspace(0, 1, points, dtype=torch.float64).to(ends.device, ends.dtype)
         for first, second in zip(ends[::2], ends[1::2], strict=True):
