@@ -17,7 +17,7 @@ from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIG
 from leadline.spec import FlowSpec, ProbeSpec, parse
 from leadline.verdict import Findings
 
-NOTHING_FOUND = Findings("s", "", (), (), (), ())
+NOTHING_FOUND = Findings("s", "", (), ())
 
 
 def table(blocks: int, ratio: float, epoch: int = 1, dead: float = 0.0, seconds: float = 0.5) -> bytes:
@@ -213,7 +213,7 @@ def test_arms_lie_side_by_side_on_one_colour_scale() -> None:
     assert cells["plain[blocks=8]", 2, 1] == pytest.approx(1e-11)
     least = drawn["gradient-flow"].data.set_index(["arm", "epoch", "position"])["least"]
     assert least["plain[blocks=8]", 2, 1] == 0.0  # 2e-63 is below what float32 holds
-    assert "below 1e-11 is drawn as 1e-11" in drawn["gradient-flow"].caption
+    assert "below 1e-11 are drawn as 1e-11" in drawn["gradient-flow"].caption
     assert drawn["gradient-profiles"].panels
 
 

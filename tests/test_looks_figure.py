@@ -228,7 +228,7 @@ def test_panels_come_in_the_studys_order_and_those_with_the_most_seeds_are_drawn
     assert chosen == [n for n in range(20) if n % 5 >= 2] and len(chosen) == SHOWN_PANELS
     assert "The 12 of 20 contrasts that took the most seeds are drawn" in figure.caption
     assert len(figure.data) == sum(3 + n % 5 for n in range(20)) and figure.columns == 2
-    assert narrowing(of(*many[:2])).caption.count("Drawn are") == 0
+    assert "took the most seeds" not in narrowing(of(*many[:2])).caption
 
 
 def test_what_has_no_interval_is_said_and_not_drawn() -> None:

@@ -412,8 +412,8 @@ def test_snapshot_probes_have_their_paragraph_their_figure_and_its_files(tmp_pat
     words = " ".join(re.sub(r"<[^>]*>", " ", part).split())
     assert "Decomposition What &lt;i&gt;it&lt;/i&gt; shows. Measured on 32 validation images" in words
     assert "Before the first step (epoch 0), batch normalisation used" in words
-    assert "Not measured in plain[blocks=2] (tried 4 times): no &lt;b&gt;shortcut&lt;/b&gt;" in words
-    assert "The deeper probes took 4.0 s beside the training time" in words
+    assert "Not measured in plain[blocks=2] (4 attempts): no &lt;b&gt;shortcut&lt;/b&gt;" in words
+    assert "The snapshot probes took 4.0 s on top of the training time" in words
     assert "No gradients were measured" not in words and 'href="#why"' in html
     assert (tmp_path / "figures/probe-decomposition.svg").read_text().startswith("<svg")
     drawn = rows_of(tmp_path / "tables" / "probe-decomposition.csv")

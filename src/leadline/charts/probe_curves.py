@@ -137,7 +137,7 @@ def curves(
     rules: pd.DataFrame | None = None,
     lines: Sequence[float] = (),
     holds: Sequence[float] = (),
-    bands: str = "from the least to the greatest seed",
+    bands: str = "the range over seeds",
 ) -> Figure:
     """Return a figure with a panel for each epoch and level, and a curve in it for each arm; none without marks.
 

@@ -23,7 +23,7 @@ def draw(rows: pd.DataFrame) -> Iterator[Figure]:
         " paths of that length. A plain network has only one path and is not drawn."
     )
     parts = {"one": "one path", "all": "all paths of a length"}
-    bands = "of one path, from the least to the greatest seed's quartile; of all, from the least to the greatest seed"
+    bands = "of one path, from the smallest to the largest quartile of a seed; of all, the range over seeds"
     marks = pd.concat([one.assign(part="one"), every.assign(part="all")], ignore_index=True)
     yield curves(
         Figure("paths", PathsProbe.title, caption, marks), marks, (x, "Norm"), log=True, parts=parts, bands=bands
