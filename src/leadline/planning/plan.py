@@ -205,7 +205,7 @@ def _arm_plan(
     # forward once and backward twice that; a recomputed block goes forward again
     passes = 4 if isinstance(network, NetworkSpec) and network.checkpoint_blocks else 3
     measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
-    taken = {name: len(asked.epochs(epochs)) for name, asked in probes.deeper().items()}
+    taken = {name: len(asked.epochs(epochs)) for name, asked in probes.snapshots().items()}
     return ArmPlan(
         arm=arm.name,
         trials=trials,
@@ -215,14 +215,14 @@ def _arm_plan(
         seconds=timing.start
         + (timing.step * images.train / training.batch_size * epochs + timing.evaluation * evaluated) / devices
         + timing.flow * measured
-        + sum(times * timing.deeper[name][0] for name, times in taken.items()),
+        + sum(times * timing.snapshots[name][0] for name, times in taken.items()),
         memory=_memory(work, timing, images, batch, device) * (devices if device.type == "cpu" else 1),
         disk=2 * timing.state
         + RECORD * _records(training, work.classes)
         + TRIAL
         + (4 + bytes_kept(work.classes)) * images.test
         + timing.flow_bytes * measured
-        + sum(times * timing.deeper[name][1] for name, times in taken.items()),
+        + sum(times * timing.snapshots[name][1] for name, times in taken.items()),
         steps=steps,
         timed=timing.steps,
         share=timing.share,
@@ -310,5 +310,5 @@ def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
         yield "Reading and decoding images is not timed; where it is slower than training, it decides the hours."
     if any(arm.trial.pretraining for arm in study.arms):
         yield "Layer-wise pre-training is neither timed nor counted: it comes on top of the time and FLOPs of its arms."
-    if any(arm.trial.probes.deeper() for arm in study.arms):
+    if any(arm.trial.probes.snapshots() for arm in study.arms):
         yield "Probes of the network as a whole were timed once each, on random images before training."

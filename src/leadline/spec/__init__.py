@@ -14,8 +14,10 @@ from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.cosine import Cosine
 from leadline.parts.schedules.one_cycle import OneCycle
 from leadline.parts.schedules.step import StepDecay
+from leadline.parts.shortcuts import CustomShortcut
 from leadline.spec.network import (
     AnyNetwork,
+    AnyShortcut,
     Block,
     Head,
     Initialisation,
@@ -27,23 +29,23 @@ from leadline.spec.network import (
     Stem,
 )
 from leadline.spec.pretraining import PretrainingSpec
-from leadline.spec.probes import DEEPER, DeeperSpec, FlowSpec, ProbeSpec
+from leadline.spec.probes import FlowSpec, ProbeSpec
 from leadline.spec.training import TrainingSpec, Warmup
 from leadline.spec.trial import TrialSpec
 
 __all__ = [
-    "DEEPER",
     "SCHEMA_VERSION",
     "SGD",
     "Adam",
     "AnyNetwork",
+    "AnyShortcut",
     "Augment",
     "Augmentation",
     "Block",
     "Constant",
     "Cosine",
+    "CustomShortcut",
     "DataSpec",
-    "DeeperSpec",
     "FlowSpec",
     "Head",
     "Initialisation",

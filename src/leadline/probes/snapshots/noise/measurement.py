@@ -11,22 +11,10 @@ from torch import Tensor, nn
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator, output_of, trainable
+from leadline.probes.state import ProbeError, at_rest, generator, output_of, prepare_batch, require_at_least, trainable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ABOUT = (
-    "Gradient noise: gradients of minibatches scatter around the gradient of all images. The signal-to-noise ratio of"
-    " a layer is the length of that gradient over the root mean square length of the scatter at the batch size"
-    " measured: above 1 a step goes mostly where the loss falls, far below 1 mostly where these images happen to"
-    " point. The simple noise scale (McCandlish et al. 2018) is the batch size, in images, at which signal and scatter"
-    " are as long as each other: well below it twice the images halve the steps that are needed, well above it they"
-    " bring little. It grows while training goes on, as the signal shrinks. Both are estimated without bias from a"
-    " number of batches; where the scatter drowns the signal, the ratio is given as 0 and the scale as infinite, which"
-    " means that more batches would be needed to see it. Batch normalisation is in evaluation mode unless the figure"
-    " says otherwise."
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +105,7 @@ def gradient_noise(
     Raises:
         ProbeError: fewer than two batches, not as many labels as images, or no parameter that requires a gradient.
     """
-    at_least("batch_size", batch_size, 1)
+    require_at_least("batch_size", batch_size, 1)
     batches = len(images) // batch_size
     if batches < 2:
         raise ProbeError(f"{len(images)} images in batches of {batch_size}: expected at least two full batches")
@@ -127,7 +115,7 @@ def gradient_noise(
         raise ProbeError(f"{len(labels)} labels for {len(images)} images: expected one of each image")
     with at_rest(model, seed, batch_statistics) as lent:
         parameters = trainable(lent)
-        batch = batch_for(lent, images[order], labels[order.to(labels.device)], batch_size)
+        batch = prepare_batch(lent, images[order], labels[order.to(labels.device)], batch_size)
         layers = {name: name.rpartition(".")[0] or type(lent).__name__ for name in parameters}
         sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters.values()]
         squares = np.zeros(len(sums))

@@ -11,22 +11,10 @@ from torch import Tensor, nn
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats, Tridiagonal, lanczos
-from leadline.probes.state import Batch, at_least, at_rest, batch_for, generator, output_of, trainable
+from leadline.probes.state import Batch, at_rest, generator, output_of, prepare_batch, require_at_least, trainable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ABOUT = (
-    "Eigenvalues of the Hessian, the second derivatives of the loss with respect to all weights that are trained: how"
-    " steeply the loss bends, and in how many directions. The largest come from Lanczos iteration, the trace from"
-    " Hutchinson's estimator, the density from stochastic Lanczos quadrature (Ghorbani, Krishnan & Xiao 2019; Papyan"
-    " 2018), all by Hessian-vector products and without ever writing the matrix down. Read: plain gradient descent"
-    " diverges where the largest eigenvalue stays above 2 / learning rate; most eigenvalues lie near 0, and a few,"
-    " often as many as there are classes, stand far out (Sagun et al. 2017); negative ones say that the network is not"
-    " at a minimum. Ghorbani et al. see eigenvalues far outside the bulk where batch normalisation is missing. The"
-    " scale of weights changes eigenvalues though the function may stay the same (Dinh et al. 2017), so compare like"
-    " with like. Batch normalisation is in evaluation mode unless the figure says otherwise."
-)
 
 
 @dataclass(frozen=True)
@@ -132,10 +120,10 @@ def hessian(
     Raises:
         ProbeError: no image, not as many labels, or no parameter that requires a gradient.
     """
-    at_least("count", count, 0)
-    at_least("vectors", vectors, 0)
-    at_least("steps", steps, max(count, 1))
-    at_least("chunk", chunk, 1)
+    require_at_least("count", count, 0)
+    require_at_least("vectors", vectors, 0)
+    require_at_least("steps", steps, max(count, 1))
+    require_at_least("chunk", chunk, 1)
     values, errors = np.empty(0), np.empty(0)
     nodes: list[Floats] = []
     weights: list[Floats] = []
@@ -147,7 +135,7 @@ def hessian(
         steps = min(steps, size)
         count = min(count, steps)
         total, done = steps * ((count > 0) + vectors), 0
-        multiply = product(lent, batch_for(lent, images, labels, chunk), loss)
+        multiply = product(lent, prepare_batch(lent, images, labels, chunk), loss)
 
         def counted(vector: Tensor) -> Tensor:
             nonlocal done

@@ -8,23 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from leadline.probes.blocks import Progress
+from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats, singular_values
-from leadline.probes.places import Layers, places, watched
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator
+from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ABOUT = (
-    "Singular values of the Jacobian: by how much a small change of what enters a part of the network is stretched at"
-    " most (the largest) and at least (the smallest) on its way to what leaves it. Gradients that come back through"
-    " that part are stretched and shrunk by the same factors. Both near 1 at every depth is dynamical isometry (Saxe,"
-    " McClelland & Ganguli 2014; Pennington, Schoenholz & Ganguli 2017): signals and gradients keep their size however"
-    " deep the network is. Read it by depth: a largest value that falls or grows exponentially with the number of"
-    " blocks still to pass is a gradient that vanishes or explodes; a large ratio of largest to smallest means that"
-    " most directions of the input are lost on the way. It is the map of one image, with batch normalisation in"
-    " evaluation mode unless the figure says otherwise."
-)
 
 Maps = Literal["to-output", "from-input", "across"]
 OUTPUT = "output"
@@ -117,14 +107,14 @@ def jacobian(
         ProbeError: no image, images that are not real numbers, or an output that does not depend on them.
         SpecError: no such layer.
     """
-    at_least("steps", steps, 1)
-    at_least("chunk", chunk, 1)
+    require_at_least("steps", steps, 1)
+    require_at_least("chunk", chunk, 1)
     if not images.is_floating_point():
         raise ProbeError(f"images of {images.dtype}: expected real numbers, as a derivative with respect to them needs")
     found: dict[str, list[tuple[Floats, Floats]]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     with at_rest(model, seed, batch_statistics) as lent:
-        batch = batch_for(lent, images, chunk=0 if batch_statistics else chunk)
+        batch = prepare_batch(lent, images, chunk=0 if batch_statistics else chunk)
         chunks = -(-len(batch) // batch.chunk)
         for number, (part, _) in enumerate(batch.chunks()):
             pairs = _pairs(lent, part, maps, layers)
@@ -182,7 +172,7 @@ def _pairs(model: nn.Module, images: Tensor, maps: Maps, layers: Layers | None) 
             after[name] = x
         return x.clone()
 
-    output = watched(model, images, places(model, layers), enter, leave)
+    output = forward_with_hooks(model, images, choose_modules(model, layers), enter, leave)
     if not output.requires_grad:
         raise ProbeError("the model's output does not depend on the images through differentiable operations")
     if maps == "to-output":

@@ -8,24 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from leadline.probes.blocks import Progress
+from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats
-from leadline.probes.places import Layers, places, watched
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator
+from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ABOUT = (
-    "Shattered gradients (Balduzzi et al. 2017): one output of the network is differentiated at evenly spaced points"
-    " on the line between two images, with respect to what enters each block there. The figure shows how alike the"
-    " gradients of two different points are, as their correlation, against the number of blocks that the gradient has"
-    " come back through. Near 1, inputs that are alike ask for like changes; near 0, gradients are as unlike as white"
-    " noise, and a step that serves one input says nothing about its neighbour. Theory at initialisation, for"
-    " rectifiers and unlike inputs: 1/2^L through L layers of a plain network, (3/4)^L of a residual one without"
-    " normalisation, and about 1/sqrt(L) with batch normalisation. Real grid points are more alike than the theory"
-    " takes them to be, so curves start higher; the rate of decay is what to compare. Batch normalisation is in"
-    " evaluation mode unless the figure says otherwise."
-)
 
 Form = Literal["plain", "residual", "residual-normalised"]
 
@@ -156,8 +145,8 @@ def shattered(
             depend on them.
         SpecError: no such layer.
     """
-    at_least("points", points, 2)
-    at_least("chunk", chunk, 1)
+    require_at_least("points", points, 2)
+    require_at_least("chunk", chunk, 1)
     if not images.is_floating_point() or len(images) < 2 or len(images) % 2:
         raise ProbeError(
             f"{len(images)} images of {images.dtype}: expected an even number, in real numbers: pairs of ends"
@@ -169,8 +158,8 @@ def shattered(
     slopes: list[Floats] = []
     names: tuple[str, ...] = ()
     with at_rest(model, seed, batch_statistics) as lent:
-        ends = batch_for(lent, images).images
-        chosen = places(lent, layers)
+        ends = prepare_batch(lent, images).images
+        chosen = choose_modules(lent, layers)
         grid = torch.linspace(0, 1, points, dtype=torch.float64).to(ends.device, ends.dtype)
         for first, second in zip(ends[::2], ends[1::2], strict=True):
             line = torch.lerp(first, second, grid.reshape(-1, *[1] * first.dim()))
@@ -218,7 +207,7 @@ def _gradients(
             entered[name] = x
         return x.clone()
 
-    result = watched(model, images, modules, enter)
+    result = forward_with_hooks(model, images, modules, enter)
     if not result.requires_grad:
         raise ProbeError("the model's output does not depend on the images through differentiable operations")
     flat = result.flatten(1) if result.dim() > 1 else result[:, None]

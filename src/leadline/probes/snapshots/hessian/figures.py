@@ -26,12 +26,17 @@ from leadline.charts.probe_curves import (
     panel_title,
     shown_in_part,
 )
+from leadline.probes.snapshots.hessian import HessianProbe
 from leadline.text import join
 
-SPECTRUM = "The spectrum of the Hessian"
 SHOWN_SEEDS, SHOWN_POINTS = 5, 256
 SHOWN_DECADES = 4
 """Of each density: below them lie hardly more than the tails of the bumps that it is drawn with."""
+
+
+def draw(rows: pd.DataFrame) -> Iterator[Figure]:
+    """Yield the spectra of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    yield spectra(rows)
 
 
 def spectra(rows: pd.DataFrame) -> Figure:
@@ -42,7 +47,7 @@ def spectra(rows: pd.DataFrame) -> Figure:
     largest = largest.assign(x=largest["value"])
     every = [*density["x"], *largest["x"]]
     if not every:
-        return Figure("hessian", SPECTRUM, "", rows)
+        return Figure("hessian", HessianProbe.title, "", rows)
     bases, levels = list(rows["base"].cat.categories), list(rows["level"].unique())
     epochs, seeds = sorted(rows["epoch"].unique()), sorted(rows["seed"].unique())
     shown, levels_shown = bases[:SHOWN_BASES], spread(levels, SHOWN_LEVELS)
@@ -79,10 +84,10 @@ def spectra(rows: pd.DataFrame) -> Figure:
                 panels.append(Panel(panel_title(epoch, level), chart))
     return Figure(
         "hessian",
-        SPECTRUM,
+        HessianProbe.title,
         " ".join(caption),
         rows,
-        f"{SPECTRUM}. Largest eigenvalue: {join(list(_largest(rows)), mark=';')}.",
+        f"{HessianProbe.title}. Largest eigenvalue: {join(list(_largest(rows)), mark=';')}.",
         tuple(panels),
         len(levels_shown) if len(levels_shown) > 1 else len(epochs_shown),
         tuple(arm_keys(rows)),

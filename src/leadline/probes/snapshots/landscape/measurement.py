@@ -12,22 +12,11 @@ from torch.func import functional_call
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator, output_of
+from leadline.probes.state import ProbeError, at_rest, generator, output_of, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ABOUT = (
-    "The loss and the error of the network when all of its weights are moved. Along random directions each filter"
-    " moves by a step as long as the filter itself, so that 1 means as much for networks whose weights differ in size;"
-    " biases and normalisation stay (Li et al. 2018, section 4). Along the line between two trained networks 0 is the"
-    " first and 1 the second (Goodfellow, Vinyals & Saxe 2015). Read how wide and how smooth the valley is, on one"
-    " scale for all networks: Li et al. see plain networks turn chaotic with depth where residual ones stay smooth."
-    " One or two random directions are little of a space of millions: a valley that looks convex may have directions"
-    " that fall, and a hill on the line between two networks does not say that every way between them climbs (Garipov"
-    " et al. 2018). Batch normalisation is in evaluation mode unless the figure says otherwise; between two networks"
-    " its running statistics move along with the weights."
-)
 
 Kind = Literal["line", "plane", "between"]
 Place = Mapping[str, Tensor]  # parameters and buffers by name
@@ -129,7 +118,7 @@ def along(
     Raises:
         ProbeError: no image, or not as many labels.
     """
-    at_least("points", points, 2)
+    require_at_least("points", points, 2)
     x = np.linspace(-span, span, points)
     with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
         evaluate = _evaluator(lent, images, labels, loss, chunk)
@@ -175,7 +164,7 @@ def plane(
     Raises:
         ProbeError: no image, or not as many labels.
     """
-    at_least("points", points, 2)
+    require_at_least("points", points, 2)
     x = np.linspace(-span, span, points)
     with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
         evaluate = _evaluator(lent, images, labels, loss, chunk)
@@ -224,7 +213,7 @@ def between(
     Raises:
         ProbeError: no image, not as many labels, or models that differ in shape.
     """
-    at_least("points", points, 2)
+    require_at_least("points", points, 2)
     x = np.linspace(-margin, 1 + margin, points)
     # put at rest as well, so that both have the same buffers
     with at_rest(model, seed, batch_statistics) as lent, at_rest(other, seed, batch_statistics) as far, torch.no_grad():
@@ -261,8 +250,8 @@ def _evaluator(
     model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, chunk: int
 ) -> Callable[[Place], tuple[float, float]]:
     """Return a function from a place in weight space to mean loss and error in per cent."""
-    at_least("chunk", chunk, 1)
-    batch = batch_for(model, images, labels, chunk)
+    require_at_least("chunk", chunk, 1)
+    batch = prepare_batch(model, images, labels, chunk)
 
     def evaluate(place: Place) -> tuple[float, float]:
         total, wrong = 0.0, 0.0

@@ -27,20 +27,7 @@ from leadline.probes.blocks import (
     rerouted,
     survey,
 )
-from leadline.probes.paths import Trace, traces, wide
-
-ABOUT = (
-    "The residual decomposition. In a residual network x_L = x_l + the sum of the branches from l on, so the gradient"
-    " at the input of block l is dL/dx_l = dL/dx_L (1 + d/dx_l of that sum): one part comes straight down the"
-    " shortcuts, whatever the weights are, the other through the branches (equations 5 and 7 of the comparative study;"
-    " He et al. 2016, equations 4 and 5). Here x_L is the last block's output. Where something follows the addition, as"
-    " the ReLU of the original order does, it is on both paths, so the direct part is masked at each block on its way"
-    " down; projections, zero padding and factors on the shortcut act on it too, and a gate as the number that it is at"
-    " this input: how the gate itself changes counts with the branch. The share of a part is its inner product with"
-    " the whole gradient over the whole's squared norm, its part of the whole in the whole's own direction: the two"
-    " shares sum to 1, which norms do not, and one above 1 says that the other part works against it. A plain network"
-    " has no direct part."
-)
+from leadline.probes.traces import Trace, to_double, traces
 
 
 @dataclass(frozen=True)
@@ -177,7 +164,7 @@ def _split(one: Trace) -> Iterator[SplitGradient]:
 
 
 def _products(split: SplitGradient) -> list[float]:
-    total, direct, through = wide(split.total), wide(split.direct), wide(split.through)
+    total, direct, through = to_double(split.total), to_double(split.direct), to_double(split.through)
     gap = total - direct - through
     pairs = [(total, total), (direct, direct), (through, through), (direct, total), (direct, through), (gap, gap)]
     return [float(a @ b) for a, b in pairs]
@@ -327,12 +314,16 @@ def _terms(additions: list[_Addition], continued: NDArray[np.bool_]) -> list[lis
     rows = []
     for first, stop in pairwise(starts):
         stretch = additions[first:stop]
-        base, end = wide(stretch[0].shortcut), wide(stretch[-1].joined)
+        base, end = to_double(stretch[0].shortcut), to_double(stretch[-1].joined)
         rest = end - base
         for addition in stretch:
-            rest -= wide(addition.branch)
+            rest -= to_double(addition.branch)
         for addition in stretch:
-            entry, shortcut, branch = wide(addition.entry), wide(addition.shortcut), wide(addition.branch)
+            entry, shortcut, branch = (
+                to_double(addition.entry),
+                to_double(addition.shortcut),
+                to_double(addition.branch),
+            )
             pairs = [(entry, entry), (shortcut, shortcut), (branch, branch), (shortcut, branch)]
             pairs += [(base, end), (branch, end), (end, end), (rest, rest)]
             rows.append([float(a @ b) for a, b in pairs])

@@ -8,24 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from leadline.probes.blocks import Progress
+from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats
-from leadline.probes.places import Layers, places, watched
-from leadline.probes.state import ProbeError, at_least, at_rest, batch_for, generator
+from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ABOUT = (
-    "Centred kernel alignment (Kornblith et al. 2019) of every pair of layers: 1 where two layers place the images"
-    " alike up to rotation and scale, 0 where knowing one says nothing of the other. It is estimated without bias from"
-    " minibatches (Nguyen, Raghu & Kornblith 2021, with the unbiased HSIC of Song et al. 2012), so a value may fall a"
-    " little below 0. Read a network beside itself: a bright square along the diagonal is a run of layers that change"
-    " little, which Nguyen et al. find in networks that are larger than their data ask for; a residual network changes"
-    " slowly all along, a plain one that has lost its signal shows a dark edge where it was lost. Read two networks"
-    " beside each other: a bright diagonal means that like depths do like work. A few images that lie far out can"
-    " carry the value alone (Davari et al. 2023). Batch normalisation is in evaluation mode unless the figure says"
-    " otherwise."
-)
 
 FEWEST = 4  # the unbiased estimator divides by n - 3
 
@@ -93,8 +82,8 @@ def cka(
         ProbeError: fewer than 4 images, or a batch smaller than that.
         SpecError: no such layer.
     """
-    at_least("passes", passes, 1)
-    at_least("batch_size", batch_size, FEWEST)
+    require_at_least("passes", passes, 1)
+    require_at_least("batch_size", batch_size, FEWEST)
     if len(images) < FEWEST:
         raise ProbeError(f"{len(images)} images: expected at least {FEWEST}, as the unbiased estimator needs")
     batch_size = min(batch_size, len(images))
@@ -169,7 +158,9 @@ def _grams(
         grams[name] = (scaled @ scaled.T).cpu().double().numpy() * float(spread) ** 2
 
     with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
-        watched(lent, batch_for(lent, images).images, places(lent, layers, beside=True), leaving=leave)
+        forward_with_hooks(
+            lent, prepare_batch(lent, images).images, choose_modules(lent, layers, beside=True), leaving=leave
+        )
     if not grams:
         raise ProbeError("none of the chosen layers is called in the forward pass; choose other layers")
     return tuple(grams), np.stack(list(grams.values()))

@@ -1,4 +1,4 @@
-"""Places in a network where probes look: its blocks, or modules that one names, in the order of the forward pass."""
+"""Hooks through which probes look into a forward pass: at a network's blocks, or at modules chosen by name."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ Look = Callable[[str, Tensor], Tensor | None]
 """Given a call's name and a tensor; what it returns, if anything, goes on in the tensor's place."""
 
 
-def places(model: nn.Module, layers: Layers | None, beside: bool = False) -> dict[str, nn.Module]:
+def choose_modules(model: nn.Module, layers: Layers | None, beside: bool = False) -> dict[str, nn.Module]:
     """Return modules by name.
 
     Args:
@@ -34,7 +34,7 @@ def places(model: nn.Module, layers: Layers | None, beside: bool = False) -> dic
     return chosen.units
 
 
-def watched(
+def forward_with_hooks(
     model: nn.Module,
     images: Tensor,
     modules: Mapping[str, nn.Module],

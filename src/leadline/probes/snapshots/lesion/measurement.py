@@ -27,17 +27,6 @@ from leadline.probes.blocks import (
 )
 from leadline.seeds import stream
 
-ABOUT = (
-    "Lesions. A block is deleted from the trained network, without any training afterwards, and the error is measured"
-    " again: of a residual block the branch is left out, so that its shortcut alone remains, projection or zero padding"
-    " included where the shape changes; a plain block is replaced by the identity, where its input and output have one"
-    " shape. Veit et al. (2016, sections 4.1 and 4.2) found that deleting almost any one block of a residual network"
-    " hardly matters, that blocks which change the shape matter most, that any deletion ruins a plain network, and that"
-    " the error grows smoothly as more blocks are deleted, or as blocks of one shape change places (Kendall's tau"
-    " between new and old order says how much): as an ensemble of many paths would behave, and a single chain would"
-    " not. In a recurrent network a block is one step, left out once though its weights serve other steps too. Batch"
-    " normalisation keeps the statistics of the whole network."
-)
 LESION, REORDER = "lesion", "reorder"  # purposes of the streams that blocks are drawn from
 
 
