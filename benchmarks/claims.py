@@ -22,7 +22,7 @@ from typing import Any
 
 from leadline.record import Record
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "claims"
@@ -49,12 +49,12 @@ def study(trials: int) -> ExpandedStudy:
 
 def work(runs: Path, url: str | None, most: int, pause: float, ready: Any, results: Any) -> None:
     """Claim and end so many trials; send the seconds of every claim and the trials."""
-    owner = str(Owner.current())
+    owner = str(WorkerId.current())
     claims, ends, taken = [], [], []
     with Store.open(runs, url) as store:
         store.studies()  # connects
         ready.wait()
-        time.sleep(pause * (Owner.current().pid % 97) / 97)  # as trials end at any time, not all at once
+        time.sleep(pause * (WorkerId.current().pid % 97) / 97)  # as trials end at any time, not all at once
         for number in range(most):
             started = time.perf_counter()
             claim = store.claim(NAME, owner, HOUR)

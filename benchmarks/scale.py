@@ -19,9 +19,9 @@ import numpy as np
 
 from leadline.record import Record
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.verdict import find
+from leadline.verdict import analyze
 
 NAME = "scale"
 SEEDS = 10_000
@@ -49,7 +49,7 @@ def study(trials: int) -> ExpandedStudy:
 
 def work(store: Store, trials: int, epochs: int, files: Callable[[], int]) -> dict[str, Any]:
     """Run so many trials that do nothing, and say what each kind of transaction took; medians in milliseconds."""
-    owner = str(Owner.current())
+    owner = str(WorkerId.current())
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, IMAGES).astype(np.int16)
     times: dict[str, list[float]] = {"claim": [], "environment": [], "epoch": [], "finish": []}
@@ -110,7 +110,7 @@ def measure(trials: int, worked: int, epochs: int, url: str | None, runs: Path) 
         frame = clocked("trials_frame", lambda: store.trials_frame(NAME))
         records = clocked("records_frame", lambda: store.records_frame(NAME))
         predictions = clocked("predictions", lambda: store.predictions(NAME))
-        clocked("verdict", lambda: find(made, frame, records, predictions))
+        clocked("verdict", lambda: analyze(made, frame, records, predictions))
         assert int(frame["state"].eq("finished").sum()) == worked
         assert len(records) == worked * found["records_per_trial"]
     return found

@@ -39,7 +39,7 @@ from leadline.running.job import Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
 from leadline.running.worker import work
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "soak"
@@ -155,7 +155,7 @@ class Soak:
         """Kill one worker."""
         process = self.chance.choice(self.alive)
         gently = self.chance.random() < TERMINATED
-        owner = str(Owner.of(process.pid))
+        owner = str(WorkerId.of(process.pid))
         self.deaths[owner] = time.monotonic()  # before: as soon as it is dead, another may begin
         process.terminate() if gently else process.kill()
         self.bury(process)

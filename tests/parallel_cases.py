@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leadline.data.batches import Dataset, load
+from leadline.distributed.batch_norm import sync_batch
+from leadline.distributed.process_group import ProcessGroup
 from leadline.errors import LeadlineError
 from leadline.nets import build
 from leadline.spec import Augment, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec
 from leadline.training import Diverged, evaluate, prepare, train
-from leadline.training.team import Team
 
 CPU = torch.device("cpu")
 Tell = Callable[..., None]
@@ -36,7 +37,7 @@ class OwnDropout(nn.Module):
 
 
 class SometimesUnused(nn.Module):
-    """A network of one's own with a part that only some rows use, so not every share, and one that none does."""
+    """A network of one's own with a part that only some rows use, so not every shard, and one that none does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,28 +53,28 @@ class SometimesUnused(nn.Module):
 
 
 def trained(
-    team: Team, network: NetworkSpec | type[nn.Module], spec: TrainingSpec, train_size: int, probes: ProbeSpec
+    group: ProcessGroup, network: NetworkSpec | type[nn.Module], spec: TrainingSpec, train_size: int, probes: ProbeSpec
 ) -> tuple[Any, ...]:
-    """Train on this process's share; return records, weights, predictions and what was measured, or the error."""
+    """Train on this process's shard; return records, weights, predictions and what was measured, or the error."""
     data = digits(train_size)
     model = network() if isinstance(network, type) else build(network, (1, 8, 8), 10, 3)
     state = prepare(model, spec, CPU)
     try:
-        records = list(train(state, data, spec, 3, probes, team=team))
+        records = list(train(state, data, spec, 3, probes, group=group))
     except (LeadlineError, Diverged) as error:
         return (type(error).__name__, str(error), getattr(error, "step", None))
     flow = None if state.flow is None else state.flow.to_bytes()
-    return records, {name: one.numpy() for name, one in state.tensors().items()}, state.test_predictions, flow
+    return records, {name: one.numpy() for name, one in state.tensors().items()}, state.test_outputs.predicted, flow
 
 
-def train_all(team: Team, device: torch.device, tell: Tell, cases: Sequence[tuple[Any, ...]]) -> None:
+def train_all(group: ProcessGroup, device: torch.device, tell: Tell, cases: Sequence[tuple[Any, ...]]) -> None:
     for case in cases:
-        tell(team.gathered(trained(team, *case)))
-    tell(team.gathered([layer_by_layer(team, rows) for rows in ROWS]))
+        tell(group.all_gather(trained(group, *case)))
+    tell(group.all_gather([layer_by_layer(group, rows) for rows in ROWS]))
     network, spec = cases[0][0], cases[0][1]
     model = build(network, (1, 8, 8), 10, 5)
     data = load(DataSpec(name="digits", train=1200, validation=60, test=50))
-    tell(team.gathered(evaluate(model, data, "train", spec, team)))
+    tell(group.all_gather(evaluate(model, data, "train", spec, group)))
 
 
 ROWS = (7, 2, 1)
@@ -85,24 +86,24 @@ LAYERS = {
 }
 
 
-def layer_by_layer(team: Team, rows: int) -> dict[str, list[Tensor]]:
+def layer_by_layer(group: ProcessGroup, rows: int) -> dict[str, list[Tensor]]:
     """Return what batch normalisation gives of this process's rows of a batch: output, gradients, statistics."""
     found = {}
     for name, (layer, shape) in LAYERS.items():
         torch.manual_seed(rows)
         whole, outer = 1000 + torch.randn(rows, *shape), torch.randn(rows, *shape)
-        own = team.share.rows(rows)
+        own = group.shard.rows(rows)
         x = whole[own].clone().requires_grad_()
         layer.reset_parameters()
         if layer.affine:
             nn.init.normal_(layer.weight)
             nn.init.normal_(layer.bias)
         layer.train().zero_grad()
-        with team.whole_batch(layer, rows):
+        with sync_batch(layer, group):
             for _ in range(2):
                 out = layer(x)
             out.backward(outer[own])
-        team.add_up(layer if layer.affine else nn.Linear(1, 1))
+        group.all_reduce(layer if layer.affine else nn.Linear(1, 1))
         assert x.grad is not None
         grads = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
         found[name] = [out.detach(), x.grad, *grads, *(buffer.clone().float() for buffer in layer.buffers())]
@@ -112,25 +113,25 @@ def layer_by_layer(team: Team, rows: int) -> dict[str, list[Tensor]]:
 # --- what goes wrong
 
 
-def fails(team: Team, device: torch.device, tell: Tell) -> None:
-    if team.rank == 1:
+def fails(group: ProcessGroup, device: torch.device, tell: Tell) -> None:
+    if group.rank == 1:
         raise ValueError("no such thing")
-    team.told(1)
+    group.broadcast(1)
 
 
-def meets(team: Team, device: torch.device, tell: Tell) -> None:
-    tell(team.gathered(team.rank))
+def meets(group: ProcessGroup, device: torch.device, tell: Tell) -> None:
+    tell(group.all_gather(group.rank))
 
 
-def ends_alone(team: Team, device: torch.device, tell: Tell, late: Path) -> None:
+def ends_alone(group: ProcessGroup, device: torch.device, tell: Tell, late: Path) -> None:
     """Let rank 0 end while the other is stuck, and makes a file when it is waited for."""
-    if team.rank == 1:
+    if group.rank == 1:
         time.sleep(60)
         late.touch()
     tell("stored")
 
 
-def sleeps(team: Team, device: torch.device, tell: Tell) -> None:
-    if team.rank == 1:
+def sleeps(group: ProcessGroup, device: torch.device, tell: Tell) -> None:
+    if group.rank == 1:
         time.sleep(600)
-    team.told(1)
+    group.broadcast(1)

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from leadline.reports.effect_tables import data_sets_table, effect_tables, factors_table
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, holm, paired
@@ -29,7 +28,9 @@ from leadline.stats.factorial import (
 from leadline.study.expand import Arm, ExpandedStudy, expand
 from leadline.study.match import match
 from leadline.tables import to_csv, to_latex, to_markdown
-from leadline.verdict import Findings, find, to_json, to_text
+from leadline.verdict import Findings, analyze, effect_sentence, headline, meta_sentence, notes, to_json, to_text
+from leadline.verdict.effect_tables import data_sets_table, effect_tables, factors_table
+from leadline.verdict.sentences import effect_change
 
 ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
 
@@ -50,7 +51,7 @@ def verdict(
         trials.append({**base, "factors": dict(arm.factors), "state": state(arm, trial.seed), "seconds": 9.0})
         row = {"split": "final-test", "name": "error", "epoch": 1, "step": 1, "value": error(arm, trial.seed)}
         records.append({**base, **row})
-    return find(study, pd.DataFrame(trials), pd.DataFrame(records), {})
+    return analyze(study, pd.DataFrame(trials), pd.DataFrame(records), {})
 
 
 # --- effects within seeds
@@ -123,7 +124,7 @@ def by_depth(arm: Arm, seed: int) -> float:
 
 def test_factors_by_hand() -> None:
     findings = verdict(a_study(vary={"blocks": [8, 2, 4]}), by_depth)
-    effects = {(effect.of, effect.change): effect for effect in findings.factors}
+    effects = {(effect.of, effect_change(effect)): effect for effect in findings.factors}
     assert set(effects) == {
         ("difference", "mean over all levels"),
         *(
@@ -147,7 +148,7 @@ def test_factors_by_hand() -> None:
     assert effects["both", "from blocks=2 to 4"].paired.difference == pytest.approx(0.5 * scale)
     raw = [effect.paired.t_p for effect in findings.factors]
     assert [effect.t_p_adjusted for effect in findings.factors] == pytest.approx(holm(raw).tolist())
-    assert step.sentence == (
+    assert effect_sentence(step) == (
         "residual − plain, test error: changes by −5.5 points from blocks=4 to 8 (95% interval −6.7 to −4.3, paired t,"
         " 3 seeds)."
     )
@@ -156,7 +157,9 @@ def test_factors_by_hand() -> None:
 def test_equal_steps_have_a_slope_by_the_unit_and_words_have_none() -> None:
     study = a_study(vary={"blocks": [1, 2, 3], "training.optimizer.name": ["sgd"], "training.batch_size": [32, 64]})
     findings = verdict(study, lambda arm, seed: seed + 5.0 * int(arm.factors["blocks"]) * (arm.base == "plain"))
-    changes = [(effect.change, effect.paired.difference) for effect in findings.factors if effect.of == "difference"]
+    changes = [
+        (effect_change(effect), effect.paired.difference) for effect in findings.factors if effect.of == "difference"
+    ]
     assert changes == [
         ("mean over all levels", pytest.approx(-10)),
         ("from blocks=1 to 2", pytest.approx(-5)),
@@ -171,12 +174,12 @@ def test_each_effect_takes_the_seeds_that_it_has() -> None:
         return "diverged" if arm.name == "plain[blocks=8]" and seed else "finished"
 
     findings = verdict(a_study(vary={"blocks": [2, 4, 8]}), by_depth, state)
-    n = {effect.change: effect.paired.n for effect in findings.factors if effect.of == "difference"}
+    n = {effect_change(effect): effect.paired.n for effect in findings.factors if effect.of == "difference"}
     assert n == {
         "mean over all levels": 1, "from blocks=2 to 4": 3, "from blocks=4 to 8": 1, "per doubling of blocks": 1
     }  # fmt: skip
-    assert "(one seed, so no interval), which may be none." in next(
-        effect.sentence for effect in findings.factors if effect.change == "from blocks=4 to 8"
+    assert "(one seed, so no interval), which may be no change." in next(
+        effect_sentence(effect) for effect in findings.factors if effect_change(effect) == "from blocks=4 to 8"
     )
     gone = verdict(a_study(vary={"blocks": [2, 4]}), by_depth, lambda arm, seed: "diverged")
     assert gone.factors == () and factors_table(gone).rows == ()
@@ -298,18 +301,18 @@ def by_data(arm: Arm, seed: int) -> float:
 def test_data_sets_varied_as_a_factor() -> None:
     study = a_study(vary={"data.name": DATA})
     findings = verdict(study, by_data)
-    (one,) = findings.across
+    (one,) = findings.meta_analyses
     assert (one.a, one.b, [part.data for part in one.parts]) == ("residual", "plain", DATA)
     assert [part.contrast.paired.difference for part in one.parts if part.contrast.paired] == pytest.approx(
         [-1, -2, -6]
     )
     assert one.summary and one.summary.mean == pytest.approx(-3, abs=1e-6) and one.decision == "undecided"
-    assert one.sentence.startswith(
-        "Over 3 data sets undecided between residual and plain: a difference of −3.0 points in"
+    assert meta_sentence(one).startswith(
+        "Over 3 data sets it is undecided whether residual or plain has the lower test error: a mean difference of −3.0"
     )
-    assert "below zero on 3 of 3 data sets (digits −1.00, mnist −2.00, fashion-mnist −6.00)." in one.sentence
-    assert one.sentence in findings.headline and "on one more data set" in one.sentence
-    assert "on each data set and split by itself" in "\n".join(findings.notes)
+    assert "below zero on 3 of 3 data sets (digits −1.00, mnist −2.00 and fashion-mnist −6.00)." in meta_sentence(one)
+    assert meta_sentence(one) in headline(findings) and "on a new data set" in meta_sentence(one)
+    assert "on each data set and split separately" in "\n".join(notes(findings))
     # nothing is averaged over data sets as if they were levels
     assert findings.factors == ()
     plain = to_json(findings)
@@ -323,15 +326,15 @@ def test_data_sets_given_with_the_arms() -> None:
     }
     contrasts = [[f"residual-{name}", f"plain-{name}"] for name in ("digits", "mnist")]
     findings = verdict(a_study(arms=arms, contrasts=[*contrasts, ["residual-mnist", "residual-digits"]]), by_data)
-    (one,) = findings.across
+    (one,) = findings.meta_analyses
     assert one.a == "residual-digits/residual-mnist" and one.summary and one.summary.k == 2
-    assert "Two data sets say next to nothing of others: the interval has one degree of freedom." in one.sentence
+    assert "With two data sets the interval has one degree of freedom" in meta_sentence(one)
 
 
 def test_factors_are_told_by_data_set_and_data_sets_by_level() -> None:
     study = a_study(vary={"data.name": DATA, "blocks": [2, 4]})
     findings = verdict(study, lambda arm, seed: by_data(arm, seed) * int(arm.factors["blocks"]))
-    assert [one.a for one in findings.across] == ["residual[blocks=2]", "residual[blocks=4]"]
+    assert [one.a for one in findings.meta_analyses] == ["residual[blocks=2]", "residual[blocks=4]"]
     assert {effect.within for effect in findings.factors} == {f"data.name={name}" for name in DATA}
     assert {effect.factor for effect in findings.factors} == {"", "blocks"}
     text = to_text(findings)
@@ -345,12 +348,16 @@ def test_a_data_set_with_one_pair_is_listed_and_does_not_count() -> None:
         return "diverged" if arm.trial.data.name == "mnist" and seed else "finished"
 
     findings = verdict(a_study(vary={"data.name": DATA}), by_data, state)
-    (one,) = findings.across
-    assert one.summary and one.summary.k == 2 and one.parts[1].weight is None and "3 of 3 data sets" in one.sentence
+    (one,) = findings.meta_analyses
+    assert (
+        one.summary and one.summary.k == 2 and one.parts[1].weight is None and "3 of 3 data sets" in meta_sentence(one)
+    )
     lost = verdict(a_study(vary={"data.name": DATA}), by_data, lambda arm, seed: "finished" if not seed else "waiting")
-    assert lost.across[0].summary is None and "nothing is said of residual against plain" in lost.across[0].sentence
+    assert lost.meta_analyses[0].summary is None and "residual and plain cannot be compared" in meta_sentence(
+        lost.meta_analyses[0]
+    )
     none = verdict(a_study(vary={"data.name": DATA}), by_data, lambda arm, seed: "diverged")
-    assert none.across[0].sentence == "Over 3 data sets residual and plain have no pair."
+    assert meta_sentence(none.meta_analyses[0]) == "Over 3 data sets residual and plain have no pair."
 
 
 def test_arms_that_tuning_and_matching_changed_on_each_data_set_are_one_contrast() -> None:
@@ -363,10 +370,10 @@ def test_arms_that_tuning_and_matching_changed_on_each_data_set_are_one_contrast
     trials = [arm.trial for arm in study.arms if arm.base == "residual"]
     assert trials[0].network != trials[1].network and trials[0].training != trials[1].training
     findings = verdict(study, lambda arm, seed: seed / 7 + len(arm.base) * (seed + 1))
-    (one,) = findings.across
+    (one,) = findings.meta_analyses
     assert [part.data for part in one.parts] == data and one.summary and one.summary.k == 2
-    assert any("one search chose for each" in note for note in findings.notes)
-    assert not any("on the images by which tuning chose" in note for note in findings.notes)
+    assert any("one search chose for each" in note for note in notes(findings))
+    assert not any("on the images by which tuning chose" in note for note in notes(findings))
 
 
 def test_equal_differences_are_as_sure_as_the_step_of_errors() -> None:
@@ -377,7 +384,7 @@ def test_equal_differences_are_as_sure_as_the_step_of_errors() -> None:
     assert both.difference == 2 and (high - low) / 2 == pytest.approx(
         stats.t.ppf(0.975, 2) * 0.25 * math.sqrt(2 / 6) / math.sqrt(3)
     )
-    (one,) = verdict(a_study(vary={"data.name": ["digits", "mnist"]}), lambda arm, seed: len(arm.base)).across
+    (one,) = verdict(a_study(vary={"data.name": ["digits", "mnist"]}), lambda arm, seed: len(arm.base)).meta_analyses
     assert one.summary and one.summary.mean == 3 and one.summary.interval[0] < 3 < one.summary.interval[1]
 
 
@@ -404,5 +411,8 @@ def test_any_outcome_gives_plain_json_and_text(found: list[tuple[int, str]]) -> 
     plain = to_json(findings)
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert "nan" not in to_text(findings) and "None" not in to_text(findings)
-    for line in (*(effect.sentence for effect in findings.factors), *(one.sentence for one in findings.across)):
+    for line in (
+        *(effect_sentence(effect) for effect in findings.factors),
+        *(meta_sentence(one) for one in findings.meta_analyses),
+    ):
         assert line.endswith(".") and "\n" not in line and "  " not in line

@@ -3,17 +3,32 @@
 `python -m pytest tests/test_families.py -s -k table` prints every published number beside the counted one.
 """
 
+import doctest
 import functools
+import importlib
+import inspect
+import pkgutil
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from torch import nn
 
+from leadline import families
 from leadline.errors import SpecError
-from leadline.families import FAMILIES, cifar_resnet, densenet, family, imagenet_resnet, wide_resnet
+from leadline.families import (
+    FAMILIES,
+    cifar_resnet,
+    densenet,
+    family,
+    imagenet_resnet,
+    list_arguments,
+    register_family,
+    registry,
+    wide_resnet,
+)
 from leadline.nets import NetworkInfo, inspect_network, skeleton
-from leadline.spec import NetworkSpec
+from leadline.spec import NetworkSpec, Stage
 
 MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
 
@@ -283,13 +298,16 @@ def test_impossible_imagenet_depths_name_the_possible_ones(name: str, depth: int
 
 
 def test_functions_called_directly_say_the_same() -> None:
-    for call in (
-        lambda: cifar_resnet(57),
-        lambda: wide_resnet(27),
-        lambda: densenet(101),
-        lambda: imagenet_resnet(35),  # type: ignore[arg-type]
+    for call, match in (
+        (lambda: cifar_resnet(57), r"^cifar-resnet: depth 57 is not 6n\+2; nearest: 56, 62$"),
+        (lambda: wide_resnet(27), r"^wide-resnet: depth 27 is not 6n\+4; nearest: 22, 28$"),
+        (lambda: densenet(depth=101), r"^densenet: depth 101 is not 6n\+4; nearest: 100, 106$"),
+        (lambda: imagenet_resnet(35), "^imagenet-resnet: depth: 35: input should be 18, 34, 50, 101 or 152$"),  # type: ignore[arg-type]
+        (lambda: cifar_resnet(shortcut="concatenate"), "^cifar-resnet: block.shortcut concatenate needs"),
+        (lambda: cifar_resnet(dept=20), "^cifar-resnet: unknown argument 'dept'; did you mean 'depth'"),  # type: ignore[call-arg]
+        (lambda: wide_resnet(28, 10, 0.0, "none", 1), "^wide-resnet: too many positional arguments$"),  # type: ignore[call-arg]
     ):
-        with pytest.raises(SpecError, match=r"^depth \d+ is (not|none of) .*; nearest: [\d, ]+$"):
+        with pytest.raises(SpecError, match=match):
             call()
 
 
@@ -375,3 +393,76 @@ def test_mnist_cnn_by_hand() -> None:
     found = inspect_network(family("mnist-cnn", {}), MNIST, 10)
     assert found.parameters == (25 + 1) * 20 + (25 * 20 + 1) * 20 + (20 * 2 * 2 + 1) * 10
     assert found.multiply_adds == 25 * 20 * 14 * 14 + 25 * 20 * 20 * 4 * 4 + 20 * 2 * 2 * 10
+
+
+# --- arguments, and families of one's own
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_arguments_are_those_of_the_signature_and_explained(name: str) -> None:
+    function = FAMILIES[name]
+    listed = list_arguments(name)
+    parameters = inspect.signature(function).parameters
+    assert {each.name: each.default for each in listed} == {key: each.default for key, each in parameters.items()}
+    explained = inspect.getdoc(function) or ""
+    for part in ("\nArgs:\n", "\nRaises:\n", "\nSource: ", "\nExample:\n"):
+        assert part in explained
+    for each in listed:
+        assert f"\n    {each.name}: " in explained
+        assert each.type and "$" not in each.type
+    assert getattr(families, function.__name__) is function
+
+
+def test_arguments_in_words() -> None:
+    words = {
+        each.name: each.type
+        for name in ("imagenet-resnet", "cifar-resnet", "densenet")
+        for each in list_arguments(name)
+    }
+    assert words["stride_in"] == "'3x3' | 'first-1x1'"
+    assert words["head"] == "'global-average' | 'average-2x2' | 'average-4x4' | 'none' | Head"
+    assert words["growth"] == "integer, at least 1"
+    assert words["compression"] == "number, above 0, at most 1"
+    with pytest.raises(SpecError, match=r"^unknown network 'mpl'; did you mean 'mlp'\?$"):
+        list_arguments("mpl")
+
+
+@pytest.fixture
+def own_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget at the end what was registered during the test."""
+    monkeypatch.setattr(registry, "_registered", registered := dict(registry._registered))
+    monkeypatch.setattr(registry, "FAMILIES", registered)
+
+
+@pytest.mark.usefixtures("own_families")
+def test_a_family_of_ones_own() -> None:
+    @register_family("thin")
+    def thin(width: int, blocks: int = 2) -> NetworkSpec:
+        """Thin."""
+        return NetworkSpec(stages=(Stage(blocks=blocks, width=width),))
+
+    assert family("thin", {"width": 4}) == thin(4) == thin(width=4)
+    assert [(each.name, each.type) for each in list_arguments("thin")] == [("width", "integer"), ("blocks", "integer")]
+    with pytest.raises(SpecError, match=r"^thin: missing a required argument: 'width'$"):
+        family("thin", {})
+    with pytest.raises(SpecError, match=r"^thin: width: '4': input should be a valid integer$"):
+        family("thin", {"width": "4"})
+    with pytest.raises(
+        SpecError, match=r"^network 'thin' is registered already, by .*test_families; choose another name$"
+    ):
+        register_family("thin")(thin_too)
+    assert register_family("thick")(thin_too)() == register_family("thick")(thin_too)()
+
+
+def thin_too() -> NetworkSpec:
+    return NetworkSpec(stages=(Stage(blocks=1, width=2),))
+
+
+MODULES = [name for _, name, _ in pkgutil.iter_modules(families.__path__) if name != "shapes"]
+
+
+@pytest.mark.usefixtures("own_families")
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_give_what_they_show(name: str) -> None:
+    tried = doctest.testmod(importlib.import_module(f"leadline.families.{name}"))
+    assert tried.attempted > 0 and tried.failed == 0

@@ -18,6 +18,7 @@ from leadline.charts.files import to_svg
 from leadline.charts.forest import SHOWN_CONTRASTS, forest
 from leadline.stats import paired
 from leadline.verdict import ContrastFinding, Findings
+from leadline.verdict.labels import contrast_labels, contrast_pair
 
 Trial = tuple[str, str, dict[str, Any], int, str]
 
@@ -49,13 +50,12 @@ def contrast(a: str, b: str, differences: list[float], decision: str = "undecide
         "p_adjusted": None,
         "mcnemar": (),
         "decision": decision,
-        "sentence": "",
     }
     return ContrastFinding(**{**given, **changes})
 
 
 def findings_of(*contrasts: ContrastFinding) -> Findings:
-    return Findings("s", "", (), (), contrasts, ())
+    return Findings("s", "", (), contrasts)
 
 
 def curves(name: str, trial: str, values: list[float], split: str = "train") -> list[tuple[str, int, str, str, float]]:
@@ -173,13 +173,13 @@ def test_profiles_take_the_first_the_middle_and_the_last_epoch() -> None:
 
 def test_contrasts_are_named_as_shortly_as_is_clear() -> None:
     level = [contrast(f"r[blocks={n}]", f"p[blocks={n}]", [1.0]) for n in (2, 5)]
-    assert chartdata.contrast_labels(level) == ["blocks = 2", "blocks = 5"]
-    assert chartdata.contrast_pair(level) == ("r", "p")
+    assert contrast_labels(level) == ["blocks = 2", "blocks = 5"]
+    assert contrast_pair(level) == ("r", "p")
     mixed = [*level, contrast("r[blocks=2]", "c[blocks=2]", [1.0])]
-    assert chartdata.contrast_labels(mixed) == ["r − p, blocks = 2", "r − p, blocks = 5", "r − c, blocks = 2"]
-    assert chartdata.contrast_pair(mixed) is None
+    assert contrast_labels(mixed) == ["r − p, blocks = 2", "r − p, blocks = 5", "r − c, blocks = 2"]
+    assert contrast_pair(mixed) is None
     across = [contrast("r[blocks=5]", "r[blocks=2]", [1.0]), contrast("r", "p", [1.0], metric="train_error")]
-    assert chartdata.contrast_labels(across) == ["r[blocks=5] − r[blocks=2]", "r − p (train error)"]
+    assert contrast_labels(across) == ["r[blocks=5] − r[blocks=2]", "r − p (train error)"]
 
 
 def test_figures_draw_what_the_frames_hold() -> None:

@@ -21,9 +21,8 @@ from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats.sequential import interval_at_any_time
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.study.rounds import Course, look
-from leadline.verdict import ContrastFinding, Findings, find, to_json
-from leadline.verdict.findings import Looks, SoFar
+from leadline.verdict import ContrastFinding, Findings, analyze, to_json
+from leadline.verdict.findings import InterimAnalysis, SequentialAnalysis
 
 IMAGES = 500
 LOST = "diverged"
@@ -47,7 +46,7 @@ def shown(study: ExpandedStudy, errors: Mapping[str, Sequence[float | str]], **s
         end = {"step": 1, "epoch": 1, "split": "final-test", "name": "error"}
         records += [{**row, **end, "value": value}] if state == "finished" else []
     columns = ["trial", "arm", "base", "seed", "step", "epoch", "split", "name", "value"]
-    return find(study, pd.DataFrame(trials), pd.DataFrame(records, columns=columns), {})
+    return analyze(study, pd.DataFrame(trials), pd.DataFrame(records, columns=columns), {})
 
 
 def until_decided(study: ExpandedStudy, errors: Mapping[str, Sequence[float | str]]) -> Findings:
@@ -89,12 +88,12 @@ def test_the_course_is_what_a_look_at_each_number_of_seeds_shows_to_the_bit(
 ) -> None:
     study = study_of((("a", "b"), ("a", "c")), first=first, planned=planned, confidence=0.9)
     contrast = shown(study, {**CLOSE, "a": a, "b": b}).contrasts[0]
-    looks = contrast.looks
-    assert looks is not None and [one.seeds for one in looks.course] == list(range(1, looks.seeds + 1))
+    looks = contrast.sequential
+    assert looks is not None and [one.seeds for one in looks.interim] == list(range(1, looks.seeds + 1))
     places = tuple(contrast.seeds)  # seeds are 0, 1, 2, ... here, so each is its own place
     truth = Course("a", "b", 0.5, contrast.resolution, looks.seeds, places, contrast.differences)
     assert contrast.resolution == 100 / IMAGES
-    for one in looks.course:
+    for one in looks.interim:
         (low, high), decision = look(study, truth, one.seeds)
         assert (one.low, one.high, one.decision, one.pairs) == (low, high, decision, len(truth.first(one.seeds)))
         if one.pairs:
@@ -103,10 +102,10 @@ def test_the_course_is_what_a_look_at_each_number_of_seeds_shows_to_the_bit(
             assert (one.low, one.high, one.difference) == (found.low, found.high, found.mean)
         else:
             assert one.difference is None
-    for before, after in zip(looks.course, looks.course[1:], strict=False):
+    for before, after in zip(looks.interim, looks.interim[1:], strict=False):
         assert before.low <= after.low <= after.high <= before.high
-    if looks.course:
-        last = looks.course[-1]
+    if looks.interim:
+        last = looks.interim[-1]
         assert (last.low, last.high, last.decision) == (looks.low, looks.high, contrast.decision)
         assert (contrast.paired and contrast.paired.difference) == last.difference
         if contrast.paired and contrast.paired.ci95:
@@ -116,27 +115,35 @@ def test_the_course_is_what_a_look_at_each_number_of_seeds_shows_to_the_bit(
 def test_looks_are_where_rounds_ended_until_it_was_decided() -> None:
     study = study_of((("a", "b"), ("a", "c")), step=2)
     close, clear = until_decided(study, CLOSE).contrasts
-    assert close.looks and clear.looks and clear.decision == "better" and close.decision == "undecided"
-    assert [one.seeds for one in close.looks.course if one.looked] == [3, 5, 7, 9, 11, 12]
-    taken = [one for one in clear.looks.course if one.looked]
-    assert [one.seeds for one in taken] == [3] and clear.looks.taken == 1 and taken[0].decision == "better"
+    assert close.sequential and clear.sequential and clear.decision == "better" and close.decision == "undecided"
+    assert [one.seeds for one in close.sequential.interim if one.looked] == [3, 5, 7, 9, 11, 12]
+    taken = [one for one in clear.sequential.interim if one.looked]
+    assert [one.seeds for one in taken] == [3] and clear.sequential.taken == 1 and taken[0].decision == "better"
     # both arms of the first go on for the second's sake: nothing more was to be decided by it
     shared = study_of((("a", "c"), ("a", "b"), ("c", "d")), step=2)
     first, _, other = until_decided(shared, {**CLOSE, "d": [40.0] * 12}).contrasts
-    assert first.looks and other.looks and first.looks.seeds == other.looks.seeds > 3 and first.looks.taken == 1
-    assert [one.seeds for one in first.looks.course if one.looked] == [3]
+    assert (
+        first.sequential
+        and other.sequential
+        and first.sequential.seeds == other.sequential.seeds > 3
+        and first.sequential.taken == 1
+    )
+    assert [one.seeds for one in first.sequential.interim if one.looked] == [3]
 
 
 def test_a_round_half_way_has_seeds_beyond_its_last_look() -> None:
     errors = {**CLOSE, "a": [*CLOSE["a"][:4], "running", *CLOSE["a"][5:]]}
     (contrast,) = shown(study_of(step=2), errors, a=5, b=5, c=3, d=3).contrasts
-    assert contrast.looks and [(one.seeds, one.looked) for one in contrast.looks.course[2:]] == [(3, True), (4, False)]
+    assert contrast.sequential and [(one.seeds, one.looked) for one in contrast.sequential.interim[2:]] == [
+        (3, True),
+        (4, False),
+    ]
 
 
 def test_json_has_the_looks_that_were_taken() -> None:
     findings = until_decided(study_of(step=4), CLOSE)
     looks = to_json(findings)["contrasts"][0]["looks"]
-    assert "course" not in looks and [one["seeds"] for one in looks["at"]] == [3, 7, 11, 12]
+    assert "interim" not in looks and [one["seeds"] for one in looks["at"]] == [3, 7, 11, 12]
     assert (looks["at"][-1]["low"], looks["at"][-1]["high"]) == (looks["low"], looks["high"])
     assert looks["at"][0].keys() == {"verdict", "seeds", "pairs", "difference", "low", "high"}
     lost = {"a": [LOST] * 3, "b": [5.0] * 3, "c": [5.0] * 3, "d": [5.0] * 3}
@@ -152,10 +159,10 @@ def test_every_bar_is_an_interval_of_the_verdict() -> None:
     figure = narrowing(findings)
     assert [panel.title for panel in figure.panels] == ["a − b: undecided at 12 seeds", "a − c: better at 3 seeds"]
     for contrast, panel in zip(findings.contrasts, figure.panels, strict=True):
-        assert contrast.looks is not None
+        assert contrast.sequential is not None
         drawn = bars(panel)
         rows = sorted(drawn.get("seed", []) + drawn["interval"], key=lambda row: int(row["seeds"]))
-        finite = [one for one in contrast.looks.course if math.isfinite(one.low)]
+        finite = [one for one in contrast.sequential.interim if math.isfinite(one.low)]
         assert [row["seeds"] for row in rows] == [one.seeds for one in finite] and finite[0].seeds == 2
         assert [row["pairs"] for row in rows] == [one.pairs for one in finite]
         for row, one in zip(rows, finite, strict=True):
@@ -164,10 +171,10 @@ def test_every_bar_is_an_interval_of_the_verdict() -> None:
         assert [row["seeds"] for row in drawn["interval"]] == [one.seeds for one in finite if one.looked]
         first, *_ = panel.chart.to_dict()["layer"]
         assert first["mark"]["style"] == "margin"
-        assert rows[-1]["low"] == pytest.approx(contrast.looks.low) and rows[-1]["decision"] == contrast.decision
-    assert "makes no pair" in figure.caption and "cut off at its edge" in figure.caption
+        assert rows[-1]["low"] == pytest.approx(contrast.sequential.low) and rows[-1]["decision"] == contrast.decision
+    assert "forms no pair" in figure.caption and "cut off at its edge" in figure.caption
     assert "95% interval that holds at every look" in figure.caption and "all seeds so far" not in figure.caption
-    looks = findings.contrasts[0].looks
+    looks = findings.contrasts[0].sequential
     assert looks is not None
     ends = f"{looks.low:+.2f} to {looks.high:+.2f} at 12 seeds, undecided".replace("-", "−")
     assert ends in figure.description and "a − c: " in figure.description
@@ -182,19 +189,31 @@ def test_every_bar_is_an_interval_of_the_verdict() -> None:
 def made(name: str, widths: Sequence[float], looked: Sequence[int] = (), margin: float = 0.5) -> ContrastFinding:
     """A contrast whose interval at 1, 2, 3, ... seeds is so wide to both sides of 0."""
     course = tuple(
-        SoFar(n, n, 0.0, -width, width, "equivalent" if width < margin else "undecided", n in looked)
+        InterimAnalysis(n, n, 0.0, -width, width, "equivalent" if width < margin else "undecided", n in looked)
         for n, width in enumerate(widths, start=1)
     )
     low, high, n = (course[-1].low, course[-1].high, len(course)) if course else (-math.inf, math.inf, 0)
-    looks = Looks(low, high, 0.95, 0.95, 1, 400, n, 400, len(looked), course)
+    sequential = SequentialAnalysis(low, high, 0.95, 0.95, 1, 400, n, 400, len(looked), course)
     decision = course[-1].decision if course else "undecided"
     return ContrastFinding(
-        name, "z", "test_error", margin, tuple(range(n)), (0.0,) * n, 0, 0, None, None, (), decision, "", looks=looks
+        name,
+        "z",
+        "test_error",
+        margin,
+        tuple(range(n)),
+        (0.0,) * n,
+        0,
+        0,
+        None,
+        None,
+        (),
+        decision,
+        sequential=sequential,
     )
 
 
 def of(*contrasts: ContrastFinding) -> Findings:
-    return Findings("s", "", (), (), contrasts, ())
+    return Findings("s", "", (), contrasts)
 
 
 FUNNEL = (math.inf, 600.0, 20.0, 5.0, 2.0, 1.0, 0.9)
@@ -206,9 +225,9 @@ def test_panels_come_in_the_studys_order_and_those_with_the_most_seeds_are_drawn
     chosen = [int(panel.title.split(" ")[0][1:]) for panel in figure.panels]
     # all of 7, 6 and 5 seeds, 4 of each; none of the fewer
     assert chosen == [n for n in range(20) if n % 5 >= 2] and len(chosen) == SHOWN_PANELS
-    assert "Drawn are the 12 of 20 contrasts that took the most seeds" in figure.caption
+    assert "The 12 of 20 contrasts that took the most seeds are drawn" in figure.caption
     assert len(figure.data) == sum(3 + n % 5 for n in range(20)) and figure.columns == 2
-    assert narrowing(of(*many[:2])).caption.count("Drawn are") == 0
+    assert "took the most seeds" not in narrowing(of(*many[:2])).caption
 
 
 def test_what_has_no_interval_is_said_and_not_drawn() -> None:
@@ -232,10 +251,10 @@ def test_first_intervals_do_not_push_the_last_ones_together(widths: Sequence[flo
 
 def test_the_title_has_what_was_decided_and_when() -> None:
     sharpened = made("a", (math.inf, 9.0, 2.0, 0.4, 0.3, 0.2), (3, 4))
-    assert sharpened.looks is not None
-    course = [*sharpened.looks.course[:-1], replace(sharpened.looks.course[-1], low=0.1, decision="worse")]
-    looks = replace(sharpened.looks, course=tuple(course))
-    figure = narrowing(of(replace(sharpened, looks=looks)))
+    assert sharpened.sequential is not None
+    course = [*sharpened.sequential.interim[:-1], replace(sharpened.sequential.interim[-1], low=0.1, decision="worse")]
+    changed = replace(sharpened.sequential, interim=tuple(course))
+    figure = narrowing(of(replace(sharpened, sequential=changed)))
     assert [panel.title for panel in figure.panels] == ["a − z: equivalent at 4 seeds, then worse at 6 seeds"]
     assert "looks that were taken, and all seeds so far," in figure.caption
     assert [key.label for key in figure.keys] == ["worse", "equivalent", "undecided"]
@@ -251,4 +270,4 @@ def test_many_seeds_are_thinned_but_no_look_and_not_the_data() -> None:
     figure = narrowing(of(made("a", (math.inf, *(900.0 / n for n in range(2, 401))), looked)))
     drawn = bars(figure.panels[0])
     assert len(drawn["seed"]) == SHOWN_SEEDS and [row["seeds"] for row in drawn["interval"]] == list(looked)
-    assert len(figure.data) == 400 and "thin bars: some of the seeds between" in figure.caption
+    assert len(figure.data) == 400 and "thin bars: some of the seeds in between" in figure.caption

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.data.facts import describe
+from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.families import FAMILIES, cifar_preresnet, cifar_resnet, comparative_cnn, densenet, mlp, recnet, resnext
 from leadline.nets import build, inspect_network
@@ -16,7 +16,7 @@ from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.load import load_study
 from leadline.study.match import TOLERANCE, count, match, nearest, widths_of, with_widths
-from leadline.verdict import find
+from leadline.verdict import analyze, notes
 
 SHAPE = (3, 32, 32)
 INFO_FIELD = {"parameters": "parameters", "multiply_adds": "multiply_adds", "activations": "training_memory"}
@@ -110,8 +110,8 @@ def test_the_verdict_says_what_was_changed(tmp_path: Path) -> None:
     found = match(study({"cnn": "comparative-cnn", "resnet": "comparative-resnet"}, match="parameters", seeds=2))
     with Store.open(tmp_path) as store:
         store.register(found)
-        findings = find(found, store.trials_frame("equal"), store.records_frame("equal"), {})
-    assert findings.notes[0] == found.matching[0]
+        findings = analyze(found, store.trials_frame("equal"), store.records_frame("equal"), {})
+    assert notes(findings)[0] == found.spec.matched[0].sentence
 
 
 @settings(max_examples=12, deadline=None)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,15 +14,17 @@ from hypothesis import strategies as st
 
 from leadline.charts.forest import forest
 from leadline.errors import SpecError
-from leadline.reports.effect_tables import targets_table
-from leadline.reports.tables import arms_table, contrasts_table
+from leadline.metrics import Curve, metric
+from leadline.metrics.learning_curve_area import area
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, benjamini_hochberg, holm, t_interval
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import to_csv
-from leadline.verdict import Findings, find, to_json, to_text
-from leadline.verdict.metrics import Curve, Waited, area, curves, final_values, step_of_clock, to_target, waited
+from leadline.verdict import Findings, analyze, contrast_sentence, headline, meta_sentence, notes, to_json, to_text
+from leadline.verdict.effect_tables import targets_table
+from leadline.verdict.tables import arms_table, contrasts_table
+from leadline.verdict.values import Waited, curves, final_values, step_of_clock, to_target, waited
 
 ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
 Curves = Mapping[str, Sequence[Sequence[float]]]  # arm -> seed -> validation error by epoch
@@ -56,7 +59,7 @@ def verdict(
         records += [
             {**base, "split": split, "name": name, "epoch": e, "step": e, "value": v} for split, name, e, v in rows
         ]
-    return find(study, pd.DataFrame(trials), pd.DataFrame(records), {})
+    return analyze(study, pd.DataFrame(trials), pd.DataFrame(records), {})
 
 
 # --- one value per trial
@@ -90,8 +93,9 @@ def test_curves_from_records_whatever_their_order_and_number() -> None:
 def test_final_values_take_split_and_name() -> None:
     splits = [("final-test", "error"), ("final-test", "loss"), ("final-train", "error"), ("test", "error")]
     frame = pd.DataFrame([{"trial": "x", "split": s, "name": n, "value": v} for v, (s, n) in enumerate(splits)])
-    assert final_values(frame) == {
-        "test_error": {"x": 0}, "test_loss": {"x": 1}, "train_error": {"x": 2}, "validation_error": {}
+    found = {name: values for name, values in final_values(frame).items() if values}
+    assert found == {
+        "test_error": {"x": 0}, "test_loss": {"x": 1}, "train_error": {"x": 2}
     }  # fmt: skip
 
 
@@ -109,19 +113,19 @@ def test_final_values_take_split_and_name() -> None:
 )
 def test_epochs_to_a_target(errors: list[float], diverged: bool, expected: Waited | None) -> None:
     epochs = np.arange(1.0, len(errors) + 1)
-    assert waited(Curve(epochs, np.array(errors, dtype=float), epochs), "epochs_to", 10, diverged) == expected
+    assert waited(Curve(epochs, np.array(errors, dtype=float), epochs), metric("epochs_to"), 10, diverged) == expected
 
 
 def test_an_error_that_only_rounding_lifts_above_the_target_reaches_it() -> None:
     error = 100 * (1 - 0.95)
     assert error > 5
     one = np.array([1.0])
-    assert waited(Curve(one, np.array([error]), one), "epochs_to", 5, False) == Waited(1, True, False, 1, 1)
+    assert waited(Curve(one, np.array([error]), one), metric("epochs_to"), 5, False) == Waited(1, True, False, 1, 1)
 
 
 def test_no_epoch_is_known_of_a_trial_that_diverged_at_once() -> None:
-    assert waited(None, "epochs_to", 10, True) == Waited(0, False, True, 0, 0)
-    assert waited(None, "epochs_to", 10, False) is None
+    assert waited(None, metric("epochs_to"), 10, True) == Waited(0, False, True, 0, 0)
+    assert waited(None, metric("epochs_to"), 10, False) is None
 
 
 # --- pairs of times
@@ -160,10 +164,10 @@ def test_times_with_other_horizons_are_not_added_up(factor: str) -> None:
     study = a_study("seconds_to", vary={factor: levels})
     curve = {arm.name: [SOON if arm.base == "residual" else NEVER] * 3 for arm in study.arms}
     alike = verdict(study, curve)
-    assert alike.across if factor == "data.name" else alike.factors
+    assert alike.meta_analyses if factor == "data.name" else alike.factors
     slow = verdict(study, curve, seconds=lambda arm, seed: 2.0 if str(levels[1]) in arm else 1.0)
     assert {contrast.reach.horizon for contrast in slow.contrasts if contrast.reach} == {6, 12}
-    assert slow.across == () and slow.factors == ()
+    assert slow.meta_analyses == () and slow.factors == ()
 
 
 def test_no_pair_and_nothing_but_trials_that_diverged_at_once() -> None:
@@ -224,18 +228,18 @@ def test_epochs_to_a_target_with_one_that_never_reaches_it() -> None:
     assert contrast.values_a == (2, 2, 2) and contrast.values_b == (5, 6, 5) and contrast.decision == "better"
     assert contrast.reach and (contrast.reach.reached_a, contrast.reach.reached_b, contrast.reach.horizon) == (3, 2, 6)
     assert contrast.margin == 1 and contrast.target == 10 and contrast.resolution == 1
-    assert contrast.sentence == (
-        "residual is sooner than plain: 2.0 against 5.3 epochs to 10% validation error, a difference of −3.3 epochs"
-        " (95% interval −4.8 to −1.9, paired t, 3 seeds). Within 6 epochs residual reached it at 3 of 3 seeds and plain"
-        " at 2; a trial that did not counts as 6 epochs."
+    assert contrast_sentence(contrast, findings) == (
+        "residual needs fewer epochs to 10% validation error than plain: 2.0 against 5.3, a difference of −3.3 epochs"
+        " (95% interval −4.8 to −1.9, paired t, 3 seeds). Within 6 epochs residual reached the target at 3 of 3 seeds"
+        " and plain at 2; a trial that did not reach it counts as 6 epochs."
     )
     text, plain = to_text(findings), to_json(findings)
-    assert "median (Kaplan-Meier): residual 2, plain 5; known to be first: residual at 3, plain at 0 of 3 seeds" in text
+    assert re.search(r"\(epochs to 10%\) +10 +3 +6 epochs +3, 2 +2, 5 +2, 5.333 +3, 0 \(0 open\) +0.25", text)
     assert plain["contrasts"][0]["reach"]["earlier"]["p"] == 0.25 and plain["contrasts"][0]["target"] == 10
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     (row,) = targets_table(findings).rows
     assert (row["mean_a"], row["mean_b"], row["median_b"]) == (2, pytest.approx(16 / 3), 5)
-    assert forest(findings).panels[0].title == "" and "← residual is sooner" in json.dumps(
+    assert forest(findings).panels[0].title == "" and "← residual better" in json.dumps(
         forest(findings).chart().to_dict(validate=False), ensure_ascii=False
     )
 
@@ -249,23 +253,23 @@ def test_diverged_trials_are_in_pairs_as_trials_that_never_arrive() -> None:
     )
     (contrast,) = findings.contrasts
     assert contrast.seeds == (0, 1) and contrast.values_b == (6, 5)
-    assert "such a trial never reaches the target" in contrast.sentence
-    assert findings.contrasts[0].margin == 0 and any("never equivalent" in note for note in findings.notes)
+    assert "a diverged trial never reaches the target" in contrast_sentence(contrast, findings)
+    assert findings.contrasts[0].margin == 0 and any("never equivalent" in note for note in notes(findings))
 
 
 def test_where_nobody_arrives_nothing_is_decided() -> None:
     findings = verdict(a_study(of_contrast=3.0), {"plain": [NEVER] * 3, "residual": [NEVER] * 3})
     assert findings.contrasts[0].decision == "undecided"
-    assert findings.headline == (
-        "Undecided between residual and plain: within 6 epochs neither reached 10% validation error at any of 3 seeds.",
+    assert headline(findings) == (
+        "Undecided between residual and plain: neither reached 10% validation error within 6 epochs at any of 3 seeds.",
     )
 
 
 def test_metrics_on_the_images_by_which_tuning_chose_are_told() -> None:
     chosen = {arm: {"learning_rate": 0.01} for arm in ARMS}
-    study = a_study(tune={"learning_rate": {"log": [0.001, 0.1]}}).resolve(chosen=chosen)
-    notes = verdict(study, {"plain": [LATE] * 3, "residual": [SOON] * 3}).notes
-    assert any("are on the images by which tuning chose" in note for note in notes)
+    study = a_study(tune={"learning_rate": {"log": [0.001, 0.1]}, "chosen": chosen})
+    said = notes(verdict(study, {"plain": [LATE] * 3, "residual": [SOON] * 3}))
+    assert any("use the images on which tuning chose" in note for note in said)
 
 
 @pytest.mark.parametrize("factor", ["blocks", "data.name"])
@@ -274,14 +278,14 @@ def test_where_nobody_arrives_nothing_is_said_of_levels_and_data_sets(factor: st
     study = a_study(of_contrast=3.0, vary={factor: levels})
     findings = verdict(study, {arm.name: [NEVER] * 3 for arm in study.arms})
     assert {contrast.decision for contrast in findings.contrasts} == {"undecided"} and findings.factors == ()
-    assert all(one.summary is None and one.decision == "undecided" for one in findings.across)
+    assert all(one.summary is None and one.decision == "undecided" for one in findings.meta_analyses)
     if factor == "data.name":
-        assert findings.across[0].sentence == (
+        assert meta_sentence(findings.meta_analyses[0]) == (
             "Over 2 data sets residual and plain have no pair in which one reached the target."
         )
         # one data set on which they arrive is not a sample of several
         digits = {arm.name: [SOON if "digits" in arm.name else NEVER] * 3 for arm in study.arms}
-        assert "fewer than two have two pairs" in verdict(study, digits).across[0].sentence
+        assert "fewer than two data sets have two pairs" in meta_sentence(verdict(study, digits).meta_analyses[0])
 
 
 def test_seconds_are_summed_over_epochs_and_compared_within_the_time_that_all_had() -> None:
@@ -294,7 +298,7 @@ def test_seconds_are_summed_over_epochs_and_compared_within_the_time_that_all_ha
     # reached at the end of the fifth epoch; plain was watched for 12 seconds
     assert contrast.values_a == pytest.approx((5, 5.5, 6)) and contrast.values_b == (12, 12, 12)
     assert contrast.resolution == pytest.approx((2 * 3 + 1 + 1.1 + 1.2) / 6) and contrast.decision == "better"
-    assert "seconds of training to 10% validation error" in contrast.sentence
+    assert "seconds of training to 10% validation error" in contrast_sentence(contrast, findings)
 
 
 def test_learning_curve_area_and_test_loss() -> None:
@@ -306,11 +310,11 @@ def test_learning_curve_area_and_test_loss() -> None:
         and areas.contrasts[0].margin == 0.5
     )
     assert areas.arms[0].metrics["learning_curve_area"].mean == pytest.approx(late)
-    assert "learning_curve_area_mean" in to_csv(arms_table(areas.arms)).splitlines()[0]
+    assert "learning_curve_area_mean" in to_csv(arms_table(areas)).splitlines()[0]
     losses = verdict(a_study("test_loss", None), errors)
     assert losses.contrasts[0].values_a == (0.05, 0.05, 0.08) and losses.contrasts[0].margin == 0
-    assert "nats test loss, a difference of" in losses.contrasts[0].sentence
-    assert contrasts_table(losses.contrasts).columns[3].title == "Difference"
+    assert "nats test loss, a difference of" in contrast_sentence(losses.contrasts[0], losses)
+    assert contrasts_table(losses).columns[3].title == "Difference, nats"
     # what was not asked for is not there
     assert set(losses.arms[0].metrics) == {"test_error", "test_loss"}
 
@@ -330,7 +334,7 @@ def test_contrasts_of_several_units_have_a_panel_and_a_line_each() -> None:
     assert figure.data["label"].tolist()[1:] == [
         "residual − plain (epochs to 10%)", "residual − plain (epochs to 30%)", "residual − plain (test loss)"
     ]  # fmt: skip
-    assert contrasts_table(findings.contrasts).rows[1]["unit"] == "epochs"
+    assert contrasts_table(findings).rows[1]["unit"] == "epochs"
 
 
 # --- specifications
@@ -340,7 +344,7 @@ def test_contrasts_of_several_units_have_a_panel_and_a_line_each() -> None:
     ("contrast", "problem"),
     [
         ({"metric": "epochs_to"}, "metric epochs_to needs a target, a validation error in per cent such as target: 10"),
-        ({"target": 10}, "target 10 is for metric epochs_to or seconds_to, got test_error"),
+        ({"target": 10}, "target 10 is for times to a target, such as epochs_to, got test_error"),
         ({"metric": "epochs_to", "target": 100}, "target: 100: input should be less than 100"),
         ({"metric": "epochs_to", "target": -1}, "target: -1: input should be greater than or equal to 0"),
         ({"metric": "speed"}, "'speed'"),
@@ -430,10 +434,9 @@ def test_the_correction_of_a_study_is_used_and_named() -> None:
         raw = [one.paired.t_p for one in findings.contrasts if one.paired]
         assert [one.t_p_adjusted for one in findings.contrasts] == pytest.approx(adjust(raw).tolist())
         assert to_json(findings)["correction"] == correction
-    assert "(Benjamini-Hochberg 0." in to_text(found["benjamini-hochberg"]) and "Holm" not in to_text(
-        found["benjamini-hochberg"]
-    )
-    table = contrasts_table(found["benjamini-hochberg"].contrasts, "benjamini-hochberg")
-    assert [column.title for column in table.columns].count("Benjamini-Hochberg") == 2
+    text = to_text(found["benjamini-hochberg"])
+    assert "Benjamini-Hochberg-adjusted: 0." in text and "Holm" not in text
+    table = contrasts_table(found["benjamini-hochberg"])
+    assert [column.title for column in table.columns].count("Benjamini-Hochberg-adjusted") == 2
     with pytest.raises(SpecError, match="correction"):
         a_study(correction="bonferroni")

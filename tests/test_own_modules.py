@@ -1,16 +1,19 @@
 """Networks of one's own: built in pairs, run in studies, refused in one line."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from leadline.cli import app
 from leadline.errors import SpecError
-from leadline.nets import build, check, inspect_network
+from leadline.nets import build, check, describe_network, inspect_network
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import ModuleSpec, parse
+from leadline.spec import ModuleSpec, NetworkSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand, resolve_network
@@ -37,6 +40,19 @@ def wrong():
 def fails():
     raise KeyError("inside")
 
+def described(width=8, norm="batch"):
+    from leadline.spec import Block, NetworkSpec, Stage, Stem
+    stages = (Stage(blocks=2, width=width),)
+    block = Block(order="preactivation-and-after")
+    return NetworkSpec(stem=Stem(width=width), stages=stages, block=block, normalisation=norm)
+
+class Fourier(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(torch.fft.rfft(x.flatten(1)).abs())
+
+def fourier(classes):
+    return Fourier(33, classes)
+
 number = 4
 """
 
@@ -59,6 +75,40 @@ def test_arguments_are_given_where_they_are_taken() -> None:
 
 
 @pytest.mark.usefixtures("own")
+def test_inspect_says_what_is_in_no_count() -> None:
+    arguments = ["inspect", "own_networks:fourier", "--input", "1x8x8"]
+    assert "not counted in the multiply-adds: aten::_fft_r2c" in CliRunner().invoke(app, arguments).stdout
+    info = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert (info["multiply_adds"], info["uncounted"]) == (330, ["aten::_fft_r2c"])
+    small = CliRunner().invoke(app, ["inspect", "own_networks:small", "--input", "1x8x8"]).stdout
+    assert "multiply-adds" in small and "not counted" not in small
+
+
+@pytest.mark.usefixtures("own")
+def test_a_function_may_give_a_specification(tmp_path: Path) -> None:
+    spec = ModuleSpec(module="own_networks:described", arguments={"width": 4})
+    written_out = describe_network(spec, (1, 8, 8), 10)
+    assert isinstance(written_out, NetworkSpec) and written_out.stages[0].width == 4
+    assert describe_network(written_out, (1, 8, 8), 10) is written_out
+    small = ModuleSpec(module="own_networks:small")
+    assert describe_network(small, (1, 8, 8), 10) is small
+    one, other = (build(each, (1, 8, 8), 10, seed=3).state_dict() for each in (spec, written_out))
+    assert list(one) == list(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert inspect_network(spec, (1, 8, 8), 10) == inspect_network(written_out, (1, 8, 8), 10)
+    check(spec, (1, 8, 8), 10)
+    figure = tmp_path / "figure.svg"
+    arguments = ["own_networks:described", "--input", "1x8x8"]
+    shown = CliRunner().invoke(app, ["inspect", *arguments, "--figure", str(figure), "--json"])
+    assert json.loads(shown.stdout)["receptive_field"] == 11
+    assert "global avg" in figure.read_text()
+    predicted = CliRunner().invoke(app, ["predict-depth", *arguments, "--set", "norm=none"])
+    assert predicted.exit_code == 0, predicted.output
+    refused = CliRunner().invoke(app, ["inspect", "own_networks:small", "--input", "1x8x8", "--figure", str(figure)])
+    assert "is a module of one's own" in str(refused.exception)
+
+
+@pytest.mark.usefixtures("own")
 def test_building_is_seeded_and_leaves_the_global_generator_alone() -> None:
     spec = ModuleSpec(module="own_networks:small")
     state = torch.get_rng_state()
@@ -76,7 +126,11 @@ def test_in_a_study_with_the_same_bits_each_time(tmp_path: Path) -> None:
                 "name": "own",
                 "data": {"name": "digits", "train": 100, "validation": 50, "test": 50},
                 "training": {"epochs": 2},
-                "arms": {"own": {"network": {"module": "own_networks:small"}}, "cnn": {"network": "comparative-cnn"}},
+                "arms": {
+                    "own": {"network": {"module": "own_networks:small"}},
+                    "described": {"network": {"module": "own_networks:described", "arguments": {"width": 4}}},
+                    "cnn": {"network": "comparative-cnn"},
+                },
                 "seeds": 1,
             }
         )
@@ -88,7 +142,7 @@ def test_in_a_study_with_the_same_bits_each_time(tmp_path: Path) -> None:
             InProcess().run(Job("own", runs), lambda event: None)
             frame = store.records_frame("own")
             values.append(frame[frame["split"] != "time"]["value"].tolist())
-            assert store.counts("own")["finished"] == 2
+            assert store.counts("own")["finished"] == 3
     assert values[0] == values[1]
 
 
@@ -97,10 +151,10 @@ def test_in_a_study_with_the_same_bits_each_time(tmp_path: Path) -> None:
     ("module", "message"),
     [
         ("own_networks:five", r"own_networks:five gives \(5,\) for an image of 1x8x8; expected \(10,\)"),
-        ("own_networks:wrong", "gave a int; expected a torch.nn.Module"),
+        ("own_networks:wrong", "gave a int; expected a torch.nn.Module or a NetworkSpec"),
         ("own_networks:fails", "calling it failed: KeyError: 'inside'"),
-        ("own_networks:number", "has no function 'number'"),
-        ("own_networks:nothing", "has no function 'nothing'"),
+        ("own_networks:number", "has no function or class 'number'"),
+        ("own_networks:nothing", "has no function or class 'nothing'"),
         ("not_there:x", "importing not_there failed: ModuleNotFoundError"),
     ],
 )

@@ -18,12 +18,15 @@ import pytest
 import torch
 
 import parallel_cases as cases
-from leadline.data.share import Share
+from leadline.distributed import launch as launching
+from leadline.distributed.launch import ProcessDied, assign_devices, launch
+from leadline.distributed.process_group import SINGLE_PROCESS, Disconnected
+from leadline.distributed.shard import Shard
+from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, SpecError
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.probes.table import FlowTable
-from leadline.running import devices, worker
-from leadline.running.devices import DeviceLost, check_torchrun, spread, together, under_torchrun
+from leadline.running import worker
 from leadline.running.executors import InProcess
 from leadline.running.job import MOST_ATTEMPTS, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
@@ -31,7 +34,6 @@ from leadline.spec import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.training.team import ALONE, Disconnected
 
 CPU = torch.device("cpu")
 RECIPE = TrainingSpec(
@@ -75,14 +77,14 @@ def found() -> list[Any]:
     told: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEADLINE_DATA", "nowhere")
-        together(cases.train_all, (list(CASES.values()),), spread(CPU, 2), 1, told.append, lambda: None)
+        launch(cases.train_all, (list(CASES.values()),), assign_devices(CPU, 2), 1, told.append, lambda: None)
     return told
 
 
 def both(found: list[Any], name: str) -> tuple[Any, Any]:
     """Return what two devices give of a case, having seen that they agree to the bit, and what one gives."""
     first, second = found[list(CASES).index(name)]
-    alone = cases.trained(ALONE, *CASES[name])
+    alone = cases.trained(SINGLE_PROCESS, *CASES[name])
     if len(first) == 4:
         assert all(np.array_equal(first[1][key], second[1][key]) for key in first[1])
         untimed = [[one for one in records if one.split != "time"] for records in (first[0], second[0])]
@@ -108,10 +110,10 @@ def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
 def test_noise_makes_a_difference() -> None:
     """So that the case above has something to get wrong."""
     recipe, size, probes = CASES["noise"][1:]
-    plain = cases.trained(ALONE, cifar_resnet(8), recipe, size, probes)
+    plain = cases.trained(SINGLE_PROCESS, cifar_resnet(8), recipe, size, probes)
     assert not np.allclose(
         plain[1]["model.head.linear.weight"],
-        cases.trained(ALONE, *CASES["noise"])[1]["model.head.linear.weight"],
+        cases.trained(SINGLE_PROCESS, *CASES["noise"])[1]["model.head.linear.weight"],
         atol=1e-3,
     )
 
@@ -131,7 +133,7 @@ def test_gradients_and_updates_are_those_of_the_whole_batch(found: list[Any]) ->
 
 def test_all_devices_see_training_diverge_at_once(found: list[Any]) -> None:
     first, second = found[list(CASES).index("diverges")]
-    kind, _, step = cases.trained(ALONE, *CASES["diverges"])
+    kind, _, step = cases.trained(SINGLE_PROCESS, *CASES["diverges"])
     assert first[0] == second[0] == kind == "Diverged"
     assert first[2] == second[2] == step
 
@@ -140,13 +142,13 @@ def test_all_devices_see_training_diverge_at_once(found: list[Any]) -> None:
 def test_what_several_devices_cannot_do_as_one_is_refused(found: list[Any], name: str, line: str) -> None:
     for kind, text, _ in found[list(CASES).index(name)]:
         assert kind == "SpecError" and line in text and "\n" not in text
-    assert len(cases.trained(ALONE, *CASES[name])) == 4
+    assert len(cases.trained(SINGLE_PROCESS, *CASES[name])) == 4
 
 
 @pytest.mark.parametrize("name", cases.LAYERS)
 @pytest.mark.parametrize("rows", cases.ROWS)
 def test_batch_statistics_are_those_of_all_rows(found: list[Any], rows: int, name: str) -> None:
-    whole = cases.layer_by_layer(ALONE, rows)[name]
+    whole = cases.layer_by_layer(SINGLE_PROCESS, rows)[name]
     parts = [one[cases.ROWS.index(rows)][name] for one in found[len(CASES)]]
     for place, expected in enumerate(whole):
         got = torch.cat([part[place] for part in parts]) if place < 2 else parts[0][place]
@@ -170,23 +172,23 @@ def test_evaluation_gives_the_same_bits_on_any_number_of_devices(found: list[Any
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])
-def test_shares_are_all_of_a_batch_once(parts: int) -> None:
+def test_shards_are_all_of_a_batch_once(parts: int) -> None:
     for count in range(20):
-        rows = [list(range(count))[Share(index, parts).rows(count)] for index in range(parts)]
+        rows = [list(range(count))[Shard(index, parts).rows(count)] for index in range(parts)]
         assert [one for part in rows for one in part] == list(range(count))
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
-def test_shares_of_data_are_all_of_it(tmp_path: Path) -> None:
+def test_shards_of_data_are_all_of_it(tmp_path: Path) -> None:
     data = cases.digits(70)
-    shared = [data.shared(Share(index, 2)) for index in range(2)]
+    shards = [data.take_shard(Shard(index, 2)) for index in range(2)]
     for first in (0, 1):
-        pairs = zip(*(one.train_batches(0, 1, 32, first=first) for one in shared), strict=True)
+        pairs = zip(*(one.train_batches(0, 1, 32, first=first) for one in shards), strict=True)
         for (images, labels), parts in zip(data.train_batches(0, 1, 32, first=first), pairs, strict=True):
             assert torch.equal(torch.cat([part[0] for part in parts]), images)
             assert torch.equal(torch.cat([part[1] for part in parts]), labels)
     whole = [labels for _, labels in data.evaluation_batches("train", 16)]
-    halves = [[labels for _, labels in one.evaluation_batches("train", 16)] for one in shared]
+    halves = [[labels for _, labels in one.evaluation_batches("train", 16)] for one in shards]
     assert all(torch.equal(a, b) for a, b in zip(whole[::2], halves[0], strict=True))
     assert all(torch.equal(a, b) for a, b in zip(whole[1::2], halves[1], strict=True))
 
@@ -196,13 +198,13 @@ def test_shares_of_data_are_all_of_it(tmp_path: Path) -> None:
 
 def test_what_one_device_raises_is_raised_and_not_what_follows_from_it() -> None:
     with pytest.raises(ValueError, match="no such thing") as caught:
-        together(cases.fails, (), spread(CPU, 2), 1, print, lambda: None)
+        launch(cases.fails, (), assign_devices(CPU, 2), 1, print, lambda: None)
     assert "parallel_cases.py" in caught.value.__notes__[0]
 
 
 def test_a_device_that_is_stuck_stops_nobody_for_ever() -> None:
     with pytest.raises(Disconnected, match="lost contact with the other devices"):
-        together(cases.sleeps, (), spread(CPU, 2), 1, print, lambda: None, timedelta(seconds=2))
+        launch(cases.sleeps, (), assign_devices(CPU, 2), 1, print, lambda: None, timedelta(seconds=2))
     assert not multiprocessing.active_children()
 
 
@@ -211,16 +213,16 @@ def test_devices_meet_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytes
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     told: list[Any] = []
-    together(cases.meets, (), spread(CPU, 2), 1, told.append, lambda: None, timedelta(seconds=60))
+    launch(cases.meets, (), assign_devices(CPU, 2), 1, told.append, lambda: None, timedelta(seconds=60))
     assert told == [[0, 1]]
 
 
 def test_a_device_that_is_stuck_when_all_is_stored_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "AFTER_DEATH_SECONDS", 0.5)
+    monkeypatch.setattr(launching, "AFTER_DEATH_SECONDS", 0.5)
     told: list[str] = []
-    together(cases.ends_alone, (tmp_path / "late",), spread(CPU, 2), 1, told.append, lambda: None)
+    launch(cases.ends_alone, (tmp_path / "late",), assign_devices(CPU, 2), 1, told.append, lambda: None)
     assert told == ["stored"]
     assert not (tmp_path / "late").exists()
     assert not multiprocessing.active_children()
@@ -236,7 +238,7 @@ def test_a_stop_in_the_moment_a_device_is_started_leaves_none_behind(monkeypatch
 
     monkeypatch.setattr(SpawnProcess, "start", start)
     with pytest.raises(Stopped), at_sigterm():
-        together(cases.sleeps, (), spread(CPU, 2), 1, print, lambda: None)
+        launch(cases.sleeps, (), assign_devices(CPU, 2), 1, print, lambda: None)
     left = multiprocessing.active_children()
     for process in left:
         process.kill()
@@ -244,15 +246,15 @@ def test_a_stop_in_the_moment_a_device_is_started_leaves_none_behind(monkeypatch
 
 
 def test_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert spread(CPU, 3) == [CPU] * 3
+    assert assign_devices(CPU, 3) == [CPU] * 3
     with pytest.raises(SpecError, match="'cuda:1' is one GPU"):
-        spread(torch.device("cuda:1"), 2)
+        assign_devices(torch.device("cuda:1"), 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert spread(torch.device("cuda"), 2) == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert assign_devices(torch.device("cuda"), 2) == [torch.device("cuda", 0), torch.device("cuda", 1)]
     with pytest.raises(SpecError, match="devices: 3, and this machine shows 2 CUDA"):
-        spread(torch.device("cuda"), 3)
+        assign_devices(torch.device("cuda"), 3)
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        assert under_torchrun() is None
+        assert Torchrun.current() is None
         check_torchrun(7)
         monkeypatch.setenv(name, value)
     check_torchrun(2)
@@ -354,7 +356,7 @@ def test_a_trial_whose_device_dies_is_taken_up_again(tmp_path: Path, whole: dict
     assert store.trials_frame("pair")["state"].tolist() == ["finished"]
 
 
-@pytest.mark.parametrize("lost", [DeviceLost("device 2 died"), Disconnected("nothing heard of it")])
+@pytest.mark.parametrize("lost", [ProcessDied("device 2 died"), Disconnected("nothing heard of it")])
 def test_a_trial_whose_devices_die_again_and_again_fails_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: LeadlineError
 ) -> None:
@@ -368,7 +370,7 @@ def test_a_trial_whose_devices_die_again_and_again_fails_and_says_why(
         with Store.open(tmp_path) as store:  # another may take it at once
             assert store.is_claimable("pair", "elsewhere:1:-") == (event.kind == "died")
 
-    monkeypatch.setattr(worker, "train_trial", dies)
+    monkeypatch.setattr(worker.Worker, "_train", dies)
     store = run(tmp_path, 2, emit)
     again = ["started", "died"] * (MOST_ATTEMPTS - 1)
     assert [event.kind for event in told] == [*again, "started", "failed"]

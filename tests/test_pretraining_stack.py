@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from leadline.errors import DataError, SpecError
+from leadline.parts.base import parse
 from leadline.pretraining.autoencoder import Denoising, new_autoencoder, train_autoencoder
 from leadline.pretraining.dbn import DBN
 from leadline.pretraining.exact import model_expectations
@@ -23,7 +24,6 @@ from leadline.pretraining.pictures import filters, grid, samples
 from leadline.pretraining.rbm import RBM, new_rbm
 from leadline.pretraining.stack import pretrain, train_layers
 from leadline.pretraining.state import PretrainingState
-from leadline.spec.base import parse
 from leadline.spec.pretraining import PretrainingSpec, Visible
 
 METHODS = ("rbm", "denoising-autoencoder")

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,21 @@ from leadline.charts.axes import DECADES, logarithmic, whole_numbers
 from leadline.charts.chart import LIGHT, SHOWN_BASES, Figure, theme
 from leadline.charts.earlyflow import early_flow
 from leadline.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepared
-from leadline.charts.probes import figures
+from leadline.charts.probes import figures as figures_of
+from leadline.diagnostics import Diagnostics
 from leadline.errors import DataError, SpecError
 from leadline.nets import build
-from leadline.probes import cka, decomposition, hessian, jacobian, landscape, lesion, noise, paths, shattered
-from leadline.probes.catalog import PROBES
+from leadline.probes.snapshots import PROBES, find_probe
+from leadline.probes.snapshots.cka import measurement as cka
+from leadline.probes.snapshots.decomposition import measurement as decomposition
+from leadline.probes.snapshots.hessian import measurement as hessian
+from leadline.probes.snapshots.jacobian import measurement as jacobian
+from leadline.probes.snapshots.landscape import measurement as landscape
+from leadline.probes.snapshots.lesion import measurement as lesion
+from leadline.probes.snapshots.noise import measurement as noise
+from leadline.probes.snapshots.paths import measurement as paths
+from leadline.probes.snapshots.shattered import measurement as shattered
 from leadline.spec import NetworkSpec, Shortcut, Stage
-from leadline.why import Why
 
 NETWORKS = {
     base: NetworkSpec(
@@ -63,6 +71,10 @@ MEASURES: dict[str, list[Probe]] = {
     "paths": [lambda model: paths.gradient_by_path_length(model, IMAGES, LABELS, samples=3)],
     "shattered": [lambda model: shattered.shattered(model, IMAGES[:4], points=6)],
 }
+
+
+def figures(name: str, frame: pd.DataFrame, bases: Sequence[str] = ()) -> list[Figure]:
+    return figures_of(find_probe(name), frame, bases)
 
 
 def base_of(model: nn.Module) -> str:
@@ -141,7 +153,7 @@ NAMES = {
 
 
 def test_every_probe_has_figures() -> None:
-    assert set(MEASURES) == set(NAMES) == set(PROBES)
+    assert set(MEASURES) == set(NAMES) == set(PROBES.members())
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -281,7 +293,7 @@ def test_a_layer_without_a_value_keeps_its_place(results: dict[str, Results]) ->
     frame.loc[frame["row_depth"].eq(last) | frame["column_depth"].eq(last), "cka"] = np.nan
     (figure,) = figures("cka", frame)
     assert figure.panels[0].chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"][-1] == last + 1
-    assert "has no value" in figure.caption
+    assert "Layers whose output is the same for every image are left out" in figure.caption
 
 
 def test_traces_and_largest_eigenvalues_are_said(results: dict[str, Results]) -> None:
@@ -398,7 +410,7 @@ def test_nothing_measured_is_said(name: str, results: dict[str, Results]) -> Non
     for empty in (pd.DataFrame(), frame.iloc[:0], broken):
         (figure,) = figures(name, empty)
         assert not figure.panels and figure.name == NAMES[name][0]
-        assert "not measured" in figure.caption
+        assert "Not measured" in figure.caption
 
 
 @pytest.mark.parametrize(
@@ -430,11 +442,13 @@ def test_wrong_frames_are_refused_in_one_line(
 # --- early flow
 
 
-def early(*given: tuple[str, int, float, float], together: str = "Across 4 trials: rho 0.5.") -> Why:
+def early(*given: tuple[str, int, float, float], together: str = "Across 4 trials: rho 0.5.") -> Diagnostics:
     rows = [
         (f"t{n}", f"{base}[blocks=2]", base, seed, ratio, error) for n, (base, seed, ratio, error) in enumerate(given)
     ]
-    return Why(early=pd.DataFrame(rows, columns=["trial", "arm", "base", "seed", "ratio", "error"]), together=together)
+    return Diagnostics(
+        early=pd.DataFrame(rows, columns=["trial", "arm", "base", "seed", "ratio", "error"]), correlation=together
+    )
 
 
 def test_early_flow_has_a_mark_for_each_trial_and_the_correlation_below() -> None:
@@ -442,7 +456,7 @@ def test_early_flow_has_a_mark_for_each_trial_and_the_correlation_below() -> Non
         ("plain", 0, -4.0, 90.0), ("plain", 1, -2.0, 80.0), ("residual", 0, 0.1, 2.0), ("residual", 1, -0.1, 4.0)
     )
     figure = early_flow(why)
-    assert why.together in figure.caption
+    assert why.correlation in figure.caption
     assert [(row["ratio"], row["error"]) for row in drawn_rows(figure)] == [(-4, 90), (-2, 80), (0.1, 2), (-0.1, 4)]
     assert "plain[blocks=2]: log10 ratio -3.00, error 85.00%" in figure.description
     assert [key.label for key in figure.keys] == BOTH
@@ -454,7 +468,7 @@ def test_early_flow_of_one_trial_and_of_none() -> None:
     alone = early_flow(early(("plain", 0, -4.0, 0.0)))
     domain = alone.panels[0].chart.to_dict()["layer"][0]["encoding"]["x"]["scale"]["domain"]
     assert domain[0] < -4 < domain[1]
-    for why in (Why(), early(("plain", 0, math.nan, 3.0))):
+    for why in (Diagnostics(), early(("plain", 0, math.nan, 3.0))):
         figure = early_flow(why)
         assert not figure.panels and "No trial has both" in figure.caption
     many = early(*((f"a{n}", 0, float(n), 1.0) for n in range(SHOWN_BASES + 1)))

@@ -22,10 +22,10 @@ from leadline.probes.words import (
     VANISHED,
     Finding,
     describe,
-    number,
     relative_to_last,
 )
 from leadline.spec import DataSpec, NetworkSpec
+from leadline.text import magnitude
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_plain_network_of_thirty_blocks_without_normalisation_is_said_to_vanis
     (vanishing,) = [finding for finding in findings if finding.kind == "vanishing"]
     assert vanishing.value < 1e-15 and vanishing.threshold == VANISHED
     assert vanishing.sentence.startswith(f"block {table.blocks.index(vanishing.layer) + 1} of 30: gradient norm ")
-    assert number(vanishing.value) in vanishing.sentence and "median of 3 steps" in vanishing.sentence
+    assert magnitude(vanishing.value) in vanishing.sentence and "median of 3 steps" in vanishing.sentence
 
 
 def test_a_plain_network_with_batch_normalisation_is_not_said_to_vanish(digits: Data) -> None:
@@ -180,7 +180,7 @@ def test_gradients_of_weights_stand_in_for_those_of_outputs() -> None:
 def test_ratios_and_numbers() -> None:
     norms = np.array([[2.0, 1, 4], [0, 1, 0], [0, 0, 0]])
     np.testing.assert_array_equal(relative_to_last(norms), [[0.5, 0.25, 1], [0, np.inf, 1], [0, 0, 1]])
-    assert [number(value) for value in (3e-9, 0.25, 12345.0, 1, 0)] == ["3e-9", "0.25", "1.2e4", "1", "0"]
+    assert [magnitude(value) for value in (3e-9, 0.25, 12345.0, 1, 0)] == ["3e-9", "0.25", "1.2e4", "1", "0"]
 
 
 class Mine(nn.Module):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,16 +23,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.charts.chart import DARK, LIGHT
+from leadline.diagnostics import Diagnostics, diagnose
 from leadline.errors import LeadlineError
+from leadline.metrics import Outputs
 from leadline.probes.measured import Measurement
+from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.reports.page import WHY_FIGURES, write
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
-from leadline.verdict import find
-from leadline.why import Why, explain
+from leadline.verdict import analyze
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 ENVIRONMENT = {
@@ -105,16 +107,16 @@ def measured(study: ExpandedStudy, states: dict[tuple[str, int], str] | str = {}
     return frame, pd.DataFrame(records, columns=columns).astype({"value": float, "epoch": int, "seed": int})
 
 
-def predictions(trials: pd.DataFrame) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def outputs(trials: pd.DataFrame) -> dict[str, Outputs]:
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 10, 200).astype(np.int16)
     return {
-        trial: (np.where(generator.random(200) < 0.1, (labels + 1) % 10, labels).astype(np.int16), labels)
+        trial: Outputs(labels, np.where(generator.random(200) < 0.1, (labels + 1) % 10, labels).astype(np.int16))
         for trial in trials.loc[trials["state"].eq("finished"), "trial"]
     }
 
 
-def seen_inside(trials: pd.DataFrame, records: pd.DataFrame) -> Why:
+def seen_inside(trials: pd.DataFrame, records: pd.DataFrame) -> Diagnostics:
     """What probes might have seen: gradients shrink from block to block in `plain`; at 10 blocks its units are dead."""
     content: dict[str, list[tuple[int, bytes]]] = {}
     for trial, base, factors in zip(trials["trial"], trials["base"], trials["factors"], strict=True):
@@ -133,11 +135,11 @@ def seen_inside(trials: pd.DataFrame, records: pd.DataFrame) -> Why:
         for epoch in sorted(records.loc[records["trial"].eq(trial) & records["split"].eq("train"), "epoch"].unique()):
             table = FlowTable(names * len(kinds), series, np.arange(2) + 2 * epoch, np.stack([row, row]), names, 0.1)
             content.setdefault(trial, []).append((int(epoch), table.to_bytes()))
-    return explain(trials, records, content)
+    return diagnose(trials, records, content)
 
 
 def written(study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, folder: Path, **more: Any) -> str:
-    path = write(study, find(study, trials, records, predictions(trials)), trials, records, folder, **more)
+    path = write(study, analyze(study, trials, records, outputs(trials)), trials, records, folder, **more)
     assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")
 
@@ -187,7 +189,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     }
     folder = tmp_path_factory.mktemp("report")
     trials, records = measured(study, states)
-    return folder, Page(written(study, trials, records, folder, why=seen_inside(trials, records)))
+    return folder, Page(written(study, trials, records, folder, diagnostics=seen_inside(trials, records)))
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +207,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     trials, records = measured(study, states)
     why = seen_inside(trials, records)
     return folder, Page(
-        written(study, trials, records, folder, command=HOSTILE, environment={HOSTILE: HOSTILE}, why=why)
+        written(study, trials, records, folder, command=HOSTILE, environment={HOSTILE: HOSTILE}, diagnostics=why)
     )
 
 
@@ -357,7 +359,7 @@ def test_why_says_what_was_measured_and_where_it_is_seen(report: tuple[Path, Pag
 def test_a_report_without_measurements_has_no_why_and_no_files_of_it(tmp_path: Path) -> None:
     study = study_of(blocks=(2,), seeds=1)
     trials, records = measured(study)
-    assert 'id="why"' in written(study, trials, records, tmp_path, why=seen_inside(trials, records))
+    assert 'id="why"' in written(study, trials, records, tmp_path, diagnostics=seen_inside(trials, records))
     kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
     assert {"figures/gradient-flow.svg", "figures/gradient-profiles.pdf", "tables/activations.csv"} <= kept
     assert 'id="why"' not in written(study, trials, records, tmp_path)
@@ -378,15 +380,19 @@ def test_the_looks_of_a_study_that_decides_stand_below_its_differences(tmp_path:
     for row, contrast in zip(rows[4::5], contrasts, strict=True):  # the last is the verdict's, to the bit
         assert (row["a"], row["b"], row["decision"]) == (contrast["a"], contrast["b"], contrast["verdict"])
         assert [float(row[end]) for end in ("low", "high", "difference")] == [
-            float(contrast[end]) for end in ("low", "high", "difference")
+            float(contrast[end]) for end in ("looks_low", "looks_high", "difference")
         ]
     fixed = study_of()
     assert 'id="looks"' not in written(fixed, *measured(fixed), tmp_path)
     assert not list(tmp_path.glob("*/looks.*"))
 
 
-def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomposition") -> Why:
-    """What a deeper probe might have seen before the first step and after the last, of residual networks alone."""
+class ShownProbe(DecompositionProbe):
+    about: ClassVar[str] = "What <i>it</i> shows."
+
+
+def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomposition") -> Diagnostics:
+    """What a probe might have measured before the first step and after the last, of residual networks alone."""
     stored: dict[str, list[tuple[int, bytes]]] = {}
     for trial, base in zip(trials["trial"], trials["base"], strict=True):
         for epoch in (0, 4):
@@ -395,20 +401,20 @@ def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomp
             reason = "no <b>shortcut</b>" if base == "plain" else ""
             one = Measurement(pd.DataFrame() if reason else frame, 32, 0.5, epoch == 0, reason)
             stored.setdefault(trial, []).append((epoch, one.to_bytes()))
-    return explain(trials, records, {}, {name: stored}, {name: "What <i>it</i> shows."})
+    return diagnose(trials, records, {}, {name: (ShownProbe(), stored)})
 
 
-def test_deeper_probes_have_their_paragraph_their_figure_and_its_files(tmp_path: Path) -> None:
+def test_snapshot_probes_have_their_paragraph_their_figure_and_its_files(tmp_path: Path) -> None:
     study = study_of(blocks=(2,), seeds=2)
     trials, records = measured(study)
-    html = written(study, trials, records, tmp_path, why=looked_into(trials, records))
+    html = written(study, trials, records, tmp_path, diagnostics=looked_into(trials, records))
     part = html[html.index('<section id="why"') : html.index('<section id="published"')]
     assert re.findall(r'<figure id="([\w-]+)"', part) == ["probe-decomposition"]
     words = " ".join(re.sub(r"<[^>]*>", " ", part).split())
-    assert "Decomposition What &lt;i&gt;it&lt;/i&gt; shows. Of 32 validation images" in words
-    assert "Before the first step, epoch 0, batch normalisation used the batch" in words
-    assert "Not measured in plain[blocks=2] (tried 4 times): no &lt;b&gt;shortcut&lt;/b&gt;" in words
-    assert "The deeper probes took 4.0 s beside the training time" in words
+    assert "Decomposition What &lt;i&gt;it&lt;/i&gt; shows. Measured on 32 validation images" in words
+    assert "Before the first step (epoch 0), batch normalisation used" in words
+    assert "Not measured in plain[blocks=2] (4 attempts): no &lt;b&gt;shortcut&lt;/b&gt;" in words
+    assert "The snapshot probes took 4.0 s on top of the training time" in words
     assert "No gradients were measured" not in words and 'href="#why"' in html
     assert (tmp_path / "figures/probe-decomposition.svg").read_text().startswith("<svg")
     drawn = rows_of(tmp_path / "tables" / "probe-decomposition.csv")
@@ -421,19 +427,19 @@ def test_deeper_probes_have_their_paragraph_their_figure_and_its_files(tmp_path:
 def test_a_probe_that_measured_nowhere_says_why_and_has_no_figure(tmp_path: Path) -> None:
     study = study_of(arms=("plain",), blocks=(2,), seeds=1)
     trials, records = measured(study)
-    html = written(study, trials, records, tmp_path, why=looked_into(trials, records, "paths"))
-    assert "Not measured in plain[blocks=2] (tried 2 times)" in html
+    html = written(study, trials, records, tmp_path, diagnostics=looked_into(trials, records, "paths"))
+    assert "Not measured in plain[blocks=2] (2 attempts)" in html
     assert not list(tmp_path.rglob("probe-*"))
 
 
 def test_contrasts_say_the_smallest_p_that_can_be(report: tuple[Path, Page]) -> None:
     folder, page = report
-    assert "p, exact (least possible)" in page.text
+    assert "p, permutation (smallest possible)" in page.text
     rows = rows_of(folder / "tables" / "contrasts.csv")
     five = next(row for row in rows if row["a"] == "residual[blocks=5]")
-    assert (five["pairs"], five["p_smallest"], five["verdict"]) == ("3", "0.25", "better")
+    assert (five["n"], five["p_smallest"], five["verdict"]) == ("3", "0.25", "better")
     assert float(five["p"]) >= 0.25
-    assert "0.250 (0.250)" in page.text
+    assert "0.25 (0.25)" in page.text
 
 
 def test_nothing_is_fetched_and_only_the_one_script_may_run(report: tuple[Path, Page]) -> None:
@@ -502,7 +508,7 @@ def test_a_study_without_a_finished_trial(state: str, tmp_path: Path) -> None:
     assert "No trial has finished, so there is no test error to show." in page.text
     assert "so there are no differences to show" in page.text
     assert ("No trial has yet finished an epoch" in page.text) == (state == "waiting")
-    assert ("no environment is known" in page.text) == (state == "waiting")
+    assert ("the environment is not known" in page.text) == (state == "waiting")
     assert page.text.count("not finite\n") == (12 if state == "diverged" else 0)  # among the unfinished, and among all
 
 
@@ -511,8 +517,8 @@ def test_one_seed_one_arm_and_one_epoch(tmp_path: Path) -> None:
     trials, records = measured(study)
     page = Page(written(study, trials, records[records["epoch"].isin([1, 4])], tmp_path))
     assert "The study has no contrasts" in page.text
-    assert "the one finished trial of each arm" in page.text
-    assert "The one trial has finished" in page.text
+    assert "the only finished trial of each arm" in page.text
+    assert "The only trial has finished" in page.text
 
 
 def test_no_validation_records_and_values_that_are_not_finite(tmp_path: Path) -> None:

@@ -18,16 +18,17 @@ from leadline.data.batches import load
 from leadline.errors import LeadlineError, StoreError
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.nets import build
-from leadline.probes import catalog
 from leadline.probes.measured import Measurement
+from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probes.table import FlowTable
+from leadline.processes import shield_start
 from leadline.running import executors
 from leadline.running import trial as trial_module
 from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, save_checkpoint
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Event, Job
-from leadline.running.stopping import sigterm_as_interrupt, starting
-from leadline.spec import DEEPER, SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
+from leadline.running.stopping import sigterm_as_interrupt
+from leadline.spec import SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
@@ -77,7 +78,8 @@ def test_in_process_runs_everything_once(tmp_path: Path) -> None:
     records = store.records_frame("small")
     finals = records[(records["split"] == "final-test") & (records["name"] == "error")]
     assert len(finals) == 4 and finals["value"].between(0, 100).all()
-    for predicted, labels in store.predictions("small").values():
+    for outputs in store.outputs("small").values():
+        predicted, labels = outputs.predicted, outputs.labels
         assert len(predicted) == len(labels) == 50
     assert len(list(store.checkpoints.iterdir())) == 4
     again: list[Event] = []
@@ -116,7 +118,7 @@ def test_the_epoch_in_which_training_diverges_is_measured_too(tmp_path: Path) ->
 
 ALL_PROBES = {
     "flow": {},
-    **{name: {"at": ["start", 1, "end"], "images": 4} for name in DEEPER},
+    **{name: {"at": ["start", 1, "end"], "images": 4} for name in PROBES.members()},
     "noise": {"at": ["start", 1, "end"], "images": 64},
 }
 
@@ -151,8 +153,8 @@ def test_all_probes_at_once_change_no_bit_of_training() -> None:
     assert untimed[0] == untimed[1]
     assert all(torch.equal(tensor, probed.tensors()[name]) for name, tensor in bare.tensors().items())
     assert bare.measured == {}
-    rarely = set(DEEPER) - {"hessian"}
-    assert moments[0] == {0: set(DEEPER), 1: rarely} and moments[-1] == {2: set(DEEPER)}
+    rarely = set(PROBES.members()) - {"hessian"}
+    assert moments[0] == {0: set(PROBES.members()), 1: rarely} and moments[-1] == {2: set(PROBES.members())}
     assert {one.reason for found in probed.measured.values() for one in found.values()} == {""}
 
 
@@ -165,14 +167,14 @@ def test_deeper_probes_see_what_the_probe_sees_of_the_first_validation_images(tm
         model = build(spec.network, (1, 8, 8), 10, spec.seed)
         start = seen(store, "decomposition")[spec.content_hash][0]
         assert start.images == 30 and start.batch_statistics
-        own = catalog.PROBES["decomposition"].run(model, images, labels, batch_statistics=True)
+        own = find_probe("decomposition").measure(model, images, labels, batch_statistics=True)
         assert start.frame["value"].to_numpy() == pytest.approx(
             own["value"].to_numpy(), rel=1e-4, abs=1e-6, nan_ok=True
         )
         state = prepare(model, spec.training, CPU)
         load_checkpoint(state, store.checkpoints / f"{spec.content_hash}-2.safetensors")
         end = seen(store, "decomposition")[spec.content_hash][2]
-        own = catalog.PROBES["decomposition"].run(state.model, images, labels)
+        own = find_probe("decomposition").measure(state.model, images, labels)
         assert not end.batch_statistics
         assert end.frame["value"].to_numpy() == pytest.approx(own["value"].to_numpy(), rel=1e-4, abs=1e-6, nan_ok=True)
         shares = end.frame.loc[end.frame["quantity"].eq("share"), "value"]
@@ -363,7 +365,7 @@ def test_a_stop_in_the_moment_a_worker_is_started_leaves_none_behind(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_what_is_started_hears_no_interrupt_from_its_first_moment() -> None:
-    with starting():
+    with shield_start():
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     child.send_signal(signal.SIGINT)
     child.send_signal(signal.SIGTERM)  # of signals that wait, the lower number comes first

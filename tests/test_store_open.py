@@ -308,7 +308,7 @@ def test_a_store_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: P
         assert study.spec.probes == ProbeSpec()
         assert list(store.trials_frame("old")["state"]) == ["finished"] * 4
         assert len(store.records_frame("old")) == records > 0
-        assert len(store.predictions("old")) == 4
+        assert len(store.outputs("old")) == 4
         assert store.measurements("old", "flow") == {}
         for trial in store.trials_frame("old")["trial"]:
             assert parse(TrialSpec, store.trial(trial).spec).probes == ProbeSpec()

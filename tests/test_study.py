@@ -111,7 +111,11 @@ def test_contrast_between_levels() -> None:
             r"study.yaml:4:12: training.epochs: 'thirty': input should be a valid integer",
         ),
         ("epochs: 30", "epohcs: 30", r"study.yaml:4:12: training: unknown key 'epohcs'"),
-        ("name: adam,", "name: adm,", r"study.yaml:4:53: training.optimizer.name: 'adm' is not one of 'sgd'"),
+        (
+            "name: adam,",
+            "name: adm,",
+            r"study.yaml:4:53: training.optimizer.name: unknown name 'adm'; did you mean 'adam'",
+        ),
         (
             "comparative-cnn",
             "comparativ-cnn",
@@ -295,7 +299,7 @@ def test_an_epoch_that_an_arm_never_reaches_is_no_moment_for_a_probe(tmp_path: P
     assert "\n" not in str(caught.value)
     again = expand(parse(StudySpec, load_study("gradients").spec.model_dump(mode="json")))
     assert again.arms == load_study("gradients").arms
-    assert "decomposition" in again.arms[0].trial.probes.deeper()
+    assert "decomposition" in again.arms[0].trial.probes.snapshots()
 
 
 # --- seeds that are added until contrasts are decided
@@ -357,7 +361,7 @@ def test_studies_with_fixed_seeds_are_what_they_were() -> None:
         ({"decide": {"step": 0}}, "decide.step: 0"),
         ({"decide": {"confidence": 95}}, "decide.confidence: 95"),
         ({"decide": {"margin": -1}}, "decide.margin: -1"),
-        ({"decide": {"metric": "accuracy"}}, "decide.metric: 'accuracy'"),
+        ({"decide": {"metric": "accuracy"}}, "decide.metric: unknown metric 'accuracy'"),
         ({"decide": {"seeds": 5}}, "unknown key 'seeds'"),
         ({"decide": "yes"}, "decide: 'yes'"),
         ({"decide": {"max_seeds": "many"}}, "decide.max_seeds: 'many'"),

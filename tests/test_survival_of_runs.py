@@ -49,7 +49,7 @@ from leadline.spec import (
     parse,
 )
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import TrainState, prepare, train
 
@@ -97,7 +97,7 @@ def results(store: Store) -> tuple[Any, ...]:
         for epoch, content in epochs
         for one in [FlowTable.from_bytes(content)]
     }
-    predictions = {trial: one.tobytes() for trial, (one, _) in store.predictions("small").items()}
+    predictions = {trial: one.predicted.tobytes() for trial, one in store.outputs("small").items()}
     trials = list(store.trials_frame("small")[["trial", "state"]].itertuples(index=False, name=None))
     pictures = store.measurements("small", "pretraining")
     return trials, list(frame.itertuples(index=False, name=None)), tables, predictions, pictures
@@ -473,7 +473,7 @@ def test_a_claim_that_takes_too_long_is_given_up(
         ended = True
 
     monkeypatch.setattr("leadline.running.stopping.GRACE_SECONDS", 0.1)
-    monkeypatch.setattr("leadline.running.stopping.INSIST_SECONDS", 0.1)
+    monkeypatch.setattr("leadline.processes.INSIST_SECONDS", 0.1)
     monkeypatch.setattr(Store, "claim", claim)
     with pytest.raises(raised), at_sigterm() as stop:
         work(job(store), lambda event: None, stop=stop)
@@ -604,7 +604,7 @@ def test_checkpoints_of_pretraining_are_due_as_those_of_training_and_at_the_end_
 ) -> None:
     kept, trial = list[str](), deep.trials_frame("small")["trial"][0]
     real = checkpoints.save_checkpoint
-    monkeypatch.setattr("leadline.running.kept.save_checkpoint", lambda *a: (kept.append(a[2].stem), real(*a)))
+    monkeypatch.setattr("leadline.running.checkpoints.save_checkpoint", lambda *a: (kept.append(a[2].stem), real(*a)))
     work(job(deep, 8), lambda event: None, most=1)  # an epoch has four steps
     places = [f"pretraining-{layer}-{epoch}" for layer, epoch in ((1, 2), (1, 3), (2, 2), (2, 3))]
     assert kept[:5] == [f"{trial}-{place}" for place in (*places, "0")]
@@ -963,7 +963,7 @@ def test_a_trial_that_two_run_at_once_is_seen(
 @posix
 def test_a_driver_takes_up_what_another_loses(store: Store, expected: tuple[Any, ...]) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    claim = store.claim("small", str(Owner.of(sleeper.pid)), 3600.0)
+    claim = store.claim("small", str(WorkerId.of(sleeper.pid)), 3600.0)
     assert claim is not None
 
     def emit(event: Event) -> None:

@@ -1,5 +1,6 @@
 """Training: pairing, oracles for step and schedule, exact resume, divergence, nothing global."""
 
+import functools
 import math
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from leadline.data.batches import Dataset, load
 from leadline.errors import SpecError
 from leadline.families import cifar_resnet, comparative_cnn, comparative_resnet
 from leadline.nets import build
+from leadline.parts.base import parse
+from leadline.parts.optimizers import CustomOptimizer
 from leadline.record import Record
 from leadline.spec import (
     SGD,
@@ -33,7 +36,7 @@ from leadline.spec import (
     Warmup,
 )
 from leadline.training import Diverged, TrainState, choose_device, evaluate, prepare, train
-from leadline.training.recipe import learning_rate, schedule_factor
+from leadline.training.recipe import rate_factor
 
 CPU = torch.device("cpu")
 SMALL = DataSpec(name="digits", train=150, validation=60, test=50, augment=Augment(pad=1))
@@ -138,7 +141,14 @@ def test_steps_against_a_loop_written_out(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", [SGD(), Adam(weight_decay=0.01), Adam(name="adamw", weight_decay=0.01), RMSprop(momentum=0.5)]
+    "optimizer",
+    [
+        SGD(),
+        Adam(weight_decay=0.01),
+        Adam(name="adamw", weight_decay=0.01),
+        RMSprop(momentum=0.5),
+        CustomOptimizer(module="torch.optim:NAdam", arguments={"lr": 0.002}),
+    ],
 )
 def test_in_parts_equals_at_once_to_the_bit(digits: Dataset, optimizer: Optimizer) -> None:
     spec = TrainingSpec(epochs=4, batch_size=64, optimizer=optimizer, schedule=OneCycle())
@@ -159,7 +169,7 @@ def test_in_parts_equals_at_once_to_the_bit(digits: Dataset, optimizer: Optimize
 
     assert measured(early + late) == measured(records)
     assert all(torch.equal(tensor, second.tensors()[name]) for name, tensor in whole.tensors().items())
-    assert (whole.test_predictions == second.test_predictions).all()
+    assert (whole.test_outputs.predicted == second.test_outputs.predicted).all()
 
 
 def test_records_are_complete_and_in_their_units(digits: Dataset) -> None:
@@ -177,8 +187,8 @@ def test_records_are_complete_and_in_their_units(digits: Dataset) -> None:
     assert value[(2, "final-test", "error")] == pytest.approx(100 * (1 - value[(2, "final-test", "accuracy")]))
     assert value[(2, "final-test", "error")] == value[(2, "test", "error")]
     assert value[(2, "final-validation", "loss")] == value[(2, "validation", "loss")]
-    assert state.test_predictions is not None
-    correct = (state.test_predictions == digits.test.labels.numpy()).mean()
+    assert state.test_outputs is not None
+    correct = (state.test_outputs.predicted == digits.test.labels.numpy()).mean()
     assert value[(2, "final-test", "accuracy")] == pytest.approx(correct)
     assert state.flow is not None
     names_, norms = state.flow.series("weight_gradient_norm")
@@ -277,7 +287,7 @@ def test_it_learns(digits: Dataset) -> None:
     ],
 )
 def test_schedules_by_hand(schedule: Schedule, progress: float, factor: float) -> None:
-    assert schedule_factor(schedule, progress) == pytest.approx(factor)
+    assert schedule.at(progress) == pytest.approx(factor)
 
 
 def test_cosine_and_step_against_torch() -> None:
@@ -287,19 +297,19 @@ def test_cosine_and_step_against_torch() -> None:
     ):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.3)
         scheduler = theirs(optimizer)
-        rate = learning_rate(TrainingSpec(optimizer=SGD(learning_rate=0.3), schedule=ours), 60)
+        factor = rate_factor(TrainingSpec(schedule=ours), 60)
         for step in range(60):
-            assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+            assert 0.3 * factor(step) == pytest.approx(optimizer.param_groups[0]["lr"])
             optimizer.step()
             scheduler.step()
 
 
 def test_warm_up_as_he_et_al_do_it() -> None:
     spec = TrainingSpec(warmup=Warmup(steps=400, factor=0.1, form="constant"), optimizer=SGD(learning_rate=0.1))
-    rate = learning_rate(spec, 64_000)
-    assert (rate(0), rate(399), rate(400)) == pytest.approx((0.01, 0.01, 0.1))
-    linear = learning_rate(spec.with_(warmup={"steps": 10}), 100)
-    assert [linear(step) for step in (0, 5, 10)] == pytest.approx([0, 0.05, 0.1])
+    factor = rate_factor(spec, 64_000)
+    assert (factor(0), factor(399), factor(400)) == pytest.approx((0.1, 0.1, 1.0))
+    linear = rate_factor(spec.with_(warmup={"steps": 10}), 100)
+    assert [linear(step) for step in (0, 5, 10)] == pytest.approx([0, 0.5, 1.0])
 
 
 def test_evaluation_changes_nothing_and_does_not_depend_on_layout(digits: Dataset) -> None:
@@ -320,3 +330,112 @@ def test_devices() -> None:
             choose_device(name)
     with pytest.raises(SpecError, match="bfloat16 autocast needs a CUDA device"):
         fresh(TrainingSpec(precision="bfloat16"))
+
+
+def test_an_optimizer_of_the_users_own_takes_the_steps_that_it_takes_alone_at_the_schedules_rates(
+    digits: Dataset,
+) -> None:
+    custom = CustomOptimizer(module="torch.optim:NAdam", arguments={"lr": 0.002})
+    spec = TrainingSpec(epochs=2, batch_size=40, optimizer=custom, schedule=Cosine())
+    state = fresh(spec)
+    list(train(state, digits, spec, seed=3))
+
+    model = build(comparative_resnet(2), (1, 8, 8), 10)
+    theirs = torch.optim.NAdam(model.parameters(), lr=0.002)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, 8)
+    for epoch in range(2):
+        for images, labels in digits.train_batches(3, epoch, 40):
+            theirs.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+            theirs.step()
+            scheduler.step()
+    for name, value in state.model.named_parameters():
+        torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=1e-4, atol=1e-5)
+
+
+class Noisy(torch.optim.SGD):
+    """SGD with noise from PyTorch's global generator (Welling & Teh 2011), as a user might write it."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.add_(torch.randn_like(parameter), alpha=1e-3)
+
+
+def generalised_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7) -> Tensor:
+    """Return the loss that is robust to label noise (Zhang & Sabuncu 2018, equation 6)."""
+    p = torch.softmax(logits, 1).gather(1, labels[:, None])
+    return ((1 - p**q) / q).mean()
+
+
+def noisy_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits + torch.randn_like(logits), labels)
+
+
+def test_custom_parts_that_draw_are_keyed_by_the_step_and_leave_the_global_generators_alone(digits: Dataset) -> None:
+    spec = parse(
+        TrainingSpec,
+        {"epochs": 2, "batch_size": 64, "loss": noisy_loss, "optimizer": functools.partial(Noisy, lr=0.01)},
+    )
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    whole = fresh(spec)
+    records = list(train(whole, digits, spec, seed=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+    torch.manual_seed(12)
+    first = fresh(spec)
+    early = []
+    for record in train(first, digits, spec, seed=1):
+        early.append(record)
+        if first.epoch == 1:
+            break
+    tensors = {name: tensor.clone() for name, tensor in first.tensors().items()}
+    second = fresh(spec, seed=99)
+    second.load(tensors, first.step, first.epoch)
+    assert measured(early + list(train(second, digits, spec, seed=1))) == measured(records)
+    other = fresh(spec)
+    assert measured(list(train(other, digits, spec, seed=2))) != measured(records)
+
+
+def test_a_custom_loss_is_what_is_trained_on_and_evaluation_stays_comparable(digits: Dataset) -> None:
+    custom = functools.partial(generalised_cross_entropy, q=1.0)  # 1 - p: the mean absolute error
+    spec = parse(TrainingSpec, {"epochs": 1, "batch_size": 200, "loss": custom, "optimizer": {"name": "sgd"}})
+    state = fresh(spec)
+    with torch.no_grad():
+        images, labels = next(digits.train_batches(0, 0, 200))
+        state.model.train()
+        expected = 1 - torch.softmax(fresh(spec).model.train()(images), 1).gather(1, labels[:, None]).mean()
+    value = {(one.split, one.name): one.value for one in train(state, digits, spec)}
+    assert value["train", "loss"] == pytest.approx(float(expected), rel=1e-5)
+    state.model.eval()
+    with torch.no_grad():
+        images, labels = next(digits.evaluation_batches("test", 50))
+        entropy = float(F.cross_entropy(state.model(images), labels))
+    assert value["final-test", "loss"] == pytest.approx(entropy, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ({"module": "torch.nn:NoLoss"}, "has no function or class 'NoLoss'"),
+        ({"module": "torch.nn.functional:one_hot"}, "expected a tensor with the batch's mean loss|calling it failed"),
+        (
+            {"module": "torch.nn:Linear", "arguments": {"in_features": 2, "out_features": 2}},
+            "has parameters of its own",
+        ),
+    ],
+)
+def test_a_loss_that_cannot_be_gets_one_line(digits: Dataset, loss: object, message: str) -> None:
+    spec = parse(TrainingSpec, {"epochs": 1, "loss": loss})
+    with pytest.raises(SpecError, match=message) as caught:
+        list(train(fresh(spec), digits, spec))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_not_named_is_in_no_hash() -> None:
+    assert "loss" not in TrainingSpec().model_dump(mode="json")
+    named = parse(TrainingSpec, {"loss": "cross-entropy"})
+    assert named.model_dump(mode="json")["loss"] == {"name": "cross-entropy"}

@@ -32,8 +32,8 @@ from leadline.study.pipeline import run_study
 from leadline.study.resolved import Searched
 from leadline.study.search import FIRST_AT_RANDOM, Search, suggest, tuning_of
 from leadline.tables import Table
-from leadline.verdict import find
-from leadline.verdict.tuned import Tuning, explain_tuning, tuning_words
+from leadline.verdict import analyze, headline
+from leadline.verdict.tuned import Tuning, explain_tuning, tuning_sentences, tuning_words
 
 RATE = {"learning_rate": {"log": [0.001, 1]}}
 
@@ -427,9 +427,9 @@ def test_the_arm_ahead_depends_on_the_budget(tmp_path: Path) -> None:
     assert 1 < turn <= 10
     last = f"residual at {turn}" + (" to 10" if turn < 10 else "")
     first = "plain at 1" + (f" to {turn - 1}" if turn > 2 else "")
-    assert tuning.sentences[-1] == (
+    assert tuning_sentences(tuning)[-1] == (
         "Which of residual and plain has the lower expected best validation error depends on the budget:"
-        f" {first}, {last} trials."
+        f" {first} and {last} trials."
     )
     shares = tuning.leads.set_index("k")[["share_a", "share_b"]]
     assert list(shares["share_b"]) == pytest.approx(missed)
@@ -442,7 +442,7 @@ def test_of_tpe_the_course_of_the_one_search_is_shown(tmp_path: Path) -> None:
     curve = tuning.best[tuning.best["arm"].eq("residual")]
     assert list(curve["mean"]) == list(np.minimum.accumulate(own["error"].fillna(100)))
     assert set(tuning.leads["share_a"] + tuning.leads["share_b"]) <= {0.0, 1.0}
-    assert "in the order of the one search" in tuning_figures(tuning)[0].caption
+    assert "in the order of the search" in tuning_figures(tuning)[0].caption
 
 
 def test_a_value_near_the_end_of_its_space_is_told(tmp_path: Path) -> None:
@@ -450,8 +450,8 @@ def test_a_value_near_the_end_of_its_space_is_told(tmp_path: Path) -> None:
         return 50 - training["optimizer"]["learning_rate"]
 
     _, tuning = tuning_after(tmp_path, {**RATE, "budget": 12, "seed": 1}, falling)
-    assert any("at the upper end" in sentence for sentence in tuning.sentences)
-    assert not any("at the lower end" in sentence for sentence in tuning.sentences)
+    assert any("at the upper end" in sentence for sentence in tuning_sentences(tuning))
+    assert not any("at the lower end" in sentence for sentence in tuning_sentences(tuning))
 
 
 def test_a_setting_whose_trials_have_not_all_ended_is_no_result(tmp_path: Path) -> None:
@@ -465,15 +465,19 @@ def test_a_setting_whose_trials_have_not_all_ended_is_no_result(tmp_path: Path) 
 
 def test_where_the_search_is_gone_it_is_said(tmp_path: Path) -> None:
     tuned, tuning = tuning_after(tmp_path, {**RATE, "budget": 3})
-    assert tuning.sentences[0].startswith("Tuned: 3 trials an arm, drawn at random, chosen by validation error before")
+    assert tuning_sentences(tuning)[0].startswith(
+        "Tuned: 3 trials per arm, drawn at random; chosen by validation error before"
+    )
     with Store.open(tmp_path / "elsewhere") as store:
         store.register(tuned)
         gone = tuning_of(store, tuned)
         name = tuned.spec.name
-        findings = find(tuned, store.trials_frame(name), store.records_frame(name), {}, gone)
-    assert gone is not None and gone.tried.empty and gone.sentences[0] in findings.headline
-    assert gone.sentences[0].startswith("Taken from the study as tuned elsewhere: 3 trials an arm, drawn at random")
-    assert "is not in this store" in gone.sentences[1]
+        findings = analyze(tuned, store.trials_frame(name), store.records_frame(name), {}, gone)
+    assert gone is not None and gone.tried.empty and tuning_sentences(gone)[0] in headline(findings)
+    assert tuning_sentences(gone)[0].startswith(
+        "Tuned elsewhere, according to the study: 3 trials per arm, drawn at random"
+    )
+    assert "is not in this store" in tuning_sentences(gone)[1]
     assert all(not figure.panels for figure in tuning_figures(gone))
     assert all(not table.rows for table in tuning_tables(gone) if isinstance(table, Table))
 
@@ -481,10 +485,10 @@ def test_where_the_search_is_gone_it_is_said(tmp_path: Path) -> None:
 def test_words_name_every_arm_and_key() -> None:
     tune = {**RATE, "batch_size": {"choice": [32, 64]}, "budget": 20, "sampler": "tpe", "seeds": 2}
     chosen = {"cnn": {"learning_rate": 0.0300001, "batch_size": 32}, "resnet": {"learning_rate": 0.1, "batch_size": 64}}
-    assert tuning_words(study_of(tune).resolve(chosen=chosen)) == (
-        "Tuned: 20 settings an arm at 2 seeds each, drawn by a tree-structured Parzen estimator, chosen by validation"
-        " error before the contrasts and at other seeds than theirs; chosen learning_rate 0.03 (cnn), 0.1 (resnet);"
-        " batch_size 32 (cnn), 64 (resnet)."
+    assert tuning_words(parse(TuneSpec, tune), chosen) == (
+        "Tuned: 20 settings per arm at 2 seeds each, drawn by a tree-structured Parzen estimator; chosen by validation"
+        " error before the contrasts, at other seeds than theirs: learning_rate 0.03 (cnn) and 0.1 (resnet);"
+        " batch_size 32 (cnn) and 64 (resnet)."
     )
 
 
@@ -495,7 +499,7 @@ def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.Captur
     study = study_of({**RATE, "momentum": {"choice": [0.0, 0.9]}, "budget": 2})
     outcome = run_study(study, tmp_path, None, None, 0, "cpu", Terminal())
     assert outcome.complete and outcome.counts == {"finished": 4}
-    assert "Tuned: 2 trials an arm" in capsys.readouterr().err
+    assert "Tuned: 2 trials per arm" in capsys.readouterr().err
     with Store.open_existing(tmp_path) as store:
         tuned = store.study("tuned").expand()
         before = store.counts("tuned.tuning")
@@ -506,9 +510,9 @@ def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.Captur
         for arm in ("plain", "residual"):
             best = int(tuning.tried.loc[tuning.tried["arm"].eq(arm) & tuning.tried["chosen"], "number"].iloc[0])
             assert finals[f"{arm}[trial={best}]"] == min(finals[f"{arm}[trial={n}]"] for n in (1, 2))
-        findings = find(tuned, store.trials_frame("tuned"), store.records_frame("tuned"), store.predictions("tuned"))
+        findings = analyze(tuned, store.trials_frame("tuned"), store.records_frame("tuned"), store.outputs("tuned"))
         page = write_report(store, "tuned", tmp_path / "report").read_text()
-    assert findings.headline[-1] == tuning.sentences[0]
+    assert headline(findings)[-1] == tuning_sentences(tuning)[0]
     assert '<section id="tuning"' in page
     assert {path.name for path in (tmp_path / "report" / "figures").glob("tuning-*.svg")} == {
         "tuning-best-of-k.svg",

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leadline.data.arrays import Arrays
     from leadline.data.batches import Dataset
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from leadline.study.expand import expand
     from leadline.study.load import load_study
     from leadline.training import Diverged, evaluate, prepare, train
-    from leadline.verdict import Findings, find
+    from leadline.verdict import Findings, analyze
     from leadline.weights import load_weights
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Arrays": "data.arrays",
     "DataError": "errors",
     "DataSpec": "spec",
     "Dataset": "data.batches",
@@ -48,11 +50,11 @@ _HOME = {
     "StudySpec": "spec.study",
     "TrainingSpec": "spec",
     "TrialSpec": "spec",
+    "analyze": "verdict",
     "build": "nets",
     "evaluate": "training",
     "expand": "study.expand",
     "family": "families",
-    "find": "verdict",
     "inspect_module": "nets",
     "inspect_network": "nets",
     "from_trial": "export",
@@ -71,6 +73,7 @@ _RENAMED = {"load_data": "load", "Study": "ExpandedStudy"}
 
 __all__ = [
     "FAMILIES",
+    "Arrays",
     "DataError",
     "DataSpec",
     "Dataset",
@@ -91,11 +94,11 @@ __all__ = [
     "TrainingSpec",
     "TrialSpec",
     "__version__",
+    "analyze",
     "build",
     "evaluate",
     "expand",
     "family",
-    "find",
     "from_trial",
     "inspect_module",
     "inspect_network",

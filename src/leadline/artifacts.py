@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from leadline.errors import SpecError, StoreError
+from leadline.retry import retry
 
 LONGEST_URL = 150
 """Characters of a folder's URL: the ledger keeps 255 for a file's."""
@@ -25,8 +25,8 @@ LONGEST_URL = 150
 MOMENT_SECONDS = 10.0
 """For which a place that is gone is waited for, unless more patience is asked for."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
-"""Seconds between two tries; each pause is twice as long as the one before."""
+FIRST_PAUSE = 1.0
+"""Seconds between the first two tries to reach a place that is gone."""
 
 HOPELESS = frozenset({errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EDQUOT})
 """Errors of the system that waiting does not mend."""
@@ -100,7 +100,7 @@ def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
             raise
 
     try:
-        _again(copy, f"{place}: cannot be written", patience)
+        _retry(copy, f"{place}: cannot be written", patience)
     except FileNotFoundError as error:  # a bucket, or what the folder would be in
         raise StoreError(f"artifacts {place}: cannot be written: {error}; what was stored before is kept") from None
     return place
@@ -136,7 +136,7 @@ def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
             partial.unlink(missing_ok=True)
 
     try:
-        _again(copy, f"{name}: cannot be read", patience)
+        _retry(copy, f"{name}: cannot be read", patience)
     except FileNotFoundError:
         raise MissingArtifact(f"checkpoint {name}: there is no such file") from None
     return here
@@ -220,35 +220,31 @@ def _system(place: str, anew: bool = False) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _again(function: Callable[[bool], T], what: str, patience: float) -> T:
-    """Return a function's result, called again with growing pauses when it fails, but not for a file that is not there.
+def _retry(function: Callable[[bool], T], what: str, patience: float) -> T:
+    """Return a function's result, called again for a while when it fails, but not where waiting cannot help.
 
     Raises:
         FileNotFoundError: there is no such file.
         StoreError: it failed for so many seconds, or will fail however long one waits.
     """
-    began, pause, again = time.monotonic(), FIRST_PAUSE, False
-    while True:
-        try:
-            return function(again)
-        except FileNotFoundError:
-            raise
-        except SpecError as error:  # of this machine, not of the trial
-            raise StoreError(str(error)) from None
-        except Exception as error:  # each kind of storage has exceptions of its own
-            if _hopeless(error) or time.monotonic() + pause > began + patience:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise StoreError(f"artifacts {what}: {reason}; what was stored before is kept") from None
-        time.sleep(pause)
-        pause, again = min(2 * pause, LONGEST_PAUSE), True
+    try:
+        return retry(function, patience, FIRST_PAUSE, _may_pass)
+    except FileNotFoundError:
+        raise
+    except SpecError as error:  # of this machine, not of the trial
+        raise StoreError(str(error)) from None
+    except Exception as error:  # each kind of storage has exceptions of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StoreError(f"artifacts {what}: {reason}; what was stored before is kept") from None
 
 
-def _hopeless(error: Exception) -> bool:
-    """Whether a place that raises this cannot be used however long one waits, as far as that can be told."""
-    kinds = PermissionError | FileExistsError | IsADirectoryError | NotADirectoryError | NotImplementedError
+def _may_pass(error: Exception) -> bool:
+    """Whether a place that raises this may be usable later, as far as that can be told."""
+    kinds = SpecError | FileNotFoundError | PermissionError | FileExistsError | IsADirectoryError | NotADirectoryError
     # of botocore, google.auth and azure, which may not be here
     unknown = type(error).__name__.endswith(("CredentialsError", "AuthenticationError"))
-    return isinstance(error, kinds) or getattr(error, "errno", None) in HOPELESS or unknown
+    hopeless = isinstance(error, kinds | NotImplementedError) or getattr(error, "errno", None) in HOPELESS
+    return not (hopeless or unknown)
 
 
 def _shown(place: str) -> str:

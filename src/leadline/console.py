@@ -125,6 +125,10 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, all_: bar.update(task, completed=done, total=all_)
 
 
+WHOLE = "(the network itself)"
+"""The row of what a network does outside its layers."""
+
+
 def network_table(name: str, info: NetworkInfo) -> None:
     """Print a network's layers and totals."""
     table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
@@ -134,7 +138,7 @@ def network_table(name: str, info: NetworkInfo) -> None:
         table.add_column(heading, justify="right")
     for layer in info.layers:
         shape = "x".join(map(str, layer.output_shape))
-        table.add_row(layer.name, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
+        table.add_row(layer.name or WHOLE, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
     table.add_section()
     table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
     console = Console()
@@ -143,6 +147,8 @@ def network_table(name: str, info: NetworkInfo) -> None:
     console.print(table)
     if info.receptive_field is not None:
         console.print(f"receptive field before the head: {info.receptive_field} pixels on a side")
+    if info.uncounted:
+        console.print(f"not counted in the multiply-adds: {', '.join(info.uncounted)}")
     console.print(
         f"activations of one image: {_bytes(info.training_memory)} kept for training,"
         f" {_bytes(info.inference_memory)} at most at once for inference"

@@ -4,13 +4,19 @@ Nothing in Leadline draws from a global generator. So two arms of one seed see t
 drawn for one purpose never shifts what is drawn for another, however much either draws.
 """
 
+import contextlib
 import hashlib
+import random
+from collections.abc import Iterator
 
 INIT = "init"  # keyed by parameter name
 ORDER = "order"  # keyed by epoch
 AUGMENT = "augment"  # keyed by epoch; row i of the draw belongs to training sample i
 NOISE = "noise"  # keyed by step
 SUBSET = "subset"  # keyed by split
+OPTIMIZER = "optimizer"  # of the user's own; keyed by step
+LOSS = "loss"  # of the user's own; keyed by step
+DATA = "data"  # of a data set of the user's own
 TUNE = "tune"  # keyed by the setting's number
 
 
@@ -27,3 +33,35 @@ def stream(seed: int, purpose: str, *keys: int | str) -> int:
     """
     text = "\x1f".join([str(seed), purpose, *(f"{type(key).__name__}:{key}" for key in keys)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and PyTorch in the body and put them back after it.
+
+    For code of the user's own, which may draw from any of them: what it draws is then the same in every run.
+
+    Args:
+        seed: from `stream`.
+
+    Example:
+        >>> import random
+        >>> with seeded(stream(0, AUGMENT, 3)):
+        ...     first = random.random()
+        >>> with seeded(stream(0, AUGMENT, 3)):
+        ...     first == random.random()
+        True
+    """
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002

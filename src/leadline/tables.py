@@ -1,26 +1,34 @@
-"""A table, and the same table as CSV, Markdown and LaTeX.
+"""A table, and the same table as text, CSV, Markdown and LaTeX, and as a frame.
 
-A table keeps plain values, which CSV writes in full; each column knows how to show its values to a reader.
+A table keeps plain values, which CSV and frames hold in full; each column knows how to show its values to a reader.
 """
 
 import csv
 import io
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NOTHING = "–"
+import pandas as pd
+
+from leadline.text import NOTHING
 
 
 @dataclass(frozen=True)
 class Column:
     """One column that a reader sees, made of one or more plain values of a row."""
 
-    title: str
-    keys: tuple[str, ...]
-    show: Callable[..., str]
+    heading: str
+    keys: tuple[str, ...]  # of the plain values
+    show: Callable[..., str] | None  # None: the values are for programs alone
     numeric: bool = True
+    unit: str = ""
+    wide: bool = False  # left out where there is little room, as on a terminal
+
+    @property
+    def title(self) -> str:
+        """The heading with the unit of the values."""
+        return f"{self.heading}, {self.unit}" if self.unit else self.heading
 
 
 @dataclass(frozen=True)
@@ -29,25 +37,60 @@ class Table:
 
     name: str  # of its files
     caption: str
-    columns: tuple[Column, ...]
+    every: tuple[Column, ...]
     rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that a reader sees."""
+        return tuple(column for column in self.every if column.show)
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The names of the plain values, in the order of the columns."""
-        return tuple(key for column in self.columns for key in column.keys)
+        return tuple(dict.fromkeys(key for column in self.every for key in column.keys))
 
     @property
     def shown(self) -> tuple[tuple[str, ...], ...]:
         """Every row as a reader sees it."""
         return tuple(
-            tuple(column.show(*(row[key] for key in column.keys)) for column in self.columns) for row in self.rows
+            tuple(column.show(*(row[key] for key in column.keys)) for column in self.every if column.show)
+            for row in self.rows
         )
 
 
+def plain(value: object) -> str:
+    """Return a plain value as a reader sees it: as it is, or a dash where it is missing."""
+    return NOTHING if is_missing(value) else str(value)
+
+
+def first(value: object, *_: object) -> str:
+    """Return the first of a column's values; the others are for programs alone."""
+    return plain(value)
+
+
 def is_missing(value: object) -> bool:
-    """Whether a plain value is none: None or NaN."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """Whether a plain value is missing: None or NaN."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def to_frame(table: Table) -> pd.DataFrame:
+    """Return a table's plain values as a frame with one column for each."""
+    return pd.DataFrame([[row[key] for key in table.keys] for row in table.rows], columns=list(table.keys))
+
+
+def to_text(table: Table) -> str:
+    """Return a table as lines of text, its wide columns left out: the first to the left, numbers to the right."""
+    places = [place for place, column in enumerate(table.columns) if not column.wide]
+    rows = [[column.title for column in table.columns], *table.shown]
+    cells = [[row[place] for row in rows] for place in places]
+    numeric = [table.columns[place].numeric for place in places]
+    laid = [
+        [cell.rjust(width) if right else cell.ljust(width) for cell in column]
+        for column, right in zip(cells, numeric, strict=True)
+        for width in [max(map(len, column))]
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*laid, strict=True))
 
 
 def to_csv(table: Table) -> str:

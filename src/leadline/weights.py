@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from leadline.errors import SpecError
 from leadline.nets.blocks import Block
 from leadline.nets.layers import Noisy
+from leadline.text import join
 
 SHOWN = 2
 """Mismatches of each kind that an error names before it counts the rest."""
@@ -61,8 +62,8 @@ def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Non
         naming = torchvision_name
     else:
         raise SpecError(
-            f"weights {path}: {_first(list(tensors))}: neither the network's names, such as {next(iter(targets))}, nor"
-            " those of torchvision's ResNet"
+            f"weights {path}: {join(list(tensors), SHOWN)}: neither the network's names, such as"
+            f" {next(iter(targets))}, nor those of torchvision's ResNet"
         )
     if not classifier:
         targets = {name: target for name, target in targets.items() if not name.startswith(_CLASSIFIER)}
@@ -175,13 +176,13 @@ def _mismatches(
     expected = {naming(name) for name in targets}
     unexpected = [name for name in tensors if name not in expected]
     if missing:
-        yield f"missing {_first(missing)}"
+        yield f"missing {join(missing, SHOWN)}"
     if unexpected:
-        yield f"unexpected {_first(unexpected)}"
+        yield f"unexpected {join(unexpected, SHOWN)}"
     if wrong:
-        yield f"wrong shape or type {_first(wrong)}{hint}"
+        yield f"wrong shape or type {join(wrong, SHOWN)}{hint}"
     if apart:
-        yield f"different values {_first(apart)}"
+        yield f"different values {join(apart, SHOWN)}"
 
 
 def _unlike_torchvision(network: nn.Module) -> str | None:
@@ -209,11 +210,6 @@ def _unlike_torchvision(network: nn.Module) -> str | None:
         if len(convs) == 3 and convs[0].stride != (1, 1):
             return f"{name} subsamples in its first 1x1, theirs in the 3x3; build it with block.stride_in 3x3"
     return None
-
-
-def _first(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _size(tensor: Tensor) -> str:

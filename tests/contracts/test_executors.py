@@ -14,7 +14,7 @@ from leadline.errors import SpecError, StoreError
 from leadline.running.executors import Executor, InProcess, LocalProcesses
 from leadline.running.job import Event, Job
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "contract"
@@ -62,7 +62,7 @@ class Ledger:
             frame = store.records_frame(NAME)
             frame = frame[frame["split"] != "time"]
             predictions = {
-                trial: (one.tobytes(), two.tobytes()) for trial, (one, two) in store.predictions(NAME).items()
+                trial: (one.predicted.tobytes(), one.labels.tobytes()) for trial, one in store.outputs(NAME).items()
             }
             states = dict(zip(*(store.trials_frame(NAME)[column] for column in ("trial", "state")), strict=True))
         columns = ["trial", "step", "epoch", "split", "name", "value"]
@@ -133,7 +133,7 @@ def test_a_study_runs_to_its_end_with_the_same_bits(executor: Executor, tmp_path
     kinds = Counter(event.kind for event in ledger.told)
     assert (kinds["started"], kinds["finished"]) == (4, 4)
     for event in ledger.told:
-        assert event.arm and event.trial and Owner.parse(event.owner)
+        assert event.arm and event.trial and WorkerId.parse(event.owner)
     ledger.told.clear()
     ledger.run(executor)  # nothing is left, so nothing happens
     assert ledger.told == []

@@ -31,12 +31,12 @@ from leadline.running.checkpoints import Interval
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended
 from leadline.running.job import Event, Job
 from leadline.spec.study import StudySpec
-from leadline.store import Owner, Store, connect
+from leadline.store import Store, WorkerId, connect
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "outage"
-HERE = str(Owner.current())
+HERE = str(WorkerId.current())
 HOUR = 3600.0
 STUDY = """
 name: outage
@@ -225,7 +225,7 @@ def results(store: Store) -> tuple[Any, ...]:
         for epoch, content in epochs
         for one in [FlowTable.from_bytes(content)]
     }
-    predictions = {trial: tuple(one.tobytes() for one in pair) for trial, pair in store.predictions(NAME).items()}
+    predictions = {trial: (one.predicted.tobytes(), one.labels.tobytes()) for trial, one in store.outputs(NAME).items()}
     trials = store.trials_frame(NAME)
     about = [
         (one.trial, one.state, one.attempts, one.note, one.checkpoint, one.checkpoint_epoch, one.owner)
@@ -401,7 +401,8 @@ def settled_once(store: Store) -> None:
         assert (one.note, one.environment, one.owner) == ("b is damaged", {"cpu": "some"}, None)
     assert set(frame.groupby("trial").size()) == {3} and set(frame["value"]) == {0.1}
     assert set(map(len, store.measurements(NAME, "flow").values())) == {1}
-    for predicted, labels in store.predictions(NAME).values():
+    for outputs in store.outputs(NAME).values():
+        predicted, labels = outputs.predicted, outputs.labels
         np.testing.assert_array_equal((predicted, labels), PREDICTIONS)
     counts = store.counts(NAME)
     assert counts["finished"] == len(ended) and counts["waiting"] == sum(counts.values()) - len(ended)
@@ -441,7 +442,7 @@ def test_what_a_driver_asks_may_break_at_any_message(trouble: Trouble, fate: Fat
         lambda: [one.name for one in store.studies()],
         lambda: store.trials_frame(NAME).drop(columns=["started", "ended"]).to_dict("list"),
         lambda: store.records_frame(NAME).to_dict("list"),
-        lambda: {trial: pair[0].tobytes() for trial, pair in store.predictions(NAME).items()},
+        lambda: {trial: one.predicted.tobytes() for trial, one in store.outputs(NAME).items()},
     ]
     expected = [str(read()) for read in reads]
     for number in trouble.everywhere(fate):

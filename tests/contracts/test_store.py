@@ -33,18 +33,19 @@ from sqlalchemy.exc import IntegrityError
 
 import leadline
 from leadline.errors import StoreError
+from leadline.metrics import Outputs
+from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.record import Record
 from leadline.spec import ProbeSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
-from leadline.spec.tuning import FIRST_SEED
-from leadline.store import STATES, LeaseLost, Owner, Store, connect, ledger, owner
+from leadline.store import STATES, LeaseLost, Store, WorkerId, connect, ledger, worker_id
 from leadline.store import register as registering
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.match import match
 from leadline.study.search import Search
 
-HERE = str(Owner.current())
+HERE = str(WorkerId.current())
 ELSEWHERE = "elsewhere:7:1"
 HOUR = 3600.0
 GONE = -1.0  # a lease that has run out when it is given
@@ -309,7 +310,7 @@ def test_who_is_asked_to_stop_waits_for_no_database(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(connect.time, "sleep", lambda _: pytest.fail("waits"))
     with pytest.raises(connect.Unreachable, match=r"^store host: gone$"):
-        connect.patiently(gone, 300.0, lambda: True)
+        connect.retry_while_unreachable(gone, 300.0, lambda: True)
 
 
 def test_a_heartbeat_keeps_a_lease(store: Store) -> None:
@@ -323,7 +324,7 @@ def test_a_heartbeat_keeps_a_lease(store: Store) -> None:
 def test_a_dead_process_of_this_machine_loses_its_trial_at_once(store: Store) -> None:
     store.register(study(seeds=1, arms=("cnn",)))
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = str(Owner.of(process.pid))
+    owner = str(WorkerId.of(process.pid))
     taken = store.claim("one", owner, HOUR)
     assert taken is not None
     assert store.claim("one", HERE, HOUR) is None
@@ -338,7 +339,7 @@ def test_a_dead_process_of_this_machine_loses_its_trial_at_once(store: Store) ->
 def test_a_live_process_of_this_machine_keeps_its_trial_whatever_the_clock_says(store: Store) -> None:
     store.register(study(seeds=1, arms=("cnn",)))
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = str(Owner.of(process.pid))
+    owner = str(WorkerId.of(process.pid))
     taken = store.claim("one", owner, GONE)  # as after an hour's sleep, or when the clock was set
     assert taken is not None
     assert not store.is_claimable("one", HERE)
@@ -363,7 +364,7 @@ def test_leases_hold_when_the_hosts_clock_is_wrong(
 
     store.register(study(seeds=2, arms=("cnn",)))
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    local = store.claim("one", str(Owner.of(process.pid)), HOUR)
+    local = store.claim("one", str(WorkerId.of(process.pid)), HOUR)
     assert local is not None
     other = store.claim("one", ELSEWHERE, HOUR) if place.url else None
     monkeypatch.setattr(connect, "datetime", Skewed)
@@ -393,8 +394,8 @@ def test_a_released_trial_waits_with_its_checkpoint(store: Store) -> None:
 
 CLAIM_ALL = """
 from leadline.record import Record
-from leadline.store import Owner, Store
-owner = str(Owner.current())
+from leadline.store import WorkerId, Store
+owner = str(WorkerId.current())
 with Store.open(runs, url) as store:
     while claim := store.claim("one", owner, 60.0):
         print(claim.trial, flush=True)
@@ -547,11 +548,29 @@ def test_predictions_come_back(store: Store) -> None:
     predicted, labels = generator.integers(0, 100, 10_000), generator.integers(0, 100, 10_000).astype(np.int16)
     trial = finish_next(store, predictions=(predicted, labels))
     empty = finish_next(store, predictions=(labels[:0], labels[:0]))
-    assert list(store.predictions("one")) == [trial, empty]
-    back = store.predictions("one")[trial]
-    assert back[0].dtype == back[1].dtype == np.int16
-    np.testing.assert_array_equal(back[0], predicted)
-    np.testing.assert_array_equal(back[1], labels)
+    assert list(store.outputs("one")) == [trial, empty]
+    back = store.outputs("one")[trial]
+    assert back.predicted.dtype == back.labels.dtype == np.int16
+    np.testing.assert_array_equal(back.predicted, predicted)
+    np.testing.assert_array_equal(back.labels, labels)
+    assert back.probabilities is None
+
+
+def test_probabilities_and_the_outputs_of_other_tasks_come_back(store: Store) -> None:
+    store.register(study())
+    labels, predicted = np.array([0, 1], np.int16), np.array([0, 0], np.int16)
+    whole = Outputs(labels, predicted, np.array([[0.75, 0.25], [0.5, 0.5]], np.float32))
+    kept = (1, {OUTPUTS: pack_outputs(whole)})
+    classes = finish_next(store, predictions=(predicted, labels), measurements=kept)
+    values = Outputs(np.array([0.5, 2.0]), np.array([1.0, 2.0]))
+    other = finish_next(store, measurements=(1, {OUTPUTS: pack_outputs(values)}))
+    found = store.outputs("one")
+    assert list(found) == [classes, other]
+    np.testing.assert_array_equal(found[classes].probabilities, whole.probabilities)
+    assert store.outputs("one", probabilities=False)[classes].probabilities is None
+    for back in (found[other], store.outputs("one", probabilities=False)[other]):
+        np.testing.assert_array_equal(back.predicted, values.predicted)
+        np.testing.assert_array_equal(back.labels, values.labels)
 
 
 @pytest.mark.parametrize(
@@ -688,20 +707,20 @@ def test_it_is_tried_again_for_as_long_as_was_said(store: Store, monkeypatch: py
             raise connect.Unreachable("gone")
         return "back"
 
-    assert connect.patiently(failing, 60.0) == "back"
+    assert connect.retry_while_unreachable(failing, 60.0) == "back"
     assert slept == [0.1, 0.2, 0.4]
 
     def gone(again: bool) -> None:
         raise connect.Unreachable("gone")
 
     with pytest.raises(connect.Unreachable, match=r"^gone$"):
-        connect.patiently(gone, 0.0)
+        connect.retry_while_unreachable(gone, 0.0)
     moments = iter(range(0, 1000, 7))
     monkeypatch.setattr(connect.time, "monotonic", lambda: float(next(moments)))
     with pytest.raises(StoreError, match=r"^gone; tried for \d+ s$"):
-        connect.patiently(gone, 60.0)
+        connect.retry_while_unreachable(gone, 60.0)
     with pytest.raises(ZeroDivisionError):
-        connect.patiently(lambda again: 1 // 0, 60.0)  # type: ignore[arg-type, return-value]
+        connect.retry_while_unreachable(lambda again: 1 // 0, 60.0)  # type: ignore[arg-type, return-value]
 
 
 # --- settling
@@ -811,8 +830,8 @@ def test_what_no_database_can_keep_of_an_error_is_left_out(store: Store) -> None
 
 def test_a_process_whose_start_is_not_known_keeps_its_trial_no_longer_than_its_lease(store: Store) -> None:
     store.register(study())
-    here = Owner.current()
-    claim = store.claim("one", str(Owner(here.host, os.getppid(), owner.UNKNOWN)), GONE)
+    here = WorkerId.current()
+    claim = store.claim("one", str(WorkerId(here.host, os.getppid(), worker_id.UNKNOWN)), GONE)
     assert claim is not None
     again = store.claim("one", HERE, HOUR)
     assert again is not None and again.trial == claim.trial
@@ -839,7 +858,7 @@ def test_the_environment_is_kept(store: Store) -> None:
         lambda store: store.requeue_failed("onne"),
         lambda store: store.trials_frame("onne"),
         lambda store: store.records_frame("onne"),
-        lambda store: store.predictions("onne"),
+        lambda store: store.outputs("onne"),
     ],
 )
 def test_an_unknown_study_is_named_with_the_nearest(store: Store, ask: Callable[[Store], object]) -> None:
@@ -881,8 +900,8 @@ def test_a_store_travels_to_other_processes_by_its_address(store: Store) -> None
 RECORDS_PER_EPOCH = 60
 COMMIT_FOREVER = """
 from leadline.record import Record
-from leadline.store import Owner, Store
-owner = str(Owner.current())
+from leadline.store import WorkerId, Store
+owner = str(WorkerId.current())
 with Store.open(runs, url) as store:
     claim = store.claim("one", owner, 3600.0)
     epoch = claim.epochs_done

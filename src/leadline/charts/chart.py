@@ -81,7 +81,7 @@ class Panel:
     """One view of a figure, its width left open."""
 
     title: str
-    chart: alt.LayerChart
+    chart: alt.Chart | alt.LayerChart
 
 
 @dataclass(frozen=True)
@@ -201,12 +201,6 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     if len(items) <= most:
         return list(items)
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
-
-
-def listed(said: Sequence[str], most: int = 12) -> str:
-    """Return the first few items as one text, and how many more there are."""
-    more = f"; and {len(said) - most} more" if len(said) > most else ""
-    return ("; ".join(said[:most]) or "no finished trial") + more
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:

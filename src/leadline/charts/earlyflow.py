@@ -4,27 +4,27 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import MARKERS, SHOWN_BASES, Figure, Key, Panel, arm_channels, inline, listed
-from leadline.why import Why
+from leadline.charts.chart import MARKERS, SHOWN_BASES, Figure, Key, Panel, arm_channels, inline
+from leadline.diagnostics import Diagnostics
+from leadline.text import join
 
 
-def early_flow(why: Why) -> Figure:
+def early_flow(diagnostics: Diagnostics) -> Figure:
     """Return every trial's early gradient ratio against its final test error, coloured by arm.
 
-    The caption is `Why.together`: their rank correlation with its interval, or why there is none.
+    The caption is `Diagnostics.correlation`: their rank correlation with its interval, or why there is none.
     """
     title = "Early gradient flow and final error"
-    rows = why.early[
-        np.isfinite(why.early["ratio"].astype("float64")) & np.isfinite(why.early["error"].astype("float64"))
-    ]
+    early = diagnostics.early
+    rows = early[np.isfinite(early["ratio"].astype("float64")) & np.isfinite(early["error"].astype("float64"))]
     if rows.empty:
         text = "No trial has both a gradient measured in its first epoch and a final test error."
-        return Figure("early-flow", title, " ".join(filter(None, [text, why.together])), why.early)
+        return Figure("early-flow", title, " ".join(filter(None, [text, diagnostics.correlation])), early)
     bases = list(rows["base"].unique())
     shown = bases[:SHOWN_BASES]
-    caption = ["One mark a trial.", why.together]
+    caption = ["One mark per trial.", diagnostics.correlation]
     if len(shown) < len(bases):
-        caption.append(f"{len(shown)} of {len(bases)} arms are drawn; the file of this figure's data has them all.")
+        caption.append(f"{len(shown)} of {len(bases)} arms are drawn; this figure's data file has all of them.")
     said = [
         f"{arm}: log10 ratio {own['ratio'].mean():.2f}, error {own['error'].mean():.2f}%"
         for arm, own in rows.groupby("arm", sort=False)
@@ -33,8 +33,8 @@ def early_flow(why: Why) -> Figure:
         "early-flow",
         title,
         " ".join(filter(None, caption)),
-        why.early,
-        f"{title}. Means: {listed(said)}.",
+        early,
+        f"{title}. Means: {join(said, mark=';')}.",
         (Panel("", _scatter(rows[rows["base"].isin(shown)], shown)),),
         1,
         tuple(Key(base, MARKERS[number], (), number + 1) for number, base in enumerate(shown)),

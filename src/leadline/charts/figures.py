@@ -27,7 +27,6 @@ from leadline.charts.chart import (
     each,
     grid_columns,
     inline,
-    listed,
     spread,
 )
 from leadline.charts.forest import forest
@@ -40,15 +39,16 @@ from leadline.charts.frames import (
     profile_frame,
 )
 from leadline.charts.heat import heat_maps
+from leadline.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
 from leadline.probes.table import ACTIVATION_GRADIENT
+from leadline.text import join
 from leadline.verdict import Findings
-from leadline.why import NOTHING_MEASURED, Why, of_gradients
 
 SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120
 
 
 def figures(
-    findings: Findings, trials: pd.DataFrame, records: pd.DataFrame, why: Why = NOTHING_MEASURED
+    findings: Findings, trials: pd.DataFrame, records: pd.DataFrame, diagnostics: Diagnostics = NOTHING_MEASURED
 ) -> tuple[Figure, ...]:
     """Return a study's figures in the order of a report; those of `why` only where something was measured."""
     return (
@@ -56,7 +56,7 @@ def figures(
         learning_curves(trials, records, "loss"),
         final_error(trials, records),
         forest(findings),
-        *(() if why.frame.empty else (gradient_profiles(trials, why), *heat_maps(why, trials))),
+        *(() if diagnostics.frame.empty else (gradient_profiles(trials, diagnostics), *heat_maps(diagnostics, trials))),
     )
 
 
@@ -71,7 +71,7 @@ def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str) 
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
     caption = [
         *_band_words(bands),
-        "Training values are running averages over the epoch's batches, while the network still changes.",
+        "Training values are running averages over the batches of an epoch, during which the network changes.",
     ]
     if not np.isfinite(records.loc[records["name"].eq(quantity) & records["split"].isin(CURVE_SPLITS), "value"]).all():
         caption.append("Values that are not finite are not drawn.")
@@ -90,9 +90,9 @@ def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str) 
     )
 
 
-def gradient_profiles(trials: pd.DataFrame, why: Why) -> Figure:
+def gradient_profiles(trials: pd.DataFrame, diagnostics: Diagnostics) -> Figure:
     """Return the norm of the gradient from input to output, in the first, the middle and the last epoch measured."""
-    rows = of_gradients(why.frame)
+    rows = of_gradients(diagnostics.frame)
     bands = profile_frame(trials, rows)
     title = "Gradient norms from input to output"
     if bands.empty:
@@ -100,8 +100,8 @@ def gradient_profiles(trials: pd.DataFrame, why: Why) -> Figure:
     outputs = ACTIVATION_GRADIENT in set(rows["kind"])
     caption = [
         f"Norm of the loss's gradient with respect to each {'output' if outputs else 'weight'}: the median over an"
-        " epoch's steps. Lines: mean over the trials that got so far, diverged ones included;"
-        " bands: least to greatest. Norms of 0 have no logarithm and are left out."
+        " epoch's steps. Lines: mean over the trials that reached the epoch, diverged ones included;"
+        " bands: range. Norms of 0 have no logarithm and are left out."
     ]
     return _line_figure(
         Figure("gradient-profiles", title, "", bands),
@@ -144,6 +144,7 @@ def _line_figure(
                 panels.append(Panel(title, _lines(here[0], here[1], shown, x, y, len(steps) <= 20)))
     ends = bands[bands["x"].eq(bands.groupby(["arm", "split"])["x"].transform(end))]
     said = [f"{row.arm}, {splits[row.split].lower()}: {_said(row.mean, axes[1])}" for row in each(ends)]
+    place = f"At the {'right' if end == 'max' else 'left'} end of the curves"
     keys = [Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(shown)]
     if not loose.empty and loose["state"].eq(DIVERGED).any():
         keys.append(Key(DIVERGED, CROSS))
@@ -152,7 +153,7 @@ def _line_figure(
         figure.title,
         " ".join(caption),
         figure.data,
-        f"{figure.title}. At the {'right' if end == 'max' else 'left'} end of the curves: {listed(said)}.",
+        f"{figure.title}. {place}: {join(said, mark=';') or 'no finished trial'}.",
         tuple(panels),
         grid_columns(len(shown_levels) if len(shown_levels) > 1 else len(panels)),
         tuple(keys),
@@ -204,9 +205,9 @@ def _band_words(bands: pd.DataFrame) -> Iterator[str]:
     if bands.empty:
         return
     if bands["seeds"].max() == 1:
-        yield "Lines: the one finished trial of each arm."
+        yield "Lines: the only finished trial of each arm."
     else:
-        yield "Lines: mean over the seeds of the finished trials; bands: from the least to the greatest seed."
+        yield "Lines: mean over the seeds of the finished trials; bands: from the smallest to the largest value."
 
 
 def _y_axis(title: str, bands: pd.DataFrame, loose: pd.DataFrame) -> alt.Y:
@@ -257,7 +258,7 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
         title,
         " ".join(caption),
         frame.drop(columns="factors"),
-        f"{title}. Means: {listed(said)}.",
+        f"{title}. Means: {join(said, mark=';') or 'no finished trial'}.",
         panels,
         grid_columns(len(panels)),
         tuple(keys),
@@ -318,7 +319,7 @@ def _is_number(value: object) -> bool:
 
 def _left_out(every: Sequence[Any], shown: Sequence[Any], what: str) -> Iterable[str]:
     if len(shown) < len(every):
-        yield f"{len(shown)} of {len(every)} {what} are drawn; the file of this figure's data has them all."
+        yield f"{len(shown)} of {len(every)} {what} are drawn; this figure's data file has all of them."
 
 
 def _said(value: float, axis: str) -> str:

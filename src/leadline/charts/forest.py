@@ -7,11 +7,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, listed
-from leadline.charts.frames import contrast_frame, contrast_pair
+from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline
+from leadline.charts.frames import contrast_frame
+from leadline.metrics import metric
+from leadline.text import interval, join, number
 from leadline.verdict import Findings
-from leadline.verdict.lookwords import interval_name
-from leadline.verdict.metrics import KINDS
+from leadline.verdict.labels import contrast_pair
+from leadline.verdict.sentences import interval_name
 
 SHOWN_CONTRASTS = 24
 
@@ -34,28 +36,32 @@ def forest(findings: Findings) -> Figure:
         rows = frame.loc[sorted(index for chosen in largest for index in chosen.index)]
     a, b = contrast_pair(findings.contrasts) or ("the first arm", "the second")
     caption = [
-        "Difference in error between the two arms at the same seed, so below zero means that the first errs less.",
+        "Difference between the two arms at the same seed; below zero the first has the lower value.",
         f"Large marks: the mean over seeds; bars: its {interval_name(findings.contrasts)}; rings below: one seed each;",
         _margin_words(rows),
     ]
-    if units != ["points"]:
-        caption[0] = "Difference between the two arms at the same seed; below zero is in favour of the first."
+    if any(metric(name).needs_target for name in frame["metric"].unique()):
         caption.append("A trial that never reached the target of a time counts as the horizon of its contrast.")
     if rows["low"].isna().any():
         caption.append("A contrast with a single pair has no interval.")
     if len(rows) < len(frame):
-        caption.append(f"The {len(rows)} largest of {len(frame)} differences are drawn; the table has them all.")
+        caption.append(f"The {len(rows)} largest of {len(frame)} differences are drawn; the table has all of them.")
+    panels = [
+        ((str(key[0]), bool(key[1])), part) for key, part in rows.groupby(["unit", "higher_is_better"], sort=False)
+    ]
     said = [f"{row.label}: {_difference_words(row)} {row.unit}, {row.decision}" for row in each(rows)]
     decided = [decision for decision in DECISIONS if decision in set(rows["decision"])]
     return Figure(
         "differences",
         f"{title}, {a} − {b}" if contrast_pair(findings.contrasts) else title,
         " ".join(caption),
-        frame.drop(columns=["differences", "seeds", *(["unit"] if units == ["points"] else [])]),
-        f"{title}: {listed(said)}.",
+        frame.drop(columns=["differences", "seeds", "higher_is_better", *(["unit"] if units == ["points"] else [])]),
+        f"{title}: {join(said, mark=';')}.",
         tuple(
-            Panel(_UNITS[unit] if len(units) > 1 else "", _forest(rows[rows["unit"].eq(unit)], unit, (a, b)))
-            for unit in units
+            Panel(
+                _panel_title(unit, higher) if len(panels) > 1 else "", _forest(part, unit, (b, a) if higher else (a, b))
+            )
+            for (unit, higher), part in panels
         ),
         1,
         tuple(Key(decision, DECISIONS[decision]) for decision in decided),
@@ -122,12 +128,16 @@ def _forest(rows: pd.DataFrame, unit: str, arms: tuple[str, str]) -> alt.LayerCh
     return alt.LayerChart(layer=layers, height=54 * len(rows) + 8)
 
 
+def _panel_title(unit: str, higher_is_better: bool) -> str:
+    title = _UNITS.get(unit, unit or "Differences")
+    return f"{title}, higher is better" if higher_is_better else title
+
+
 def _differences_axis(values: Sequence[float], margin: float, unit: str, arms: tuple[str, str]) -> alt.X:
     """Return the axis of the differences; symmetrically logarithmic where they dwarf the margin."""
     low, high = min([*values, -1.5 * margin]), max([*values, 1.5 * margin])
-    better = next(kind.better for kind in KINDS.values() if kind.of_difference == unit)
-    about = "in error (percentage points)" if unit == "points" else f"({unit})"
-    title = [f"← {arms[0]} {better} · {arms[1]} {better} →", f"Difference {about}"]
+    about = {"points": " (percentage points)", "": ""}.get(unit, f" ({unit})")
+    title = [f"← {arms[0]} better · {arms[1]} better →", f"Difference{about}"]
     pad = 0.04 * (high - low) or 1.0
     if margin and max(-low, high) > 30 * margin:
         title.append("on a symmetric log scale")
@@ -141,7 +151,5 @@ def _differences_axis(values: Sequence[float], margin: float, unit: str, arms: t
 
 
 def _difference_words(row: Any) -> str:
-    text = f"{row.difference:+.2f}"
-    if not math.isnan(row.low):
-        text += f" ({row.low:+.2f} to {row.high:+.2f})"
-    return text.replace("-", "−")
+    ends = interval((row.low, row.high), signed=True) if not math.isnan(row.low) else ""
+    return number(row.difference, signed=True) + (f" ({ends})" if ends else "")

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from leadline.metrics import metric
 from leadline.verdict import ContrastFinding
-from leadline.verdict.metrics import KINDS
+from leadline.verdict.labels import contrast_labels
 
 CURVE_SPLITS = ("train", "validation")
 
@@ -83,7 +84,7 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
     """Return one row per contrast that has a pair; differences, interval and margin in percentage points.
 
     Columns: label, a, b, metric, n, difference, low, high (NaN without an interval), decision, margin, unit (of the
-    difference, its interval and the margin), differences (a tuple, one per seed), seeds (likewise).
+    difference, its interval and the margin), higher_is_better, differences (a tuple, one per seed), seeds (likewise).
     """
     rows = [
         {
@@ -97,7 +98,8 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "high": contrast.paired.ci95[1] if contrast.paired.ci95 else np.nan,
             "decision": contrast.decision,
             "margin": contrast.margin,
-            "unit": KINDS[contrast.metric].of_difference,
+            "unit": metric(contrast.metric).difference_unit,
+            "higher_is_better": metric(contrast.metric).higher_is_better,
             "differences": contrast.differences,
             "seeds": contrast.seeds,
         }
@@ -105,40 +107,7 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
         if contrast.paired is not None
     ]
     columns = ["label", "a", "b", "metric", "n", "difference", "low", "high", "decision", "margin", "unit"]
-    return pd.DataFrame(rows, columns=[*columns, "differences", "seeds"])
-
-
-def contrast_labels(contrasts: Sequence[ContrastFinding]) -> list[str]:
-    """Return short names of contrasts: the level alone where all contrasts pair the same two arms, level by level."""
-    parts = [(*_split_name(contrast.a), *_split_name(contrast.b), _metric_label(contrast)) for contrast in contrasts]
-    same_pair = len({(a, b, metric) for a, _, b, _, metric in parts}) == 1
-    labels = []
-    for contrast, (a, level_a, b, level_b, metric) in zip(contrasts, parts, strict=True):
-        if level_a != level_b:
-            label = f"{contrast.a} − {contrast.b}"
-        elif same_pair and level_a:
-            label = level_a
-        else:
-            label = f"{a} − {b}" + (f", {level_a}" if level_a else "")
-        labels.append(label if metric == "test error" else f"{label} ({metric})")
-    return labels
-
-
-def _metric_label(contrast: ContrastFinding) -> str:
-    target = "" if contrast.target is None else f" {contrast.target:g}%"
-    return contrast.metric.replace("_", " ") + target
-
-
-def contrast_pair(contrasts: Sequence[ContrastFinding]) -> tuple[str, str] | None:
-    """Return the two arms that all contrasts pair, without their levels; None where there are several pairs."""
-    pairs = {(_split_name(contrast.a)[0], _split_name(contrast.b)[0]) for contrast in contrasts}
-    return pairs.pop() if len(pairs) == 1 else None
-
-
-def _split_name(arm: str) -> tuple[str, str]:
-    """Split `resnet[blocks=5]` into `resnet` and `blocks = 5`."""
-    base, _, inside = arm.partition("[")
-    return base, inside.removesuffix("]").replace("=", " = ").replace(",", ", ")
+    return pd.DataFrame(rows, columns=[*columns, "higher_is_better", "differences", "seeds"])
 
 
 def _finite(records: pd.DataFrame) -> pd.DataFrame:

@@ -9,17 +9,17 @@ import pandas as pd
 
 from leadline.charts.chart import Figure, Panel, inline, spread
 from leadline.charts.frames import level_of
+from leadline.diagnostics import Diagnostics, of_gradients
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, UPDATE, WEIGHT_GRADIENT
-from leadline.why import Why, of_gradients
 
 SHOWN_PANELS, SHOWN_EPOCHS, SHOWN_LAYERS = 12, 60, 120
 DECADES = 12
 """Of the scale at most: what is smaller is drawn in its last colour."""
 
 
-def heat_maps(why: Why, trials: pd.DataFrame) -> Iterator[Figure]:
+def heat_maps(diagnostics: Diagnostics, trials: pd.DataFrame) -> Iterator[Figure]:
     """Yield the figures: gradients and activations always, what sentences rest on beside these where they do."""
-    frame = why.frame
+    frame = diagnostics.frame
     flow = of_gradients(frame)
     outputs = ACTIVATION_GRADIENT in set(flow["kind"])
     yield _heat_map(
@@ -38,7 +38,7 @@ def heat_maps(why: Why, trials: pd.DataFrame) -> Iterator[Figure]:
     moments = frame[frame["kind"].eq(SECOND_MOMENT)]
     what = "second moment (mean of squares) of each layer's output"
     yield _heat_map("activations", "Activations through depth and time", what, moments, trials)
-    rested = {said.figure for said in why.sentences}
+    rested = {said.figure for said in diagnostics.statements}
     if "dead-units" in rested:
         dead, what = frame[frame["kind"].eq(DEAD)], "fraction of units never active in the epoch"
         yield _heat_map("dead-units", "Dead units through depth and time", what, dead, trials, log=False)
@@ -54,7 +54,7 @@ def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.D
     kind = next(iter(rows["kind"]), "")
     positive = rows.loc[rows["value"].gt(0), "value"]
     if rows.empty or (log and positive.empty):
-        return Figure(name, title, "It was not measured in this study.", rows)
+        return Figure(name, title, "Not measured in this study.", rows)
     caption = [
         f"Colour: log10 of the {what}; the median over an epoch's steps, then the mean over seeds."
         if log
@@ -65,7 +65,7 @@ def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.D
         low = max(math.floor(math.log10(positive.min())), high - DECADES)
         low, high = (low, high) if low < high else (low - 1, high)
         if rows["value"].min() < 10.0**low:
-            caption.append(f"What is below 1e{low} is drawn as 1e{low}.")
+            caption.append(f"Values below 1e{low} are drawn as 1e{low}.")
         rows = rows.assign(value=np.log10(rows["value"].clip(lower=10.0**low)))
     else:
         low, high = 0, 1
@@ -85,7 +85,7 @@ def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.D
     )
     shown = spread(arms, SHOWN_PANELS)
     if len(shown) < len(arms):
-        caption.append(f"{len(shown)} of {len(arms)} arms are drawn; the file of this figure's data has them all.")
+        caption.append(f"{len(shown)} of {len(arms)} arms are drawn; this figure's data file has all of them.")
     colour = alt.Color(
         "value:Q",
         scale=alt.Scale(domain=[low, high], clamp=True, nice=False),

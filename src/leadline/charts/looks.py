@@ -8,12 +8,12 @@ import altair as alt
 import pandas as pd
 
 from leadline.charts.axes import whole_numbers
-from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, listed, spread
-from leadline.charts.frames import contrast_labels, contrast_pair
+from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, spread
+from leadline.metrics import metric
+from leadline.text import interval, join, plural
 from leadline.verdict import ContrastFinding, Findings
-from leadline.verdict.lookwords import level
-from leadline.verdict.metrics import KINDS
-from leadline.verdict.words import plural
+from leadline.verdict.labels import contrast_labels, contrast_pair
+from leadline.verdict.sentences import level
 
 SHOWN_PANELS, SHOWN_SEEDS = 12, 60
 REACH = 1.25  # times the width of the last interval: what a panel shows beyond each end of it
@@ -23,7 +23,7 @@ TITLE_LETTERS = 42  # that fit above one of two panels side by side
 def narrowing(findings: Findings) -> Figure:
     """Return the interval of every contrast that holds at every look, by the number of seeds: a panel for each.
 
-    They are those of `ContrastFinding.looks.course`, so the last one is the verdict's own.
+    They are those of `ContrastFinding.sequential.interim`, so the last one is that of the verdict.
     """
     frame = course_frame(findings.contrasts)
     drawn = {str(label): own for label, own in frame.dropna(subset=["low", "high"]).groupby("label", sort=False)}
@@ -43,7 +43,7 @@ def narrowing(findings: Findings) -> Figure:
         title,
         " ".join(_caption(findings, frame, drawn, shown)),
         frame,
-        f"{title}. {listed([_said(label, own) for label, own in drawn.items()])}.",
+        f"{title}. {join([_said(label, own) for label, own in drawn.items()], mark=';')}.",
         tuple(Panel(name, _chart(own, decided, x)) for name, own in zip(titles, shown.values(), strict=True)),
         min(len(shown), 2) if max(map(len, titles)) <= TITLE_LETTERS else 1,
         tuple(Key(decision, DECISIONS[decision]) for decision in decided),
@@ -69,11 +69,11 @@ def course_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "decision": one.decision,
             "looked": one.looked,
             "margin": contrast.margin,
-            "unit": KINDS[contrast.metric].of_difference,
+            "unit": metric(contrast.metric).difference_unit,
         }
         for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
-        if contrast.looks is not None
-        for one in contrast.looks.course
+        if contrast.sequential is not None
+        for one in contrast.sequential.interim
     ]
     columns = ["label", "a", "b", "metric", "seeds", "pairs", "difference", "low", "high", "decision", "looked"]
     return pd.DataFrame(rows, columns=[*columns, "margin", "unit"])
@@ -108,25 +108,25 @@ def _caption(
     more = any(not own["looked"].iloc[-1] for own in shown.values())
     yield (
         f"Bars: the {level(findings.contrasts[0])} interval that holds at every look, after each seed; line: the mean"
-        " difference so far, below zero in favour of the first arm."
+        " difference so far; below zero favours the first arm."
     )
     yield (
         f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, by what they"
-        f" showed; thin bars: {'some of ' if rows['seeds'].max() > SHOWN_SEEDS else ''}the seeds between."
+        f" showed; thin bars: {'some of ' if rows['seeds'].max() > SHOWN_SEEDS else ''}the seeds in between."
     )
     yield "Shaded: the margin within which two arms count as equivalent. One seed has no interval."
     if rows["pairs"].lt(rows["seeds"]).any():
-        yield "A seed at which a trial diverged makes no pair, and leaves the interval as it was."
+        yield "A seed at which a trial diverged forms no pair and leaves the interval unchanged."
     if any(
         own["low"].min() < low or high < own["high"].max() for own in shown.values() for low, high in [_domain(own)]
     ):
-        yield "Bars that reach beyond a panel are cut off at its edge."
+        yield "Bars that extend beyond a panel are cut off at its edge."
     if without := [label for label in frame["label"].unique() if label not in drawn]:
-        yield f"No interval yet: {listed(without)}."
+        yield f"No interval yet: {join(without, mark=';')}."
     if len(shown) < len(drawn):
         yield (
-            f"Drawn are the {len(shown)} of {len(drawn)} contrasts that took the most seeds; the file of this figure's"
-            " data has them all."
+            f"The {len(shown)} of {len(drawn)} contrasts that took the most seeds are drawn; the data file of this"
+            " figure has all of them."
         )
 
 
@@ -147,7 +147,7 @@ def _said(label: str, rows: pd.DataFrame) -> str:
 
 
 def _interval(row: Any) -> str:
-    return f"{row.low:+.2f} to {row.high:+.2f}".replace("-", "−")
+    return interval((row.low, row.high), signed=True)
 
 
 # --- marks

@@ -7,6 +7,7 @@ import pandas as pd
 
 from leadline.charts.chart import Figure, Panel, inline
 from leadline.pretraining.pictures import Picture, Pictures
+from leadline.text import join
 
 SHOWN_ARMS = 8
 MAGNIFIED = 2
@@ -34,11 +35,11 @@ def pretraining_figures(
     more = f" {len(shown)} of {len(arms)} pre-trained arms are shown." if len(shown) < len(arms) else ""
     yield Figure(
         "pretraining-pictures",
-        "What pre-training made of the first layer",
+        "First layer after pre-training",
         "Filters: the weights of up to 64 hidden units, spread evenly over all, each on its own scale; mid-grey is 0."
         f" Samples: images that the stack of machines generates from random starts. The first seed of each arm.{more}",
         pd.DataFrame({"arm": list(shown), "trial": list(shown.values())}),
-        f"First-layer filters of {', '.join(shown)}." if shown else "",
+        f"First-layer filters of {join(list(shown))}." if shown else "",
         tuple(panels),
         2,
     )
@@ -65,17 +66,17 @@ def _errors(rows: pd.DataFrame) -> Figure:
     """Return the reconstruction error of each layer by epoch of its own training, a panel for each arm."""
     name, title = "pretraining-errors", "Reconstruction error while each layer is pre-trained"
     if rows.empty:
-        return Figure(name, title, "It was not measured in this study.", rows)
+        return Figure(name, title, "Not measured in this study.", rows)
     means = rows.groupby(["arm", "layer", "pass"], sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
     panels = tuple(Panel(str(arm), _curves(own)) for arm, own in list(means.groupby("arm", sort=False))[:SHOWN_ARMS])
     ends = means.sort_values("pass").drop_duplicates(["arm", "layer"], keep="last").sort_values(["arm", "layer"])
     last = zip(ends["arm"], ends["layer"], ends["mean"], strict=True)
-    said = "; ".join(f"{arm} layer {layer} {value:.3g}" for arm, layer, value in last)
+    said = join([f"{arm} layer {layer} {value:.3g}" for arm, layer, value in last], mark=";")
     return Figure(
         name,
         title,
-        "Nats per unit of a layer's input; the mean over seeds. The first layer's input is the image, every other's the"
-        " codes of the layer below, so that errors of different layers are not to be compared.",
+        "Nats per unit of a layer's input; the mean over seeds. The input of the first layer is the image, that of the"
+        " others the codes of the layer below, so errors of different layers cannot be compared.",
         means,
         f"{title}. At the end: {said}.",
         panels,

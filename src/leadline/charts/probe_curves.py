@@ -22,10 +22,10 @@ from leadline.charts.chart import (
     arm_channels,
     at_field,
     inline,
-    listed,
     spread,
 )
 from leadline.errors import DataError
+from leadline.text import join
 
 TRIAL = ("arm", "base", "seed", "epoch")
 NAMES = {"block", "column", "extreme", "kind", "layer", "map", "place", "quantity", "row"}
@@ -99,6 +99,12 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str], within: str = "mean") -> p
     return found.agg(mean="mean", low="min", high="max", seeds="count").reset_index()
 
 
+def mark_places(rows: pd.DataFrame, x: str, place: str | None = None) -> pd.DataFrame:
+    """Return marks by a column of places, each with its name where there is one."""
+    rows = rows.rename(columns={x: "x"} | ({place: "place"} if place else {}))
+    return over_seeds(rows, ["x", "place"] if place else ["x"])
+
+
 def at_epoch(epoch: int) -> str:
     """Return an epoch in words."""
     return f"epoch {epoch}" if epoch else "at initialisation"
@@ -113,7 +119,7 @@ def by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def shown_in_part(every: Sequence[object], shown: Sequence[object], what: str) -> Iterator[str]:
     """Yield a sentence where not everything is drawn."""
     if len(shown) < len(every):
-        yield f"{len(shown)} of {len(every)} {what} are drawn; the file of this figure's data has them all."
+        yield f"{len(shown)} of {len(every)} {what} are drawn; this figure's data file has all of them."
 
 
 # --- curves
@@ -131,7 +137,7 @@ def curves(
     rules: pd.DataFrame | None = None,
     lines: Sequence[float] = (),
     holds: Sequence[float] = (),
-    bands: str = "from the least to the greatest seed",
+    bands: str = "the range over seeds",
 ) -> Figure:
     """Return a figure with a panel for each epoch and level, and a curve in it for each arm; none without marks.
 
@@ -172,7 +178,7 @@ def curves(
     if log:
         y, edge = logarithmic(axes[1], values)
         if min(values) < edge:
-            caption.append(f"What is below {edge:.2g} is drawn at the lower edge.")
+            caption.append(f"Values below {edge:.2g} are drawn at the lower edge.")
         drawn = marks.assign(**{field: marks[field].clip(lower=edge) for field in ("mean", "low", "high")})
     else:
         y = linear(axes[1], values)
@@ -193,7 +199,7 @@ def curves(
         figure.title,
         " ".join(caption),
         figure.data if len(figure.data) else marks,
-        f"{figure.title}. {axes[1]}, from left to right: {listed(list(_ends(marks, parts)))}.",
+        f"{figure.title}. {axes[1]}, from left to right: {join(list(_ends(marks, parts)), mark=';')}.",
         tuple(panels),
         len(levels_shown) if len(levels_shown) > 1 else len(epochs_shown),
         tuple(keys),

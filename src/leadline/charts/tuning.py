@@ -20,13 +20,13 @@ from leadline.charts.chart import (
     each,
     grid_columns,
     inline,
-    listed,
     spread,
 )
 from leadline.charts.frames import level_of
 from leadline.charts.probe_curves import shown_in_part
 from leadline.spec.tuning import ChoiceSpace, IntegerSpace, LogSpace, Space, edges
-from leadline.verdict.tuned import Tuning, shown
+from leadline.text import join
+from leadline.verdict.tuned import UNSEEN, Tuning, shown
 
 SHOWN_LEVELS = 6
 SHOWN_KEYS = 4
@@ -37,10 +37,10 @@ BEST_OF, TRIED = "tuning-best-of-k", "tuning-settings"
 def tuning_figures(tuning: Tuning) -> tuple[Figure, ...]:
     """Return the curves of the best of k settings, and every setting that was tried; without panels if none is left."""
     if tuning.tried.empty:
-        text = tuning.sentences[-1]
+        text = UNSEEN
         return (
             Figure(BEST_OF, "Best validation error by tuning budget", text, tuning.best),
-            Figure(TRIED, "Every setting that was tried", text, tuning.tried),
+            Figure(TRIED, "All settings that were tried", text, tuning.tried),
         )
     return best_of_k(tuning), every_setting(tuning)
 
@@ -53,13 +53,12 @@ def best_of_k(tuning: Tuning) -> Figure:
     bases, levels = list(rows["base"].unique()), list(rows["level"].unique())
     drawn, drawn_levels = bases[:SHOWN_BASES], spread(levels, SHOWN_LEVELS)
     caption = [
-        "Lines: the best of k settings, averaged over all choices of k of those that were tried, which is what a"
-        " shorter random search is expected to find (Dodge et al. 2019; Tang et al. 2020); bands: from the 10th to the"
-        " 90th percentile of these choices, which close at the right by construction and say nothing of another search."
+        "Lines: the best of k settings, averaged over all subsets of k of the settings tried, which is what a shorter"
+        " random search is expected to find (Dodge et al. 2019; Tang et al. 2020); bands: from the 10th to the 90th"
+        " percentile of these subsets, which close at the right by construction and do not describe another search."
         if random
-        else "Lines: the best of the first k settings, in the order of the one search that was made; another search"
-        " would take another course.",
-        "Validation error, by which settings were chosen, is a little too low for the best of many.",
+        else "Lines: the best of the first k settings, in the order of the search; another search would differ.",
+        "The validation error of the best setting is slightly too low, because settings were chosen by it.",
         *shown_in_part(bases, drawn, "arms"),
         *shown_in_part(levels, drawn_levels, "levels"),
     ]
@@ -78,7 +77,7 @@ def best_of_k(tuning: Tuning) -> Figure:
         title,
         " ".join(caption),
         tuning.best.drop(columns="factors"),
-        f"{title}. {listed(ends)}.",
+        f"{title}. {join(ends, mark=';')}.",
         panels,
         grid_columns(len(panels)),
         tuple(Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(drawn)),
@@ -110,7 +109,7 @@ def every_setting(tuning: Tuning) -> Figure:
     here = rows[rows["base"].isin(drawn) & rows["level"].isin(drawn_levels)]
     lost = bool(here["state"].eq(DIVERGED).any())
     caption = [
-        "Hollow marks: one setting each; filled: the one that its arm goes on with.",
+        "Hollow marks: one setting each; filled: the one chosen for its arm.",
         *(["Crosses at the upper edge: settings at which training diverged."] if lost else []),
         *shown_in_part(list(tuning.spec.space), keys, "tuned keys"),
         *shown_in_part(bases, drawn, "arms"),
@@ -129,10 +128,10 @@ def every_setting(tuning: Tuning) -> Figure:
     ]
     return Figure(
         TRIED,
-        "Every setting that was tried",
+        "All settings that were tried",
         " ".join(caption),
         flat(tuning),
-        f"Every setting that was tried. Chosen: {listed(said)}.",
+        f"All settings that were tried. Chosen: {join(said, mark=';')}.",
         tuple(panels),
         len(keys) if len(keys) > 1 else grid_columns(len(panels)),
         (

@@ -17,24 +17,28 @@ app = typer.Typer()
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the ready studies, the named networks and the data sets."""
-    from leadline.data.catalog import CATALOG
+    from leadline.data.datasets import DATASETS
     from leadline.families import FAMILIES
     from leadline.study.load import ready_studies
 
     studies = ready_studies()
     if as_json:
-        print_json({"studies": list(studies), "networks": list(FAMILIES), "datasets": list(CATALOG)})
+        print_json({"studies": list(studies), "networks": list(FAMILIES), "datasets": sorted(DATASETS.members())})
         return
     sections = {
         "studies": studies,
-        "networks": {name: (function.__doc__ or "").split("\n")[0] for name, function in FAMILIES.items()},
-        "datasets": {name: info.title for name, info in CATALOG.items()},
+        "networks": {name: _summary(function) for name, function in FAMILIES.items()},
+        "datasets": {name: _summary(member) for name, member in sorted(DATASETS.members().items())},
     }
     for section, entries in sections.items():
         typer.echo(f"{section}:")
         width = max(map(len, entries))
         for name, title in entries.items():
             typer.echo(f"  {name:<{width}}  {title}")
+
+
+def _summary(thing: object) -> str:
+    return (thing.__doc__ or "").split("\n")[0]
 
 
 @app.command()
@@ -58,11 +62,11 @@ def inspect(
     """Show a network's layers, parameters, multiply-adds and memory; draw it."""
     from dataclasses import asdict
 
-    from leadline.nets import build, inspect_network
+    from leadline.nets import build, describe_network, inspect_network
     from leadline.study.expand import resolve_network
 
-    spec = resolve_network(network, settings_of(settings))
     shape = _shape(input_shape)
+    spec = describe_network(resolve_network(network, settings_of(settings)), shape, classes)
     info = inspect_network(spec, shape, classes)
     if figure is not None:
         from leadline.drawing import draw, write_drawing
@@ -89,10 +93,12 @@ def predict_depth(
     as_json: Json = False,
 ) -> None:
     """Predict, from mean-field theory, how deep signals and gradients reach before training."""
+    from leadline.nets import describe_network
     from leadline.study.expand import resolve_network
     from leadline.theory.prediction import predict_depth as predicted
 
-    found = predicted(resolve_network(network, settings_of(settings)), _shape(input_shape))
+    shape = _shape(input_shape)
+    found = predicted(describe_network(resolve_network(network, settings_of(settings)), shape, classes=10), shape)
     if as_json:
         print_json(found.to_json())
     else:

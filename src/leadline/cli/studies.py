@@ -55,8 +55,8 @@ def run(
     expanded = load_study(study, settings_of(settings))
     from leadline.clusters import on_ray
     from leadline.console import Terminal
+    from leadline.distributed.torchrun import Torchrun, check_torchrun
     from leadline.running.checkpoints import Interval
-    from leadline.running.devices import check_torchrun, dismiss, under_torchrun
     from leadline.running.driving import UNSEEN
     from leadline.running.stopping import Terminated, sigterm_as_interrupt
     from leadline.running.trial import assist
@@ -69,10 +69,10 @@ def run(
     every = Interval.parse(checkpoint_every)
     screen = UNSEEN if as_json else Terminal()
     check_torchrun(devices or expanded.spec.devices)
-    if (place := under_torchrun()) is not None:
+    if (torchrun := Torchrun.current()) is not None:
         workers = 0
-        if place.rank:
-            assist(place, device)
+        if torchrun.rank:
+            assist(torchrun, device)
             return
     try:
         with sigterm_as_interrupt() as stop:
@@ -82,8 +82,8 @@ def run(
     except Terminated:
         raise typer.Exit(143) from None
     finally:
-        if place is not None:
-            dismiss(place)
+        if torchrun is not None:
+            torchrun.end_tasks()
     if as_json:
         print_json(outcome.to_json())
     else:
@@ -114,22 +114,22 @@ def worker(
     """Take trials from a store until none is left: one of many that share it."""
     from leadline.clusters.entering import enter
     from leadline.clusters.worker import take_trials
+    from leadline.distributed.torchrun import Torchrun
     from leadline.running.checkpoints import Interval
-    from leadline.running.devices import dismiss, under_torchrun
     from leadline.running.job import Job
     from leadline.running.trial import assist
 
     every = Interval.parse(checkpoint_every)
-    if (place := under_torchrun()) is not None and place.rank:
-        assist(place, device)
+    if (torchrun := Torchrun.current()) is not None and torchrun.rank:
+        assist(torchrun, device)
         return
     try:
         name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir)
         job = Job(name or "", runs, store_url, data_dir, device, 1, every, devices, _folder(artifacts))
         tally = take_trials(job, name, until_empty)
     finally:
-        if place is not None:
-            dismiss(place)
+        if torchrun is not None:
+            torchrun.end_tasks()
     if as_json:
         print_json(tally.to_json())
     else:
@@ -211,11 +211,11 @@ def plan(
     seeds = seedplan.seeds_by_deviation(expanded, sd or [])
     if pilot is not None:
         from leadline.store import Store
-        from leadline.verdict import find
+        from leadline.verdict import analyze
 
         with Store.open_existing(runs, store_url) as store:
             piloted = store.study(pilot).expand()
-            shown = find(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
+            shown = analyze(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
         seeds += seedplan.seeds_by_pilot(expanded, shown)
     with progress_bar("timing networks") as progress:
         found = planning.plan(expanded, runs, data_dir, device, workers, seeds=seeds, progress=progress)

@@ -1,17 +1,21 @@
 """Networks: specifications built into modules, initialised from named streams, and counted."""
 
-from leadline.nets.building import build, check, inspect_network
+from leadline.nets.building import build, check, describe_network, inspect_network
 from leadline.nets.inspection import LayerInfo, NetworkInfo, inspect_module
 from leadline.nets.network import InputShape, Network, build_network, distinct_tensors, noise_at, skeleton
+from leadline.nets.operations import Operations, count_operations
 
 __all__ = [
     "InputShape",
     "LayerInfo",
     "Network",
     "NetworkInfo",
+    "Operations",
     "build",
     "build_network",
     "check",
+    "count_operations",
+    "describe_network",
     "distinct_tensors",
     "inspect_module",
     "inspect_network",

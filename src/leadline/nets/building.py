@@ -1,19 +1,13 @@
 """From any specification of a network to a module: our own networks, or somebody's function."""
 
-import importlib
 import inspect
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 from leadline.errors import SpecError
 from leadline.nets.inspection import NetworkInfo, inspect_module
 from leadline.nets.network import InputShape, build_network, skeleton
-from leadline.seeds import INIT, stream
+from leadline.seeds import INIT, seeded, stream
 from leadline.spec import ModuleSpec, NetworkSpec
 
 
@@ -24,16 +18,39 @@ def build(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int,
         spec: what to build.
         input_shape: channels, height, width of an image.
         classes: number of logits.
-        seed: of the parameters' streams; a module of one's own is built with the global generators seeded from it.
+        seed: of the parameters' streams; a custom module is built with the global generators seeded from it. A custom
+            function may give a `NetworkSpec` instead, which is built as any other.
 
     Raises:
         SpecError: the specification cannot be built, or cannot take images of this shape.
     """
+    if isinstance(spec, ModuleSpec):
+        with seeded(stream(seed, INIT)):
+            given = _call(spec, input_shape, classes)
+        if isinstance(given, nn.Module):
+            return given
+        spec = given
+    return build_network(spec, input_shape, classes, seed)
+
+
+def describe_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> NetworkSpec | ModuleSpec:
+    """Return the specification that a custom function gives; what it was given where the function gives a module.
+
+    Raises:
+        SpecError: the function cannot be called, or gives something else.
+
+    Example:
+        >>> from leadline.nets.building import describe_network
+        >>> from leadline.spec import ModuleSpec
+        >>> spec = ModuleSpec(module="leadline.families:cifar_resnet", arguments={"depth": 56})
+        >>> len(describe_network(spec, (3, 32, 32), classes=10).stages)
+        3
+    """
     if isinstance(spec, NetworkSpec):
-        return build_network(spec, input_shape, classes, seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(stream(seed, INIT))
-        return _call(spec, input_shape, classes)
+        return spec
+    with seeded(stream(0, INIT)):
+        given = _call(spec, input_shape, classes)
+    return given if isinstance(given, NetworkSpec) else spec
 
 
 def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> None:
@@ -49,9 +66,10 @@ def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int)
 
 
 def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> NetworkInfo:
-    """Count a network's parameters, and the multiply-adds of its convolutions and linear layers for one image.
+    """Count a network's parameters, and the multiply-adds of its convolutions and matrix products for one image.
 
-    As in He et al. 2015, table 1, normalisation, activation, pooling and additions count no multiply-adds.
+    As in He et al. 2015, table 1, normalisation, activation, pooling and additions count no multiply-adds; what
+    `count_operations` says counts.
 
     Raises:
         SpecError: the specification cannot be built, or cannot take images of this shape.
@@ -74,8 +92,8 @@ def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, cla
     return info
 
 
-def _call(spec: ModuleSpec, input_shape: InputShape, classes: int) -> nn.Module:
-    function = _find(spec)
+def _call(spec: ModuleSpec, input_shape: InputShape, classes: int) -> nn.Module | NetworkSpec:
+    function = spec.resolve()
     offered = {
         "input_shape": input_shape,
         "in_channels": input_shape[0],
@@ -88,25 +106,9 @@ def _call(spec: ModuleSpec, input_shape: InputShape, classes: int) -> nn.Module:
         # a function with **kwargs says not what it knows, so it is given the one name that all model zoos use
         anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
         given = {key: value for key, value in offered.items() if key in takes or (anything and key == "num_classes")}
-        module = function(**{**given, **spec.arguments})
+        made = function(**{**given, **spec.arguments})
     except Exception as error:
         raise SpecError(f"{spec.module}: calling it failed: {type(error).__name__}: {error}") from None
-    if not isinstance(module, nn.Module):
-        raise SpecError(f"{spec.module} gave a {type(module).__name__}; expected a torch.nn.Module")
-    return module
-
-
-def _find(spec: ModuleSpec) -> Callable[..., Any]:
-    package, _, name = spec.module.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(package), name, None)
-    except Exception as error:  # whatever the import of somebody's code may raise
-        reason = " ".join(str(error).split())
-        raise SpecError(f"{spec.module}: importing {package} failed: {type(error).__name__}: {reason}") from None
-    if not callable(found):
-        raise SpecError(f"{spec.module}: {package} has no function {name!r}")
-    function: Callable[..., Any] = found
-    return function
+    if not isinstance(made, nn.Module | NetworkSpec):
+        raise SpecError(f"{spec.module} gave a {type(made).__name__}; expected a torch.nn.Module or a NetworkSpec")
+    return made

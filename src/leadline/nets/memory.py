@@ -1,4 +1,4 @@
-"""How many bytes of activations a network holds, found by watching it work on the meta device."""
+"""How many bytes of activations a network holds, found by watching it work."""
 
 import weakref
 from collections import Counter
@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 InputShape = tuple[int, int, int]
+META = torch.device("meta")
 
 
-def training_memory(model: nn.Module, input_shape: InputShape) -> int:
+def training_memory(model: nn.Module, input_shape: InputShape, device: torch.device = META) -> int:
     """Return the bytes, per image, of what autograd keeps for the backward pass beside the parameters.
 
     Args:
-        model: on the meta device; left in training mode.
+        model: on `device`; left in training mode.
         input_shape: channels, height, width of an image.
+        device: where the model is; the meta device computes nothing.
     """
-    images = torch.empty(2, *input_shape, device="meta")  # batch normalisation wants more than one
+    images = torch.zeros(2, *input_shape, device=device)  # batch normalisation wants more than one
     owned = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     kept: dict[int, Tensor] = {}  # tensors stay alive here, so that no two share an address
 
@@ -34,14 +36,15 @@ def training_memory(model: nn.Module, input_shape: InputShape) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
 
 
-def inference_memory(model: nn.Module, input_shape: InputShape) -> int:
+def inference_memory(model: nn.Module, input_shape: InputShape, device: torch.device = META) -> int:
     """Return the most bytes, of one image, that are alive at once in a forward pass without gradients.
 
     Args:
-        model: on the meta device; left in evaluation mode.
+        model: on `device`; left in evaluation mode.
         input_shape: channels, height, width of an image.
+        device: where the model is; the meta device computes nothing.
     """
-    image = torch.empty(1, *input_shape, device="meta")
+    image = torch.zeros(1, *input_shape, device=device)
     live = _Live([*model.parameters(), *model.buffers()])
     live.add(image)
     with torch.no_grad(), live:

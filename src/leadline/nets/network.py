@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import SpecError
 from leadline.nets.blocks import Block, Recomputed, block
 from leadline.nets.init import check_widths, initialise
@@ -22,11 +23,14 @@ from leadline.nets.layers import (
     prefix,
     weight_layer,
 )
-from leadline.seeds import NOISE, stream
+from leadline.nets.shortcuts import Custom
+from leadline.seeds import NOISE, seeded, stream
 from leadline.spec import NetworkSpec
 from leadline.spec.network import RecurrentHead, Stage
 
 InputShape = tuple[int, int, int]
+
+_WINDOWS = {"average-2x2": 2, "average-4x4": 4}
 
 
 class Network(nn.Module):
@@ -38,6 +42,7 @@ class Network(nn.Module):
         self.stages = stages
         self.head = head
         self.noise = Noise()
+        self.draws_globally = any(isinstance(module, Custom) for module in stages.modules())
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of a batch of images."""
@@ -110,8 +115,8 @@ def skeleton(spec: NetworkSpec, input_shape: InputShape, classes: int) -> Networ
             head.add_module("act", activation(spec))
         if spec.head.pool == "global-average":
             head.add_module("pool", nn.AdaptiveAvgPool2d(1))
-        elif spec.head.pool == "average-2x2":
-            head.add_module("pool", nn.AvgPool2d(2))
+        elif spec.head.pool != "none":
+            head.add_module("pool", nn.AvgPool2d(_WINDOWS[spec.head.pool]))
         if spec.layers == "convolutional":
             head.add_module("flatten", nn.Flatten())
         network = Network(stem, stages, head)
@@ -146,19 +151,26 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def noise_at(model: nn.Module, seed: int, step: int) -> Iterator[None]:
+def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch_size: int = 0) -> Iterator[None]:
     """Let what a module draws while it trains depend on the trial's seed and the step alone.
 
-    A `Network` draws from streams. Any other module draws from PyTorch's global generators as it was written to: they
-    are seeded for the step and put back as they were.
+    A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
+
+    A `Network` draws from streams. Any other module, and a shortcut of the user's own, draws from global generators as
+    it was written to: they are seeded for the step and put back as they were.
     """
-    if isinstance(model, Network):
-        model.noise.seed, model.noise.step = seed, step
-        yield
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(stream(seed, NOISE, step))
+    globally = not isinstance(model, Network) or model.draws_globally
+    with seeded(stream(seed, NOISE, step)) if globally else nullcontext():
+        if not isinstance(model, Network):
             yield
+            return
+        noise = model.noise
+        noise.seed, noise.step, noise.rows = seed, step, batch_size
+        noise.first = None if shard == WHOLE else shard.rows(batch_size).start
+        try:
+            yield
+        finally:
+            noise.first = None
 
 
 def _stem(spec: NetworkSpec, input_shape: InputShape) -> tuple[nn.Sequential, int]:
@@ -195,7 +207,7 @@ def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int
             else:
                 _share(prototype, new, spec.sharing.normalisation == "shared")
         module.add_module(str(number), new)
-        channels = channels + stage.width if spec.block.shortcut.kind == "concatenate" else stage.width
+        channels = channels + stage.width if spec.block.shortcut.part.widens else stage.width
     if stage.transition is not None:
         narrower = max(1, int(channels * stage.transition))
         transition = nn.Sequential()
@@ -212,6 +224,8 @@ def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int
 
 def _share(prototype: Block, block: Block, normalisation: bool) -> None:
     """Give a block the prototype's own layers: one set of weights, used at both places."""
+    if isinstance(prototype.join, Custom):
+        block.join = prototype.join
     places = dict(block.named_modules())
     for name, module in list(prototype.named_modules()):
         if list(module.children()) or not list(module.parameters(recurse=False)):

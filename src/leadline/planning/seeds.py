@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leadline.errors import SpecError
-from leadline.spec.contrast import IN_POINTS, Metric
+from leadline.metrics import metric
 from leadline.stats import seeds_to_decide
 from leadline.stats.sequential import confidence_of_each, running_interval
 from leadline.study.expand import ExpandedStudy
@@ -29,7 +29,7 @@ class SeedsNeeded:
     difference: float | None = None  # of the pilot
     for_difference: int | None = None  # to find a true difference as large as the pilot's; None: as above, or it is 0
     pairs: int | None = None  # of the pilot
-    metric: Metric = "test_error"
+    metric: str = "test_error"
     expected: float | None = None  # mean number of seeds of a study that decides as it goes; None: it does not
     decided: float | None = None  # share of such studies that decide before they have all their seeds
 
@@ -80,7 +80,7 @@ def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, 
         # the spread behind the effect is never below the step in which values move, so it is the one to plan with
         sd = abs(result.difference / result.effect_size) if result.effect_size else result.sd
         difference = result.difference if piloted.a == contrast.a else -result.difference
-        margin = contrast.margin or (study.spec.margin if contrast.metric in IN_POINTS else None)
+        margin = contrast.margin or (study.spec.margin if metric(contrast.metric).in_points else None)
         needed = SeedsNeeded(
             f"{contrast.a} against {contrast.b}",
             sd,

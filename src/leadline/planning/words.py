@@ -3,11 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
+from leadline.metrics import metric
 from leadline.planning.plan import Plan
 from leadline.planning.seeds import POWER, SeedsNeeded
-from leadline.spec.contrast import IN_POINTS
 from leadline.stats import LARGEST_PLAN
-from leadline.verdict.words import plural
+from leadline.tables import Column, Table
+from leadline.tables import to_text as table_text
+from leadline.text import plural
 
 IDLE = 0.9
 """The share of its cores below which a worker has been kept waiting by other programs."""
@@ -27,24 +29,12 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 def to_text(plan: Plan) -> str:
     """Return a plan as plain text: a row for each arm and for all, then what it takes here, and how that was found."""
-    heads = ("arm", "trials", "parameters", "steps", "FLOPs", "time", "memory", "disk")
-    rows = [heads]
-    for arm in plan.arms:
-        numbers = (
-            f"{arm.trials:,}",
-            f"{arm.parameters:,}",
-            f"{arm.steps:,}",
-            f"{arm.flops:.2g}",
-            duration(arm.seconds),
-        )
-        rows.append((arm.arm, *numbers, size(arm.memory), size(arm.disk)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{plan.study}: what it will take; steps, FLOPs, time, memory and disk are those of one trial", ""]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    where = "core" if plan.device == "cpu" else "GPU"
-    lines += ["", f"In all: {plan.trials:,} trials, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
+    lines = [
+        f"{plan.study}: what it will take; steps, FLOPs, time, memory and disk are those of one trial",
+        "",
+        table_text(Table("plan", plan.study, _COLUMNS, tuple(asdict(arm) for arm in plan.arms))),
+    ]
+    lines += ["", f"In all: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
     lines[-1] += (
         f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
     )
@@ -59,9 +49,8 @@ def to_text(plan: Plan) -> str:
             f" is about {duration(plan.seconds * plan.share)}."
         )
     fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "not one worker"
-    lines.append(
-        f"Memory: {size(plan.memory)} {'are free' if where == 'core' else 'of the GPU are free'}, room for {fits}."
-    )
+    where = "" if plan.device == "cpu" else " of the GPU"
+    lines.append(f"Memory: {size(plan.memory)}{where} are free, room for {fits}.")
     if plan.fits < plan.workers:
         lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
     if plan.seeds:
@@ -70,7 +59,7 @@ def to_text(plan: Plan) -> str:
 
 
 def _seeds_line(needed: SeedsNeeded) -> str:
-    unit = " points" if needed.metric in IN_POINTS else ""
+    unit = " points" if metric(needed.metric).in_points else ""
     parts = []
     if needed.margin is not None:
         parts.append(f"{_seeds(needed.for_margin)} for a difference of the margin, {needed.margin:g}{unit}")
@@ -81,7 +70,7 @@ def _seeds_line(needed: SeedsNeeded) -> str:
     if needed.expected is not None and needed.decided is not None:
         parts.append(f"deciding as it goes, {needed.expected:.1f} on average, and decided in {needed.decided:.0%}")
     name = f"{needed.contrast}, {needed.metric}: " if needed.contrast else ""
-    pairs = f", {needed.pairs} pairs of the pilot" if needed.pairs is not None else ""
+    pairs = f", {plural(needed.pairs, 'pair')} of the pilot" if needed.pairs is not None else ""
     return f"  {name}{'; '.join(parts)} (standard deviation {needed.sd:.3g}{unit}{pairs})"
 
 
@@ -103,3 +92,15 @@ def size(number: float) -> str:
         if number >= length:
             return f"{number / length:.3g} {unit}"
     return f"{number:.0f} bytes"
+
+
+_COLUMNS = (
+    Column("Arm", ("arm",), str, numeric=False),
+    Column("Trials", ("trials",), "{:,}".format),
+    Column("Parameters", ("parameters",), "{:,}".format),
+    Column("Steps", ("steps",), "{:,}".format),
+    Column("FLOPs", ("flops",), "{:.2g}".format),
+    Column("Time", ("seconds",), duration),
+    Column("Memory", ("memory",), size),
+    Column("Disk", ("disk",), size),
+)

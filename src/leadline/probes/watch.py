@@ -26,7 +26,8 @@ from leadline.probes.table import (
     FlowTable,
     without_call,
 )
-from leadline.probes.words import Finding, describe, number
+from leadline.probes.words import Finding, describe
+from leadline.text import magnitude
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -227,4 +228,4 @@ def _picture(table: FlowTable, findings: Sequence[Finding], rows: int) -> Any:
 def _cell(kind: str, value: float) -> str:
     if value != value:
         return ""
-    return f"{value:.0%}" if kind in _FRACTIONS else number(value)
+    return f"{value:.0%}" if kind in _FRACTIONS else magnitude(value)

@@ -1,6 +1,5 @@
-"""What a flow table shows, in sentences under stated thresholds: each says what was measured, none says why."""
+"""What a flow table shows, in sentences under stated thresholds: each states what was measured, not its cause."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, UPDATE, WEIGHT_GRADIENT, FlowTable, block_of, without_call
+from leadline.text import magnitude, plural
 
 VANISHED = 1e-4
 """Of the last block's gradient norm. Gradient descent with one learning rate moves such a block ten thousand times less
@@ -53,9 +53,10 @@ def describe(table: FlowTable) -> list[Finding]:
     worst = int(np.argmin(ratios))
     what = "blocks" if table.blocks else "layers"
     last = "block" if table.blocks else "layer"
+    least, greatest = magnitude(ratios.min()), magnitude(ratios.max())
     sentence = (
-        f"gradient norms of all {len(names)} {what} are {number(ratios.min())} to {number(ratios.max())} times the last"
-        f" {last}'s, {_median(finite)}"
+        f"gradient norms of all {len(names)} {what} are {least} to {greatest} times the last {last}'s,"
+        f" {_median(finite)}"
     )
     dead_names, dead = _latest(table, DEAD)
     if dead_names:
@@ -70,12 +71,6 @@ def relative_to_last(norms: np.ndarray) -> np.ndarray:
         ratios = np.where(norms == 0, 0.0, norms / last)
     ratios[:, -1] = 1.0
     return ratios
-
-
-def number(value: float) -> str:
-    """Write a number to two digits: 0.25, 3e-9, 1.2e4."""
-    text = f"{value:.2g}"
-    return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].strip('+')}{found[2]}", text)
 
 
 def _gradients(table: FlowTable) -> tuple[tuple[str, ...], np.ndarray]:
@@ -120,8 +115,8 @@ def _flow(table: FlowTable, names: Sequence[str], norms: np.ndarray) -> list[Fin
         if beyond.any():
             name, value = names[worst], float(ratios[worst])
             sentence = (
-                f"{_place(table, name, names)}: gradient norm {number(value)} of the last {last}'s, {_median(steps)};"
-                f" {side} {number(threshold)} in {beyond.sum()} of {len(names)} {last}s"
+                f"{_place(table, name, names)}: gradient norm {magnitude(value)} of the last {last}'s,"
+                f" {_median(steps)}; {side} {magnitude(threshold)} in {beyond.sum()} of {len(names)} {last}s"
             )
             if name in dead_names and dead[dead_names.index(name)] >= MOSTLY_DEAD:
                 sentence += f"; dead units {dead[dead_names.index(name)]:.0%}"
@@ -147,10 +142,8 @@ def _unstable(table: FlowTable, names: Sequence[str], norms: np.ndarray) -> list
     infinite = np.isinf(norms).sum(0)
     if infinite.any():
         worst = int(np.argmax(infinite))
-        measured = int((~np.isnan(norms[:, worst])).sum())
-        sentence = (
-            f"{_place(table, names[worst], names)}: gradient norm not finite at {infinite[worst]} of {_steps(measured)}"
-        )
+        steps = plural(int((~np.isnan(norms[:, worst])).sum()), "step")
+        sentence = f"{_place(table, names[worst], names)}: gradient norm not finite at {infinite[worst]} of {steps}"
         findings.append(Finding("unstable", sentence, float(infinite[worst]), 0.0, names[worst]))
     weights, updates = table.series(UPDATE)
     rows = updates[~np.isnan(updates).all(1)]
@@ -160,8 +153,8 @@ def _unstable(table: FlowTable, names: Sequence[str], norms: np.ndarray) -> list
         if many.any():
             worst = int(np.argmax(medians))
             sentence = (
-                f"{weights[worst]}: one step changes it by {number(medians[worst])} of its norm, {_median(len(rows))};"
-                f" {number(UNSTABLE_UPDATE)} or more in {many.sum()} of {len(weights)} weights"
+                f"{weights[worst]}: one step changes it by {magnitude(medians[worst])} of its norm,"
+                f" {_median(len(rows))}; {magnitude(UNSTABLE_UPDATE)} or more in {many.sum()} of {len(weights)} weights"
             )
             findings.append(Finding("unstable", sentence, float(medians[worst]), UNSTABLE_UPDATE, weights[worst]))
     return findings
@@ -183,8 +176,4 @@ def _place(table: FlowTable, name: str, names: Sequence[str]) -> str:
 
 
 def _median(steps: int) -> str:
-    return f"median of {_steps(steps)}"
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'s' if count != 1 else ''}"
+    return f"median of {plural(steps, 'step')}"

@@ -23,28 +23,28 @@ from leadline.charts.figures import figures
 from leadline.charts.files import own_ids, to_svg, vegalite_version
 from leadline.charts.looks import narrowing
 from leadline.charts.probes import figures as probe_figures
+from leadline.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
 from leadline.errors import LeadlineError
-from leadline.reports.effect_tables import effect_tables
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
 from leadline.tables import Table, to_csv, to_latex, to_markdown
-from leadline.verdict import Findings
-from leadline.why import NOTHING_MEASURED, THRESHOLDS, Why
+from leadline.text import plural
+from leadline.verdict import Findings, contrast_sentence, effect_sentence, headline, meta_sentence, notes
 
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
-SHOWN_EFFECTS = 12  # in words; the table beside them has them all
-SHOWN_ROWS = 200  # of a table on the page; its files have them all
+SHOWN_EFFECTS = 12  # in words; the table beside them has all of them
+SHOWN_ROWS = 200  # of a table on the page; its files have all of them
 FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
 WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
 EARLY, LOOKS = "early-flow", "looks"
-PROBE = "probe-"  # begins the names of the deeper probes' figures
+PROBE = "probe-"  # begins the names of the figures of probes that take a snapshot
 OPTIONAL = ("pretraining-", "predicted-", "tuning-")  # begin the names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report beside those that every report has."""
+    """A part of a report that not every report has."""
 
     name: str  # of its place on the page
     title: str
@@ -61,7 +61,7 @@ def write(
     folder: Path,
     command: str = "",
     environment: Mapping[str, Any] | None = None,
-    why: Why = NOTHING_MEASURED,
+    diagnostics: Diagnostics = NOTHING_MEASURED,
     sections: Sequence[Section] = (),
 ) -> Path:
     """Write a study's report into a folder and return the path of its HTML file.
@@ -72,32 +72,31 @@ def write(
 
     Args:
         study: the study, expanded.
-        findings: what `leadline.verdict.find` made of the frames.
+        findings: what `leadline.verdict.analyze` made of the frames.
         trials: one row per trial.
         records: one row per measured value.
         folder: made if it is missing.
         command: what repeats the study; by default, to run the study.yaml that lies beside the report.
         environment: where the report was written, if that should be said beside where the trials were run.
-        why: what probes saw inside the networks, from `leadline.why.explain`.
-        sections: what else there is to show, in order, after Why.
+        diagnostics: what probes measured inside the networks, from `leadline.diagnostics.diagnose`.
+        sections: further parts, in order, after the diagnostics.
 
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    deeper = {
-        seen.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(seen.name, seen.frame)]
-        for seen in why.deeper
-        if not seen.frame.empty
+    snapshots = {
+        probe.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(probe.probe, probe.frame)]
+        for probe in diagnostics.probes
+        if not probe.frame.empty
     }
     drawn = [
-        *figures(findings, trials, records, why),
-        *(figure for group in deeper.values() for figure in group),
-        *([narrowing(findings)] if any(contrast.looks for contrast in findings.contrasts) else []),
-        *([] if why.frame.empty else [early_flow(why)]),
+        *figures(findings, trials, records, diagnostics),
+        *(figure for group in snapshots.values() for figure in group),
+        *([narrowing(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
+        *([] if diagnostics.frame.empty else [early_flow(diagnostics)]),
         *(figure for section in sections for figure in section.figures),
     ]
-    tabled = [*tables(study, findings, trials, records), *effect_tables(findings)]
-    tabled += (table for section in sections for table in section.tables)
+    tabled = [*tables(study, findings, trials, records), *(table for section in sections for table in section.tables)]
     specification = yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
     files: dict[str, bytes | None] = {"study.yaml": specification.encode()}
     for figure in drawn:
@@ -120,11 +119,16 @@ def write(
         .render(
             study=study,
             findings=findings,
+            headline=headline(findings),
+            sentences=[contrast_sentence(contrast, findings) for contrast in findings.contrasts],
+            effects=[effect_sentence(effect) for effect in findings.factors if effect.of == "difference"],
+            meta_analyses=[meta_sentence(one) for one in findings.meta_analyses],
+            notes=notes(findings),
             figures={figure.name: _page_figure(figure) for figure in drawn},
             tables=by_name,
-            why=why,
+            diagnostics=diagnostics,
             why_figures=[figure.name for figure in drawn if figure.name in WHY_FIGURES],
-            deeper_figures={name: [figure.name for figure in group] for name, group in deeper.items()},
+            snapshot_figures={name: [figure.name for figure in group] for name, group in snapshots.items()},
             early=EARLY,
             sections=sections,
             thresholds=THRESHOLDS,
@@ -154,18 +158,18 @@ def write(
 
 
 def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
-    pictures: dict[str, bytes | None] = {"svg": None, "pdf": None}
+    images: dict[str, bytes | None] = {"svg": None, "pdf": None}
     if figure.panels:
         svg = to_svg(figure)
-        pictures = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
-    for end, content in pictures.items():
+        images = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
+    for end, content in images.items():
         yield f"figures/{figure.name}.{end}", content
     data = figure.data.to_csv(index=False, lineterminator="\n").encode()
     yield f"tables/{figure.name}.csv", None if figure.data.empty else data
 
 
 def _page_figure(figure: Figure) -> dict[str, Any]:
-    """Return what the page shows of a figure: each panel as a still picture, and as the chart that replaces it."""
+    """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it."""
     panels = []
     for number, panel in enumerate(figure.panels):
         spec = panel.chart.to_dict(validate=False) | {"config": theme(PAGE, standalone=False)}
@@ -210,6 +214,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["plural"] = plural
     environment.globals["style"] = Markup(
         resources.files("leadline.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
     )
@@ -223,7 +228,7 @@ def _environments(trials: pd.DataFrame, writer: Mapping[str, Any] | None) -> lis
         if isinstance(found, Mapping):
             key = json.dumps(_flat(found))
             counts[key] = counts.get(key, 0) + 1
-    shown = [(f"Where {count} trial{'s' * (count > 1)} ran", json.loads(key)) for key, count in counts.items()]
+    shown = [(f"Where {plural(count, 'trial')} ran", json.loads(key)) for key, count in counts.items()]
     return [*shown, ("Where this report was written", _flat(writer))] if writer else shown
 
 

@@ -1,12 +1,11 @@
 """Tuning in tables: what was chosen, what a smaller budget would have found, and everything that was tried."""
 
-import math
-
 import numpy as np
 
 from leadline.charts.chart import DIVERGED, each, spread
 from leadline.charts.tuning import CHOSEN, flat
-from leadline.tables import NOTHING, Column, Table
+from leadline.tables import Column, Table
+from leadline.text import number
 from leadline.verdict.tuned import Tuning, shown
 
 SHOWN_BUDGETS = 8
@@ -31,12 +30,12 @@ def chosen_table(tuning: Tuning) -> Table:
     columns = (
         Column("Arm", ("arm",), str, numeric=False),
         *(Column(key, (key,), shown) for key in keys),
-        Column("Validation error, %", ("error",), _per_cent),
+        Column("Validation error", ("error",), number, unit="%"),
         Column("Setting", ("number", "settings"), "{} of {}".format),
-        Column("Median of all, %", ("median",), _per_cent),
+        Column("Median of all", ("median",), number, unit="%"),
         Column("Diverged", ("diverged",), str),
     )
-    return Table("tuning-chosen", "What tuning chose for each arm", columns, tuple(rows))
+    return Table("tuning-chosen", "Values that tuning chose for each arm", columns, tuple(rows))
 
 
 def best_table(tuning: Tuning) -> Table:
@@ -50,7 +49,7 @@ def best_table(tuning: Tuning) -> Table:
     ]
     columns = (
         Column("Arm", ("arm",), str, numeric=False),
-        *(Column(f"k = {k}", (str(k),), _per_cent) for k in budgets),
+        *(Column(f"k = {k}", (str(k),), number) for k in budgets),
     )
     return Table("tuning-budgets", _BUDGETS_CAPTION, columns, tuple(rows))
 
@@ -82,15 +81,15 @@ def tried_table(tuning: Tuning) -> Table:
         Column("Arm", ("arm",), str, numeric=False),
         Column("Setting", ("number",), str),
         *(Column(key, (key,), shown) for key in keys),
-        Column("Validation error, %", ("error",), _per_cent),
+        Column("Validation error", ("error",), number, unit="%"),
         Column("State", ("state",), str, numeric=False),
         Column("Chosen", ("chosen",), lambda chosen: CHOSEN if chosen else "", numeric=False),
     )
-    return Table("tuning-every", "Every setting that tuning tried", columns, rows)
+    return Table("tuning-every", "All settings that tuning tried", columns, rows)
 
 
 _BUDGETS_CAPTION = "Best validation error by tuning budget k, %"
-_LEADS_CAPTION = "Share of searches of k settings whose best is lower in the first / in the second arm"
+_LEADS_CAPTION = "Share of searches of k settings in which the first / the second arm has the lower best error"
 
 
 def _few_budgets(tuning: Tuning) -> list[int]:
@@ -98,7 +97,3 @@ def _few_budgets(tuning: Tuning) -> list[int]:
     every = sorted(map(int, tuning.best["k"].unique()))
     doubled = {min(every, key=lambda k: abs(k - 2**power)) for power in range(every[-1].bit_length())}
     return spread(sorted({*doubled, every[-1]}), SHOWN_BUDGETS)
-
-
-def _per_cent(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else NOTHING

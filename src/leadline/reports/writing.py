@@ -1,4 +1,4 @@
-"""From a store to a study's report: what was recorded, what is found in it, and what theory said before."""
+"""From a store to a study's report: its records, what they show, and what theory predicts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 from leadline.charts.pretraining import pretraining_figures
 from leadline.charts.tuning import tuning_figures
+from leadline.diagnostics import Diagnostics, diagnose
 from leadline.errors import LeadlineError
 from leadline.pretraining.pictures import Pictures
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
-from leadline.spec import DEEPER, NetworkSpec
+from leadline.spec import NetworkSpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
 from leadline.study.search import tuning_of
-from leadline.verdict import find
-from leadline.verdict.tuned import Tuning
-from leadline.why import Why, explain
+from leadline.text import join
+from leadline.verdict import analyze, reads_probabilities
+from leadline.verdict.tuned import Tuning, tuning_sentences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,24 +36,21 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
     study = store.study(name).expand()
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
-    findings = find(study, trials, records, store.predictions(name), tuning)
-    stored = {probe: found for probe in DEEPER if (found := store.measurements(name, probe))}
-    why = explain(trials, records, store.measurements(name, "flow"), stored, _about(stored))
-    sections = [*_tuning(tuning), *_pretraining(store, name, trials, records), *_predicted(study, why, data_dir)]
-    return write(study, findings, trials, records, folder, why=why, sections=sections)
-
-
-def _about(stored: object) -> dict[str, str]:
-    if not stored:
-        return {}
-    from leadline.probes.catalog import PROBES
-
-    return {name: named.about for name, named in PROBES.items()}
+    findings = analyze(study, trials, records, store.outputs(name, reads_probabilities(study)), tuning)
+    probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
+    stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
+    diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
+    sections = [
+        *_tuning(tuning),
+        *_pretraining(store, name, trials, records),
+        *_predicted(study, diagnostics, data_dir),
+    ]
+    return write(study, findings, trials, records, folder, diagnostics=diagnostics, sections=sections)
 
 
 def _tuning(tuning: Tuning | None) -> Iterator[Section]:
     if tuning is not None:
-        yield Section("tuning", "Tuning", tuning.sentences, tuning_figures(tuning), tuning_tables(tuning))
+        yield Section("tuning", "Tuning", tuning_sentences(tuning), tuning_figures(tuning), tuning_tables(tuning))
 
 
 def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.DataFrame") -> Iterator[Section]:
@@ -62,19 +60,19 @@ def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.D
     }
     if records["split"].str.startswith("pretraining-").any():
         said = (
-            "Hidden layers were trained one after the other, each on the codes of the one below and without labels,"
-            " before the network was trained as a whole: Hinton, Osindero & Teh 2006; Bengio et al. 2006. The time that"
-            " it took is in the trials' own."
+            "Hidden layers were trained one after the other, each on the codes of the layer below and without labels,"
+            " before the whole network was trained (Hinton, Osindero & Teh 2006; Bengio et al. 2006). The time of a"
+            " trial includes its pre-training."
         )
         yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(pictures, trials, records)))
 
 
-def _predicted(study: ExpandedStudy, why: Why, data_dir: Path | None) -> Iterator[Section]:
+def _predicted(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:
     """Yield what mean-field theory says of the arms that it covers, beside random networks of the same kind."""
-    if why.frame.empty:
+    if diagnostics.frame.empty:
         return
     from leadline.charts.chart import spread
-    from leadline.data.facts import describe
+    from leadline.data.metadata import describe
     from leadline.theory.meanfield_figures import prediction_figure
     from leadline.theory.prediction import Prediction, predict_depth
     from leadline.theory.random_networks import MeasuredBlocks, measure_blocks
@@ -96,6 +94,6 @@ def _predicted(study: ExpandedStudy, why: Why, data_dir: Path | None) -> Iterato
         assert isinstance(network, NetworkSpec)
         measured.append(measure_blocks(network, shape, seeds=3, images=2))
     said = [f"{arm}: {prediction.words()}" for arm, prediction in predictions.items()]
-    left_out = [f"{', '.join(arms)}: {reason}." for reason, arms in refused.items()]
+    left_out = [f"{join(arms, len(arms))}: {reason}." for reason, arms in refused.items()]
     figures = (prediction_figure(list(predictions.values()), measured, list(predictions)),) if predictions else ()
     yield Section("predicted", "Predicted before training", (*said, *left_out), figures)

@@ -1,4 +1,7 @@
-"""Checkpoints: all that training changes, as one file that is whole or not there, with a checksum."""
+"""Checkpoints: all that training changes, as one file that is whole or not there, with a checksum.
+
+A trial has its last checkpoint and the one before it, which `Checkpoints` saves and goes on from.
+"""
 
 import contextlib
 import hashlib
@@ -6,8 +9,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,8 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from leadline import artifacts
 from leadline.errors import SpecError, StoreError
+from leadline.record import Record
 from leadline.spec import TrialSpec
+from leadline.store import Claim, LeaseLost, Store
 from leadline.training import TrainState
 from leadline.training.memory import ran_out_of_memory
 
@@ -87,6 +93,89 @@ class Timer:
     def restart(self, step: int) -> None:
         """Count from here, where a checkpoint has been written."""
         self.step, self.moment = step, time.monotonic()
+
+
+@dataclass
+class Checkpoints:
+    """A claimed trial's checkpoints: the last, and the one before it, which is kept until the next is committed."""
+
+    store: Store
+    claim: Claim
+    worker: str  # the id of the one that has the claim
+    url: str | None = None  # of a folder where they are kept as well
+    spec: TrialSpec = field(init=False)
+    last: str | None = field(init=False)
+    earlier: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with those that the claim names."""
+        self.spec = TrialSpec.model_validate_json(self.claim.spec)
+        self.last, self.earlier = self.claim.checkpoint, self.claim.earlier_checkpoint
+
+    def save(
+        self, state: TrainState, records: Sequence[Record], seconds: float, measurements: Mapping[str, bytes]
+    ) -> None:
+        """Write a checkpoint, commit it with what was measured, and remove the one that nothing falls back on now."""
+        trial = self.claim.trial
+        path = self.store.checkpoints / checkpoint_name(trial, state)
+        try:
+            save_checkpoint(state, self.spec, path)
+            name = artifacts.put(path, self.url, self.store.patience)
+        except StoreError:
+            # a new owner removes what the old one, whose machine may have slept, is still writing
+            if self.store.trial(trial).owner != self.worker:
+                raise LeaseLost(f"trial {trial[:12]}: another worker has taken it over") from None
+            raise
+        self.store.commit_epoch(trial, self.worker, records, name, state.epoch, seconds, measurements)
+        if name != self.last:
+            self.remove_earlier()
+            self.last, self.earlier = name, self.last
+
+    def remove_earlier(self) -> None:
+        """Remove the checkpoint before the last: the trial has got on, or ends."""
+        if self.earlier is not None:
+            artifacts.remove(self.earlier, self.store.checkpoints)
+            self.earlier = None
+
+    def restore_or_init(self, init: Callable[[], TrainState], tell: Callable[[str, float, str], None]) -> TrainState:
+        """Return the state of the last checkpoint that is whole, or a new one; the same bits follow either way.
+
+        Args:
+            init: makes a state as it is before the first step; a checkpoint is loaded into one.
+            tell: is told of each checkpoint that is damaged or missing.
+        """
+        trial, epochs = self.claim.trial, self.spec.training.epochs
+        kept = [artifacts.base(name) for name in (self.last, self.earlier) if name is not None]
+        remove_strays(self.store.checkpoints, trial, kept)
+        artifacts.remove_strays(self.url, trial, kept)
+        while self.last is not None:
+            try:
+                return self._restore(self.last, init)
+            except (DamagedCheckpoint, artifacts.MissingArtifact) as error:
+                done, follows = 0, "training starts anew"
+                if self.earlier is not None:
+                    done, follows = self.claim.earlier_epoch, "training goes on from the one before it"
+                self.store.fall_back(trial, self.worker, self.last, f"{error}; {follows}")
+                tell("restarted", done / epochs, f"{error}; {follows}")
+                self.last, self.earlier = self.earlier, None
+        return init()
+
+    def _restore(self, name: str, init: Callable[[], TrainState]) -> TrainState:
+        """Return the state of a checkpoint: of the copy here where that is whole, else of the one at its URL."""
+        here = self.store.checkpoints / artifacts.base(name)
+        if artifacts.is_url(name) and here.is_file():
+            with contextlib.suppress(DamagedCheckpoint):
+                return self._load(here, init)
+            here.unlink(missing_ok=True)
+        return self._load(artifacts.get(name, self.store.checkpoints, self.store.patience), init)
+
+    def _load(self, path: Path, init: Callable[[], TrainState]) -> TrainState:
+        """Return the state of a file, which must be of the trial and of the place in it that its name says."""
+        state = init()
+        load_checkpoint(state, path, self.spec)
+        if (inside := checkpoint_name(self.claim.trial, state)) != path.name:
+            raise DamagedCheckpoint(f"checkpoint {path}: is no such file: what it holds is {inside}")
+        return state
 
 
 def checkpoint_name(trial: str, state: TrainState) -> str:

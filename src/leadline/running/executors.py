@@ -1,20 +1,19 @@
 """Executors: they run a study's trials until none is left that could be taken."""
 
 import contextlib
-import multiprocessing
-import os
 import signal
-import threading
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
 
 from leadline.errors import LeadlineError
+from leadline.processes import describe_exit, follow_parent, start_process
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
-from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm, starting
+from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm
 from leadline.running.worker import work
-from leadline.store import Owner, Store
+from leadline.store import Store, WorkerId
 from leadline.store.schema import SETTLED
 
 STOP_SECONDS = GRACE_SECONDS + 6
@@ -62,13 +61,12 @@ class LocalProcesses:
         Raises:
             LeadlineError: a worker could not use the store, or died before its first trial.
         """
-        context = multiprocessing.get_context("spawn")
         current: dict[Connection, _Worker] = {}
         silent_deaths = 0  # in a row, of workers that had told nothing yet
         told = False
         try:
             for _ in range(self.workers):
-                _Worker.start(context, job, current)
+                _start_worker(job, current)
             while current:
                 for events in wait(list(current)):
                     assert isinstance(events, Connection)
@@ -83,7 +81,7 @@ class LocalProcesses:
                                 raise LeadlineError(f"{job.study}: {text}") from None
                             if worker.last is not None and worker.last.kind not in ENDS:
                                 emit(replace(worker.last, kind="died", text=f"{text}; it is taken up again"))
-                            _Worker.start(context, job, current)
+                            _start_worker(job, current)
                         continue
                     if isinstance(message, LeadlineError):
                         raise message
@@ -99,27 +97,15 @@ class LocalProcesses:
 
 @dataclass
 class _Worker:
-    process: multiprocessing.process.BaseProcess
-    events: Connection
+    process: SpawnProcess
     last: Event | None = None
-
-    @classmethod
-    def start(cls, context: Any, job: Job, current: "dict[Connection, _Worker]") -> None:
-        """Start a worker, and enter it among the current ones, which are ended when the driver is."""
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_worker_main, args=(job, theirs, os.getpid()))
-        with starting():
-            process.start()
-            current[ours] = cls(process, ours)
-            theirs.close()
 
     def death(self) -> str | None:
         """Return how the worker died; None: it ended by itself, for no trial was left."""
         self.process.join()
-        code = self.process.exitcode or 0
-        if code == 0:
+        if not self.process.exitcode:
             return None
-        how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+        how = describe_exit(self.process.exitcode)
         return f"its worker process died with {how}; if memory ran out, use fewer workers"
 
     def end(self, events: Connection, until: float) -> None:
@@ -132,19 +118,20 @@ class _Worker:
         self.process.kill()
 
 
-def _worker_main(job: Job, events: Connection, parent: int) -> None:
-    def follow_parent() -> None:
-        while os.getppid() == parent:
-            threading.Event().wait(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+def _start_worker(job: Job, current: dict[Connection, _Worker]) -> None:
+    """Start a worker, and enter it among the current ones, which are ended when the driver is."""
+    with start_process(_worker_main, job) as (process, events):
+        current[events] = _Worker(process)
 
+
+def _worker_main(events: Connection, parent: int, job: Job) -> None:
     def emit(event: Event) -> None:
         with contextlib.suppress(BrokenPipeError):
             events.send(event)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     with contextlib.suppress(Stopped), at_sigterm() as stop:
-        threading.Thread(target=follow_parent, daemon=True).start()
+        follow_parent(parent, signal.SIGTERM)
         try:
             work(job, emit, stop=stop)
         except LeadlineError as error:
@@ -158,7 +145,7 @@ def run_until_ended(executor: Executor, job: Job, store: Store, emit: Emit) -> N
     Raises:
         LeadlineError: as the executor does.
     """
-    own = str(Owner.current())
+    own = str(WorkerId.current())
     while True:
         executor.run(job, emit)
         while not store.is_claimable(job.study, own):

@@ -2,17 +2,12 @@
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
-from types import FrameType
 
 GRACE_SECONDS = 12.0
 """For a step to end and its checkpoint to be written: a batch system gives a whole study 30 s before it kills."""
-INSIST_SECONDS = 1.0
-"""After which a second signal is somebody who will not wait; sooner, it is the first sent to a whole group as well."""
 
 
 class Stopped(BaseException):
@@ -115,48 +110,3 @@ def sigterm_as_interrupt() -> Iterator[Stop]:
         yield stop
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def held(number: int) -> Iterator[Callable[[], bool]]:
-    """Let a signal have its effect only after the body, unless it comes again after a while.
-
-    So that no exception is raised where nobody knows yet of what has just begun. Only what Python handles is held, and
-    only in the main thread. What is yielded tells whether it has come.
-    """
-    handler, came = signal.getsignal(number), None
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came is not None and time.monotonic() > came + INSIST_SECONDS:
-            handler(number, frame)
-        came = came or time.monotonic()
-
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    signal.signal(number, note)
-    try:
-        yield lambda: came is not None
-    finally:
-        signal.signal(number, handler)
-        if came is not None:
-            signal.raise_signal(number)
-
-
-@contextmanager
-def starting() -> Iterator[None]:
-    """Let the body start a process and note where it will be ended: being asked to stop has its effect after that.
-
-    The process hears no Ctrl-C from its first moment, its imports included: who started it decides what that means.
-    """
-    with held(signal.SIGTERM), held(signal.SIGINT):
-        if not hasattr(signal, "pthread_sigmask"):
-            yield
-            return
-        resource_tracker.ensure_running()  # started in the body, it would let the signal through again
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process inherits
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,250 +1,252 @@
 """A claimed trial trained to its end, on one device or several, and what it gives stored."""
 
 import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from leadline.data import batches
-from leadline.errors import DataError, StoreError
+from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from leadline.distributed.torchrun import Torchrun
+from leadline.errors import DataError, SpecError, StoreError
 from leadline.layerwise import hidden_layers, pretrain_network, pretrained
+from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.nets import build
+from leadline.parts.reference import is_local
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
 from leadline.record import Record
-from leadline.running.checkpoints import Timer
-from leadline.running.devices import Place, answer, called, together, under_torchrun
-from leadline.running.job import Job
-from leadline.running.kept import Kept, begun
+from leadline.running.checkpoints import Checkpoints, Timer
+from leadline.running.job import Job, Tell
 from leadline.running.stopping import Stop, Stopped, at_sigterm
-from leadline.spec import DataSpec, TrialSpec, canonical_json
-from leadline.store import Claim, LeaseLost, Store
+from leadline.spec import DataSpec, TrialSpec
 from leadline.training import Diverged, TrainState, choose_device, prepare, train
-from leadline.training.team import ALONE, Team
 
 
-def train_trial(
-    devices: Sequence[torch.device],
-    job: Job,
-    files: Kept,
-    claim: Claim,
-    tell: Callable[[str, float, str], None],
-    lost: threading.Event,
-    stop: Stop,
-) -> None:
-    """Train on one device, in this process, or on several: in new processes, or with those of torchrun."""
+@dataclass
+class TrialRun:
+    """A claimed trial trained to its end in this process, alone or as rank 0 of several."""
 
-    def look() -> None:
-        if lost.is_set():
-            raise LeaseLost(f"trial {claim.trial[:12]}: another worker has taken it over")
+    job: Job
+    checkpoints: Checkpoints  # with the claim, its specification and the store
+    device: torch.device  # of this process
+    tell: Tell
+    check_lease: Callable[[], None]  # raises LeaseLost when another worker has taken the trial over
+    stop: Stop
+    group: ProcessGroup = SINGLE_PROCESS
+    data: batches.Data = field(init=False)
+    state: TrainState = field(init=False)
+    timer: Timer = field(init=False)
 
-    if len(devices) == 1:
-        _train_and_store(job, files, claim, devices[0], tell, look, stop, ALONE)
-    elif (place := under_torchrun()) is not None:
-        device = place.device(devices[0])
-        with called((job.threads, claim.spec, job.data_dir), place, device) as team:
-            _train_and_store(job, files, claim, device, tell, look, stop, team)
-    else:
-        together(_train_beside_others, (job, files, claim), devices, job.threads, tell, look)
+    def run(self) -> None:
+        """Train the trial from its last checkpoint to its end.
 
-
-def _train_beside_others(
-    team: Team,
-    device: torch.device,
-    tell: Callable[[str, float, str], None],
-    job: Job,
-    files: Kept,
-    claim: Claim,
-) -> None:
-    """Be one of the processes of a trial; rank 0 stores what it gives, and a worker outside keeps its lease."""
-    if team.rank:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while rank 0 needs it to end a step; then it ends as well
-        _follow(team, device, job.threads, claim.spec, job.data_dir)
-        return
-    with at_sigterm() as stop:
+        Raises:
+            Diverged, PretrainingDiverged: training did; what probes measured of that epoch is stored.
+            LeaseLost: another worker has taken the trial over.
+            Stopped: the process was asked to stop, and the trial has a checkpoint.
+            StoreError: the store, a checkpoint or the data cannot be used.
+        """
         try:
-            _train_and_store(job, files, claim, device, tell, lambda: None, stop, team)
+            self.restore()
+            if self.state.pretraining is not None:
+                with self.stop.gently():
+                    self.pretrain(self.state.pretraining)
+                broadcast_state(self.state, self.group)
+            with self.stop.gently():
+                self.finish(self.train())
         except (Diverged, PretrainingDiverged):
-            files.remove_earlier()
+            self.checkpoints.remove_earlier()  # nobody would after the trial's end
             raise
 
+    def restore(self) -> None:
+        """Bring all processes to the last checkpoint that is whole, or to the beginning."""
+        spec = self.checkpoints.spec
+        check_code(spec, self.job.data_dir)
+        self.data = load_data(spec.data, self.job.data_dir, self.device)
+        self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.tell)
+        broadcast_state(self.state, self.group)
 
-def assist(place: Place, device: str) -> None:
-    """Train beside rank 0 for as long as it has trials, in a process that torchrun has started."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 ends its step first, and then calls no more
-    answer(place, place.device(choose_device(device)), _follow)
+    def pretrain(self, pretraining: PretrainingState) -> None:
+        """Pre-train the network, with checkpoints on the way; the one at its end is where training begins."""
+        seed, layers = self.checkpoints.spec.seed, len(hidden_layers(self.state.model))
+        seconds = 0.0
+        self.timer = Timer.start(self.job.checkpoint_every, pretraining.steps)
+        for epoch in pretrain_network(pretraining, self.state.model, self.data, seed):
+            self.check_lease()
+            seconds += epoch.seconds
+            self.tell("progress", 0.0, f"pre-training layer {epoch.layer} of {layers}")
+            asked = self.stop.asked  # looked at once, for it may change at any moment
+            if asked or self.timer.due(pretraining.steps) or epoch.epoch == pretraining.spec.epochs:
+                self.checkpoint(seconds=seconds)
+                seconds = 0.0
+            if asked:
+                raise Stopped
+            self.group.broadcast(None)
+        result = pretrained(pretraining, self.data.shape, seed)
+        self.state.pretraining = None
+        pictures = {} if result.pictures is None else {"pretraining": result.pictures.to_bytes()}
+        self.checkpoint(result.records, seconds, pictures)
 
+    def train(self) -> list[Record]:
+        """Train to the end of the last epoch, with checkpoints on the way; return the records not yet stored."""
+        spec, state = self.checkpoints.spec, self.state
+        steps = -(-self.data.train_size // spec.training.batch_size) * spec.training.epochs
+        pending: list[Record] = []
+        stored_epoch = state.epoch
+        self.timer = Timer.start(self.job.checkpoint_every, state.step)
 
-def _follow(team: Team, device: torch.device, threads: int, trial: str, data_dir: Path | None) -> None:
-    """Train a trial as rank 0 does, from the state that it gives, and store nothing.
+        def pause(step: int) -> bool:
+            return self.stop.asked or self.timer.due(step)
 
-    Args:
-        team: of which this is not rank 0.
-        device: of this process.
-        threads: of this process.
-        trial: its specification as JSON.
-        data_dir: folder of the data sets.
-    """
-    torch.set_num_threads(threads)
-    spec = TrialSpec.model_validate_json(trial)
-    data = _dataset(canonical_json(spec.data.model_dump(mode="json")), data_dir, device)
-    state = _fresh(spec, data, device)
-    _share(state, team)
-    if state.pretraining is not None:  # as rank 0 does, for nobody waits for another longer than an epoch
-        for _ in pretrain_network(state.pretraining, state.model, data, spec.seed):
-            team.told(None)
-        _share(state, team)
-    for _ in train(state, data, spec.training, spec.seed, spec.probes, team=team):
-        pass
-
-
-def _train_and_store(
-    job: Job,
-    files: Kept,
-    claim: Claim,
-    device: torch.device,
-    tell: Callable[[str, float, str], None],
-    look: Callable[[], None],
-    stop: Stop,
-    team: Team,
-) -> None:
-    store, spec, owner = files.store, files.spec, files.owner
-    data = _dataset(canonical_json(spec.data.model_dump(mode="json")), job.data_dir, device)
-    state = begun(files, claim, lambda: _fresh(spec, data, device), tell)
-    _share(state, team)
-    if state.pretraining is not None:
-        with stop.gently():
-            _pretrain_and_store(job, files, state, data, tell, look, stop, team)
-        _share(state, team)
-    steps = -(-data.train_size // spec.training.batch_size) * spec.training.epochs
-    pending: list[Record] = []
-    stored_epoch = state.epoch
-    timer = Timer.start(job.checkpoint_every, state.step)
-
-    def due(step: int) -> bool:
-        return stop.asked or timer.due(step)
-
-    with stop.gently():
-        for record in _records(store, claim, spec, owner, state, data, due, team):
-            look()
-            if record.split == "batch":
-                tell("progress", record.step / steps, f"loss {record.value:.4g}")
-                asked = stop.asked  # looked at once, for it may change at any moment
-                if asked or timer.due(record.step):
-                    _commit_start(store, claim, owner, state)
-                    files.keep(state, [], 0.0, {})
-                    timer.restart(state.step)
-                if asked:
-                    raise Stopped
-            else:
+        try:
+            for record in train(state, self.data, spec.training, spec.seed, spec.probes, pause, self.group):
+                self.check_lease()
+                if record.split == "batch":
+                    self.tell("progress", record.step / steps, f"loss {record.value:.4g}")
+                    asked = self.stop.asked  # looked at once, for it may change at any moment
+                    if asked or self.timer.due(record.step):
+                        self.checkpoint()
+                    if asked:
+                        raise Stopped
+                    continue
                 pending.append(record)
                 if state.epoch == stored_epoch:
                     continue
-                stored_epoch = state.epoch
                 seconds = sum(one.value for one in pending if (one.split, one.name) == ("time", "seconds"))
-                _commit_start(store, claim, owner, state)
-                files.keep(state, pending, seconds, _measured(state, state.epoch))
-                timer.restart(state.step)
-                pending = []
-                tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
-                if stop.asked:
+                self.checkpoint(pending, seconds, self._measured(state.epoch))
+                pending, stored_epoch = [], state.epoch
+                self.tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
+                if self.stop.asked:
                     raise Stopped
-        assert state.test_predictions is not None
-        predictions = state.test_predictions, data.test_labels.astype(np.int16)
-        files.remove_earlier()  # nobody would, were the process killed after the trial's end
-        store.finish(claim.trial, owner, "finished", records=pending, predictions=predictions)
-        tell("finished", 1.0, "")
+        except Diverged:  # no later epoch will store what probes saw of this one
+            if state.epoch < spec.training.epochs:
+                self._commit_start()
+                self._commit(state.epoch + 1, self._measured(state.epoch + 1))
+            raise
+        return pending
+
+    def checkpoint(
+        self, records: Sequence[Record] = (), seconds: float = 0.0, measurements: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Store the state, and with it what was measured since the last checkpoint, in so many seconds."""
+        self._commit_start()
+        self.checkpoints.save(self.state, records, seconds, measurements or {})
+        pretraining = self.state.pretraining
+        self.timer.restart(self.state.step if pretraining is None else pretraining.steps)
+
+    def finish(self, records: Sequence[Record]) -> None:
+        """Store the last records and the outputs for the test images, and end the trial."""
+        outputs = self.state.test_outputs
+        assert outputs is not None
+        classes = outputs.probabilities is not None
+        self.checkpoints.remove_earlier()  # nobody would, were the process killed after the trial's end
+        files = self.checkpoints
+        files.store.finish(
+            files.claim.trial,
+            files.worker,
+            "finished",
+            records=records,
+            predictions=(outputs.predicted, outputs.labels) if classes else None,
+            measurements=(self.state.epoch, {OUTPUTS: pack_outputs(outputs)}),
+        )
+        self.tell("finished", 1.0, "")
+
+    def _commit_start(self) -> None:
+        """Store what probes saw before the first step, once; a trial killed before its checkpoint sees it again."""
+        if seen := self._probed(0):
+            self._commit(0, seen)
+
+    def _commit(self, epoch: int, measurements: Mapping[str, bytes]) -> None:
+        files = self.checkpoints
+        files.store.commit_epoch(files.claim.trial, files.worker, [], None, epoch, 0.0, measurements)
+
+    def _measured(self, epoch: int) -> dict[str, bytes]:
+        """Return what was measured inside the network in an epoch, or in the part of it that training got through."""
+        flow = self.state.flow
+        return self._probed(epoch) | ({"flow": flow.to_bytes()} if flow is not None and len(flow.steps) else {})
+
+    def _probed(self, epoch: int) -> dict[str, bytes]:
+        return {name: one.to_bytes() for name, one in self.state.measured.get(epoch, {}).items()}
 
 
-def _pretrain_and_store(
-    job: Job,
-    files: Kept,
-    state: TrainState,
-    data: batches.Data,
-    tell: Callable[[str, float, str], None],
-    look: Callable[[], None],
-    stop: Stop,
-    team: Team,
-) -> None:
-    """Pre-train a state's network, with checkpoints on the way; the one at its end is where training begins."""
-    before, seed = state.pretraining, files.spec.seed
-    assert before is not None
-    layers, seconds = len(hidden_layers(state.model)), 0.0
-    timer = Timer.start(job.checkpoint_every, before.steps)
-    for epoch in pretrain_network(before, state.model, data, seed):
-        look()
-        seconds += epoch.seconds
-        tell("progress", 0.0, f"pre-training layer {epoch.layer} of {layers}")
-        asked = stop.asked  # looked at once, for it may change at any moment
-        if asked or timer.due(before.steps) or epoch.epoch == before.spec.epochs:
-            files.keep(state, [], seconds, {})
-            timer.restart(before.steps)
-            seconds = 0.0
-        if asked:
-            raise Stopped
-        team.told(None)
-    left = pretrained(before, data.shape, seed)
-    state.pretraining = None
-    files.keep(state, left.records, seconds, {} if left.pictures is None else {"pretraining": left.pictures.to_bytes()})
+def run_rank(group: ProcessGroup, device: torch.device, tell: Tell, job: Job, checkpoints: Checkpoints) -> None:
+    """Be one of the processes that train a trial; rank 0 stores what it gives, and a worker outside keeps its lease."""
+    if group.rank:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while rank 0 needs it to end a step; then it ends as well
+        follow_trial(group, device, job.threads, checkpoints.claim.spec, job.data_dir)
+        return
+    with at_sigterm() as stop:
+        TrialRun(job, checkpoints, device, tell, lambda: None, stop, group).run()
 
 
-def _fresh(spec: TrialSpec, data: batches.Data, device: torch.device) -> TrainState:
+def assist(torchrun: Torchrun, device: str) -> None:
+    """Train beside rank 0 for as long as it has trials, in a process that torchrun has started."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 ends its step first, and then calls no more
+    torchrun.follow_tasks(torchrun.device(choose_device(device)), follow_trial)
+
+
+def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial: str, data_dir: Path | None) -> None:
+    """Train a trial, given its specification as JSON, as rank 0 does, from the state that it gives; store nothing."""
+    torch.set_num_threads(threads)
+    spec = TrialSpec.model_validate_json(trial)
+    data = load_data(spec.data, data_dir, device)
+    state = init_state(spec, data, device)
+    broadcast_state(state, group)
+    if state.pretraining is not None:  # as rank 0 does, for nobody waits for another longer than an epoch
+        for _ in pretrain_network(state.pretraining, state.model, data, spec.seed):
+            group.broadcast(None)
+        broadcast_state(state, group)
+    for _ in train(state, data, spec.training, spec.seed, spec.probes, group=group):
+        pass
+
+
+def check_code(spec: TrialSpec, data_dir: Path | None) -> None:
+    """Check that this machine has the custom code and data files that identify a trial.
+
+    Raises:
+        StoreError: it has another version of them; another machine may have the right one.
+    """
+    if not spec.code:
+        return
+    try:
+        here = spec.with_code(data_dir).code
+    except (SpecError, DataError) as error:
+        raise StoreError(str(error)) from None
+    for name, identity in spec.code.items():
+        if not is_local(name) and here.get(name) != identity:  # what was sent pickled is what the driver has
+            raise StoreError(
+                f"{name} is another version here than the one that the study was entered with; run the study again with"
+                " `leadline run`, or bring that version to this machine"
+            )
+
+
+def init_state(spec: TrialSpec, data: batches.Data, device: torch.device) -> TrainState:
     """Return a trial's state before its first step, and before its pre-training where it asks for one."""
     state = prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
     state.pretraining = None if spec.pretraining is None else PretrainingState(spec.pretraining)
     return state
 
 
-def _share(state: TrainState, team: Team) -> None:
-    """Bring every process of a team to where rank 0 is."""
-    if team.size > 1:
-        given = team.told(({}, 0, 0) if team.rank else (state.tensors(), state.step, state.epoch))
-        if team.rank:
+def broadcast_state(state: TrainState, group: ProcessGroup) -> None:
+    """Bring every process of a group to where rank 0 is."""
+    if group.world_size > 1:
+        given = group.broadcast(({}, 0, 0) if group.rank else (state.tensors(), state.step, state.epoch))
+        if group.rank:
             state.load(*given)
 
 
-def _records(
-    store: Store,
-    claim: Claim,
-    spec: TrialSpec,
-    owner: str,
-    state: TrainState,
-    data: batches.Data,
-    pause: Callable[[int], bool],
-    team: Team,
-) -> Iterator[Record]:
-    """Train; of an epoch in which training diverges, store what probes saw of it, which no later epoch will."""
-    try:
-        yield from train(state, data, spec.training, spec.seed, spec.probes, pause, team)
-    except Diverged:
-        if state.epoch < spec.training.epochs:
-            _commit_start(store, claim, owner, state)
-            cut_short = state.epoch + 1
-            store.commit_epoch(claim.trial, owner, [], None, cut_short, 0.0, _measured(state, cut_short))
-        raise
-
-
-def _commit_start(store: Store, claim: Claim, owner: str, state: TrainState) -> None:
-    """Store what probes saw before the first step, once; a trial that is killed before its checkpoint sees it again."""
-    if seen := {name: one.to_bytes() for name, one in state.measured.get(0, {}).items()}:
-        store.commit_epoch(claim.trial, owner, [], None, 0, 0.0, seen)
-
-
-def _measured(state: TrainState, epoch: int) -> dict[str, bytes]:
-    """Return what probes measured in an epoch, or in the part of it that training got through."""
-    seen = {name: one.to_bytes() for name, one in state.measured.get(epoch, {}).items()}
-    if state.flow is not None and len(state.flow.steps):
-        seen["flow"] = state.flow.to_bytes()
-    return seen
-
-
 @lru_cache(maxsize=2)
-def _dataset(spec: str, data_dir: Path | None, device: torch.device) -> batches.Data:
+def load_data(spec: DataSpec, data_dir: Path | None, device: torch.device) -> batches.Data:
+    """Return a trial's data on a device; those of the last two trials are kept.
+
+    Raises:
+        StoreError: they cannot be read on this machine; another may have what is missing here.
+    """
     try:
-        return batches.load(DataSpec.model_validate_json(spec), data_dir).to(device)
-    except DataError as error:  # of this machine, not of the trial: another may have what is missing here
+        return batches.load(spec, data_dir).to(device)
+    except DataError as error:
         raise StoreError(str(error)) from None

@@ -5,25 +5,29 @@ import math
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
+from leadline.distributed.launch import ProcessDied, assign_devices, launch
+from leadline.distributed.process_group import Disconnected
+from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, StoreError
+from leadline.parts.reference import unpack_objects
 from leadline.pretraining.fitting import PretrainingDiverged
-from leadline.running.devices import DeviceLost, check_torchrun, spread, under_torchrun
+from leadline.processes import hold_signal
+from leadline.running.checkpoints import Checkpoints
 from leadline.running.environment import environment
-from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job
-from leadline.running.kept import Kept
-from leadline.running.stopping import Stop, Stopped, held
-from leadline.running.trial import train_trial
+from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, Tell
+from leadline.running.stopping import Stop, Stopped
+from leadline.running.trial import TrialRun, run_rank
 from leadline.spec import ProbeSpec, TrialSpec
-from leadline.store import Claim, LeaseLost, Owner, Store
-from leadline.store.connect import patiently
+from leadline.store import Claim, LeaseLost, Store, WorkerId
+from leadline.store.connect import retry_while_unreachable
 from leadline.store.schema import SETTLED
 from leadline.training import Diverged, check_devices, choose_device
 from leadline.training.memory import ran_out_of_memory
-from leadline.training.team import Disconnected
 
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0
@@ -50,110 +54,131 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
     stop = stop or Stop()
     taken = 0
     torch.set_num_threads(job.threads)
+    unpack_objects(job.objects)
     device = choose_device(job.device)
-    owner = Owner.current()
     with Store.open(job.runs, job.store_url, PATIENCE_SECONDS) as store:
         spec = store.study(job.study).spec
-        devices = job.devices or spec.get("devices", 1)
-        check_devices(ProbeSpec.model_validate(spec.get("probes", {})), devices)
-        check_torchrun(devices)
-        places = [device] * devices if under_torchrun() else spread(device, devices)  # each of them has its own
-        while taken < most and run_trial(store, str(owner), places, job, emit, stop):
+        count = job.devices or spec.get("devices", 1)
+        check_devices(ProbeSpec.model_validate(spec.get("probes", {})), count)
+        check_torchrun(count)
+        devices = [device] * count if Torchrun.current() else assign_devices(device, count)
+        worker = Worker(store, str(WorkerId.current()), devices, job, emit, stop)
+        while taken < most and worker.run_trial():
             taken += 1
             if stop.asked:
                 raise Stopped
     return taken
 
 
-def run_trial(store: Store, owner: str, devices: Sequence[torch.device], job: Job, emit: Emit, stop: Stop) -> bool:
-    """Claim a trial, run it from its last checkpoint to its end, and store what it gives; False: there is none.
+@dataclass(frozen=True)
+class Worker:
+    """Takes trials of a study, one at a time."""
 
-    A trial that diverges or fails is stored as such; the caller goes on with the next one. When the process is
-    asked to stop, the step ends, a checkpoint is written, and the claim is given back, as it is whatever is raised.
-    """
-    claim: Claim | None = None
-    try:  # around the claim as well, for a stop may come in any moment
-        with held(signal.SIGINT) as interrupted, stop.gently():
-            claim = store.claim(job.study, owner, LEASE_SECONDS, lambda: interrupted() or stop.asked)
-        if claim is not None:
-            _run_claimed(store, claim, owner, devices, job, _telling(claim, owner, emit), stop)
-        return claim is not None
-    except _NotTold as error:
-        _give_back(store, claim, owner, emit)
-        raise error.reason from None
-    except BaseException:
-        _give_back(store, claim, owner, emit)
-        raise
+    store: Store
+    id: str
+    devices: Sequence[torch.device]  # that train a trial together
+    job: Job
+    emit: Emit
+    stop: Stop
 
+    def run_trial(self) -> bool:
+        """Claim a trial, run it from its last checkpoint to its end, and store what it gives; False: there is none.
 
-def _telling(claim: Claim, owner: str, emit: Emit) -> Callable[[str, float, str], None]:
-    seed = TrialSpec.model_validate_json(claim.spec).seed
+        A trial that diverges or fails is stored as such; the caller goes on with the next one. When the process is
+        asked to stop, the step ends, a checkpoint is written, and the claim is given back, as it is whatever is raised.
+        """
+        claim: Claim | None = None
+        try:  # around the claim as well, for a stop may come in any moment
+            with hold_signal(signal.SIGINT) as interrupted, self.stop.gently():
+                claim = self.store.claim(
+                    self.job.study, self.id, LEASE_SECONDS, lambda: interrupted() or self.stop.asked
+                )
+            if claim is not None:
+                self._run(claim)
+            return claim is not None
+        except _NotTold as error:
+            self._give_back(claim)
+            raise error.reason from None
+        except BaseException:
+            self._give_back(claim)
+            raise
 
-    def tell(kind: str, fraction: float, text: str) -> None:
+    def _run(self, claim: Claim) -> None:
+        """Run a trial under its lease, and store how it ends."""
+        trial, tell = claim.trial, self._telling(claim)
+        lost_process: Exception | None = None
         try:
-            emit(Event(kind, claim.trial, claim.arm, seed, owner, fraction, text))
-        except Exception as error:
-            raise _NotTold(error) from error
+            checkpoints = Checkpoints(self.store, claim, self.id, self.job.artifacts)
+            tell("started", claim.epochs_done / checkpoints.spec.training.epochs, "")
+            with _heartbeat(self.store, trial, self.id) as lost:
+                try:
+                    if claim.attempts > MOST_ATTEMPTS:
+                        raise LeadlineError(
+                            f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
+                        )
+                    self.store.set_environment(trial, self.id, environment(self.devices))
+                    self._train(checkpoints, tell, lost)
+                except (Diverged, PretrainingDiverged) as error:
+                    self.store.finish(trial, self.id, "diverged", error=str(error), diverged_step=error.step)
+                    tell("diverged", 1.0, str(error))
+                except StoreError:
+                    raise
+                except Exception as error:
+                    disconnected = isinstance(error, ProcessDied | Disconnected)
+                    if disconnected and self.store.trial(trial).attempts < MOST_ATTEMPTS:
+                        lost_process = error
+                    else:
+                        line, detail = _describe_failure(error)
+                        self.store.finish(trial, self.id, "failed", error=line + detail)
+                        tell("failed", 0.0, line)
+            if lost_process is not None:  # the lease is ended when nothing renews it any more
+                retry_while_unreachable(lambda _: self.store.heartbeat(trial, self.id, -1.0), PATIENCE_SECONDS)
+                tell("died", 0.0, f"{lost_process}; it is taken up again")
+        except LeaseLost as error:
+            tell("stopped", 0.0, str(error))
 
-    return tell
+    def _train(self, checkpoints: Checkpoints, tell: Tell, lost: threading.Event) -> None:
+        """Train on one device, in this process, or on several: in new processes, or with those of torchrun."""
+        job, device = self.job, self.devices[0]
 
+        def check_lease() -> None:
+            if lost.is_set():
+                raise LeaseLost(f"trial {checkpoints.claim.trial[:12]}: another worker has taken it over")
 
-def _give_back(store: Store, claim: Claim | None, owner: str, emit: Emit) -> None:
-    if claim is None:
-        return
-    given_back = True
-    with contextlib.suppress(StoreError):  # then it ends with the process, or its lease
-        given_back = store.release(claim.trial, owner)
-    if given_back:
-        with contextlib.suppress(_NotTold):
-            _telling(claim, owner, emit)("stopped", 0.0, "")
+        if len(self.devices) == 1:
+            TrialRun(job, checkpoints, device, tell, check_lease, self.stop).run()
+        elif (torchrun := Torchrun.current()) is not None:
+            device = torchrun.device(device)
+            with torchrun.start_task((job.threads, checkpoints.claim.spec, job.data_dir), device) as group:
+                TrialRun(job, checkpoints, device, tell, check_lease, self.stop, group).run()
+        else:
+            launch(run_rank, (job, checkpoints), self.devices, job.threads, tell, check_lease)
 
+    def _telling(self, claim: Claim) -> Tell:
+        """Return what tells of a claimed trial."""
+        seed = TrialSpec.model_validate_json(claim.spec).seed
 
-def _run_claimed(
-    store: Store,
-    claim: Claim,
-    owner: str,
-    devices: Sequence[torch.device],
-    job: Job,
-    tell: Callable[[str, float, str], None],
-    stop: Stop,
-) -> None:
-    spec = TrialSpec.model_validate_json(claim.spec)
-    team_lost: LeadlineError | None = None
-    try:
-        tell("started", claim.epochs_done / spec.training.epochs, "")
-        with _heartbeat(store, claim.trial, owner) as lost:
+        def tell(kind: str, fraction: float, text: str) -> None:
             try:
-                if claim.attempts > MOST_ATTEMPTS:
-                    raise LeadlineError(
-                        f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
-                    )
-                store.set_environment(claim.trial, owner, environment(devices))
-                last, earlier = claim.checkpoint, claim.earlier_checkpoint
-                files = Kept(store, spec, claim.trial, owner, last, earlier, job.artifacts)
-                train_trial(devices, job, files, claim, tell, lost, stop)
-            except (Diverged, PretrainingDiverged) as error:
-                if len(devices) == 1 or under_torchrun():  # else rank 0 has done so, which is another process
-                    files.remove_earlier()
-                store.finish(claim.trial, owner, "diverged", error=str(error), diverged_step=error.step)
-                tell("diverged", 1.0, str(error))
-            except StoreError:
-                raise
+                self.emit(Event(kind, claim.trial, claim.arm, seed, self.id, fraction, text))
             except Exception as error:
-                if isinstance(error, DeviceLost | Disconnected) and store.trial(claim.trial).attempts < MOST_ATTEMPTS:
-                    team_lost = error
-                else:
-                    line, detail = _in_words(error)
-                    store.finish(claim.trial, owner, "failed", error=line + detail)
-                    tell("failed", 0.0, line)
-        if team_lost is not None:  # the lease is ended when nothing renews it any more
-            patiently(lambda _: store.heartbeat(claim.trial, owner, -1.0), PATIENCE_SECONDS)
-            tell("died", 0.0, f"{team_lost}; it is taken up again")
-    except LeaseLost as error:
-        tell("stopped", 0.0, str(error))
+                raise _NotTold(error) from error
+
+        return tell
+
+    def _give_back(self, claim: Claim | None) -> None:
+        """Let another worker take the trial."""
+        if claim is None:
+            return
+        given_back = True
+        with contextlib.suppress(StoreError):  # then it ends with the process, or its lease
+            given_back = self.store.release(claim.trial, self.id)
+        if given_back:
+            with contextlib.suppress(_NotTold):
+                self._telling(claim)("stopped", 0.0, "")
 
 
-def _in_words(error: Exception) -> tuple[str, str]:
+def _describe_failure(error: Exception) -> tuple[str, str]:
     """Return why a trial failed, in one line, and what a developer wants to see below it."""
     if isinstance(error, LeadlineError):
         return " ".join(str(error).split()), ""

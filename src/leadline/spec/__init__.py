@@ -1,8 +1,23 @@
 """Frozen, validated specifications of networks, data, training, probes and trials."""
 
-from leadline.spec.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
+from leadline.data.datasets import DataSpec
+from leadline.parts.augmentations import Augmentation
+from leadline.parts.augmentations.resized_crop import ResizedCrop
+from leadline.parts.augmentations.translation import Augment
+from leadline.parts.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
+from leadline.parts.optimizers import Optimizer
+from leadline.parts.optimizers.adam import Adam
+from leadline.parts.optimizers.rmsprop import RMSprop
+from leadline.parts.optimizers.sgd import SGD
+from leadline.parts.schedules import Schedule
+from leadline.parts.schedules.constant import Constant
+from leadline.parts.schedules.cosine import Cosine
+from leadline.parts.schedules.one_cycle import OneCycle
+from leadline.parts.schedules.step import StepDecay
+from leadline.parts.shortcuts import CustomShortcut
 from leadline.spec.network import (
     AnyNetwork,
+    AnyShortcut,
     Block,
     Head,
     Initialisation,
@@ -14,39 +29,23 @@ from leadline.spec.network import (
     Stem,
 )
 from leadline.spec.pretraining import PretrainingSpec
-from leadline.spec.probes import DEEPER, DeeperSpec, FlowSpec, ProbeSpec
-from leadline.spec.training import (
-    SGD,
-    Adam,
-    Augment,
-    Constant,
-    Cosine,
-    DatasetName,
-    DataSpec,
-    OneCycle,
-    Optimizer,
-    ResizedCrop,
-    RMSprop,
-    Schedule,
-    StepDecay,
-    TrainingSpec,
-    Warmup,
-)
+from leadline.spec.probes import FlowSpec, ProbeSpec
+from leadline.spec.training import TrainingSpec, Warmup
 from leadline.spec.trial import TrialSpec
 
 __all__ = [
-    "DEEPER",
     "SCHEMA_VERSION",
     "SGD",
     "Adam",
     "AnyNetwork",
+    "AnyShortcut",
     "Augment",
+    "Augmentation",
     "Block",
     "Constant",
     "Cosine",
+    "CustomShortcut",
     "DataSpec",
-    "DatasetName",
-    "DeeperSpec",
     "FlowSpec",
     "Head",
     "Initialisation",

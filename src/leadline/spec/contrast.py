@@ -1,25 +1,37 @@
 """What is compared in a pair of arms: the metric, the target it may need, and the margin that does not matter."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from leadline.spec.base import Spec
+from leadline.errors import unknown
+from leadline.metrics import metrics
+from leadline.parts.base import Spec
+from leadline.parts.reference import refer
 
-Metric = Literal[
-    "test_error",
-    "train_error",
-    "validation_error",
-    "learning_curve_area",
-    "test_loss",
-    "epochs_to",
-    "seconds_to",
-]
-"""What may be compared: errors and the loss of the last epoch's network in evaluation mode; the mean validation error
-over the epochs; and when the validation error first was at a target, which some trials never reach."""
 
-TO_TARGET: tuple[Metric, ...] = ("epochs_to", "seconds_to")
-IN_POINTS: tuple[Metric, ...] = ("test_error", "train_error", "validation_error", "learning_curve_area")
+def _check_metric(name: object) -> object:
+    """Return the name of a metric, from its reference or the function itself where it is the user's own."""
+    if isinstance(name, Mapping):
+        if set(name) != {"module"}:
+            raise ValueError(f"metric {dict(name)}: expected {{module: package.module:function}} and nothing else")
+        name = name["module"]
+    elif callable(name):
+        name = refer(name)["module"]
+    if isinstance(name, str) and ":" not in name and name not in metrics():
+        raise ValueError(unknown("metric", name, metrics()))
+    return name
+
+
+MetricName = Annotated[str, BeforeValidator(_check_metric)]
+"""The name of a metric of `leadline.metrics`, or `package.module:thing` of one of the user's own."""
+
+
+def needs_target(name: str) -> bool:
+    """Whether a metric is a time to a target."""
+    return ":" not in name and metrics()[name].needs_target
+
 
 Correction = Literal["holm", "benjamini-hochberg"]
 """How the p-values of a study's contrasts are adjusted for their number."""
@@ -30,7 +42,7 @@ class ContrastSpec(Spec):
 
     a: str
     b: str
-    metric: Metric = "test_error"
+    metric: MetricName = "test_error"
     target: float | None = Field(
         default=None, ge=0, lt=100, description="validation error in per cent, of epochs_to and seconds_to"
     )
@@ -52,10 +64,10 @@ class ContrastSpec(Spec):
 
     @model_validator(mode="after")
     def _target_where_it_is_needed(self) -> "ContrastSpec":
-        if self.metric in TO_TARGET and self.target is None:
+        if needs_target(self.metric) and self.target is None:
             raise ValueError(f"metric {self.metric} needs a target, a validation error in per cent such as target: 10")
-        if self.metric not in TO_TARGET and self.target is not None:
-            raise ValueError(f"target {self.target:g} is for metric {' or '.join(TO_TARGET)}, got {self.metric}")
+        if not needs_target(self.metric) and self.target is not None:
+            raise ValueError(f"target {self.target:g} is for times to a target, such as epochs_to, got {self.metric}")
         return self
 
     @model_serializer(mode="wrap")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from leadline.errors import SpecError
-from leadline.spec.base import Spec
-from leadline.spec.contrast import TO_TARGET, ContrastSpec, Metric
+from leadline.parts.base import Spec
+from leadline.spec.contrast import ContrastSpec, MetricName, needs_target
 
 MOST = 400
 """Seeds at which the last look can be taken; see `leadline.stats.sequential`."""
@@ -17,7 +17,7 @@ LEAST_ERROR = 1e-6
 class DecideSpec(Spec):
     """Seeds are added in rounds until every contrast is decided, or there are `max_seeds` of them."""
 
-    metric: Metric = Field(default="test_error", description="of contrasts that name none")
+    metric: MetricName = Field(default="test_error", description="of contrasts that name none")
     margin: float | None = Field(
         default=None, gt=0, description="difference within which two arms count as equivalent; None: the study's margin"
     )
@@ -47,7 +47,7 @@ class DecideSpec(Spec):
     def _possible(self) -> "DecideSpec":
         if self.first > self.max_seeds:
             raise ValueError(f"first {self.first} is more than max_seeds {self.max_seeds}")
-        if self.metric in TO_TARGET:
+        if needs_target(self.metric):
             raise ValueError(f"metric {self.metric} {_NO_INTERVAL}")
         return self
 
@@ -62,7 +62,7 @@ class DecideSpec(Spec):
         Raises:
             SpecError: its metric cannot be decided in rounds.
         """
-        if contrast.metric in TO_TARGET:
+        if needs_target(contrast.metric):
             raise SpecError(f"metric {contrast.metric} {_NO_INTERVAL}")
         if contrast.margin is None and contrast.metric == self.metric:
             return contrast.model_copy(update={"margin": self.margin})

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
 
 Visible = Literal["bernoulli", "gaussian"]
 

@@ -7,14 +7,17 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from leadline.errors import SpecError, unknown
-from leadline.spec.base import Spec
-from leadline.spec.training import SGD, Adam, RMSprop, TrainingSpec
+from leadline.parts.base import Spec
+from leadline.parts.optimizers import OPTIMIZERS
+from leadline.spec.training import TrainingSpec
 
 Value = bool | int | float | str
 Values = dict[str, Value]
 """Tuned key -> one value, such as learning_rate: 0.03."""
 WIDEST = 1e300
 """From end to end: what is drawn from a wider space is beyond what floats can hold."""
+FOUND_BY_A_RUN = {"chosen", "tried"}
+"""Keys under `tune` that older versions wrote into specifications."""
 FIRST_SEED = 1_000_000
 """Of tuning where only the number of its seeds is given: far from those that studies use."""
 
@@ -130,6 +133,8 @@ class TuneSpec(Spec):
     def _spaces_have_a_kind(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
+        for key in FOUND_BY_A_RUN & value.keys():
+            raise ValueError(f"{key} is what a search finds and keeps in the store; leave it out")
         for key, space in value.items():
             if key in cls.model_fields or isinstance(space, Spec):
                 continue
@@ -175,7 +180,7 @@ class TuneSpec(Spec):
         return tuple(self.seeds)
 
 
-_OF_OPTIMIZER = {*SGD.model_fields, *Adam.model_fields, *RMSprop.model_fields} - {"name"}
+_OF_OPTIMIZER = {field for member in OPTIMIZERS.members().values() for field in member.model_fields} - {"name"}
 _SEARCHED = ("training", "network")
 
 

@@ -165,10 +165,11 @@ def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
     return (extreme + 1) / (FLIPS + 1)
 
 
-def decide(ci: tuple[float, float] | None, margin: float) -> Decision:
-    """Return what an interval for a difference of errors, a - b, shows.
+def decide(ci: tuple[float, float] | None, margin: float, higher_is_better: bool = False) -> Decision:
+    """Return what an interval for a difference, a - b, shows.
 
-    better: all of it is below 0, so a errs less. worse: all of it is above 0. equivalent: it holds 0 and lies wholly
+    better: all of it is on the side of 0 that is in favour of a, which is below it unless higher is better. worse: all
+    of it is on the other side. equivalent: it holds 0 and lies wholly
     inside (-margin, margin). undecided: anything else, or no interval. Better and worse come first: an interval that
     excludes 0 and lies inside the margin is a difference that is real and small, and both can be told.
 
@@ -178,14 +179,15 @@ def decide(ci: tuple[float, float] | None, margin: float) -> Decision:
     Args:
         ci: low and high end.
         margin: the largest difference that does not matter, in the interval's unit.
+        higher_is_better: whether a difference above 0 is in favour of a.
     """
     if ci is None:
         return "undecided"
     low, high = ci
     if high < 0:
-        return "better"
+        return "worse" if higher_is_better else "better"
     if low > 0:
-        return "worse"
+        return "better" if higher_is_better else "worse"
     return "equivalent" if -margin < low and high < margin else "undecided"
 
 

@@ -1,18 +1,18 @@
 """Where studies live: what was asked, who runs what, what was measured. One database, many processes."""
 
 from leadline.store.ledger import Store
-from leadline.store.owner import Owner
 from leadline.store.schema import STATES, TrialState
 from leadline.store.values import Claim, LeaseLost, StudyRecord, StudySummary, TrialRecord
+from leadline.store.worker_id import WorkerId
 
 __all__ = [
     "STATES",
     "Claim",
     "LeaseLost",
-    "Owner",
     "Store",
     "StudyRecord",
     "StudySummary",
     "TrialRecord",
     "TrialState",
+    "WorkerId",
 ]

@@ -38,13 +38,14 @@ from sqlalchemy.exc import (
 )
 
 from leadline.errors import StoreError, unknown
+from leadline.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
 
 BUSY_SECONDS = 60.0
 """How long a SQLite transaction waits for another process before it gives up."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
-"""Seconds between two tries to reach a database that is gone: each pause is twice the one before, up to the longest."""
+FIRST_PAUSE = 0.1
+"""Seconds between the first two tries to reach a database that is gone."""
 
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 
@@ -177,28 +178,23 @@ class Unreachable(StoreError):
     """The database is gone, or locked by others, for now: the same may well succeed later."""
 
 
-def patiently(body: Callable[[bool], T], seconds: float, unless: Callable[[], bool] = lambda: False) -> T:
-    """Return body(again), called again with growing pauses while the database cannot be reached.
-
-    Args:
-        body: is given whether it is called again; what it did before may or may not have been kept.
-        seconds: after which no further try begins; 0: there is one.
-        unless: no further try begins either once this is so.
+def retry_while_unreachable(body: Callable[[bool], T], seconds: float, unless: Callable[[], bool] = lambda: False) -> T:
+    """Return body(again) as `retry` does while the database cannot be reached, but not once `unless` is so.
 
     Raises:
         StoreError: whatever `body` raised last.
     """
-    began, pause, again = time.monotonic(), FIRST_PAUSE, False
-    while True:
-        try:
-            return body(again)
-        except Unreachable as error:
-            if unless() or time.monotonic() + pause > began + seconds:
-                if not again:
-                    raise
-                raise Unreachable(f"{error}; tried for {time.monotonic() - began:.0f} s") from error
-        time.sleep(pause)
-        pause, again = min(2 * pause, LONGEST_PAUSE), True
+    began = time.monotonic()
+
+    def may_pass(error: Exception) -> bool:
+        return isinstance(error, Unreachable) and not unless()
+
+    try:
+        return retry(body, seconds, FIRST_PAUSE, may_pass)
+    except Unreachable as error:
+        if (tried := time.monotonic() - began) < 1:
+            raise
+        raise Unreachable(f"{error}; tried for {tried:.0f} s") from error
 
 
 def _may_pass(error: DBAPIError) -> bool:

@@ -3,13 +3,14 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, case, or_, select
 
+from leadline.metrics import Outputs
+from leadline.metrics.outputs import OUTPUTS, unpack_outputs
 from leadline.store.measured import unpack
 from leadline.store.schema import measurements, predictions, records, series, study_trials, trials
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 TRIALS = (
@@ -98,18 +99,26 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
     )
 
 
-def study_predictions(
-    connection: Connection, study_id: int
-) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
-    """Trial -> (predicted, labels), int16 [test images], of the trials that left predictions, in the study's order."""
+def study_outputs(connection: Connection, study_id: int, probabilities: bool) -> dict[str, Outputs]:
+    """Trial -> what it gave for test images, of the trials that left any, in the study's order."""
+    kept = measurements.alias()
+    content = kept.c.content if probabilities else case((predictions.c.trial_id.is_(None), kept.c.content))
     rows = connection.execute(
-        select(trials.c.hash, predictions.c.predicted, predictions.c.labels)
+        select(trials.c.hash, predictions.c.predicted, predictions.c.labels, content.label("content"))
         .join_from(study_trials, trials)
-        .join(predictions, predictions.c.trial_id == trials.c.id)
-        .where(study_trials.c.study_id == study_id)
+        .outerjoin(predictions, predictions.c.trial_id == trials.c.id)
+        .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
+        .where(study_trials.c.study_id == study_id, or_(predictions.c.trial_id.is_not(None), kept.c.name.is_not(None)))
         .order_by(study_trials.c.position)
     )
-    return {row.hash: (unpack(row.predicted), unpack(row.labels)) for row in rows}
+    found: dict[str, Outputs] = {}
+    for row in rows:
+        pair = None if row.predicted is None else (unpack(row.predicted), unpack(row.labels))
+        if row.content is not None:
+            found[row.hash] = unpack_outputs(row.content, pair)
+        elif pair is not None:
+            found[row.hash] = Outputs(pair[1], pair[0])
+    return found
 
 
 def study_measurements(connection: Connection, study_id: int, name: str) -> dict[str, list[tuple[int, bytes]]]:

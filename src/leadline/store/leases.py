@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_,
 from leadline.spec import canonical_json
 from leadline.store.connect import clock
 from leadline.store.lookup import no_study
-from leadline.store.owner import Owner
 from leadline.store.schema import measurements, records, studies, study_trials, trials
 from leadline.store.values import Claim, LeaseLost
+from leadline.store.worker_id import WorkerId
 
 ENDED = datetime(1970, 1, 1, tzinfo=UTC)
 """When a lease ran out that was ended by hand."""
@@ -55,8 +55,8 @@ class Around:
         return or_(trial.state == "waiting", and_(trial.state == "running", gone))
 
 
-def _of_here(name: str) -> Owner | None:
-    parsed = Owner.parse(name)
+def _of_here(name: str) -> WorkerId | None:
+    parsed = WorkerId.parse(name)
     return parsed if parsed is not None and parsed.is_here() else None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, and_, select, update
 
 from leadline.record import Record
-from leadline.store.connect import now, patiently, transaction
+from leadline.store.connect import now, retry_while_unreachable, transaction
 from leadline.store.leases import ENDED, Around, claim_next, owned
 from leadline.store.lookup import study_id
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
@@ -67,7 +67,7 @@ class Store(Reader):
 
         Args:
             study: the study's name.
-            owner: who takes it, `str(Owner.current())`.
+            owner: who takes it, `str(WorkerId.current())`.
             lease_seconds: how long it stays the owner's without a heartbeat.
             unless: whether not to wait any longer for a database that is gone.
 
@@ -79,7 +79,7 @@ class Store(Reader):
             with self._writing() as connection:
                 return claim_next(connection, study, owner, lease_seconds, again)
 
-        return patiently(body, self.patience, unless)
+        return retry_while_unreachable(body, self.patience, unless)
 
     @patient
     def is_claimable(self, study: str, owner: str) -> bool:
@@ -217,6 +217,7 @@ class Store(Reader):
         diverged_step: int | None = None,
         records: Sequence[Record] = (),
         predictions: "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None" = None,
+        measurements: tuple[int, Mapping[str, bytes]] = (0, MappingProxyType({})),
     ) -> None:
         """Settle a trial: its state, last records and predictions in one transaction; the lease ends.
 
@@ -228,6 +229,7 @@ class Store(Reader):
             diverged_step: the optimizer step whose loss was not finite.
             records: what was measured since the last commit.
             predictions: of the test images, predicted and true, whole numbers [n] each.
+            measurements: what else was measured at its end, by name, with the epoch.
 
         Raises:
             LeaseLost: the trial is no longer the owner's; nothing was kept.
@@ -245,10 +247,11 @@ class Store(Reader):
                 id_ = owned(connection, trial, owner)
                 put_records(connection, id_, records, ids)
                 settle(connection, id_, values)
+                put_measurements(connection, id_, *measurements)
                 if packed is not None:
                     put_predictions(connection, id_, packed)
 
-        patiently(body, self.patience)
+        retry_while_unreachable(body, self.patience)
 
     def _series_ids(self, records: Sequence[Record]) -> Mapping[tuple[str, str], int]:
         # In a transaction of their own, remembered after it: a number that is kept here is never rolled back.

@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Connection, select
 
 from leadline.errors import StoreError
+from leadline.metrics import Outputs
 from leadline.store import frames
-from leadline.store.connect import address, engine_for, is_there, one_line, patiently, prepare, shown, transaction
+from leadline.store.connect import (
+    address,
+    engine_for,
+    is_there,
+    one_line,
+    prepare,
+    retry_while_unreachable,
+    shown,
+    transaction,
+)
 from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
 from leadline.study.resolved import TITLE_OF_SEARCH
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
@@ -32,7 +41,7 @@ def patient(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concatenate[S
 
     @wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return patiently(lambda again: method(self, *args, **kwargs), self.patience)
+        return retry_while_unreachable(lambda again: method(self, *args, **kwargs), self.patience)
 
     return call
 
@@ -74,7 +83,7 @@ class Reader:
                 f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
             ) from None
         try:
-            patiently(lambda again: prepare(store._engine), patience)
+            retry_while_unreachable(lambda again: prepare(store._engine), patience)
         except StoreError:
             store.close()
             raise
@@ -201,16 +210,18 @@ class Reader:
             return frames.records_frame(connection, study_id(connection, study), splits)
 
     @patient
-    def predictions(
-        self, study: str
-    ) -> "dict[str, tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.int16]]]]":
-        """Return trial -> (predicted, labels), int16 [test images] each, of the trials that left predictions.
+    def outputs(self, study: str, probabilities: bool = True) -> dict[str, Outputs]:
+        """Return trial -> what its network gave for the test images, of the trials that left any.
+
+        Args:
+            study: its name.
+            probabilities: whether to read those of the classes as well, which take most of the memory.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            return frames.study_predictions(connection, study_id(connection, study))
+            return frames.study_outputs(connection, study_id(connection, study), probabilities)
 
     @patient
     def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:

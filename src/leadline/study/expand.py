@@ -9,7 +9,7 @@ from typing import Any
 from leadline.errors import SpecError, unknown
 from leadline.families import family
 from leadline.spec import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
-from leadline.spec.contrast import ContrastSpec, Metric
+from leadline.spec.contrast import ContrastSpec
 from leadline.spec.decide import LEAST_ERROR, DecideSpec
 from leadline.spec.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
 from leadline.spec.tuning import TuneSpec, Value, edges, near, path_of
@@ -103,7 +103,10 @@ class ExpandedStudy:
         """The arms with the networks that matching found and the values that tuning chose; of a search all it tries."""
         found, arms = self.resolved, list(self.asked)
         networks = {one.arm: one.network for one in found.matched or ()}
-        arms = [arm.changed(network=networks.get(arm.name, arm.trial.network)) for arm in arms]
+        arms = [
+            arm.changed(network=networks.get(arm.name, arm.trial.network), code=found.code.get(arm.name, {}))
+            for arm in arms
+        ]
         if found.search is not None:
             return tuple(one for arm in arms for one in _searched(self.spec, arm, found.search.tried.get(arm.name, [])))
         if found.chosen is not None:
@@ -251,7 +254,8 @@ def tuned_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value], probes: 
     """
     laid = {path_of(key): value for key, value in values.items()}
     trial = _trial(spec, spec.arms[arm.base], {**arm.factors, **laid}, probes)
-    return trial if spec.match is None else trial.model_copy(update={"network": arm.trial.network})
+    kept = {"code": arm.trial.code} if spec.match is None else {"code": arm.trial.code, "network": arm.trial.network}
+    return trial.model_copy(update=kept)
 
 
 def searched_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value]) -> TrialSpec:
@@ -335,7 +339,7 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
     by_name = {arm.name: arm for arm in arms}
     said: set[tuple[frozenset[str], str, float | None]] = set()
     if spec.contrasts is None:
-        metric: Metric = "test_error" if spec.decide is None else spec.decide.metric
+        metric = "test_error" if spec.decide is None else spec.decide.metric
         pairs = [ContrastSpec(a=a, b=b, metric=metric) for b, a in itertools.combinations(spec.arms, 2)]
     else:
         pairs = spec.contrasts

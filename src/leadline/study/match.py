@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from leadline.data.facts import describe
+from leadline.data.metadata import describe
 from leadline.errors import SpecError
-from leadline.nets import InputShape, inspect_network, skeleton
+from leadline.nets import InputShape, count_operations, inspect_network, skeleton
 from leadline.nets.memory import training_memory
 from leadline.spec import ModuleSpec, NetworkSpec, parse
 from leadline.study.expand import Arm, ExpandedStudy, compared, refuse_twins
@@ -100,9 +99,9 @@ def count(what: What, spec: NetworkSpec | ModuleSpec, shape: InputShape, classes
         case "parameters":
             return sum(parameter.numel() for parameter in model.parameters())
         case "multiply_adds":
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), count_operations() as operations:
                 model.eval()(torch.empty(1, *shape, device="meta"))
-            return int(counter.get_total_flops()) // 2
+            return operations.multiply_adds
         case "activations":
             return training_memory(model, shape)
 

@@ -5,16 +5,17 @@ drivers of one study take the same steps. A study is registered here, once its t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from leadline.artifacts import folder_url
 from leadline.data import batches
-from leadline.data.facts import describe
+from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.machine import cores
 from leadline.nets import check, skeleton
+from leadline.parts.reference import pack_objects
 from leadline.probes.selection import select
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import UNSEEN, Outcome, Screen, run_trials
@@ -26,8 +27,9 @@ from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match
 from leadline.study.rounds import Linked, resumed, with_seeds
 from leadline.study.search import Search
+from leadline.text import join, plural
 from leadline.training import choose_device
-from leadline.verdict import Findings, decided_line, find, round_line
+from leadline.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
 from leadline.verdict.tuned import tuning_words
 
 Run = Callable[[ExpandedStudy], Outcome]
@@ -71,9 +73,14 @@ def run_study(
         workers = max(1, cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1
     study = prepare(study, data_dir, screen)
     url = None if artifacts is None else folder_url(artifacts)
-    job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url)
+    objects = (
+        pack_objects({name for used in study.resolved.code.values() for name in used}) if workers or executor else None
+    )
+    job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url, objects)
     with Store.open(runs, store_url) as store:
         store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
+        for line in _changes_of_code(study, store):
+            screen.say(line)
 
         def run(asked: ExpandedStudy) -> Outcome:
             return run_trials(store, replace(job, study=asked.name), executor or workers, screen)
@@ -95,7 +102,8 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = UNSEEN
     Raises:
         LeadlineError: they are not, or cannot.
     """
-    study = match(study, data_dir)
+    code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
+    study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
     for sentence in study.matching:
         screen.say(sentence)
     for arm in study.arms:
@@ -127,6 +135,25 @@ def resolve(study: ExpandedStudy, store: Store) -> ExpandedStudy:
             " run`, as often and on as many machines as there are to share it"
         )
     return study if search is None else search.tuned()
+
+
+def _changes_of_code(study: ExpandedStudy, store: Store) -> Iterator[str]:
+    """Yield a line for each piece of custom code, or data file, that is another than when the study was last run."""
+    if not any(one.name == study.name for one in store.studies()):
+        return
+    before, frame = store.study(study.name).expand(), store.trials_frame(study.name)
+    changed: dict[str, set[str]] = {}  # what has changed -> the arms that use it
+    for arm, used in study.resolved.code.items():
+        for name, identity in used.items():
+            if before.resolved.code.get(arm, {}).get(name) != identity:
+                changed.setdefault(name, set()).add(arm)
+    for name, arms in changed.items():
+        ended = frame["arm"].isin(arms) & frame["state"].isin(("finished", "diverged"))
+        if count := int(ended.sum()):
+            yield (
+                f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: they are kept as"
+                " results of the earlier version, which no verdict mixes with new ones, and are trained again."
+            )
 
 
 def _register(study: ExpandedStudy, store: Store) -> None:
@@ -179,11 +206,14 @@ def _with_what_is_there(study: ExpandedStudy, store: Store) -> ExpandedStudy:
 
 def _findings(study: ExpandedStudy, store: Store) -> Findings:
     name = study.name
-    return find(study, store.trials_frame(name), store.records_frame(name), store.predictions(name))
+    return analyze(
+        study, store.trials_frame(name), store.records_frame(name), store.outputs(name, reads_probabilities(study))
+    )
 
 
 def _searched(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> ExpandedStudy | Outcome:
     """Search for every arm's best values; give the study with them, or how the search ended without."""
+    assert study.spec.tune is not None
     search = Search(study)
     while (asked := search.next(store)) is not None:
         _register(asked, store)
@@ -191,5 +221,5 @@ def _searched(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> E
         if outcome.interrupted or outcome.counts.get("failed"):
             return outcome
     tuned = search.tuned()
-    screen.say(tuning_words(tuned))
+    screen.say(tuning_words(study.spec.tune, tuned.resolved.chosen or {}))
     return tuned

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from leadline.spec.base import Spec
+from leadline.parts.base import Spec
 from leadline.spec.network import NetworkSpec
 from leadline.spec.tuning import Values
 
@@ -36,6 +36,9 @@ class ResolvedStudy(Spec):
         default=None, description="seeds over which `decide` shares the error out, fixed before the first look"
     )
     drawn: dict[str, int] = Field(default={}, description="arm -> seeds that `decide` has given to it so far")
+    code: dict[str, dict[str, str]] = Field(
+        default={}, description="arm -> the custom code and data files that it uses, with what identifies them"
+    )
 
 
 NOTHING_FOUND = ResolvedStudy()

@@ -33,6 +33,7 @@ class Course:
     ended: int  # seeds, the first in the study's order, at which both trials have finished or diverged
     places: tuple[int, ...]  # of the pairs among these seeds, rising; a seed at which one diverged is no pair
     differences: tuple[float, ...]  # a minus b, one per pair
+    higher_is_better: bool = False  # of the metric
 
     def first(self, seeds: int) -> tuple[float, ...]:
         """Return the differences at the first so many seeds."""
@@ -93,7 +94,7 @@ def look(study: ExpandedStudy, course: Course, seeds: int) -> tuple[Ends, Decisi
         return (-math.inf, math.inf), "undecided"
     confidence = confidence_of_each(study)
     found = sequential.interval_at_any_time(shown, confidence, course.resolution, study.shared_over)
-    return (found.low, found.high), stats.decide((found.low, found.high), course.margin)
+    return (found.low, found.high), stats.decide((found.low, found.high), course.margin, course.higher_is_better)
 
 
 def confidence_of_each(study: ExpandedStudy) -> float:

@@ -25,10 +25,10 @@ from leadline.charts.chart import (
     each,
     grid_columns,
     inline,
-    listed,
     spread,
 )
 from leadline.errors import SpecError
+from leadline.text import join
 
 if TYPE_CHECKING:
     from leadline.theory.chain_forms import Quantity
@@ -96,7 +96,7 @@ def chain_figure(results: Sequence["ChainResult"], quantity: "Quantity" = "activ
         title,
         " ".join(caption),
         frame.drop(columns=["value", "measured", "lost"]),
-        f"{title}. Closed form at the first layer: {listed(said)}.",
+        f"{title}. Closed form at the first layer: {join(said, mark=';')}.",
         panels,
         grid_columns(len(panels)),
         (*keys, Key(LOST, CROSS)) if drawn["lost"].any() else tuple(keys),
@@ -153,7 +153,7 @@ def variance_figure(results: Sequence["VarianceResult"]) -> Figure:
         " down to a tenth of the mean. Activations: over the input's second moment of 1. Gradients: of dL/da_n over"
         " those of the last layer.",
         frame,
-        f"{title}. Activations at the last layer: {listed(said)}.",
+        f"{title}. Activations at the last layer: {join(said, mark=';')}.",
         panels,
         2,
         tuple(Key(base, MARKERS[place], tuple(DASHES[place]), place + 1) for place, base in enumerate(bases)),
@@ -251,7 +251,9 @@ def _lost(rows: pd.DataFrame) -> str:
     """Say at how many layers single precision lost each line."""
     words = {"zero": "0", "overflow": "not finite"}
     counts = rows[rows["lost"]].groupby(["panel", "base", "float32"], sort=False).size().reset_index(name="many")
-    return listed([f"{row.many} layers of {row.base} ({row.panel}: {words[row.float32]})" for row in each(counts)])
+    return join(
+        [f"{row.many} layers of {row.base} ({row.panel}: {words[row.float32]})" for row in each(counts)], mark=";"
+    )
 
 
 def _power(log10: float) -> str:

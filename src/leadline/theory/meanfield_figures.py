@@ -21,11 +21,11 @@ from leadline.charts.chart import (
     each,
     grid_columns,
     inline,
-    listed,
     spread,
 )
 from leadline.errors import SpecError
 from leadline.spec.network import Activation
+from leadline.text import join
 from leadline.theory.meanfield import (
     CRITICAL,
     Floats,
@@ -127,14 +127,14 @@ def maps_figure(points: Sequence[Point]) -> Figure:
         " ends. The correlation map is drawn at that variance."
     )
     if infinite:
-        caption += f" The variance grows without bound for {listed(infinite)}."
+        caption += f" The variance grows without bound for {join(infinite, mark=';')}."
     said = [f"{name}: q* = {own.q:.3g}, c* = {own.c:.3g}, chi_1 = {own.chi_1:.3g}" for name, own in fixed.items()]
     return Figure(
         "mean-field-maps",
         f"Variance and correlation from layer to layer, {points[0].activation}",
         caption,
         frame,
-        f"Fixed points. {listed(said)}.",
+        f"Fixed points. {join(said, mark=';')}.",
         panels,
         2,
         _keys(names),
@@ -272,7 +272,7 @@ def depth_figure(points: Sequence[Point], measured: Sequence["Measured"], residu
         f"Lines: mean-field theory of {form}. Marks: mean over {int(frame['seeds'].min())} random networks of finite"
         " width; bars: least to greatest. Variances and gradients are drawn as powers of ten.",
         frame,
-        f"Largest deviations of the mean. {listed(said)}.",
+        f"Largest deviations of the mean. {join(said, mark=';')}.",
         panels,
         grid_columns(len(panels)),
         _keys(names),
@@ -321,7 +321,7 @@ def prediction_figure(
         f"Lines: mean-field theory. Marks: mean over {int(frame['seeds'].min())} networks as they are trained; bars:"
         " least to greatest. Images of independent normal pixels.",
         frame,
-        f"Gradient of the first block over the last one's. {listed(said)}.",
+        f"Gradient of the first block over the last one's. {join(said, mark=';')}.",
         panels,
         2,
         _keys(names),
@@ -338,7 +338,7 @@ def _names(points: Sequence[Point]) -> list[str]:
         raise SpecError("mean-field figure: points of several activations; expected one: draw a figure for each")
     names = [f"σ_w {point.sigma_w:.3g}, σ_b {point.sigma_b:.3g}" for point in points]
     if len(set(names)) < len(names):
-        raise SpecError(f"mean-field figure: {listed(names)}; expected points that differ")
+        raise SpecError(f"mean-field figure: {join(names, mark=';')}; expected points that differ")
     return names
 
 

@@ -17,7 +17,6 @@ from leadline.charts.chart import (
     at_field,
     each,
     inline,
-    listed,
     spread,
 )
 from leadline.drawing.svg import (
@@ -41,9 +40,9 @@ from leadline.drawing.svg import (
 )
 from leadline.errors import SpecError
 from leadline.tables import Column, Table
+from leadline.text import join, plural
 from leadline.theory.circuits import And, Circuit, Gate, Not, Or, Recurrence, Threshold, Xor, levels, size
 from leadline.theory.parity import FAMILIES, NOTE, QUANTITIES
-from leadline.verdict.words import plural
 
 _TITLES = [family.title for family in FAMILIES.values()]
 
@@ -82,7 +81,7 @@ def _growth(frame: pd.DataFrame, name: str, title: str, quantities: Sequence[str
         title,
         f"{caption} {words} {_tried(frame)}",
         rows.drop(columns="base"),
-        f"{title}. At {most} bits: {listed(said, len(said))}.",
+        f"{title}. At {most} bits: {join(said, len(said), ';')}.",
         tuple(Panel(QUANTITIES[quantity], _panel(rows, quantity)) for quantity in quantities),
         len(quantities),
         tuple(Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(_TITLES)),

@@ -1,4 +1,4 @@
-"""Training: the one loop, its recipe and its state, on one device or a team of them."""
+"""Training: the one loop, its recipe and its state, on one device or several."""
 
 from leadline.training.evaluation import Evaluation, evaluate
 from leadline.training.loop import Diverged, check_devices, train

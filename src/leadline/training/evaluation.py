@@ -1,18 +1,20 @@
 """How good a network is on one split, in evaluation mode."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.data.batches import Data
+from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from leadline.metrics import Outputs
 from leadline.spec import TrainingSpec
-from leadline.training.team import ALONE, Team
+from leadline.training.task import task_named
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
 """Images, and pixels of all of them, in a batch of evaluation at most: 500 of up to 91x91, 83 of 224x224."""
@@ -22,9 +24,19 @@ EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
 class Evaluation:
     """A network's results on one split, in evaluation mode."""
 
-    loss: float  # mean cross-entropy, nats
-    accuracy: float  # fraction
-    predicted: np.ndarray  # int16 [n]
+    values: Mapping[str, float]  # such as loss (nats), accuracy (a fraction) and error (per cent)
+    predicted: np.ndarray  # [n], int16 where classes are predicted
+    outputs: Outputs | None = None  # of test data, where they were asked for
+
+    @property
+    def loss(self) -> float:
+        """The mean of the task's loss; of classes the cross-entropy, in nats."""
+        return self.values["loss"]
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of examples that is right."""
+        return self.values["accuracy"]
 
 
 @torch.no_grad()
@@ -33,26 +45,42 @@ def evaluate(
     data: Data,
     split: Literal["train", "validation", "test"],
     spec: TrainingSpec,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
+    keep_outputs: bool = False,
 ) -> Evaluation:
-    """Return loss, accuracy and predicted classes on one split, without augmentation, in evaluation mode.
+    """Return what a network gives on one split, without augmentation, in evaluation mode.
 
-    The processes of a team evaluate whole batches each, whose results are put together in order: the same weights give
+    The processes of a group evaluate whole batches each, whose results are put together in order: the same weights give
     the same bits on any number of devices.
+
+    Args:
+        model: its parameters are on the data's device.
+        data: the data set.
+        split: which part of it.
+        spec: the recipe, for precision and memory layout.
+        group: the processes that evaluate together.
+        keep_outputs: of test data, return the outputs as well, and record the metrics that are computed from them.
     """
     model.eval()
-    batches = data.shared(team.share).evaluation_batches(split, _evaluation_batch(data.shape), spec.channels_last)
-    results: list[tuple[float, int, np.ndarray]] = []  # loss, correct, predicted
-    for images, labels in batches:
+    task = task_named(data.task)
+    batches = data.take_shard(group.shard).evaluation_batches(split, _evaluation_batch(data.shape), spec.channels_last)
+    results: list[tuple[float, int, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
+    for images, targets in batches:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
-            logits: Float[Tensor, "batch classes"] = model(images)
-        predicted: Int64[Tensor, " batch"] = logits.argmax(1)
-        loss = float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-        results.append((loss, int((predicted == labels).sum()), predicted.cpu().numpy().astype(np.int16)))
-    in_turn = zip_longest(*team.gathered(results))
-    losses, correct, classes = zip(*(one for turn in in_turn for one in turn if one is not None), strict=True)
-    everything = np.concatenate(classes)
-    return Evaluation(sum(losses) / len(everything), sum(correct) / len(everything), everything)
+            outputs: Float[Tensor, "batch outputs"] = model(images)
+        loss = float(task.loss.compute(outputs.float(), targets, "sum"))
+        kept = outputs.float().cpu() if keep_outputs else outputs.new_empty(0)
+        results.append((loss, int(task.count_right(outputs, targets)), task.predict(outputs).cpu(), kept))
+    in_turn = zip_longest(*group.all_gather(results))
+    losses, right, predicted, kept_outputs = zip(
+        *(one for turn in in_turn for one in turn if one is not None), strict=True
+    )
+    everything = torch.cat(predicted).numpy()
+    values = task.values(sum(losses) / len(everything), sum(right) / len(everything))
+    if not keep_outputs:
+        return Evaluation(values, everything)
+    found = task.outputs(torch.cat(kept_outputs), data.test_labels)
+    return Evaluation({**values, **task.final_values(found)}, everything, found)
 
 
 def _evaluation_batch(shape: tuple[int, int, int]) -> int:

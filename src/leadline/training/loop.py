@@ -2,31 +2,35 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from leadline.data.batches import Data
+from leadline.distributed.batch_norm import sync_batch
+from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.errors import LeadlineError, SpecError
 from leadline.nets import noise_at
-from leadline.probes.catalog import take
+from leadline.parts.losses import Loss
+from leadline.parts.reference import drawing_of
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
 from leadline.probes.measured import Measurement
+from leadline.probes.running import run_probe
 from leadline.probes.schedules import every
 from leadline.record import Record
+from leadline.seeds import LOSS, OPTIMIZER, stream
 from leadline.spec import (
     ProbeSpec,
     TrainingSpec,
 )
 from leadline.training.evaluation import evaluate
-from leadline.training.recipe import learning_rate
+from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
-from leadline.training.team import ALONE, Team
+from leadline.training.task import task_named
 
 REPORT_EVERY = 50
 """Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
@@ -51,14 +55,14 @@ def train(
     seed: int = 0,
     probes: ProbeSpec = ProbeSpec(),  # noqa: B008
     pause: Callable[[int], bool] = lambda step: False,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Record]:
     """Train to the end of the last epoch, yielding what is measured; nothing is drawn from a global generator.
 
     While an epoch runs, a `batch` record every 50 steps, and wherever `pause` asks for one, tells its loss; each is a
     moment for a checkpoint within the epoch. When it ends come the running `train`
     averages, `validation` and `time` records; `state.epoch` counts it with the last of these, which is the moment for a
-    checkpoint, and `state.flow` and `state.measured` have what was measured inside the network; what deeper probes saw
+    checkpoint, and `state.flow` and `state.measured` have what was measured inside the network; what snapshots showed
     before the first step is on `state.measured` from the first record on. After the last epoch come `final-train`,
     `final-validation` and `final-test`, in evaluation mode. A state that has been loaded goes on where it was, to the
     same bits on the same device and threads.
@@ -70,22 +74,24 @@ def train(
         seed: of the streams for order and augmentation.
         probes: what to measure inside the network.
         pause: whether to yield a `batch` record, given the number of steps done; no result depends on it.
-        team: the processes that train together, each of which calls this with the same arguments and whole data, gets
+        group: the processes that train together, each of which calls this with the same arguments and whole data, gets
             the same records and has the same weights: those of one device, but for the order of additions.
 
     Raises:
         Diverged: the training loss was not finite.
         SpecError: several devices cannot measure what `probes` asks for, or draw what the model draws.
-        Disconnected: another process of the team is gone.
+        Disconnected: another process of the group is gone.
     """
-    check_devices(probes, team.size)
+    check_devices(probes, group.world_size)
     model, optimizer, device = state.model, state.optimizer, data.device
+    task = task_named(data.task)
+    criterion = spec.loss or task.loss
     examples = data.train_size
     steps_per_epoch = math.ceil(examples / spec.batch_size)
-    rate = learning_rate(spec, steps_per_epoch * spec.epochs)
-    shared = data.shared(team.share)
+    factor = rate_factor(spec, steps_per_epoch * spec.epochs)
+    sharded = data.take_shard(group.shard)
     look_every = 1 if device.type == "cpu" else REPORT_EVERY
-    before = _looked_into(state, data, spec, seed, probes, 0) if state.step == 0 else {}
+    before = _take_snapshots(state, data, spec, seed, probes, 0) if state.step == 0 else {}
     state.measured = before
 
     while state.epoch < spec.epochs:
@@ -96,27 +102,29 @@ def train(
         )
         started = time.perf_counter() - part.seconds
 
-        batches = shared.train_batches(seed, epoch, spec.batch_size, spec.channels_last, part.batches)
+        batches = sharded.train_batches(seed, epoch, spec.batch_size, spec.channels_last, part.batches)
         with _watched(state, part, probes, steps_per_epoch):
             for index, (images, labels) in enumerate(batches, part.batches):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate(state.step)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = parameters["initial_lr"] * factor(state.step)
                 rows = min(spec.batch_size, examples - index * spec.batch_size)  # on all devices
-                with noise_at(model, seed, state.step), team.whole_batch(model, rows):
+                with noise_at(model, seed, state.step, group.shard, rows), sync_batch(model, group):
                     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
                         logits = model(images)
-                        loss = _part_of_mean_loss(logits, labels, rows, spec.label_smoothing)
+                        with drawing_of(criterion, stream(seed, LOSS, state.step)):
+                            loss = _part_of_mean_loss(criterion, logits, labels, rows, spec.label_smoothing)
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
-                right = (logits.detach().argmax(1) == labels).sum()
-                loss, right = team.add_up(model, loss.detach(), right)
+                right = task.count_right(logits.detach(), labels)
+                loss, right = group.all_reduce(model, loss.detach(), right)
                 if spec.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
                 part.losses[index] = loss * rows
                 last = index + 1 == steps_per_epoch
                 if last or (index + 1) % look_every == 0:
                     _raise_if_diverged(part.losses, index, state.step + 1)
-                optimizer.step()
+                with drawing_of(spec.optimizer, stream(seed, OPTIMIZER, state.step)):
+                    optimizer.step()
                 part.correct += right
                 part.batches += 1
                 state.step += 1
@@ -124,10 +132,10 @@ def train(
                     part.seconds = time.perf_counter() - started
                     yield Record(state.step, epoch, "batch", "loss", float(loss))
 
-        loss_mean, accuracy = float(part.losses.sum()) / examples, int(part.correct) / examples
+        values = task.values(float(part.losses.sum()) / examples, int(part.correct) / examples)
         seconds = time.perf_counter() - started
         records = [
-            *_records(state.step, epoch + 1, "train", loss_mean, accuracy),
+            *_records(state.step, epoch + 1, "train", values),
             Record(state.step, epoch + 1, "time", "seconds", seconds),
             Record(state.step, epoch + 1, "time", "images_per_second", examples / seconds),
         ]
@@ -135,30 +143,30 @@ def train(
         if spec.test_every and (epoch + 1) % spec.test_every == 0:
             splits.append("test")
         for split in splits:
-            result = evaluate(model, data, split, spec, team)
-            records += _records(state.step, epoch + 1, split, result.loss, result.accuracy)
-        state.measured = before | _looked_into(state, data, spec, seed, probes, epoch + 1)
+            result = evaluate(model, data, split, spec, group)
+            records += _records(state.step, epoch + 1, split, result.values)
+        state.measured = before | _take_snapshots(state, data, spec, seed, probes, epoch + 1)
         before = {}
         yield from records[:-1]
         state.epoch, state.part = epoch + 1, None
         yield records[-1]
 
     for final in ("train", "validation", "test"):
-        result = evaluate(model, data, final, spec, team)
+        result = evaluate(model, data, final, spec, group, keep_outputs=final == "test")
         if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
             raise Diverged(state.step, result.loss)
         if final == "test":
-            state.test_predictions = result.predicted
-        yield from _records(state.step, state.epoch, f"final-{final}", result.loss, result.accuracy)
+            state.test_outputs = result.outputs
+        yield from _records(state.step, state.epoch, f"final-{final}", result.values)
 
 
 def _part_of_mean_loss(
-    logits: Float[Tensor, "part classes"], labels: Int64[Tensor, " part"], rows: int, smoothing: float
+    criterion: Loss, outputs: Float[Tensor, "part outputs"], targets: Tensor, rows: int, smoothing: float
 ) -> Float[Tensor, ""]:
-    """Return the part of some rows, of all or of none, in the mean cross-entropy of a batch of so many."""
-    if len(labels) == rows:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / rows
+    """Return the part of some rows, of all or of none, in the mean loss of a batch of so many."""
+    if len(targets) == rows:
+        return criterion.compute(outputs, targets, "mean", smoothing)
+    return criterion.compute(outputs, targets, "sum", smoothing) / rows
 
 
 def check_devices(probes: ProbeSpec, devices: int) -> None:
@@ -174,8 +182,7 @@ def check_devices(probes: ProbeSpec, devices: int) -> None:
         )
 
 
-def _records(step: int, epoch: int, split: str, loss: float, accuracy: float) -> list[Record]:
-    values = {"loss": loss, "accuracy": accuracy, "error": 100 * (1 - accuracy)}
+def _records(step: int, epoch: int, split: str, values: Mapping[str, float]) -> list[Record]:
     return [Record(step, epoch, split, name, value) for name, value in values.items()]
 
 
@@ -206,18 +213,18 @@ def _watched(state: TrainState, part: PartOfEpoch, probes: ProbeSpec, steps: int
             state.flow = flow.table()
 
 
-def _looked_into(
+def _take_snapshots(
     state: TrainState, data: Data, spec: TrainingSpec, seed: int, probes: ProbeSpec, epoch: int
 ) -> dict[int, dict[str, Measurement]]:
-    """Return what deeper probes see after so many epochs, if any is due then, under that number.
+    """Return what snapshots show after so many epochs, if any is due then, under that number.
 
     Every network of a study sees the same images, and never test images.
     """
-    due = {name: asked.images for name, asked in probes.deeper().items() if epoch in asked.epochs(spec.epochs)}
     measured = {}
-    for name, count in due.items():
-        images, labels = data.few("validation", count, False)
-        measured[name] = take(name, state.model, images, labels, seed=seed, untrained=epoch == 0)
+    for name, asked in probes.snapshots().items():
+        if epoch in asked.epochs(spec.epochs):
+            images, labels = data.sample("validation", asked.images, False)
+            measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=epoch == 0)
     return {epoch: measured} if measured else {}
 
 

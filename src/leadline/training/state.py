@@ -6,11 +6,11 @@ Before it, in place of all these, what pre-training has so far.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from leadline.metrics import Outputs
 from leadline.nets import distinct_tensors
 from leadline.pretraining.state import PretrainingState
 from leadline.probes.flow import Flow, FlowPart
@@ -59,9 +59,9 @@ class TrainState:
     epoch: int = 0  # epochs whose records have been yielded, the last of them included
     part: PartOfEpoch | None = field(default=None, repr=False)  # None between epochs
     pretraining: PretrainingState | None = field(default=None, repr=False)  # None: it is done, or not asked for
-    test_predictions: np.ndarray | None = field(default=None, repr=False)  # int16 [n], of the last epoch's model
+    test_outputs: Outputs | None = field(default=None, repr=False)  # of the last epoch's model
     flow: FlowTable | None = field(default=None, repr=False)  # what was measured inside it in the last epoch
-    # by epoch and probe: what the deeper probes saw at the end of the last epoch, with the first also before it, as 0
+    # by epoch and probe: what snapshots showed at the end of the last epoch, with the first also before it, as 0
     measured: Mapping[int, Mapping[str, Measurement]] = field(default_factory=dict, repr=False)
 
     def tensors(self) -> dict[str, Tensor]:

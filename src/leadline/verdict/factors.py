@@ -1,8 +1,8 @@
 """How a contrast depends on the factors that a study varies: main effects and interactions, seed by seed."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from leadline.stats import Paired
 from leadline.stats.factorial import mean_weights, slope_weights, step_weights, within_seeds
 from leadline.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
-from leadline.verdict.metrics import KINDS, named
-from leadline.verdict.words import decimals, number
 
 Floats = NDArray[np.float64]
 Level = bool | int | float | str
 Of = Literal["difference", "both"]
 Over = Literal["mean", "step", "slope"]
+Adjust = Callable[[Sequence[float | None]], list[float | None]]
 
-NAMES_DATA = ("data.name", "data.path")
+NAMES_DATA = ("data.name", "data.path", "data.module")
 """Factors whose levels are data sets, over which nothing is averaged."""
 
 _SIDES: tuple[Of, ...] = ("difference", "both")
@@ -47,7 +46,9 @@ class _Plan:
     weights: Mapping[tuple[Level, ...], float]
 
 
-def factor_effects(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> tuple[FactorEffect, ...]:
+def factor_effects(
+    arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding], adjust: Adjust
+) -> tuple[FactorEffect, ...]:
     """Return main effects of arms and factors, and how the difference between arms changes with each factor.
 
     Steps between neighbouring levels, numbers in rising order; of a numeric factor with three levels or more also the
@@ -58,27 +59,16 @@ def factor_effects(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFindi
 
     Args:
         arms, contrasts: of the study's findings.
+        adjust: p-values for how many there are.
     """
-    found = (_effect(grid, plan) for grid in _grids(arms, contrasts) for plan in _plans(grid))
-    return tuple(effect for effect in found if effect is not None)
-
-
-def with_adjusted(effects: Sequence[FactorEffect], adjusted: Iterable[float]) -> tuple[FactorEffect, ...]:
-    """Return the effects with their adjusted p-values, NaN where there is none."""
-    return tuple(
-        replace(effect, t_p_adjusted=None if math.isnan(p) else float(p))
-        for effect, p in zip(effects, adjusted, strict=True)
-    )
-
-
-def about_factors(effects: Sequence[FactorEffect]) -> Iterator[str]:
-    """Return what a reader must know before trusting the effects, each one sentence."""
-    if effects:
-        yield (
-            "Effects of factors are taken within each seed, as weighted sums over levels, and compared over seeds by"
-            " paired t; in such balanced pairs that is exact, and their p-values are adjusted among themselves; times"
-            " to a target enter only where all levels have one horizon."
-        )
+    found = [
+        (grid, plan, *shown)
+        for grid in _grids(arms, contrasts)
+        for plan in _plans(grid)
+        if (shown := _measure(grid, plan)) is not None
+    ]
+    adjusted = adjust([result.t_p for _, _, _, result in found])
+    return tuple(_effect(*one, p) for one, p in zip(found, adjusted, strict=True))
 
 
 def _grids(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> Iterator[_Grid]:
@@ -119,7 +109,8 @@ def _shapes(levels: tuple[Level, ...]) -> Iterator[tuple[Over, tuple[Level, ...]
         yield "slope", levels, logarithmic, slope_weights(positions)
 
 
-def _effect(grid: _Grid, plan: _Plan) -> FactorEffect | None:
+def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[int, ...], Paired] | None:
+    """Return the seeds at which an effect is known, and what it is there."""
     cells = [grid.cells[cell] for cell in plan.weights]
     seeds = tuple(sorted(set.intersection(*(set(cell.seeds) for cell in cells))))
     if not seeds or all(cell.reach and cell.reach.silent for cell in cells):
@@ -127,12 +118,16 @@ def _effect(grid: _Grid, plan: _Plan) -> FactorEffect | None:
     both = plan.of == "both"
     columns = [[_value(cell, seed, both) for seed in seeds] for cell in cells]
     resolution = max(cell.resolution for cell in cells) / (2 if both else 1)
-    result = within_seeds(np.transpose(columns), list(plan.weights.values()), resolution)
-    draft = FactorEffect(
-        a=cells[0].a.partition("[")[0],
-        b=cells[0].b.partition("[")[0],
-        metric=cells[0].metric,
-        target=cells[0].target,
+    return seeds, within_seeds(np.transpose(columns), list(plan.weights.values()), resolution)
+
+
+def _effect(grid: _Grid, plan: _Plan, seeds: tuple[int, ...], result: Paired, p: float | None) -> FactorEffect:
+    one = next(iter(grid.cells.values()))
+    return FactorEffect(
+        a=one.a.partition("[")[0],
+        b=one.b.partition("[")[0],
+        metric=one.metric,
+        target=one.target,
         within=grid.within,
         of=plan.of,
         over=plan.over,
@@ -141,13 +136,8 @@ def _effect(grid: _Grid, plan: _Plan) -> FactorEffect | None:
         logarithmic=plan.logarithmic,
         seeds=seeds,
         paired=result,
-        t_p_adjusted=None,
-        subject="",
-        change=_change(plan),
-        sentence="",
+        t_p_adjusted=p,
     )
-    draft = replace(draft, subject=_subject(draft))
-    return replace(draft, sentence=_sentence(draft, result))
 
 
 def _value(cell: ContrastFinding, seed: int, both: bool) -> float:
@@ -177,33 +167,3 @@ def _positions(x: Floats) -> tuple[Floats, bool]:
 
 def _is_number(value: Level) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-# --- words
-
-
-def _subject(effect: FactorEffect) -> str:
-    arms = f"{effect.a} − {effect.b}" if effect.of == "difference" else f"mean of {effect.a} and {effect.b}"
-    return ", ".join(part for part in (arms, named(effect.metric, effect.target), effect.within) if part)
-
-
-def _change(plan: _Plan) -> str:
-    if plan.over == "step":
-        return f"from {plan.factor}={plan.levels[0]} to {plan.levels[1]}"
-    if plan.over == "slope":
-        return f"per {'doubling' if plan.logarithmic else 'unit'} of {plan.factor}"
-    return "mean over all levels"
-
-
-def _sentence(effect: FactorEffect, result: Paired) -> str:
-    digits = decimals(result.difference, result.ci95)
-    size = f"{number(result.difference, digits)} {KINDS[effect.metric].of_difference}"
-    if result.ci95 is None:
-        interval, seen = " (one seed, so no interval)", False
-    else:
-        low, high = result.ci95
-        interval = f" (95% interval {number(low, digits)} to {number(high, digits)}, paired t, {result.n} seeds)"
-        seen = low > 0 or high < 0
-    if effect.over == "mean":
-        return f"{effect.subject}: {size} as a mean over all levels{interval}."
-    return f"{effect.subject}: changes by {size} {effect.change}{interval}{'' if seen else ', which may be none'}."

@@ -1,14 +1,16 @@
-"""What a study shows, as frozen values: the contract between statistics, words, figures and report."""
+"""What a study shows, as frozen numbers: the contract between statistics, words, figures and report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from leadline.spec.contrast import Correction
+from leadline.spec.tuning import TuneSpec, Values
 from leadline.stats import Decision, McNemar, Paired, Summary
 from leadline.stats.factorial import OverDataSets
 from leadline.study.rounds import Round
-from leadline.verdict.metrics import ToTarget
+from leadline.verdict.tuned import Tuning
+from leadline.verdict.values import ToTarget
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,14 @@ class ArmFinding:
     convergence_epoch: Summary | None
     seconds: Summary | None  # wall time of a trial
 
+    @property
+    def unfinished(self) -> int:
+        """Trials that are still waiting or running."""
+        return max(0, self.planned - self.finished - self.diverged - self.failed)
+
 
 @dataclass(frozen=True)
-class SoFar:
+class InterimAnalysis:
     """What the first seeds of a contrast show, with the interval that holds at every look."""
 
     seeds: int  # at which both trials have ended
@@ -41,24 +48,24 @@ class SoFar:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What a contrast shows of a study that decides while seeds are added, at whatever look one stops."""
+class SequentialAnalysis:
+    """What a contrast shows in a study that adds seeds until it is decided, whenever one stops."""
 
     low: float  # of the difference; -inf where there is no end
     high: float
     confidence: float  # that no interval of any contrast, at any look, leaves out the true difference
     of_each: float  # of each contrast's interval, so that all hold together
     contrasts: int
-    planned: int  # seeds over which the error was shared out before the first look
+    planned: int  # seeds over which the error was distributed before the first look
     seeds: int  # at which both trials have ended, up to the first at which they have not
     most: int  # seeds that the study may take
     taken: int  # looks, until it was decided
-    course: tuple[SoFar, ...]  # at 1, 2, 3, ... seeds, up to all of these
+    interim: tuple[InterimAnalysis, ...]  # at 1, 2, 3, ... seeds, up to all of these
 
 
 @dataclass(frozen=True)
 class ContrastFinding:
-    """What one contrast, `a` against `b`, shows; the difference is a minus b, so below 0 means that a errs less."""
+    """What one contrast, `a` against `b`, shows; the difference is a minus b, so below 0 means that a is lower."""
 
     a: str
     b: str
@@ -69,10 +76,9 @@ class ContrastFinding:
     diverged_a: int
     diverged_b: int
     paired: Paired | None  # None: no seed at which both finished
-    p_adjusted: float | None  # of the permutation test; Holm, over the study's contrasts
+    p_adjusted: float | None  # of the permutation test, over the study's contrasts
     mcnemar: tuple[McNemar, ...]  # one per seed; empty where predictions are missing
     decision: Decision
-    sentence: str
     # of the paired t test, on which the decision rests: at few seeds the permutation test can reach no small p
     t_p_adjusted: float | None = None
     values_a: tuple[float, ...] = ()  # the metric of a at each of the seeds, per cent
@@ -80,7 +86,17 @@ class ContrastFinding:
     target: float | None = None  # validation error, per cent, that times are measured to
     reach: ToTarget | None = None  # of such times, which the values give no further than to its horizon
     resolution: float = 0.0  # the step in which the values move
-    looks: Looks | None = None  # None: the seeds were fixed beforehand; else `paired` has their interval, no p
+    sequential: SequentialAnalysis | None = None  # None: fixed seeds; else `paired` has its interval and no p
+
+    @property
+    def estimate(self) -> Paired | None:
+        """What its pairs show; None: there is none, or no trial reached the target."""
+        return None if self.reach and self.reach.silent else self.paired
+
+    @property
+    def uncorrected(self) -> bool:
+        """Whether the contrast is decided, but not once its p-value is adjusted for the number of contrasts."""
+        return self.decision in ("better", "worse") and self.t_p_adjusted is not None and self.t_p_adjusted > 0.05
 
 
 @dataclass(frozen=True)
@@ -100,9 +116,6 @@ class FactorEffect:
     seeds: tuple[int, ...]  # at which every trial that it needs has its value
     paired: Paired  # of the effect, one number per seed
     t_p_adjusted: float | None  # over all such effects of the study
-    subject: str  # in words: what changes
-    change: str  # over what
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ class DataSetFinding:
 
 
 @dataclass(frozen=True)
-class AcrossFinding:
+class MetaAnalysis:
     """What one contrast shows over several data sets, which are taken as a sample of such data sets."""
 
     a: str  # without the data set
@@ -126,20 +139,23 @@ class AcrossFinding:
     parts: tuple[DataSetFinding, ...]
     summary: OverDataSets | None  # None: fewer than two data sets have two pairs
     decision: Decision
-    sentence: str
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a report says about which arm trains better."""
+    """Everything that a study shows about which arm trains better, in numbers; `leadline.verdict` puts it in words."""
 
     study: str
     title: str
-    headline: tuple[str, ...]  # the verdict in words, most important first
     arms: tuple[ArmFinding, ...]
     contrasts: tuple[ContrastFinding, ...]
-    notes: tuple[str, ...]  # assumptions and cautions, each one sentence
     correction: Correction = "holm"  # of the p-values, for the number of contrasts
     factors: tuple[FactorEffect, ...] = ()
-    across: tuple[AcrossFinding, ...] = ()
+    meta_analyses: tuple[MetaAnalysis, ...] = ()
     rounds: tuple[Round, ...] = ()  # of a study that decides while seeds are added
+    data_sets: tuple[str, ...] = ()  # that arms are trained on
+    unrecorded: Mapping[str, int] = field(default_factory=dict)  # metric -> finished trials that lack it
+    matching: tuple[str, ...] = ()  # what was done to make arms equal, in sentences
+    tune: TuneSpec | None = None
+    chosen: Mapping[str, Values] | None = None  # arm -> tuned values; None: nothing was tuned
+    tuning: Tuning | None = field(default=None, compare=False)  # None: what was tried is not known

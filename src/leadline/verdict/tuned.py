@@ -10,7 +10,7 @@ import pandas as pd
 from leadline.spec.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, Values, edges
 from leadline.stats.best_of import Ahead, Floats, ahead, best_of, running_best
 from leadline.study.expand import ExpandedStudy, setting_name
-from leadline.verdict.words import listed
+from leadline.text import join, plural
 
 WORST = 100.0  # per cent: what a diverged setting counts as in means
 BUDGETS = 60  # at most, for which curves are computed
@@ -24,6 +24,8 @@ class Tuning:
     """The search of a study's arms; frames are empty where the store no longer has what was tried."""
 
     spec: TuneSpec
+    chosen: Mapping[str, Values]
+    """Arm -> the values that the search chose."""
     tried: pd.DataFrame
     """One row per arm and setting: arm, base, factors (a dict), number (from 1), values (a dict), error (of
     validation, per cent, mean over the seeds; NaN where one diverged), state (finished or diverged), chosen (bool)."""
@@ -31,28 +33,11 @@ class Tuning:
     """One row per arm and budget: arm, base, factors, k, mean, low, high; best validation error, per cent."""
     leads: pd.DataFrame
     """One row per contrast and budget: a, b, k, best_a, best_b, share_a, share_b (of searches that it is ahead in)."""
-    sentences: tuple[str, ...]
 
-
-def tuning_words(study: ExpandedStudy, seen: bool = True) -> str:
-    """Return in one sentence how arms were tuned and what was chosen, or said to be where the search was not seen.
-
-    Raises:
-        ValueError: the study tunes nothing, or has not chosen yet.
-    """
-    tune, chosen = _chosen(study)
-    how = "at random" if tune.sampler == "random" else "by a tree-structured Parzen estimator"
-    seeds = tune.seeds if isinstance(tune.seeds, int) else len(tune.seeds)
-    one = "trial" if seeds == 1 else "setting"
-    tried = f"{tune.budget} {one}{'s' * (tune.budget > 1)} an arm{f' at {seeds} seeds each' * (seeds > 1)}"
-    said = "; ".join(
-        f"{key} {listed([f'{shown(values[key])} ({arm})' for arm, values in chosen.items()])}" for key in tune.space
-    )
-    begins = "Tuned" if seen else "Taken from the study as tuned elsewhere"
-    return (
-        f"{begins}: {tried}, drawn {how}, chosen by validation error before the contrasts and at other seeds than"
-        f" theirs; chosen {said}."
-    )
+    @property
+    def seen(self) -> bool:
+        """Whether the store has the whole search that chose the study's values."""
+        return not self.tried.empty
 
 
 def shown(value: Value) -> str:
@@ -76,13 +61,10 @@ def explain_tuning(study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataF
     found = {str(arm): values for arm, values in tried.loc[tried["chosen"], ["arm", "values"]].to_numpy()}
     whole = tried.groupby("arm")["number"].count().eq(tune.budget).all()
     if not whole or found != chosen:
-        text = "That search is not in this store: neither what it chose nor other budgets can be checked."
-        return Tuning(tune, tried.iloc[:0], pd.DataFrame(), pd.DataFrame(), (tuning_words(study, seen=False), text))
+        return Tuning(tune, chosen, tried.iloc[:0], pd.DataFrame(), pd.DataFrame())
     errors = {str(arm): own["error"].to_numpy(float) for arm, own in tried.groupby("arm", sort=False)}
     best = _best(study, tune, errors)
-    leads = _leads(study, tune, errors, best)
-    said = (tuning_words(study), *_diverged(tried, tune), *_at_the_edge(tune, chosen), *_led(tune, leads))
-    return Tuning(tune, tried, best, leads, said)
+    return Tuning(tune, chosen, tried, best, _leads(study, tune, errors, best))
 
 
 def _chosen(study: ExpandedStudy) -> tuple[TuneSpec, dict[str, Values]]:
@@ -162,12 +144,37 @@ def _budgets(budget: int) -> list[int]:
 
 # --- words
 
+UNSEEN = "That search is not in this store, so neither its choice nor other budgets can be checked."
+
+
+def tuning_words(tune: TuneSpec, chosen: Mapping[str, Values], seen: bool = True) -> str:
+    """Return in one sentence how arms were tuned and what was chosen, or said to be where the search was not seen."""
+    how = "at random" if tune.sampler == "random" else "by a tree-structured Parzen estimator"
+    seeds = tune.seeds if isinstance(tune.seeds, int) else len(tune.seeds)
+    tried = f"{plural(tune.budget, 'trial' if seeds == 1 else 'setting')} per arm"
+    if seeds > 1:
+        tried += f" at {plural(seeds, 'seed')} each"
+    values = [f"{key} {join([f'{shown(own[key])} ({arm})' for arm, own in chosen.items()])}" for key in tune.space]
+    return (
+        f"{'Tuned' if seen else 'Tuned elsewhere, according to the study'}: {tried}, drawn {how}; chosen by validation"
+        f" error before the contrasts, at other seeds than theirs: {join(values, mark=';')}."
+    )
+
+
+def tuning_sentences(tuning: Tuning) -> tuple[str, ...]:
+    """Return how arms were tuned, and what to know of it: divergence, values near an end, the role of the budget."""
+    first = tuning_words(tuning.spec, tuning.chosen, tuning.seen)
+    if not tuning.seen:
+        return first, UNSEEN
+    tune = tuning.spec
+    return (first, *_diverged(tuning.tried, tune), *_at_the_edge(tune, tuning.chosen), *_led(tune, tuning.leads))
+
 
 def _diverged(tried: pd.DataFrame, tune: TuneSpec) -> Iterator[str]:
     counts = tried[tried["state"].eq("diverged")].groupby("arm", sort=False)["number"].count()
     if len(counts):
-        said = listed([f"{count} of {tune.budget} of {arm}" for arm, count in counts.items()])
-        yield f"Settings that diverged count as the worst, {WORST:g}% error: {said}."
+        lost = join([f"{count} of {tune.budget} of {arm}" for arm, count in counts.items()])
+        yield f"Settings that diverged count as {WORST:g}% error: {lost}."
 
 
 def _at_the_edge(tune: TuneSpec, chosen: Mapping[str, Values]) -> Iterator[str]:
@@ -182,7 +189,7 @@ def _at_the_edge(tune: TuneSpec, chosen: Mapping[str, Values]) -> Iterator[str]:
             if min(place, 1 - place) <= NEAR:
                 near.append(f"{key} {shown(values[key])} ({arm}) at the {'lower' if place < 0.5 else 'upper'} end")
     if near:
-        yield f"Chosen near an end of their spaces, beyond which there may be better: {listed(near)}."
+        yield f"Chosen near an end of the search space, beyond which there may be better values: {join(near)}."
 
 
 def _led(tune: TuneSpec, leads: pd.DataFrame) -> Iterator[str]:
@@ -197,13 +204,13 @@ def _led(tune: TuneSpec, leads: pd.DataFrame) -> Iterator[str]:
                 stretches.append((leader, k, k))
         if len(stretches) == 1 and stretches[0][0] != "neither":
             leader, other = stretches[0][0], b if stretches[0][0] == a else a
-            where = "the one budget there is" if tune.budget == 1 else f"every budget from 1 to {tune.budget} trials"
-            yield f"{leader} has the {which} than {other} at {where}."
+            where = "a budget of 1 trial" if tune.budget == 1 else f"every budget from 1 to {tune.budget} trials"
+            yield f"{leader} has a {which} than {other} at {where}."
         elif len(stretches) == 1:
             yield f"{a} and {b} have the same best validation error at every budget."
         else:
-            said = listed([f"{leader} {_from_to(first, last)}" for leader, first, last in stretches])
-            yield f"Which of {a} and {b} has the {which} depends on the budget: {said} trials."
+            leaders = join([f"{leader} {_from_to(first, last)}" for leader, first, last in stretches])
+            yield f"Which of {a} and {b} has the {which} depends on the budget: {leaders} trials."
 
 
 def _from_to(first: int, last: int) -> str:

@@ -1,0 +1,223 @@
+"""Processes that train one network, started on this machine and watched.
+
+The worker that holds a trial's claim starts a process for each device and stays outside: it renews the lease, hears
+what rank 0 tells, and ends them all when one dies, when they are stuck, or when it is asked to stop. Nobody waits for
+the dead.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed import FileStore  # type: ignore[attr-defined]
+
+from leadline.distributed.process_group import TIMEOUT, Disconnected, join_process_group
+from leadline.errors import LeadlineError, SpecError
+from leadline.processes import describe_exit, follow_parent, start_process
+
+AFTER_DEATH_SECONDS, AFTER_ERROR_SECONDS = 5.0, 60.0
+"""In which the other processes may say what they know, or finish what they store, when one has died or failed."""
+
+GRACE_SECONDS = 14.0
+"""For rank 0 to end its step and store where it is when it is asked to stop: batch systems give 30 to all."""
+
+
+class ProcessDied(LeadlineError):
+    """One of the processes that train a network together died."""
+
+
+def assign_devices(device: torch.device, count: int) -> list[torch.device]:
+    """Return the device of each of `count` processes: the CPU for all, or a GPU each.
+
+    Raises:
+        SpecError: the device is one GPU by its number, or there are not so many GPUs.
+    """
+    if count == 1 or device.type == "cpu":
+        return [device] * count
+    if device.index is not None:
+        raise SpecError(f"device {str(device)!r} is one GPU, and {count} devices are asked for; use --device cuda")
+    found = torch.cuda.device_count()
+    if count > found:
+        raise SpecError(f"devices: {count}, and this machine shows {found} CUDA devices to PyTorch; use at most those")
+    return [torch.device("cuda", index) for index in range(count)]
+
+
+def launch(
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+    devices: Sequence[torch.device],
+    threads: int,
+    hear: Callable[..., None],
+    check: Callable[[], None],
+    timeout: timedelta = TIMEOUT,
+) -> None:
+    """Run function(group, device, tell, *arguments) in a process for each device, and return when all have.
+
+    Args:
+        function: that another process can import; `tell` hands what it is given to `hear`, from rank 0 alone.
+        arguments: must be picklable.
+        devices: one per process.
+        threads: of each.
+        hear: called here with what rank 0 tells.
+        check: called here about once a second until rank 0 is done; what it raises ends the processes.
+        timeout: how long they wait for each other.
+
+    Raises:
+        ProcessDied: a process died.
+        Exception: what the function raised: in rank 0, or else in the first that did.
+    """
+    with tempfile.TemporaryDirectory(prefix="leadline-") as folder:
+        rendezvous = str(Path(folder) / "rendezvous")
+        ranks: list[_Rank] = []
+        try:
+            for rank in range(len(devices)):
+                given = function, arguments, rank, tuple(devices), threads, rendezvous, timeout
+                with start_process(_run_rank, *given) as (process, events):
+                    ranks.append(_Rank(rank, process, events))
+            _watch(ranks, hear, check)
+        finally:
+            _end(ranks)
+    if ranks[0].done:  # all is stored, whatever became of the others then
+        return
+    errors = [rank.error for rank in ranks if rank.error is not None]
+    if errors:
+        raise min(errors, key=_gravity)
+
+
+@dataclass(eq=False)
+class _Rank:
+    """A process of a group, as seen from outside."""
+
+    number: int
+    process: SpawnProcess
+    events: Connection
+    error: BaseException | None = None
+    done: bool = False
+
+    def note_end(self, world_size: int) -> None:
+        """Note how the process ended, if it has not said so itself."""
+        self.process.join()
+        if self.done or self.error is not None:
+            return
+        how = describe_exit(self.process.exitcode or 0)
+        self.error = ProcessDied(
+            f"the process of device {self.number + 1} of {world_size} died with {how}; if memory ran out, use a smaller"
+            " batch"
+        )
+
+
+def _watch(ranks: Sequence[_Rank], hear: Callable[..., None], check: Callable[[], None]) -> None:
+    """Hear the processes until all have ended, or those beside one that died, failed or stored all had their time."""
+    running = {rank.events: rank for rank in ranks}
+    until = float("inf")
+    while running and time.monotonic() < until:
+        for events in wait(list(running), timeout=0.5):
+            assert isinstance(events, Connection)
+            rank = running[events]
+            try:
+                kind, content = pickle.loads(events.recv_bytes())
+            except (EOFError, OSError):
+                rank.note_end(len(ranks))
+                del running[events]
+            else:
+                if kind == "told":
+                    hear(*content)
+                elif kind == "raised":
+                    rank.error = _unpack_error(*content)
+                else:
+                    rank.done = True
+                    if rank.number == 0:  # all is stored: nobody waits for the others
+                        until = min(until, time.monotonic() + AFTER_DEATH_SECONDS)
+            if rank.error is not None:
+                alone = isinstance(rank.error, ProcessDied | Disconnected)
+                until = min(until, time.monotonic() + (AFTER_DEATH_SECONDS if alone else AFTER_ERROR_SECONDS))
+        if not ranks[0].done:
+            check()
+
+
+def _end(ranks: Sequence[_Rank]) -> None:
+    """End what still runs: rank 0 in peace, for it may store where it is, then the others."""
+    for rank in ranks[:1]:
+        rank.process.terminate()
+        rank.process.join(GRACE_SECONDS)
+    for rank in ranks:
+        rank.process.kill()
+        rank.process.join()
+        rank.events.close()
+
+
+def _gravity(error: BaseException) -> int:
+    """Order what processes ended with, first what explains the rest: others only lose contact with what fails."""
+    return 2 if isinstance(error, Disconnected) else 1 if isinstance(error, ProcessDied) else 0
+
+
+def _run_rank(
+    events: Connection,
+    parent: int,
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+    rank: int,
+    devices: tuple[torch.device, ...],
+    threads: int,
+    rendezvous: str,
+    timeout: timedelta,
+) -> None:
+    """Join the group in a new process and run the function, sending its outcome to the parent."""
+
+    def send(kind: str, content: tuple[Any, ...]) -> None:  # whole: tensors would otherwise stay with the sender
+        events.send_bytes(pickle.dumps((kind, content)))
+
+    def tell(*content: Any) -> None:
+        if rank == 0:
+            send("told", content)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides what Ctrl-C means
+    follow_parent(parent, signal.SIGKILL)
+    # they are all on this machine, whatever its name resolves to
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    torch.set_num_threads(threads)
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            store = FileStore(rendezvous, len(devices))  # a URL would be torn apart at some characters
+            store.set_timeout(timeout)
+            with join_process_group(rank, len(devices), devices[rank], store, timeout) as group:
+                function(group, devices[rank], tell, *arguments)
+        except BaseException as error:
+            send("raised", _pack_error(error))
+        else:
+            send("done", ())
+
+
+def _pack_error(error: BaseException) -> tuple[bytes | None, str, str]:
+    """Return an exception as what goes through a pipe: as it is, where pickle takes it, and in words."""
+    words = f"{type(error).__name__}: {error}"
+    try:
+        content = pickle.dumps((type(error), error.args, error.__dict__))
+    except Exception:  # whatever somebody's exception may hold
+        content = None
+    return content, words, traceback.format_exc()
+
+
+def _unpack_error(content: bytes | None, words: str, trace: str) -> BaseException:
+    error: BaseException = RuntimeError(words)
+    if content is not None:
+        with contextlib.suppress(Exception):  # a class that cannot be imported here stays in words
+            kind, arguments, values = pickle.loads(content)
+            error = kind.__new__(kind, *arguments)
+            error.args = arguments
+            error.__dict__.update(values)
+    error.add_note(trace)
+    return error

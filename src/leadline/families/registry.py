@@ -1,0 +1,133 @@
+"""The families by name: how a function joins them, how one is called, what arguments it takes."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError, validate_call
+
+from leadline.errors import SpecError, unknown
+from leadline.spec import NetworkSpec, explain
+
+F = TypeVar("F", bound=Callable[..., NetworkSpec])
+
+_registered: dict[str, Callable[..., NetworkSpec]] = {}
+
+FAMILIES: Mapping[str, Callable[..., NetworkSpec]] = MappingProxyType(_registered)
+"""Every registered family by its name."""
+
+
+def register_family(name: str) -> Callable[[F], F]:
+    """Register a function that returns a network's specification under a name.
+
+    The function keeps its signature, and its arguments are checked against their annotations whenever it is called.
+
+    Args:
+        name: what studies and `leadline inspect` call the network.
+
+    Raises:
+        SpecError: another function has the name.
+
+    Example:
+        >>> from leadline.families import register_family
+        >>> from leadline.spec import NetworkSpec, Stage, Stem
+        >>> @register_family("one-stage")
+        ... def one_stage(blocks: int = 3, width: int = 16) -> NetworkSpec:
+        ...     return NetworkSpec(stem=Stem(width=width), stages=(Stage(blocks=blocks, width=width),))
+        >>> one_stage(width=8).stages[0].width
+        8
+    """
+
+    def register(function: F) -> F:
+        other = _registered.get(name)
+        # the same function again is a notebook's cell that is run again
+        if other is not None and (other.__module__, other.__qualname__) != (function.__module__, function.__qualname__):
+            raise SpecError(f"network {name!r} is registered already, by {other.__module__}; choose another name")
+        signature = inspect.signature(function)
+        checked = functools.cache(lambda: validate_call(config={"strict": True})(function))
+
+        @functools.wraps(function)
+        def call(*positional: Any, **named: Any) -> NetworkSpec:
+            for key in named:
+                if key not in signature.parameters:
+                    raise SpecError(f"{name}: {unknown('argument', key, signature.parameters)}")
+            try:
+                given = signature.bind(*positional, **named).arguments
+            except TypeError as error:
+                raise SpecError(f"{name}: {error}") from None
+            try:
+                return checked()(**given)
+            except ValidationError as error:
+                raise SpecError(f"{name}: {explain(error, given)}") from None
+            except SpecError as error:
+                raise SpecError(f"{name}: {error}") from None
+
+        _registered[name] = call
+        return cast("F", call)
+
+    return register
+
+
+def family(name: str, arguments: Mapping[str, Any]) -> NetworkSpec:
+    """Return the specification of a network whose name comes as a string.
+
+    Args:
+        name: one of `FAMILIES`.
+        arguments: those of the function of that name.
+
+    Raises:
+        SpecError: the name or an argument is unknown, or a value is impossible.
+
+    Example:
+        >>> from leadline.families import cifar_resnet, family
+        >>> family("cifar-resnet", {"depth": 56}) == cifar_resnet(depth=56)
+        True
+    """
+    if name not in FAMILIES:
+        raise SpecError(unknown("network", name, FAMILIES))
+    return FAMILIES[name](**arguments)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a family, as its function's signature has it."""
+
+    name: str
+    type: str  # in words, such as `integer, at least 1` or `'A' | 'B'`
+    default: Any  # `inspect.Parameter.empty` where there is none
+
+
+def list_arguments(name: str) -> tuple[Argument, ...]:
+    """Return the arguments that a family takes, with what each may be and its default.
+
+    Raises:
+        SpecError: no family has the name.
+
+    Example:
+        >>> from leadline.families import list_arguments
+        >>> list_arguments("wide-resnet")[1]
+        Argument(name='widen', type='integer, at least 1', default=10)
+    """
+    if name not in FAMILIES:
+        raise SpecError(unknown("network", name, FAMILIES))
+    parameters = inspect.signature(FAMILIES[name]).parameters.values()
+    return tuple(
+        Argument(each.name, _in_words(TypeAdapter(each.annotation).json_schema()), each.default) for each in parameters
+    )
+
+
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " | ".join(map(_in_words, schema["anyOf"]))
+    if "enum" in schema:
+        return " | ".join(map(repr, schema["enum"]))
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    bounds = [f"{words} {schema[key]:g}" for key, words in _BOUNDS.items() if key in schema]
+    return ", ".join([str(schema.get("type", "anything")), *bounds])

@@ -1,0 +1,40 @@
+"""Balanced error: the mean over the classes of the share of each class's images that are misclassified."""
+
+from typing import Any
+
+from leadline.metrics import FinalMetric, register
+from leadline.metrics.base import check_arrays
+
+
+def balanced_error(labels: Any, predicted: Any, probabilities: Any = None) -> float:
+    """Return 100 times 1 minus the mean recall, over the classes that have images (Brodersen et al. 2010), per cent.
+
+    Args:
+        labels: (n,) true classes.
+        predicted: (n,) predicted classes.
+        probabilities: not used.
+
+    Raises:
+        ValueError: there are no labels, or as many predictions.
+
+    Example:
+        >>> balanced_error([0, 0, 0, 1], [0, 0, 0, 0])
+        50.0
+    """
+    import numpy as np
+
+    check_arrays(labels, predicted)
+    labels, wrong = np.asarray(labels), np.asarray(labels) != np.asarray(predicted)
+    return 100 * float(np.mean([wrong[labels == one].mean() for one in np.unique(labels)]))
+
+
+register(
+    FinalMetric(
+        "balanced_error",
+        "balanced test error",
+        record=("final-test", "balanced_error"),
+        compute=balanced_error,
+        needs_probabilities=False,
+        position=(21, ""),
+    )
+)

@@ -1,0 +1,45 @@
+"""Expected calibration error: how far confidence is from accuracy."""
+
+from typing import Any
+
+from leadline.metrics import FinalMetric, register
+
+BINS = 15
+"""The number of bins of equal width, as in Guo et al. 2017."""
+
+
+def calibration_error(labels: Any, predicted: Any, probabilities: Any) -> float:
+    """Return the expected calibration error (Guo et al. 2017, equation 3), in percentage points.
+
+    Images are put into `BINS` bins of equal width by the probability of their predicted class, each bin closed on the
+    right; the error is the mean over the images of the gap between a bin's mean probability and its accuracy.
+
+    Args:
+        labels: (n,) true classes.
+        predicted: (n,) predicted classes.
+        probabilities: (n, classes).
+
+    Example:
+        >>> import numpy as np
+        >>> probabilities = np.array([[0.8, 0.2]] * 4)
+        >>> round(calibration_error(np.array([0, 0, 0, 1]), np.zeros(4, int), probabilities), 6)
+        5.0
+    """
+    import numpy as np
+
+    confidence = np.asarray(probabilities, dtype=np.float64).max(1)
+    right = np.asarray(labels) == np.asarray(predicted)
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = [abs(confidence[bins == one].sum() - right[bins == one].sum()) for one in np.unique(bins)]
+    return 100 * float(np.sum(gaps) / len(right))
+
+
+register(
+    FinalMetric(
+        "calibration_error",
+        "expected calibration error",
+        record=("final-test", "calibration_error"),
+        compute=calibration_error,
+        position=(23, ""),
+    )
+)

@@ -1,0 +1,20 @@
+"""Mean validation error over the epochs: the area under the learning curve over its length."""
+
+from leadline.metrics import Curve, CurveMetric, register
+
+
+def area(curve: Curve) -> float | None:
+    """Return the mean validation error over the epochs by the trapezoid rule, per cent; None where one is not finite.
+
+    Its unit is that of an error, whatever the number of epochs.
+    """
+    import numpy as np
+
+    if not len(curve.errors) or not np.isfinite(curve.errors).all():
+        return None
+    if len(curve.errors) == 1:
+        return float(curve.errors[0])
+    return float(np.trapezoid(curve.errors, curve.epochs) / (curve.epochs[-1] - curve.epochs[0]))
+
+
+register(CurveMetric("learning_curve_area", "mean validation error over the epochs", compute=area, position=(10, "")))

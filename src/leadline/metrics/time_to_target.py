@@ -1,0 +1,24 @@
+"""Epochs and seconds of training until the validation error first is at a target."""
+
+from leadline.metrics import TimeMetric, register
+
+register(
+    TimeMetric(
+        "epochs_to",
+        "epochs to {target:g}% validation error",
+        "",
+        "epochs",
+        clock=lambda curve: curve.epochs,
+        position=(12, ""),
+    )
+)
+register(
+    TimeMetric(
+        "seconds_to",
+        "seconds of training to {target:g}% validation error",
+        "",
+        "seconds",
+        clock=lambda curve: curve.seconds,
+        position=(13, ""),
+    )
+)

@@ -1,0 +1,127 @@
+"""What every specification shares: frozen, validated, round-trips through JSON, and is identified by its content."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from leadline.errors import SpecError, unknown
+
+SCHEMA_VERSION = 1
+"""Enters every content hash: raise it when the meaning of a field changes while its name stays."""
+
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """Base of all specifications: immutable, no unknown keys, no silent conversions, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a field may be a mapping, which has no hash of its own
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the schema version, the kind of specification and every field, defaults included."""
+        content = {
+            "schema": SCHEMA_VERSION,
+            "kind": type(self).__name__,
+            "content": self.model_dump(mode="json"),
+        }
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+    def with_(self, **changes: Any) -> Self:
+        """Return a validated copy with the given fields changed.
+
+        Raises:
+            SpecError: a field is unknown or its value impossible.
+        """
+        return parse(type(self), {**self.model_dump(mode="json"), **changes})
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> S:
+    """Validate plain data (as JSON or YAML give it) into a specification.
+
+    Args:
+        kind: the specification's class.
+        data: mappings, lists, strings, numbers, booleans, None; in them specifications, and functions or classes of
+            the user's own, which become references.
+        where: turns a path of keys into the place that an error message opens with, such as `study.yaml:7`.
+
+    Raises:
+        SpecError: one line with the place, the value and what was expected.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(data, default=_plain))
+    except ValidationError as error:
+        raise SpecError(explain(error, data, where)) from None
+    except (TypeError, ValueError) as error:
+        place = where(()) if where else kind.__name__
+        raise SpecError(f"{place}: not plain data: {error}") from None
+
+
+def _plain(value: object) -> object:
+    """Return a specification, or code of the user's own, as plain data."""
+    from leadline.parts.reference import refer  # which is a specification itself
+
+    if isinstance(value, Spec):
+        return value.model_dump(mode="json")
+    if isinstance(value, PurePath):
+        return str(value)
+    if callable(value):
+        return refer(value)
+    raise TypeError(f"{_shown(value)} is a {type(value).__name__}")
+
+
+def explain(error: ValidationError, data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> str:
+    """Return the first problem of a validation error as one line; say how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    kind = first["type"]
+    path = _path_in(data, first["loc"], keep_last=kind in ("missing", "extra_forbidden"))
+    if kind == "extra_forbidden":
+        text, shown_path = f"unknown key {str(path[-1])!r}", path[:-1]
+    elif kind == "missing":
+        text, shown_path = f"{str(path[-1])!r} is missing and has no default", path[:-1]
+    elif kind == "value_error":
+        text, shown_path = str(first["ctx"]["error"]), path
+    elif kind == "union_tag_invalid":
+        tags = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
+        text, shown_path = unknown("name", first["ctx"]["tag"], tags), (*path, "name")
+    else:
+        text, shown_path = f"{_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}", path
+    place = where(path if kind == "extra_forbidden" else shown_path) if where else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ": ".join(part for part in (place, ".".join(map(str, shown_path)), text + more) if part)
+
+
+def _path_in(data: object, location: tuple[int | str, ...], keep_last: bool) -> tuple[int | str, ...]:
+    """Drop from a pydantic location what is no key of the data: the tags of unions."""
+    path: list[int | str] = []
+    for position, key in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(data, Mapping):
+            if key in data:
+                data = data[key]
+            elif not (last and keep_last):
+                continue
+        elif isinstance(data, Sequence) and isinstance(key, int):
+            data = data[key] if key < len(data) else None
+        elif not (last and keep_last):
+            continue
+        path.append(key)
+    return tuple(path)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,101 @@
+"""Losses: the kind, its registry, and losses of the user's own; one file for each that is built in."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+from leadline.errors import SpecError
+from leadline.parts.reference import Reference
+from leadline.parts.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOSSES: "Registry[Loss]" = Registry("loss", __name__)
+"""Every loss by name."""
+
+Reduction = Literal["mean", "sum"]
+
+
+class Loss(ABC):
+    """What training makes smaller: a function of a network's outputs and of the targets."""
+
+    splits = True
+    """Whether the loss of a batch is a sum over its examples, so that several devices can each compute a part."""
+
+    @abstractmethod
+    def compute(self, outputs: "Tensor", targets: "Tensor", reduction: Reduction, smoothing: float = 0.0) -> "Tensor":
+        """Return the loss of a batch.
+
+        Args:
+            outputs: (batch, outputs), such as logits.
+            targets: (batch,), such as classes.
+            reduction: `mean` or `sum` over the batch.
+            smoothing: the recipe's `label_smoothing`.
+        """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take any member where a field asks for the kind."""
+        return LOSSES.schema(handler)
+
+
+@LOSSES.register
+class CustomLoss(Reference, Loss):
+    """A function of outputs and targets, and of `arguments`, that returns the mean over a batch; or a module's class.
+
+    Such as `{module: torch.nn:MultiMarginLoss, arguments: {margin: 0.5}}`: a class of `torch.nn.Module` is made with
+    `arguments` first. A function that takes `reduction` can train on several devices. What it draws from a global
+    generator is drawn from a stream of the trial's seed.
+    """
+
+    def compute(self, outputs: "Tensor", targets: "Tensor", reduction: Reduction, smoothing: float = 0.0) -> "Tensor":
+        """Return the loss of a batch.
+
+        Raises:
+            SpecError: it cannot be imported, calling it fails, what it returns is no single number, or it cannot be
+                asked for a sum or for label smoothing.
+        """
+        import torch
+
+        if smoothing:
+            raise SpecError(f"{self.module} knows no label_smoothing; set it to 0")
+        function, takes_reduction = _prepare(self.module, self.model_dump_json())
+        if reduction != "mean" and not takes_reduction:
+            raise SpecError(f"{self.module} takes no argument reduction and cannot be split; train on one device")
+        try:
+            loss = function(outputs, targets, **({"reduction": reduction} if takes_reduction else {}))
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise SpecError(f"{self.module}: calling it failed: {type(error).__name__}: {reason}") from error
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise SpecError(
+                f"{self.module} returned {type(loss).__name__}; expected a tensor with the batch's mean loss"
+            )
+        return loss.reshape(())
+
+
+@lru_cache(maxsize=32)
+def _prepare(module: str, spec: str) -> tuple[Callable[..., Any], bool]:
+    """Return a loss ready to be called, and whether it takes `reduction`."""
+    from torch import nn
+
+    reference = CustomLoss.model_validate_json(spec)
+    thing = reference.resolve()
+    if not (isinstance(thing, type) and issubclass(thing, nn.Module)):
+        try:
+            takes = "reduction" in inspect.signature(thing).parameters
+        except ValueError:  # a function in C tells nothing of its arguments
+            takes = False
+        return (lambda *given, **further: thing(*given, **{**reference.arguments, **further})), takes
+    made: nn.Module = reference.call()
+    if list(made.parameters()):
+        raise SpecError(
+            f"{module} has parameters of its own, which no optimizer would train; put them into the network"
+        )
+    return made, False

@@ -1,0 +1,22 @@
+"""Cross-entropy of the softmax of logits."""
+
+from typing import TYPE_CHECKING, Literal
+
+from leadline.parts.base import Spec
+from leadline.parts.losses import LOSSES, Loss, Reduction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@LOSSES.register
+class CrossEntropy(Spec, Loss):
+    """Cross-entropy of the softmax of logits against classes, in nats, with the recipe's label smoothing."""
+
+    name: Literal["cross-entropy"] = "cross-entropy"
+
+    def compute(self, outputs: "Tensor", targets: "Tensor", reduction: Reduction, smoothing: float = 0.0) -> "Tensor":
+        """Return PyTorch's cross-entropy."""
+        import torch.nn.functional as F
+
+        return F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction=reduction)

@@ -1,0 +1,181 @@
+"""References to a user's own code: by module and name, as YAML and the ledger hold them, or the object itself.
+
+An object that can be imported is referred to by its module and name. One that cannot, because it was defined in a
+notebook, is kept in this process under the name that it has there, and worker processes are given it pickled.
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from leadline.errors import SpecError
+from leadline.parts.base import Spec
+from leadline.seeds import seeded
+
+PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+_objects: dict[str, Any] = {}
+"""Objects that were referred to in this process, by their reference."""
+_local: set[str] = set()
+"""References to those of them that no other process can import."""
+
+
+class Reference(Spec):
+    """Code of the user's own: a function or class, called with `arguments`."""
+
+    module: str = Field(
+        pattern=PATTERN,
+        description="package.module:thing, looked for in the current folder as well as where Python looks",
+    )
+    arguments: dict[str, Any] = Field(default={}, description="keyword arguments, of JSON's types")
+
+    def resolve(self) -> Any:
+        """Return the object that is referred to.
+
+        Raises:
+            SpecError: it cannot be imported.
+        """
+        return resolve(self.module)
+
+    def call(self, *given: Any, **further: Any) -> Any:
+        """Call the object with positional arguments, then `arguments`, then further keyword arguments.
+
+        Raises:
+            SpecError: it cannot be imported, or the call fails.
+        """
+        function = self.resolve()
+        try:
+            return function(*given, **{**self.arguments, **further})
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise SpecError(f"{self.module}: calling it failed: {type(error).__name__}: {reason}") from error
+
+
+def refer(thing: Callable[..., Any]) -> dict[str, Any]:
+    """Return the reference to a function, a class, or a `functools.partial` of one, as plain data.
+
+    Raises:
+        SpecError: it has no name, as a lambda has none, or arguments by position.
+
+    Example:
+        >>> import math, functools
+        >>> refer(math.sqrt)
+        {'module': 'math:sqrt'}
+        >>> refer(functools.partial(round, ndigits=2))
+        {'module': 'builtins:round', 'arguments': {'ndigits': 2}}
+    """
+    if isinstance(thing, functools.partial):
+        if thing.args:
+            raise SpecError(
+                f"{thing}: a partial function's arguments are given by name, got {thing.args!r} by position"
+            )
+        inner = refer(thing.func)
+        return {**inner, "arguments": {**inner.get("arguments", {}), **thing.keywords}}
+    name = getattr(thing, "__qualname__", "")
+    if not name or "<lambda>" in name:
+        raise SpecError(f"{thing!r} has no name to find it by; define it with `def` or `class`")
+    module = _importable_name(thing.__module__ or "builtins")
+    key = f"{module}:{name.replace('<locals>.', '')}"
+    _objects[key] = thing
+    if module == "__main__" or "<locals>" in name:
+        _local.add(key)
+    return {"module": key}
+
+
+def resolve(module: str) -> Any:
+    """Return the object behind `package.module:thing`.
+
+    Raises:
+        SpecError: the module cannot be imported, or has nothing callable of that name.
+    """
+    if module in _objects:
+        return _objects[module]
+    package, _, name = module.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found: Any = importlib.import_module(package)
+    except Exception as error:  # whatever the import of somebody's code may raise
+        reason = " ".join(str(error).split())
+        hint = "; it was defined in a notebook or an interactive session" if package == "__main__" else ""
+        raise SpecError(f"{module}: importing {package} failed: {type(error).__name__}: {reason}{hint}") from None
+    for attribute in name.split("."):
+        found = getattr(found, attribute, None)
+    if found is None or isinstance(found, bool | int | float | str | bytes):
+        kept = "; what a notebook defined exists only while that notebook runs" if package == "__main__" else ""
+        raise SpecError(f"{module}: {package} has no function or class {name!r}{kept}")
+    return found
+
+
+def drawing_of(part: object, seed: int) -> AbstractContextManager[None]:
+    """Return a context in which a part of the user's own may draw from global generators; any other draws from none.
+
+    Args:
+        part: a member of a kind of part.
+        seed: from `leadline.seeds.stream`, of what the part draws in the body.
+    """
+    return seeded(seed) if isinstance(part, Reference) else nullcontext()
+
+
+def is_local(module: str) -> bool:
+    """Whether a reference is to an object of this process alone, such as one that a notebook defined."""
+    return module in _local
+
+
+def pack_objects(names: Iterable[str]) -> bytes | None:
+    """Return what another process needs to resolve references; None where it can import all of them.
+
+    Args:
+        names: the references, `package.module:thing` each.
+
+    Raises:
+        SpecError: an object cannot be pickled.
+    """
+    needed = sorted(_local.intersection(names))
+    if not needed:
+        return None
+    import cloudpickle
+
+    try:
+        packed: bytes = cloudpickle.dumps({name: _objects[name] for name in needed})
+    except Exception as error:
+        raise SpecError(
+            f"{', '.join(needed)}: cannot be sent to worker processes ({type(error).__name__}: {error}); use"
+            " workers=0, or define it in a module"
+        ) from None
+    return packed
+
+
+def unpack_objects(packed: bytes | None) -> None:
+    """Take over objects that `pack_objects` packed in another process."""
+    if packed is not None:
+        import cloudpickle
+
+        objects = cloudpickle.loads(packed)
+        _objects.update(objects)
+        _local.update(objects)
+
+
+def references(plain: object) -> set[str]:
+    """Return every `module` that plain data, such as the JSON of a specification, refers to."""
+    if isinstance(plain, Mapping):
+        own = {plain["module"]} if isinstance(plain.get("module"), str) else set()
+        return own.union(*(references(value) for value in plain.values()))
+    if isinstance(plain, list | tuple):
+        return set().union(*(references(value) for value in plain))
+    return set()
+
+
+def _importable_name(module: str) -> str:
+    """Return the name under which other processes import a module: of a script, the name of its file."""
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    file = getattr(sys.modules[module], "__file__", None)
+    return Path(file).stem if file and Path(file).suffix == ".py" else "__main__"

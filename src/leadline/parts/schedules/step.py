@@ -1,0 +1,32 @@
+"""A learning rate that falls in steps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from leadline.parts.base import Spec
+from leadline.parts.schedules import SCHEDULES, Schedule
+
+
+@SCHEDULES.register
+class StepDecay(Spec, Schedule):
+    """The learning rate is multiplied by `factor` at each milestone."""
+
+    name: Literal["step"] = "step"
+    milestones: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = (
+        0.5,
+        0.75,
+    )
+    factor: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "StepDecay":
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(
+                f"milestones {list(self.milestones)} must be distinct fractions of training in rising order"
+            )
+        return self
+
+    def at(self, progress: float) -> float:
+        """Return `factor` to the power of the milestones passed."""
+        return self.factor ** sum(progress >= milestone for milestone in self.milestones)

@@ -1,0 +1,147 @@
+"""The verdict on a whole study in words, most important first."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from leadline.metrics import metric
+from leadline.text import LONGEST, join, number, plural
+from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings
+from leadline.verdict.sentences import contrast_sentence, correction_name, meta_sentence, opening
+from leadline.verdict.tuned import tuning_words
+
+
+def headline(findings: Findings) -> tuple[str, ...]:
+    """Return the verdict in words: what is decided at which levels, what went wrong, how arms were tuned."""
+    return (*_about_contrasts(findings), *_about_tuning(findings))
+
+
+def _about_contrasts(findings: Findings) -> Iterator[str]:
+    arms, contrasts = findings.arms, findings.contrasts
+    if not any(arm.finished + arm.diverged for arm in arms):
+        yield "No trial has finished yet, so there is no verdict."
+        return
+    lines = [*_summary(findings), *[meta_sentence(one) for one in findings.meta_analyses][:LONGEST]]
+    yield from lines
+    uncorrected = [f"{contrast.a} against {contrast.b}" for contrast in contrasts if contrast.uncorrected]
+    if uncorrected and len(contrasts) > 1 and len(lines) != len(contrasts):
+        yield (
+            f"With {len(contrasts)} contrasts these differences may be due to chance"
+            f" ({correction_name(findings.correction)}): {join(uncorrected)}."
+        )
+    if diverged := [f"{arm.name} at {arm.diverged} of {plural(arm.planned, 'seed')}" for arm in arms if arm.diverged]:
+        yield f"Diverged: {join(diverged)}."
+    if unfinished := sum(arm.unfinished for arm in arms):
+        yield f"Provisional: waiting for {unfinished} of {plural(sum(arm.planned for arm in arms), 'trial')}."
+
+
+def _about_tuning(findings: Findings) -> Iterator[str]:
+    tune, tuning = findings.tune, findings.tuning
+    if tuning is not None:
+        yield tuning_words(tuning.spec, tuning.chosen, tuning.seen)
+    elif tune is not None and findings.chosen is not None:
+        yield tuning_words(tune, findings.chosen)
+
+
+def _summary(findings: Findings) -> list[str]:
+    contrasts = findings.contrasts
+    if not contrasts:
+        scores = [_score(arm) for arm in findings.arms if "test_error" in arm.metrics]
+        return [f"The study has no contrasts; test errors: {join(scores)}."]
+    groups = _by_level(findings)
+    lines = [
+        contrast_sentence(next(iter(levels.values())), findings) if len(levels) == 1 else _over_levels(a, b, levels)
+        for (a, b, _), levels in groups.items()
+    ]
+    if len(lines) > LONGEST:
+        lines = [_tally(contrasts)]
+    elif len(lines) == len(contrasts):
+        return lines
+    return [*lines, *_largest(findings)]
+
+
+def _tally(contrasts: Sequence[ContrastFinding]) -> str:
+    counts = {decision: sum(one.decision == decision for one in contrasts) for decision in _CLAUSES}
+    differ, total = counts["better"] + counts["worse"], len(contrasts)
+    if counts["undecided"] == total:
+        return f"None of the {total} contrasts is decided."
+    if differ == total:
+        return f"All {total} contrasts are decided."
+    margins = {metric(contrast.metric).amount(contrast.margin) for contrast in contrasts}
+    within = margins.pop() if len(margins) == 1 else "their margins"
+    parts = [
+        plural(differ, "shows a difference", "show a difference") if differ else "",
+        f"{plural(counts['equivalent'], 'is', 'are')} equivalent within {within}" if counts["equivalent"] else "",
+        f"{plural(counts['undecided'], 'is', 'are')} undecided" if counts["undecided"] else "",
+    ]
+    return f"Of {total} contrasts {join([part for part in parts if part])}."
+
+
+def _largest(findings: Findings) -> Iterator[str]:
+    """Yield the largest decided difference in each unit."""
+    units: dict[str, list[ContrastFinding]] = {}
+    for contrast in findings.contrasts:
+        units.setdefault(metric(contrast.metric).difference_unit, []).append(contrast)
+    for unit, contrasts in units.items():
+        decided = [(abs(one.paired.difference), one) for one in contrasts if one.paired and one.decision in _DIFFERENT]
+        if decided:
+            _, largest = max(decided, key=lambda pair: pair[0])
+            of = "" if len(units) == 1 else f" in {unit}"
+            yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}"
+
+
+_DIFFERENT = ("better", "worse")
+
+Key = tuple[str, str, str]
+
+
+def _by_level(findings: Findings) -> dict[Key, dict[str, ContrastFinding]]:
+    """Gather contrasts of the same two base arms at the same level of every factor: level in words -> contrast."""
+    by_name = {arm.name: arm for arm in findings.arms}
+    groups: dict[Key, dict[str, ContrastFinding]] = {}
+    for contrast in findings.contrasts:
+        a, b = by_name[contrast.a], by_name[contrast.b]
+        across = a.factors and a.factors == b.factors
+        named = metric(contrast.metric).named(contrast.target)
+        key = (a.base, b.base, named) if across else (a.name, b.name, named)
+        groups.setdefault(key, {})[",".join(f"{name}={value}" for name, value in a.factors.items())] = contrast
+    return groups
+
+
+# decision -> how it reads after another decision
+_CLAUSES = {
+    "better": "{kind.better}{kind.again} {at}",
+    "worse": "{kind.worse}{kind.again} {at}",
+    "equivalent": "equivalent within {margin} {at}",
+    "undecided": "undecided {at}",
+}
+
+
+def _over_levels(a: str, b: str, levels: Mapping[str, ContrastFinding]) -> str:
+    clauses: list[str] = []
+    for decision, later in _CLAUSES.items():
+        chosen = {level: contrast for level, contrast in levels.items() if contrast.decision == decision}
+        if chosen:
+            one = next(iter(chosen.values()))
+            at = _at(list(chosen), len(levels))
+            form = later.format(kind=metric(one.metric), margin=metric(one.metric).amount(one.margin), at=at)
+            clauses.append(form if clauses else f"{opening(one, a, b)} {at}")
+    return f"{'; '.join(clauses)}."
+
+
+def _at(chosen: Sequence[str], total: int) -> str:
+    whole = len(chosen) == total
+    if len(chosen) > LONGEST:
+        return f"at all {total} levels" if whole else f"at {len(chosen)} of {total} levels"
+    names = {level.partition("=")[0] for level in chosen}
+    if len(names) == 1 and not any("," in level for level in chosen):
+        values = join([level.partition("=")[2] for level in chosen])
+        name = names.pop()
+        return f"at every level of {name} ({values})" if whole else f"at {name}={values}"
+    return f"at every combination ({join(chosen)})" if whole else f"at {join(chosen)}"
+
+
+def _score(arm: ArmFinding) -> str:
+    summary = arm.metrics["test_error"]
+    spread = ""
+    if summary.sd is not None:
+        spread = f" (standard deviation {number(summary.sd)} over {plural(summary.n, 'seed')})"
+    return f"{arm.name} {number(summary.mean)}%{spread}"

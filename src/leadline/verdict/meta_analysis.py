@@ -1,0 +1,84 @@
+"""What a contrast shows over several data sets: each by itself, and a random-effects summary; never a plain mean."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from leadline.metrics import metric
+from leadline.parts.base import canonical_json
+from leadline.spec import TrialSpec
+from leadline.stats import decide
+from leadline.stats.factorial import over_data_sets
+from leadline.study.expand import Arm, ExpandedStudy
+from leadline.verdict.factors import NAMES_DATA
+from leadline.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
+
+
+def meta_analyses(study: ExpandedStudy, contrasts: Sequence[ContrastFinding]) -> tuple[MetaAnalysis, ...]:
+    """Return a summary of each group of contrasts that differ in their data set alone, where there are several.
+
+    A group has the same two networks under the same recipe, but for what tuning and matching made of them on each data
+    set, whether that is varied as a factor or given with the arms; times to a target are left out where their horizons
+    differ. A data set with fewer than two pairs, or none in which a trial reached the target, is listed and does not
+    count in the summary.
+
+    Args:
+        study: the study, expanded.
+        contrasts: of its findings.
+    """
+    arms = {arm.name: arm for arm in study.arms}
+    given = {arm.name: arm for arm in study.asked}  # for tuning and matching change each one on each data set
+    groups: dict[tuple[str, ...], list[tuple[str, ContrastFinding]]] = {}
+    for contrast in contrasts:
+        a, b = arms[contrast.a], arms[contrast.b]
+        if (data := data_set(a.trial)) == data_set(b.trial):
+            key = (*(_but_for_data(given[arm.name]) for arm in (a, b)), contrast.metric, str(contrast.target))
+            groups.setdefault(key, []).append((data, contrast))
+    return tuple(
+        _analysis(arms, dict(members))
+        for members in groups.values()
+        if 1 < len(members) == len({data for data, _ in members})
+        and len({contrast.reach.horizon for _, contrast in members if contrast.reach}) <= 1
+    )
+
+
+def data_set(trial: TrialSpec) -> str:
+    """Return the name of the data set, or the folder, that a trial is trained on."""
+    return trial.data.display_name
+
+
+def _but_for_data(arm: Arm) -> str:
+    """Return what two arms have in common that differ in their data alone."""
+    factors = {name: value for name, value in arm.factors.items() if name not in NAMES_DATA}
+    return canonical_json([arm.trial.model_dump(mode="json", exclude={"data", "seed"}), factors])
+
+
+def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding]) -> MetaAnalysis:
+    one = next(iter(members.values()))
+    known = {data: result for data, contrast in members.items() if (result := contrast.estimate) and result.n > 1}
+    # equal differences have no spread, though rounding alone gives them one
+    sds = [max(result.sd or 0.0, members[data].resolution / math.sqrt(6)) for data, result in known.items()]
+    summary = None
+    if len(known) > 1 and any(sds):
+        effects, seeds = [result.difference for result in known.values()], [result.n for result in known.values()]
+        summary = over_data_sets(effects, sds, seeds)
+    weights = dict(zip(known, summary.weights, strict=True)) if summary else {}
+    a, b = (
+        _name([arms[name] for name in names]) for names in zip(*((c.a, c.b) for c in members.values()), strict=True)
+    )
+    return MetaAnalysis(
+        a=a,
+        b=b,
+        metric=one.metric,
+        target=one.target,
+        margin=one.margin,
+        parts=tuple(DataSetFinding(data, contrast, weights.get(data)) for data, contrast in members.items()),
+        summary=summary,
+        decision=decide(summary.interval if summary else None, one.margin, metric(one.metric).higher_is_better),
+    )
+
+
+def _name(arms: Sequence[Arm]) -> str:
+    """Return what arms are called together: their base name, or names, with the levels that they share."""
+    bases = "/".join(dict.fromkeys(arm.base for arm in arms))
+    levels = ",".join(f"{name}={value}" for name, value in arms[0].factors.items() if name not in NAMES_DATA)
+    return f"{bases}[{levels}]" if levels else bases

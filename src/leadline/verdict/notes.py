@@ -1,0 +1,207 @@
+"""What a reader must know before trusting a study's numbers: assumptions and cautions, one paragraph each."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from leadline.metrics import metric
+from leadline.stats import EXACT_PAIRS, Paired
+from leadline.text import join, plural
+from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
+from leadline.verdict.sentences import level
+
+
+def notes(findings: Findings) -> tuple[str, ...]:
+    """Return the assumptions and cautions that apply to a study's findings."""
+    return (
+        *findings.matching,
+        *_about_trials(findings.arms),
+        *_about_pairs(findings),
+        *_about_metrics(findings.contrasts),
+        *_about_unrecorded(findings),
+        *_about_method(findings.contrasts),
+        *_about_tuning(findings),
+        *_about_effects(findings),
+    )
+
+
+def _about_trials(arms: Sequence[ArmFinding]) -> Iterator[str]:
+    if unfinished := sum(arm.unfinished for arm in arms):
+        total = sum(arm.planned for arm in arms)
+        yield f"Trials still waiting or running: {unfinished} of {total}; the verdict rests on the others."
+    if failed := [f"{arm.failed} of {plural(arm.planned, 'trial')} of {arm.name}" for arm in arms if arm.failed]:
+        yield f"Trials that failed with an error are left out: {join(failed)}."
+    if any(arm.diverged for arm in arms):
+        yield (
+            "Diverged trials are counted but excluded from means and pairs, so means describe only the trials that did"
+            " not diverge."
+        )
+    if silent := [arm.name for arm in arms if arm.finished and "test_error" not in arm.metrics]:
+        yield f"Finished trials without a test error are left out: {join(silent)}."
+
+
+def _about_unrecorded(findings: Findings) -> Iterator[str]:
+    for name, count in findings.unrecorded.items():
+        if name not in ("test_error", "train_error", "validation_error"):
+            yield (
+                f"{plural(count, 'finished trial has', 'finished trials have')} no {metric(name).named()} and"
+                f" {'forms no pair' if count == 1 else 'form no pairs'}: it is not finite there, the data have too few"
+                " classes for it, or an older version of Leadline, which did not record it, trained them."
+            )
+
+
+def _about_pairs(findings: Findings) -> Iterator[str]:
+    contrasts = findings.contrasts
+    where = "each data set and split separately" if len(findings.data_sets) > 1 else "this one data set and split"
+    analyses = [(contrast, contrast.sequential) for contrast in contrasts if contrast.sequential]
+    if analyses:
+        yield from _about_looks(analyses)
+        yield f"Intervals describe training again with other seeds on {where}."
+        return
+    pairs = [contrast.paired for contrast in contrasts if contrast.paired]
+    if any(pair.n == 1 for pair in pairs):
+        yield "One seed gives no interval and no p-value: a difference at one seed may be due to that seed."
+    tested = [pair for pair in pairs if pair.ci95]
+    if not tested:
+        return
+    fewest = min(pair.n for pair in tested)
+    unseen = f"; {plural(fewest, 'seed is', 'seeds are')} too few to check this" if fewest < 10 else ""
+    yield (
+        "Verdicts are based on the 95% paired-t interval, which assumes that seeds are independent and that the"
+        f" differences between arms are roughly normal{unseen}."
+    )
+    yield f"Intervals and p-values describe training again with other seeds on {where}."
+    yield from _about_p_values(findings, tested)
+    if any(contrast.decision == "undecided" and contrast.paired in tested for contrast in contrasts):
+        yield (
+            "The number of seeds needed takes the observed difference and spread for the true ones, which few seeds"
+            " estimate only roughly."
+        )
+    if any(pair.bca95 and pair.n < 20 for pair in tested):
+        yield "The BCa bootstrap interval is too narrow with fewer than about twenty seeds."
+
+
+def _about_p_values(findings: Findings, tested: Sequence[Paired]) -> Iterator[str]:
+    coarse = {pair.n: pair.p_smallest for pair in tested if pair.p_smallest is not None and pair.p_smallest > 0.05}
+    if coarse:
+        limits = [f"{p:g} with {plural(n, 'seed')}" for n, p in sorted(coarse.items())]
+        yield (
+            "The permutation test counts all sign flips of the differences, so its p-value cannot fall below"
+            f" {join(limits)}; a p-value at that limit is the strongest possible result, not evidence of equality."
+        )
+    if any(pair.n > EXACT_PAIRS for pair in tested):
+        yield f"With more than {EXACT_PAIRS} seeds the permutation p-value comes from 99,999 random sign flips."
+    if len(tested) > 1 and findings.correction == "holm":
+        yield (
+            f"Each interval has 95% confidence by itself; the adjusted p-values (Holm) hold for all {len(tested)}"
+            " contrasts together."
+        )
+    elif len(tested) > 1:
+        yield (
+            f"Each interval has 95% confidence by itself; among those of the {len(tested)} contrasts whose adjusted"
+            " p-value (Benjamini-Hochberg) is below 0.05, at most 5% are expected to be due to chance, if the contrasts"
+            " are independent or positively dependent."
+        )
+
+
+def _about_looks(analyses: Sequence[tuple[ContrastFinding, SequentialAnalysis]]) -> Iterator[str]:
+    """Yield what a reader must know of intervals that hold at every look."""
+    one = analyses[0][1]
+    together = ""
+    if one.contrasts > 1:
+        together = f" for all {one.contrasts} contrasts together, each at {100 * one.of_each:.5g}% (Bonferroni)"
+    yield (
+        f"Seeds were added until each contrast was decided, up to {one.most}, so the intervals hold at every look at"
+        f" once with {100 * one.confidence:g}% confidence{together}: repeated confidence intervals (Jennison & Turnbull"
+        " 1989) with error spending (Lan & DeMets 1983)."
+    )
+    looks = max(own.taken for _, own in analyses)
+    yield (
+        f"The error was distributed over {plural(one.planned, 'seed')} before the first look, so it does not matter how"
+        f" often or why one looked; looks taken: {looks}."
+    )
+    yield (
+        "They assume that seeds are independent and that the differences between arms are normal; skewed differences"
+        " make them too narrow, and few seeds cannot show whether differences are skewed."
+    )
+    yield (
+        "There are no p-values, because these hold at a single look only; the interval is what all looks have in"
+        " common, so the mean difference may lie outside it."
+    )
+    if one.planned != one.most:
+        yield (
+            f"The study was planned for {plural(one.planned, 'seed')} and may now take {one.most}; its intervals remain"
+            " valid."
+        )
+    if any(contrast.decision == "undecided" and own.seeds >= own.most for contrast, own in analyses):
+        yield (
+            f"Undecided after {plural(one.most, 'seed')} means that more would be needed, not that the arms are equal."
+        )
+    if any(not math.isfinite(own.high - own.low) and len(contrast.seeds) > 1 for contrast, own in analyses):
+        yield "Equal differences of a metric without a known step give no estimate of their spread."
+
+
+def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
+    metrics = {contrast.metric for contrast in contrasts}
+    if "learning_curve_area" in metrics:
+        yield (
+            "The mean validation error over the epochs is the area under the learning curve (trapezoidal rule) divided"
+            " by its length."
+        )
+    if any(contrast.reach for contrast in contrasts):
+        yield (
+            "Times to a target refer to the validation error at the ends of epochs. A trial that never reaches its"
+            " target has no such time, so times are compared up to a horizon within which all are known, as restricted"
+            " means (Irwin 1949), and the sign test counts which arm is known to be first."
+        )
+    if "seconds_to" in metrics:
+        yield "Seconds are of training only, without evaluation, and depend on the machines on which the trials ran."
+
+
+def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
+    tested = [contrast for contrast in contrasts if contrast.paired and contrast.paired.ci95 and contrast.margin]
+    if tested:
+        margins = {metric(contrast.metric).amount(contrast.margin) for contrast in tested}
+        within = margins.pop() if len(margins) == 1 else "its contrast's margin"
+        yield (
+            f"Equivalent means that the whole {level(tested[0])} interval lies within {within} of zero and contains"
+            " zero; an interval that excludes zero counts as a difference, however small."
+        )
+    if any(contrast.paired and contrast.paired.ci95 and not contrast.margin for contrast in contrasts):
+        yield "Contrasts whose metric has no margin are better, worse or undecided, but never equivalent."
+    if any(contrast.mcnemar for contrast in contrasts):
+        yield (
+            "McNemar's test compares two trained networks, seed by seed, on the images of this test set; it says"
+            " nothing about training them again."
+        )
+    yield "Test data were not used for any selection: the network after the last epoch is the one that is tested."
+
+
+def _about_tuning(findings: Findings) -> Iterator[str]:
+    if findings.tune is None:
+        return
+    if findings.contrasts:
+        yield (
+            "Contrasts compare the arms with the values that one search chose for each; their intervals do not include"
+            " how much the choice would vary from search to search."
+        )
+    on_validation = {"validation_error", "learning_curve_area", "epochs_to", "seconds_to"}
+    if not on_validation.isdisjoint(one.metric for one in findings.contrasts):
+        yield (
+            "Contrasts of validation errors, or of times to one, use the images on which tuning chose, though at other"
+            " seeds; such errors are slightly too low, the more so the more settings were tried."
+        )
+
+
+def _about_effects(findings: Findings) -> Iterator[str]:
+    if findings.factors:
+        yield (
+            "Effects of factors are computed within each seed, as weighted sums over levels, and compared over seeds by"
+            " a paired t test, which is exact for such balanced pairs; their p-values are adjusted among themselves."
+            " Times to a target are included only where all levels have one horizon."
+        )
+    if any(one.summary for one in findings.meta_analyses):
+        yield (
+            "The summary over data sets takes them as a sample of similar data sets, on which the effect varies"
+            " normally about its mean (random effects: Paule & Mandel 1982, Knapp & Hartung 2003); data sets selected"
+            " because they resemble each other say little about others."
+        )

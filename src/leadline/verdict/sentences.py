@@ -1,0 +1,222 @@
+"""One sentence, or two, for each thing that findings hold: a contrast, an effect of a factor, a meta-analysis."""
+
+from collections.abc import Iterator, Sequence
+
+from leadline.metrics import metric
+from leadline.spec.contrast import Correction
+from leadline.stats import LARGEST_PLAN, Paired
+from leadline.text import decimals, interval, join, number, p_value, plural
+from leadline.verdict.findings import (
+    ContrastFinding,
+    DataSetFinding,
+    FactorEffect,
+    Findings,
+    MetaAnalysis,
+    SequentialAnalysis,
+)
+
+CORRECTION_NAMES = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
+
+_OPENINGS = {
+    "better": "{a} {kind.verb} {kind.better} {metric} than {b}",
+    "worse": "{a} {kind.verb} {kind.worse} {metric} than {b}",
+    "equivalent": "{a} and {b} are equivalent in {metric} within {margin}",
+    "undecided": "Undecided whether {a} or {b} {kind.verb} {kind.best} {metric}",
+}
+
+
+def correction_name(correction: Correction) -> str:
+    """Return how a correction of p-values is called in a sentence."""
+    return "Holm's correction" if correction == "holm" else f"the {CORRECTION_NAMES[correction]} correction"
+
+
+def opening(one: ContrastFinding | MetaAnalysis, a: str = "", b: str = "") -> str:
+    """Return what was decided, such as `residual has a lower test error than plain`.
+
+    Args:
+        one: a contrast, or a meta-analysis of several.
+        a, b: how its arms are called; by default by their own names.
+    """
+    return _OPENINGS[one.decision].format(
+        a=a or one.a,
+        b=b or one.b,
+        kind=metric(one.metric),
+        metric=metric(one.metric).named(one.target),
+        margin=metric(one.metric).amount(one.margin),
+    )
+
+
+# --- contrasts
+
+
+def contrast_sentence(contrast: ContrastFinding, findings: Findings) -> str:
+    """Return what a contrast shows, with its numbers, and what qualifies it."""
+    return " ".join(_contrast_sentences(contrast, findings))
+
+
+def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterator[str]:
+    planned = {arm.name: arm.planned for arm in findings.arms}
+    yield _verdict(contrast, max(planned[contrast.a], planned[contrast.b]))
+    n, reach = len(contrast.seeds), contrast.reach
+    if reach and 0 < reach.reached_a + reach.reached_b < 2 * n:
+        horizon = metric(contrast.metric).amount(reach.horizon, 4)
+        yield (
+            f"Within {horizon} {contrast.a} reached the target at {reach.reached_a} of {plural(n, 'seed')} and"
+            f" {contrast.b} at {reach.reached_b}; a trial that did not reach it counts as {horizon}."
+        )
+    lost = [(contrast.a, contrast.diverged_a), (contrast.b, contrast.diverged_b)]
+    if counts := [f"{name} diverged at {count} of {plural(planned[name], 'seed')}" for name, count in lost if count]:
+        consequence = "; these seeds form no pair" if contrast.seeds else ", which leaves no pair"
+        if reach:
+            consequence = "; a diverged trial never reaches the target unless it already had"
+        yield f"{join(counts)}{consequence}."
+    if contrast.uncorrected:
+        tests = sum(one.t_p_adjusted is not None for one in findings.contrasts)
+        yield (
+            f"With {tests} contrasts in the study this may be due to chance: {correction_name(findings.correction)}"
+            f" raises the p-value of its paired t test to {p_value(contrast.t_p_adjusted)}."
+        )
+
+
+def _verdict(contrast: ContrastFinding, planned: int) -> str:
+    undecided = f"Undecided between {contrast.a} and {contrast.b}"
+    result, kind = contrast.paired, metric(contrast.metric)
+    if result is None:
+        return f"{undecided}: there is no seed at which both finished."
+    if contrast.reach and contrast.reach.silent:
+        horizon = metric(contrast.metric).amount(contrast.reach.horizon, 4)
+        return (
+            f"{undecided}: neither reached {contrast.target:g}% validation error within {horizon} at any of"
+            f" {plural(result.n, 'seed')}."
+        )
+    digits = decimals(result.difference, result.ci95)
+    means = (sum(values) / len(values) for values in (contrast.values_a, contrast.values_b))
+    values = " against ".join(f"{number(mean, digits)}{kind.unit}" for mean in means)
+    if contrast.decision == "undecided":
+        values += f" {metric(contrast.metric).named(contrast.target)}"
+    difference = f"a difference of {number(result.difference, digits)} {kind.difference_unit}"
+    if result.ci95 is None:
+        return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned)}."
+    numbers = f"{values}, {difference} ({_interval(contrast, result.ci95, digits)})"
+    if contrast.decision == "undecided":
+        following = next_step(contrast.sequential) if contrast.sequential else _needed(result)
+        return f"{undecided}: {numbers}; {following}."
+    small = contrast.decision != "equivalent" and max(map(abs, result.ci95)) < contrast.margin
+    within = f", less than the margin of {metric(contrast.metric).amount(contrast.margin)}" if small else ""
+    return f"{opening(contrast)}: {numbers}{within}."
+
+
+def _without_interval(contrast: ContrastFinding, planned: int) -> str:
+    if contrast.sequential:
+        few = "one pair gives" if len(contrast.seeds) == 1 else "differences that are all equal give"
+        return f"; {few} no interval; {next_step(contrast.sequential)}"
+    only = "" if planned == 1 else ", at the only seed at which both have finished"
+    return f"{only}; one seed gives no interval and no p-value"
+
+
+def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int) -> str:
+    sequential = contrast.sequential
+    basis = f"paired t, {plural(len(contrast.seeds), 'seed')}"
+    if sequential:
+        spent = f"{sequential.seeds} of at most {plural(sequential.most, 'seed')}"
+        if len(contrast.seeds) != sequential.seeds:
+            spent = f"{plural(len(contrast.seeds), 'pair')} at {spent}"
+        basis = f"valid at every look, {spent}, {plural(sequential.taken, 'look')}"
+    return f"{level(contrast)} interval {interval(ends, digits)}, {basis}"
+
+
+def _needed(result: Paired) -> str:
+    if result.seeds_to_decide is not None:
+        needed = f"about {plural(result.seeds_to_decide, 'seed')}"
+    elif result.difference == 0:
+        return "the mean difference is zero, so the number of seeds needed cannot be estimated"
+    else:
+        needed = f"more than {plural(LARGEST_PLAN, 'seed')}"
+    return f"{needed} would be needed to detect a difference of this size with 80% power"
+
+
+def level(contrast: ContrastFinding) -> str:
+    """Return the confidence of a contrast's interval, such as `95%`; in a sequential study, of all together."""
+    return "95%" if contrast.sequential is None else f"{100 * contrast.sequential.confidence:g}%"
+
+
+def interval_name(contrasts: Sequence[ContrastFinding]) -> str:
+    """Return what the intervals of a study's contrasts are, for captions and the headings of tables."""
+    if not any(contrast.sequential for contrast in contrasts):
+        return "95% interval (paired t)"
+    return f"{level(contrasts[0])} interval that holds at every look"
+
+
+def next_step(sequential: SequentialAnalysis) -> str:
+    """Return what happens to a contrast that is undecided."""
+    if sequential.seeds < sequential.most:
+        return f"seeds are added until it is decided, up to {sequential.most}"
+    return f"all {plural(sequential.most, 'seed')} are used"
+
+
+# --- factors
+
+
+def effect_subject(effect: FactorEffect) -> str:
+    """Return what an effect is about, such as `residual − plain, test error`."""
+    arms = f"{effect.a} − {effect.b}" if effect.of == "difference" else f"mean of {effect.a} and {effect.b}"
+    return ", ".join(part for part in (arms, metric(effect.metric).named(effect.target), effect.within) if part)
+
+
+def effect_change(effect: FactorEffect) -> str:
+    """Return over which levels an effect is, such as `from blocks=2 to 5`."""
+    if effect.over == "step":
+        return f"from {effect.factor}={effect.levels[0]} to {effect.levels[1]}"
+    if effect.over == "slope":
+        return f"per {'doubling' if effect.logarithmic else 'unit'} of {effect.factor}"
+    return "mean over all levels"
+
+
+def effect_sentence(effect: FactorEffect) -> str:
+    """Return what an effect of a factor is, with its interval."""
+    result = effect.paired
+    digits = decimals(result.difference, result.ci95)
+    size = f"{number(result.difference, digits)} {metric(effect.metric).difference_unit}"
+    basis = " (one seed, so no interval)"
+    if result.ci95:
+        basis = f" (95% interval {interval(result.ci95, digits)}, paired t, {plural(result.n, 'seed')})"
+    if effect.over == "mean":
+        return f"{effect_subject(effect)}: {size} on average over all levels{basis}."
+    open_ = result.ci95 is None or result.ci95[0] <= 0 <= result.ci95[1]
+    doubt = ", which may be no change" if open_ else ""
+    return f"{effect_subject(effect)}: changes by {size} {effect_change(effect)}{basis}{doubt}."
+
+
+# --- data sets
+
+
+def meta_sentence(one: MetaAnalysis) -> str:
+    """Return what a contrast shows over several data sets: the summary, and each data set's own difference."""
+    shown = [(part, result) for part in one.parts if (result := part.contrast.estimate)]
+    if not shown:
+        lacking = " in which one reached the target" * any(part.contrast.reach for part in one.parts)
+        return f"Over {len(one.parts)} data sets {one.a} and {one.b} have no pair{lacking}."
+    below = sum(result.difference < 0 for _, result in shown)
+    signs = join([_part(part, result) for part, result in shown])
+    listed = f"below zero on {below} of {plural(len(shown), 'data set')} ({signs})"
+    summary = one.summary
+    if summary is None:
+        return (
+            f"Over {len(one.parts)} data sets {one.a} and {one.b} cannot be compared: fewer than two data sets have two"
+            f" pairs with a spread; the difference is {listed}."
+        )
+    digits = decimals(summary.mean, summary.interval)
+    numbers = (
+        f"a mean difference of {number(summary.mean, digits)} {metric(one.metric).difference_unit} (95% interval"
+        f" {interval(summary.interval, digits)}, random effects)"
+    )
+    if summary.prediction:
+        numbers += f", and {interval(summary.prediction, digits)} on a new data set (95% prediction interval)"
+    few = " With two data sets the interval has one degree of freedom and says little about others." * (summary.k == 2)
+    return (
+        f"Over {summary.k} data sets {opening(one).replace('Undecided', 'it is undecided')}: {numbers}; {listed}.{few}"
+    )
+
+
+def _part(part: DataSetFinding, result: Paired) -> str:
+    return f"{part.data} {number(result.difference, decimals(result.difference, result.ci95))}"

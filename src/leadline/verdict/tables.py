@@ -1,0 +1,226 @@
+"""Arms and contrasts as tables: one list of columns for the terminal, reports, files and frames, with JSON's values."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from leadline.metrics import metric, metrics
+from leadline.stats import Summary
+from leadline.tables import Column, Table, first, is_missing, plain
+from leadline.text import NOTHING, decimals, interval, number, p_value
+from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
+from leadline.verdict.labels import contrast_labels
+from leadline.verdict.sentences import CORRECTION_NAMES, interval_name
+
+SUMMARY = ("n", "mean", "sd", "median", "minimum", "maximum")
+
+
+def arms_table(findings: Findings) -> Table:
+    """Return one row per arm: how its trials ended, its errors, its speed."""
+    named = dict.fromkeys(name for arm in findings.arms for name in arm.metrics)
+    others = [name for name in named if name not in _summarised()]
+    columns = (
+        Column("Arm", ("arm", "base"), first, numeric=False),
+        Column("Finished", ("n", "planned"), "{} of {}".format),
+        Column("Diverged", ("diverged",), plain),
+        Column("Failed", ("failed",), plain),
+        _metric("test_error"),
+        Column("Median", ("test_error_median",), number),
+        Column("Range", ("test_error_minimum", "test_error_maximum"), interval_of),
+        _metric("validation_error", wide=True),
+        _metric("train_error"),
+        *(_metric(name, wide=True) for name in others),
+        Column("Epoch of convergence", _of_summary("convergence_epoch"), _mean(1)),
+        Column("Seconds per trial", _of_summary("seconds"), _mean(1), wide=True),
+    )
+    missing = {key: None for name in others for key in _of_summary(name)}
+    rows = tuple({"arm": arm.name} | missing | flat(arm_values(arm)) for arm in findings.arms)
+    return Table("arms", "Arms: mean ± standard deviation over finished trials", columns, rows)
+
+
+def _metric(name: str, wide: bool = False) -> Column:
+    one = metric(name)
+    words = one.named(None) if not one.needs_target else name
+    return Column(f"{words[0].upper()}{words[1:]}", _of_summary(name), _mean(2), unit=one.unit.strip(), wide=wide)
+
+
+def _summarised() -> tuple[str, ...]:
+    return tuple(name for name, one in metrics().items() if one.summary)
+
+
+def _of_summary(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{key}" for key in SUMMARY)
+
+
+def contrasts_table(findings: Findings) -> Table:
+    """Return one row per contrast: what is decided, the difference and its interval, and the tests or the looks."""
+    contrasts = findings.contrasts
+    units = {metric(contrast.metric).difference_unit for contrast in contrasts}
+    unit = units.pop() if len(units) == 1 else ""
+    rows = [
+        {"contrast": label, "unit": metric(contrast.metric).difference_unit, "target": contrast.target}
+        | flat(contrast_values(contrast))
+        for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
+    ]
+    show = (lambda value, low, high, _: sized(value, low, high)) if unit else sized
+    effect = Column("Effect size d", ("effect_size",), partial(number, signed=True))
+    correction = f"{CORRECTION_NAMES[findings.correction]}-adjusted"
+    columns = [
+        Column("Contrast", ("contrast", "a", "b", "metric", "target"), first, numeric=False),
+        Column("Verdict", ("verdict",), plain, numeric=False),
+    ]
+    if any(contrast.sequential for contrast in contrasts):
+        ends = ("looks_low", "looks_high")
+        columns += [
+            Column("Seeds", ("looks_seeds", "looks_most"), "{} of at most {}".format),
+            Column("Looks", ("looks_taken",), plain),
+            Column("Pairs", ("n",), plain),
+            Column("Difference", ("difference", *ends, "unit"), show, unit=unit),
+            Column(interval_name(contrasts), ends, interval_of),
+            Column("Confidence", ("looks_confidence", "looks_of_each"), None),
+            effect,
+        ]
+        caption = "Contrasts: difference, first arm minus second, and seeds"
+    else:
+        columns += [
+            Column("Pairs", ("n",), plain),
+            Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), show, unit=unit),
+            Column("95% interval, paired t", ("ci95_low", "ci95_high"), interval_of),
+            Column("95% interval, BCa", ("bca95_low", "bca95_high"), interval_of),
+            Column("p, paired t", ("t_p",), p_value),
+            Column(correction, ("t_p_adjusted",), p_value),
+            Column("p, permutation (smallest possible)", ("p", "p_smallest"), _p_of_least),
+            Column(correction, ("p_adjusted",), p_value),
+            effect,
+            Column("Seeds for 80% power", ("seeds_to_decide",), plain),
+        ]
+        caption = "Contrasts: difference, first arm minus second"
+    return Table("contrasts", caption, tuple(columns), tuple(rows))
+
+
+def mcnemar_table(findings: Findings) -> Table:
+    """Return one row per contrast and seed: test images that only one of the two networks classifies correctly."""
+    rows = [
+        {"a": contrast.a, "b": contrast.b} | asdict(test)
+        for contrast in findings.contrasts
+        for test in contrast.mcnemar
+    ]
+    columns = (
+        Column("First arm", ("a",), plain, numeric=False),
+        Column("Second arm", ("b",), plain, numeric=False),
+        Column("Seed", ("seed",), plain),
+        Column("Correct in the first only", ("a_only",), plain),
+        Column("Correct in the second only", ("b_only",), plain),
+        Column("p", ("p",), p_value),
+    )
+    return Table("mcnemar", "McNemar's exact test on the test images, seed by seed", columns, tuple(rows))
+
+
+# --- how values are shown
+
+
+def mean_sd(mean: float | None, sd: float | None, digits: int = 2) -> str:
+    """Return a mean with its standard deviation, where there is one."""
+    return number(mean, digits) + ("" if is_missing(sd) else f" ± {number(sd, digits)}")
+
+
+def _mean(digits: int) -> Callable[..., str]:
+    return lambda _n, mean, sd, *_: mean_sd(mean, sd, digits)
+
+
+def sized(difference: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    """Return a difference with its sign and unit, and as many decimals as its interval needs, two at least."""
+    if difference is None:
+        return NOTHING
+    digits = 2 if low is None or high is None else max(2, decimals(difference, (low, high)))
+    return f"{number(difference, digits, signed=True)} {unit}".rstrip()
+
+
+def interval_of(low: float | None, high: float | None) -> str:
+    """Return an interval with as many decimals as it needs, two at least."""
+    digits = 2 if low is None or high is None else max(2, decimals((low + high) / 2, (low, high)))
+    return interval((low, high), digits)
+
+
+def _p_of_least(p: float | None, least: float | None) -> str:
+    return p_value(p) if least is None else f"{p_value(p)} ({p_value(least)})"
+
+
+# --- plain values, as JSON has them
+
+
+def arm_values(arm: ArmFinding) -> dict[str, Any]:
+    """Return what is known of an arm as plain values; errors in per cent, None for what is missing."""
+    return {
+        "base": arm.base,
+        "factors": dict(arm.factors),
+        "planned": arm.planned,
+        "n": arm.finished,
+        "diverged": arm.diverged,
+        "failed": arm.failed,
+        **{name: _summary(arm.metrics.get(name)) for name in dict.fromkeys((*_summarised(), *arm.metrics))},
+        "convergence_epoch": _summary(arm.convergence_epoch),
+        "seconds": _summary(arm.seconds),
+    }
+
+
+def _summary(summary: Summary | None) -> dict[str, float | int | None]:
+    if summary is None:
+        return {"n": 0, **dict.fromkeys(("mean", "sd", "median", "minimum", "maximum"))}
+    return asdict(summary)
+
+
+def contrast_values(contrast: ContrastFinding) -> dict[str, Any]:
+    """Return what is known of a contrast as plain values; differences in points, None for what is missing."""
+    result, sequential = contrast.paired, contrast.sequential
+    at_95 = sequential is None or sequential.confidence == 0.95
+    return {
+        "a": contrast.a,
+        "b": contrast.b,
+        "metric": contrast.metric,
+        "n": result.n if result else 0,
+        "difference": result.difference if result else None,
+        "ci95": list(result.ci95) if result and result.ci95 and at_95 else None,
+        "p": result.p if result else None,
+        "p_adjusted": contrast.p_adjusted,
+        "verdict": contrast.decision,
+        "margin": contrast.margin,
+        "seeds": list(contrast.seeds),
+        "differences": list(contrast.differences),
+        "diverged_a": contrast.diverged_a,
+        "diverged_b": contrast.diverged_b,
+        "sd": result.sd if result else None,
+        "bca95": list(result.bca95) if result and result.bca95 else None,
+        "p_smallest": result.p_smallest if result else None,
+        "t_p": result.t_p if result else None,
+        "t_p_adjusted": contrast.t_p_adjusted,
+        "effect_size": result.effect_size if result else None,
+        "seeds_to_decide": result.seeds_to_decide if result else None,
+        "mcnemar": [asdict(test) for test in contrast.mcnemar],
+        **({"looks": _looks(sequential)} if sequential else {}),
+        **({} if contrast.target is None else {"target": contrast.target}),
+        **({"reach": asdict(contrast.reach)} if contrast.reach else {}),
+    }
+
+
+def _looks(sequential: SequentialAnalysis) -> dict[str, Any]:
+    values = asdict(sequential)
+    at = [one for one in values.pop("interim") if one.pop("looked")]
+    for one in (values, *at):
+        one |= {end: one[end] if math.isfinite(one[end]) else None for end in ("low", "high")}
+    return {**values, "at": [{"verdict": one.pop("decision"), **one} for one in at]}
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values under names of one level: `test_error_mean` of a summary, `ci95_low` of an interval."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in ("ci95", "bca95"):
+            found |= dict(zip((f"{name}_low", f"{name}_high"), value or (None, None), strict=True))
+        elif isinstance(value, Mapping):
+            found |= {f"{name}_{key}": own for key, own in value.items()}
+        else:
+            found[name] = value
+    return found
