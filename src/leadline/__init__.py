@@ -4,26 +4,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leadline import families as networks
+    from leadline.api import Results, Study, Verdict, train
     from leadline.data.arrays import Arrays
     from leadline.data.batches import Dataset
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
     from leadline.export import Loaded, from_trial, load, predict, save
     from leadline.families import FAMILIES, family
+    from leadline.metrics import Metric
     from leadline.nets import build, inspect_module, inspect_network
     from leadline.probes.flow import probe
     from leadline.probes.watch import watch
     from leadline.record import Record
-    from leadline.running.executors import InProcess, LocalProcesses
-    from leadline.running.job import Job
     from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
     from leadline.spec.study import StudySpec
     from leadline.store import Store
-    from leadline.study.expand import ExpandedStudy as Study
-    from leadline.study.expand import expand
-    from leadline.study.load import load_study
-    from leadline.training import Diverged, evaluate, prepare, train
-    from leadline.verdict import Findings, analyze
+    from leadline.training import Diverged, evaluate
     from leadline.weights import load_weights
 
 __version__ = "0.1.0"
@@ -35,41 +32,38 @@ _HOME = {
     "Dataset": "data.batches",
     "Diverged": "training",
     "FAMILIES": "families",
-    "Findings": "verdict",
-    "InProcess": "running.executors",
-    "Job": "running.job",
     "LeadlineError": "errors",
     "Loaded": "export",
-    "LocalProcesses": "running.executors",
+    "Metric": "metrics",
     "NetworkSpec": "spec",
     "Record": "record",
+    "Results": "api",
     "SpecError": "errors",
     "Store": "store",
     "StoreError": "errors",
-    "Study": "study.expand",
+    "Study": "api",
     "StudySpec": "spec.study",
     "TrainingSpec": "spec",
     "TrialSpec": "spec",
-    "analyze": "verdict",
+    "Verdict": "api",
     "build": "nets",
     "evaluate": "training",
-    "expand": "study.expand",
     "family": "families",
+    "from_trial": "export",
     "inspect_module": "nets",
     "inspect_network": "nets",
-    "from_trial": "export",
     "load": "export",
     "load_data": "data.batches",
-    "load_study": "study.load",
     "load_weights": "weights",
+    "networks": "families",
     "predict": "export",
-    "prepare": "training",
     "probe": "probes.flow",
     "save": "export",
-    "train": "training",
+    "train": "api",
     "watch": "probes.watch",
 }
-_RENAMED = {"load_data": "load", "Study": "ExpandedStudy"}
+_RENAMED = {"load_data": "load"}
+_MODULES = {"networks"}
 
 __all__ = [
     "FAMILIES",
@@ -78,14 +72,12 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "Diverged",
-    "Findings",
-    "InProcess",
-    "Job",
     "LeadlineError",
     "Loaded",
-    "LocalProcesses",
+    "Metric",
     "NetworkSpec",
     "Record",
+    "Results",
     "SpecError",
     "Store",
     "StoreError",
@@ -93,21 +85,19 @@ __all__ = [
     "StudySpec",
     "TrainingSpec",
     "TrialSpec",
+    "Verdict",
     "__version__",
-    "analyze",
     "build",
     "evaluate",
-    "expand",
     "family",
     "from_trial",
     "inspect_module",
     "inspect_network",
     "load",
     "load_data",
-    "load_study",
     "load_weights",
+    "networks",
     "predict",
-    "prepare",
     "probe",
     "save",
     "train",
@@ -119,6 +109,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name from where it lives when it is first used, so that `import leadline` stays quick."""
     if name not in _HOME:
         raise AttributeError(f"module 'leadline' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"leadline.{_HOME[name]}"), _RENAMED.get(name, name))
+    module = importlib.import_module(f"leadline.{_HOME[name]}")
+    value = module if name in _MODULES else getattr(module, _RENAMED.get(name, name))
     globals()[name] = value
     return value

@@ -4,6 +4,7 @@ A table keeps plain values, which CSV and frames hold in full; each column knows
 """
 
 import csv
+import html
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,17 @@ def to_text(table: Table) -> str:
         for width in [max(map(len, column))]
     ]
     return "\n".join("  ".join(line).rstrip() for line in zip(*laid, strict=True))
+
+
+def to_html(table: Table) -> str:
+    """Return a table as an HTML table, its wide columns left out."""
+    shown = [(place, column) for place, column in enumerate(table.columns) if not column.wide]
+    head = "".join(f"<th>{html.escape(column.title)}</th>" for _, column in shown)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(row[place])}</td>" for place, _ in shown) + "</tr>" for row in table.shown
+    )
+    caption = f"<caption>{html.escape(table.caption)}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def to_csv(table: Table) -> str:

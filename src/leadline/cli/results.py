@@ -22,24 +22,13 @@ def verdict(
     as_json: Json = False,
 ) -> None:
     """Say which arm is better and how sure that is."""
-    from leadline.store import Store
-    from leadline.study.search import tuning_of
-    from leadline.verdict import analyze, reads_probabilities, to_json, to_text
+    from leadline.api import Results
 
-    with Store.open_existing(runs, store_url) as store:
-        study = store.study(name).expand()
-        tuning = tuning_of(store, study)
-        findings = analyze(
-            study,
-            store.trials_frame(name),
-            store.records_frame(name),
-            store.outputs(name, reads_probabilities(study)),
-            tuning,
-        )
+    found = Results.open(name, runs, store=store_url).verdict()
     if as_json:
-        print_json(to_json(findings))
+        print_json(found.to_json())
     else:
-        typer.echo(to_text(findings))
+        typer.echo(str(found))
 
 
 @app.command()
@@ -51,14 +40,10 @@ def report(
     data_dir: DataDir = None,
 ) -> None:
     """Write a study's report: one HTML file; figures also as SVG and PDF, tables as CSV, Markdown and LaTeX."""
-    from leadline.artifacts import destination
-    from leadline.reports.writing import write_report
-    from leadline.store import Store
+    from leadline.api import Results
 
-    place = output or f"report/{name}"
-    with Store.open_existing(runs, store_url) as store, destination(place) as folder:
-        path = write_report(store, name, folder, data_dir)
-    typer.echo(f"report: {place.rstrip('/')}/{path.relative_to(folder)}")
+    path = Results.open(name, runs, store=store_url, data_dir=data_dir).report(output or f"report/{name}")
+    typer.echo(f"report: {path}")
 
 
 @app.command()

@@ -84,18 +84,8 @@ def write(
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    snapshots = {
-        probe.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(probe.probe, probe.frame)]
-        for probe in diagnostics.probes
-        if not probe.frame.empty
-    }
-    drawn = [
-        *figures(findings, trials, records, diagnostics),
-        *(figure for group in snapshots.values() for figure in group),
-        *([narrowing(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
-        *([] if diagnostics.frame.empty else [early_flow(diagnostics)]),
-        *(figure for section in sections for figure in section.figures),
-    ]
+    snapshots = _snapshot_figures(diagnostics)
+    drawn = draw_figures(findings, trials, records, diagnostics, sections)
     tabled = [*tables(study, findings, trials, records), *(table for section in sections for table in section.tables)]
     specification = yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
     files: dict[str, bytes | None] = {"study.yaml": specification.encode()}
@@ -155,6 +145,31 @@ def write(
 
 
 # --- figures
+
+
+def draw_figures(
+    findings: Findings,
+    trials: pd.DataFrame,
+    records: pd.DataFrame,
+    diagnostics: Diagnostics = NOTHING_MEASURED,
+    sections: Sequence[Section] = (),
+) -> list[Figure]:
+    """Return every figure of a report, in its order; arguments as of `write`."""
+    return [
+        *figures(findings, trials, records, diagnostics),
+        *(figure for group in _snapshot_figures(diagnostics).values() for figure in group),
+        *([narrowing(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
+        *([] if diagnostics.frame.empty else [early_flow(diagnostics)]),
+        *(figure for section in sections for figure in section.figures),
+    ]
+
+
+def _snapshot_figures(diagnostics: Diagnostics) -> dict[str, list[Figure]]:
+    return {
+        probe.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(probe.probe, probe.frame)]
+        for probe in diagnostics.probes
+        if not probe.frame.empty
+    }
 
 
 def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:

@@ -1,6 +1,7 @@
 """From a store to a study's report: its records, what they show, and what theory predicts."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
 from leadline.study.search import tuning_of
 from leadline.text import join
-from leadline.verdict import analyze, reads_probabilities
+from leadline.verdict import Findings, analyze, reads_probabilities
 from leadline.verdict.tuned import Tuning, tuning_sentences
 
 if TYPE_CHECKING:
@@ -26,12 +27,34 @@ PREDICTED_ARMS = 6
 """Arms of which random networks are built for a report, those of the least and the greatest depth among them."""
 
 
-def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = None) -> Path:
-    """Write the report of a stored study into a folder and return the path of its HTML file.
+@dataclass(frozen=True)
+class StoredStudy:
+    """A stored study with everything that its report says."""
+
+    study: ExpandedStudy
+    trials: "pd.DataFrame"
+    records: "pd.DataFrame"
+    findings: Findings
+    diagnostics: Diagnostics
+    sections: tuple[Section, ...]
+
+
+def read_findings(store: Store, name: str) -> Findings:
+    """Return what a stored study shows, in numbers.
 
     Raises:
         StoreError: there is no such study.
-        LeadlineError: a file cannot be written.
+    """
+    study = store.study(name).expand()
+    outputs = store.outputs(name, reads_probabilities(study))
+    return analyze(study, store.trials_frame(name), store.records_frame(name), outputs, tuning_of(store, study))
+
+
+def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredStudy:
+    """Return a stored study with everything that its report says.
+
+    Raises:
+        StoreError: there is no such study.
     """
     study = store.study(name).expand()
     trials, records = store.trials_frame(name), store.records_frame(name)
@@ -40,12 +63,31 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
     diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
-    sections = [
+    sections = (
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
         *_predicted(study, diagnostics, data_dir),
-    ]
-    return write(study, findings, trials, records, folder, diagnostics=diagnostics, sections=sections)
+    )
+    return StoredStudy(study, trials, records, findings, diagnostics, sections)
+
+
+def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = None) -> Path:
+    """Write the report of a stored study into a folder and return the path of its HTML file.
+
+    Raises:
+        StoreError: there is no such study.
+        LeadlineError: a file cannot be written.
+    """
+    one = read_study(store, name, data_dir)
+    return write(
+        one.study,
+        one.findings,
+        one.trials,
+        one.records,
+        folder,
+        diagnostics=one.diagnostics,
+        sections=one.sections,
+    )
 
 
 def _tuning(tuning: Tuning | None) -> Iterator[Section]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -29,17 +30,22 @@ def ready_studies() -> dict[str, str]:
     }
 
 
-def load_study(name_or_file: str, settings: Mapping[str, object] = {}) -> ExpandedStudy:
-    """Load a ready study by name, or a study from a YAML file, and expand it.
+def load_study(
+    name_or_file: str | Path | Mapping[str, object], settings: Mapping[str, object] = MappingProxyType({})
+) -> ExpandedStudy:
+    """Load a ready study by name, a study from a YAML file, or one given as a mapping, and expand it.
 
     Args:
-        name_or_file: a ready study's name, or a path.
+        name_or_file: a ready study's name, a path, or a mapping of a study file's keys, whose values may also be
+            specifications, and functions or classes of the user's own.
         settings: dotted key -> value, laid over the file.
 
     Raises:
         SpecError: no such study or file, or one line with file, line and column of what is wrong in it.
     """
-    path = Path(name_or_file)
+    if isinstance(name_or_file, Mapping):
+        return _expand(dict(name_or_file), lambda path: "study", settings)
+    path, name_or_file = Path(name_or_file), str(name_or_file)
     if name_or_file in ready_studies():
         text, shown = (
             resources.files("leadline").joinpath("studies", f"{name_or_file}.yaml").read_text(),
@@ -51,7 +57,10 @@ def load_study(name_or_file: str, settings: Mapping[str, object] = {}) -> Expand
         raise SpecError(f"{path}: no such file")
     else:
         raise SpecError(f"{unknown('study', name_or_file, ready_studies())}; or give a YAML file")
-    data, where = _parse_yaml(text, shown)
+    return _expand(*_parse_yaml(text, shown), settings)
+
+
+def _expand(data: dict[str, Any], where: Where, settings: Mapping[str, object]) -> ExpandedStudy:
     for key, value in settings.items():
         set_key(data, key, value)
     for keys, finder in FOUND.items():
