@@ -111,7 +111,7 @@ def test_the_verdict_says_what_was_changed(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.register(found)
         findings = analyze(found, store.trials_frame("equal"), store.records_frame("equal"), {})
-    assert notes(findings)[0] == found.spec.matched[0].sentence
+    assert notes(findings)[0] == found.matching[0]
 
 
 @settings(max_examples=12, deadline=None)

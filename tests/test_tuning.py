@@ -28,7 +28,7 @@ from leadline.stats.best_of import Ahead, ahead, best_of, running_best
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.load import load_study
-from leadline.study.pipeline import run_study
+from leadline.study.pipeline import resolve, run_study
 from leadline.study.resolved import Searched
 from leadline.study.search import FIRST_AT_RANDOM, Search, suggest, tuning_of
 from leadline.tables import Table
@@ -183,6 +183,20 @@ def test_a_search_takes_no_other_studys_place(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=r"^study tuned\.tuning of the store is no search"):
             Search(study_of({**RATE, "budget": 5})).next(store)
         assert store.study("tuned.tuning").hash == other.content_hash
+
+
+def test_no_study_is_run_before_it_is_searched(tmp_path: Path) -> None:
+    study = study_of({**RATE, "budget": 2})
+    with Store.open(tmp_path) as store:
+        with pytest.raises(SpecError, match="study tuned: tune must be resolved before its trials are known"):
+            store.register(study)
+        with pytest.raises(SpecError, match="its next trials depend on what the ones before give"):
+            resolve(study, store)
+        assert store.studies() == []
+        tuned, _ = searched(study, store)
+        assert resolve(study, store) == tuned  # as the ledger has the whole search, workers may share the rest
+        store.register(tuned)
+        assert store.study("tuned").spec == study.spec.model_dump(mode="json")
 
 
 def test_a_name_leaves_room_for_the_name_of_its_search() -> None:

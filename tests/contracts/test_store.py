@@ -38,6 +38,7 @@ from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.record import Record
 from leadline.spec import ProbeSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
+from leadline.spec.tuning import FIRST_SEED
 from leadline.store import STATES, LeaseLost, Store, WorkerId, connect, ledger, worker_id
 from leadline.store import register as registering
 from leadline.store.schema import VERSION_TABLE, metadata
