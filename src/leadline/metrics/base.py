@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from leadline.errors import SpecError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -28,6 +30,21 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What a trial is trained and evaluated on: images of each split, None where that is not known, and epochs."""
+
+    train: int | None
+    validation: int | None
+    test: int | None
+    epochs: int
+
+
+def per_cent_of(count: int | None) -> float | None:
+    """Return the step, in per cent, in which a share of so many images moves; None where the number is not known."""
+    return 100 / count if count else None
+
+
+@dataclass(frozen=True)
 class Metric:
     """A metric's declaration.
 
@@ -38,6 +55,8 @@ class Metric:
         difference_unit: written after a difference and a margin; `points` are percentage points.
         higher_is_better: whether a difference above 0 is in favour of the first arm.
         summary: whether every arm is summarised by it.
+        resolution: the step in which its values move, from what a trial is evaluated on; None: in no step that is
+            known beforehand.
         position: where it stands among columns; equal ones stand in the order of their names.
     """
 
@@ -47,6 +66,7 @@ class Metric:
     difference_unit: str = "points"
     higher_is_better: bool = field(default=False, kw_only=True)
     summary: bool = field(default=False, kw_only=True)
+    resolution: Callable[[Counts], float | None] | None = field(default=None, kw_only=True)
     position: tuple[int, str] = field(default=(50, ""), kw_only=True)
 
     verb = "has"
@@ -90,6 +110,13 @@ class Metric:
         """Return the same metric under another name."""
         return replace(self, name=name)
 
+    def as_plain(self) -> str | dict[str, Any]:
+        """Return what a specification holds of it: its name where it is built in, else a reference to it."""
+        from leadline.metrics import metrics
+        from leadline.parts.reference import refer_to_object
+
+        return self.name if metrics().get(self.name) == self else refer_to_object(self, self.name)
+
 
 @dataclass(frozen=True)
 class FinalMetric(Metric):
@@ -109,10 +136,32 @@ class FinalMetric(Metric):
     fewest_classes: int = field(default=2, kw_only=True)
 
     def value(self, outputs: Outputs) -> float | None:
-        """Return its value from stored outputs; None where they do not give it."""
-        if self.compute is None or (self.needs_probabilities and outputs.probabilities is None):
+        """Return its value from stored outputs; None where they do not give it.
+
+        Raises:
+            SpecError: the function fails, or returns no number.
+        """
+        if self.compute is None or self.reason_missing(outputs):
             return None
-        return float(self.compute(outputs.labels, outputs.predicted, outputs.probabilities))
+        try:
+            return float(self.compute(outputs.labels, outputs.predicted, outputs.probabilities))
+        except Exception as error:  # whatever somebody's code may raise
+            reason = " ".join(str(error).split())
+            raise SpecError(
+                f"metric {self.name}: expected a number from labels, predictions and probabilities, got"
+                f" {type(error).__name__}: {reason}"
+            ) from error
+
+    def reason_missing(self, outputs: Outputs | None) -> str:
+        """Return why stored outputs do not give it, as the end of a sentence; empty: they do."""
+        probabilities = None if outputs is None else outputs.probabilities
+        if self.compute is None:
+            return "its value is not finite, or was not recorded"
+        if outputs is None or (self.needs_probabilities and probabilities is None):
+            return "they were trained before it was recorded, and what is stored of them does not give it"
+        if probabilities is not None and probabilities.shape[1] < self.fewest_classes:
+            return f"it needs {self.fewest_classes} classes or more, and the data have {probabilities.shape[1]}"
+        return ""
 
 
 @dataclass(frozen=True)
