@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from leadline.data.batches import load
-from leadline.data.folder import Folder
+from leadline.data.encoded import EncodedDataset
 from leadline.data.threads import decoders
 from leadline.spec import DataSpec
 
@@ -77,12 +77,12 @@ class Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return (width - side) // 2, (height - side) // 2, side, side
 
 
-def ours(data: Folder) -> Callable[[], int]:
+def ours(data: EncodedDataset) -> Callable[[], int]:
     epochs = iter(range(1_000_000))
     return lambda: sum(len(labels) for _, labels in data.train_batches(0, next(epochs), BATCH))
 
 
-def theirs(data: Folder) -> Callable[[], int]:
+def theirs(data: EncodedDataset) -> Callable[[], int]:
     paths = [data.root / path for path in data.train.paths]
     pictures = Pictures(paths, data.train.labels.tolist(), data.spec.size, data.mean[0], data.scale[0])
     loader = torch.utils.data.DataLoader(
@@ -91,7 +91,7 @@ def theirs(data: Folder) -> Callable[[], int]:
     return lambda: sum(len(labels) for _, labels in loader)
 
 
-def measure(data: Folder, rounds: int) -> dict[str, object]:
+def measure(data: EncodedDataset, rounds: int) -> dict[str, object]:
     peers = {"leadline": ours(data), "dataloader": theirs(data)}
     speed: dict[str, list[float]] = {name: [] for name in peers}
     for once in peers.values():
@@ -127,7 +127,7 @@ def main() -> None:
             root, train = Path(made), None
             make(root, options.pictures)
         data = load(DataSpec(name="imagefolder", path=str(root.resolve()), size=options.size, train=train))
-        assert isinstance(data, Folder)
+        assert isinstance(data, EncodedDataset)
         results = measure(data, options.rounds)
     for name, value in results["pictures_per_second"].items():  # type: ignore[attr-defined]
         print(f"{name:<12} {value:8.0f} pictures/s")

@@ -13,7 +13,7 @@ install_import_hook(
         "leadline.nets",
         "leadline.training.loop",
         "leadline.pretraining",
-        *(f"leadline.data.{name}" for name in ("batches", "folder", "pixels")),
+        *(f"leadline.data.{name}" for name in ("batches", "encoded", "pixels")),
     ],
     "beartype.beartype",
 )

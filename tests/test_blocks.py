@@ -19,11 +19,12 @@ from leadline.families import cifar_resnet
 from leadline.nets import build, build_network, inspect_network, noise_at
 from leadline.nets.blocks import Block
 from leadline.nets.layers import Dropout, Noisy, StochasticDepth
+from leadline.parts.shortcuts import SHORTCUTS as KINDS
 from leadline.spec import NetworkSpec, parse
-from leadline.spec.network import Activation, Normalisation, Order, ShortcutKind
+from leadline.spec.network import Activation, Normalisation, Order
 
 ORDERS = get_args(Order)
-SHORTCUTS = [{"kind": kind} for kind in get_args(ShortcutKind) if kind not in ("scaled", "concatenate")] + [
+SHORTCUTS = [{"kind": kind} for kind in KINDS.members() if kind not in ("scaled", "concatenate")] + [
     {"kind": "scaled", "shortcut_factor": 0.5, "branch_factor": 0.25},
     {"kind": "exclusive-gating", "gate_kernel": 3, "gate_bias": 1.0},
 ]

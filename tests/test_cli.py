@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from leadline.cli import app, main
-from leadline.probes.catalog import PROBES
+from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probing import probe_trial, probe_trials
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
@@ -114,7 +114,7 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images asked for"),
         (["inspect", "cifar-resnet", "--figure", "a.gif"], "a.gif"),
         (["inspect", "cifar-resnet", "--weights", "none.pt"], "none.pt"),
-        (["data", "check", "minst"], "unknown data set 'minst'; did you mean 'mnist'?"),
+        (["data", "check", "minst"], "name: unknown name 'minst'; did you mean 'mnist'?"),
     ],
 )
 def test_mistakes_get_one_line(
@@ -190,14 +190,15 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
 def test_every_probe_by_name_runs_on_a_stored_trial(stored: tuple[str, list[str]]) -> None:
     runs, (_, trial) = stored
     with Store.open(Path(runs)) as store:
-        for name, probe in PROBES.items():
-            frame = probe_trial(store, trial, name, images=64)
+        for name in PROBES.members():
+            probe = find_probe(name)
+            frame = probe_trial(store, trial, probe, images=64)
             assert len(frame) and probe.about, name
             place = frame[["arm", "base", "seed", "epoch"]].drop_duplicates().to_numpy().tolist()
             assert place == [["residual[blocks=2]", "residual", 0, 1]]
             if name in ("landscape", "paths"):  # they draw
-                assert frame.equals(probe_trial(store, trial, name, images=64)), name
-                assert not frame.equals(probe_trial(store, trial, name, images=64, seed=1)), name
+                assert frame.equals(probe_trial(store, trial, probe, images=64)), name
+                assert not frame.equals(probe_trial(store, trial, probe, images=64, seed=1)), name
 
 
 def test_the_report_says_what_a_deeper_probe_shows(stored: tuple[str, list[str]], tmp_path: Path) -> None:
@@ -230,8 +231,8 @@ def test_probe_draws_several_trials_in_one_figure(stored: tuple[str, list[str]],
 def test_probe_at_initialisation_is_what_a_study_sees_before_the_first_step(stored: tuple[str, list[str]]) -> None:
     runs, (_, trial) = stored
     with Store.open(Path(runs)) as store:
-        start = probe_trial(store, trial, "decomposition", images=8, at_initialisation=True)
-        trained = probe_trial(store, trial, "decomposition", images=8)
+        start = probe_trial(store, trial, find_probe("decomposition"), images=8, at_initialisation=True)
+        trained = probe_trial(store, trial, find_probe("decomposition"), images=8)
         assert set(start["epoch"]) == {0} and not start["value"].equals(trained["value"])
         assert [epoch for epoch, _ in store.measurements("demo", "jacobian")[trial]] == [0, 1]
 
@@ -243,11 +244,11 @@ def test_trials_of_one_arm_and_seed_are_told_apart_by_their_hashes(tmp_path: Pat
         for name, epochs in (("one", 1), ("other", 2)):
             store.register(load_study("demo", {**tiny, "name": name, "training.epochs": epochs}))
             hashes += list(store.trials_frame(name).query("base == 'plain'")["trial"])
-        measure = functools.partial(probe_trials, store, name="lesion", images=8, at_initialisation=True)
+        measure = functools.partial(probe_trials, store, probe=find_probe("lesion"), images=8, at_initialisation=True)
         of_seeds = measure(hashes[:2])
         assert list(of_seeds["arm"].unique()) == ["plain[blocks=1]"] and list(of_seeds["seed"].unique()) == [0, 1]
         # each as it was drawn from its own seed
-        start = probe_trials(store, hashes[:2], "landscape", 8, at_initialisation=True)
+        start = probe_trials(store, hashes[:2], find_probe("landscape"), 8, at_initialisation=True)
         assert start.query("x == 0")["loss"].nunique() == 2
         of_studies = measure([hashes[0], hashes[2]])
         assert list(of_studies["arm"].unique()) == [hashes[0][:10], hashes[2][:10]]

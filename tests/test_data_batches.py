@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leadline.data import batches
+from leadline.data.arrays import Arrays
 from leadline.data.batches import Dataset, Split, load
-from leadline.data.files import Arrays, read_arrays
-from leadline.data.pixels import augmented, normalisation
+from leadline.data.datasets.digits import Digits
+from leadline.data.datasets.mnist import MNIST
+from leadline.data.pixels import normalisation
 from leadline.data.split import stratified_order
 from leadline.errors import DataError
 from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
@@ -68,11 +70,11 @@ def test_the_splits_of_digits() -> None:
     assert (data.name, data.shape, data.classes) == ("digits", (1, 8, 8), 10)
     assert [len(s.labels) for s in (data.train, data.validation, data.test)] == [1437 - 143, 143, 360]
     assert not keys(data.train) & keys(data.validation) and not keys(data.train) & keys(data.test)
-    arrays = read_arrays("digits")
+    arrays = Digits().read(Path())
     everything = torch.cat([data.train.images, data.validation.images]).numpy()
-    assert sorted(map(bytes, everything)) == sorted(map(bytes, arrays.train_images))
-    assert np.array_equal(data.test.images, arrays.test_images)
-    share = torch.bincount(data.validation.labels) / torch.from_numpy(np.bincount(arrays.train_labels))
+    assert sorted(map(bytes, everything)) == sorted(map(bytes, arrays.train[0]))
+    assert np.array_equal(data.test.images, arrays.test[0])
+    share = torch.bincount(data.validation.labels) / torch.from_numpy(np.bincount(arrays.train[1]))
     assert (share - 143 / 1437).abs().max() < 1 / 139
 
 
@@ -153,11 +155,12 @@ def test_more_images_than_there_are(spec: DataSpec, message: str) -> None:
 
 
 def test_a_large_data_set_holds_out_at_most_5000(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(name: str, data_dir: Path | None, download: bool) -> Arrays:
+    def read(spec: MNIST, data_dir: Path, download: bool) -> Arrays:
         labels = np.arange(60_000) % 10
-        return Arrays(np.zeros((60_000, 1, 28, 28), np.uint8), labels, np.zeros((10, 1, 28, 28), np.uint8), labels[:10])
+        images = np.zeros((60_000, 1, 28, 28), np.uint8)
+        return Arrays((images, labels), (images[:10], labels[:10]))
 
-    monkeypatch.setattr(batches, "read_arrays", read)
+    monkeypatch.setattr(MNIST, "read", read)
     data = load(DataSpec(name="mnist"))
     assert torch.bincount(data.validation.labels).tolist() == [500] * 10 and len(data.train.labels) == 55_000
 
@@ -293,7 +296,7 @@ def test_all_shifts_occur_equally_often() -> None:
     generator = torch.Generator().manual_seed(0)
     draws = torch.randint(2**62, (9000, 3), generator=generator)
     images = torch.arange(1.0, 10.0).view(1, 1, 3, 3).expand(9000, -1, -1, -1)
-    found = augmented(images, draws, augment)
+    found = augment.apply(images, draws)
     counts = torch.unique(found.flatten(1), dim=0, return_counts=True)[1]
     # 9 shifts x 2 flips, 500 each expected: 5 standard deviations of a binomial are 109.
     assert len(counts) == 18 and (counts - 500).abs().max() < 110
@@ -301,7 +304,7 @@ def test_all_shifts_occur_equally_often() -> None:
 
 def test_padding_is_the_average_pixel() -> None:
     image = torch.full((1, 1, 4, 4), 3.0)
-    shifted = augmented(image, torch.tensor([[0, 0, 0]]), Augment(pad=2))
+    shifted = Augment(pad=2).apply(image, torch.tensor([[0, 0, 0]]))
     assert torch.equal(shifted, F.pad(torch.full((1, 1, 2, 2), 3.0), (2, 0, 2, 0)))
 
 

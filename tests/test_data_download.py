@@ -6,14 +6,14 @@ import http.server
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from leadline.data import files
-from leadline.data.catalog import CATALOG, Download, IdxFiles
-from leadline.data.files import fetch, read_arrays
+from leadline.data.datasets.mnist import MNIST
+from leadline.data.published import Download
+from leadline.data.split import PartSizes
 from leadline.errors import DataError
 
 
@@ -64,7 +64,7 @@ def offer(server: Server, monkeypatch: pytest.MonkeyPatch) -> "Offer":
 
 @dataclass
 class Offer:
-    """Puts a small MNIST on the server and into the catalog."""
+    """Puts a small MNIST on the server and where MNIST is downloaded from."""
 
     server: Server
     monkeypatch: pytest.MonkeyPatch
@@ -88,8 +88,8 @@ class Offer:
                         tuple(f"{base}/{name}" for base in bases),
                     )
                 )
-        info = replace(CATALOG["mnist"], train=50, test=20, files=IdxFiles("MNIST/raw", *items))
-        self.monkeypatch.setattr(files, "CATALOG", {"mnist": info})
+        self.monkeypatch.setattr(MNIST, "parts", PartSizes(50, None, 20))
+        self.monkeypatch.setattr(MNIST, "downloads", tuple(items))
 
 
 def everything(folder: Path) -> list[str]:
@@ -105,7 +105,7 @@ NAMES = [
 @pytest.mark.parametrize("first", ["good", "gone", "cut", "wrong", "dead"])
 def test_the_next_mirror_helps_out(tmp_path: Path, server: Server, offer: Offer, first: str) -> None:
     offer(first, "good")
-    assert [str(path.relative_to(tmp_path)) for path in fetch("mnist", tmp_path)] == NAMES
+    assert [str(path.relative_to(tmp_path)) for path in MNIST().fetch(tmp_path)] == NAMES
     assert everything(tmp_path) == NAMES
     assert all((tmp_path / name).read_bytes() == server.content[Path(name).name] for name in NAMES)
     good = [path for path in server.asked if path.startswith("/good/")]
@@ -114,14 +114,14 @@ def test_the_next_mirror_helps_out(tmp_path: Path, server: Server, offer: Offer,
 
 def test_reading_downloads_what_is_missing_and_no_more(tmp_path: Path, server: Server, offer: Offer) -> None:
     offer("good")
-    arrays = read_arrays("mnist", tmp_path)
-    assert arrays.train_images.shape == (50, 1, 28, 28) and len(server.asked) == 4
+    arrays = MNIST().read(tmp_path)
+    assert arrays.train[0].shape == (50, 1, 28, 28) and len(server.asked) == 4
     (tmp_path / NAMES[1]).unlink()
-    read_arrays("mnist", tmp_path)
+    MNIST().read(tmp_path)
     assert server.asked[4:] == ["/good/t10k-labels-idx1-ubyte.gz"]
     (tmp_path / NAMES[1]).unlink()
     with pytest.raises(DataError, match="no such file"):
-        read_arrays("mnist", tmp_path, download=False)
+        MNIST().read(tmp_path, download=False)
     assert len(server.asked) == 5
 
 
@@ -137,9 +137,9 @@ def test_reading_downloads_what_is_missing_and_no_more(tmp_path: Path, server: S
 def test_when_no_mirror_has_it_one_line_names_them_all(tmp_path: Path, offer: Offer, mirror: str, problem: str) -> None:
     offer(mirror, "gone")
     with pytest.raises(DataError) as caught:
-        fetch("mnist", tmp_path)
+        MNIST().fetch(tmp_path)
     message = str(caught.value)
-    (first, *_) = files.CATALOG["mnist"].files.downloads  # type: ignore[union-attr]
+    (first, *_) = MNIST.downloads
     assert message == (
         f"mnist: {first.name} could not be downloaded from {first.mirrors[0]} ({problem}),"
         f" {first.mirrors[1]} (HTTP status 404);"
@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, offer: Offer) -> None:
     offer("good")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/MNIST/raw: cannot be made: Not a directory; choose another --data-dir$"):
-        fetch("mnist", tmp_path / "file")
+        MNIST().fetch(tmp_path / "file")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,4 +166,4 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, offer: Offer, monkeypat
     with pytest.raises(
         DataError, match=r"ubyte.gz: cannot be written: No space left on device; choose another --data-dir$"
     ):
-        fetch("mnist", tmp_path)
+        MNIST().fetch(tmp_path)

@@ -8,16 +8,19 @@ import pickle
 import struct
 import tarfile
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from leadline.data import files
-from leadline.data.catalog import CATALOG, DatasetInfo
-from leadline.data.files import Arrays, check, default_data_dir, fetch, read_arrays
-from leadline.errors import DataError
+from leadline.data import idx_dataset
+from leadline.data.arrays import Arrays
+from leadline.data.checking import check
+from leadline.data.datasets import DATASETS, DataSpec
+from leadline.data.files import default_data_dir
+from leadline.data.published import PublishedDataSpec
+from leadline.data.split import PartSizes
+from leadline.errors import DataError, SpecError
 
 TRAIN, TEST = 50, 20  # images of the small data sets that stand for the real ones
 CIFAR10, CIFAR100 = "cifar-10-batches-py", "cifar-100-python"
@@ -27,17 +30,22 @@ CIFAR10, CIFAR100 = "cifar-10-batches-py", "cifar-100-python"
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep formats and layouts as they are and make the data sets small."""
 
-    def shrink(info: DatasetInfo) -> DatasetInfo:
-        return info if info.files is None else replace(info, train=TRAIN, test=TEST)
+    for member in DATASETS.members().values():
+        if issubclass(member, PublishedDataSpec):
+            monkeypatch.setattr(member, "parts", PartSizes(TRAIN, None, TEST))
 
-    monkeypatch.setattr(files, "CATALOG", {name: shrink(info) for name, info in CATALOG.items()})
+
+def read(name: str, folder: Path | None = None, download: bool = False) -> Arrays:
+    found = DataSpec(name=name).read(folder or default_data_dir(), download)
+    assert isinstance(found, Arrays)
+    return found
 
 
 def arrays(shape: tuple[int, ...], classes: int) -> Arrays:
     rng = np.random.default_rng(1)
     parts = []
     for count in (TRAIN, TEST):
-        parts += [rng.integers(0, 256, (count, *shape), np.uint8), rng.permutation(np.arange(count) % classes)]
+        parts.append((rng.integers(0, 256, (count, *shape), np.uint8), rng.permutation(np.arange(count) % classes)))
     return Arrays(*parts)
 
 
@@ -49,8 +57,8 @@ def write_mnist(folder: Path, data: Arrays, packed: bool = True, dot: bool = Fal
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, images, labels in (
-        ("train", data.train_images, data.train_labels),
-        ("t10k", data.test_images, data.test_labels),
+        ("train", *data.train),
+        ("t10k", *data.test),
     ):
         for kind, values in (("images-idx3", images[:, 0]), ("labels-idx1", labels)):
             name = f"{part}-{kind.replace('-', '.') if dot else kind}-ubyte"
@@ -63,8 +71,8 @@ def cifar_batches(data: Arrays, count: int, labels: bytes) -> list[bytes]:
     """Pickle the data as `count` training batches and a test batch, as Python 3 does for Python 2 to read."""
     step = TRAIN // count
     parts = [
-        *((data.train_images[k : k + step], data.train_labels[k : k + step]) for k in range(0, TRAIN, step)),
-        (data.test_images, data.test_labels),
+        *((data.train[0][k : k + step], data.train[1][k : k + step]) for k in range(0, TRAIN, step)),
+        data.test,
     ]
     return [
         pickle.dumps({labels: numbers.tolist(), b"data": images.reshape(len(images), -1)}, protocol=2)
@@ -91,18 +99,17 @@ def archive(folder: str, members: dict[str, bytes]) -> bytes:
 
 
 def same(left: Arrays, right: Arrays) -> bool:
-    names = ("train_images", "train_labels", "test_images", "test_labels")
     return all(
-        np.array_equal(getattr(left, name), getattr(right, name))
-        and getattr(left, name).dtype == (np.uint8 if "images" in name else np.int64)
-        for name in names
+        np.array_equal(one, other) and one.dtype == kind
+        for part in ("train", "test")
+        for one, other, kind in zip(getattr(left, part), getattr(right, part), (np.uint8, np.int64), strict=True)
     )
 
 
 def refusal(name: str, folder: Path) -> str:
     """Return the line with which a data set is refused."""
     with pytest.raises(DataError) as caught:
-        read_arrays(name, folder, download=False)
+        read(name, folder)
     message = str(caught.value)
     assert "\n" not in message and len(message) - len(str(folder)) < 400
     return message
@@ -116,13 +123,13 @@ def refusal(name: str, folder: Path) -> str:
 def test_idx_files_are_found_packed_or_not_and_in_both_spellings(tmp_path: Path, packed: bool, dot: bool) -> None:
     data = arrays((1, 28, 28), 10)
     write_mnist(tmp_path, data, packed, dot)
-    assert same(read_arrays("mnist", tmp_path, download=False), data)
+    assert same(read("mnist", tmp_path), data)
 
 
 def test_batches_in_a_folder_are_put_together_in_order(tmp_path: Path) -> None:
     data = arrays((3, 32, 32), 10)
     write_cifar10(tmp_path, cifar_batches(data, 5, b"labels"))
-    assert same(read_arrays("cifar10", tmp_path, download=False), data)
+    assert same(read("cifar10", tmp_path), data)
 
 
 def test_an_archive_is_read_where_it_lies(tmp_path: Path) -> None:
@@ -130,9 +137,9 @@ def test_an_archive_is_read_where_it_lies(tmp_path: Path) -> None:
     train, test = cifar_batches(data, 1, b"fine_labels")
     members = {"file.txt~": b"", "test": test, "meta": b"\x80\x02}.", "train": train}
     (tmp_path / "cifar-100-python.tar.gz").write_bytes(archive(CIFAR100, members))
-    assert same(read_arrays("cifar100", tmp_path, download=False), data)
+    assert same(read("cifar100", tmp_path), data)
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python.tar.gz"]
-    lines = check("cifar100", tmp_path)
+    lines = check(DataSpec(name="cifar100"), tmp_path)
     assert len(lines) == 3 and "other bytes than published" in lines[0]
     assert lines[1] == "cifar100 train: 50 images of 3x32x32, 100 classes of 0 to 1"
 
@@ -145,21 +152,21 @@ def test_a_folder_that_lacks_a_batch_gives_way_to_the_archive(tmp_path: Path) ->
     (folder / "data_batch_3").unlink()
     assert "cifar-10-python.tar.gz: no such file" in refusal("cifar10", tmp_path)
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive(CIFAR10, members))
-    assert same(read_arrays("cifar10", tmp_path, download=False), data)
+    assert same(read("cifar10", tmp_path), data)
 
 
 def test_digits_are_split_evenly_and_always_alike() -> None:
     from sklearn.datasets import load_digits
 
-    data, again = read_arrays("digits"), read_arrays("digits")
+    data, again = read("digits"), read("digits")
     assert same(data, again)
-    assert data.train_images.shape == (1437, 1, 8, 8) and data.test_images.shape == (360, 1, 8, 8)
+    assert data.train[0].shape == (1437, 1, 8, 8) and data.test[0].shape == (360, 1, 8, 8)
     counts = np.bincount(load_digits().target)
-    assert np.abs(np.bincount(data.test_labels) - counts * 360 / 1797).max() <= 1
-    assert np.array_equal(np.bincount(data.test_labels) + np.bincount(data.train_labels), counts)
-    whole = sorted(map(bytes, np.concatenate([data.train_images, data.test_images])))
+    assert np.abs(np.bincount(data.test[1]) - counts * 360 / 1797).max() <= 1
+    assert np.array_equal(np.bincount(data.test[1]) + np.bincount(data.train[1]), counts)
+    whole = sorted(map(bytes, np.concatenate([data.train[0], data.test[0]])))
     assert whole == sorted(map(bytes, np.rint(load_digits().images * 255 / 16).astype(np.uint8)))
-    assert fetch("digits") == [] and len(check("digits")) == 2
+    assert DataSpec().fetch(default_data_dir()) == [] and len(check(DataSpec())) == 2
 
 
 def test_the_data_folder_is_the_named_one_or_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -170,8 +177,8 @@ def test_the_data_folder_is_the_named_one_or_in_the_cache(monkeypatch: pytest.Mo
 
 
 def test_missing_files_and_names() -> None:
-    with pytest.raises(DataError, match="unknown data set 'mnst'; did you mean 'mnist'"):
-        read_arrays("mnst")
+    with pytest.raises(SpecError, match="unknown data set 'mnst'; did you mean 'mnist'"):
+        read("mnst")
     missing = Path("nowhere")
     assert refusal("kmnist", missing) == (
         "nowhere/KMNIST/raw/train-images-idx3-ubyte.gz and 3 more: no such file;"
@@ -236,7 +243,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied", str(path))
 
     write_mnist(tmp_path, arrays((1, 28, 28), 10))
-    monkeypatch.setattr(files, "read_idx", refused)
+    monkeypatch.setattr(idx_dataset, "read_idx", refused)
     assert refusal("mnist", tmp_path).endswith("train-images-idx3-ubyte.gz: cannot be read: Permission denied")
 
 
@@ -362,15 +369,15 @@ REAL = os.environ.get("LEADLINE_TEST_DATA")
 @pytest.mark.skipif(REAL is None, reason="LEADLINE_TEST_DATA names no folder with real data")
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_real_files(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(files, "CATALOG", CATALOG)
-    data = read_arrays(name, Path(str(REAL)), download=False)
-    mean = data.train_images.mean(axis=(0, 2, 3)) / 255
+    monkeypatch.undo()
+    data = read(name, Path(str(REAL)), download=False)
+    mean = data.train[0].mean(axis=(0, 2, 3)) / 255
     if name == "mnist":
         counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-        assert np.bincount(data.train_labels).tolist() == counts
-        assert data.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+        assert np.bincount(data.train[1]).tolist() == counts
+        assert data.test[1][:5].tolist() == [7, 2, 1, 0, 4]
         assert mean == pytest.approx([0.1307], abs=5e-5)
     else:
-        assert np.bincount(data.train_labels).tolist() == [5000] * 10
-        assert np.bincount(data.test_labels).tolist() == [1000] * 10
+        assert np.bincount(data.train[1]).tolist() == [5000] * 10
+        assert np.bincount(data.test[1]).tolist() == [1000] * 10
         assert mean == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.001)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leadline.data import index
-from leadline.data.facts import describe
+from leadline.data import corrupt
 from leadline.data.index import Index, read_index
+from leadline.data.metadata import describe
 from leadline.errors import DataError, LeadlineError
 from leadline.spec import DataSpec
 
@@ -107,14 +107,14 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_and_pictures_without_classes(tmp_path: Path) -> None:
-    assert "holds no class folders; expected train/<class>/<picture>" in problem(tmp_path)
+    assert "holds no class folders; expected train/<class>/<image>" in problem(tmp_path)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     assert "holds no class folders" in problem(tmp_path)
 
 
 def test_no_pictures_at_all(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    assert problem(tmp_path) == ("/cat: holds no picture (.jpg, .jpeg, .png, .webp); fill or remove this class folder")
+    assert problem(tmp_path) == ("/cat: holds no image (.jpg, .jpeg, .png, .webp); fill or remove this class folder")
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
@@ -122,7 +122,7 @@ def test_an_empty_class_folder(root: Path, part: str) -> None:
     (root / part / "eel").mkdir()
     if part == "val":
         fill(root / "train" / "eel")
-    assert problem(root).startswith(f"/{part}/eel: holds no picture")
+    assert problem(root).startswith(f"/{part}/eel: holds no image")
 
 
 def test_a_class_that_training_lacks(root: Path) -> None:
@@ -136,7 +136,7 @@ def test_val_without_class_folders(root: Path) -> None:
     shutil.rmtree(root / "val")
     (root / "val").mkdir()
     Image.new("RGB", (4, 4)).save(root / "val" / "ILSVRC2012_val_00000001.png")
-    assert problem(root) == "/val: holds no class folders; sort its pictures into folders named as those of train"
+    assert problem(root) == "/val: holds no class folders; sort its images into folders named as those of train"
 
 
 def test_val_without_train(root: Path) -> None:
@@ -158,10 +158,10 @@ def test_links_that_lead_round_in_a_circle(root: Path) -> None:
 
 def test_too_few_to_cut_a_test_part_from(tmp_path: Path) -> None:
     fill(tmp_path / "cat", 2)
-    assert "2 pictures are too few to cut a test part from" in problem(tmp_path)
+    assert "2 images are too few to cut a test part from" in problem(tmp_path)
 
 
-# --- corrupt pictures
+# --- corrupt images
 
 
 def spoil(root: Path) -> None:
@@ -174,7 +174,7 @@ def spoil(root: Path) -> None:
 def test_corrupt_pictures_are_listed_and_fatal(root: Path) -> None:
     spoil(root)
     text = problem(root)
-    assert text.startswith(": 3 corrupt pictures: train/cat/0001.png (the file is empty), train/dog/text.jpg (neither")
+    assert text.startswith(": 3 corrupt images: train/cat/0001.png (the file is empty), train/dog/text.jpg (neither")
     assert text.endswith("mend or remove them, or leave them out with data.corrupt skip")
 
 
@@ -190,7 +190,7 @@ def test_many_corrupt_pictures_are_counted_and_listed_in_a_file(root: Path) -> N
     for number in range(5):
         (root / "train" / "cat" / f"bad{number}.jpg").write_bytes(b"")
     text = problem(root)
-    assert ": 5 corrupt pictures: " in text and text.count("(the file is empty)") == 3
+    assert ": 5 corrupt images: " in text and text.count("(the file is empty)") == 3
     listed = Path(text.partition(" and 2 more, all in ")[2].partition(";")[0])
     assert listed.read_text().count("the file is empty") == 5
 
@@ -198,7 +198,7 @@ def test_many_corrupt_pictures_are_counted_and_listed_in_a_file(root: Path) -> N
 def test_a_class_of_which_nothing_is_left(root: Path) -> None:
     for path in (root / "train" / "cat").iterdir():
         path.write_bytes(b"")
-    assert problem(root, skip=True) == "/train/cat: not one of its 5 pictures can be decoded; mend it"
+    assert problem(root, skip=True) == "/train/cat: not one of its 5 images can be decoded; mend it"
 
 
 def test_a_bomb_is_a_corrupt_picture(root: Path) -> None:
@@ -225,13 +225,13 @@ def test_a_file_far_too_large_is_not_read(root: Path) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> "Counter[str]":
     """How many pictures have been checked."""
     seen: Counter[str] = Counter()
-    real = index.decode
+    real = corrupt.decode
 
     def decode(content: bytes) -> Image.Image:
         seen["pictures"] += 1
         return real(content)
 
-    monkeypatch.setattr(index, "decode", decode)
+    monkeypatch.setattr(corrupt, "decode", decode)
     return seen
 
 
@@ -241,7 +241,7 @@ def test_nothing_is_checked_twice(root: Path, decoded: "Counter[str]") -> None:
     assert decoded["pictures"] == 21
     again = read_index(root, True)
     assert decoded["pictures"] == 21 and again.corrupt == first.corrupt and again.train.paths == first.train.paths
-    assert "3 corrupt pictures" in problem(root)
+    assert "3 corrupt images" in problem(root)
 
 
 def test_a_class_that_has_changed_is_checked_again(root: Path, decoded: "Counter[str]") -> None:
@@ -257,7 +257,7 @@ def test_a_class_that_has_changed_is_checked_again(root: Path, decoded: "Counter
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 3}', '{"folders": {"train/cat": 3}}'])
 def test_a_damaged_cache_is_made_anew(root: Path, decoded: "Counter[str]", content: str) -> None:
     read_index(root, True)
-    index._cache(root).write_text(content)
+    corrupt._cache(root).write_text(content)
     read_index(root, True)
     read_index(root, True)
     assert decoded["pictures"] == 40
@@ -293,6 +293,6 @@ def test_without_pillow_there_is_one_line(root: Path, monkeypatch: pytest.Monkey
 
 
 def test_describing_needs_neither_torch_nor_pillow() -> None:
-    code = "import sys, leadline.data.facts; print('torch' in sys.modules, 'PIL' in sys.modules)"
+    code = "import sys, leadline.data.metadata; print('torch' in sys.modules, 'PIL' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -12,6 +12,7 @@ from leadline.charts.figures import figures
 from leadline.diagnostics import NOTHING_MEASURED, Diagnostics, diagnose
 from leadline.errors import DataError, SpecError
 from leadline.probes.measured import Measurement
+from leadline.probes.snapshots import find_probe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.spec import FlowSpec, ProbeSpec, parse
 from leadline.verdict import Findings
@@ -273,21 +274,21 @@ def look(value: float, reason: str = "", own: bool = False) -> bytes:
     return Measurement(frame, 64, 1.5, own, reason).to_bytes()
 
 
-def test_deeper_probes_are_stacked_with_their_place_and_their_failures_told() -> None:
+def test_snapshot_probes_are_stacked_with_their_place_and_their_failures_told() -> None:
     trials, records, measured = study(
         ("plain", {"blocks": 3}, 0.5, 5.0),
         ("residual", {"blocks": 3}, 1.0, 5.0),
         ("residual", {"blocks": 8}, 1.0, None),
     )
-    deeper = {
+    stored = {
         "lesion": {f"t{n}": [(0, look(n, own=True)), (2, look(10 + n))] for n in range(3)},
         "paths": {"t0": [(0, look(0, "no shortcut")), (2, look(0, "no shortcut"))], "t1": [(2, look(7))]},
         "cka": {"t9": [(0, b"of a trial that the study has no more")]},
     }
-    why = diagnose(trials, records, measured, deeper, {"lesion": "About lesions."})
+    why = diagnose(trials, records, measured, {name: (find_probe(name), one) for name, one in stored.items()})
     assert [seen.name for seen in why.probes] == ["lesion", "paths"]
     lesion, paths = why.probes
-    assert lesion.about == "About lesions." and lesion.failures == ()
+    assert lesion.probe.describe().startswith("Lesions.") and lesion.failures == ()
     assert list(lesion.frame.columns) == ["arm", "base", "seed", "epoch", "block", "value"]
     at = lesion.frame.set_index(["arm", "epoch", "block"])["value"]
     assert at["residual[blocks=3]", 2, "b"] == 22.0 and len(at) == 12
@@ -300,12 +301,12 @@ def test_deeper_probes_are_stacked_with_their_place_and_their_failures_told() ->
     assert why.cost.startswith("Measuring took 5.0% of this study's training time")
 
 
-def test_deeper_probes_without_flow_are_something() -> None:
+def test_snapshot_probes_without_flow_are_something() -> None:
     trials, records, _ = study(("plain", {"blocks": 3}, 0.5, 5.0))
-    why = diagnose(trials, records, {}, {"lesion": {"t0": [(2, look(1))]}})
+    why = diagnose(trials, records, {}, {"lesion": (find_probe("lesion"), {"t0": [(2, look(1))]})})
     assert why.frame.empty and why.statements == () and why.early.empty and why.correlation == ""
     assert why.cost == "The snapshot probes took 1.5 s on top of the training time (7.5% of it): lesion 1.5 s."
-    nothing = diagnose(trials, records, {}, {"lesion": {"t0": [(0, look(1, "it cannot"))]}})
+    nothing = diagnose(trials, records, {}, {"lesion": (find_probe("lesion"), {"t0": [(0, look(1, "it cannot"))]})})
     assert nothing.probes[0].frame.empty and nothing.probes[0].how == ""
     with pytest.raises(DataError, match=r"^trial t0, probe lesion, epoch 2: 7 bytes are no probe's measurement"):
-        diagnose(trials, records, {}, {"lesion": {"t0": [(2, b"damaged")]}})
+        diagnose(trials, records, {}, {"lesion": (find_probe("lesion"), {"t0": [(2, b"damaged")]})})

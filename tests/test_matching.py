@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.data.facts import describe
+from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.families import FAMILIES, cifar_preresnet, cifar_resnet, comparative_cnn, densenet, mlp, recnet, resnext
 from leadline.matching import TOLERANCE, count, matched, nearest, widths_of, with_widths

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leadline.errors import SpecError
 from leadline.nets import build, inspect_network, noise_at
+from leadline.parts.shortcuts import SHORTCUTS as KINDS
 from leadline.spec import Block, NetworkSpec, Shortcut, Stage, parse
 from leadline.spec.network import (
     Activation,
@@ -20,7 +21,6 @@ from leadline.spec.network import (
     InitialisationName,
     Normalisation,
     Order,
-    ShortcutKind,
 )
 
 slow = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -49,11 +49,12 @@ def stages(widths: st.SearchStrategy[int]) -> st.SearchStrategy[dict[str, Any]]:
 
 SHORTCUTS = st.fixed_dictionaries(
     {
-        "kind": one_of(ShortcutKind),
+        "kind": st.sampled_from(sorted(KINDS.members())),
         "shortcut_factor": st.floats(-1, 1),
         "branch_factor": st.floats(-1, 1),
         "gate_bias": st.floats(-6, 6),
         "gate_kernel": st.sampled_from([1, 3]),
+        "arguments": st.just({}),
         "dropout": RATES,
     }
 )

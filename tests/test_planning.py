@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from leadline import machine
 from leadline.cli import app
 from leadline.data.batches import load
+from leadline.data.split import SplitSizes
 from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.nets import inspect_network
 from leadline.planning import plan as planning
@@ -119,8 +120,8 @@ def test_sizes_are_those_of_the_data(spec: DataSpec) -> None:
 
 
 def test_sizes_need_no_files_and_see_what_is_too_many() -> None:
-    assert sizes(DataSpec(name="cifar10", validation=5000)) == planning.Sizes(45_000, 5_000, 10_000)
-    assert sizes(DataSpec(name="mnist")) == planning.Sizes(55_000, 5_000, 10_000)
+    assert sizes(DataSpec(name="cifar10", validation=5000)) == SplitSizes(45_000, 5_000, 10_000)
+    assert sizes(DataSpec(name="mnist")) == SplitSizes(55_000, 5_000, 10_000)
     with pytest.raises(DataError, match="2000 training images asked for"):
         sizes(DataSpec(name="digits", train=2000))
 
@@ -244,7 +245,7 @@ def test_timing_leaves_threads_and_generators_as_they_were() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     parameters = inspect_network(work.trial.network, (1, 8, 8), 10).parameters
     assert once.state == 2 * 4 * parameters and once.steps >= 3
-    assert 0 < once.share <= 1 and once.step > 0 and once.evaluation > 0 and once.flow == 0 and once.deeper == {}
+    assert 0 < once.share <= 1 and once.step > 0 and once.evaluation > 0 and once.flow == 0 and once.snapshots == {}
 
 
 def test_probes_are_timed_and_sized(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_probes_are_timed_and_sized(tmp_path: Path) -> None:
     )
     work = Work(essence(probed.arms[0].trial), (1, 8, 8), 10)
     timed = time_one(work, "cpu", 1, 0.0)
-    assert timed.flow_bytes > 0 and set(timed.deeper) == {"jacobian"} and timed.deeper["jacobian"][1] > 0
+    assert timed.flow_bytes > 0 and set(timed.snapshots) == {"jacobian"} and timed.snapshots["jacobian"][1] > 0
     one, other = (plan(each, tmp_path, device="cpu", workers=1, seconds=0.0).arms[0] for each in (plain, probed))
     assert other.disk > one.disk
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,20 @@ from leadline.charts.axes import DECADES, logarithmic, whole_numbers
 from leadline.charts.chart import LIGHT, SHOWN_BASES, Figure, theme
 from leadline.charts.earlyflow import early_flow
 from leadline.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepared
-from leadline.charts.probes import figures
+from leadline.charts.probes import figures as figures_of
 from leadline.diagnostics import Diagnostics
 from leadline.errors import DataError, SpecError
 from leadline.nets import build
-from leadline.probes import cka, decomposition, hessian, jacobian, landscape, lesion, noise, paths, shattered
-from leadline.probes.catalog import PROBES
+from leadline.probes.snapshots import PROBES, find_probe
+from leadline.probes.snapshots.cka import measurement as cka
+from leadline.probes.snapshots.decomposition import measurement as decomposition
+from leadline.probes.snapshots.hessian import measurement as hessian
+from leadline.probes.snapshots.jacobian import measurement as jacobian
+from leadline.probes.snapshots.landscape import measurement as landscape
+from leadline.probes.snapshots.lesion import measurement as lesion
+from leadline.probes.snapshots.noise import measurement as noise
+from leadline.probes.snapshots.paths import measurement as paths
+from leadline.probes.snapshots.shattered import measurement as shattered
 from leadline.spec import NetworkSpec, Shortcut, Stage
 
 NETWORKS = {
@@ -63,6 +71,10 @@ MEASURES: dict[str, list[Probe]] = {
     "paths": [lambda model: paths.gradient_by_path_length(model, IMAGES, LABELS, samples=3)],
     "shattered": [lambda model: shattered.shattered(model, IMAGES[:4], points=6)],
 }
+
+
+def figures(name: str, frame: pd.DataFrame, bases: Sequence[str] = ()) -> list[Figure]:
+    return figures_of(find_probe(name), frame, bases)
 
 
 def base_of(model: nn.Module) -> str:
@@ -141,7 +153,7 @@ NAMES = {
 
 
 def test_every_probe_has_figures() -> None:
-    assert set(MEASURES) == set(NAMES) == set(PROBES)
+    assert set(MEASURES) == set(NAMES) == set(PROBES.members())
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leadline.families import cifar_resnet, comparative_plain
 from leadline.nets import build
-from leadline.probes.cka import cka, hsic
+from leadline.probes.snapshots.cka.measurement import cka, hsic
 from leadline.probes.state import ProbeError
 
 

@@ -25,14 +25,15 @@ from leadline.families import (
 )
 from leadline.nets import build
 from leadline.nets.shortcuts import Concatenate, Gated
+from leadline.parts.shortcuts import SHORTCUTS as KINDS
 from leadline.probes.blocks import Parts
-from leadline.probes.decomposition import decompose, split_gradients, sum_of_branches
+from leadline.probes.snapshots.decomposition.measurement import decompose, split_gradients, sum_of_branches
 from leadline.spec import NetworkSpec, Shortcut, Stage
-from leadline.spec.network import Order, ShortcutKind
+from leadline.spec.network import Order
 
 IMAGE, CLASSES = (3, 8, 8), 4
 SHORTCUTS = [
-    *(Shortcut(kind=kind) for kind in get_args(ShortcutKind) if kind not in ("scaled", "concatenate", "none")),
+    *(Shortcut(kind=kind) for kind in KINDS.members() if kind not in ("scaled", "concatenate", "none")),
     Shortcut(kind="scaled", shortcut_factor=0.5, branch_factor=0.25),
 ]
 ORDERS = get_args(Order)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from leadline.families import comparative_resnet
 from leadline.nets import build
-from leadline.probes.hessian import Hessian, hessian, product
 from leadline.probes.lanczos import lanczos
-from leadline.probes.state import ProbeError, at_rest, batch_for, generator, trainable
+from leadline.probes.snapshots.hessian.measurement import Hessian, hessian, product
+from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, trainable
 
 
 def batch(count: int = 12, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ def test_products_are_those_with_the_matrix(chunk: int) -> None:
     network, (images, labels) = small(), batch()
     matrix = exact(network, images, labels)
     with at_rest(network) as lent:
-        multiply = product(lent, batch_for(lent, images, labels, chunk), F.cross_entropy)
+        multiply = product(lent, prepare_batch(lent, images, labels, chunk), F.cross_entropy)
         for seed in range(3):
             vector = torch.randn(len(matrix), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
             np.testing.assert_allclose(multiply(vector).numpy(), matrix @ vector.numpy(), atol=1e-12)

@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 from leadline.errors import SpecError
 from leadline.families import cifar_resnet, comparative_plain, comparative_resnet, densenet
 from leadline.nets import build
-from leadline.probes import jacobian as module
-from leadline.probes.jacobian import Jacobians, jacobian
 from leadline.probes.lanczos import singular_values
+from leadline.probes.snapshots.jacobian import measurement as module
+from leadline.probes.snapshots.jacobian.measurement import Jacobians, jacobian
 from leadline.probes.state import ProbeError
 from leadline.spec import NetworkSpec
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from leadline.families import cifar_resnet
 from leadline.nets import build
-from leadline.probes.landscape import along, between, direction, plane
+from leadline.probes.snapshots.landscape.measurement import along, between, direction, plane
 from leadline.probes.state import ProbeError
 
 

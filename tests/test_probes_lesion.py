@@ -28,8 +28,9 @@ from leadline.families import (
 from leadline.nets import build
 from leadline.nets.shortcuts import Concatenate, Gated
 from leadline.probes.blocks import Parts, find_blocks
-from leadline.probes.lesion import kendall_tau, lesion, lesion_several, reorder, swap
-from leadline.probes.paths import PathLengths, gradient_by_path_length, path_sums, traces
+from leadline.probes.snapshots.lesion.measurement import kendall_tau, lesion, lesion_several, reorder, swap
+from leadline.probes.snapshots.paths.measurement import PathLengths, gradient_by_path_length, path_sums
+from leadline.probes.traces import traces
 from leadline.spec import NetworkSpec, Stage
 
 IMAGE, CLASSES = (3, 8, 8), 4

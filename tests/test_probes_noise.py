@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from leadline.families import cifar_resnet
 from leadline.nets import build
-from leadline.probes.noise import gradient_noise
+from leadline.probes.snapshots.noise.measurement import gradient_noise
 from leadline.probes.state import ProbeError
 
 

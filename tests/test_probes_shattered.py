@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from leadline.families import cifar_resnet, comparative_resnet
 from leadline.nets import build
-from leadline.probes.shattered import expected_correlation, shattered
+from leadline.probes.snapshots.shattered.measurement import expected_correlation, shattered
 from leadline.probes.state import ProbeError
 
 

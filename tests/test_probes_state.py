@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from leadline.families import cifar_resnet
 from leadline.nets import build
-from leadline.probes.cka import cka
-from leadline.probes.hessian import hessian
-from leadline.probes.jacobian import jacobian
-from leadline.probes.landscape import along, between, plane
-from leadline.probes.noise import gradient_noise
-from leadline.probes.shattered import shattered
+from leadline.probes.snapshots.cka.measurement import cka
+from leadline.probes.snapshots.hessian.measurement import hessian
+from leadline.probes.snapshots.jacobian.measurement import jacobian
+from leadline.probes.snapshots.landscape.measurement import along, between, plane
+from leadline.probes.snapshots.noise.measurement import gradient_noise
+from leadline.probes.snapshots.shattered.measurement import shattered
 
 Probe = Callable[..., Any]
 

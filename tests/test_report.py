@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from leadline.diagnostics import Diagnostics, diagnose
 from leadline.errors import LeadlineError
 from leadline.metrics import Outputs
 from leadline.probes.measured import Measurement
+from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.reports.page import WHY_FIGURES, write
 from leadline.spec import parse
@@ -386,8 +387,12 @@ def test_the_looks_of_a_study_that_decides_stand_below_its_differences(tmp_path:
     assert not list(tmp_path.glob("*/looks.*"))
 
 
+class ShownProbe(DecompositionProbe):
+    about: ClassVar[str] = "What <i>it</i> shows."
+
+
 def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomposition") -> Diagnostics:
-    """What a deeper probe might have seen before the first step and after the last, of residual networks alone."""
+    """What a probe might have measured before the first step and after the last, of residual networks alone."""
     stored: dict[str, list[tuple[int, bytes]]] = {}
     for trial, base in zip(trials["trial"], trials["base"], strict=True):
         for epoch in (0, 4):
@@ -396,10 +401,10 @@ def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomp
             reason = "no <b>shortcut</b>" if base == "plain" else ""
             one = Measurement(pd.DataFrame() if reason else frame, 32, 0.5, epoch == 0, reason)
             stored.setdefault(trial, []).append((epoch, one.to_bytes()))
-    return diagnose(trials, records, {}, {name: stored}, {name: "What <i>it</i> shows."})
+    return diagnose(trials, records, {}, {name: (ShownProbe(), stored)})
 
 
-def test_deeper_probes_have_their_paragraph_their_figure_and_its_files(tmp_path: Path) -> None:
+def test_snapshot_probes_have_their_paragraph_their_figure_and_its_files(tmp_path: Path) -> None:
     study = study_of(blocks=(2,), seeds=2)
     trials, records = measured(study)
     html = written(study, trials, records, tmp_path, diagnostics=looked_into(trials, records))

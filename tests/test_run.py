@@ -18,8 +18,8 @@ from leadline.data.batches import load
 from leadline.errors import LeadlineError, StoreError
 from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.nets import build
-from leadline.probes import catalog
 from leadline.probes.measured import Measurement
+from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probes.table import FlowTable
 from leadline.processes import shield_start
 from leadline.running import executors
@@ -28,7 +28,7 @@ from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, sav
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Event, Job
 from leadline.running.stopping import sigterm_as_interrupt
-from leadline.spec import DEEPER, SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
+from leadline.spec import SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
 from leadline.study import Study, expand
@@ -118,7 +118,7 @@ def test_the_epoch_in_which_training_diverges_is_measured_too(tmp_path: Path) ->
 
 ALL_PROBES = {
     "flow": {},
-    **{name: {"at": ["start", 1, "end"], "images": 4} for name in DEEPER},
+    **{name: {"at": ["start", 1, "end"], "images": 4} for name in PROBES.members()},
     "noise": {"at": ["start", 1, "end"], "images": 64},
 }
 
@@ -153,8 +153,8 @@ def test_all_probes_at_once_change_no_bit_of_training() -> None:
     assert untimed[0] == untimed[1]
     assert all(torch.equal(tensor, probed.tensors()[name]) for name, tensor in bare.tensors().items())
     assert bare.measured == {}
-    rarely = set(DEEPER) - {"hessian"}
-    assert moments[0] == {0: set(DEEPER), 1: rarely} and moments[-1] == {2: set(DEEPER)}
+    rarely = set(PROBES.members()) - {"hessian"}
+    assert moments[0] == {0: set(PROBES.members()), 1: rarely} and moments[-1] == {2: set(PROBES.members())}
     assert {one.reason for found in probed.measured.values() for one in found.values()} == {""}
 
 
@@ -167,14 +167,14 @@ def test_deeper_probes_see_what_the_probe_sees_of_the_first_validation_images(tm
         model = build(spec.network, (1, 8, 8), 10, spec.seed)
         start = seen(store, "decomposition")[spec.content_hash][0]
         assert start.images == 30 and start.batch_statistics
-        own = catalog.PROBES["decomposition"].run(model, images, labels, batch_statistics=True)
+        own = find_probe("decomposition").measure(model, images, labels, batch_statistics=True)
         assert start.frame["value"].to_numpy() == pytest.approx(
             own["value"].to_numpy(), rel=1e-4, abs=1e-6, nan_ok=True
         )
         state = prepare(model, spec.training, CPU)
         load_checkpoint(state, store.checkpoints / f"{spec.content_hash}-2.safetensors")
         end = seen(store, "decomposition")[spec.content_hash][2]
-        own = catalog.PROBES["decomposition"].run(state.model, images, labels)
+        own = find_probe("decomposition").measure(state.model, images, labels)
         assert not end.batch_statistics
         assert end.frame["value"].to_numpy() == pytest.approx(own["value"].to_numpy(), rel=1e-4, abs=1e-6, nan_ok=True)
         shares = end.frame.loc[end.frame["quantity"].eq("share"), "value"]

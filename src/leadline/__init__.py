@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leadline.data.arrays import Arrays
     from leadline.data.batches import Dataset
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Arrays": "data.arrays",
     "DataError": "errors",
     "DataSpec": "spec",
     "Dataset": "data.batches",
@@ -70,6 +72,7 @@ _RENAMED = {"load_data": "load"}
 
 __all__ = [
     "FAMILIES",
+    "Arrays",
     "DataError",
     "DataSpec",
     "Dataset",

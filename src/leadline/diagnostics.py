@@ -10,6 +10,7 @@ import pandas as pd
 
 from leadline.errors import DataError
 from leadline.probes.measured import Measurement
+from leadline.probes.snapshots import SnapshotProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
 from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe
 from leadline.stats import spearman
@@ -56,7 +57,7 @@ class ProbeResult:
     """What one of the probes that run on snapshots measured in a study's networks."""
 
     name: str
-    about: str  # what it shows, and where it comes from
+    probe: SnapshotProbe
     frame: pd.DataFrame  # arm, base, seed, epoch (0: before the first step), then the probe's own columns
     how: str  # of which images, and with which statistics
     failures: tuple[str, ...] = ()  # where it could not measure, and why, a line for each reason
@@ -85,8 +86,7 @@ def diagnose(
     trials: pd.DataFrame,
     records: pd.DataFrame,
     measured: Stored,
-    probes: Mapping[str, Stored] = {},
-    about: Mapping[str, str] = {},
+    probes: Mapping[str, tuple[SnapshotProbe, Stored]] = {},
 ) -> Diagnostics:
     """Return what a study's measurements show, those of diverged trials included.
 
@@ -97,15 +97,14 @@ def diagnose(
     Args:
         trials, records: as the store returns them.
         measured: flow tables.
-        probes: by name, `leadline.probes.measured.Measurement`s; epoch 0 is before the first step.
-        about: a paragraph for each of these probes.
+        probes: by name, a probe and its `leadline.probes.measured.Measurement`s; epoch 0 is before the first step.
 
     Raises:
         DataError: a measurement is damaged.
     """
     known = set(trials["trial"])
     tables = _read(measured, known, "flow", FlowTable.from_bytes)
-    snapshots = {name: _read(stored, known, name, Measurement.from_bytes) for name, stored in probes.items()}
+    snapshots = {name: _read(stored, known, name, Measurement.from_bytes) for name, (_, stored) in probes.items()}
     snapshots = {name: found for name, found in snapshots.items() if found}
     if not snapshots and not any(len(table.steps) for epochs in tables.values() for _, table in epochs):
         return NOTHING_MEASURED
@@ -117,7 +116,7 @@ def diagnose(
         early,
         correlation,
         " ".join(_cost(records, tables, snapshots)),
-        tuple(_result(name, about.get(name, ""), trials, found) for name, found in snapshots.items()),
+        tuple(_result(name, probes[name][0], trials, found) for name, found in snapshots.items()),
     )
 
 
@@ -280,7 +279,7 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
 # --- probes of snapshots
 
 
-def _result(name: str, about: str, trials: pd.DataFrame, snapshots: Snapshots) -> ProbeResult:
+def _result(name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Snapshots) -> ProbeResult:
     frames, failed = [], dict[str, Counter[str]]()
     images, batch_statistics = set(), set()
     for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
@@ -301,7 +300,7 @@ def _result(name: str, about: str, trials: pd.DataFrame, snapshots: Snapshots) -
     if 0 in batch_statistics:
         how += " Before the first step (epoch 0), batch normalisation used the statistics of the batch."
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
-    return ProbeResult(name, about, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
+    return ProbeResult(name, probe, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
 
 
 PLACE = ["arm", "base", "seed", "epoch"]

@@ -36,7 +36,8 @@ from torch import Tensor, nn
 
 from leadline import artifacts
 from leadline.data import batches
-from leadline.data.pictures import centre
+from leadline.data.image_dataset import ImageDataSpec
+from leadline.data.images import centre
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.nets import build, distinct_tensors
 from leadline.spec import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
@@ -322,7 +323,7 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
     if top < 1:
         raise SpecError(f"top {top}: at least one class is given of each image")
     data = loaded.trial.data if loaded.trial else None
-    shorter_side = data.shorter_side if data and data.name == "imagefolder" else None
+    shorter_side = data.shorter_side if isinstance(data, ImageDataSpec) else None
     predictions = []
     for first in range(0, len(images), BATCH):
         paths = [Path(path) for path in images[first : first + BATCH]]

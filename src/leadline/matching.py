@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from leadline.data.facts import describe
+from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.nets import InputShape, count_operations, inspect_network, skeleton
 from leadline.nets.memory import training_memory

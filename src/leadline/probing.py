@@ -1,4 +1,4 @@
-"""Probes by name, run on stored trials: on the last checkpoint or the network as it began, with test images."""
+"""Probes taken of stored trials: on the last checkpoint or the network as it began, with test images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leadline.data import batches
-from leadline.errors import LeadlineError, SpecError, unknown
+from leadline.errors import LeadlineError, SpecError
 from leadline.export import from_trial
 from leadline.nets import build
 from leadline.probes.blocks import Progress
-from leadline.probes.catalog import PROBES, normalises_batches
+from leadline.probes.running import has_batch_normalisation
+from leadline.probes.snapshots import SnapshotProbe
 from leadline.spec import TrialSpec, parse
 from leadline.store import Store
 
@@ -26,7 +27,7 @@ SHOWN_HASH = 10  # characters of a trial's hash that stand for its name
 def probe_trial(
     store: Store,
     prefix: str,
-    name: str,
+    probe: SnapshotProbe,
     images: int = 128,
     data_dir: Path | None = None,
     seed: int = 0,
@@ -38,7 +39,7 @@ def probe_trial(
     Args:
         store: where the trial is.
         prefix: the trial's hash, or the beginning of it.
-        name: one of `PROBES`.
+        probe: from `leadline.probes.snapshots.find_probe`.
         images: how many test images the probe sees, at most.
         data_dir: folder of the data sets.
         seed: of what the probe draws.
@@ -51,12 +52,9 @@ def probe_trial(
         beginning of its hash, `seed`, the trial's, and `epoch`, epochs trained.
 
     Raises:
-        SpecError: the probe's name is unknown.
         StoreError: there is no such trial, or it has not finished and is asked for as trained.
         LeadlineError: the probe cannot measure this network.
     """
-    if name not in PROBES:
-        raise SpecError(unknown("probe", name, PROBES))
     record = store.trial(prefix)
     if at_initialisation:
         spec = parse(TrialSpec, dict(record.spec))
@@ -68,8 +66,8 @@ def probe_trial(
         spec, model = loaded.trial, loaded.model
         data = batches.load(spec.data, data_dir)
     x, y = _first(data, images)
-    own = at_initialisation and normalises_batches(model)
-    frame = PROBES[name].run(model, x, y, seed=seed, batch_statistics=own, progress=progress)
+    own = at_initialisation and probe.takes_batch_statistics and has_batch_normalisation(model)
+    frame = probe.measure(model, x, y, seed, own, progress)
     arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
     epoch = 0 if at_initialisation else record.checkpoint_epoch
     place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed, "epoch": epoch}
@@ -79,7 +77,7 @@ def probe_trial(
 def probe_trials(
     store: Store,
     prefixes: Sequence[str],
-    name: str,
+    probe: SnapshotProbe,
     images: int = 128,
     data_dir: Path | None = None,
     seed: int = 0,
@@ -91,13 +89,11 @@ def probe_trials(
     Trials of one arm and seed, as studies with different recipes may have, are told apart by their hashes instead.
 
     Raises:
-        SpecError: a trial is given twice, or the probe's name is unknown.
+        SpecError: a trial is given twice.
         LeadlineError: a trial cannot be measured; the line says which.
     """
     import pandas as pd
 
-    if name not in PROBES:
-        raise SpecError(unknown("probe", name, PROBES))
     hashes = [store.trial(prefix).trial for prefix in prefixes]
     for number, trial in enumerate(hashes):
         if trial in hashes[:number]:
@@ -105,7 +101,7 @@ def probe_trials(
     frames = []
     for trial in hashes:
         try:
-            frames.append(probe_trial(store, trial, name, images, data_dir, seed, progress, at_initialisation))
+            frames.append(probe_trial(store, trial, probe, images, data_dir, seed, progress, at_initialisation))
         except LeadlineError as error:
             raise LeadlineError(f"trial {trial[:SHOWN_HASH]}: {error}") from None
     places = [(frame["arm"].iloc[0], frame["seed"].iloc[0]) if len(frame) else None for frame in frames]
@@ -116,5 +112,5 @@ def probe_trials(
 
 
 def _first(data: batches.Data, count: int) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
-    images, labels = data.few("test", count)
+    images, labels = data.sample("test", count)
     return images.to(memory_format=torch.contiguous_format), labels

@@ -33,7 +33,7 @@ class Course:
     ended: int  # seeds, the first in the study's order, at which both trials have finished or diverged
     places: tuple[int, ...]  # of the pairs among these seeds, rising; a seed at which one diverged is no pair
     differences: tuple[float, ...]  # a minus b, one per pair
-    higher_is_better: bool = False
+    higher_is_better: bool = False  # of the metric
 
     def first(self, seeds: int) -> tuple[float, ...]:
         """Return the differences at the first so many seeds."""
@@ -94,8 +94,7 @@ def look(study: Study, course: Course, seeds: int) -> tuple[Ends, Decision]:
         return (-math.inf, math.inf), "undecided"
     confidence = confidence_of_each(study)
     found = sequential.interval_at_any_time(shown, confidence, course.resolution, decide.shared_over)
-    ends = (found.low, found.high)
-    return ends, stats.decide(ends, course.margin, course.higher_is_better)
+    return (found.low, found.high), stats.decide((found.low, found.high), course.margin, course.higher_is_better)
 
 
 def confidence_of_each(study: Study) -> float:

@@ -81,7 +81,7 @@ class Panel:
     """One view of a figure, its width left open."""
 
     title: str
-    chart: alt.LayerChart
+    chart: alt.Chart | alt.LayerChart
 
 
 @dataclass(frozen=True)

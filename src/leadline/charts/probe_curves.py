@@ -99,6 +99,12 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str], within: str = "mean") -> p
     return found.agg(mean="mean", low="min", high="max", seeds="count").reset_index()
 
 
+def mark_places(rows: pd.DataFrame, x: str, place: str | None = None) -> pd.DataFrame:
+    """Return marks by a column of places, each with its name where there is one."""
+    rows = rows.rename(columns={x: "x"} | ({place: "place"} if place else {}))
+    return over_seeds(rows, ["x", "place"] if place else ["x"])
+
+
 def at_epoch(epoch: int) -> str:
     """Return an epoch in words."""
     return f"epoch {epoch}" if epoch else "at initialisation"

@@ -1,37 +1,46 @@
 """`leadline data ...`: find, download and check data sets."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leadline.cli.options import DataDir
-from leadline.errors import SpecError
+
+if TYPE_CHECKING:
+    from leadline.data.datasets import DataSpec
 
 app = typer.Typer(no_args_is_help=True)
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A data set's name (`leadline list`), package.module:function, or in braces what a study file says under"
+        " `data`, such as '{name: npz, path: file.npz}'."
+    ),
+]
+
 
 @app.command("get")
-def data_get(name: str, data_dir: DataDir = None) -> None:
+def data_get(data: Data, data_dir: DataDir = None) -> None:
     """Download a data set, unless it is there."""
-    from leadline.data.files import fetch
+    from leadline.data.files import default_data_dir
 
-    fetch(_dataset(name), data_dir)
-    data_check(name, data_dir)
+    _spec(data).fetch(data_dir or default_data_dir())
+    data_check(data, data_dir)
 
 
 @app.command("check")
-def data_check(name: str, data_dir: DataDir = None) -> None:
+def data_check(data: Data, data_dir: DataDir = None) -> None:
     """Read every file of a data set and say what is in it."""
-    from leadline.data.files import check
+    from leadline.data.checking import check
 
-    for line in check(_dataset(name), data_dir):
+    for line in check(_spec(data), data_dir):
         typer.echo(line)
 
 
-def _dataset(name: str) -> Any:
-    from leadline.data.catalog import CATALOG
-    from leadline.errors import unknown
+def _spec(data: str) -> "DataSpec":
+    from leadline.data.datasets import DataSpec
+    from leadline.parts.base import parse
+    from leadline.studyfile import parse_value
 
-    if name not in CATALOG:
-        raise SpecError(unknown("data set", name, CATALOG))
-    return name
+    return parse(DataSpec, parse_value(data))

@@ -17,24 +17,28 @@ app = typer.Typer()
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the ready studies, the named networks and the data sets."""
-    from leadline.data.catalog import CATALOG
+    from leadline.data.datasets import DATASETS
     from leadline.families import FAMILIES
     from leadline.studyfile import ready_studies
 
     studies = ready_studies()
     if as_json:
-        print_json({"studies": list(studies), "networks": list(FAMILIES), "datasets": list(CATALOG)})
+        print_json({"studies": list(studies), "networks": list(FAMILIES), "datasets": sorted(DATASETS.members())})
         return
     sections = {
         "studies": studies,
-        "networks": {name: (function.__doc__ or "").split("\n")[0] for name, function in FAMILIES.items()},
-        "datasets": {name: info.title for name, info in CATALOG.items()},
+        "networks": {name: _summary(function) for name, function in FAMILIES.items()},
+        "datasets": {name: _summary(member) for name, member in sorted(DATASETS.members().items())},
     }
     for section, entries in sections.items():
         typer.echo(f"{section}:")
         width = max(map(len, entries))
         for name, title in entries.items():
             typer.echo(f"  {name:<{width}}  {title}")
+
+
+def _summary(thing: object) -> str:
+    return (thing.__doc__ or "").split("\n")[0]
 
 
 @app.command()

@@ -65,7 +65,7 @@ def report(
 @app.command()
 def probe(
     trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
-    name: Annotated[str, typer.Argument(help="cka, decomposition, hessian, jacobian, landscape, lesion, noise, ...")],
+    name: Annotated[str, typer.Argument(help="cka, hessian, jacobian, lesion, ..., or package.module:function.")],
     beside: Annotated[
         list[str] | None, typer.Option(metavar="TRIAL", help="Another trial, to compare; repeatable.")
     ] = None,
@@ -92,19 +92,20 @@ def probe(
 
         check_place(figure)
     from leadline.console import progress_bar
-    from leadline.probes.catalog import PROBES
+    from leadline.probes.snapshots import find_probe
     from leadline.probing import probe_trials
     from leadline.store import Store
 
+    found = find_probe(name)
     with Store.open_existing(runs, store_url) as store, progress_bar(name) as progress:
         trials = [trial, *(beside or [])]
-        frame = probe_trials(store, trials, name, images, data_dir, seed, progress, at_initialisation)
+        frame = probe_trials(store, trials, found, images, data_dir, seed, progress, at_initialisation)
     written: list[Path] = []
     if figure is not None:
         from leadline.charts.files import write_figures
         from leadline.charts.probes import figures
 
-        written += write_figures(figures(name, frame), figure)
+        written += write_figures(figures(found, frame), figure)
     if output is not None:
         try:
             frame.to_csv(output, index=False)
@@ -112,7 +113,7 @@ def probe(
             raise LeadlineError(f"{output}: cannot be written: {error.strerror or error}") from None
         written.append(output)
     if not written:
-        typer.echo(f"{PROBES[name].about}\n")
+        typer.echo(f"{found.describe()}\n")
         typer.echo(frame.to_string(index=False))
     for path in written:
         typer.echo(f"written: {path}")

@@ -1,1 +1,1 @@
-"""Data sets: what there is (`catalog`), its files (`files`), folders of pictures (`index`), batches (`batches`)."""
+"""Data sets: one file for each (`datasets`), arrays and encoded images that they read, batches of these (`batches`)."""

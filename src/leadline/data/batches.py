@@ -1,8 +1,9 @@
 """From a specification of data to batches on a device: splits, normalisation, order and augmentation.
 
-`load` gives `Data`, whether the images lie in memory (`Dataset`) or in a folder of pictures (`folder.Folder`). In
-memory they stay uint8 tensors on the device and become floats batch by batch. What a sample is turned into in an epoch
-is a function of (seed, epoch, sample) alone: not of the batch size, the device, or what else was drawn.
+`load` gives `Data`, whether the images lie in memory (`Dataset`) or are decoded when they are needed
+(`encoded.EncodedDataset`). In memory they stay tensors on the device, of uint8 mostly, and become floats batch by
+batch. What a sample is turned into in an epoch is a function of (seed, epoch, sample) alone: not of the batch size, the
+device, or what else was drawn.
 
 Measured with one thread of a 2-core CPU machine (AVX2), milliseconds per batch of 128, mean of 3 epochs: MNIST 0.05
 (indexing images that are normalised floats already: 0.13), CIFAR-10 0.40 (0.35), CIFAR-10 with crop and flip 0.99.
@@ -12,22 +13,26 @@ At 167 images/s, ResNet-20 on that thread, augmentation adds less than 0.1% to a
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leadline.data import folder
-from leadline.data.facts import known
-from leadline.data.files import compute_parity, default_data_dir, read_arrays
-from leadline.data.pixels import augmented, draws, generator, laid_out, normalisation, normalised
-from leadline.data.split import cut, see_to_it_that_there_are_enough
+from leadline.data import encoded
+from leadline.data.datasets import DataSpec
+from leadline.data.encoded_images import EncodedImages
+from leadline.data.files import default_data_dir
+from leadline.data.image_dataset import ImageDataSpec
+from leadline.data.metadata import Metadata
+from leadline.data.pixels import Pixels, generator, normalisation, normalised, to_memory_format
+from leadline.data.split import cut, validate_split_sizes
 from leadline.distributed.shard import WHOLE, Shard
+from leadline.parts.augmentations import BatchAugmentation
+from leadline.parts.reference import drawing_of
 from leadline.seeds import AUGMENT, ORDER, stream
-from leadline.spec import Augment, DataSpec
 
 Part = Literal["train", "validation", "test"]
 Batch = tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]
@@ -52,16 +57,20 @@ class Data(Protocol):
         """The number of classes."""
 
     @property
+    def metadata(self) -> Metadata | None:
+        """What was known of the data before the images were read, such as the names of the classes."""
+
+    @property
     def task(self) -> str:
         """What networks are trained for on these data, a name of `leadline.training.task.TASKS`."""
 
     @property
     def mean(self) -> Float[Tensor, "1 c mh mw"]:
-        """What is subtracted, of 0 to 255; one value per channel, or per channel and pixel."""
+        """What is subtracted, in the images' own units; one value per channel, or per channel and pixel."""
 
     @property
     def scale(self) -> Float[Tensor, "1 c 1 1"]:
-        """What is divided by, of 0 to 255."""
+        """What is divided by, in the images' own units."""
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +86,7 @@ class Data(Protocol):
 
     @property
     def note(self) -> str:
-        """What a user should know of the data, in one line, such as which pictures were left out; mostly empty."""
+        """What a user should know of the data, in one line, such as which images were left out; mostly empty."""
 
     def to(self, device: torch.device | str) -> "Data":
         """Return these data with batches on a device."""
@@ -103,7 +112,7 @@ class Data(Protocol):
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its own order, normalised and not augmented."""
 
-    def few(self, split: Part, count: int, channels_last: bool = True) -> Batch:
+    def sample(self, split: Part, count: int, channels_last: bool = True) -> Batch:
         """Return at most so many images of a split, of all classes and always the same, as they are evaluated."""
 
 
@@ -111,7 +120,7 @@ class Data(Protocol):
 class Split:
     """One part of a data set."""
 
-    images: UInt8[Tensor, "n c h w"]
+    images: Pixels
     labels: Int64[Tensor, "n"]
 
     def to(self, device: torch.device | str) -> "Split":
@@ -134,11 +143,12 @@ class Dataset:
     note: str = ""
     task: str = "classification"
     shard: Shard = WHOLE
+    metadata: Metadata | None = None
 
     @property
     def name(self) -> str:
-        """The data set's name in the catalog."""
-        return self.spec.name
+        """What messages call the data set."""
+        return self.spec.display_name
 
     @property
     def device(self) -> torch.device:
@@ -169,19 +179,20 @@ class Dataset:
     ) -> Batches:
         """Yield one epoch as `Data.train_batches` says, bit for bit the same on every device.
 
-        Padding is zero after normalisation, the value of an average pixel: in the recipe of He et al. 2016, section
-        4.2, the mean has been subtracted from what is padded.
+        Raises:
+            SpecError: a custom augmentation fails.
         """
         count, augment = self.train_size, self.spec.augment
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch))).to(self.device)
-        drawn = draws(count, stream(seed, AUGMENT, epoch)).to(self.device) if augment else None
+        drawn = augment.draw(count, stream(seed, AUGMENT, epoch)).to(self.device) if augment else None
         for start in range(first * batch_size, count, batch_size):
             indices = order[start : start + batch_size]
             indices = indices[self.shard.rows(len(indices))]
             images = normalised(self.train.images.index_select(0, indices), self.mean, self.scale)
-            if isinstance(augment, Augment) and drawn is not None:
-                images = augmented(images, drawn.index_select(0, indices), augment)
-            yield laid_out(images, channels_last), self.train.labels.index_select(0, indices)
+            if isinstance(augment, BatchAugmentation) and drawn is not None and len(indices):
+                with drawing_of(augment, stream(seed, AUGMENT, epoch, int(indices[0]))):
+                    images = augment.apply(images, drawn.index_select(0, indices))
+            yield to_memory_format(images, channels_last), self.train.labels.index_select(0, indices)
 
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its own order, normalised and not augmented."""
@@ -190,9 +201,9 @@ class Dataset:
         for first in range(shard.index * batch_size, len(part.labels), shard.count * batch_size):
             batch = slice(first, first + batch_size)
             images = normalised(part.images[batch], self.mean, self.scale)
-            yield laid_out(images, channels_last), part.labels[batch]
+            yield to_memory_format(images, channels_last), part.labels[batch]
 
-    def few(self, split: Part, count: int, channels_last: bool = True) -> Batch:
+    def sample(self, split: Part, count: int, channels_last: bool = True) -> Batch:
         """Return the first images of a split: data sets that come in files mix their classes."""
         return next(iter(self.evaluation_batches(split, count, channels_last)))
 
@@ -200,8 +211,8 @@ class Dataset:
 def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) -> Data:
     """Read a data set, cut its validation part and subsets, and take the normalisation from the training images.
 
-    Every choice of images is even over the classes, and fixed: see `split.cut`. Images keep their order. Pictures of a
-    folder stay there: see `folder.load`.
+    Every choice of images is even over the classes, and fixed: see `split.cut`. Images keep their order. Encoded images
+    are decoded while a network trains: see `encoded.load`.
 
     Args:
         spec: what to load.
@@ -211,19 +222,37 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) ->
     Raises:
         DataError: a file is missing or damaged, or more images are asked for than there are.
         LeadlineError: a package that reading takes is not installed.
+
+    Example:
+        >>> load(DataSpec(name="digits", train=100)).train_size
+        100
     """
-    if spec.name == "imagefolder":
-        return folder.load(spec, data_dir or default_data_dir())
-    info = known(spec)
-    see_to_it_that_there_are_enough(info.name, info.train, info.test, spec)
-    arrays = compute_parity(spec) if spec.name == "parity" else read_arrays(spec.name, data_dir, download)
-    chosen = cut(arrays.train_labels, arrays.test_labels, spec)
-    train = _split(arrays.train_images, arrays.train_labels, chosen.train)
-    validation = _split(arrays.train_images, arrays.train_labels, chosen.validation)
-    test = _split(arrays.test_images, arrays.test_labels, chosen.test)
-    mean, scale = normalisation(iter([train.images]), spec.normalise, info.shape[0])
-    return Dataset(spec, info.shape, info.classes, train, validation, test, mean, scale)
+    if spec.known_sizes is not None:
+        validate_split_sizes(spec.display_name, spec.known_sizes, spec)
+    arrays = spec.read(data_dir or default_data_dir(), download)
+    if isinstance(arrays, EncodedImages):
+        assert isinstance(spec, ImageDataSpec)
+        return encoded.load(spec, arrays)
+    validate_split_sizes(spec.display_name, arrays.sizes, spec)
+    assert arrays.test is not None
+    held = arrays.train if arrays.validation is None else arrays.validation
+    chosen = cut(arrays.train[1], arrays.test[1], spec, None if arrays.validation is None else held[1])
+    train = _split(arrays.train, chosen.train)
+    mean, scale = normalisation(iter([train.images]), spec.normalise, arrays.shape[0])
+    return Dataset(
+        spec,
+        arrays.shape,
+        arrays.classes,
+        train,
+        validation=_split(held, chosen.validation),
+        test=_split(arrays.test, chosen.test),
+        mean=mean,
+        scale=scale,
+        note=arrays.note,
+        metadata=Metadata.of_arrays(arrays),
+    )
 
 
-def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], chosen: NDArray[np.int64]) -> Split:
+def _split(part: tuple[NDArray[Any], NDArray[np.int64]], chosen: NDArray[np.int64]) -> Split:
+    images, labels = part
     return Split(torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen]))

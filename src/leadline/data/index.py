@@ -1,66 +1,31 @@
-"""A folder of pictures: its classes, its files, which of them can be decoded; no torch.
+"""A folder of images: its classes and its files; no torch.
 
-The folder is listed anew whenever it is used, which takes some microseconds a file; that every picture decodes is
-checked once. What was found lies in the user's cache, `leadline/pictures/<hash of the folder's path>.json`: for each
-class folder a digest over names, sizes and modification times, and its corrupt pictures with what is wrong. A class
-folder whose digest has changed is checked anew. Where the cache cannot be written, every process checks for itself.
+The folder is listed again whenever it is used, which takes some microseconds a file; that every image decodes is
+checked once, see `leadline.data.corrupt`.
 """
 
-import contextlib
-import hashlib
-import json
 import os
 import stat
-import sys
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
-from leadline.data.pictures import ENDINGS, MOST_BYTES, decode, need_pillow
-from leadline.data.split import stratified_order
-from leadline.data.threads import decoders, in_order
+from leadline.data.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
+from leadline.data.encoded_images import EncodedImages, Part
+from leadline.data.files import read_bytes
+from leadline.data.images import ENDINGS, need_pillow
+from leadline.data.split import cut_test_part
 from leadline.errors import DataError
-from leadline.seeds import SUBSET, stream
-from leadline.spec import DataSpec
-from leadline.text import plural
 
-LAYOUT = "expected train/<class>/<picture> and val or test beside it, or <class>/<picture>"
-TEST_SHARE = 5
-"""Where a folder has no test part, one picture in five of each class is it."""
-
-SHOWN = 3
-"""Corrupt pictures that a message names."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Pictures of one part of the data: paths below the folder, with `/`, and their classes from 0 up."""
-
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
-
-    def at(self, chosen: NDArray[np.int64]) -> "Part":
-        """Return some of the pictures, in the order given."""
-        return Part(tuple(self.paths[position] for position in chosen.tolist()), self.labels[chosen])
-
-
-@dataclass(frozen=True)
-class Corrupt:
-    """A picture that cannot be decoded."""
-
-    path: str  # below the folder
-    problem: str
+LAYOUT = "expected train/<class>/<image> and val or test beside it, or <class>/<image>"
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What a folder of pictures holds; the corrupt ones are in neither part."""
+    """What a folder of images holds; the corrupt ones are in neither part."""
 
     root: Path
     classes: tuple[str, ...]  # sorted
@@ -68,18 +33,14 @@ class Index:
     test: Part
     corrupt: tuple[Corrupt, ...]
 
+    def encoded_images(self) -> EncodedImages:
+        """Return the images, to be read when they are needed."""
+        note = f"{describe_corrupt(self.root, self.corrupt)}; left out" if self.corrupt else ""
 
-@dataclass(frozen=True)
-class _File:
-    name: str
-    size: int
-    modified: int  # nanoseconds
+        def read(path: str) -> bytes:
+            return read_bytes(self.root / path)
 
-
-def locate(spec: DataSpec, data_dir: Path) -> Path:
-    """Return the folder that a specification names; a relative path is below the folder of the data sets."""
-    assert spec.path is not None
-    return data_dir / Path(spec.path).expanduser()
+        return EncodedImages(str(self.root), self.root, self.classes, self.train, self.test, read, note=note)
 
 
 def class_names(root: Path) -> tuple[str, ...]:
@@ -92,21 +53,21 @@ def class_names(root: Path) -> tuple[str, ...]:
 
 
 def read_index(root: Path, skip_corrupt: bool) -> Index:
-    """List a folder of pictures and see to it that each of them can be decoded.
+    """List a folder of images and see to it that each of them can be decoded.
 
-    Training pictures lie in `train/<class>`, those of the test part in `test/<class>`, or in `val/<class>` where
+    Training images lie in `train/<class>`, those of the test part in `test/<class>`, or in `val/<class>` where
     `test` has no class folders (as ImageNet's has not). Where there is neither, or no `train` but class folders alone,
     the test part is a fixed fifth of each class. Names that begin with a dot and files that do not end in .jpg, .jpeg,
     .png or .webp are passed over.
 
     Args:
         root: the folder.
-        skip_corrupt: leave out pictures that cannot be decoded, which are listed, and do not raise.
+        skip_corrupt: leave out images that cannot be decoded, which are listed, and do not raise.
 
     Raises:
         LeadlineError: Pillow is not installed.
         DataError: the folder is missing, unreadable or laid out otherwise, a class is empty, the test part has a
-            class that training lacks, or a picture is corrupt and `skip_corrupt` is false.
+            class that training lacks, or an image is corrupt and `skip_corrupt` is false.
     """
     need_pillow()
     train_folder, test_folder = _train_folder(root), _test_folder(root)
@@ -123,10 +84,12 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
             )
         folders += [test_folder / name for name in test_classes]
     files = {folder.relative_to(root).as_posix(): _files(folder) for folder in folders}
-    found = _corrupt(root, files)
+    found = find_corrupt(root, files)
     corrupt = tuple(Corrupt(f"{folder}/{name}", problem) for folder in files for name, problem in found[folder].items())
     if corrupt and not skip_corrupt:
-        raise DataError(f"{said(root, corrupt)}; mend or remove them, or leave them out with data.corrupt skip")
+        raise DataError(
+            f"{describe_corrupt(root, corrupt)}; mend or remove them, or leave them out with data.corrupt skip"
+        )
 
     def part(folder: Path, names: tuple[str, ...]) -> Part:
         paths: list[str] = []
@@ -135,7 +98,7 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
             key = (folder / name).relative_to(root).as_posix()
             whole = [f"{key}/{file.name}" for file in files[key] if file.name not in found[key]]
             if not whole:
-                raise DataError(f"{folder / name}: not one of its {len(files[key])} pictures can be decoded; mend it")
+                raise DataError(f"{folder / name}: not one of its {len(files[key])} images can be decoded; mend it")
             paths += whole
             labels.append(np.full(len(whole), classes.index(name), np.int64))
         return Part(tuple(paths), np.concatenate(labels))
@@ -143,18 +106,10 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
     train = part(train_folder, classes)
     if test_folder is not None:
         return Index(root, classes, train, part(test_folder, test_classes), corrupt)
-    order = stratified_order(train.labels, stream(0, SUBSET, "imagefolder"))
-    count = len(train.labels) // TEST_SHARE
-    if count == 0:
-        raise DataError(f"{root}: {len(train.labels)} pictures are too few to cut a test part from; add some, or a val")
-    return Index(root, classes, train.at(np.sort(order[count:])), train.at(np.sort(order[:count])), corrupt)
-
-
-def said(root: Path, corrupt: tuple[Corrupt, ...]) -> str:
-    """Say in one line how many images cannot be decoded, and which are the first of them."""
-    named = ", ".join(f"{one.path} ({one.problem})" for one in corrupt[:SHOWN])
-    more = f" and {len(corrupt) - SHOWN:,} more, all in {_cache(root)}" if len(corrupt) > SHOWN else ""
-    return f"{root}: {plural(len(corrupt), 'corrupt image')}: {named}{more}"
+    kept, held_out = cut_test_part(train.labels)
+    if len(held_out) == 0:
+        raise DataError(f"{root}: {len(train.labels)} images are too few to cut a test part from; add some, or a val")
+    return Index(root, classes, train.at(kept), train.at(held_out), corrupt)
 
 
 # --- listing
@@ -179,30 +134,28 @@ def _test_folder(root: Path) -> Path | None:
         if any(map(_is_folder, _entries(folder))):
             return folder
     if there:
-        raise DataError(f"{there[-1]}: holds no class folders; sort its pictures into folders named as those of train")
+        raise DataError(f"{there[-1]}: holds no class folders; sort its images into folders named as those of train")
     return None
 
 
 def _class_folders(root: Path, folder: Path) -> Iterator[str]:
     names = sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
     if not names:
-        raise DataError(
-            f"{folder}: holds no class folders; {LAYOUT if folder == root else 'expected <class>/<picture>'}"
-        )
+        raise DataError(f"{folder}: holds no class folders; {LAYOUT if folder == root else 'expected <class>/<image>'}")
     yield from names
 
 
-def _files(folder: Path) -> list[_File]:
-    """List the pictures of a class, sorted by name."""
+def _files(folder: Path) -> list[ImageFile]:
+    """List the images of a class, sorted by name."""
     files = []
     for entry in _entries(folder):
         status = _status(entry)
         if stat.S_ISDIR(status.st_mode):
             raise DataError(f"{entry.path}: a folder inside a class folder, which is not read; {LAYOUT}")
         if stat.S_ISREG(status.st_mode) and entry.name.lower().endswith(ENDINGS):
-            files.append(_File(entry.name, status.st_size, status.st_mtime_ns))
+            files.append(ImageFile(entry.name, status.st_size, status.st_mtime_ns))
     if not files:
-        raise DataError(f"{folder}: holds no picture ({', '.join(ENDINGS)}); fill or remove this class folder")
+        raise DataError(f"{folder}: holds no image ({', '.join(ENDINGS)}); fill or remove this class folder")
     return sorted(files, key=lambda file: file.name)
 
 
@@ -223,106 +176,3 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
-
-
-# --- checking, once
-
-
-def _corrupt(root: Path, files: Mapping[str, list[_File]]) -> Mapping[str, Mapping[str, str]]:
-    """Return what is wrong with the corrupt pictures, by class folder and name."""
-    known = _read_cache(root)
-    digests = {folder: _digest(inside) for folder, inside in files.items()}
-    found: dict[str, Mapping[str, str]] = {
-        folder: known[folder]["corrupt"]
-        for folder, digest in digests.items()
-        if folder in known and known[folder]["digest"] == digest
-    }
-    unchecked = [folder for folder in files if folder not in found]
-    if unchecked:
-        found |= _checked(root, {folder: files[folder] for folder in unchecked})
-        _write_cache(root, {f: {"digest": digests[f], "corrupt": dict(found[f])} for f in files})
-    return found
-
-
-def _checked(root: Path, files: Mapping[str, list[_File]]) -> Mapping[str, Mapping[str, str]]:
-    from tqdm import tqdm
-
-    def problem(item: tuple[str, _File]) -> tuple[str, str, str | None]:
-        folder, file = item
-        if file.size > MOST_BYTES:
-            return folder, file.name, f"{file.size:,} bytes are more than {MOST_BYTES:,}"
-        try:
-            decode(read_bytes(root / folder / file.name))
-        except ValueError as error:
-            return folder, file.name, str(error)
-        return folder, file.name, None
-
-    found: dict[str, dict[str, str]] = {folder: {} for folder in files}
-    items = ((folder, file) for folder, inside in files.items() for file in inside)
-    bar = tqdm(
-        total=sum(map(len, files.values())),
-        desc=f"checking {root.name}",
-        unit=" pictures",
-        disable=not sys.stderr.isatty(),
-    )
-    with bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is told by name, once
-        for folder, name, wrong in in_order(problem, items, decoders(), 64 * decoders()):
-            bar.update()
-            if wrong is not None:
-                found[folder][name] = wrong
-    return found
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        DataError: it cannot be read now, which says nothing of the picture in it.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _digest(files: list[_File]) -> str:
-    text = "\0".join(f"{file.name}\0{file.size}\0{file.modified}" for file in files)
-    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
-
-
-def _cache(root: Path) -> Path:
-    name = hashlib.blake2b(os.fsencode(root.resolve()), digest_size=16).hexdigest()
-    return platformdirs.user_cache_path("leadline") / "pictures" / f"{name}.json"
-
-
-def _decoder() -> str:
-    import PIL
-
-    return f"1, pillow {PIL.__version__}"  # another one may find other pictures corrupt
-
-
-def _read_cache(root: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(_cache(root).read_bytes())
-        if content["format"] == _decoder():
-            folders: Mapping[str, Any] = content["folders"]
-            for entry in folders.values():
-                entry["digest"], entry["corrupt"].items()
-            return folders
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # a cache that is not there, or is damaged, is made anew
-    return {}
-
-
-def _write_cache(root: Path, folders: Mapping[str, Any]) -> None:
-    path = _cache(root)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    content = {"format": _decoder(), "folder": str(root.resolve()), "folders": folders}
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -1,16 +1,21 @@
 """Choosing images evenly over the classes, in an order that is the same on every machine and in every version."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leadline.errors import DataError
 from leadline.seeds import SUBSET, stream
-from leadline.spec import DataSpec
+
+if TYPE_CHECKING:
+    from leadline.data.datasets import DataSpec
 
 MOST_VALIDATION = 5_000
+"""Images that the validation part has at most, unless the specification says how many."""
+TEST_SHARE = 5
+"""Where a data set has no test part, one image in five of each class is it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,45 +27,97 @@ class Cut:
     test: NDArray[np.int64]
 
 
-def cut(train_labels: NDArray[np.int64], test_labels: NDArray[np.int64], spec: DataSpec) -> Cut:
+@dataclass(frozen=True)
+class PartSizes:
+    """Numbers of images of the parts of a data set; None for validation: it is cut from the training part."""
+
+    train: int
+    validation: int | None
+    test: int
+
+
+def cut(
+    train_labels: NDArray[np.int64],
+    test_labels: NDArray[np.int64],
+    spec: "DataSpec",
+    validation_labels: NDArray[np.int64] | None = None,
+) -> Cut:
     """Choose the images of the three splits, evenly over the classes.
 
-    The validation part is cut from the training part and is the same for every seed; a smaller one lies inside a
-    larger one. Subsets of training and test images are chosen by `spec.subset_seed`, again each inside the larger
-    ones of that seed.
+    The validation part is cut from the training part, unless the data have one, and is the same for every seed; a
+    smaller one lies inside a larger one. Subsets of training and test images are chosen by `spec.subset_seed`, again
+    each inside the larger ones of that seed.
     """
-    order = stratified_order(train_labels, stream(0, SUBSET, "validation"))
-    validation = _validation(len(train_labels), spec)
-    held_out, rest = np.sort(order[:validation]), np.sort(order[validation:])
+    held = train_labels if validation_labels is None else validation_labels
+    order = stratified_order(held, stream(0, SUBSET, "validation"))
+    count = split_sizes(PartSizes(len(train_labels), _len(validation_labels), len(test_labels)), spec).validation
+    held_out, rest = np.sort(order[:count]), np.sort(order[count:])
+    if validation_labels is not None:
+        rest = np.arange(len(train_labels))
     train = rest[_subset(train_labels[rest], spec.train, stream(spec.subset_seed, SUBSET, "train"))]
     return Cut(train, held_out, _subset(test_labels, spec.test, stream(spec.subset_seed, SUBSET, "test")))
 
 
-def see_to_it_that_there_are_enough(name: str, train: int, test: int, spec: DataSpec) -> None:
-    """Compare what a specification asks for with the images that the two parts of a data set have.
+def cut_test_part(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions of the images that stay for training, and of the fixed fifth of each class that does not."""
+    order = stratified_order(labels, stream(0, SUBSET, "imagefolder"))
+    count = len(labels) // TEST_SHARE
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Numbers of images of the three splits that a specification asks for."""
+
+    train: int
+    validation: int
+    test: int
+
+
+def split_sizes(parts: PartSizes, spec: "DataSpec") -> SplitSizes:
+    """Return how many images each split has that is cut from parts of given sizes; see `validate_split_sizes`."""
+    if parts.validation is None:
+        validation = spec.validation or min(parts.train // 10, MOST_VALIDATION)
+        return SplitSizes(spec.train or parts.train - validation, validation, spec.test or parts.test)
+    return SplitSizes(spec.train or parts.train, spec.validation or parts.validation, spec.test or parts.test)
+
+
+def validate_split_sizes(name: str, parts: PartSizes, spec: "DataSpec") -> None:
+    """Compare what a specification asks for with the images that the parts of a data set have.
 
     Raises:
         DataError: more are asked for than there are, or none would be left for training or validation.
     """
-    validation = _validation(train, spec)
-    if validation == 0:
-        raise DataError(f"{name}: a tenth of its {train} training images for validation is none; give data.validation")
-    if validation >= train:
-        raise DataError(
-            f"{name}: {validation} validation images leave none of its {train} for training;"
-            f" ask for a smaller data.validation"
-        )
-    if spec.train is not None and spec.train > train - validation:
-        raise DataError(
-            f"{name}: {spec.train} training images asked for, but of its {train} there are"
-            f" {train - validation} beside {validation} for validation; lower data.train or data.validation"
-        )
-    if spec.test is not None and spec.test > test:
-        raise DataError(f"{name}: {spec.test} test images asked for, but it has {test}; lower data.test")
+    train, validation = parts.train, split_sizes(parts, spec).validation
+    if parts.validation is not None:
+        if validation > parts.validation:
+            raise DataError(
+                f"{name}: {validation} validation images asked for, but it has {parts.validation};"
+                " lower data.validation"
+            )
+        if spec.train is not None and spec.train > train:
+            raise DataError(f"{name}: {spec.train} training images asked for, but it has {train}; lower data.train")
+    else:
+        if validation == 0:
+            raise DataError(
+                f"{name}: a tenth of its {train} training images for validation is none; give data.validation"
+            )
+        if validation >= train:
+            raise DataError(
+                f"{name}: {validation} validation images leave none of its {train} for training;"
+                f" ask for a smaller data.validation"
+            )
+        if spec.train is not None and spec.train > train - validation:
+            raise DataError(
+                f"{name}: {spec.train} training images asked for, but of its {train} there are"
+                f" {train - validation} beside {validation} for validation; lower data.train or data.validation"
+            )
+    if spec.test is not None and spec.test > parts.test:
+        raise DataError(f"{name}: {spec.test} test images asked for, but it has {parts.test}; lower data.test")
 
 
-def _validation(train: int, spec: DataSpec) -> int:
-    return spec.validation or min(train // 10, MOST_VALIDATION)
+def _len(labels: NDArray[np.int64] | None) -> int | None:
+    return None if labels is None else len(labels)
 
 
 def _subset(labels: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:

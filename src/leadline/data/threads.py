@@ -2,7 +2,7 @@
 
 Threads and not processes: Pillow lets go of the interpreter's lock while it decodes and resizes, and threads end with
 the trial by themselves. Measured on 2 cores that other work kept busy (load 4), medians of 5 interleaved rounds: JPEG
-of 500x375, cropped and resized to 224x224, 196 pictures/s in two threads and 214 in two processes; 32x32, of which
+of 500x375, cropped and resized to 224x224, 196 images/s in two threads and 214 in two processes; 32x32, of which
 Python's own part is larger, 3,871 and 5,109.
 """
 

@@ -26,7 +26,7 @@ from leadline.distributed.shard import Shard
 from leadline.errors import LeadlineError
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others: longer than writing a checkpoint, or than a deeper probe, may take."""
+"""How long a process waits for the others: longer than writing a checkpoint, or than a probe, may take."""
 
 T = TypeVar("T")
 

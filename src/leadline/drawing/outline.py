@@ -13,7 +13,7 @@ from torch import nn
 from leadline.nets.blocks import Block
 from leadline.nets.layers import Dropout, Multiply, Scale, Shift, StandardisedConv2d, StochasticDepth, ZeroPad
 from leadline.nets.network import Network, RecurrentCell
-from leadline.nets.shortcuts import Add, Concatenate, Gated
+from leadline.nets.shortcuts import Add, Concatenate, Custom, Gated
 from leadline.spec import NetworkSpec
 from leadline.spec.network import Normalisation
 from leadline.text import plural
@@ -56,7 +56,7 @@ class Layer:
 class Shortcut:
     """The way around a branch: its layers, and how it meets the branch again."""
 
-    join: Literal["add", "concatenate"]
+    join: Literal["add", "concatenate", "custom"]
     layers: tuple[Layer, ...] = ()
     padded: bool = False  # an identity whose missing channels are zeros: drawn dashed
     words: str = ""
@@ -260,6 +260,8 @@ class _Words:
         """Return the way around the branch."""
         if isinstance(join, Concatenate):
             return Shortcut("concatenate", words="concatenate")
+        if isinstance(join, Custom):
+            return Shortcut("custom", words=type(join.custom).__name__)
         if not isinstance(join, Add | Gated):
             return Shortcut("add", self.layers(join))
         pads = [module for module in join.path.modules() if isinstance(module, ZeroPad)]

@@ -211,6 +211,8 @@ def _node(x: float, y: float, kind: str) -> str:
     r, a = _NODE, 4.2
     if kind == "concatenate":
         mark = label(x, y + 3.7, "C", 10.5, AROUND_TEXT, font_weight=600)
+    elif kind == "custom":
+        mark = label(x, y + 3.7, "ƒ", 10.5, AROUND_TEXT, font_weight=600)
     elif kind == "multiply":
         mark = path(["M", x - 3, y - 3, "L", x + 3, y + 3, "M", x - 3, y + 3, "L", x + 3, y - 3], AROUND, 1.7)
     else:

@@ -5,20 +5,20 @@ from typing import Annotated
 from pydantic import Field
 
 from leadline.errors import SpecError
-from leadline.spec import Head, Shortcut, Stage
+from leadline.spec import CustomShortcut, Head, Shortcut, Stage
 from leadline.spec.network import Pooling, ShortcutKind
 
 Positive = Annotated[int, Field(ge=1)]
 Above0 = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
-AnyShortcut = ShortcutKind | Shortcut
+AnyShortcut = ShortcutKind | Shortcut | CustomShortcut
 AnyHead = Pooling | Head
 
 
-def to_shortcut(given: AnyShortcut) -> Shortcut:
+def to_shortcut(given: AnyShortcut) -> Shortcut | CustomShortcut:
     """Return the shortcut of a kind, or the one that was given."""
-    return given if isinstance(given, Shortcut) else Shortcut(kind=given)
+    return Shortcut(kind=given) if isinstance(given, str) else given
 
 
 def to_head(given: AnyHead) -> Head:

@@ -25,7 +25,6 @@ from leadline.nets.layers import (
     prefix,
     weight_layer,
 )
-from leadline.nets.shortcuts import join
 from leadline.spec import NetworkSpec, Stage
 
 
@@ -139,7 +138,7 @@ def block(
     Raises:
         SpecError: the shortcut cannot join these widths.
     """
-    around = join(spec, channels_in, stage.width, stride)
+    around = spec.block.shortcut.part.build(spec, channels_in, stage.width, stride)
     convs = weight_layers(spec, stage, channels_in, stride)
     before, branch, after = _ordered(spec, convs, channels_in, stage.width, stride, first)
     if spec.initialisation.branch in ("skipinit", "rezero"):
@@ -163,7 +162,7 @@ def _ordered(
     before, branch, after = nn.Sequential(), nn.Sequential(), nn.Sequential()
     preactivated = order in ("full-preactivation", "preactivation-and-after", "relu-only-preactivation")
     changed = channels_in != channels_out or stride != 1
-    shared = order == "full-preactivation" and spec.block.shortcut.kind != "concatenate" and (first or changed)
+    shared = order == "full-preactivation" and not spec.block.shortcut.part.widens and (first or changed)
     for number, conv in enumerate(convs, 1):
         last = number == len(convs)
         if preactivated:

@@ -1,6 +1,7 @@
 """Initialisations: every parameter is drawn from a stream of its own, named by the parameter."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from leadline.errors import SpecError
 from leadline.nets.blocks import Block
 from leadline.nets.layers import NORMALISING, Scale, Shift, WeightLayer
-from leadline.nets.shortcuts import Gated
+from leadline.nets.shortcuts import Custom, Gated
 from leadline.seeds import INIT, stream
 from leadline.spec.network import Initialisation
 
@@ -20,7 +21,7 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
     name and shape start from the same values of it. Weights are drawn on the CPU, so they do not depend on the device.
     """
     with torch.no_grad():
-        for prefix, module in model.named_modules():
+        for prefix, module in _built_in(model):
             if isinstance(module, WeightLayer):
                 for name, parameter in module.named_parameters(recurse=False):
                     generator = torch.Generator().manual_seed(stream(seed, INIT, f"{prefix}.{name}"))
@@ -33,6 +34,9 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
                 module.factor.fill_(module.start)
             elif isinstance(module, Shift):
                 module.bias.zero_()
+        for prefix, module in list(model.named_modules()):
+            if isinstance(module, Custom):
+                module.start(stream(seed, INIT, prefix))
         blocks = [module for module in model.modules() if isinstance(module, Block)]
         for module in model.modules():
             if isinstance(module, Gated) and module.gate.bias is not None:
@@ -45,13 +49,19 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
             _fixup(model, blocks)
 
 
+def _built_in(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules by name, but for those of shortcuts of the user's own, which start as they were written."""
+    custom = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, Custom))
+    yield from ((name, module) for name, module in model.named_modules() if not f"{name}.".startswith(custom))
+
+
 def check_widths(model: nn.Module, spec: Initialisation) -> None:
     """See that every layer has the shape that an initialisation needs.
 
     Raises:
         SpecError: delta-orthogonal, and a convolution has fewer channels out than in.
     """
-    for module in model.modules() if spec.name == "delta-orthogonal" else ():
+    for _, module in _built_in(model) if spec.name == "delta-orthogonal" else ():
         if isinstance(module, nn.Conv2d) and module.out_channels < module.in_channels:
             raise SpecError(
                 f"initialisation delta-orthogonal needs as many channels out as in, got {module.in_channels} to"

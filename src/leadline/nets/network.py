@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from leadline.nets.layers import (
     prefix,
     weight_layer,
 )
+from leadline.nets.shortcuts import Custom
 from leadline.seeds import NOISE, seeded, stream
 from leadline.spec import NetworkSpec
 from leadline.spec.network import RecurrentHead, Stage
@@ -41,6 +42,7 @@ class Network(nn.Module):
         self.stages = stages
         self.head = head
         self.noise = Noise()
+        self.draws_globally = any(isinstance(module, Custom) for module in stages.modules())
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of a batch of images."""
@@ -154,10 +156,14 @@ def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch
 
     A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
 
-    A `Network` draws from streams. Any other module draws from global generators as it was written to: they are seeded
-    for the step and put back as they were.
+    A `Network` draws from streams. Any other module, and a shortcut of the user's own, draws from global generators as
+    it was written to: they are seeded for the step and put back as they were.
     """
-    if isinstance(model, Network):
+    globally = not isinstance(model, Network) or model.draws_globally
+    with seeded(stream(seed, NOISE, step)) if globally else nullcontext():
+        if not isinstance(model, Network):
+            yield
+            return
         noise = model.noise
         noise.seed, noise.step, noise.rows = seed, step, batch_size
         noise.first = None if shard == WHOLE else shard.rows(batch_size).start
@@ -165,9 +171,6 @@ def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch
             yield
         finally:
             noise.first = None
-    else:
-        with seeded(stream(seed, NOISE, step)):
-            yield
 
 
 def _stem(spec: NetworkSpec, input_shape: InputShape) -> tuple[nn.Sequential, int]:
@@ -204,7 +207,7 @@ def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int
             else:
                 _share(prototype, new, spec.sharing.normalisation == "shared")
         module.add_module(str(number), new)
-        channels = channels + stage.width if spec.block.shortcut.kind == "concatenate" else stage.width
+        channels = channels + stage.width if spec.block.shortcut.part.widens else stage.width
     if stage.transition is not None:
         narrower = max(1, int(channels * stage.transition))
         transition = nn.Sequential()
@@ -221,6 +224,8 @@ def _stage(spec: NetworkSpec, stage: Stage, channels: int, done: int, total: int
 
 def _share(prototype: Block, block: Block, normalisation: bool) -> None:
     """Give a block the prototype's own layers: one set of weights, used at both places."""
+    if isinstance(prototype.join, Custom):
+        block.join = prototype.join
     places = dict(block.named_modules())
     for name, module in list(prototype.named_modules()):
         if list(module.children()) or not list(module.parameters(recurse=False)):

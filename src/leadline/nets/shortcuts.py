@@ -1,4 +1,8 @@
-"""Shortcuts: how a block's input meets its branch. He et al. 2015, section 3.3; He et al. 2016, section 3."""
+"""What shortcuts are built of: modules that join a block's input and its branch, and the ways of the input to them."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -6,9 +10,7 @@ from torch import Tensor, nn
 
 from leadline.errors import SpecError
 from leadline.nets.layers import (
-    Dropout,
     Maps,
-    Multiply,
     WeightLayer,
     ZeroPad,
     append,
@@ -16,6 +18,8 @@ from leadline.nets.layers import (
     prefix,
     weight_layer,
 )
+from leadline.parts.shortcuts import CustomShortcut
+from leadline.seeds import seeded
 from leadline.spec import NetworkSpec
 
 Joined = Float[Tensor, "batch joined *smaller"]
@@ -60,46 +64,72 @@ class Concatenate(nn.Module):
         return torch.cat([x, y], 1)
 
 
-def join(spec: NetworkSpec, channels_in: int, channels_out: int, stride: int) -> nn.Module | None:
-    """Return what joins a block's input and its branch; None for a plain block.
+class Custom(nn.Module):
+    """A module of the user's own that joins a block's input and its branch's output."""
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.make = make
+        with seeded(0):  # what a constructor draws here is drawn again when the network starts
+            self.custom = make()
+
+    def start(self, seed: int) -> None:
+        """Make the module again, where it stands in memory and draws; `seed` is of what its constructor draws."""
+        with seeded(seed), torch.device("cpu"):
+            self.custom = self.make()
+
+    def forward(self, x: Maps, y: Joined) -> Joined:
+        """Join the block's input `x` and its branch's output `y`."""
+        out: Tensor = self.custom(x, y)
+        return out
+
+
+def build_custom(spec: CustomShortcut, convolutional: bool, channels_in: int, channels_out: int, stride: int) -> Custom:
+    """Return a shortcut of the user's own, and see that it joins.
+
+    Raises:
+        SpecError: calling it fails, it returns no module, or that does not give maps shaped as the branch's.
+    """
+    custom = Custom(partial(_make, spec, channels_in, channels_out, stride))
+    pixels = (32, -(-32 // stride)) if convolutional else ()
+    x, y = (
+        torch.empty(2, channels, *[size] * 2 if convolutional else (), device="meta")
+        for channels, size in zip((channels_in, channels_out), pixels or (0, 0), strict=True)
+    )
+    try:
+        joined = copy.deepcopy(custom.custom).to("meta")(x, y)
+    except Exception as error:  # whatever a module of the user's own may raise
+        reason = " ".join(str(error).split())
+        raise SpecError(
+            f"{spec.module} cannot join {tuple(x.shape)} and {tuple(y.shape)}: {type(error).__name__}: {reason}"
+        ) from None
+    if not isinstance(joined, Tensor) or joined.shape != y.shape:
+        given = f"shape {tuple(joined.shape)}" if isinstance(joined, Tensor) else f"a {type(joined).__name__}"
+        raise SpecError(f"{spec.module} gives {given} for {tuple(x.shape)} and {tuple(y.shape)}; expected the latter")
+    return custom
+
+
+def _make(spec: CustomShortcut, channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    module = spec.call(channels_in, channels_out, stride)
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"{spec.module} returned a {type(module).__name__}; expected a torch.nn.Module")
+    return module
+
+
+def follow(path: nn.Module, name: str, module: nn.Module) -> nn.Sequential:
+    """Return a path with a module after it, under a name."""
+    sequence = nn.Sequential()
+    append(sequence, "path", path)
+    sequence.add_module(name, module)
+    return sequence
+
+
+def identity(kind: str, channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    """Return the identity, zero-padded and subsampled where dimensions grow.
 
     Raises:
         SpecError: zero padding cannot reach fewer channels.
     """
-    shortcut = spec.block.shortcut
-    match shortcut.kind:
-        case "none":
-            return None
-        case "concatenate":
-            return Concatenate()
-        case "C":
-            return Add(_projection(spec, channels_in, channels_out, stride), nn.Identity())
-        case "B" if channels_in != channels_out or stride != 1:
-            return Add(_projection(spec, channels_in, channels_out, stride), nn.Identity())
-    path = _identity(shortcut.kind, channels_in, channels_out, stride)
-    match shortcut.kind:
-        case "scaled":
-            scaled = nn.Sequential()
-            append(scaled, "path", path)
-            scaled.add_module("scale", Multiply(shortcut.shortcut_factor))
-            return Add(scaled, Multiply(shortcut.branch_factor))
-        case "dropout":
-            dropped = nn.Sequential()
-            append(dropped, "path", path)
-            dropped.add_module("dropout", Dropout(shortcut.dropout))
-            return Add(dropped, nn.Identity())
-        case "exclusive-gating" | "shortcut-only-gating":
-            size = shortcut.gate_kernel
-            gate: WeightLayer = (
-                nn.Conv2d(channels_in, channels_out, size, stride, size // 2)
-                if spec.layers == "convolutional"
-                else nn.Linear(channels_in, channels_out)
-            )
-            return Gated(path, gate, shortcut.kind == "exclusive-gating", shortcut.gate_bias)
-    return Add(path, nn.Identity())
-
-
-def _identity(kind: str, channels_in: int, channels_out: int, stride: int) -> nn.Module:
     if channels_out < channels_in:
         raise SpecError(
             f"shortcut {kind} pads with zeros and cannot go from {channels_in} to {channels_out} channels;"
@@ -108,7 +138,8 @@ def _identity(kind: str, channels_in: int, channels_out: int, stride: int) -> nn
     return nn.Identity() if channels_in == channels_out and stride == 1 else ZeroPad(channels_in, channels_out, stride)
 
 
-def _projection(spec: NetworkSpec, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+def projection(spec: NetworkSpec, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    """Return a 1x1 convolution, normalised where the branch's convolutions are."""
     sequence = nn.Sequential()
     sequence.add_module(prefix(spec), weight_layer(spec, channels_in, channels_out, 1, stride))
     # where the branch is pre-activated, nothing is normalised after the convolutions (He et al. 2016, figure 1b)

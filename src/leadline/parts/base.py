@@ -119,7 +119,7 @@ def _path_in(data: object, location: tuple[int | str, ...], keep_last: bool) -> 
                 continue
         elif isinstance(data, Sequence) and isinstance(key, int):
             data = data[key] if key < len(data) else None
-        else:
+        elif not (last and keep_last):
             continue
         path.append(key)
     return tuple(path)

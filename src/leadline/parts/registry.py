@@ -15,7 +15,7 @@ user's own: `sgd`, `{name: sgd, learning_rate: 0.05}` or `{module: torch.optim:N
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import GetCoreSchemaHandler
@@ -36,6 +36,7 @@ class Registry(Generic[K]):
     Args:
         kind: what messages call a member, such as `optimizer`.
         package: where the files of the members are; all of its modules are imported when members are first asked for.
+        infer: which member a mapping without `name` and `module` stands for; None: it has to name one.
 
     Example:
         >>> from leadline.parts.optimizers import OPTIMIZERS
@@ -43,9 +44,10 @@ class Registry(Generic[K]):
         ['adam', 'adamw', 'rmsprop', 'sgd']
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, infer: Callable[[Mapping[str, Any]], str] | None = None) -> None:
         self.kind = kind
         self.package = package
+        self.infer = infer
         self._members: dict[str, type[Spec]] = {}
         self._custom: type[Spec] | None = None
 
@@ -87,6 +89,8 @@ class Registry(Generic[K]):
         elif not isinstance(value, Mapping | Spec) and callable(value):
             value = refer(value)
         if isinstance(value, Mapping) and not value.keys() & {"name", "module"}:
+            if self.infer is not None:
+                return {"name": self.infer(value), **value}
             raise ValueError(f"{self.kind} {dict(value)} has no name; known: {', '.join(sorted(members))}")
         return value
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 
 from leadline import machine
-from leadline.data.facts import describe, known
 from leadline.data.files import default_data_dir
-from leadline.data.index import locate, read_index
-from leadline.data.split import MOST_VALIDATION, see_to_it_that_there_are_enough
+from leadline.data.metadata import describe
+from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
 from leadline.matching import count
 from leadline.metrics import metrics
 from leadline.metrics.base import recorded
@@ -40,15 +39,6 @@ RECORD = 30
 
 TRIAL = 4096
 """Bytes of a trial's specification, environment and links in the store: measured likewise."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The images of each split."""
-
-    train: int
-    validation: int
-    test: int
 
 
 @dataclass(frozen=True)
@@ -173,21 +163,15 @@ def plan(
     )
 
 
-def sizes(spec: DataSpec, data_dir: Path | None = None) -> Sizes:
-    """Return how many images each split has; of a data set in files none is read, and nothing is downloaded.
+def sizes(spec: DataSpec, data_dir: Path | None = None) -> SplitSizes:
+    """Return how many images each split has; of a published data set none is read, and nothing is downloaded.
 
     Raises:
-        DataError: more are asked for than there are, or a folder of pictures cannot be read.
+        DataError: more are asked for than there are, or a file is missing or damaged.
     """
-    if spec.name == "imagefolder":
-        index = read_index(locate(spec, data_dir or default_data_dir()), spec.corrupt == "skip")
-        name, train, test = str(index.root), len(index.train.labels), len(index.test.labels)
-    else:
-        info = known(spec)
-        name, train, test = info.name, info.train, info.test
-    see_to_it_that_there_are_enough(name, train, test, spec)
-    validation = spec.validation or min(train // 10, MOST_VALIDATION)
-    return Sizes(spec.train or train - validation, validation, spec.test or test)
+    parts = spec.sizes(data_dir or default_data_dir())
+    validate_split_sizes(spec.display_name, parts, spec)
+    return split_sizes(parts, spec)
 
 
 def _tuning(study: Study) -> int:
@@ -199,7 +183,14 @@ def _tuning(study: Study) -> int:
 
 
 def _arm_plan(
-    arm: Arm, trials: int, tuning: int, work: Work, timing: Timing, images: Sizes, device: torch.device, devices: int
+    arm: Arm,
+    trials: int,
+    tuning: int,
+    work: Work,
+    timing: Timing,
+    images: SplitSizes,
+    device: torch.device,
+    devices: int,
 ) -> ArmPlan:
     trial, network = arm.trial, arm.trial.network
     training, probes = trial.training, trial.probes
@@ -214,7 +205,7 @@ def _arm_plan(
     # forward once and backward twice that; a recomputed block goes forward again
     passes = 4 if isinstance(network, NetworkSpec) and network.checkpoint_blocks else 3
     measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
-    taken = {name: len(asked.epochs(epochs)) for name, asked in probes.deeper().items()}
+    taken = {name: len(asked.epochs(epochs)) for name, asked in probes.snapshots().items()}
     return ArmPlan(
         arm=arm.name,
         trials=trials,
@@ -224,21 +215,21 @@ def _arm_plan(
         seconds=timing.start
         + (timing.step * images.train / training.batch_size * epochs + timing.evaluation * evaluated) / devices
         + timing.flow * measured
-        + sum(times * timing.deeper[name][0] for name, times in taken.items()),
+        + sum(times * timing.snapshots[name][0] for name, times in taken.items()),
         memory=_memory(work, timing, images, batch, device) * (devices if device.type == "cpu" else 1),
         disk=2 * timing.state
         + RECORD * _records(training, work.classes)
         + TRIAL
         + (4 + bytes_kept(work.classes)) * images.test
         + timing.flow_bytes * measured
-        + sum(times * timing.deeper[name][1] for name, times in taken.items()),
+        + sum(times * timing.snapshots[name][1] for name, times in taken.items()),
         steps=steps,
         timed=timing.steps,
         share=timing.share,
     )
 
 
-def _memory(work: Work, timing: Timing, images: Sizes, batch: int, device: torch.device) -> int:
+def _memory(work: Work, timing: Timing, images: SplitSizes, batch: int, device: torch.device) -> int:
     """Return the most bytes of a worker: its process, data, state and gradients, and what one pass keeps."""
     shape, network = work.shape, work.trial.network
     kept = KEPT * count("activations", network, shape, work.classes) * batch
@@ -246,7 +237,7 @@ def _memory(work: Work, timing: Timing, images: Sizes, batch: int, device: torch
         at_once = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (shape[1] * shape[2])))
         kept = max(kept, inference_memory(skeleton(network, shape, work.classes), shape) * at_once)
     gradients = 4 * count("parameters", network, shape, work.classes)
-    pixels = 0 if work.trial.data.name == "imagefolder" else math.prod(shape)
+    pixels = math.prod(shape) if work.trial.data.in_memory else 0
     data = (pixels + 8) * (images.train + images.validation + images.test)
     process = PROCESS if device.type == "cpu" else 0
     return process + data + timing.state + gradients + kept
@@ -315,9 +306,9 @@ def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
             f"Each trial trains on {study.spec.devices} devices: its time is that of one, divided by their number; what"
             " they exchange is not timed."
         )
-    if any(arm.trial.data.name == "imagefolder" for arm in study.arms):
-        yield "Reading and decoding pictures is not timed; where it is slower than training, it decides the hours."
+    if any(not arm.trial.data.in_memory for arm in study.arms):
+        yield "Reading and decoding images is not timed; where it is slower than training, it decides the hours."
     if any(arm.trial.pretraining for arm in study.arms):
         yield "Layer-wise pre-training is neither timed nor counted: it comes on top of the time and FLOPs of its arms."
-    if any(arm.trial.probes.deeper() for arm in study.arms):
+    if any(arm.trial.probes.snapshots() for arm in study.arms):
         yield "Probes of the network as a whole were timed once each, on random images before training."

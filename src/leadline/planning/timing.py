@@ -11,12 +11,14 @@ from multiprocessing import get_context
 import torch
 
 from leadline.data.batches import Dataset, Split
+from leadline.data.datasets.digits import Digits
 from leadline.data.pixels import normalisation
 from leadline.errors import LeadlineError
 from leadline.matching import count
 from leadline.nets import InputShape, build
-from leadline.probes.catalog import take
-from leadline.spec import Constant, DataSpec, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
+from leadline.parts.augmentations import BatchAugmentation
+from leadline.probes.running import run_probe
+from leadline.spec import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
 from leadline.training.memory import ran_out_of_memory
 
@@ -50,7 +52,7 @@ class Timing:
     state: int  # weights, buffers and optimizer state, as a checkpoint holds them
     flow: float = 0.0  # one measurement of flow probes
     flow_bytes: int = 0  # of one such measurement
-    deeper: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # probe -> time and bytes of taking it once
+    snapshots: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # probe -> time and bytes of one
 
 
 def essence(trial: TrialSpec) -> TrialSpec:
@@ -60,7 +62,8 @@ def essence(trial: TrialSpec) -> TrialSpec:
         optimizer = optimizer.with_(learning_rate=_RATE)
     changes = {"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
     training = trial.training.model_copy(update=changes)
-    data = DataSpec(name="digits", normalise="pixel-mean", augment=trial.data.augment)
+    augment = trial.data.augment if isinstance(trial.data.augment, BatchAugmentation) else None
+    data = Digits(normalise="pixel-mean", augment=augment)
     return trial.model_copy(update={"training": training, "data": data, "pretraining": None, "seed": 0})
 
 
@@ -152,7 +155,7 @@ def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
         evaluation=_evaluation(state, data, trial.training),
         start=start,
         state=sum(tensor.numel() * tensor.element_size() for tensor in state.tensors().values()),
-        deeper=_deeper(state, work, device),
+        snapshots=_snapshots(state, work, device),
     )
     if trial.probes.flow is None:
         return timing
@@ -209,13 +212,13 @@ def _flow(state: TrainState, data: Dataset, training: TrainingSpec, asked: FlowS
     return took / steps, len(state.flow.to_bytes()) // steps
 
 
-def _deeper(state: TrainState, work: Work, device: torch.device) -> dict[str, tuple[float, int]]:
-    """Return the seconds and bytes of each deeper probe that is asked for, taken once."""
+def _snapshots(state: TrainState, work: Work, device: torch.device) -> dict[str, tuple[float, int]]:
+    """Return the seconds and bytes of each probe that takes a snapshot, taken once."""
     found = {}
-    for name, asked in work.trial.probes.deeper().items():
+    for name, asked in work.trial.probes.snapshots().items():
         images = replace(work, trial=_of_batch(work.trial, asked.images))
-        batch, labels = synthetic(images, 1).to(device).few("test", asked.images, False)
-        measured = take(name, state.model, batch, labels, seed=0, untrained=True)
+        batch, labels = synthetic(images, 1).to(device).sample("test", asked.images, False)
+        measured = run_probe(asked, state.model, batch, labels, seed=0, untrained=True)
         found[name] = measured.seconds, len(measured.to_bytes())
     return found
 

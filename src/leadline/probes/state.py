@@ -38,7 +38,7 @@ class Batch:
             yield self.images[part], None if self.labels is None else self.labels[part]
 
 
-def batch_for(model: nn.Module, images: Tensor, labels: Tensor | None = None, chunk: int = 0) -> Batch:
+def prepare_batch(model: nn.Module, images: Tensor, labels: Tensor | None = None, chunk: int = 0) -> Batch:
     """Return a batch as the model takes it: on its device and, where images are real numbers, in its precision.
 
     Args:
@@ -64,7 +64,7 @@ def batch_for(model: nn.Module, images: Tensor, labels: Tensor | None = None, ch
     return Batch(images, None if labels is None else labels.detach().clone().to(like.device), chunk or len(images))
 
 
-def at_least(name: str, value: int, least: int) -> None:
+def require_at_least(name: str, value: int, least: int) -> None:
     """Refuse a number that is too small.
 
     Raises:

@@ -37,7 +37,7 @@ SHOWN_ROWS = 200  # of a table on the page; its files have all of them
 FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
 WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
 EARLY, LOOKS = "early-flow", "looks"
-PROBE = "probe-"  # begins the names of the deeper probes' figures
+PROBE = "probe-"  # begins the names of the figures of probes that take a snapshot
 OPTIONAL = ("pretraining-", "predicted-", "tuning-")  # begin the names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
 
@@ -84,14 +84,14 @@ def write(
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    deeper = {
-        probe.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(probe.name, probe.frame)]
+    snapshots = {
+        probe.name: [replace(one, name=f"{PROBE}{one.name}") for one in probe_figures(probe.probe, probe.frame)]
         for probe in diagnostics.probes
         if not probe.frame.empty
     }
     drawn = [
         *figures(findings, trials, records, diagnostics),
-        *(figure for group in deeper.values() for figure in group),
+        *(figure for group in snapshots.values() for figure in group),
         *([narrowing(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
         *([] if diagnostics.frame.empty else [early_flow(diagnostics)]),
         *(figure for section in sections for figure in section.figures),
@@ -128,7 +128,7 @@ def write(
             tables=by_name,
             diagnostics=diagnostics,
             why_figures=[figure.name for figure in drawn if figure.name in WHY_FIGURES],
-            deeper_figures={name: [figure.name for figure in group] for name, group in deeper.items()},
+            snapshot_figures={name: [figure.name for figure in group] for name, group in snapshots.items()},
             early=EARLY,
             sections=sections,
             thresholds=THRESHOLDS,

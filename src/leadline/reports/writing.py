@@ -11,7 +11,7 @@ from leadline.errors import LeadlineError
 from leadline.pretraining.pictures import Pictures
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
-from leadline.spec import DEEPER, NetworkSpec
+from leadline.spec import NetworkSpec
 from leadline.store import Store
 from leadline.study import Study, expand_stored
 from leadline.text import join
@@ -37,22 +37,15 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
     findings = analyze(study, trials, records, store.outputs(name, reads_probabilities(study)), tuning)
-    stored = {probe: found for probe in DEEPER if (found := store.measurements(name, probe))}
-    diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored, _about(stored))
+    probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
+    stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
+    diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
     sections = [
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
         *_predicted(study, diagnostics, data_dir),
     ]
     return write(study, findings, trials, records, folder, diagnostics=diagnostics, sections=sections)
-
-
-def _about(stored: object) -> dict[str, str]:
-    if not stored:
-        return {}
-    from leadline.probes.catalog import PROBES
-
-    return {name: named.about for name, named in PROBES.items()}
 
 
 def _tuning(tuning: Tuning | None) -> Iterator[Section]:
@@ -79,7 +72,7 @@ def _predicted(study: Study, diagnostics: Diagnostics, data_dir: Path | None) ->
     if diagnostics.frame.empty:
         return
     from leadline.charts.chart import spread
-    from leadline.data.facts import describe
+    from leadline.data.metadata import describe
     from leadline.theory.meanfield_figures import prediction_figure
     from leadline.theory.prediction import Prediction, predict_depth
     from leadline.theory.random_networks import MeasuredBlocks, measure_blocks

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from leadline.artifacts import folder_url
 from leadline.data import batches
-from leadline.data.facts import describe
+from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.machine import cores
 from leadline.matching import matched

@@ -1,5 +1,9 @@
 """Frozen, validated specifications of networks, data, training, probes and trials."""
 
+from leadline.data.datasets import DataSpec
+from leadline.parts.augmentations import Augmentation
+from leadline.parts.augmentations.resized_crop import ResizedCrop
+from leadline.parts.augmentations.translation import Augment
 from leadline.parts.base import SCHEMA_VERSION, Spec, canonical_json, explain, parse
 from leadline.parts.optimizers import Optimizer
 from leadline.parts.optimizers.adam import Adam
@@ -10,8 +14,10 @@ from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.cosine import Cosine
 from leadline.parts.schedules.one_cycle import OneCycle
 from leadline.parts.schedules.step import StepDecay
+from leadline.parts.shortcuts import CustomShortcut
 from leadline.spec.network import (
     AnyNetwork,
+    AnyShortcut,
     Block,
     Head,
     Initialisation,
@@ -23,23 +29,23 @@ from leadline.spec.network import (
     Stem,
 )
 from leadline.spec.pretraining import PretrainingSpec
-from leadline.spec.probes import DEEPER, DeeperSpec, FlowSpec, ProbeSpec
-from leadline.spec.training import Augment, DatasetName, DataSpec, ResizedCrop, TrainingSpec, Warmup
+from leadline.spec.probes import FlowSpec, ProbeSpec
+from leadline.spec.training import TrainingSpec, Warmup
 from leadline.spec.trial import TrialSpec
 
 __all__ = [
-    "DEEPER",
     "SCHEMA_VERSION",
     "SGD",
     "Adam",
     "AnyNetwork",
+    "AnyShortcut",
     "Augment",
+    "Augmentation",
     "Block",
     "Constant",
     "Cosine",
+    "CustomShortcut",
     "DataSpec",
-    "DatasetName",
-    "DeeperSpec",
     "FlowSpec",
     "Head",
     "Initialisation",

@@ -1,12 +1,22 @@
 """What a network is: stem, stages of blocks, head. One specification, one network, whatever the input's size."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
-from leadline.parts.base import Spec
-from leadline.parts.reference import Reference
+from leadline.errors import SpecError
+from leadline.parts.base import Spec, parse
+from leadline.parts.reference import Reference, refer
+from leadline.parts.shortcuts import SHORTCUTS, CustomShortcut, ShortcutName, ShortcutPart
 
 Normalisation = Literal["none", "batch", "layer", "instance", "group"]
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus"]
@@ -18,9 +28,7 @@ Order = Literal[
     "full-preactivation",
     "preactivation-and-after",
 ]
-ShortcutKind = Literal[
-    "none", "A", "B", "C", "scaled", "exclusive-gating", "shortcut-only-gating", "dropout", "concatenate"
-]
+ShortcutKind = Annotated[str, ShortcutName]
 InitialisationName = Literal[
     "old-uniform",
     "he-normal",
@@ -84,11 +92,58 @@ class Shortcut(Spec):
     gate_bias: float = Field(default=-6.0, description="gates: initial bias")
     gate_kernel: Literal[1, 3] = Field(default=1, description="gates: size of their convolution; Highway has 3")
     dropout: Rate = Field(default=0.5, description="`dropout`: rate")
+    arguments: dict[str, Any] = Field(default={}, description="settings of a kind that have no key here")
 
     @model_validator(mode="before")
     @classmethod
     def _from_kind(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _settings_that_the_kind_has(self) -> "Shortcut":
+        try:
+            _ = self.part
+        except SpecError as error:
+            raise ValueError(f"arguments of {self.kind}: {error}") from None
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_arguments(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # of kinds that have none, so that the hash of a network is what it was before there were any
+        content: dict[str, Any] = plain(self)
+        if not self.arguments:
+            content.pop("arguments", None)
+        return content
+
+    @property
+    def part(self) -> ShortcutPart:
+        """What builds the shortcut."""
+        member = SHORTCUTS.members()[self.kind]
+        own = {field: getattr(self, field) for field in member.model_fields if field in Shortcut.model_fields}
+        part = parse(member, {"name": self.kind, **own, **self.arguments})
+        assert isinstance(part, ShortcutPart)
+        return part
+
+
+def _shortcut_form(value: object) -> str:
+    if isinstance(value, dict):
+        return "custom" if "module" in value else "built-in"
+    if isinstance(value, str):
+        return "custom" if ":" in value else "built-in"
+    return "built-in" if isinstance(value, Shortcut) else "custom"
+
+
+def _spell_out(value: object) -> object:
+    if isinstance(value, str) and ":" in value:
+        return {"module": value}
+    return refer(value) if callable(value) else value
+
+
+AnyShortcut = Annotated[
+    Annotated[Shortcut, Tag("built-in")] | Annotated[CustomShortcut, Tag("custom")],
+    Discriminator(_shortcut_form),
+    BeforeValidator(_spell_out),
+]
 
 
 class Sharing(Spec):
@@ -116,7 +171,7 @@ class Block(Spec):
         " preactivation-and-after, which the figure has not: BN, ReLU, conv, BN, ReLU, conv; addition; BN, ReLU."
         " A bottleneck has three convolutions instead of two.",
     )
-    shortcut: Shortcut = Shortcut()
+    shortcut: AnyShortcut = Shortcut()
     bias: bool = Field(default=False, description="whether convolutions have a bias")
     kernel: int = Field(default=3, ge=1, description="size of the branch's larger convolutions")
     groups: int = Field(default=1, ge=1, description="groups of a bottleneck's 3x3 (ResNeXt)")
@@ -207,7 +262,8 @@ class NetworkSpec(Spec):
 
     def _problems(self) -> list[str]:
         block, kind, branch = self.block, self.block.shortcut.kind, self.initialisation.branch
-        residual = kind not in ("none", "concatenate")
+        shortcut = block.shortcut.part
+        residual = shortcut.adds
         problems = []
         for number, stage in enumerate(self.stages):
             if block.kind == "bottleneck" and stage.inner_width is None and stage.width % 4:
@@ -226,17 +282,7 @@ class NetworkSpec(Spec):
             problems.append(f"block.stride_in first-1x1 needs block.kind bottleneck, got {block.kind}")
         if block.kernel % 2 == 0:
             problems.append(f"block.kernel {block.kernel} is even; an odd one keeps the image's size")
-        if kind == "concatenate":
-            if block.order != "full-preactivation":
-                problems.append(f"block.shortcut concatenate needs block.order full-preactivation, got {block.order}")
-            if any(stage.stride > 1 for stage in self.stages):
-                problems.append(
-                    "block.shortcut concatenate needs stride 1 in every stage; use transition between stages"
-                )
-            if self.sharing is not None:
-                problems.append(
-                    "sharing needs blocks of one shape, and shortcut concatenate makes each wider than the last"
-                )
+        problems += shortcut.find_problems(self)
         if block.order in ("bn-after-addition", "relu-only-preactivation") and self.normalisation == "none":
             problems.append(f"block.order {block.order} needs a normalisation, got none")
         if block.stochastic_depth and not residual:

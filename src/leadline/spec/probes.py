@@ -1,24 +1,31 @@
 """What is measured inside a network while it trains, and when."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from leadline.errors import unknown
 from leadline.parts.base import Spec
+from leadline.parts.reference import refer
+from leadline.probes.snapshots import PROBES, AnyProbe, CustomProbe, SnapshotProbe
 
-Measured = Literal["gradients", "updates", "activations", "activation-gradients"]
-Moment = Literal["start", "end"] | int
-START: Literal["start"] = "start"
-END: Literal["end"] = "end"
+FlowQuantity = Literal["gradients", "updates", "activations", "activation-gradients"]
+
+LONGEST_NAME = 64
+"""Characters of a name under which the store keeps what a probe measured."""
+
+TAKEN = ("flow", "pretraining", "outputs", "predictions", "probabilities")
+"""Names under which the store keeps something else, or may."""
 
 
 class FlowSpec(Spec):
     """Gradient, activation and update flow, layer by layer, while the network trains; see `leadline.probes.flow`."""
 
     every: int = Field(default=1, ge=1, description="steps from one measurement to the next")
-    what: Annotated[tuple[Measured, ...], Field(strict=False, min_length=1)] = (
+    what: Annotated[tuple[FlowQuantity, ...], Field(strict=False, min_length=1)] = (
         "gradients",
         "updates",
         "activations",
@@ -30,141 +37,98 @@ class FlowSpec(Spec):
     images: int = Field(default=16, ge=1, description="of a batch, whose activations are looked at")
 
 
-class DeeperSpec(Spec):
-    """When a probe of the network as a whole is taken; each kind below says of how many images."""
-
-    at: Annotated[tuple[Moment, ...], Field(strict=False, min_length=1)] = Field(
-        default=(START, END),
-        description="epochs at whose end it is taken; start: before the first step; end: after the last epoch",
-    )
-    images: int = Field(ge=1, description="of the validation part, at most so many")
-
-    @field_validator("at", mode="before")
-    @classmethod
-    def _moments(cls, value: object) -> object:
-        if isinstance(value, str | int | float):
-            value = [value]
-        if isinstance(value, list | tuple):
-            for moment in value:
-                number = isinstance(moment, int) and not isinstance(moment, bool) and moment >= 1
-                if moment not in (START, END) and not number:
-                    raise ValueError(f"{moment!r} is no moment of training; expected start, end or an epoch from 1 on")
-                if value.count(moment) > 1:
-                    raise ValueError(f"{list(value)} names {moment} twice")
-        return value
-
-    @field_validator("at")
-    @classmethod
-    def _in_order(cls, value: tuple[Moment, ...]) -> tuple[Moment, ...]:
-        # the order that they are written in means nothing, and so must not change a hash
-        return tuple(sorted(value, key=lambda moment: (moment != START, moment == END, str(moment).rjust(20))))
-
-    def epochs(self, last: int) -> frozenset[int]:
-        """Return the numbers of epochs after which it is taken, of `last` in all; 0 is before the first step."""
-        return frozenset(moment if isinstance(moment, int) else (last if moment == END else 0) for moment in self.at)
-
-
-class CKASpec(DeeperSpec):
-    """How alike layers represent images; see `leadline.probes.cka`."""
-
-    images: int = Field(default=128, ge=4)
-
-
-class DecompositionSpec(DeeperSpec):
-    """The gradient's part that came straight down the shortcuts; see `leadline.probes.decomposition`."""
-
-    images: int = Field(default=64, ge=1)
-
-
-class HessianSpec(DeeperSpec):
-    """Curvature of the loss; see `leadline.probes.hessian`."""
-
-    images: int = Field(default=32, ge=1)
-
-
-class JacobianSpec(DeeperSpec):
-    """Singular values from the images to the output; see `leadline.probes.jacobian`."""
-
-    images: int = Field(default=3, ge=1)
-
-
-class LandscapeSpec(DeeperSpec):
-    """The loss along a random direction; see `leadline.probes.landscape`."""
-
-    images: int = Field(default=128, ge=1)
-
-
-class LesionSpec(DeeperSpec):
-    """The error without each block; see `leadline.probes.lesion`."""
-
-    at: Annotated[tuple[Moment, ...], Field(strict=False, min_length=1)] = (END,)
-    images: int = Field(default=256, ge=1)
-
-
-class NoiseSpec(DeeperSpec):
-    """Signal and noise of minibatches' gradients; see `leadline.probes.noise`."""
-
-    images: int = Field(default=128, ge=64, description="of the validation part, in batches of 32")
-
-
-class PathsSpec(DeeperSpec):
-    """The gradient by the length of its path; see `leadline.probes.paths`."""
-
-    images: int = Field(default=16, ge=1)
-
-
-class ShatteredSpec(DeeperSpec):
-    """How alike the gradients of nearby images are; see `leadline.probes.shattered`."""
-
-    images: int = Field(default=4, ge=2, multiple_of=2)
-
-
 class ProbeSpec(Spec):
-    """What is measured inside a network while it trains; a name, or a list of them, asks for each with its defaults."""
+    """What is measured inside a network while it trains: `flow` at its steps, other probes at some epochs.
+
+    A name, or a list of names, asks for each with its defaults: `[flow, lesion]`; a mapping says how: `{lesion: {at:
+    [end], images: 64}}`. A probe of the user's own stands in a list as `{module: package.module:function, at: [end]}`,
+    and in a mapping under a name: `{sharpness: {module: package.module:function}}`.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     flow: FlowSpec | None = None
-    cka: CKASpec | None = None
-    decomposition: DecompositionSpec | None = None
-    hessian: HessianSpec | None = None
-    jacobian: JacobianSpec | None = None
-    landscape: LandscapeSpec | None = None
-    lesion: LesionSpec | None = None
-    noise: NoiseSpec | None = None
-    paths: PathsSpec | None = None
-    shattered: ShatteredSpec | None = None
+    # only what is asked for is there, so a probe that is added later changes no hash of a trial without it
+    __pydantic_extra__: dict[str, AnyProbe]
 
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, value: object) -> object:
-        if isinstance(value, str):
+        if isinstance(value, str) or callable(value):
             value = [value]
-        if not isinstance(value, list | Mapping):
+        if isinstance(value, list | tuple):
+            entries = [_entry(one) for one in value]
+            names = [name for name, _ in entries]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{names} names a probe twice")
+            value = dict(entries)
+        if not isinstance(value, Mapping):
             return value
-        for name in value:
-            if not isinstance(name, str) or name not in cls.model_fields:
-                raise ValueError(unknown("probe", str(name), cls.model_fields))
-        if isinstance(value, Mapping):
-            return value
-        if len(set(value)) < len(value):
-            raise ValueError(f"{value} names a probe twice")
-        return {name: {} for name in value}
+        return {
+            str(name): _with_name(name, asked) for name, asked in value.items() if asked is not None or name == "flow"
+        }
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_asked_for(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # so a probe that is added later changes no hash of a trial that does not ask for it
-        content: dict[str, Any] = plain(self)
-        return {name: asked for name, asked in content.items() if asked is not None or name == "flow"}
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """List the probes that are built in beside `flow`; under any other name stands one of the user's own."""
+        found = handler.resolve_ref_schema(handler(schema))
+        for name, member in sorted(PROBES.members().items()):
+            found["properties"][name] = handler(member.__pydantic_core_schema__)
+        custom = handler.resolve_ref_schema(handler(CustomProbe.__pydantic_core_schema__))
+        found["additionalProperties"] = {**custom, "required": []}  # the name may be the module
+        return found
 
-    def deeper(self) -> dict[str, DeeperSpec]:
-        """Return the probes of the network as a whole that are asked for, by name."""
-        asked = {name: getattr(self, name) for name in DEEPER}
-        return {name: spec for name, spec in asked.items() if spec is not None}
+    def snapshots(self) -> dict[str, SnapshotProbe]:
+        """Return the probes that take a snapshot at some epochs, by name and in its order.
+
+        Example:
+            >>> ProbeSpec.model_validate(["flow", "lesion", "cka"]).snapshots().keys()
+            dict_keys(['cka', 'lesion'])
+        """
+        return dict(sorted(self.__pydantic_extra__.items()))
 
     def beyond(self, last: int) -> Iterable[tuple[str, int]]:
         """Yield what is asked for at an epoch after the last: the probe's name and the epoch."""
-        for name, spec in self.deeper().items():
-            yield from ((name, epoch) for epoch in sorted(spec.epochs(last)) if epoch > last)
+        for name, probe in self.snapshots().items():
+            yield from ((name, epoch) for epoch in sorted(probe.epochs(last)) if epoch > last)
 
 
-DEEPER = tuple(name for name in ProbeSpec.model_fields if name != "flow")
-"""The names of the probes that look at the network as a whole at some moments, and not at every step."""
+def _entry(value: object) -> tuple[object, object]:
+    """Return one of a list's probes as its name and what is asked of it."""
+    if isinstance(value, SnapshotProbe):
+        return value.name, value
+    if not isinstance(value, str | Mapping) and callable(value):
+        value = refer(value)
+    if isinstance(value, Mapping) and value.keys() & {"module", "name"}:
+        return value.get("name") or value["module"], value
+    return value if isinstance(value, str) else repr(value), {}
+
+
+def _with_name(name: object, asked: object) -> object:
+    """Return what is asked of a probe together with its name.
+
+    Raises:
+        ValueError: the name is not known, or is no name for a probe of the user's own.
+    """
+    if isinstance(asked, SnapshotProbe):
+        asked = asked.model_dump()
+    elif not isinstance(asked, Mapping) and callable(asked):
+        asked = refer(asked)
+    if name == "flow":
+        return {key: value for key, value in asked.items() if key != "name"} if isinstance(asked, Mapping) else asked
+    known = PROBES.members()
+    custom = isinstance(name, str) and (":" in name or (isinstance(asked, Mapping) and "module" in asked))
+    if not custom and name not in known:
+        raise ValueError(unknown("probe", name, ("flow", *known)))
+    if not isinstance(asked, Mapping):
+        raise ValueError(f"probe {name}: {asked!r} says nothing of it; expected settings, such as {{at: [end]}}")
+    if not custom:
+        return {**asked, "name": name}
+    if name in known or name in TAKEN:
+        raise ValueError(f"probe {name!r} is Leadline's own; give {asked.get('module')} another name")
+    if not re.fullmatch(r"[\w.:-]+", str(name)) or len(str(name)) > LONGEST_NAME:
+        raise ValueError(
+            f"{name!r} names no probe: expected letters, digits, _ . : and -, at most {LONGEST_NAME}; give it a name of"
+            " its own, as in probes: {sharpness: {module: package.module:function}}"
+        )
+    return {"module": name, **asked, "name": name}

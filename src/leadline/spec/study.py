@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from leadline.data.datasets import DataSpec
+from leadline.data.datasets.digits import Digits
 from leadline.parts.base import Spec
 from leadline.spec.contrast import ContrastSpec, Correction
 from leadline.spec.decide import DecideSpec
 from leadline.spec.network import NetworkSpec
 from leadline.spec.probes import ProbeSpec
-from leadline.spec.training import DataSpec, TrainingSpec
+from leadline.spec.training import TrainingSpec
 from leadline.spec.tuning import TuneSpec
 
 Scalar = bool | int | float | str
@@ -70,7 +72,7 @@ class StudySpec(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     title: str = ""
     notes: str = ""
-    data: DataSpec = DataSpec()
+    data: DataSpec = Digits()
     training: TrainingSpec = TrainingSpec()
     probes: ProbeSpec = ProbeSpec()
     arms: dict[str, ArmSpec] = Field(min_length=1)

@@ -1,28 +1,33 @@
 """One trial: an arm of a study at one seed; the unit that is run, stored and recognised by its hash."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from leadline.data.datasets import DataSpec
+from leadline.data.datasets.digits import Digits
+from leadline.data.files import default_data_dir
 from leadline.parts.base import Spec
 from leadline.parts.code import identify_all
 from leadline.spec.network import AnyNetwork, ModuleSpec
 from leadline.spec.pretraining import PretrainingSpec
 from leadline.spec.probes import ProbeSpec
-from leadline.spec.training import DataSpec, TrainingSpec
+from leadline.spec.training import TrainingSpec
 
 
 class TrialSpec(Spec):
     """Everything that decides what a trial computes; its content hash is the trial's identity."""
 
     network: AnyNetwork
-    data: DataSpec = DataSpec()
+    data: DataSpec = Digits()
     training: TrainingSpec = TrainingSpec()
     probes: ProbeSpec = ProbeSpec()
     pretraining: PretrainingSpec | None = Field(default=None, description="of the hidden layers, before training")
     seed: int = Field(default=0, ge=0, lt=2**31)
     code: dict[str, str] = Field(
-        default={}, description="reference to custom code -> what identifies it; see leadline.parts.code"
+        default={},
+        description="reference to custom code, or path of a data file -> what identifies it; see leadline.parts.code",
     )
 
     @model_validator(mode="after")
@@ -56,13 +61,18 @@ class TrialSpec(Spec):
                 content.pop(name, None)
         return content
 
-    def with_code(self) -> "TrialSpec":
-        """Return this trial with the identity of the custom code that it uses, as it is now.
+    def with_code(self, data_dir: Path | None = None) -> "TrialSpec":
+        """Return this trial with the identity of the custom code and data files that it uses, as they are now.
+
+        Args:
+            data_dir: what the path of a data file is relative to; None: the default folder.
 
         Raises:
             SpecError: code cannot be found, or was changed after this process had imported it.
+            DataError: a data file is missing or cannot be read.
         """
-        return self.model_copy(update={"code": identify_all(self.model_dump(mode="json"))})
+        files = self.data.identify(data_dir or default_data_dir())
+        return self.model_copy(update={"code": identify_all(self.model_dump(mode="json")) | files})
 
     @model_validator(mode="after")
     def _probes_end_with_training(self) -> "TrialSpec":

@@ -13,7 +13,7 @@ from leadline.errors import SpecError
 from leadline.nets.blocks import Block
 from leadline.nets.network import InputShape, skeleton
 from leadline.seeds import NOISE, stream
-from leadline.spec import ModuleSpec, NetworkSpec
+from leadline.spec import CustomShortcut, ModuleSpec, NetworkSpec, Shortcut
 from leadline.theory.meanfield import Fixed, Point, batch_norm_growth, fixed_point
 from leadline.theory.population import FEWEST, Population, Walk, blocks_of
 
@@ -255,10 +255,14 @@ def _uncovered(spec: NetworkSpec) -> Iterator[str]:
             f"block.shortcut {shortcut.kind}: a gate multiplies two signals that depend on one input, and gradients go"
             " through both; use A, B, C or scaled"
         )
+    if isinstance(shortcut, CustomShortcut):
+        yield f"block.shortcut {shortcut.module}: the theory does not know what it computes; use A, B, C or scaled"
     if shortcut.kind == "concatenate":
         yield "block.shortcut concatenate: a layer's units are not drawn from one distribution; use A, B, C or scaled"
     dropped = {
-        "block.shortcut dropout": shortcut.dropout if shortcut.kind == "dropout" else 0.0,
+        "block.shortcut dropout": shortcut.dropout
+        if isinstance(shortcut, Shortcut) and shortcut.kind == "dropout"
+        else 0.0,
         "block.dropout": block.dropout,
         "block.stochastic_depth": block.stochastic_depth,
     }

@@ -17,9 +17,9 @@ from leadline.errors import LeadlineError, SpecError
 from leadline.nets import noise_at
 from leadline.parts.losses import Loss
 from leadline.parts.reference import drawing_of
-from leadline.probes.catalog import take
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
 from leadline.probes.measured import Measurement
+from leadline.probes.running import run_probe
 from leadline.probes.schedules import every
 from leadline.record import Record
 from leadline.seeds import LOSS, OPTIMIZER, stream
@@ -62,7 +62,7 @@ def train(
     While an epoch runs, a `batch` record every 50 steps, and wherever `pause` asks for one, tells its loss; each is a
     moment for a checkpoint within the epoch. When it ends come the running `train`
     averages, `validation` and `time` records; `state.epoch` counts it with the last of these, which is the moment for a
-    checkpoint, and `state.flow` and `state.measured` have what was measured inside the network; what deeper probes saw
+    checkpoint, and `state.flow` and `state.measured` have what was measured inside the network; what snapshots showed
     before the first step is on `state.measured` from the first record on. After the last epoch come `final-train`,
     `final-validation` and `final-test`, in evaluation mode. A state that has been loaded goes on where it was, to the
     same bits on the same device and threads.
@@ -91,7 +91,7 @@ def train(
     factor = rate_factor(spec, steps_per_epoch * spec.epochs)
     sharded = data.take_shard(group.shard)
     look_every = 1 if device.type == "cpu" else REPORT_EVERY
-    before = _looked_into(state, data, spec, seed, probes, 0) if state.step == 0 else {}
+    before = _take_snapshots(state, data, spec, seed, probes, 0) if state.step == 0 else {}
     state.measured = before
 
     while state.epoch < spec.epochs:
@@ -145,7 +145,7 @@ def train(
         for split in splits:
             result = evaluate(model, data, split, spec, group)
             records += _records(state.step, epoch + 1, split, result.values)
-        state.measured = before | _looked_into(state, data, spec, seed, probes, epoch + 1)
+        state.measured = before | _take_snapshots(state, data, spec, seed, probes, epoch + 1)
         before = {}
         yield from records[:-1]
         state.epoch, state.part = epoch + 1, None
@@ -213,18 +213,18 @@ def _watched(state: TrainState, part: PartOfEpoch, probes: ProbeSpec, steps: int
             state.flow = flow.table()
 
 
-def _looked_into(
+def _take_snapshots(
     state: TrainState, data: Data, spec: TrainingSpec, seed: int, probes: ProbeSpec, epoch: int
 ) -> dict[int, dict[str, Measurement]]:
-    """Return what deeper probes see after so many epochs, if any is due then, under that number.
+    """Return what snapshots show after so many epochs, if any is due then, under that number.
 
     Every network of a study sees the same images, and never test images.
     """
-    due = {name: asked.images for name, asked in probes.deeper().items() if epoch in asked.epochs(spec.epochs)}
     measured = {}
-    for name, count in due.items():
-        images, labels = data.few("validation", count, False)
-        measured[name] = take(name, state.model, images, labels, seed=seed, untrained=epoch == 0)
+    for name, asked in probes.snapshots().items():
+        if epoch in asked.epochs(spec.epochs):
+            images, labels = data.sample("validation", asked.images, False)
+            measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=epoch == 0)
     return {epoch: measured} if measured else {}
 
 

@@ -61,7 +61,7 @@ class TrainState:
     pretraining: PretrainingState | None = field(default=None, repr=False)  # None: it is done, or not asked for
     test_outputs: Outputs | None = field(default=None, repr=False)  # of the last epoch's model
     flow: FlowTable | None = field(default=None, repr=False)  # what was measured inside it in the last epoch
-    # by epoch and probe: what the deeper probes saw at the end of the last epoch, with the first also before it, as 0
+    # by epoch and probe: what snapshots showed at the end of the last epoch, with the first also before it, as 0
     measured: Mapping[int, Mapping[str, Measurement]] = field(default_factory=dict, repr=False)
 
     def tensors(self) -> dict[str, Tensor]:

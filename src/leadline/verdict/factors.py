@@ -19,7 +19,7 @@ Of = Literal["difference", "both"]
 Over = Literal["mean", "step", "slope"]
 Adjust = Callable[[Sequence[float | None]], list[float | None]]
 
-NAMES_DATA = ("data.name", "data.path")
+NAMES_DATA = ("data.name", "data.path", "data.module")
 """Factors whose levels are data sets, over which nothing is averaged."""
 
 _SIDES: tuple[Of, ...] = ("difference", "both")

@@ -43,7 +43,7 @@ def meta_analyses(study: Study, contrasts: Sequence[ContrastFinding]) -> tuple[M
 
 def data_set(trial: TrialSpec) -> str:
     """Return the name of the data set, or the folder, that a trial is trained on."""
-    return trial.data.path or trial.data.name
+    return trial.data.display_name
 
 
 def _as_given(study: Study) -> dict[str, Arm]:

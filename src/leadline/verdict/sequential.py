@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from leadline.data.catalog import CATALOG
-from leadline.data.facts import known
-from leadline.data.split import MOST_VALIDATION
+from leadline.data.split import split_sizes
+from leadline.metrics import metric
 from leadline.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.spec import TrialSpec
 from leadline.stats import Paired, decide, summarise
@@ -42,7 +41,8 @@ def interim_analyses(
         found = sorted((place[seed], at) for at, seed in enumerate(pairs.seeds) if place.get(seed, before) < before)
         step = max(_step(pairs.contrast.metric, trials[side], tested.get(side)) for side in sides)
         own = pairs.at((at for _, at in found), step)
-        courses.append(Course(*sides, own.margin, step, before, tuple(number for number, _ in found), own.differences))
+        numbers, higher = tuple(number for number, _ in found), metric(pairs.contrast.metric).higher_is_better
+        courses.append(Course(*sides, own.margin, step, before, numbers, own.differences, higher))
         kept.append(own)
     passed = rounds(study, courses)
     ends = [look(study, course, course.ended)[0] for course in courses]
@@ -84,7 +84,8 @@ def _interim(study: Study, course: Course, looked: Collection[int]) -> Iterator[
     for seeds in range(1, course.ended + 1):
         pairs = bisect_left(course.places, seeds)
         mean = float(differences[:pairs].mean()) if pairs else None
-        yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decide(ends[pairs], course.margin), seeds in looked)
+        decision = decide(ends[pairs], course.margin, course.higher_is_better)
+        yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decision, seeds in looked)
 
 
 def _paired(course: Course, ends: tuple[float, float]) -> Paired:
@@ -121,12 +122,11 @@ def _step(metric: str, trial: TrialSpec, tested: int | None) -> float:
     0 where it does not move in steps, or the number of images is not known.
     """
     data = trial.data
-    facts = known(data) if data.name in CATALOG else None
-    validation = data.validation or (min(facts.train // 10, MOST_VALIDATION) if facts else None)
+    sizes = split_sizes(data.known_sizes, data) if data.known_sizes else data  # what is asked for, where it is
     images = {
-        "test_error": tested or data.test or (facts.test if facts else None),
-        "validation_error": validation,
-        "learning_curve_area": validation and validation * trial.training.epochs,
-        "train_error": data.train or (facts.train - validation if facts and validation else None),
+        "test_error": tested or sizes.test,
+        "validation_error": sizes.validation,
+        "learning_curve_area": sizes.validation and sizes.validation * trial.training.epochs,
+        "train_error": sizes.train,
     }.get(metric)
     return 100 / images if images else 0.0

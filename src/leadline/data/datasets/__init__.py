@@ -1,0 +1,220 @@
+"""Data sets: their common keys, the registry, and custom data sets; one file for each that is built in.
+
+A member holds its specification, what is known of it before it is read, and how it is read. No torch: what it reads
+are NumPy arrays, or encoded images that are decoded while a network trains; `leadline.data.batches` makes batches of
+either.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from leadline.data.arrays import Arrays, check_arrays
+from leadline.data.encoded_images import EncodedImages
+from leadline.data.metadata import Metadata
+from leadline.data.split import PartSizes
+from leadline.errors import SpecError, unknown
+from leadline.parts.augmentations import Augmentation, DecodingAugmentation
+from leadline.parts.base import Spec
+from leadline.parts.reference import Reference
+from leadline.parts.registry import Registry
+from leadline.seeds import DATA, seeded, stream
+
+DEFAULT = "digits"
+"""The data set of a specification that names none."""
+
+DATASETS: "Registry[DataSpec]" = Registry("data set", __name__, lambda keys: DEFAULT)
+"""Every data set by name."""
+
+
+class DataSpec(Spec):
+    """A data set, its split and its preprocessing; the base of all data sets, which makes one from its name.
+
+    Example:
+        >>> DataSpec(name="mnist", train=100)
+        MNIST(train=100, validation=None, test=None, subset_seed=0, normalise='channel', augment=None, name='mnist')
+    """
+
+    model_config = ConfigDict(defer_build=True)  # members are imported when they are first asked for
+
+    in_memory: ClassVar[bool] = True
+    """Whether all images are read before training, and not decoded during it."""
+
+    train: int | None = Field(default=None, ge=1, description="training images; None: all that validation leaves")
+    validation: int | None = Field(
+        default=None,
+        ge=1,
+        description="images cut from the training part; None: a tenth of it, at most 5,000. Of data that come with"
+        " validation images: how many of these; None: all",
+    )
+    test: int | None = Field(
+        default=None, ge=1, description="test images; None: all, of parity a quarter of the inputs, which are held out"
+    )
+    subset_seed: int = Field(default=0, ge=0, description="chooses the images of a subset, evenly over the classes")
+    normalise: Literal["channel", "pixel-mean", "none", "imagenet"] = Field(
+        default="channel",
+        description="channel: mean 0 and deviation 1 per channel; pixel-mean: subtract the mean image, scale to [0, 1];"
+        " none: scale to [0, 1]. Images of float32 are not scaled to [0, 1]: pixel-mean subtracts alone, and none"
+        " leaves them as they are. Constants come from the training images alone, of encoded images from 1,000 of them;"
+        " imagenet, for encoded images in colour: those that are published for ImageNet's channels",
+    )
+    augment: Augmentation | None = Field(
+        default=None,
+        description="with pad: translation; with scale or ratio: resized crop, for data sets of encoded images alone,"
+        " which have it unless this is null or another augmentation; or custom code",
+    )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """Take the fields of the data set that `name` stands for."""
+
+    def __new__(cls, *arguments: Any, **fields: Any) -> Self:
+        """Return an instance of the data set that `name` stands for."""
+        return super().__new__(_member(fields) if cls is DataSpec else cls)  # type: ignore[return-value]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take any data set where a field asks for one."""
+        return DATASETS.schema(handler) if cls is DataSpec else handler(source)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_its_own_keys(cls, value: object) -> object:
+        for key in sorted(value.keys() - cls.model_fields.keys(), key=str) if isinstance(value, Mapping) else ():
+            owners = sorted(name for name, member in DATASETS.members().items() if key in member.model_fields)
+            if owners:
+                raise ValueError(f"{key} is for name {', '.join(owners)}, got {_name_of(cls)}; leave it out")
+        return value
+
+    @model_validator(mode="after")
+    def _of_encoded_images_alone(self) -> Self:
+        if self.in_memory and isinstance(self.augment, DecodingAugmentation):
+            raise ValueError(
+                f"a resized crop (scale, ratio) is for encoded images, got {_name_of(type(self))}; use pad"
+            )
+        if self.in_memory and self.normalise == "imagenet":
+            raise ValueError(f"normalise imagenet is for encoded images, got {_name_of(type(self))}; use channel")
+        return self
+
+    @property
+    def display_name(self) -> str:
+        """What tables and messages call these data: the name, or the path or reference that stands for it."""
+        return _name_of(type(self))
+
+    @property
+    def known_sizes(self) -> PartSizes | None:
+        """The sizes of the parts where they are known before any file is read; None: they are not.
+
+        Raises:
+            DataError: the specification leaves none for training or for testing.
+        """
+        return None
+
+    def metadata(self, data_dir: Path) -> Metadata:
+        """Return what is known of the data; no more is read than that takes.
+
+        Args:
+            data_dir: what a relative path is relative to, and where the files of published data sets are.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        raise NotImplementedError
+
+    def sizes(self, data_dir: Path) -> PartSizes:
+        """Return the sizes of the parts before a specification's splits are cut from them.
+
+        Raises:
+            DataError: as `metadata`.
+        """
+        return self.known_sizes or self.read(data_dir, download=False).sizes
+
+    def read(self, data_dir: Path, download: bool = True) -> Arrays | EncodedImages:
+        """Read all images, or find those that are decoded while a network trains.
+
+        Args:
+            data_dir: as for `metadata`.
+            download: fetch what is missing and is published.
+
+        Raises:
+            DataError: a file is missing, damaged, hostile or cannot be had.
+            LeadlineError: a package that reading takes is not installed.
+        """
+        raise NotImplementedError
+
+    def fetch(self, data_dir: Path) -> list[Path]:
+        """Download what is missing and is published, and return the files; empty where there are none.
+
+        Raises:
+            DataError: a file cannot be had, or cannot be written.
+        """
+        return []
+
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return file -> digest of its content, of files that decide what is read; empty where the name says it all.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        return {}
+
+
+def _member(fields: Mapping[str, Any]) -> type[Spec]:
+    if "module" in fields:
+        return CustomDataset
+    name, members = fields.get("name", DEFAULT), DATASETS.members()
+    if name not in members:
+        raise SpecError(unknown("data set", name, members))
+    return members[name]
+
+
+def _name_of(kind: type[Spec]) -> str:
+    name = kind.model_fields.get("name")
+    return str(name.default) if name is not None else "custom"
+
+
+@DATASETS.register
+class CustomDataset(DataSpec, Reference):
+    """A function that returns `leadline.Arrays`, called with `arguments`.
+
+    Such as `{module: package.module:spirals, arguments: {points: 500}, train: 400}`. What it draws from global
+    generators is seeded by `subset_seed`, and so is the same for every arm and trial.
+    """
+
+    @property
+    def display_name(self) -> str:
+        """The reference with its arguments."""
+        inside = ", ".join(f"{key}={value}" for key, value in self.arguments.items())
+        return f"{self.module}({inside})" if inside else self.module
+
+    def metadata(self, data_dir: Path) -> Metadata:
+        """Return what the function's arrays say.
+
+        Raises:
+            SpecError: as `read`.
+            DataError: as `read`.
+        """
+        return Metadata.of_arrays(self.read(data_dir))
+
+    def read(self, data_dir: Path, download: bool = True) -> Arrays:
+        """Call the function.
+
+        Raises:
+            SpecError: it cannot be imported, or calling it fails.
+            DataError: it returns no `Arrays`, or arrays that no network can be trained on.
+        """
+        arguments = json.dumps(self.arguments, sort_keys=True)
+        return _called(self.resolve(), self.module, arguments, self.subset_seed)
+
+
+@functools.lru_cache(maxsize=1)  # a study asks for shape and sizes before its trials ask for the images
+def _called(function: Callable[..., Any], module: str, arguments: str, seed: int) -> Arrays:
+    with seeded(stream(seed, DATA)):
+        found = Reference(module=module, arguments=json.loads(arguments)).call()
+    return check_arrays(found, module)

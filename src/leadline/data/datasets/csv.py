@@ -1,0 +1,126 @@
+"""Images that a CSV file lists with their labels."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from leadline.data.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
+from leadline.data.datasets import DATASETS
+from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
+from leadline.data.files import compute_sha256, find_file, read_bytes
+from leadline.data.image_dataset import ImageDataSpec
+from leadline.data.images import need_pillow
+from leadline.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+@DATASETS.register
+class CsvManifest(ImageDataSpec):
+    """A file of lines `path,label` or `path,label,split`; paths are relative to the file's folder.
+
+    Labels that are all whole numbers are classes in their order, others in that of the alphabet. Splits are train,
+    validation and test; where none is for testing, a fixed fifth of each class is the test part.
+    """
+
+    name: Literal["csv"] = "csv"
+    corrupt: Literal["fail", "skip"] = Field(default="fail", description="what images that cannot be decoded lead to")
+
+    def read(self, data_dir: Path, download: bool = True) -> EncodedImages:
+        """List the images, each of which can be decoded.
+
+        Raises:
+            LeadlineError: Pillow is not installed.
+            DataError: the file or an image is missing, a line is malformed, or images are corrupt and not to be
+                skipped.
+        """
+        need_pillow()
+        manifest = find_file(self.path, data_dir)
+        rows = list(_read_rows(manifest))
+        corrupt = _find_corrupt(manifest, [path for path, _, _ in rows])
+        if corrupt and self.corrupt == "fail":
+            raise DataError(
+                f"{describe_corrupt(manifest, corrupt)}; mend or remove them, or leave them out with data.corrupt skip"
+            )
+        left_out = {one.path for one in corrupt}
+        names = sort_class_names({label for _, label, _ in rows})
+        parts = {}
+        for split in SPLITS:
+            kept = [(path, names.index(label)) for path, label, of in rows if of == split and path not in left_out]
+            if kept:
+                parts[split] = Part(tuple(path for path, _ in kept), np.array([label for _, label in kept], np.int64))
+        note = f"{describe_corrupt(manifest, corrupt)}; left out" if corrupt else ""
+
+        def read_image(path: str) -> bytes:
+            return read_bytes(manifest.parent / path)
+
+        return EncodedImages.of_parts(str(manifest), manifest.parent, names, parts, read_image, note)
+
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return the digest of the manifest, not of the images that it lists.
+
+        Raises:
+            DataError: the file is missing or cannot be read.
+        """
+        return {self.path: f"sha256:{compute_sha256(find_file(self.path, data_dir))}"}
+
+    def _class_names(self, data_dir: Path) -> tuple[str, ...]:
+        return sort_class_names({label for _, label, _ in _read_rows(find_file(self.path, data_dir))})
+
+
+def _read_rows(manifest: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield path, label and split of each line.
+
+    Raises:
+        DataError: the file cannot be read, or a line is malformed.
+    """
+    seen: dict[str, int] = {}
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            if not {"path", "label"} <= set(reader.fieldnames or ()):
+                raise DataError(
+                    f"{manifest}: its first line is {','.join(reader.fieldnames or ())[:80]!r}; expected path,label or"
+                    " path,label,split"
+                )
+            for row in reader:
+                place = f"{manifest}:{reader.line_num}"
+                path, label, split = row["path"], row["label"], row.get("split") or "train"
+                if not path or not label or None in row:
+                    raise DataError(f"{place}: expected {len(reader.fieldnames or ())} values, of which path and label")
+                if split not in SPLITS:
+                    raise DataError(f"{place}: split {split!r}; expected {', '.join(SPLITS)}")
+                if path in seen:
+                    raise DataError(f"{place}: {path} is listed already, in line {seen[path]}")
+                seen[path] = reader.line_num
+                yield path, label, split
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{manifest}: not a CSV file in UTF-8: {error}") from None
+    except OSError as error:
+        raise DataError(f"{manifest}: cannot be read: {error.strerror}") from None
+
+
+def _find_corrupt(manifest: Path, paths: list[str]) -> tuple[Corrupt, ...]:
+    """Return the images that cannot be decoded.
+
+    Raises:
+        DataError: one is missing.
+    """
+    folders: dict[str, list[ImageFile]] = defaultdict(list)
+    for path in paths:
+        try:
+            status = (manifest.parent / path).stat()
+        except OSError as error:
+            raise DataError(
+                f"{manifest.parent / path}: cannot be read: {error.strerror}; {manifest} lists it"
+            ) from None
+        folder, _, name = path.rpartition("/")
+        folders[folder].append(ImageFile(name, status.st_size, status.st_mtime_ns))
+    found = find_corrupt(manifest.parent, folders, manifest)
+    joined = {(folder, name): f"{folder}/{name}" if folder else name for folder in found for name in found[folder]}
+    return tuple(Corrupt(joined[folder, name], problem) for folder in found for name, problem in found[folder].items())

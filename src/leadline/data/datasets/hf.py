@@ -1,0 +1,196 @@
+"""Images in the form of the Hugging Face `datasets` library: a Parquet file, a folder of them, or a name of its hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from leadline.data.datasets import DATASETS
+from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
+from leadline.data.files import compute_sha256, locate, read_bytes
+from leadline.data.image_dataset import ImageDataSpec
+from leadline.data.images import need_pillow
+from leadline.errors import DataError, LeadlineError
+
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+"""Part -> what its split may be called."""
+
+
+@DATASETS.register
+class HuggingFace(ImageDataSpec):
+    """Encoded images and their labels in columns; where no split is called test, a fifth of each class is it."""
+
+    name: Literal["hf"] = "hf"
+    path: str = Field(
+        min_length=1,
+        description="a .parquet file, a folder of them whose names begin with their split, or a name of the hub; a"
+        " relative path is looked for in the folder of the data sets",
+    )
+    image: str = Field(default="image", description="column of the images")
+    label: str = Field(default="label", description="column of the labels, names or whole numbers")
+
+    def read(self, data_dir: Path, download: bool = True) -> EncodedImages:
+        """Read the labels; of local files the encoded images as well, of the hub's they stay in its cache.
+
+        Raises:
+            LeadlineError: `datasets` or Pillow is not installed.
+            DataError: a file is missing or damaged, or the data lack a column or a split.
+        """
+        _need_datasets()
+        need_pillow()
+        files = self._local_files(data_dir)
+        splits = self._read_hub(data_dir) if files is None else {k: self._read_files(v) for k, v in files.items()}
+        if "train" not in splits:
+            raise DataError(f"{self.path}: has no split train, only {', '.join(splits) or 'nothing'}")
+        names = next((split.names for split in splits.values() if split.names is not None), None)
+        if names is None:
+            names = sort_class_names({str(label) for split in splits.values() for label in split.labels})
+        parts = {
+            part: Part(tuple(f"{part}:{row}" for row in range(len(split.labels))), split.classes(names, self.path))
+            for part, split in splits.items()
+        }
+
+        def read_image(key: str) -> bytes:
+            part, _, row = key.partition(":")
+            return _bytes_of(splits[part].image(int(row)), f"{self.path}: {part} row {row}: {self.image}")
+
+        return EncodedImages.of_parts(self.path, Path(self.path), names, parts, read_image)
+
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return the digests of local files; of a name of the hub nothing.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        files = self._local_files(data_dir) or {}
+        return {
+            str(file.relative_to(data_dir)) if file.is_relative_to(data_dir) else str(file): f"sha256:{digest}"
+            for file in (one for part in files.values() for one in part)
+            for digest in [compute_sha256(file)]
+        }
+
+    def _class_names(self, data_dir: Path) -> tuple[str, ...]:
+        return self.read(data_dir).class_names
+
+    def _local_files(self, data_dir: Path) -> dict[str, list[Path]] | None:
+        """Return part -> its files; None: the path is a name of the hub.
+
+        Raises:
+            DataError: the path can only be a file's and there is none, or a folder holds no file of a known split.
+        """
+        path = locate(self.path, data_dir)
+        if path.is_file():
+            return {"train": [path]}
+        if not path.is_dir():
+            if path.suffix == ".parquet" or Path(self.path).is_absolute():
+                raise DataError(f"{path}: no such file; change data.path or --data-dir")
+            return None
+        found: dict[str, list[Path]] = {}
+        for file in sorted(path.rglob("*.parquet")):
+            part = next((p for p, spellings in SPLITS.items() if file.name.startswith(spellings)), None)
+            if part is None:
+                raise DataError(f"{file}: expected a name that begins with train, validation or test")
+            found.setdefault(part, []).append(file)
+        if not found:
+            raise DataError(f"{path}: holds no .parquet file")
+        return found
+
+    def _read_files(self, files: list[Path]) -> "_Split":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from datasets import Features
+
+        try:
+            table = pa.concat_tables([pq.read_table(file, partitioning=None) for file in files])
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{files[0]}: cannot be read: {' '.join(str(error).split())}") from None
+        self._check_columns(str(files[0]), table.column_names)
+        features = Features.from_arrow_schema(table.schema)
+        images = table.column(self.image)
+        return _Split(table.column(self.label).to_pylist(), _names(features[self.label]), images)
+
+    def _read_hub(self, data_dir: Path) -> "dict[str, _Split]":
+        from datasets import Image, load_dataset
+
+        try:
+            loaded = load_dataset(self.path)
+        except Exception as error:  # of the network, the hub or its libraries
+            raise DataError(
+                f"{self.path}: neither below {data_dir} nor to be had from Hugging Face's hub:"
+                f" {type(error).__name__}: {' '.join(str(error).split())}"
+            ) from None
+        found = {}
+        for part, spellings in SPLITS.items():
+            for one in (loaded[name] for name in spellings if name in loaded):
+                self._check_columns(self.path, one.column_names)
+                encoded = one.cast_column(self.image, Image(decode=False)).select_columns([self.image])
+                found[part] = _Split(list(one[self.label]), _names(one.features[self.label]), encoded)
+                break
+        return found
+
+    def _check_columns(self, place: str, columns: list[str]) -> None:
+        for key, column in (("image", self.image), ("label", self.label)):
+            if column not in columns:
+                raise DataError(f"{place}: has no column {column!r}, only {', '.join(columns)}; change data.{key}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """Labels as they are stored, the names of whole-number labels where they are known, and images by row."""
+
+    labels: list[Any]
+    names: tuple[str, ...] | None
+    images: Any  # a column of Arrow, or a data set of the library that has this column alone
+
+    def image(self, row: int) -> Any:
+        """Return what is stored of an image."""
+        found = self.images[row]
+        return next(iter(found.values())) if isinstance(found, dict) else found.as_py()
+
+    def classes(self, names: tuple[str, ...], place: str) -> NDArray[np.int64]:
+        """Return the classes, from 0 up.
+
+        Raises:
+            DataError: a label is neither a name nor a whole number, or stands for no class.
+        """
+        numbers = {name: number for number, name in enumerate(names)}
+        found = []
+        for row, label in enumerate(self.labels):
+            known = 0 <= label < len(names) if self.names is not None and isinstance(label, int) else None
+            number = label if known else numbers.get(str(label)) if known is None else None
+            if number is None or not isinstance(label, int | str):
+                raise DataError(f"{place}: label {label!r} in row {row}; expected a name or a whole number of a class")
+            found.append(number)
+        return np.array(found, np.int64)
+
+
+def _names(feature: Any) -> tuple[str, ...] | None:
+    names = getattr(feature, "names", None)
+    return None if names is None else tuple(names)
+
+
+def _bytes_of(value: Any, place: str) -> bytes:
+    """Return an encoded image, from what a row holds of it: bytes, or bytes or a path in a mapping.
+
+    Raises:
+        DataError: it holds neither.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        return read_bytes(Path(value))
+    if not isinstance(value, bytes):
+        raise DataError(f"{place} holds a {type(value).__name__}; expected the bytes of a JPEG, PNG or WebP file")
+    return value
+
+
+def _need_datasets() -> None:
+    try:
+        import datasets  # noqa: F401
+    except ImportError:
+        raise LeadlineError(
+            "data.name hf needs the package datasets, which is not installed; from a checkout: pip install '.[hf]'"
+        ) from None

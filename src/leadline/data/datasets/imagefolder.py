@@ -1,0 +1,32 @@
+"""A folder of images, sorted into a folder for each class."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from leadline.data import index
+from leadline.data.datasets import DATASETS
+from leadline.data.encoded_images import EncodedImages
+from leadline.data.files import locate
+from leadline.data.image_dataset import ImageDataSpec
+
+
+@DATASETS.register
+class ImageFolder(ImageDataSpec):
+    """A folder that holds train/<class>/<image> and val or test, or <class>/<image>."""
+
+    name: Literal["imagefolder"] = "imagefolder"
+    corrupt: Literal["fail", "skip"] = Field(default="fail", description="what images that cannot be decoded lead to")
+
+    def read(self, data_dir: Path, download: bool = True) -> EncodedImages:
+        """List the images, each of which can be decoded.
+
+        Raises:
+            LeadlineError: Pillow is not installed.
+            DataError: the folder is missing or laid out otherwise, or images are corrupt and not to be skipped.
+        """
+        return index.read_index(locate(self.path, data_dir), self.corrupt == "skip").encoded_images()
+
+    def _class_names(self, data_dir: Path) -> tuple[str, ...]:
+        return index.class_names(locate(self.path, data_dir))

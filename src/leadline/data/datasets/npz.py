@@ -1,0 +1,98 @@
+"""NumPy's .npz files."""
+
+import functools
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from leadline.data.arrays import Arrays, check_arrays
+from leadline.data.datasets import DATASETS, DataSpec
+from leadline.data.files import compute_sha256, find_file
+from leadline.data.metadata import Metadata
+from leadline.errors import DataError
+
+KEYS = {
+    "train": (("train_images", "train_labels"), ("x_train", "y_train")),
+    "validation": (("validation_images", "validation_labels"), ("x_val", "y_val")),
+    "test": (("test_images", "test_labels"), ("x_test", "y_test")),
+}
+"""Part -> the names under which its images and labels are kept: by NumPy's users, and by Keras."""
+
+
+@DATASETS.register
+class Npz(DataSpec):
+    """A file with train_images, train_labels, test_images, test_labels, or x_train, y_train, x_test, y_test.
+
+    Images are uint8 or float32, [n, channels, height, width], or [n, height, width] of one channel. An array
+    `class_names` of text is optional, and so are validation images. Nothing is ever unpickled.
+    """
+
+    name: Literal["npz"] = "npz"
+    path: str = Field(
+        min_length=1, description="of the file; a relative one is looked for in the folder of the data sets"
+    )
+
+    @property
+    def display_name(self) -> str:
+        """The path."""
+        return self.path
+
+    def metadata(self, data_dir: Path) -> Metadata:
+        """Return what the file's arrays say.
+
+        Raises:
+            DataError: as `read`.
+        """
+        return Metadata.of_arrays(self.read(data_dir))
+
+    def read(self, data_dir: Path, download: bool = True) -> Arrays:
+        """Read the file.
+
+        Raises:
+            DataError: it is missing or damaged, lacks an array, or holds arrays that no network can be trained on.
+        """
+        path = find_file(self.path, data_dir)
+        status = path.stat()
+        return _read(path, status.st_mtime_ns, status.st_size)
+
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return the digest of the file.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
+        return {self.path: f"sha256:{compute_sha256(find_file(self.path, data_dir))}"}
+
+
+@functools.lru_cache(maxsize=1)  # a study asks for shape and sizes before its trials ask for the images
+def _read(path: Path, modified: int, size: int) -> Arrays:
+    try:
+        with path.open("rb") as opened:  # NumPy leaves a damaged file open that it opened itself
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: one array alone; expected an .npz file")
+            with file:
+                return check_arrays(_arrays(path, file), str(path))
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a whole .npz file of plain arrays: {' '.join(str(error).split())}") from None
+
+
+def _arrays(path: Path, file: Any) -> Arrays:
+    parts: dict[str, tuple[Any, Any]] = {}
+    for part, spellings in KEYS.items():
+        for images, labels in spellings:
+            if images in file and labels in file:
+                pixels = file[images]
+                parts[part] = (pixels[:, None] if pixels.ndim == 3 else pixels, file[labels].squeeze())
+                break
+    if "train" not in parts:
+        raise DataError(
+            f"{path}: holds {', '.join(file.files) or 'nothing'}; expected train_images and train_labels,"
+            " or x_train and y_train"
+        )
+    names = file["class_names"].tolist() if "class_names" in file else None
+    return Arrays(parts["train"], parts.get("test"), parts.get("validation"), names)

@@ -1,0 +1,86 @@
+"""Images in their encoded form, JPEG, PNG or WebP, which are decoded when a batch needs them; no torch."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadline.data.arrays import NO_TEST_PART
+from leadline.data.split import PartSizes, cut_test_part
+from leadline.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images of one part of the data: the keys that they are read by, and their classes from 0 up."""
+
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+    def at(self, chosen: NDArray[np.int64]) -> "Part":
+        """Return some of the images, in the order given."""
+        return Part(tuple(self.paths[position] for position in chosen.tolist()), self.labels[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """A data set whose images are read one by one."""
+
+    name: str
+    """What messages call it."""
+    root: Path
+    """What messages of one image put before its key."""
+    class_names: tuple[str, ...]
+    train: Part
+    test: Part
+    read: Callable[[str], bytes]
+    """Returns the encoded image of a key; raises `DataError` where it cannot be read now."""
+    validation: Part | None = None
+    note: str = ""
+
+    @classmethod
+    def of_parts(
+        cls,
+        name: str,
+        root: Path,
+        class_names: tuple[str, ...],
+        parts: Mapping[str, Part],
+        read: Callable[[str], bytes],
+        note: str = "",
+    ) -> "EncodedImages":
+        """Return a data set of some of the parts train, validation and test; a missing test part is cut from train.
+
+        Raises:
+            DataError: a class has no training image, or there are too few to cut a test part from.
+        """
+        train, test = parts.get("train", Part((), np.zeros(0, np.int64))), parts.get("test")
+        missing = np.flatnonzero(np.bincount(train.labels, minlength=len(class_names)) == 0)
+        if len(missing):
+            raise DataError(f"{name}: no training image is of class {class_names[missing[0]]!r}")
+        if test is None:
+            kept, held_out = cut_test_part(train.labels)
+            if len(held_out) == 0:
+                raise DataError(f"{name}: {len(kept)} images are too few to cut a test part from; add some")
+            train, test = train.at(kept), train.at(held_out)
+            note = "; ".join(one for one in (note, f"{name}: {NO_TEST_PART}") if one)
+        return cls(name, root, class_names, train, test, read, parts.get("validation"), note)
+
+    @property
+    def sizes(self) -> PartSizes:
+        """The sizes of the parts."""
+        validation = None if self.validation is None else len(self.validation.labels)
+        return PartSizes(len(self.train.labels), validation, len(self.test.labels))
+
+
+def sort_class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of classes in their order: that of numbers where all are whole numbers, else the alphabet's.
+
+    Example:
+        >>> sort_class_names({"10", "9", "0"}), sort_class_names({"10", "9", "cat"})
+        (('0', '9', '10'), ('10', '9', 'cat'))
+    """
+    names = sorted(labels)
+    numbers = all(name.removeprefix("-").isdecimal() for name in names)
+    return tuple(sorted(names, key=int) if numbers else names)

@@ -1,0 +1,85 @@
+"""What data sets of encoded images have in common: the size that a network sees, and random parts of images."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from leadline.data.datasets import DataSpec
+from leadline.data.metadata import Metadata
+from leadline.parts.augmentations.resized_crop import ResizedCrop
+
+
+class ImageDataSpec(DataSpec):
+    """A data set of encoded images of any size, which a network sees at one size."""
+
+    in_memory: ClassVar = False
+
+    path: str = Field(
+        min_length=1, description="of the folder or file; a relative one is looked for in the folder of the data sets"
+    )
+    size: int = Field(default=224, ge=1, description="height and width that the network sees")
+    resize: int | None = Field(
+        default=None,
+        ge=1,
+        description="shorter side before the centre crop of evaluation; None: size * 256 / 224",
+    )
+    channels: Literal["colour", "grey"] = Field(
+        default="colour", description="three channels, or one: the luma of ITU-R 601"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_cropped_at_random(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        augment = value.get("augment", {})
+        if not isinstance(augment, Mapping) or augment.keys() & {"pad", "name", "module"}:
+            return value
+        return {**value, "augment": {"scale": ResizedCrop().scale, **augment}}
+
+    @model_validator(mode="after")
+    def _is_cut_out_of_what_is_larger(self) -> Self:
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize {self.resize} is below size {self.size}, which is cut out of it")
+        if self.channels == "grey" and self.normalise == "imagenet":
+            raise ValueError("normalise imagenet is for three channels, got channels grey; use channel")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_channels_in_colour(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)
+        if self.channels == "colour":
+            content.pop("channels", None)
+        return content
+
+    @property
+    def display_name(self) -> str:
+        """The path."""
+        return self.path
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (1 if self.channels == "grey" else 3, self.size, self.size)
+
+    @property
+    def shorter_side(self) -> int:
+        """The shorter side of an image before its centre is cut out."""
+        return self.resize or math.floor(self.size * 256 / 224 + 0.5)
+
+    def metadata(self, data_dir: Path) -> Metadata:
+        """Return the shape and the classes.
+
+        Raises:
+            DataError: as `read`.
+        """
+        names = self._class_names(data_dir)
+        return Metadata(self.shape, len(names), names)
+
+    @abstractmethod
+    def _class_names(self, data_dir: Path) -> tuple[str, ...]:
+        """Return the names of the classes."""

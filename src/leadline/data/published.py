@@ -1,0 +1,139 @@
+"""Data sets that are published as files: finding these in the layouts that people have, downloading and checking them.
+
+The checksums are those that the collections' own loaders publish (TensorFlow Datasets for the idx files, Keras
+for CIFAR). They hold for downloads; files that are there already may be packed otherwise and are checked by
+their structure.
+"""
+
+import sys
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from leadline.data.arrays import Arrays
+from leadline.data.datasets import DataSpec
+from leadline.data.files import default_data_dir
+from leadline.data.metadata import Metadata
+from leadline.data.split import PartSizes
+from leadline.errors import DataError
+
+
+@dataclass(frozen=True)
+class Download:
+    """One published file."""
+
+    path: str  # below the data folder
+    sha256: str
+    mirrors: tuple[str, ...]  # whole addresses, tried in this order
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return self.path.rpartition("/")[2]
+
+
+class PublishedDataSpec(DataSpec):
+    """A data set in published files; a member says what it holds and where its files are."""
+
+    shape: ClassVar[tuple[int, int, int]]
+    class_names: ClassVar[tuple[str, ...]]
+    parts: ClassVar[PartSizes]
+    downloads: ClassVar[tuple[Download, ...]]
+
+    @property
+    def known_sizes(self) -> PartSizes:
+        """The sizes of the parts."""
+        return self.parts
+
+    def metadata(self, data_dir: Path) -> Metadata:
+        """Return what is published of the data; nothing is read."""
+        return Metadata(self.shape, len(self.class_names), self.class_names)
+
+    def read(self, data_dir: Path, download: bool = True) -> Arrays:
+        """Read the data set whole, every file of it checked to its last byte.
+
+        Raises:
+            DataError: a file is missing, damaged, hostile or cannot be had.
+        """
+        if download:
+            self.fetch(data_dir)
+        return self._read_files(self._complete(data_dir), data_dir)
+
+    def fetch(self, data_dir: Path) -> list[Path]:
+        """Download what is missing and return the files; what is there is left alone and unread.
+
+        Raises:
+            DataError: no mirror gave the file as it was published, or it cannot be written.
+        """
+        for missing in self._find(data_dir)[1]:
+            _download(self.display_name, missing, data_dir / missing.path)
+        return self.files(data_dir)
+
+    def files(self, data_dir: Path) -> list[Path]:
+        """Return the files that are read.
+
+        Raises:
+            DataError: one is missing.
+        """
+        return sorted(self._complete(data_dir).values())
+
+    @abstractmethod
+    def _find(self, folder: Path) -> tuple[Mapping[str, Path], tuple[Download, ...]]:
+        """Return the files to read, by the name of the published file or batch, and the downloads that lack one."""
+
+    @abstractmethod
+    def _read_files(self, found: Mapping[str, Path], data_dir: Path) -> Arrays:
+        """Read the files that `_find` found."""
+
+    def _complete(self, data_dir: Path) -> Mapping[str, Path]:
+        found, missing = self._find(data_dir)
+        if missing:
+            also = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(f"{data_dir / missing[0].path}{also}: no such file; run {self._get(data_dir)}")
+        return found
+
+    def _get(self, data_dir: Path) -> str:
+        elsewhere = "" if data_dir == default_data_dir() else f" --data-dir {data_dir}"
+        return f"`leadline data get {self.display_name}{elsewhere}`"
+
+    def _damaged(self, path: Path, problem: object, data_dir: Path) -> DataError:
+        return DataError(f"{path}: {problem}; delete it and run {self._get(data_dir)}")
+
+    def _unreadable(self, path: Path, error: OSError) -> DataError:
+        return DataError(f"{path}: cannot be read: {error.strerror or error}")
+
+
+def _download(name: str, item: Download, target: Path) -> None:
+    """Fetch one file from the first mirror that has it as published; it appears whole or not at all."""
+    import pooch
+    import requests
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{target.parent}: cannot be made: {error.strerror}; choose another --data-dir") from None
+    problems = []
+    for address in item.mirrors:
+        downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=30)
+        try:
+            pooch.retrieve(address, f"sha256:{item.sha256}", target.name, target.parent, downloader=downloader)
+            return
+        except requests.HTTPError as error:
+            problem = f"HTTP status {error.response.status_code if error.response is not None else 'unknown'}"
+        except requests.Timeout:
+            problem = "no answer in 30 s"
+        except requests.RequestException as error:
+            # A connection that breaks off is a ChunkedEncodingError, none at all a ConnectionError.
+            broken = isinstance(error, requests.exceptions.ChunkedEncodingError)
+            problem = "broke off in the middle" if broken else "connection failed"
+        except ValueError:
+            problem = "another checksum than published"
+        except OSError as error:
+            raise DataError(f"{target}: cannot be written: {error.strerror}; choose another --data-dir") from None
+        problems.append(f"{address} ({problem})")
+    raise DataError(
+        f"{name}: {item.name} could not be downloaded from {', '.join(problems)};"
+        f" try again later, or put the file at {target} yourself"
+    )

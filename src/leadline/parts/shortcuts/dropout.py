@@ -1,0 +1,28 @@
+"""Dropout on the shortcut (He et al. 2016, section 3.3)."""
+
+from typing import TYPE_CHECKING, Literal
+
+from leadline.parts.shortcuts import SHORTCUTS, ShortcutPart
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from leadline.spec.network import NetworkSpec
+
+
+@SHORTCUTS.register
+class DroppedOut(ShortcutPart):
+    """Dropout on the shortcut (He et al. 2016, section 3.3)."""
+
+    name: Literal["dropout"] = "dropout"
+    dropout: float
+
+    def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
+        """Return what adds the branch to the input that is left."""
+        from torch import nn
+
+        from leadline.nets.layers import Dropout
+        from leadline.nets.shortcuts import Add, follow, identity
+
+        path = identity("dropout", channels_in, channels_out, stride)
+        return Add(follow(path, "dropout", Dropout(self.dropout)), nn.Identity())

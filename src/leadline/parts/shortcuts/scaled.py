@@ -1,0 +1,27 @@
+"""Constant factors on shortcut and branch (He et al. 2016, section 3.1)."""
+
+from typing import TYPE_CHECKING, Literal
+
+from leadline.parts.shortcuts import SHORTCUTS, ShortcutPart
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from leadline.spec.network import NetworkSpec
+
+
+@SHORTCUTS.register
+class Scaled(ShortcutPart):
+    """Constant factors on shortcut and branch (He et al. 2016, section 3.1)."""
+
+    name: Literal["scaled"] = "scaled"
+    shortcut_factor: float
+    branch_factor: float
+
+    def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
+        """Return what adds the two, each times its factor."""
+        from leadline.nets.layers import Multiply
+        from leadline.nets.shortcuts import Add, follow, identity
+
+        path = follow(identity("scaled", channels_in, channels_out, stride), "scale", Multiply(self.shortcut_factor))
+        return Add(path, Multiply(self.branch_factor))

@@ -1,0 +1,62 @@
+"""Curvature: the spectrum of the loss's second derivatives."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from leadline.probes.snapshots import PROBES, SnapshotProbe
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from leadline.charts.chart import Figure
+    from leadline.probes.blocks import Progress
+
+
+@PROBES.register
+class HessianProbe(SnapshotProbe):
+    """Curvature: the spectrum of the loss's second derivatives."""
+
+    name: Literal["hessian"] = Field(default="hessian", exclude=True)
+    images: int = Field(default=32, ge=1)
+
+    heading: ClassVar[str] = "Hessian"
+    title: ClassVar[str] = "The spectrum of the Hessian"
+    columns: ClassVar[tuple[str, ...]] = ("quantity", "index", "x", "value")
+    about: ClassVar[str] = (
+        "Eigenvalues of the Hessian, the second derivatives of the loss with respect to all weights that are"
+        " trained: how steeply the loss bends, and in how many directions. The largest come from Lanczos iteration,"
+        " the trace from Hutchinson's estimator, the density from stochastic Lanczos quadrature (Ghorbani, Krishnan"
+        " & Xiao 2019; Papyan 2018), all by Hessian-vector products and without ever writing the matrix down. Read:"
+        " plain gradient descent diverges where the largest eigenvalue stays above 2 / learning rate; most"
+        " eigenvalues lie near 0, and a few, often as many as there are classes, stand far out (Sagun et al. 2017);"
+        " negative ones say that the network is not at a minimum. Ghorbani et al. see eigenvalues far outside the"
+        " bulk where batch normalisation is missing. The scale of weights changes eigenvalues though the function"
+        " may stay the same (Dinh et al. 2017), so compare like with like. Batch normalisation is in evaluation mode"
+        " unless the figure says otherwise."
+    )
+
+    def measure(
+        self,
+        model: "nn.Module",
+        images: "Tensor",
+        labels: "Tensor",
+        seed: int = 0,
+        batch_statistics: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "pd.DataFrame":
+        """Return the frame of `hessian`."""
+        from leadline.probes.snapshots.hessian.measurement import hessian
+
+        frame: pd.DataFrame = hessian(
+            model, images, labels, seed=seed, batch_statistics=batch_statistics, progress=progress
+        ).frame()
+        return frame
+
+    def draw(self, rows: "pd.DataFrame") -> "Iterator[Figure]":
+        """Yield its figures."""
+        from leadline.probes.snapshots.hessian.figures import draw
+
+        return draw(rows)

@@ -1,0 +1,61 @@
+"""Signal and noise of minibatches' gradients, layer by layer (McCandlish et al. 2018)."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from leadline.probes.snapshots import PROBES, SnapshotProbe
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from leadline.charts.chart import Figure
+    from leadline.probes.blocks import Progress
+
+
+@PROBES.register
+class NoiseProbe(SnapshotProbe):
+    """Signal and noise of minibatches' gradients, layer by layer (McCandlish et al. 2018)."""
+
+    name: Literal["noise"] = Field(default="noise", exclude=True)
+    images: int = Field(default=128, ge=64, description="of the validation part, in batches of 32")
+
+    heading: ClassVar[str] = "Noise"
+    title: ClassVar[str] = "Signal and noise of the gradient by layer"
+    columns: ClassVar[tuple[str, ...]] = ("layer", "depth", "quantity", "value")
+    about: ClassVar[str] = (
+        "Gradient noise: gradients of minibatches scatter around the gradient of all images. The signal-to-noise"
+        " ratio of a layer is the length of that gradient over the root mean square length of the scatter at the"
+        " batch size measured: above 1 a step goes mostly where the loss falls, far below 1 mostly where these"
+        " images happen to point. The simple noise scale (McCandlish et al. 2018) is the batch size, in images, at"
+        " which signal and scatter are as long as each other: well below it twice the images halve the steps that"
+        " are needed, well above it they bring little. It grows while training goes on, as the signal shrinks. Both"
+        " are estimated without bias from a number of batches; where the scatter drowns the signal, the ratio is"
+        " given as 0 and the scale as infinite, which means that more batches would be needed to see it. Batch"
+        " normalisation is in evaluation mode unless the figure says otherwise."
+    )
+
+    def measure(
+        self,
+        model: "nn.Module",
+        images: "Tensor",
+        labels: "Tensor",
+        seed: int = 0,
+        batch_statistics: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "pd.DataFrame":
+        """Return the frame of `gradient_noise`."""
+        from leadline.probes.snapshots.noise.measurement import gradient_noise
+
+        frame: pd.DataFrame = gradient_noise(
+            model, images, labels, seed=seed, batch_statistics=batch_statistics, progress=progress
+        ).frame()
+        return frame
+
+    def draw(self, rows: "pd.DataFrame") -> "Iterator[Figure]":
+        """Yield its figures."""
+        from leadline.probes.snapshots.noise.figures import draw
+
+        return draw(rows)
