@@ -110,6 +110,10 @@ class Metric:
         """Return the same metric under another name."""
         return replace(self, name=name)
 
+    def reason_missing(self, outputs: Outputs | None) -> str:
+        """Return why what is stored of a finished trial does not give it, as the end of a sentence; empty: it does."""
+        return ""
+
     def as_plain(self) -> str | dict[str, Any]:
         """Return what a specification holds of it: its name where it is built in, else a reference to it."""
         from leadline.metrics import metrics
@@ -158,7 +162,7 @@ class FinalMetric(Metric):
         if self.compute is None:
             return "its value is not finite, or was not recorded"
         if outputs is None or (self.needs_probabilities and probabilities is None):
-            return "they were trained before it was recorded, and what is stored of them does not give it"
+            return "trained before Leadline recorded it, and not to be had from what is stored"
         if probabilities is not None and probabilities.shape[1] < self.fewest_classes:
             return f"it needs {self.fewest_classes} classes or more, and the data have {probabilities.shape[1]}"
         return ""
