@@ -167,7 +167,7 @@ def _chart(rows: pd.DataFrame, decided: Sequence[str], x: alt.X) -> alt.LayerCha
     marked, unit = _marked(rows), rows["unit"].iloc[0]
     y = alt.Y(
         "y:Q",
-        title=f"Difference ({'percentage points' if unit == 'points' else unit})",
+        title={"points": "Difference (percentage points)", "": "Difference"}.get(unit, f"Difference ({unit})"),
         axis=alt.Axis(tickCount=6),
         scale=alt.Scale(domain=list(_domain(rows)), nice=False, zero=False),
     )

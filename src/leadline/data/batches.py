@@ -37,7 +37,8 @@ from leadline.seeds import AUGMENT, ORDER, stream
 Part = Literal["train", "validation", "test"]
 Batch = tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]
 Batches = Iterator[Batch]
-"""Normalised images with their labels, or the targets of another task than classification, on the data's device; the last batch may be smaller."""
+"""Normalised images with their labels, or with the targets of another task than classification, on the data's device;
+the last batch may be smaller."""
 
 
 @runtime_checkable

@@ -99,7 +99,10 @@ class Metric:
 
     def amount(self, value: float, digits: int = 6) -> str:
         """Return a margin or a horizon with its unit, such as `0.5 points` or `1 epoch`."""
-        text = f"{value:.{digits}g}"
+        return self.with_unit(f"{value:.{digits}g}")
+
+    def with_unit(self, text: str) -> str:
+        """Return a difference that is written out with its unit, such as `0.5 points`, `1 epoch`, or `0.1` of none."""
         return f"{text} {self.difference_unit.removesuffix('s') if text == '1' else self.difference_unit}".rstrip()
 
     def named(self, target: float | None = None) -> str:

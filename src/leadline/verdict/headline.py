@@ -84,7 +84,7 @@ def _largest(findings: Findings) -> Iterator[str]:
         decided = [(abs(one.paired.difference), one) for one in contrasts if one.paired and one.decision in _DIFFERENT]
         if decided:
             _, largest = max(decided, key=lambda pair: pair[0])
-            of = "" if len(units) == 1 else f" in {unit}"
+            of = f" in {unit}" if unit and len(units) > 1 else ""
             yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}"
 
 
