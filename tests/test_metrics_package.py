@@ -269,7 +269,7 @@ def test_where_higher_is_better_the_arm_with_more_is_the_better_one(given: Any, 
     if decide is not None:
         figure = narrowing(findings)
         assert "above zero favours the first arm" in figure.caption
-        assert {row for row in figure.data["decision"]} <= {contrast.decision, "undecided"}
+        assert set(figure.data["decision"]) <= {contrast.decision, "undecided"}
     values = to_json(findings)["contrasts"][0]
     assert values["verdict"] == contrast.decision and values["metric"] == contrast.metric
 

@@ -108,7 +108,7 @@ def _caption(
     more = any(not own["looked"].iloc[-1] for own in shown.values())
     yield (
         f"Bars: the {level(findings.contrasts[0])} interval that holds at every look, after each seed; line: the mean"
-        f" difference so far; {_favourable(rows['metric'].unique())}."
+        f" difference so far; {_favourable(list(rows['metric'].unique()))}."
     )
     yield (
         f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, by what they"

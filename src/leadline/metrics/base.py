@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Outputs:
     """What a trained network gave for the test images."""
 
-    labels: "NDArray[np.generic]"  # (n,) true classes, or targets
-    predicted: "NDArray[np.generic]"  # (n,) predicted classes, or values
-    probabilities: "NDArray[np.float32] | None" = None  # (n, classes); None: not kept, or never recorded
+    labels: "NDArray[Any]"  # (n,) true classes, or targets
+    predicted: "NDArray[Any]"  # (n,) predicted classes, or values
+    probabilities: "NDArray[np.floating] | None" = None  # (n, classes); None: not kept, or never recorded
 
 
 @dataclass(frozen=True, eq=False)
