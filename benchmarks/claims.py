@@ -23,14 +23,14 @@ from typing import Any
 from leadline.record import Record
 from leadline.spec.study import StudySpec
 from leadline.store import Store, WorkerId
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "claims"
 SEEDS = 10_000
 HOUR = 3600.0
 
 
-def study(trials: int) -> Study:
+def study(trials: int) -> ExpandedStudy:
     """As many trials as asked, of networks that differ in a width and are never built."""
     arms = -(-trials // SEEDS)
     return expand(

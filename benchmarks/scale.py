@@ -20,7 +20,7 @@ import numpy as np
 from leadline.record import Record
 from leadline.spec.study import StudySpec
 from leadline.store import Store, WorkerId
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.verdict import analyze
 
 NAME = "scale"
@@ -34,7 +34,7 @@ VALUES = [
 ]
 
 
-def study(trials: int) -> Study:
+def study(trials: int) -> ExpandedStudy:
     """So many trials, of networks that differ in depth and are never built."""
     arms = -(-trials // SEEDS)
     spec = {

@@ -40,7 +40,7 @@ from leadline.running.stopping import Stopped, at_sigterm
 from leadline.running.worker import work
 from leadline.spec.study import StudySpec
 from leadline.store import Store, WorkerId
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "soak"
 STEPS_BETWEEN = 1
@@ -48,7 +48,7 @@ TERMINATED, DAMAGED = 0.25, 0.1
 """Fractions of kills that are SIGTERM, and after which a checkpoint is damaged."""
 
 
-def study(seeds: int) -> Study:
+def study(seeds: int) -> ExpandedStudy:
     """Two tiny networks, three epochs of eight steps, flow measured at every step."""
     return expand(
         StudySpec.model_validate(

@@ -17,7 +17,7 @@ from leadline.running.job import PATIENCE_SECONDS, Event, Job
 from leadline.spec import DataSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -61,7 +61,7 @@ def content(url: str) -> bytes:
     return found
 
 
-def study(epochs: int = 2) -> Study:
+def study(epochs: int = 2) -> ExpandedStudy:
     return expand(
         StudySpec.model_validate(
             {

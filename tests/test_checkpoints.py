@@ -17,7 +17,7 @@ from leadline.running.job import Event, Job
 from leadline.spec import TrialSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import expand
+from leadline.study.expand import expand
 from leadline.training import TrainState
 
 MLP = {"family": "mlp", "hidden": 2, "width": 12, "activation": "sigmoid", "initialisation": "old-uniform"}

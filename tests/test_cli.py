@@ -18,7 +18,7 @@ from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.studyfile import load_study
+from leadline.study.load import load_study
 
 runner = CliRunner()
 

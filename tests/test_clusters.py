@@ -25,7 +25,7 @@ from leadline.running.executors import InProcess
 from leadline.running.job import Event, Job
 from leadline.running.stopping import Stopped
 from leadline.store import Store
-from leadline.studyfile import load_study
+from leadline.study.load import load_study
 
 STUDY = """
 name: shared

@@ -31,7 +31,7 @@ from leadline.running.job import Job
 from leadline.spec import Augment, DataSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import expand
+from leadline.study.expand import expand
 
 ARMS = {
     "plain": {"network": {"stages": [{"blocks": 1, "width": 4}], "block": {"shortcut": "none"}}},

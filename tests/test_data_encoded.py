@@ -34,7 +34,7 @@ from leadline.seeds import AUGMENT, ORDER, stream
 from leadline.spec import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import expand
+from leadline.study.expand import expand
 from leadline.training import TrainState, prepare, train
 
 CLASSES = ("red", "green", "blue")

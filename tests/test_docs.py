@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from leadline.charts.files import to_svg
 from leadline.cli import app
 from leadline.errors import DataError, LeadlineError, SpecError
-from leadline.studyfile import load_study
+from leadline.study.load import load_study
 from leadline.tables import to_markdown
 from leadline.theory import meanfield_figures, parity_figures
 from leadline.theory.parity import circuit, counts

@@ -27,7 +27,7 @@ from leadline.running.job import Job
 from leadline.spec import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import expand
+from leadline.study.expand import expand
 
 SHAPE = (3, 16, 16)
 

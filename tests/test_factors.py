@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from leadline.matching import matched
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, holm, paired
@@ -26,7 +25,8 @@ from leadline.stats.factorial import (
     step_weights,
     within_seeds,
 )
-from leadline.study import Arm, Study, expand
+from leadline.study.expand import Arm, ExpandedStudy, expand
+from leadline.study.match import match
 from leadline.tables import to_csv, to_latex, to_markdown
 from leadline.verdict import Findings, analyze, effect_sentence, headline, meta_sentence, notes, to_json, to_text
 from leadline.verdict.effect_tables import data_sets_table, effect_tables, factors_table
@@ -35,13 +35,15 @@ from leadline.verdict.sentences import effect_change
 ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
 
 
-def a_study(**changes: Any) -> Study:
+def a_study(**changes: Any) -> ExpandedStudy:
     content = {"name": "toy", "arms": ARMS, "contrasts": [["residual", "plain"]], "seeds": 3, **changes}
     return expand(parse(StudySpec, content))
 
 
 def verdict(
-    study: Study, error: Callable[[Arm, int], float], state: Callable[[Arm, int], str] = lambda arm, seed: "finished"
+    study: ExpandedStudy,
+    error: Callable[[Arm, int], float],
+    state: Callable[[Arm, int], str] = lambda arm, seed: "finished",
 ) -> Findings:
     trials, records = [], []
     for arm, trial in study.trials():
@@ -361,9 +363,10 @@ def test_a_data_set_with_one_pair_is_listed_and_does_not_count() -> None:
 def test_arms_that_tuning_and_matching_changed_on_each_data_set_are_one_contrast() -> None:
     data, rates = ["digits", "cifar10"], (0.01, 0.02)
     names = {f"{base}[data.name={name}]": rate for base in ARMS for name, rate in zip(data, rates, strict=True)}
-    tune = {"learning_rate": {"log": [0.001, 0.1]}, "chosen": {name: {"learning_rate": r} for name, r in names.items()}}
+    tune = {"learning_rate": {"log": [0.001, 0.1]}}
     arms = {"plain": {"network": {"family": "comparative-plain", "blocks": 3}}, "residual": ARMS["residual"]}
-    study = matched(a_study(arms=arms, vary={"data.name": data}, match="parameters", tune=tune))
+    study = match(a_study(arms=arms, vary={"data.name": data}, match="parameters", tune=tune))
+    study = study.resolve(chosen={name: {"learning_rate": rate} for name, rate in names.items()})
     trials = [arm.trial for arm in study.arms if arm.base == "residual"]
     assert trials[0].network != trials[1].network and trials[0].training != trials[1].training
     findings = verdict(study, lambda arm, seed: seed / 7 + len(arm.base) * (seed + 1))

@@ -22,14 +22,14 @@ from leadline.running.job import Job
 from leadline.spec import DataSpec, PretrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import prepare, train
 
 NETWORK = {"family": "mlp", "hidden": 2, "width": 12, "activation": "sigmoid", "initialisation": "old-uniform"}
 DATA = {"name": "digits", "train": 200, "validation": 50, "test": 50, "normalise": "none"}
 
 
-def study(**arms: Any) -> Study:
+def study(**arms: Any) -> ExpandedStudy:
     return expand(
         StudySpec.model_validate(
             {
@@ -57,7 +57,7 @@ def pretrain(model: torch.nn.Module, data: Data, spec: PretrainingSpec, seed: in
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExpandedStudy, Path]:
     made = study(coder={"network": NETWORK, "pretraining": {"method": "denoising-autoencoder", "epochs": 2}})
     runs = tmp_path_factory.mktemp("runs")
     with Store.open(runs) as store:
@@ -66,7 +66,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     return made, runs
 
 
-def test_the_stored_trial_is_pretraining_and_then_training(ran: tuple[Study, Path]) -> None:
+def test_the_stored_trial_is_pretraining_and_then_training(ran: tuple[ExpandedStudy, Path]) -> None:
     made, runs = ran
     trial = next(trial for arm, trial in made.trials() if arm.name == "rbm")
     assert trial.pretraining is not None
@@ -87,7 +87,7 @@ def test_the_stored_trial_is_pretraining_and_then_training(ran: tuple[Study, Pat
     assert {split for _, _, split, _ in stored} >= {"pretraining-1", "pretraining-2"}
 
 
-def test_pretraining_changes_the_network_and_counts_in_its_time(ran: tuple[Study, Path]) -> None:
+def test_pretraining_changes_the_network_and_counts_in_its_time(ran: tuple[ExpandedStudy, Path]) -> None:
     _, runs = ran
     with Store.open(runs) as store:
         frame, trials = store.records_frame("before"), store.trials_frame("before")
@@ -100,7 +100,7 @@ def test_pretraining_changes_the_network_and_counts_in_its_time(ran: tuple[Study
     assert (frame[frame["split"].eq("time") & frame["epoch"].eq(0)]["arm"]).tolist() == ["rbm", "coder"]
 
 
-def test_pictures_are_stored_and_shown(ran: tuple[Study, Path], tmp_path: Path) -> None:
+def test_pictures_are_stored_and_shown(ran: tuple[ExpandedStudy, Path], tmp_path: Path) -> None:
     made, runs = ran
     hashes = {arm.name: trial.content_hash for arm, trial in made.trials()}
     with Store.open(runs) as store:

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from leadline.charts import chart
 from leadline.charts.chart import DECISIONS, LIGHT, theme
 from leadline.charts.looks import SHOWN_PANELS, SHOWN_SEEDS, course_frame, narrowing
-from leadline.rounds import Course, look
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats.sequential import interval_at_any_time
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.verdict import ContrastFinding, Findings, analyze, to_json
 from leadline.verdict.findings import InterimAnalysis, SequentialAnalysis
 
@@ -29,15 +28,15 @@ IMAGES = 500
 LOST = "diverged"
 
 
-def study_of(contrasts: Sequence[Sequence[str]] = (("a", "b"),), **decide: Any) -> Study:
+def study_of(contrasts: Sequence[Sequence[str]] = (("a", "b"),), **decide: Any) -> ExpandedStudy:
     arms = {name: {"network": "comparative-cnn", "training": {"batch_size": ord(name)}} for name in "abcd"}
     spec = {"name": "toy", "arms": arms, "contrasts": list(map(list, contrasts)), "data": {"test": IMAGES}}
     return expand(parse(StudySpec, {**spec, "decide": {"margin": 0.5, "max_seeds": 12, **decide}}))
 
 
-def shown(study: Study, errors: Mapping[str, Sequence[float | str]], **seeds: int) -> Findings:
+def shown(study: ExpandedStudy, errors: Mapping[str, Sequence[float | str]], **seeds: int) -> Findings:
     """What a study shows whose trials have these test errors, or did not get to one; the arms have these seeds."""
-    study = replace(study, drawn={arm.name: seeds.get(arm.name, len(errors[arm.name])) for arm in study.arms})
+    study = study.resolve(drawn={arm.name: seeds.get(arm.name, len(errors[arm.name])) for arm in study.arms})
     trials, records = [], []
     for arm, trial in study.trials():
         value = errors[arm.name][trial.seed]
@@ -50,7 +49,7 @@ def shown(study: Study, errors: Mapping[str, Sequence[float | str]], **seeds: in
     return analyze(study, pd.DataFrame(trials), pd.DataFrame(records, columns=columns), {})
 
 
-def until_decided(study: Study, errors: Mapping[str, Sequence[float | str]]) -> Findings:
+def until_decided(study: ExpandedStudy, errors: Mapping[str, Sequence[float | str]]) -> Findings:
     """What a study shows at its end, round after round."""
     seeds: Mapping[str, int] = dict.fromkeys("abcd", 3)
     while not (last := (findings := shown(study, errors, **seeds)).rounds[-1]).looks:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.families import FAMILIES, cifar_preresnet, cifar_resnet, comparative_cnn, densenet, mlp, recnet, resnext
-from leadline.matching import TOLERANCE, count, matched, nearest, widths_of, with_widths
 from leadline.nets import build, inspect_network
 from leadline.spec import NetworkSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, expand, expand_stored
-from leadline.studyfile import load_study
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.load import load_study
+from leadline.study.match import TOLERANCE, count, match, nearest, widths_of, with_widths
 from leadline.verdict import analyze, notes
 
 SHAPE = (3, 32, 32)
@@ -30,7 +30,7 @@ def _resnext() -> NetworkSpec:
     )
 
 
-def study(arms: dict[str, object], **more: object) -> Study:
+def study(arms: dict[str, object], **more: object) -> ExpandedStudy:
     named = {name: {"network": network} for name, network in arms.items()}
     return expand(StudySpec.model_validate({"name": "equal", "arms": named, **more}))
 
@@ -43,7 +43,7 @@ def test_counts_are_those_of_inspection(what: str, spec: NetworkSpec) -> None:
 
 @pytest.mark.parametrize("what", list(INFO_FIELD))
 def test_each_level_is_made_equal_to_its_own_reference(what: str) -> None:
-    found = matched(
+    found = match(
         study({"cnn": "comparative-cnn", "resnet": "comparative-resnet"}, vary={"blocks": [2, 10]}, match=what)
     )
     arms = {arm.name: arm.trial.network for arm in found.arms}
@@ -58,25 +58,22 @@ def test_each_level_is_made_equal_to_its_own_reference(what: str) -> None:
         assert arms[f"resnet[blocks={blocks}]"].stages[0].blocks == blocks
 
 
-def test_the_stored_specification_expands_to_the_same_trials() -> None:
-    found = matched(
-        study({"a": "comparative-cnn", "b": "comparative-resnet"}, vary={"blocks": [2, 5]}, match="parameters")
-    )
-    again = expand_stored(found.spec.model_dump(mode="json"))
-    assert again == found
+def test_a_stored_study_expands_to_the_same_trials(tmp_path: Path) -> None:
+    asked = study({"a": "comparative-cnn", "b": "comparative-resnet"}, vary={"blocks": [2, 5]}, match="parameters")
+    found = match(asked)
+    with Store.open(tmp_path) as store:
+        store.register(found)
+        again = store.study("equal").expand()
+    assert again == found and again.spec == asked.spec
     assert [t.content_hash for _, t in again.trials()] == [t.content_hash for _, t in found.trials()]
-    assert matched(found) is found
-    assert [t.content_hash for _, t in found.trials()] != [
-        t.content_hash
-        for _, t in study({"a": "comparative-cnn", "b": "comparative-resnet"}, vary={"blocks": [2, 5]}).trials()
-    ]
+    assert [t.content_hash for _, t in found.trials()] != [t.content_hash for _, t in asked.trials()]
 
 
 def test_what_was_changed_is_said_with_its_numbers() -> None:
-    found = matched(
+    found = match(
         study({"deep": "comparative-resnet", "cnn": "comparative-cnn"}, match={"what": "parameters", "to": "cnn"})
     )
-    [change] = found.spec.matched
+    [change] = found.resolved.matched or []
     before, after, target = (
         inspect_network(spec, (1, 8, 8), 10).parameters
         for spec in (FAMILIES["comparative-resnet"](), change.network, comparative_cnn())
@@ -90,7 +87,7 @@ def test_what_was_changed_is_said_with_its_numbers() -> None:
 
 
 def test_one_arm_at_one_level_can_be_the_measure_of_all() -> None:
-    found = matched(
+    found = match(
         study({"r": "cifar-resnet"}, vary={"depth": [20, 32]}, match={"what": "parameters", "to": "r[depth=32]"})
     )
     shallow, deep = (inspect_network(arm.trial.network, (1, 8, 8), 10).parameters for arm in found.arms)
@@ -101,16 +98,16 @@ def test_one_arm_at_one_level_can_be_the_measure_of_all() -> None:
 
 def test_arms_that_are_equal_stay_as_they_are_and_that_is_said() -> None:
     before = study({"p": "comparative-plain", "r": "comparative-resnet"}, match="parameters")
-    found = matched(before)
+    found = match(before)
     assert found.arms == before.arms
-    assert found.spec.matched == []
-    assert found.spec.matching == ("match parameters: the arms are equal within 1% as they are; nothing was changed.",)
-    assert before.spec.matching == ()
-    assert matched(study({"p": "comparative-plain", "r": "comparative-resnet"})).spec.matching == ()
+    assert found.resolved.matched == []
+    assert found.matching == ("match parameters: the arms are equal within 1% as they are; nothing was changed.",)
+    assert before.matching == ()
+    assert match(study({"p": "comparative-plain", "r": "comparative-resnet"})).matching == ()
 
 
 def test_the_verdict_says_what_was_changed(tmp_path: Path) -> None:
-    found = matched(study({"cnn": "comparative-cnn", "resnet": "comparative-resnet"}, match="parameters", seeds=2))
+    found = match(study({"cnn": "comparative-cnn", "resnet": "comparative-resnet"}, match="parameters", seeds=2))
     with Store.open(tmp_path) as store:
         store.register(found)
         findings = analyze(found, store.trials_frame("equal"), store.records_frame("equal"), {})
@@ -166,7 +163,7 @@ def test_bottlenecks_and_groups_get_widths_that_divide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arms", "match", "message"),
+    ("arms", "asked", "message"),
     [
         (
             {"tiny": {"family": "mlp", "hidden": 2, "width": 1}, "cnn": "comparative-cnn"},
@@ -182,14 +179,14 @@ def test_bottlenecks_and_groups_get_widths_that_divide() -> None:
     ],
 )
 def test_what_cannot_be_matched_is_one_line(
-    arms: dict[str, object], match: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arms: dict[str, object], asked: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ownnets.py").write_text(
         "from torch import nn\ndef linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(SpecError, match=message) as caught:
-        matched(study(arms, match=match))
+        match(study(arms, match=asked))
     assert "\n" not in str(caught.value)
 
 
@@ -200,6 +197,7 @@ def test_a_wrong_key_in_the_file_gets_its_place(tmp_path: Path) -> None:
         ("{what: parameters, to: nobody}", r"s.yaml:3:27: match.to: unknown arm 'nobody'; known: a, b"),
         ("{to: a}", r"s.yaml:3:1: match: 'what' is missing"),
         ("3", r"s.yaml:3:1: match: 3"),
+        ("parameters\nmatched: []", r"s.yaml:4:1: matched: matched is what match finds when the study runs, .* remove"),
     ]:
         (tmp_path / "s.yaml").write_text(text + asked)
         with pytest.raises(SpecError, match=message) as caught:
@@ -207,14 +205,13 @@ def test_a_wrong_key_in_the_file_gets_its_place(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_matched_study_that_was_edited_is_refused() -> None:
-    found = matched(study({"a": "comparative-cnn", "b": "comparative-resnet"}, match="parameters"))
-    plain = found.spec.model_dump(mode="json")
-    deeper = {**plain, "arms": {**plain["arms"], "b": {"network": {"family": "comparative-resnet", "blocks": 7}}}}
-    with pytest.raises(SpecError, match=r"matched.0: b is an arm no more, or differs from it in more than widths"):
-        expand_stored(deeper)
-    wider = {**plain, "arms": {**plain["arms"], "a": {"network": {"family": "comparative-cnn", "blocks": 9}}}}
-    with pytest.raises(SpecError, match=r"match parameters: b: .* are not within 1% of a's .* remove matched"):
-        matched(expand_stored(wider))
-    with pytest.raises(SpecError, match=r"matched says what match changed, and there is no match"):
-        expand_stored({**plain, "match": None})
+def test_arms_that_matching_makes_the_same_are_no_contrast() -> None:
+    arms = {"narrow": {"family": "mlp", "hidden": 2, "width": 20}, "wide": {"family": "mlp", "hidden": 2, "width": 30}}
+    with pytest.raises(SpecError, match="wide and narrow are one network under one recipe: nothing to compare"):
+        match(study(arms, match="parameters"))
+
+
+def test_a_study_that_was_not_matched_is_not_registered(tmp_path: Path) -> None:
+    asked = study({"a": "comparative-cnn", "b": "comparative-resnet"}, match="parameters")
+    with Store.open(tmp_path) as store, pytest.raises(SpecError, match="match must be resolved before"):
+        store.register(asked)

@@ -19,7 +19,7 @@ from leadline.metrics.learning_curve_area import area
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats import StatisticsError, benjamini_hochberg, holm, t_interval
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import to_csv
 from leadline.verdict import Findings, analyze, contrast_sentence, headline, meta_sentence, notes, to_json, to_text
 from leadline.verdict.effect_tables import targets_table
@@ -30,14 +30,14 @@ ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comp
 Curves = Mapping[str, Sequence[Sequence[float]]]  # arm -> seed -> validation error by epoch
 
 
-def a_study(metric: str = "epochs_to", target: float | None = 10.0, **changes: Any) -> Study:
+def a_study(metric: str = "epochs_to", target: float | None = 10.0, **changes: Any) -> ExpandedStudy:
     contrast = {"a": "residual", "b": "plain", "metric": metric} | ({} if target is None else {"target": target})
     margin = {"margin": changes.pop("of_contrast")} if "of_contrast" in changes else {}
     return expand(parse(StudySpec, {"name": "toy", "arms": ARMS, "contrasts": [contrast | margin], **changes}))
 
 
 def verdict(
-    study: Study,
+    study: ExpandedStudy,
     errors: Curves,
     state: Callable[[str, int], str] = lambda arm, seed: "finished",
     seconds: Callable[[str, int], float] = lambda arm, seed: 1.0,

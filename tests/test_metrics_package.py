@@ -23,7 +23,7 @@ from leadline.metrics.outputs import pack_outputs, unpack_outputs
 from leadline.metrics.top5_error import top5_error
 from leadline.parts.base import parse
 from leadline.spec.study import StudySpec
-from leadline.study import expand
+from leadline.study.expand import expand
 from leadline.verdict import analyze, headline, notes, to_json, to_text
 from leadline.verdict.tables import arms_table
 

@@ -16,7 +16,7 @@ from leadline.running.job import Job
 from leadline.spec import ModuleSpec, NetworkSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import expand, resolve_network
+from leadline.study.expand import expand, resolve_network
 
 SOURCE = """
 import torch

@@ -33,7 +33,7 @@ from leadline.running.stopping import Stopped, at_sigterm
 from leadline.spec import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 
 CPU = torch.device("cpu")
 RECIPE = TrainingSpec(
@@ -265,7 +265,7 @@ def test_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- as trials of a study
 
 
-def pair(**more: object) -> Study:
+def pair(**more: object) -> ExpandedStudy:
     training = {"epochs": 3, "batch_size": 40, "optimizer": {"name": "sgd", "learning_rate": 0.02}}
     return expand(
         StudySpec.model_validate(

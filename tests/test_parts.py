@@ -171,7 +171,7 @@ def test_objects_that_cannot_be_imported_are_identified_by_their_source_and_sent
     reference = Reference(**refer(inside))
     assert reference.call(2.0) == 6.0
     identity = identify(reference.module)
-    first, packed = identity, pack_objects()
+    first, packed = identity, pack_objects([reference.module])
     assert packed is not None
 
     def inside(progress: float) -> float:  # type: ignore[no-redef]

@@ -30,13 +30,13 @@ from leadline.spec import DataSpec, ProbeSpec, TrainingSpec
 from leadline.spec.study import StudySpec
 from leadline.stats import power, sequential
 from leadline.store import Store
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.verdict import Findings, analyze
 
 SMALL = DataSpec(name="digits", train=200, validation=100, test=50)
 
 
-def small(**more: object) -> Study:
+def small(**more: object) -> ExpandedStudy:
     given: dict[str, object] = {
         "name": "small",
         "data": SMALL,
@@ -176,7 +176,7 @@ def test_a_deviation_is_above_zero(sd: float) -> None:
         seeds_by_deviation(small(), [sd])
 
 
-def shown(study: Study, errors: dict[str, list[float]]) -> Findings:
+def shown(study: ExpandedStudy, errors: dict[str, list[float]]) -> Findings:
     """Return the findings of a study whose arms had these test errors, seed by seed."""
     rows = [(f"{arm}{seed}", arm, seed, value) for arm, values in errors.items() for seed, value in enumerate(values)]
     trials = pd.DataFrame(

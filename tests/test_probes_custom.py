@@ -24,7 +24,7 @@ from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.spec import ProbeSpec, TrialSpec, parse
 from leadline.store import Store
-from leadline.studyfile import load_study
+from leadline.study.load import load_study
 
 OWN = '''
 import altair as alt

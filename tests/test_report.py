@@ -32,7 +32,7 @@ from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIG
 from leadline.reports.page import WHY_FIGURES, write
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
 from leadline.verdict import analyze
 
@@ -48,7 +48,7 @@ ENVIRONMENT = {
 
 def study_of(
     arms: tuple[str, ...] = ("plain", "residual"), blocks: tuple[int, ...] = (2, 5), seeds: int = 3, **more: Any
-) -> Study:
+) -> ExpandedStudy:
     spec = {
         "name": "trial-study",
         "title": "Depth & residuals",
@@ -65,7 +65,7 @@ def study_of(
     return expand(parse(StudySpec, spec))
 
 
-def measured(study: Study, states: dict[tuple[str, int], str] | str = {}) -> tuple[pd.DataFrame, pd.DataFrame]:  # noqa: B006
+def measured(study: ExpandedStudy, states: dict[tuple[str, int], str] | str = {}) -> tuple[pd.DataFrame, pd.DataFrame]:  # noqa: B006
     """Trials and records as a store gives them, with made-up values: `plain` does not train from 5 blocks on."""
     generator = np.random.default_rng(7)
     trials, records = [], []
@@ -138,7 +138,7 @@ def seen_inside(trials: pd.DataFrame, records: pd.DataFrame) -> Diagnostics:
     return diagnose(trials, records, content)
 
 
-def written(study: Study, trials: pd.DataFrame, records: pd.DataFrame, folder: Path, **more: Any) -> str:
+def written(study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, folder: Path, **more: Any) -> str:
     path = write(study, analyze(study, trials, records, outputs(trials)), trials, records, folder, **more)
     assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")

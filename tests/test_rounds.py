@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.errors import SpecError
-from leadline.rounds import Course, Linked, confidence_of_each, look, resumed, rounds, with_seeds
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats import sequential
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.rounds import Course, Linked, confidence_of_each, look, resumed, rounds, with_seeds
 
 STEP = 100 / 360
 
 
-def a_study(contrasts: Sequence[Sequence[str]] = (("a", "b"), ("a", "c")), **decide: Any) -> Study:
+def a_study(contrasts: Sequence[Sequence[str]] = (("a", "b"), ("a", "c")), **decide: Any) -> ExpandedStudy:
     arms = {name: {"network": "comparative-cnn", "training": {"batch_size": ord(name)}} for name in "abcd"}
     spec = {"name": "toy", "arms": arms, "contrasts": list(map(list, contrasts)), "margin": 0.5}
     return expand(parse(StudySpec, {**spec, "decide": {"max_seeds": 20, **decide}}))
@@ -34,7 +34,7 @@ def course(a: str, b: str, differences: Sequence[float], lost: Sequence[int] = (
     return Course(a, b, 0.5, STEP, ended, places, tuple(differences[place] for place in places))
 
 
-def through(study: Study, truth: Mapping[tuple[str, str], Sequence[float]]) -> list[Mapping[str, int]]:
+def through(study: ExpandedStudy, truth: Mapping[tuple[str, str], Sequence[float]]) -> list[Mapping[str, int]]:
     """Run a study whose differences are known beforehand; give the seeds of each round."""
     seen = [rounds(study, [course(*pair, ()) for pair in truth])[-1].seeds]
     while True:
@@ -146,7 +146,7 @@ def test_the_error_over_a_whole_study_stays_below_what_was_asked() -> None:
 # --- going on with what is in the ledger
 
 
-def ledger(study: Study, drawn: int, ended: bool = True) -> list[Linked]:
+def ledger(study: ExpandedStudy, drawn: int, ended: bool = True) -> list[Linked]:
     return [
         Linked(arm.name, seed, arm.at(seed).content_hash, ended)
         for arm in study.arms
@@ -157,27 +157,27 @@ def ledger(study: Study, drawn: int, ended: bool = True) -> list[Linked]:
 def test_a_study_goes_on_with_the_seeds_that_are_there() -> None:
     study = a_study()
     fresh = resumed(study, [], None)
-    assert set(fresh.drawn.values()) == {3} and len(list(fresh.trials())) == 12
+    assert set(fresh.resolved.drawn.values()) == {3} and len(list(fresh.trials())) == 12
     there = [one for one in ledger(study, 7) if one.arm != "b" or one.seed < 4]
-    assert resumed(study, there, study).drawn == {"a": 7, "b": 4, "c": 7, "d": 7}
+    assert resumed(study, there, study).resolved.drawn == {"a": 7, "b": 4, "c": 7, "d": 7}
     # trials of another recipe under the same names are not its own
     other = expand(study.spec.with_(training={"epochs": 3}))
-    assert set(resumed(other, there, study).drawn.values()) == {3}
-    assert with_seeds(resumed(study, there, study), {"a": 3, "b": 9, "c": 7, "d": 3}).drawn["b"] == 9
+    assert set(resumed(other, there, study).resolved.drawn.values()) == {3}
+    assert with_seeds(resumed(study, there, study), {"a": 3, "b": 9, "c": 7, "d": 3}).resolved.drawn["b"] == 9
 
 
 def test_what_was_planned_stays_when_more_seeds_are_allowed() -> None:
     first = resumed(a_study(max_seeds=8), [], None)
-    assert first.spec.decide and first.spec.decide.planned == 8
+    assert first.resolved.planned == 8 and first.spec == a_study(max_seeds=8).spec
     more = resumed(a_study(max_seeds=30), ledger(first, 8), first)
-    assert more.spec.decide and (more.spec.decide.planned, more.spec.decide.max_seeds) == (8, 30)
+    assert more.spec.decide and (more.resolved.planned, more.spec.decide.max_seeds) == (8, 30)
     again = resumed(a_study(max_seeds=40), ledger(more, 9), more)
-    assert again.spec.decide and again.spec.decide.planned == 8
+    assert again.resolved.planned == 8
     # and so do the intervals at the looks that were taken
     before, after = (look(one, course("a", "b", CLOSE[:6]), 6) for one in (first, more))
     assert before == after
     unlooked = resumed(a_study(max_seeds=30), ledger(first, 3, ended=False), first)
-    assert unlooked.spec.decide and unlooked.spec.decide.planned == 30
+    assert unlooked.resolved.planned == 30
 
 
 @pytest.mark.parametrize(
@@ -194,4 +194,4 @@ def test_what_was_fixed_before_the_first_look_cannot_change_after_it(change: dic
     with pytest.raises(SpecError, match="set it back, or give the study another name") as caught:
         resumed(a_study(**change), ledger(first, 3), first)
     assert "\n" not in str(caught.value)
-    assert resumed(a_study(**change), ledger(first, 3, ended=False), first).drawn
+    assert resumed(a_study(**change), ledger(first, 3, ended=False), first).resolved.drawn

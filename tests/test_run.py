@@ -31,15 +31,15 @@ from leadline.running.stopping import sigterm_as_interrupt
 from leadline.spec import SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, expand
-from leadline.studyfile import load_study
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.load import load_study
 from leadline.training import Diverged, prepare, train
 
 CPU = torch.device("cpu")
 SMALL = DataSpec(name="digits", train=120, validation=50, test=50)
 
 
-def small(epochs: int = 2, seeds: int = 2, **training: object) -> Study:
+def small(epochs: int = 2, seeds: int = 2, **training: object) -> ExpandedStudy:
     return expand(
         StudySpec.model_validate(
             {
@@ -54,7 +54,7 @@ def small(epochs: int = 2, seeds: int = 2, **training: object) -> Study:
     )
 
 
-def registered(study: Study, runs: Path) -> Store:
+def registered(study: ExpandedStudy, runs: Path) -> Store:
     store = Store.open(runs)
     store.register(study)
     return store
@@ -87,7 +87,7 @@ def test_in_process_runs_everything_once(tmp_path: Path) -> None:
     assert again == []
 
 
-def probed(**training: object) -> Study:
+def probed(**training: object) -> ExpandedStudy:
     spec = small(**training).spec.model_dump(mode="json")
     return expand(parse(StudySpec, {**spec, "seeds": 1, "probes": ["flow"]}))
 
@@ -123,7 +123,7 @@ ALL_PROBES = {
 }
 
 
-def looked_into(probes: object = ALL_PROBES, **training: object) -> Study:
+def looked_into(probes: object = ALL_PROBES, **training: object) -> ExpandedStudy:
     """Two shallow CIFAR networks, which have batch normalisation."""
     spec = small(**training).spec.model_dump(mode="json")
     arms = {"plain": {"network": "cifar-plain"}, "residual": {"network": "cifar-resnet"}}

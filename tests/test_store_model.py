@@ -14,7 +14,7 @@ from leadline.record import Record
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.store import STATES, LeaseLost, Store
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 
 WORKERS = ("here:1:1", "there:2:2", "nowhere:3:3")
 HOUR, GONE = 3600.0, -1.0
@@ -28,7 +28,7 @@ ARMS = {
 
 
 @lru_cache
-def study(name: str, seeds: int) -> Study:
+def study(name: str, seeds: int) -> ExpandedStudy:
     return expand(parse(StudySpec, {"name": name, "arms": ARMS[name], "seeds": seeds}))
 
 

@@ -22,7 +22,7 @@ from leadline.spec import ProbeSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import Store, connect
 from leadline.store.schema import HEAD, VERSION_TABLE, metadata
-from leadline.study import expand, expand_stored
+from leadline.study.expand import expand
 
 MIGRATIONS = Path(leadline.__file__).parent / "migrations"
 
@@ -304,7 +304,7 @@ def test_a_store_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: P
     records = old.execute("SELECT count(*) FROM records").fetchone()[0]
     old.close()
     with Store.open(tmp_path) as store:
-        study = expand_stored(store.study("old").spec)
+        study = store.study("old").expand()
         assert study.spec.probes == ProbeSpec()
         assert list(store.trials_frame("old")["state"]) == ["finished"] * 4
         assert len(store.records_frame("old")) == records > 0
@@ -341,7 +341,7 @@ def test_a_store_of_the_second_schema_goes_on_with_what_it_had_begun(tmp_path: P
         store.commit_epoch(claim.trial, "elsewhere:9:1", [], "c2", 2, 1.0)
         record = store.trial(claim.trial)
         assert (record.earlier_checkpoint, record.earlier_epoch) == (claim.checkpoint, 1)
-        store.register(expand_stored(store.study("old").spec))
+        store.register(store.study("old").expand())
     assert query(tmp_path / "leadline.db", f"SELECT version_num FROM {VERSION_TABLE}") == [(HEAD,)]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from leadline.spec import SGD, Adam, DataSpec, TrainingSpec, decide, parse
 from leadline.spec.contrast import ContrastSpec
 from leadline.spec.study import StudySpec
 from leadline.stats import sequential
-from leadline.study import expand, expand_stored
-from leadline.studyfile import load_study, parse_value, ready_studies
+from leadline.study.expand import expand
+from leadline.study.load import load_study, parse_value, ready_studies
 
 EXAMPLE = """
 name: example
@@ -65,7 +64,7 @@ def test_the_same_study_in_python() -> None:
 
 def test_stored_spec_expands_to_the_same_study(tmp_path: Path) -> None:
     study = load_study(written(tmp_path, EXAMPLE))
-    assert expand_stored(study.spec.model_dump(mode="json")) == study
+    assert expand(parse(StudySpec, study.spec.model_dump(mode="json"))) == study
 
 
 def test_arms_override_training_key_by_key_and_optimizers_whole(tmp_path: Path) -> None:
@@ -298,9 +297,9 @@ def test_an_epoch_that_an_arm_never_reaches_is_no_moment_for_a_probe(tmp_path: P
     with pytest.raises(SpecError, match=r"s.yaml:3:3: arms.short: probes.lesion.at: epoch 3 is beyond") as caught:
         load_study(str(tmp_path / "s.yaml"))
     assert "\n" not in str(caught.value)
-    again = expand_stored(load_study("gradients").spec.model_dump(mode="json"))
+    again = expand(parse(StudySpec, load_study("gradients").spec.model_dump(mode="json")))
     assert again.arms == load_study("gradients").arms
-    assert "decomposition" in again.arms[0].trial.probes.deeper()
+    assert "decomposition" in again.arms[0].trial.probes.snapshots()
 
 
 # --- seeds that are added until contrasts are decided
@@ -321,7 +320,7 @@ def test_a_study_that_decides_begins_with_few_seeds_and_draws_from_all() -> None
         2,
         2,
     ]
-    wider = replace(study, drawn={"a": 3, "b": 5})
+    wider = study.resolve(drawn={"a": 3, "b": 5})
     assert [(arm.name, trial.seed) for arm, trial in wider.trials()][-3:] == [("b", 2), ("b", 3), ("b", 4)]
     listed = expand(deciding(seeds=[9, 7, 5, 3, 1], decide={"max_seeds": 4, "first": 2}))
     assert [trial.seed for _, trial in listed.trials()] == [9, 9, 7, 7] and listed.spec.seed_values == (9, 7, 5, 3)
@@ -339,7 +338,7 @@ def test_what_decide_says_once_holds_for_every_contrast_that_says_nothing() -> N
     assert expand(deciding(decide=said)).contrasts[0].metric == "validation_error"
     # as a store gives it back
     for spec in (study.spec, deciding(decide=said), deciding(), deciding(seeds=list(range(20, 40)))):
-        again = expand_stored(json.loads(spec.model_dump_json()))
+        again = expand(parse(StudySpec, json.loads(spec.model_dump_json())))
         assert again.spec == spec and again.contrasts == expand(spec).contrasts
 
 

@@ -50,7 +50,7 @@ from leadline.spec import (
 )
 from leadline.spec.study import StudySpec
 from leadline.store import Store, WorkerId
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import TrainState, prepare, train
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 FORK = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
 
 
-def study(seeds: int = 1, epochs: int = 2, batch_size: int = 20, **more: object) -> Study:
+def study(seeds: int = 1, epochs: int = 2, batch_size: int = 20, **more: object) -> ExpandedStudy:
     return expand(
         StudySpec.model_validate(
             {
@@ -76,7 +76,7 @@ def study(seeds: int = 1, epochs: int = 2, batch_size: int = 20, **more: object)
     )
 
 
-def registered(asked: Study, runs: Path) -> Store:
+def registered(asked: ExpandedStudy, runs: Path) -> Store:
     store = Store.open(runs)
     store.register(asked)
     return store
@@ -528,7 +528,7 @@ LAYERS, EPOCHS = 2, 3
 PLACES = [(layer, epoch) for layer in range(1, LAYERS + 1) for epoch in range(1, EPOCHS + 1)]
 
 
-def pretraining(**more: object) -> Study:
+def pretraining(**more: object) -> ExpandedStudy:
     """Two networks that are pre-trained: with persistent chains, and with decoders of their own."""
     network = {"family": "mlp", "hidden": LAYERS, "width": 12, "activation": "sigmoid"}
     methods = {

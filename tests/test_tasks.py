@@ -24,7 +24,7 @@ from leadline.running.job import Job
 from leadline.spec import DataSpec
 from leadline.spec.study import StudySpec
 from leadline.store import Store
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 from leadline.tasks import Task, task_of
 from leadline.verdict import analyze, headline, to_json, to_text
 
@@ -69,7 +69,7 @@ def mean_absolute_error(labels: Any, predicted: Any) -> float:
 DATA: dict[str, Any] = {"module": "test_tasks:heights", "task": {"module": "test_tasks:Regression"}, "validation": 8}
 
 
-def a_study(**changes: Any) -> Study:
+def a_study(**changes: Any) -> ExpandedStudy:
     plain = {
         "name": "heights",
         "data": DATA,

@@ -20,24 +20,25 @@ from leadline.errors import LeadlineError, SpecError
 from leadline.record import Record
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.reports.writing import write_report
-from leadline.running.driving import run_study
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.spec.tuning import FIRST_SEED, TuneSpec, path_of
 from leadline.stats import StatisticsError
 from leadline.stats.best_of import Ahead, ahead, best_of, running_best
 from leadline.store import Store
-from leadline.study import Study, expand, expand_stored
-from leadline.studyfile import load_study
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.load import load_study
+from leadline.study.pipeline import run_study
+from leadline.study.resolved import Searched
+from leadline.study.search import FIRST_AT_RANDOM, Search, suggest, tuning_of
 from leadline.tables import Table
-from leadline.tuning import FIRST_AT_RANDOM, Search, suggest, tuning_of
 from leadline.verdict import analyze, headline
 from leadline.verdict.tuned import Tuning, explain_tuning, tuning_sentences, tuning_words
 
 RATE = {"learning_rate": {"log": [0.001, 1]}}
 
 
-def study_of(tune: dict[str, Any], **more: Any) -> Study:
+def study_of(tune: dict[str, Any], **more: Any) -> ExpandedStudy:
     spec = {
         "name": "tuned",
         "data": {"name": "digits", "train": 60, "test": 60},
@@ -85,13 +86,15 @@ def play(store: Store, name: str, errors: Errors, most: int | None = None) -> in
     raise AssertionError
 
 
-def searched(study: Study, store: Store, errors: Errors = bowl, most: int | None = None) -> tuple[Study, int]:
+def searched(
+    study: ExpandedStudy, store: Store, errors: Errors = bowl, most: int | None = None
+) -> tuple[ExpandedStudy, int]:
     """Search to the end, killed and begun anew after every so many trials; return the tuned study, and kills."""
     kills = 0
     search = Search(study)
     while (asked := search.next(store)) is not None:
         store.register(asked)
-        play(store, asked.spec.name, errors, most)
+        play(store, asked.name, errors, most)
         if most is not None:
             search, kills = Search(study), kills + 1
     return search.tuned(), kills
@@ -127,11 +130,11 @@ def searched(study: Study, store: Store, errors: Errors = bowl, most: int | None
         ("{data.train: {integer: [1, 5]}}", r"'data' cannot be tuned; keys begin with training or network"),
         ("{momentum: {choice: [0.1, 0]}, optimizer.momentum: {choice: [0.1, 0]}}", r"momentum is tuned twice"),
         ("{learning_rate: {linear: [-1.0e+308, 1.0e+308]}}", r"too wide to draw from; bring the ends nearer"),
-        ("{learning_rate: {log: [0.1, 1]}, chosen: {plain: {learning_rate: 1}}}", r"arm 'residual' has no values"),
         (
-            "{learning_rate: {log: [0.1, 1]}, chosen: {plain: {x: 1}}}",
-            r"chosen.plain has x, but tuned are learning_rate",
+            "{learning_rate: {log: [0.1, 1]}, chosen: {plain: {learning_rate: 1}}}",
+            r"s.yaml:5:40: tune.chosen: chosen is what the search finds when the study runs, and the ledger keeps it",
         ),
+        ("{learning_rate: {log: [0.1, 1]}, tried: {}}", r"s.yaml:5:40: tune.tried: .*; remove the key"),
     ],
 )
 def test_what_cannot_be_tuned_is_one_line_with_its_place(tmp_path: Path, tune: str, message: str) -> None:
@@ -151,8 +154,7 @@ def test_keys_go_where_a_reader_expects_them() -> None:
     assert path_of("blocks") == "network.blocks"
     study = study_of({"blocks": {"integer": [1, 2]}, "batch_size": {"choice": [10, 20]}, "budget": 1})
     chosen = {arm.name: {"blocks": 2, "batch_size": 20} for arm in study.arms}
-    tune = parse(TuneSpec, {**study.spec.model_dump(mode="json")["tune"], "chosen": chosen})
-    tuned = expand(study.spec.with_(tune=tune.model_dump(mode="json")))
+    tuned = study.resolve(chosen=chosen)
     assert [arm.trial.training.batch_size for arm in tuned.arms] == [20, 20]
     assert tuned.arms[0].trial.network != study.arms[0].trial.network
 
@@ -184,7 +186,8 @@ def test_a_search_takes_no_other_studys_place(tmp_path: Path) -> None:
 
 
 def test_a_name_leaves_room_for_the_name_of_its_search() -> None:
-    assert Search(study_of({**RATE, "budget": 5}, name="n" * 93)).spec.name == "n" * 93 + ".tuning"
+    asked = study_of({**RATE, "budget": 5}, name="n" * 93)
+    assert asked.resolve(search=Searched(seeds=[7], tried={})).name == "n" * 93 + ".tuning"
     with pytest.raises(SpecError, match="is longer than 93 letters"):
         study_of(RATE, name="n" * 94)
 
@@ -247,7 +250,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path: Path, sampler: s
         with Store.open(tmp_path / str(most)) as store:
             tuned, kills = searched(study, store, most=most)
             frame = store.records_frame("tuned.tuning")
-            found.append((tuned, store.study("tuned.tuning").spec, frame))
+            found.append((tuned, store.study("tuned.tuning").resolved, frame))
     assert kills >= 10
     assert found[0][:2] == found[1][:2]
     pd.testing.assert_frame_equal(found[0][2], found[1][2])
@@ -258,20 +261,21 @@ def test_the_least_mean_validation_error_is_chosen(tmp_path: Path) -> None:
     study = study_of({**RATE, "budget": 12, "seeds": [50, 51]})
     with Store.open(tmp_path) as store:
         tuned, _ = searched(study, store)
-        again = expand_stored(store.study("tuned.tuning").spec)
+        again = store.study("tuned.tuning").expand()
         trials = store.trials_frame("tuned.tuning")
-    tried = again.spec.tune.tried if again.spec.tune else None
-    assert tuned.spec.tune is not None and tuned.spec.tune.chosen is not None and tried is not None
+        store.register(tuned)
+        stored = store.study("tuned").expand()
+    assert again.resolved.search is not None and tuned.resolved.chosen is not None
+    tried = again.resolved.search.tried
     assert tried["plain"] == tried["residual"] and len(tried["plain"]) == 12  # all arms try the same settings
     assert sorted(set(trials["seed"])) == [50, 51]
     for arm in tuned.arms:
         best = min(tried[arm.name], key=lambda one: bowl(arm.name, {"optimizer": one}) or math.inf)
-        assert tuned.spec.tune.chosen[arm.name] == best
+        assert tuned.resolved.chosen[arm.name] == best
         assert arm.trial.training.optimizer.learning_rate == best["learning_rate"]
     assert len({arm.trial.training.optimizer.learning_rate for arm in tuned.arms}) == 2
-    assert expand_stored(tuned.spec.model_dump(mode="json")) == tuned
+    assert stored == tuned and stored.spec == again.spec == study.spec
     assert {spec.seed for _, spec in tuned.trials()} == {0, 1}
-    assert expand_stored(again.spec.model_dump(mode="json")) == again
 
 
 def test_a_larger_budget_keeps_what_was_tried(tmp_path: Path) -> None:
@@ -385,7 +389,7 @@ def test_best_of_many() -> None:
 # --- what is shown
 
 
-def tuning_after(tmp_path: Path, tune: dict[str, Any], errors: Errors = bowl) -> tuple[Study, Tuning]:
+def tuning_after(tmp_path: Path, tune: dict[str, Any], errors: Errors = bowl) -> tuple[ExpandedStudy, Tuning]:
     with Store.open(tmp_path) as store:
         tuned, _ = searched(study_of(tune), store, errors)
         store.register(tuned)
@@ -407,7 +411,7 @@ def test_numbers_shown_are_those_of_the_search(tmp_path: Path) -> None:
     assert [row["settings"] for row in tables["tuning-chosen"].rows] == [8, 8]
     assert tables["tuning-budgets"].rows[0]["8"] == min(worst)
     assert len(tables["tuning-every"].rows) == 16
-    rate = tuned.spec.tune.chosen["plain"]["learning_rate"] if tuned.spec.tune and tuned.spec.tune.chosen else 0
+    rate = (tuned.resolved.chosen or {})["plain"]["learning_rate"]
     assert tables["tuning-chosen"].shown[0][:2] == ("plain", f"{rate:.3g}")
 
 
@@ -481,7 +485,7 @@ def test_where_the_search_is_gone_it_is_said(tmp_path: Path) -> None:
 def test_words_name_every_arm_and_key() -> None:
     tune = {**RATE, "batch_size": {"choice": [32, 64]}, "budget": 20, "sampler": "tpe", "seeds": 2}
     chosen = {"cnn": {"learning_rate": 0.0300001, "batch_size": 32}, "resnet": {"learning_rate": 0.1, "batch_size": 64}}
-    assert tuning_words(parse(TuneSpec, {**tune, "chosen": chosen})) == (
+    assert tuning_words(parse(TuneSpec, tune), chosen) == (
         "Tuned: 20 settings per arm at 2 seeds each, drawn by a tree-structured Parzen estimator; chosen by validation"
         " error before the contrasts, at other seeds than theirs: learning_rate 0.03 (cnn) and 0.1 (resnet);"
         " batch_size 32 (cnn) and 64 (resnet)."
@@ -497,7 +501,7 @@ def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.Captur
     assert outcome.complete and outcome.counts == {"finished": 4}
     assert "Tuned: 2 trials per arm" in capsys.readouterr().err
     with Store.open_existing(tmp_path) as store:
-        tuned = expand_stored(store.study("tuned").spec)
+        tuned = store.study("tuned").expand()
         before = store.counts("tuned.tuning")
         records = store.records_frame("tuned.tuning", ["final-validation"])
         finals = records[records["name"].eq("error")].set_index("arm")["value"]
@@ -518,9 +522,5 @@ def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.Captur
     again = run_study(study, tmp_path, None, None, 0, "cpu")
     with Store.open_existing(tmp_path) as store:
         assert again.complete and store.counts("tuned.tuning") == before
-        assert expand_stored(store.study("tuned").spec) == tuned
-        # what was chosen stands in the specification: its study runs without another search
-        fresh = tmp_path / "fresh"
-    assert run_study(tuned, fresh, None, None, 0, "cpu").complete
-    with Store.open_existing(fresh) as store:
-        assert [one.name for one in store.studies()] == ["tuned"]
+        assert store.study("tuned").expand() == tuned
+        assert [one.title for one in store.studies()] == ["Tuning of tuned", ""]

@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from leadline.spec.contrast import ContrastSpec
 from leadline.spec.study import StudySpec
 from leadline.stats import paired
 from leadline.stats.sequential import interval_at_any_time
-from leadline.study import Arm, Study, expand
+from leadline.study.expand import Arm, ExpandedStudy, expand
 from leadline.tables import to_csv, to_frame
 from leadline.text import number, p_value
 from leadline.verdict import (
@@ -44,13 +43,13 @@ THREE_LEVELS = {"seeds": 3, "vary": {"blocks": [2, 5, 10]}}
 Frames = tuple[pd.DataFrame, pd.DataFrame, dict[str, tuple[np.ndarray, np.ndarray]]]
 
 
-def a_study(**changes: Any) -> Study:
+def a_study(**changes: Any) -> ExpandedStudy:
     arms = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
     return expand(parse(StudySpec, {"name": "toy", "arms": arms, "contrasts": [["residual", "plain"]], **changes}))
 
 
 def frames(
-    study: Study,
+    study: ExpandedStudy,
     error: Callable[[Arm, int], float],
     state: Callable[[Arm, int], str] = lambda arm, seed: "finished",
     epochs: int = 4,
@@ -599,7 +598,7 @@ def test_the_step_is_one_image_known_beforehand(metric: str, data: dict[str, Any
 @given(st.lists(st.tuples(errors, states), min_size=10, max_size=10))
 def test_any_outcome_of_a_study_that_decides_gives_plain_json_and_text(outcomes: list[tuple[float, str]]) -> None:
     study = a_study(decide={"max_seeds": 5})
-    study = replace(study, drawn={"plain": 5, "residual": 5})
+    study = study.resolve(drawn={"plain": 5, "residual": 5})
     at = {(arm.name, trial.seed): outcomes[place] for place, (arm, trial) in enumerate(study.trials())}
     findings = analyze(
         study, *frames(study, lambda arm, seed: at[arm.name, seed][0], lambda arm, seed: at[arm.name, seed][1])

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
     from leadline.spec.study import StudySpec
     from leadline.store import Store
-    from leadline.study import Study, expand
-    from leadline.studyfile import load_study
+    from leadline.study.expand import ExpandedStudy as Study
+    from leadline.study.expand import expand
+    from leadline.study.load import load_study
     from leadline.training import Diverged, evaluate, prepare, train
     from leadline.verdict import Findings, analyze
     from leadline.weights import load_weights
@@ -45,21 +46,21 @@ _HOME = {
     "SpecError": "errors",
     "Store": "store",
     "StoreError": "errors",
-    "Study": "study",
+    "Study": "study.expand",
     "StudySpec": "spec.study",
     "TrainingSpec": "spec",
     "TrialSpec": "spec",
     "analyze": "verdict",
     "build": "nets",
     "evaluate": "training",
-    "expand": "study",
+    "expand": "study.expand",
     "family": "families",
     "inspect_module": "nets",
     "inspect_network": "nets",
     "from_trial": "export",
     "load": "export",
     "load_data": "data.batches",
-    "load_study": "studyfile",
+    "load_study": "study.load",
     "load_weights": "weights",
     "predict": "export",
     "prepare": "training",
@@ -68,7 +69,7 @@ _HOME = {
     "train": "training",
     "watch": "probes.watch",
 }
-_RENAMED = {"load_data": "load"}
+_RENAMED = {"load_data": "load", "Study": "ExpandedStudy"}
 
 __all__ = [
     "FAMILIES",

@@ -15,12 +15,12 @@ from leadline.running.executors import Executor, InProcess, LocalProcesses
 from leadline.running.job import Event, Job
 from leadline.spec.study import StudySpec
 from leadline.store import Store, WorkerId
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "contract"
 
 
-def study(seeds: int = 2, epochs: int = 2, train: int = 120, **more: object) -> Study:
+def study(seeds: int = 2, epochs: int = 2, train: int = 120, **more: object) -> ExpandedStudy:
     return expand(
         StudySpec.model_validate(
             {
@@ -44,7 +44,7 @@ class Ledger:
     told: list[Event]
 
     @classmethod
-    def of(cls, runs: Path, asked: Study) -> "Ledger":
+    def of(cls, runs: Path, asked: ExpandedStudy) -> "Ledger":
         with Store.open(runs) as store:
             store.register(asked)
         return cls(Job(NAME, runs), [])

@@ -33,7 +33,7 @@ from leadline.running.job import Event, Job
 from leadline.spec.study import StudySpec
 from leadline.store import Store, WorkerId, connect
 from leadline.store.schema import VERSION_TABLE, metadata
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "outage"
 HERE = str(WorkerId.current())
@@ -209,7 +209,7 @@ def proxy(postgresql: str) -> Iterator[Proxy]:
 # --- a study
 
 
-def study(**more: Any) -> Study:
+def study(**more: Any) -> ExpandedStudy:
     import yaml
 
     return expand(StudySpec.model_validate({**yaml.safe_load(STUDY), **more}))
@@ -387,7 +387,7 @@ def trouble(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield Trouble(store, proxy)
 
 
-def many(**more: Any) -> Study:
+def many(**more: Any) -> ExpandedStudy:
     return study(arms={"plain": {"network": "comparative-plain"}}, contrasts=[], **more)
 
 

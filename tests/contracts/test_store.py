@@ -3,6 +3,7 @@
 The database that LEADLINE_TEST_STORE names is emptied before every test.
 """
 
+import itertools
 import json
 import math
 import os
@@ -35,12 +36,14 @@ from leadline.errors import StoreError
 from leadline.metrics import Outputs
 from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.record import Record
-from leadline.spec import TrialSpec, parse
+from leadline.spec import ProbeSpec, TrialSpec, parse
 from leadline.spec.study import StudySpec
 from leadline.store import STATES, LeaseLost, Store, WorkerId, connect, ledger, worker_id
 from leadline.store import register as registering
 from leadline.store.schema import VERSION_TABLE, metadata
-from leadline.study import Study, expand
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.match import match
+from leadline.study.search import Search
 
 HERE = str(WorkerId.current())
 ELSEWHERE = "elsewhere:7:1"
@@ -84,7 +87,9 @@ def store(place: Place) -> Iterator[Store]:
         yield opened
 
 
-def study(name: str = "one", seeds: int = 2, arms: tuple[str, ...] = ("cnn", "resnet"), **more: object) -> Study:
+def study(
+    name: str = "one", seeds: int = 2, arms: tuple[str, ...] = ("cnn", "resnet"), **more: object
+) -> ExpandedStudy:
     networks = {arm: {"network": f"comparative-{arm}"} for arm in arms}
     return expand(parse(StudySpec, {"name": name, "arms": networks, "seeds": seeds, **more}))
 
@@ -103,41 +108,87 @@ def finish_next(store: Store, name: str = "one", **more: Any) -> str:
 # --- entering
 
 
-def test_a_store_of_the_first_schema_goes_on(place: Place) -> None:
-    old, engine, config = study("old"), connect.engine_for(connect.address(place.url, place.runs)), Config()
+def enter_at(place: Place, revision: str, *entered: tuple[dict[str, Any], ExpandedStudy]) -> None:
+    """Make a store of an old schema with studies: their specifications as they were written then, and their trials."""
+    engine, config = connect.engine_for(connect.address(place.url, place.runs)), Config()
     place.runs.mkdir()
     config.set_main_option("script_location", str(Path(leadline.__file__).parent / "migrations"))
+    moment = datetime.now(UTC).replace(tzinfo=None)
+    study_row = "INSERT INTO studies (id, name, hash, spec, created) VALUES (:id, :name, 'old', :spec, :now)"
+    trial_row = (
+        "INSERT INTO trials (id, hash, spec, seed, state, attempts, created, checkpoint_epoch)"
+        " VALUES (:id, :hash, :spec, :seed, 'waiting', 0, :now, 0)"
+    )
+    link_row = (
+        "INSERT INTO study_trials (study_id, position, trial_id, arm, base, factors, settled)"
+        " VALUES (:study, :position, :trial, :arm, :arm, :factors, :settled)"
+    )
+    numbers = itertools.count(1001)  # beyond those that the database itself gives
     with connect.transaction(engine, write=True) as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        enter = text("INSERT INTO studies (id, name, hash, spec, created) VALUES (1, 'old', :hash, :spec, :now)")
-        row = {"hash": old.spec.content_hash, "spec": json.dumps(old.spec.model_dump(mode="json"))}
-        connection.execute(enter, {**row, "now": datetime.now(UTC).replace(tzinfo=None)})
-        for number, (arm, spec) in enumerate(old.trials(), 1):
-            connection.execute(
-                text(
-                    "INSERT INTO trials (id, hash, spec, seed, state, attempts, created, checkpoint_epoch)"
-                    " VALUES (:id, :hash, :spec, :seed, 'waiting', 0, :now, 0)"
-                ),
-                {
-                    **{"id": number, "hash": spec.content_hash, "spec": json.dumps(spec.model_dump(mode="json"))},
-                    **{"seed": spec.seed, "now": datetime.now(UTC).replace(tzinfo=None)},
-                },
-            )
-            connection.execute(
-                text(
-                    "INSERT INTO study_trials (study_id, position, trial_id, arm, base, factors, settled)"
-                    " VALUES (1, :position, :id, :arm, :arm, '{}', :settled)"
-                ),
-                {"position": number - 1, "id": number, "arm": arm.name, "settled": False},
-            )
+        command.upgrade(config, revision)
+        for plain, old in entered:
+            id_ = next(numbers)
+            row = {"id": id_, "name": old.name, "spec": json.dumps(plain), "now": moment}
+            connection.execute(text(study_row), row)
+            for position, (arm, spec) in enumerate(old.trials()):
+                content = json.dumps(spec.model_dump(mode="json"))
+                row = {"id": (trial := next(numbers)), "hash": spec.content_hash, "spec": content, "seed": spec.seed}
+                connection.execute(text(trial_row), {**row, "now": moment})
+                row = {"study": id_, "position": position, "trial": trial, "arm": arm.name, "settled": False}
+                connection.execute(text(link_row), {**row, "factors": json.dumps(arm.factors)})
     engine.dispose()
+
+
+def test_a_store_of_the_first_schema_goes_on(place: Place) -> None:
+    old = study("old")
+    enter_at(place, "0001", (old.spec.model_dump(mode="json"), old))
     with place.open() as store:
         claim = store.claim("old", HERE, HOUR)
         assert claim is not None and claim.trial == next(old.trials())[1].content_hash
         store.commit_epoch(claim.trial, HERE, epoch_records(1), "c1", 1, 1.0, {"flow": b"seen"})
         store.finish(claim.trial, HERE, "finished")
         assert store.counts("old")["finished"] == 1 and len(store.records_frame("old")) == 3
+
+
+def test_what_a_run_wrote_into_a_specification_moves_beside_it(place: Place) -> None:
+    tune = {"learning_rate": {"log": [0.001, 1]}, "budget": 2}
+    decide = {"max_seeds": 5}
+    asked = study("old", 5, match="parameters", tune=tune, decide=decide, probes=["flow"], title="Deep")
+    search = Search(match(asked))
+    with Store.open(place.runs.with_name("elsewhere")) as elsewhere:
+        searching = search.next(elsewhere)
+        assert searching is not None
+        elsewhere.register(searching)
+        while (claim := elsewhere.claim("old.tuning", HERE, HOUR)) is not None:
+            elsewhere.finish(claim.trial, HERE, "finished", records=[Record(1, 1, "final-validation", "error", 7.0)])
+        assert search.next(elsewhere) is None
+    decided = search.tuned().resolve(planned=7, drawn={"cnn": 3, "resnet": 4})
+    found, plain = decided.resolved.model_dump(mode="json"), asked.spec.model_dump(mode="json")
+    of_main = plain | {"matched": found["matched"], "tune": plain["tune"] | {"chosen": found["chosen"], "tried": None}}
+    of_main |= {"decide": plain["decide"] | {"planned": 7}}
+    tried = searching.resolved.model_dump(mode="json")["search"]["tried"]
+    of_search = plain | {"name": "old.tuning", "title": "Tuning of Deep", "seeds": [FIRST_SEED], "contrasts": []}
+    of_search |= {"probes": ProbeSpec().model_dump(mode="json"), "decide": None, "matched": found["matched"]}
+    of_search |= {"tune": plain["tune"] | {"tried": tried, "chosen": None}}
+    other = study("plain", seeds=1)
+    of_other = other.spec.model_dump(mode="json") | {"matched": None}
+    enter_at(place, "0003", (of_main, decided), (of_search, searching), (of_other, other))
+    with place.open() as store:
+        assert [one.title for one in store.studies()] == ["Deep", "Tuning of Deep", ""]
+        main, searched = store.study("old"), store.study("old.tuning")
+        assert main.expand() == decided and main.hash == asked.spec.content_hash
+        assert store.study("plain").expand() == other and store.study("plain").resolved == {}
+        assert searched.expand().arms == searching.arms and searched.expand().seed_values == (FIRST_SEED,)
+        assert list(searched.expand().trials()) == list(searching.trials())
+        # it goes on where it was: the search, then the rounds
+        for _ in range(4):
+            finish_next(store, "old.tuning", records=[Record(1, 1, "final-validation", "error", 7.0)])
+        again = Search(match(asked))
+        assert again.next(store) is None and again.tuned().resolved.chosen == decided.resolved.chosen
+        before = store.trials_frame("old")["trial"].tolist()
+        store.register(decided)
+        assert store.trials_frame("old")["trial"].tolist() == before and len(before) == 7
 
 
 def test_a_study_is_entered_once(store: Store) -> None:
@@ -714,7 +765,7 @@ def test_only_failed_trials_are_tried_again_and_only_when_asked(store: Store) ->
 
 
 @contextmanager
-def being_entered(place: Place, asked: Study, seconds: float, patch: pytest.MonkeyPatch) -> Iterator[None]:
+def being_entered(place: Place, asked: ExpandedStudy, seconds: float, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run the body while a study is being entered, which takes so long and holds the trials that are there."""
     holding, find = threading.Event(), registering._find_trials
 

@@ -19,7 +19,7 @@ def list_(as_json: Json = False) -> None:
     """List the ready studies, the named networks and the data sets."""
     from leadline.data.datasets import DATASETS
     from leadline.families import FAMILIES
-    from leadline.studyfile import ready_studies
+    from leadline.study.load import ready_studies
 
     studies = ready_studies()
     if as_json:
@@ -63,7 +63,7 @@ def inspect(
     from dataclasses import asdict
 
     from leadline.nets import build, describe_network, inspect_network
-    from leadline.study import resolve_network
+    from leadline.study.expand import resolve_network
 
     shape = _shape(input_shape)
     spec = describe_network(resolve_network(network, settings_of(settings)), shape, classes)
@@ -94,7 +94,7 @@ def predict_depth(
 ) -> None:
     """Predict, from mean-field theory, how deep signals and gradients reach before training."""
     from leadline.nets import describe_network
-    from leadline.study import resolve_network
+    from leadline.study.expand import resolve_network
     from leadline.theory.prediction import predict_depth as predicted
 
     shape = _shape(input_shape)

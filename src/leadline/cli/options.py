@@ -38,7 +38,7 @@ def settings_of(pairs: list[str] | None) -> dict[str, object]:
     Raises:
         SpecError: one is no such pair.
     """
-    from leadline.studyfile import parse_value
+    from leadline.study.load import parse_value
 
     settings = {}
     for pair in pairs or []:

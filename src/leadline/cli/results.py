@@ -23,12 +23,11 @@ def verdict(
 ) -> None:
     """Say which arm is better and how sure that is."""
     from leadline.store import Store
-    from leadline.study import expand_stored
-    from leadline.tuning import tuning_of
+    from leadline.study.search import tuning_of
     from leadline.verdict import analyze, reads_probabilities, to_json, to_text
 
     with Store.open_existing(runs, store_url) as store:
-        study = expand_stored(store.study(name).spec)
+        study = store.study(name).expand()
         tuning = tuning_of(store, study)
         findings = analyze(
             study,

@@ -50,16 +50,17 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a study's unfinished trials."""
-    from leadline.studyfile import load_study
+    from leadline.study.load import load_study
 
     expanded = load_study(study, settings_of(settings))
     from leadline.clusters import on_ray
     from leadline.console import Terminal
     from leadline.distributed.torchrun import Torchrun, check_torchrun
     from leadline.running.checkpoints import Interval
-    from leadline.running.driving import UNSEEN, run_study
+    from leadline.running.driving import UNSEEN
     from leadline.running.stopping import Terminated, sigterm_as_interrupt
     from leadline.running.trial import assist
+    from leadline.study.pipeline import run_study
 
     if executor == "inprocess":
         workers = 0
@@ -200,21 +201,20 @@ def plan(
 ) -> None:
     """Say what a study will take before it runs: operations, hours here, memory, disk, seeds."""
     from leadline.console import progress_bar
-    from leadline.matching import matched
     from leadline.planning import plan as planning
     from leadline.planning import seeds as seedplan
     from leadline.planning import words as plantext
-    from leadline.studyfile import load_study
+    from leadline.study.load import load_study
+    from leadline.study.match import match
 
-    expanded = matched(load_study(study, settings_of(settings)), data_dir)
+    expanded = match(load_study(study, settings_of(settings)), data_dir)
     seeds = seedplan.seeds_by_deviation(expanded, sd or [])
     if pilot is not None:
         from leadline.store import Store
-        from leadline.study import expand_stored
         from leadline.verdict import analyze
 
         with Store.open_existing(runs, store_url) as store:
-            piloted = expand_stored(store.study(pilot).spec)
+            piloted = store.study(pilot).expand()
             shown = analyze(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
         seeds += seedplan.seeds_by_pilot(expanded, shown)
     with progress_bar("timing networks") as progress:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from leadline.errors import SpecError
-from leadline.running.driving import UNSEEN, ready
 from leadline.store import Store
-from leadline.studyfile import load_study, ready_studies
+from leadline.study.load import load_study, ready_studies
+from leadline.study.pipeline import prepare, resolve
 
 
 def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | None, data_dir: Path | None) -> str:
@@ -31,11 +30,5 @@ def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | 
     with Store.open(runs, store_url) as store:
         if not (a_file or settings) and any(one.name == study for one in store.studies()):
             return study
-        asked = load_study(study, settings)
-        if asked.spec.decide is not None or (asked.spec.tune is not None and asked.spec.tune.chosen is None):
-            raise SpecError(
-                f"study {asked.spec.name}: its next trials depend on what the ones before give; start it with `leadline"
-                " run`, as often and on as many machines as there are to share it"
-            )
-        store.register(entered := ready(asked, data_dir, UNSEEN))
-    return entered.spec.name
+        store.register(entered := resolve(prepare(load_study(study, settings), data_dir), store))
+    return entered.name

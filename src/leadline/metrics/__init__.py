@@ -151,6 +151,8 @@ def _custom(name: str) -> Metric:
     thing: Any = reference.resolve()
     if isinstance(thing, FinalMetric) and thing.compute is not None and reference.arguments:
         thing = replace(thing, compute=partial(thing.compute, **reference.arguments))
+    if isinstance(thing, TimeMetric):
+        raise SpecError(f"metric {name}: times to a target are built in; use epochs_to or seconds_to")
     if isinstance(thing, Metric):
         return replace(thing, name=name, higher_is_better=higher or thing.higher_is_better)
     if not callable(thing):

@@ -57,6 +57,8 @@ class Metric:
         summary: whether every arm is summarised by it.
         resolution: the step in which its values move, from what a trial is evaluated on; None: in no step that is
             known beforehand.
+        on_validation: whether it is of the validation images, by which tuning chooses.
+        note: what a reader of a verdict must know of it, in a sentence; empty: nothing.
         position: where it stands among columns; equal ones stand in the order of their names.
     """
 
@@ -67,6 +69,8 @@ class Metric:
     higher_is_better: bool = field(default=False, kw_only=True)
     summary: bool = field(default=False, kw_only=True)
     resolution: Callable[[Counts], float | None] | None = field(default=None, kw_only=True)
+    on_validation: bool = field(default=False, kw_only=True)
+    note: str = field(default="", kw_only=True)
     position: tuple[int, str] = field(default=(50, ""), kw_only=True)
 
     verb = "has"

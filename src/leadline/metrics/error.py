@@ -30,6 +30,7 @@ register(
         record=("final-validation", "error"),
         summary=True,
         resolution=lambda counts: per_cent_of(counts.validation),
+        on_validation=True,
         position=(2, ""),
     )
 )

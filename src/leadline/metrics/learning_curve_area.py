@@ -24,6 +24,9 @@ register(
         "mean validation error over the epochs",
         compute=area,
         resolution=lambda counts: per_cent_of(counts.validation and counts.validation * counts.epochs),
+        on_validation=True,
+        note="The mean validation error over the epochs is the area under the learning curve (trapezoidal rule) divided"
+        " by its length.",
         position=(10, ""),
     )
 )

@@ -7,7 +7,7 @@ notebook, is kept in this process under the name that it has there, and worker p
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -153,23 +153,26 @@ def is_local(module: str) -> bool:
     return module in _local
 
 
-def pack_objects() -> bytes | None:
-    """Return what another process needs to resolve this one's objects; None where it needs nothing.
+def pack_objects(names: Iterable[str]) -> bytes | None:
+    """Return what another process needs to resolve references; None where it can import all of them.
+
+    Args:
+        names: the references, `package.module:thing` each.
 
     Raises:
         SpecError: an object cannot be pickled.
     """
-    if not _local:
+    needed = sorted(_local.intersection(names))
+    if not needed:
         return None
     import cloudpickle
 
     try:
-        packed: bytes = cloudpickle.dumps({name: _objects[name] for name in _local})
+        packed: bytes = cloudpickle.dumps({name: _objects[name] for name in needed})
     except Exception as error:
-        names = ", ".join(sorted(_local))
         raise SpecError(
-            f"{names}: cannot be sent to worker processes ({type(error).__name__}: {error}); use workers=0, or define"
-            " it in a module"
+            f"{', '.join(needed)}: cannot be sent to worker processes ({type(error).__name__}: {error}); use"
+            " workers=0, or define it in a module"
         ) from None
     return packed
 

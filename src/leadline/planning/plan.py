@@ -14,7 +14,6 @@ from leadline import machine
 from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
 from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
-from leadline.matching import count
 from leadline.metrics import metrics
 from leadline.metrics.base import recorded
 from leadline.metrics.outputs import bytes_kept
@@ -23,7 +22,8 @@ from leadline.nets.memory import inference_memory
 from leadline.planning.seeds import SeedsNeeded
 from leadline.planning.timing import SECONDS, Timing, Work, essence, measure
 from leadline.spec import DataSpec, NetworkSpec, TrainingSpec
-from leadline.study import Arm, Study
+from leadline.study.expand import Arm, ExpandedStudy
+from leadline.study.match import count
 from leadline.training import choose_device
 from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
 
@@ -102,7 +102,7 @@ class Plan:
 
 
 def plan(
-    study: Study,
+    study: ExpandedStudy,
     runs: Path,
     data_dir: Path | None = None,
     device: str = "auto",
@@ -139,14 +139,14 @@ def plan(
     distinct = list(dict.fromkeys(work))
     beside = workers * devices if chosen.type == "cpu" else workers  # a GPU has one of the processes of a trial
     timed = dict(zip(distinct, measure(distinct, str(chosen), threads, beside, progress, seconds), strict=True))
-    trials, tuning = len(study.spec.seed_values), _tuning(study)
+    trials, tuning = len(study.seed_values), _tuning(study)
     arms = tuple(
         _arm_plan(arm, trials, tuning, of, timed[of], split, chosen, devices)
         for arm, of, split in zip(study.arms, work, images, strict=True)
     )
     free = _free_memory(chosen)
     return Plan(
-        study=study.spec.name,
+        study=study.name,
         arms=arms,
         device=str(chosen),
         workers=workers,
@@ -174,12 +174,12 @@ def sizes(spec: DataSpec, data_dir: Path | None = None) -> SplitSizes:
     return split_sizes(parts, spec)
 
 
-def _tuning(study: Study) -> int:
+def _tuning(study: ExpandedStudy) -> int:
     """Return the trials that tune one arm before the study; 0: it is not tuned, or has been."""
     tune = study.spec.tune
-    if tune is None or tune.chosen is not None:
+    if tune is None or study.resolved.chosen is not None:
         return 0
-    return tune.budget * len(tune.seed_values(study.spec.seed_values))
+    return tune.budget * len(tune.seed_values(study.seed_values))
 
 
 def _arm_plan(
@@ -273,11 +273,11 @@ def _free_memory(device: torch.device) -> int:
     return max(0, free)
 
 
-def _notes(study: Study, arms: Sequence[ArmPlan]) -> Iterable[str]:
+def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan]) -> Iterable[str]:
     timed = sorted({arm.timed for arm in arms})
     span = f"{timed[0]}" if len(timed) == 1 else f"{timed[0]} to {timed[-1]}"
-    yield from study.spec.matching
-    decide, tune = study.spec.decide, study.spec.tune
+    yield from study.matching
+    decide, tune = study.decide, study.spec.tune
     if decide is not None:
         yield (
             f"The study decides as it goes: each arm has {decide.first} seeds at least and {decide.max_seeds} at most;"

@@ -10,7 +10,7 @@ from leadline.errors import SpecError
 from leadline.metrics import metric
 from leadline.stats import seeds_to_decide
 from leadline.stats.sequential import confidence_of_each, running_interval
-from leadline.study import Study
+from leadline.study.expand import ExpandedStudy
 from leadline.verdict import Findings
 
 POWER = 0.8
@@ -34,7 +34,7 @@ class SeedsNeeded:
     decided: float | None = None  # share of such studies that decide before they have all their seeds
 
 
-def seeds_by_deviation(study: Study, deviations: Sequence[float]) -> tuple[SeedsNeeded, ...]:
+def seeds_by_deviation(study: ExpandedStudy, deviations: Sequence[float]) -> tuple[SeedsNeeded, ...]:
     """Return the seeds that it takes to find a difference as large as the study's margin, for each deviation.
 
     By the power of the paired t test at 5%; see `stats.seeds_to_decide`. Of a study that decides as it goes, also the
@@ -47,7 +47,7 @@ def seeds_by_deviation(study: Study, deviations: Sequence[float]) -> tuple[Seeds
     Raises:
         SpecError: a deviation that is not above 0.
     """
-    decide = study.spec.decide
+    decide = study.decide
     margin = decide.margin if decide is not None and decide.margin is not None else study.spec.margin
     found = []
     for sd in deviations:
@@ -58,7 +58,7 @@ def seeds_by_deviation(study: Study, deviations: Sequence[float]) -> tuple[Seeds
     return tuple(found)
 
 
-def seeds_by_pilot(study: Study, pilot: Findings) -> tuple[SeedsNeeded, ...]:
+def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, ...]:
     """Return the seeds that each contrast of a study takes, if its differences spread as those of a pilot.
 
     Of a study that decides as it goes, also the number to expect where the pilot's difference is the true one.
@@ -94,23 +94,23 @@ def seeds_by_pilot(study: Study, pilot: Findings) -> tuple[SeedsNeeded, ...]:
         found.append(_expected(study, needed, difference))
     if not found:
         raise SpecError(
-            f"--pilot {pilot.study}: it has no contrast of {study.spec.name} with two pairs of finished trials or more;"
+            f"--pilot {pilot.study}: it has no contrast of {study.name} with two pairs of finished trials or more;"
             " give a study that has, or a deviation with --sd"
         )
     return tuple(found)
 
 
-def _expected(study: Study, needed: SeedsNeeded, difference: float) -> SeedsNeeded:
+def _expected(study: ExpandedStudy, needed: SeedsNeeded, difference: float) -> SeedsNeeded:
     """Add the seeds that a study that decides as it goes takes on average, by simulation with normal differences.
 
     A look is taken after every seed from the first round on; rounds of several seeds take a few more.
     """
-    decide = study.spec.decide
+    decide = study.decide
     if decide is None or needed.sd == 0:
         return needed
     drawn = np.random.default_rng(0).normal(difference, needed.sd, (SIMULATED, decide.max_seeds))
     confidence = confidence_of_each(decide.confidence, len(study.contrasts))
-    low, high = running_interval(drawn, confidence, 0.0, decide.shared_over)
+    low, high = running_interval(drawn, confidence, 0.0, study.shared_over)
     margin = needed.margin or 0.0
     over = (high < 0) | (low > 0) | ((low > -margin) & (high < margin))
     over[:, : decide.first - 1] = False

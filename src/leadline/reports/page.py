@@ -26,7 +26,7 @@ from leadline.charts.probes import figures as probe_figures
 from leadline.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
 from leadline.errors import LeadlineError
 from leadline.reports.tables import curve_table, tables, unfinished
-from leadline.study import Study
+from leadline.study.expand import ExpandedStudy
 from leadline.tables import Table, to_csv, to_latex, to_markdown
 from leadline.text import plural
 from leadline.verdict import Findings, contrast_sentence, effect_sentence, headline, meta_sentence, notes
@@ -54,7 +54,7 @@ class Section:
 
 
 def write(
-    study: Study,
+    study: ExpandedStudy,
     findings: Findings,
     trials: pd.DataFrame,
     records: pd.DataFrame,
@@ -134,7 +134,7 @@ def write(
             thresholds=THRESHOLDS,
             unfinished=unfinished(by_name["trials"]),
             specification=specification,
-            command=command or "leadline run study.yaml\nleadline report " + study.spec.name,
+            command=command or "leadline run study.yaml\nleadline report " + study.name,
             environments=_environments(trials, environment),
             when=_when(trials),
             script=_script(),

@@ -13,9 +13,9 @@ from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.spec import NetworkSpec
 from leadline.store import Store
-from leadline.study import Study, expand_stored
+from leadline.study.expand import ExpandedStudy
+from leadline.study.search import tuning_of
 from leadline.text import join
-from leadline.tuning import tuning_of
 from leadline.verdict import analyze, reads_probabilities
 from leadline.verdict.tuned import Tuning, tuning_sentences
 
@@ -33,7 +33,7 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
         StoreError: there is no such study.
         LeadlineError: a file cannot be written.
     """
-    study = expand_stored(store.study(name).spec)
+    study = store.study(name).expand()
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
     findings = analyze(study, trials, records, store.outputs(name, reads_probabilities(study)), tuning)
@@ -67,7 +67,7 @@ def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.D
         yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(pictures, trials, records)))
 
 
-def _predicted(study: Study, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:
+def _predicted(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:
     """Yield what mean-field theory says of the arms that it covers, beside random networks of the same kind."""
     if diagnostics.frame.empty:
         return

@@ -26,6 +26,7 @@ class Job:
     checkpoint_every: Interval = TEN_MINUTES  # no bit changes with it
     devices: int | None = None  # that train a trial together; last bits change with it; None: as the study says
     artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
+    objects: bytes | None = None  # custom code that no other process can import, from `pack_objects`
 
     def anywhere(self) -> "Job":
         """Return the same job for a process that may start in another folder."""

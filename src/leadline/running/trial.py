@@ -11,10 +11,11 @@ import torch
 from leadline.data import batches
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
-from leadline.errors import DataError, StoreError
+from leadline.errors import DataError, SpecError, StoreError
 from leadline.layerwise import hidden_layers, pretrain_network, pretrained
 from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.nets import build
+from leadline.parts.reference import is_local
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
 from leadline.record import Record
@@ -64,6 +65,7 @@ class TrialRun:
     def restore(self) -> None:
         """Bring all processes to the last checkpoint that is whole, or to the beginning."""
         spec = self.checkpoints.spec
+        check_code(spec, self.job.data_dir)
         self.data = load_data(spec.data, self.job.data_dir, self.device)
         self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.tell)
         broadcast_state(self.state, self.group)
@@ -200,6 +202,26 @@ def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial:
         broadcast_state(state, group)
     for _ in train(state, data, spec.training, spec.seed, spec.probes, group=group):
         pass
+
+
+def check_code(spec: TrialSpec, data_dir: Path | None) -> None:
+    """Check that this machine has the custom code and data files that identify a trial.
+
+    Raises:
+        StoreError: it has another version of them; another machine may have the right one.
+    """
+    if not spec.code:
+        return
+    try:
+        here = spec.with_code(data_dir).code
+    except (SpecError, DataError) as error:
+        raise StoreError(str(error)) from None
+    for name, identity in spec.code.items():
+        if not is_local(name) and here.get(name) != identity:  # what was sent pickled is what the driver has
+            raise StoreError(
+                f"{name} is another version here than the one that the study was entered with; run the study again with"
+                " `leadline run`, or bring that version to this machine"
+            )
 
 
 def init_state(spec: TrialSpec, data: batches.Data, device: torch.device) -> TrainState:

@@ -39,8 +39,8 @@ class DecideSpec(Spec):
         default=None,
         ge=2,
         le=MOST,
-        description="seeds over which the error is shared out, fixed before the first look and kept when max_seeds is"
-        " changed later; None: max_seeds",
+        description="seeds over which the error is shared out; what was fixed before the first look stays; None:"
+        " max_seeds",
     )
 
     @model_validator(mode="after")

@@ -8,9 +8,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from leadline.data.datasets import DataSpec
 from leadline.data.datasets.digits import Digits
 from leadline.parts.base import Spec
-from leadline.spec.contrast import ContrastSpec, Correction
+from leadline.spec.contrast import ContrastSpec, Correction, MetricName, needs_target
 from leadline.spec.decide import DecideSpec
-from leadline.spec.network import NetworkSpec
 from leadline.spec.probes import ProbeSpec
 from leadline.spec.training import TrainingSpec
 from leadline.spec.tuning import TuneSpec
@@ -35,9 +34,15 @@ class Published(Spec):
     """A published number that the report prints beside the measured one."""
 
     arm: str
-    metric: Literal["test_error", "train_error"] = "test_error"
-    value: float = Field(description="per cent")
+    metric: MetricName = "test_error"
+    value: float = Field(description="in the metric's unit, which is per cent of an error")
     source: str
+
+    @model_validator(mode="after")
+    def _is_one_number_of_an_arm(self) -> "Published":
+        if needs_target(self.metric):
+            raise ValueError(f"metric {self.metric} is a time to a target; choose another, such as test_error")
+        return self
 
 
 class MatchSpec(Spec):
@@ -56,14 +61,6 @@ class MatchSpec(Spec):
     @classmethod
     def _from_what(cls, value: object) -> object:
         return {"what": value} if isinstance(value, str) else value
-
-
-class MatchedArm(Spec):
-    """An arm whose widths were changed, with the network that it has now and what was changed in words."""
-
-    arm: str
-    network: NetworkSpec
-    sentence: str
 
 
 class StudySpec(Spec):
@@ -97,9 +94,6 @@ class StudySpec(Spec):
     )
     published: list[Published] = []
     match: MatchSpec | None = None
-    matched: list[MatchedArm] | None = Field(
-        default=None, description="what `match` changed, written when the study is run; None: not matched yet"
-    )
     tune: TuneSpec | None = None
     devices: int = Field(
         default=1, ge=1, description="train each trial together; but for the last bits, no result depends on it"
@@ -145,7 +139,7 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _name_of_the_search_fits(self) -> "StudySpec":
-        if self.tune is not None and len(self.name.removesuffix(SEARCH)) > (most := 100 - len(SEARCH)):
+        if self.tune is not None and len(self.name) > (most := 100 - len(SEARCH)):
             raise ValueError(f"name {self.name!r} is longer than {most} letters, and tune adds {SEARCH}; shorten it")
         return self
 
@@ -165,20 +159,6 @@ class StudySpec(Spec):
                 " max_seeds"
             )
         return self
-
-    @model_validator(mode="after")
-    def _matched_as_asked(self) -> "StudySpec":
-        if self.matched and self.match is None:
-            raise ValueError("matched says what match changed, and there is no match; remove matched, or give match")
-        return self
-
-    @property
-    def matching(self) -> tuple[str, ...]:
-        """What was done to make arms equal, in sentences; empty where nothing was asked for or done yet."""
-        if self.match is None or self.matched is None:
-            return ()
-        said = tuple(one.sentence for one in self.matched)
-        return said or (f"match {self.match.what}: the arms are equal within 1% as they are; nothing was changed.",)
 
     @property
     def seed_values(self) -> tuple[int, ...]:

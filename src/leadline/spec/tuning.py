@@ -16,6 +16,8 @@ Values = dict[str, Value]
 """Tuned key -> one value, such as learning_rate: 0.03."""
 WIDEST = 1e300
 """From end to end: what is drawn from a wider space is beyond what floats can hold."""
+FOUND_BY_A_RUN = {"chosen", "tried"}
+"""Keys under `tune` that older versions wrote into specifications."""
 FIRST_SEED = 1_000_000
 """Of tuning where only the number of its seeds is given: far from those that studies use."""
 
@@ -125,18 +127,14 @@ class TuneSpec(Spec):
         | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
     ) = Field(default=1, description="that each setting is tried at; none of them is a seed of the study")
     seed: int = Field(default=0, ge=0, description="of the sampler")
-    chosen: dict[str, Values] | None = Field(
-        default=None, description="arm -> its values, written when the search has ended; None: not searched yet"
-    )
-    tried: dict[str, list[Values]] | None = Field(
-        default=None, description="arm -> every setting of its search so far; in the study of the search alone"
-    )
 
     @model_validator(mode="before")
     @classmethod
     def _spaces_have_a_kind(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
+        for key in FOUND_BY_A_RUN & value.keys():
+            raise ValueError(f"{key} is what a search finds and keeps in the store; leave it out")
         for key, space in value.items():
             if key in cls.model_fields or isinstance(space, Spec):
                 continue
@@ -158,14 +156,7 @@ class TuneSpec(Spec):
                 raise ValueError(f"{key} is tuned twice, as {path}")
         if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} names a seed twice")
-        for name, values in self._given():
-            if values.keys() != self.space.keys():
-                raise ValueError(f"{name} has {_named(values)}, but tuned are {_named(self.space)}; remove {name}")
         return self
-
-    def _given(self) -> list[tuple[str, Values]]:
-        chosen = [(f"chosen.{arm}", values) for arm, values in (self.chosen or {}).items()]
-        return chosen + [(f"tried.{arm}", values) for arm, tries in (self.tried or {}).items() for values in tries]
 
     @property
     def space(self) -> dict[str, Space]:
@@ -187,10 +178,6 @@ class TuneSpec(Spec):
                 " so give others"
             )
         return tuple(self.seeds)
-
-
-def _named(keys: Collection[str]) -> str:
-    return ", ".join(keys) or "nothing"
 
 
 _OF_OPTIMIZER = {field for member in OPTIMIZERS.members().values() for field in member.model_fields} - {"name"}

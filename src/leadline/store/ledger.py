@@ -23,7 +23,7 @@ from leadline.store.values import Claim, storable
 if TYPE_CHECKING:
     import numpy as np
 
-    from leadline.study import Study
+    from leadline.study.expand import ExpandedStudy
 
 
 class Store(Reader):
@@ -44,15 +44,18 @@ class Store(Reader):
     # --- entering and taking trials
 
     @patient
-    def register(self, study: "Study") -> None:
+    def register(self, study: "ExpandedStudy") -> None:
         """Enter a study and its trials; what is there already stays.
 
         A study of the same name gets the new specification and trials. No trial loses a result: those that no study
         names any more are kept, and found again by a study that does.
+
+        Raises:
+            SpecError: its trials hang on what no run has found yet: what `match`, `tune` or `decide` resolve to.
         """
         planned = plan(study)
         with self._writing() as connection:
-            register(connection, study.spec, planned)
+            register(connection, study, planned)
 
     def claim(
         self, study: str, owner: str, lease_seconds: float, unless: Callable[[], bool] = lambda: False

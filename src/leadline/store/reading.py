@@ -25,6 +25,7 @@ from leadline.store.connect import (
 from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
+from leadline.study.resolved import TITLE_OF_SEARCH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,11 @@ def patient(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concatenate[S
         return retry_while_unreachable(lambda again: method(self, *args, **kwargs), self.patience)
 
     return call
+
+
+def _title(row: Any) -> str:
+    title: str = row.spec["title"]
+    return TITLE_OF_SEARCH.format(title or row.spec["name"]) if "search" in row.resolved else title
 
 
 class Reader:
@@ -133,7 +139,7 @@ class Reader:
         """
         with self._reading() as connection:
             row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
-        return StudyRecord(row.name, row.spec, row.hash, row.created)
+        return StudyRecord(row.name, row.spec, row.resolved, row.hash, row.created)
 
     @patient
     def studies(self) -> list[StudySummary]:
@@ -141,7 +147,7 @@ class Reader:
         with self._reading() as connection:
             rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
             counts = counted(connection, None)
-        return [StudySummary(row.name, row.spec["title"], row.created, all_states(counts.get(row.id))) for row in rows]
+        return [StudySummary(row.name, _title(row), row.created, all_states(counts.get(row.id))) for row in rows]
 
     @patient
     def counts(self, study: str) -> dict[TrialState, int]:

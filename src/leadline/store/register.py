@@ -6,26 +6,35 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Table, delete, insert, select, text
 
+from leadline.errors import SpecError
 from leadline.store.connect import now, upserting
 from leadline.store.schema import SETTLED, studies, study_trials, trials
 
 if TYPE_CHECKING:
     from leadline.spec import TrialSpec
-    from leadline.spec.study import StudySpec
-    from leadline.study import Arm, Study
+    from leadline.study.expand import Arm, ExpandedStudy
 
     Planned = tuple[Arm, str, TrialSpec]
 
 CHUNK = 500  # values in one IN (...): well below every database's limit
 
 
-def plan(study: "Study") -> "list[Planned]":
-    """Spell out a study's trials with their hashes, which takes seconds for 100,000 and needs no database."""
+def plan(study: "ExpandedStudy") -> "list[Planned]":
+    """Spell out a study's trials with their hashes, which takes seconds for 100,000 and needs no database.
+
+    Raises:
+        SpecError: the trials hang on what no run has found yet.
+    """
+    if study.unresolved:
+        raise SpecError(
+            f"study {study.name}: {' and '.join(study.unresolved)} must be resolved before its trials are known;"
+            " `leadline run` does so"
+        )
     return [(arm, spec.content_hash, spec) for arm, spec in study.trials()]
 
 
-def register(connection: Connection, study: "StudySpec", planned: "list[Planned]") -> None:
-    """Enter a study, or replace the specification and links of the one with its name; trials keep what they have."""
+def register(connection: Connection, study: "ExpandedStudy", planned: "list[Planned]") -> None:
+    """Enter a study, or replace all but the trials' results of the one with its name."""
     moment = now(connection)
     study_id = _put_study(connection, study, moment)
     known = _put_trials(connection, {hash_: spec for _, hash_, spec in planned}, moment)
@@ -58,11 +67,12 @@ def _count_anew(connection: Connection, table: Table) -> None:
         connection.execute(text(f"ANALYZE {table.name}"))
 
 
-def _put_study(connection: Connection, study: "StudySpec", moment: datetime) -> int:
+def _put_study(connection: Connection, study: "ExpandedStudy", moment: datetime) -> int:
     values = {
         "name": study.name,
-        "hash": study.content_hash,
-        "spec": study.model_dump(mode="json"),
+        "hash": study.spec.content_hash,
+        "spec": study.spec.model_dump(mode="json"),
+        "resolved": study.resolved.model_dump(mode="json", exclude_defaults=True),
     }
     statement = upserting(connection, studies).values(**values, created=moment)
     connection.execute(statement.on_conflict_do_update(index_elements=[studies.c.name], set_=values))

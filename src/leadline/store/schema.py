@@ -33,7 +33,7 @@ SETTLED: tuple[Settled, ...] = get_args(Settled)
 TrialState = Literal["waiting", "running", "finished", "diverged", "failed"]
 STATES: tuple[TrialState, ...] = get_args(TrialState)
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in migrations/versions: a database that is there already is opened without alembic."""
 
 VERSION_TABLE = "leadline_version"
@@ -88,6 +88,7 @@ studies = Table(
     Column("name", String(255), nullable=False, unique=True),
     Column("hash", String(64), nullable=False),
     Column("spec", JSON, nullable=False),
+    Column("resolved", JSON, nullable=False, server_default="{}"),
     Column("created", Moment, nullable=False),
 )
 

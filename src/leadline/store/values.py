@@ -6,7 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from leadline.errors import StoreError
+from leadline.spec import parse
+from leadline.spec.study import StudySpec
 from leadline.store.schema import TrialState
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.resolved import ResolvedStudy
 
 
 class LeaseLost(StoreError):
@@ -38,8 +42,17 @@ class StudyRecord:
 
     name: str
     spec: Mapping[str, Any]
+    resolved: Mapping[str, Any]  # what a run of it found
     hash: str
     created: datetime
+
+    def expand(self) -> ExpandedStudy:
+        """Return the study spelled out, as far as it is resolved.
+
+        Raises:
+            SpecError: another version of Leadline wrote it, and this one cannot read it.
+        """
+        return expand(parse(StudySpec, self.spec), parse(ResolvedStudy, self.resolved))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from functools import partial
 import pandas as pd
 
 from leadline.metrics import Outputs
-from leadline.rounds import Round
 from leadline.stats import Paired, Summary, paired, summarise
-from leadline.study import Arm, Study, default_metric, tasks_of
+from leadline.study.expand import Arm, ExpandedStudy, default_metric, tasks_of
+from leadline.study.rounds import Round
 from leadline.verdict.decisions import Judgement, adjust, decide_contrasts
 from leadline.verdict.evidence import Evidence, gather
 from leadline.verdict.factors import factor_effects
@@ -21,7 +21,7 @@ from leadline.verdict.tuned import Tuning
 
 
 def analyze(
-    study: Study,
+    study: ExpandedStudy,
     trials: pd.DataFrame,
     records: pd.DataFrame,
     outputs: Mapping[str, Outputs],
@@ -45,7 +45,7 @@ def analyze(
     estimates: list[Paired | None] = []
     sequential: list[SequentialAnalysis | None] = [None] * len(pairs)
     rounds: tuple[Round, ...] = ()
-    if study.spec.decide is None:
+    if study.decide is None:
         estimates += (paired(own.a, own.b, resolution=own.resolution) if own.seeds else None for own in pairs)
     else:
         pairs, estimates, sequential[:], rounds = interim_analyses(
@@ -55,10 +55,10 @@ def analyze(
     arms = tuple(_arm(arm, evidence.planned(study, arm.name), evidence) for arm in study.arms)
     contrasts = tuple(map(partial(_contrast, evidence), pairs, estimates, judgements, sequential))
     # seeds whose number depends on what they showed are no sample for statistics that look once
-    fixed = contrasts if study.spec.decide is None else ()
+    fixed = contrasts if study.decide is None else ()
     return Findings(
-        study=study.spec.name,
-        title=study.spec.title,
+        study=study.name,
+        title=study.title,
         arms=arms,
         contrasts=contrasts,
         correction=study.spec.correction,
@@ -69,8 +69,9 @@ def analyze(
         unrecorded=evidence.unrecorded(study),
         metric=default_metric(study),
         curves={name: axis for one in tasks_of(study) for name, axis in one.curves.items()},
-        matching=tuple(study.spec.matching),
+        matching=tuple(study.matching),
         tune=study.spec.tune,
+        chosen=study.resolved.chosen,
         tuning=tuning,
     )
 

@@ -12,7 +12,7 @@ from leadline.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, T
 from leadline.spec import DataSpec
 from leadline.spec.contrast import ContrastSpec
 from leadline.stats.survival import convergence_epoch
-from leadline.study import Study, default_metric
+from leadline.study.expand import ExpandedStudy, default_metric
 from leadline.verdict.values import Waited, curves, final_values, waited
 
 
@@ -62,11 +62,11 @@ class Evidence:
         )
         return {trial.seed: one for trial, one in found if one}
 
-    def planned(self, study: Study, arm: str) -> int:
+    def planned(self, study: ExpandedStudy, arm: str) -> int:
         """Trials of an arm that there are to be; of a study that decides while seeds are added, so far."""
-        return len(study.spec.seed_values) if study.spec.decide is None else len(self.trials.get(arm, ()))
+        return len(study.seed_values) if study.decide is None else len(self.trials.get(arm, ()))
 
-    def ended(self, study: Study) -> dict[str, set[int]]:
+    def ended(self, study: ExpandedStudy) -> dict[str, set[int]]:
         """Arm -> seeds whose trials have finished or diverged."""
         over = ("finished", "diverged")
         return {
@@ -83,7 +83,7 @@ class Evidence:
             if trial.hash in self.outputs
         }
 
-    def unrecorded(self, study: Study) -> dict[str, dict[str, int]]:
+    def unrecorded(self, study: ExpandedStudy) -> dict[str, dict[str, int]]:
         """Metric -> why finished trials of its contrasts lack it -> how many do; of metrics that all have, nothing."""
         lacking: dict[str, dict[str, str]] = defaultdict(dict)
         for contrast in study.contrasts:
@@ -102,9 +102,11 @@ class Evidence:
         return sum(trial.state == state for trial in self.trials.get(arm, ()))
 
 
-def gather(study: Study, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]) -> Evidence:
+def gather(
+    study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]
+) -> Evidence:
     """Return the frames of a study, looked up; trials that have not finished have no values."""
-    asked = {default_metric(study), *(contrast.metric for contrast in study.contrasts)}
+    asked = _asked(study)
     by_arm: dict[str, list[Trial]] = defaultdict(list)
     columns = (trials[name] for name in ("trial", "arm", "seed", "state", "seconds"))
     for key, arm, seed, state, seconds in zip(*columns, strict=True):
@@ -131,9 +133,15 @@ def gather(study: Study, trials: pd.DataFrame, records: pd.DataFrame, outputs: M
     return Evidence(data, in_order, finals, by_epoch, converged, outputs)
 
 
-def reads_probabilities(study: Study) -> bool:
+def _asked(study: ExpandedStudy) -> set[str]:
+    """Return every metric that something is said of, beside those by which all arms are summarised."""
+    compared, published = study.contrasts, study.published
+    return {default_metric(study), *(one.metric for one in compared), *(one.metric for one in published)}
+
+
+def reads_probabilities(study: ExpandedStudy) -> bool:
     """Whether a contrast's metric may have to be computed from the probabilities of classes."""
-    compared = map(metric, {default_metric(study), *(contrast.metric for contrast in study.contrasts)})
+    compared = map(metric, _asked(study))
     return any(isinstance(one, FinalMetric) and one.compute and one.needs_probabilities for one in compared)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from leadline.rounds import Round
 from leadline.spec.contrast import Correction
-from leadline.spec.tuning import TuneSpec
+from leadline.spec.tuning import TuneSpec, Values
 from leadline.stats import Decision, McNemar, Paired, Summary
 from leadline.stats.factorial import OverDataSets
+from leadline.study.rounds import Round
 from leadline.tasks import task_of
 from leadline.verdict.tuned import Tuning
 from leadline.verdict.values import ToTarget
@@ -162,4 +162,5 @@ class Findings:
     )
     matching: tuple[str, ...] = ()  # what was done to make arms equal, in sentences
     tune: TuneSpec | None = None
+    chosen: Mapping[str, Values] | None = None  # arm -> tuned values; None: nothing was tuned
     tuning: Tuning | None = field(default=None, compare=False)  # None: what was tried is not known

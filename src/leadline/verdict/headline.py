@@ -36,9 +36,9 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
 def _about_tuning(findings: Findings) -> Iterator[str]:
     tune, tuning = findings.tune, findings.tuning
     if tuning is not None:
-        yield tuning_words(tuning.spec, tuning.seen)
-    elif tune is not None and tune.chosen is not None:
-        yield tuning_words(tune)
+        yield tuning_words(tuning.spec, tuning.chosen, tuning.seen)
+    elif tune is not None and findings.chosen is not None:
+        yield tuning_words(tune, findings.chosen)
 
 
 def _summary(findings: Findings) -> list[str]:

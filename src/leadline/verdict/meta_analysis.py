@@ -8,12 +8,12 @@ from leadline.parts.base import canonical_json
 from leadline.spec import TrialSpec
 from leadline.stats import decide
 from leadline.stats.factorial import over_data_sets
-from leadline.study import Arm, Study, expand
+from leadline.study.expand import Arm, ExpandedStudy
 from leadline.verdict.factors import NAMES_DATA
 from leadline.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
 
 
-def meta_analyses(study: Study, contrasts: Sequence[ContrastFinding]) -> tuple[MetaAnalysis, ...]:
+def meta_analyses(study: ExpandedStudy, contrasts: Sequence[ContrastFinding]) -> tuple[MetaAnalysis, ...]:
     """Return a summary of each group of contrasts that differ in their data set alone, where there are several.
 
     A group has the same two networks under the same recipe, but for what tuning and matching made of them on each data
@@ -26,7 +26,7 @@ def meta_analyses(study: Study, contrasts: Sequence[ContrastFinding]) -> tuple[M
         contrasts: of its findings.
     """
     arms = {arm.name: arm for arm in study.arms}
-    given = _as_given(study)
+    given = {arm.name: arm for arm in study.asked}  # for tuning and matching change each one on each data set
     groups: dict[tuple[str, ...], list[tuple[str, ContrastFinding]]] = {}
     for contrast in contrasts:
         a, b = arms[contrast.a], arms[contrast.b]
@@ -44,12 +44,6 @@ def meta_analyses(study: Study, contrasts: Sequence[ContrastFinding]) -> tuple[M
 def data_set(trial: TrialSpec) -> str:
     """Return the name of the data set, or the folder, that a trial is trained on."""
     return trial.data.display_name
-
-
-def _as_given(study: Study) -> dict[str, Arm]:
-    """Return arms as their file gives them, for tuning and matching change each one on each data set."""
-    changed = dict.fromkeys(("tune", "match", "matched", "decide"))
-    return {arm.name: arm for arm in expand(study.spec.model_copy(update=changed | {"contrasts": []})).arms}
 
 
 def _but_for_data(arm: Arm) -> str:

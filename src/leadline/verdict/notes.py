@@ -142,20 +142,13 @@ def _about_looks(analyses: Sequence[tuple[ContrastFinding, SequentialAnalysis]])
 
 
 def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
-    metrics = {contrast.metric for contrast in contrasts}
-    if "learning_curve_area" in metrics:
-        yield (
-            "The mean validation error over the epochs is the area under the learning curve (trapezoidal rule) divided"
-            " by its length."
-        )
+    yield from dict.fromkeys(note for contrast in contrasts if (note := metric(contrast.metric).note))
     if any(contrast.reach for contrast in contrasts):
         yield (
             "Times to a target refer to the validation error at the ends of epochs. A trial that never reaches its"
             " target has no such time, so times are compared up to a horizon within which all are known, as restricted"
             " means (Irwin 1949), and the sign test counts which arm is known to be first."
         )
-    if "seconds_to" in metrics:
-        yield "Seconds are of training only, without evaluation, and depend on the machines on which the trials ran."
 
 
 def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
@@ -185,8 +178,7 @@ def _about_tuning(findings: Findings) -> Iterator[str]:
             "Contrasts compare the arms with the values that one search chose for each; their intervals do not include"
             " how much the choice would vary from search to search."
         )
-    on_validation = {"validation_error", "learning_curve_area", "epochs_to", "seconds_to"}
-    if not on_validation.isdisjoint(one.metric for one in findings.contrasts):
+    if any(metric(one.metric).on_validation for one in findings.contrasts):
         yield (
             "Contrasts of validation errors, or of times to one, use the images on which tuning chose, though at other"
             " seeds; such errors are slightly too low, the more so the more settings were tried."

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from leadline.metrics import metric
-from leadline.rounds import Round
+from leadline.study.rounds import Round
 from leadline.tables import Table
 from leadline.tables import to_text as table_text
 from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural

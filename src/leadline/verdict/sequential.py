@@ -8,17 +8,17 @@ import numpy as np
 
 from leadline.data.split import split_sizes
 from leadline.metrics import Counts, metric
-from leadline.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.spec import TrialSpec
 from leadline.stats import Paired, decide, summarise
 from leadline.stats.sequential import running_interval
-from leadline.study import Study
+from leadline.study.expand import ExpandedStudy
+from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds
 from leadline.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.verdict.pairs import Pairs
 
 
 def interim_analyses(
-    study: Study, every: Sequence[Pairs], ended: Mapping[str, Collection[int]], tested: Mapping[str, int]
+    study: ExpandedStudy, every: Sequence[Pairs], ended: Mapping[str, Collection[int]], tested: Mapping[str, int]
 ) -> tuple[list[Pairs], list[Paired | None], list[SequentialAnalysis], tuple[Round, ...]]:
     """Return the pairs that count, what they show at every look, and the rounds that the study has gone through.
 
@@ -31,7 +31,7 @@ def interim_analyses(
         ended: arm -> seeds whose trials have finished or diverged.
         tested: arm -> images of its test set, where that is known from its predictions.
     """
-    place = {seed: number for number, seed in enumerate(study.spec.seed_values)}
+    place = {seed: number for number, seed in enumerate(study.seed_values)}
     trials = {arm.name: arm.trial for arm in study.arms}
     courses, kept = [], []
     for pairs in every:
@@ -57,28 +57,30 @@ def interim_analyses(
     )
 
 
-def _analysis(study: Study, course: Course, ends: tuple[float, float], looked: Sequence[int]) -> SequentialAnalysis:
-    assert study.spec.decide is not None
+def _analysis(
+    study: ExpandedStudy, course: Course, ends: tuple[float, float], looked: Sequence[int]
+) -> SequentialAnalysis:
+    assert study.decide is not None
     return SequentialAnalysis(
         low=ends[0],
         high=ends[1],
-        confidence=study.spec.decide.confidence,
+        confidence=study.decide.confidence,
         of_each=confidence_of_each(study),
         contrasts=len(study.contrasts),
-        planned=study.spec.decide.shared_over,
+        planned=study.shared_over,
         seeds=course.ended,
-        most=study.spec.decide.max_seeds,
+        most=study.decide.max_seeds,
         taken=len(looked),
         interim=tuple(_interim(study, course, looked)),
     )
 
 
-def _interim(study: Study, course: Course, looked: Collection[int]) -> Iterator[InterimAnalysis]:
+def _interim(study: ExpandedStudy, course: Course, looked: Collection[int]) -> Iterator[InterimAnalysis]:
     """Yield what `look` returns at 1, 2, 3, ... seeds, all from one pass over the differences."""
-    assert study.spec.decide is not None
+    assert study.decide is not None
     ends, differences = [(-math.inf, math.inf)], np.asarray(course.differences)
     if course.differences:
-        planned = study.spec.decide.shared_over
+        planned = study.shared_over
         low, high = running_interval(differences, confidence_of_each(study), course.resolution, planned)
         ends += zip(low.tolist(), high.tolist(), strict=True)
     for seeds in range(1, course.ended + 1):

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leadline.spec.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, edges
+from leadline.spec.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, Values, edges
 from leadline.stats.best_of import Ahead, Floats, ahead, best_of, running_best
-from leadline.study import Study, setting_name
+from leadline.study.expand import ExpandedStudy, setting_name
 from leadline.text import join, plural
 
 WORST = 100.0  # per cent: what a diverged setting counts as in means
@@ -24,6 +24,8 @@ class Tuning:
     """The search of a study's arms; frames are empty where the store no longer has what was tried."""
 
     spec: TuneSpec
+    chosen: Mapping[str, Values]
+    """Arm -> the values that the search chose."""
     tried: pd.DataFrame
     """One row per arm and setting: arm, base, factors (a dict), number (from 1), values (a dict), error (of
     validation, per cent, mean over the seeds; NaN where one diverged), state (finished or diverged), chosen (bool)."""
@@ -43,7 +45,7 @@ def shown(value: Value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def explain_tuning(study: Study, trials: pd.DataFrame, records: pd.DataFrame) -> Tuning:
+def explain_tuning(study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame) -> Tuning:
     """Return what the search of a study shows, beside what it chose.
 
     Args:
@@ -54,20 +56,24 @@ def explain_tuning(study: Study, trials: pd.DataFrame, records: pd.DataFrame) ->
     Raises:
         ValueError: the study tunes nothing, or has not chosen yet.
     """
-    tune = study.spec.tune
-    if tune is None or tune.chosen is None:
-        raise ValueError(f"study {study.spec.name} has no values that were tuned")
+    tune, chosen = _chosen(study)
     tried = _tried(study, tune, trials, records)
     found = {str(arm): values for arm, values in tried.loc[tried["chosen"], ["arm", "values"]].to_numpy()}
     whole = tried.groupby("arm")["number"].count().eq(tune.budget).all()
-    if not whole or found != tune.chosen:
-        return Tuning(tune, tried.iloc[:0], pd.DataFrame(), pd.DataFrame())
+    if not whole or found != chosen:
+        return Tuning(tune, chosen, tried.iloc[:0], pd.DataFrame(), pd.DataFrame())
     errors = {str(arm): own["error"].to_numpy(float) for arm, own in tried.groupby("arm", sort=False)}
     best = _best(study, tune, errors)
-    return Tuning(tune, tried, best, _leads(study, tune, errors, best))
+    return Tuning(tune, chosen, tried, best, _leads(study, tune, errors, best))
 
 
-def _tried(study: Study, tune: TuneSpec, trials: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+def _chosen(study: ExpandedStudy) -> tuple[TuneSpec, dict[str, Values]]:
+    if study.spec.tune is None or study.resolved.chosen is None:
+        raise ValueError(f"study {study.name} has no values that were tuned")
+    return study.spec.tune, study.resolved.chosen
+
+
+def _tried(study: ExpandedStudy, tune: TuneSpec, trials: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     final = records[records["split"].eq("final-validation") & records["name"].eq("error")]
     errors = dict(zip(final["trial"], final["value"].astype(float), strict=True))
     settings = {name: own for name, own in trials.groupby("arm", sort=False) if own["state"].isin(ENDED).all()}
@@ -96,7 +102,7 @@ def _tried(study: Study, tune: TuneSpec, trials: pd.DataFrame, records: pd.DataF
 # --- other budgets
 
 
-def _best(study: Study, tune: TuneSpec, errors: Mapping[str, Floats]) -> pd.DataFrame:
+def _best(study: ExpandedStudy, tune: TuneSpec, errors: Mapping[str, Floats]) -> pd.DataFrame:
     rows = []
     for arm in study.arms:
         values = np.nan_to_num(errors[arm.name], nan=WORST)
@@ -110,7 +116,7 @@ def _best(study: Study, tune: TuneSpec, errors: Mapping[str, Floats]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def _leads(study: Study, tune: TuneSpec, errors: Mapping[str, Floats], best: pd.DataFrame) -> pd.DataFrame:
+def _leads(study: ExpandedStudy, tune: TuneSpec, errors: Mapping[str, Floats], best: pd.DataFrame) -> pd.DataFrame:
     means = best.set_index(["arm", "k"])["mean"].to_dict()
     rows = []
     for a, b in dict.fromkeys((contrast.a, contrast.b) for contrast in study.contrasts):
@@ -141,9 +147,8 @@ def _budgets(budget: int) -> list[int]:
 UNSEEN = "That search is not in this store, so neither its choice nor other budgets can be checked."
 
 
-def tuning_words(tune: TuneSpec, seen: bool = True) -> str:
+def tuning_words(tune: TuneSpec, chosen: Mapping[str, Values], seen: bool = True) -> str:
     """Return in one sentence how arms were tuned and what was chosen, or said to be where the search was not seen."""
-    chosen = tune.chosen or {}
     how = "at random" if tune.sampler == "random" else "by a tree-structured Parzen estimator"
     seeds = tune.seeds if isinstance(tune.seeds, int) else len(tune.seeds)
     tried = f"{plural(tune.budget, 'trial' if seeds == 1 else 'setting')} per arm"
@@ -158,10 +163,11 @@ def tuning_words(tune: TuneSpec, seen: bool = True) -> str:
 
 def tuning_sentences(tuning: Tuning) -> tuple[str, ...]:
     """Return how arms were tuned, and what to know of it: divergence, values near an end, the role of the budget."""
-    first = tuning_words(tuning.spec, tuning.seen)
+    first = tuning_words(tuning.spec, tuning.chosen, tuning.seen)
     if not tuning.seen:
         return first, UNSEEN
-    return (first, *_diverged(tuning.tried, tuning.spec), *_at_the_edge(tuning.spec), *_led(tuning.spec, tuning.leads))
+    tune = tuning.spec
+    return (first, *_diverged(tuning.tried, tune), *_at_the_edge(tune, tuning.chosen), *_led(tune, tuning.leads))
 
 
 def _diverged(tried: pd.DataFrame, tune: TuneSpec) -> Iterator[str]:
@@ -171,14 +177,14 @@ def _diverged(tried: pd.DataFrame, tune: TuneSpec) -> Iterator[str]:
         yield f"Settings that diverged count as {WORST:g}% error: {lost}."
 
 
-def _at_the_edge(tune: TuneSpec) -> Iterator[str]:
+def _at_the_edge(tune: TuneSpec, chosen: Mapping[str, Values]) -> Iterator[str]:
     near = []
     for key, space in tune.space.items():
         if isinstance(space, ChoiceSpace):
             continue
         low, high = (float(end) for end in edges(space))
         scale = np.log if isinstance(space, LogSpace) else np.asarray
-        for arm, values in (tune.chosen or {}).items():
+        for arm, values in chosen.items():
             place = float((scale(float(values[key])) - scale(low)) / (scale(high) - scale(low)))
             if min(place, 1 - place) <= NEAR:
                 near.append(f"{key} {shown(values[key])} ({arm}) at the {'lower' if place < 0.5 else 'upper'} end")

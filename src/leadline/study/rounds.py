@@ -17,7 +17,7 @@ from leadline import stats
 from leadline.errors import SpecError
 from leadline.spec.decide import DecideSpec
 from leadline.stats import Decision, sequential
-from leadline.study import Study
+from leadline.study.expand import ExpandedStudy
 
 Ends = tuple[float, float]
 
@@ -60,7 +60,7 @@ class Linked:
     ended: bool  # finished or diverged
 
 
-def rounds(study: Study, courses: Sequence[Course]) -> tuple[Round, ...]:
+def rounds(study: ExpandedStudy, courses: Sequence[Course]) -> tuple[Round, ...]:
     """Return the rounds that a study has gone through; the last has no looks where its trials have not all ended.
 
     Args:
@@ -84,25 +84,25 @@ def rounds(study: Study, courses: Sequence[Course]) -> tuple[Round, ...]:
     return tuple(found)
 
 
-def look(study: Study, course: Course, seeds: int) -> tuple[Ends, Decision]:
+def look(study: ExpandedStudy, course: Course, seeds: int) -> tuple[Ends, Decision]:
     """Return a contrast's interval at its first so many seeds, which holds with all others at every look; what it says.
 
     The interval has no ends, and nothing is decided, where there is no pair, or one.
     """
-    decide, shown = _decide(study), course.first(seeds)
+    shown = course.first(seeds)
     if not shown:
         return (-math.inf, math.inf), "undecided"
     confidence = confidence_of_each(study)
-    found = sequential.interval_at_any_time(shown, confidence, course.resolution, decide.shared_over)
+    found = sequential.interval_at_any_time(shown, confidence, course.resolution, study.shared_over)
     return (found.low, found.high), stats.decide((found.low, found.high), course.margin, course.higher_is_better)
 
 
-def confidence_of_each(study: Study) -> float:
+def confidence_of_each(study: ExpandedStudy) -> float:
     """Return the confidence of each contrast's interval at which all of them hold together."""
     return sequential.confidence_of_each(_decide(study).confidence, len(study.contrasts))
 
 
-def resumed(study: Study, linked: Iterable[Linked], before: Study | None) -> Study:
+def resumed(study: ExpandedStudy, linked: Iterable[Linked], before: ExpandedStudy | None) -> ExpandedStudy:
     """Return a study with at least the seeds that its arms have in the ledger, and its error shared out as at first.
 
     What was fixed before the first look stays: how sure all contrasts together must be, how many there are, and over
@@ -118,34 +118,32 @@ def resumed(study: Study, linked: Iterable[Linked], before: Study | None) -> Stu
     """
     decide, trials = _decide(study), list(linked)
     there = {(one.arm, one.seed): one.hash for one in trials}
-    drawn = {}
+    drawn, seeds = {}, study.seed_values
     for arm in study.arms:
-        seeds = study.spec.seed_values
         gap = (place for place, seed in enumerate(seeds) if there.get((arm.name, seed)) != arm.at(seed).content_hash)
         drawn[arm.name] = max(decide.first, next(gap, len(seeds)))
-    own = {arm.at(seed).content_hash for arm in study.arms for seed in study.spec.seed_values}
+    own = {arm.at(seed).content_hash for arm in study.arms for seed in seeds}
     looked = any(one.ended and one.hash in own for one in trials)
     planned = decide.shared_over
-    if before is not None and before.spec.decide is not None and looked:
-        old = before.spec.decide
+    if before is not None and before.decide is not None and looked:
+        old = before.decide
         if (decide.confidence, _sides(study)) != (old.confidence, _sides(before)):
             raise SpecError(
-                f"study {study.spec.name}: confidence {decide.confidence:g} of {_named(study)}, but"
+                f"study {study.name}: confidence {decide.confidence:g} of {_named(study)}, but"
                 f" its trials have been looked at with {old.confidence:g} of {_named(before)}, and intervals hold"
                 " at every look only where this was fixed before the first; set it back, or give the study another name"
             )
-        planned = old.shared_over
-    kept = study.spec.model_copy(update={"decide": decide.model_copy(update={"planned": planned})})
-    return replace(study, spec=kept, drawn=drawn)
+        planned = before.shared_over
+    return study.resolve(planned=planned, drawn=drawn)
 
 
-def with_seeds(study: Study, seeds: Mapping[str, int]) -> Study:
+def with_seeds(study: ExpandedStudy, seeds: Mapping[str, int]) -> ExpandedStudy:
     """Return a study whose arms have these many seeds, and none fewer than before."""
     drawn = {arm.name: max(len(study.seeds_of(arm.name)), seeds[arm.name]) for arm in study.arms}
-    return replace(study, drawn=drawn)
+    return study.resolve(drawn=drawn)
 
 
-def _more(study: Study, course: Course, seeds: int) -> int:
+def _more(study: ExpandedStudy, course: Course, seeds: int) -> int:
     """Return how many seeds a contrast that is undecided should get; 0: it has all."""
     decide, shown = _decide(study), course.first(seeds)
     left = decide.max_seeds - seeds
@@ -154,23 +152,23 @@ def _more(study: Study, course: Course, seeds: int) -> int:
     # a seed that gave no pair is spent all the same
     most = len(shown) + left
     confidence = confidence_of_each(study)
-    return sequential.next_round(shown, course.margin, confidence, course.resolution, decide.shared_over, most)
+    return sequential.next_round(shown, course.margin, confidence, course.resolution, study.shared_over, most)
 
 
 def _shared(seeds: Mapping[str, int], course: Course) -> int:
     return min(seeds[course.a], seeds[course.b])
 
 
-def _decide(study: Study) -> DecideSpec:
-    if study.spec.decide is None:
-        raise SpecError(f"study {study.spec.name}: it has no decide, so all its seeds are fixed beforehand")
-    return study.spec.decide
+def _decide(study: ExpandedStudy) -> DecideSpec:
+    if study.decide is None:
+        raise SpecError(f"study {study.name}: it has no decide, so all its seeds are fixed beforehand")
+    return study.decide
 
 
-def _sides(study: Study) -> set[tuple[frozenset[str], str]]:
+def _sides(study: ExpandedStudy) -> set[tuple[frozenset[str], str]]:
     return {(frozenset((one.a, one.b)), one.metric) for one in study.contrasts}
 
 
-def _named(study: Study) -> str:
+def _named(study: ExpandedStudy) -> str:
     shown = [f"{one.metric} of {one.a} against {one.b}" for one in study.contrasts[:3]]
     return "; ".join([*shown, *(["..."] if len(study.contrasts) > 3 else [])])

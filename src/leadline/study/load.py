@@ -11,7 +11,10 @@ import yaml
 from leadline.errors import SpecError, unknown
 from leadline.spec import parse
 from leadline.spec.study import StudySpec
-from leadline.study import Study, Where, expand, set_key
+from leadline.study.expand import ExpandedStudy, Where, expand, set_key
+
+FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "tried"): "the search"}
+"""Keys of what a run finds out, and by what: no file says these."""
 
 
 def ready_studies() -> dict[str, str]:
@@ -26,7 +29,7 @@ def ready_studies() -> dict[str, str]:
     }
 
 
-def load_study(name_or_file: str, settings: Mapping[str, object] = {}) -> Study:
+def load_study(name_or_file: str, settings: Mapping[str, object] = {}) -> ExpandedStudy:
     """Load a ready study by name, or a study from a YAML file, and expand it.
 
     Args:
@@ -51,7 +54,19 @@ def load_study(name_or_file: str, settings: Mapping[str, object] = {}) -> Study:
     data, where = _parse_yaml(text, shown)
     for key, value in settings.items():
         set_key(data, key, value)
-    return expand(parse(StudySpec, data, where), where)
+    for keys, finder in FOUND.items():
+        if _holds(data, keys):
+            text = f"{keys[-1]} is what {finder} finds when the study runs, and the ledger keeps it; remove the key"
+            raise SpecError(f"{where(keys)}: {'.'.join(keys)}: {text}")
+    return expand(parse(StudySpec, data, where), where=where)
+
+
+def _holds(data: object, keys: tuple[str, ...]) -> bool:
+    for key in keys:
+        if not isinstance(data, Mapping) or key not in data:
+            return False
+        data = data[key]
+    return True
 
 
 def parse_value(text: str) -> object:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from leadline.errors import LeadlineError, SpecError
 from leadline.seeds import TUNE, stream
-from leadline.spec import parse
-from leadline.spec.study import SEARCH, StudySpec
+from leadline.spec.study import SEARCH
 from leadline.spec.tuning import IntegerSpace, LinearSpace, LogSpace, Space, TuneSpec, Values
 from leadline.store import Store
-from leadline.study import Arm, Study, expand, tuned_trial
+from leadline.study.expand import Arm, ExpandedStudy, searched_trial
+from leadline.study.resolved import Searched
 from leadline.verdict.tuned import Tuning, explain_tuning
 
 if TYPE_CHECKING:
@@ -39,22 +39,22 @@ class _Setting:
 class Search:
     """The search of a study's arms: `next` says what must be run, until `tuned` has the study with what was chosen."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: ExpandedStudy) -> None:
         """Begin the search of a study, which is its own `tune`.
 
         Raises:
             LeadlineError: the study tunes nothing, or optuna is not installed.
         """
         if study.spec.tune is None:
-            raise LeadlineError(f"{study.spec.name}: nothing is tuned; give the study a tune")
+            raise LeadlineError(f"{study.name}: nothing is tuned; give the study a tune")
         _optuna()
         self.study = study
         self.tune: TuneSpec = study.spec.tune
-        self.spec = _of_search(study.spec, self.tune)
+        self.seeds = self.tune.seed_values(study.seed_values)
         self._settings: dict[str, list[_Setting]] = {arm.name: [] for arm in study.arms}
         self._scores: dict[str, list[float]] = {}
 
-    def next(self, store: Store) -> Study | None:
+    def next(self, store: Store) -> ExpandedStudy | None:
         """Return the study to run next, with all that was tried so far and what is asked for now; None: it is done.
 
         Arms go on side by side: each has as many open settings as its sampler may ask for at once.
@@ -63,11 +63,11 @@ class Search:
             StoreError: the store cannot be read.
             SpecError: values that are possible one by one are impossible together.
         """
-        results = _results(store, self.study.spec.name + SEARCH)
+        results = _results(store, self.study.name + SEARCH)
         open_arms = [arm for arm in self.study.arms if not self._advance(arm, results)]
         return self._asked() if open_arms else None
 
-    def tuned(self) -> Study:
+    def tuned(self) -> ExpandedStudy:
         """Return the study with each arm's best values; of equals the one that was tried first.
 
         Raises:
@@ -79,11 +79,11 @@ class Search:
             best = min(range(len(scores)), key=scores.__getitem__)
             if math.isinf(scores[best]):
                 raise LeadlineError(
-                    f"{self.study.spec.name}: all {len(scores)} settings of arm {name} diverged, so there is none to"
+                    f"{self.study.name}: all {len(scores)} settings of arm {name} diverged, so there is none to"
                     " choose; widen the spaces of tune, or leave the arm out"
                 )
             chosen[name] = settings[best].values
-        return expand(_with_tune(self.study.spec, chosen=chosen))
+        return self.study.resolve(chosen=chosen)
 
     def _advance(self, arm: Arm, results: Mapping[str, float]) -> bool:
         """Ask for settings until one of them has no result yet; return whether the budget is used up."""
@@ -106,30 +106,16 @@ class Search:
 
     def _setting(self, arm: Arm, values: Values) -> _Setting:
         try:
-            trial = tuned_trial(self.spec, arm, values)
+            trial = searched_trial(self.study.spec, arm, values)
         except SpecError as error:
             said = ", ".join(f"{key} {value}" for key, value in values.items())
             raise SpecError(f"tune: {said} for arm {arm.name}: {error}; change a space") from None
-        at = (trial.model_copy(update={"seed": seed}) for seed in self.spec.seed_values)
+        at = (trial.model_copy(update={"seed": seed}) for seed in self.seeds)
         return _Setting(values, tuple(one.content_hash for one in at))
 
-    def _asked(self) -> Study:
+    def _asked(self) -> ExpandedStudy:
         tried = {name: [setting.values for setting in settings] for name, settings in self._settings.items()}
-        return expand(_with_tune(self.spec, tried=tried))
-
-
-def _of_search(spec: StudySpec, tune: TuneSpec) -> StudySpec:
-    """Return the study of a study's search: no contrasts and no probes, which would cost time and choose nothing."""
-    plain = spec.model_dump(mode="json")
-    plain |= {"name": spec.name + SEARCH, "title": f"Tuning of {spec.title or spec.name}"}
-    plain |= {"seeds": list(tune.seed_values(spec.seed_values)), "contrasts": [], "published": [], "probes": {}}
-    plain |= {"decide": None}
-    return _with_tune(parse(StudySpec, plain), tried={})
-
-
-def _with_tune(spec: StudySpec, **changes: object) -> StudySpec:
-    assert spec.tune is not None
-    return spec.with_(tune=spec.tune.model_dump(mode="json") | changes)
+        return self.study.resolve(search=Searched(seeds=list(self.seeds), tried=tried))
 
 
 def _score(setting: _Setting, results: Mapping[str, float]) -> float | None:
@@ -142,7 +128,7 @@ def _results(store: Store, name: str) -> dict[str, float]:
     """Return trial -> final validation error in per cent, infinite where it diverged, of the trials that have ended."""
     if name not in {study.name for study in store.studies()}:
         return {}
-    if not store.study(name).spec.get("tune"):
+    if not store.study(name).resolved.get("search"):
         raise SpecError(
             f"study {name} of the store is no search, but has a search's name; give the tuned study another"
         )
@@ -160,16 +146,16 @@ def _results(store: Store, name: str) -> dict[str, float]:
     return results
 
 
-def tuning_of(store: Store, study: Study) -> Tuning | None:
+def tuning_of(store: Store, study: ExpandedStudy) -> Tuning | None:
     """Return what the search of a stored study shows; None where nothing was tuned.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    if study.spec.tune is None or study.spec.tune.chosen is None:
+    if study.resolved.chosen is None:
         return None
-    name = study.spec.name + SEARCH
-    source = name if name in {one.name for one in store.studies()} else study.spec.name
+    name = study.name + SEARCH
+    source = name if name in {one.name for one in store.studies()} else study.name
     return explain_tuning(study, store.trials_frame(source), store.records_frame(source, ["final-validation"]))
 
 

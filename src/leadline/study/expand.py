@@ -1,18 +1,20 @@
 """A study spelled out: arms crossed with factors, seeds, contrasts, expanded into trials. Pure."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from leadline.errors import SpecError, unknown
 from leadline.families import family
-from leadline.metrics import metric, metric_name
-from leadline.spec import ModuleSpec, NetworkSpec, TrialSpec, parse
+from leadline.metrics import CurveMetric, metric, metric_name
+from leadline.spec import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
 from leadline.spec.contrast import ContrastSpec
-from leadline.spec.decide import LEAST_ERROR
-from leadline.spec.study import ArmSpec, Scalar, StudySpec
+from leadline.spec.decide import LEAST_ERROR, DecideSpec
+from leadline.spec.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
 from leadline.spec.tuning import TuneSpec, Value, edges, near, path_of
+from leadline.study.resolved import NOTHING_FOUND, TITLE_OF_SEARCH, ResolvedStudy
 from leadline.tasks import Task, task_of
 
 LONGEST_NAME = 255
@@ -34,35 +36,119 @@ class Arm:
         """Return this arm's trial at a seed."""
         return self.trial.model_copy(update={"seed": seed})
 
+    def changed(self, **parts: object) -> "Arm":
+        """Return this arm with parts of its trial replaced."""
+        return replace(self, trial=self.trial.model_copy(update=parts))
+
 
 @dataclass(frozen=True)
-class Study:
-    """A study spelled out: every arm, every contrast between named arms."""
+class ExpandedStudy:
+    """A study spelled out: every arm and every contrast, as the specification asks for them and as a run resolved them.
+
+    Where `resolved` holds the settings of a search, this is the study of that search, under a name of its own.
+    """
 
     spec: StudySpec
-    arms: tuple[Arm, ...]
-    contrasts: tuple[ContrastSpec, ...]
-    drawn: Mapping[str, int] = field(default_factory=dict)  # arm -> seeds that it has so far, where a study decides
+    asked: tuple[Arm, ...]  # as the specification gives them, before matching and tuning
+    pairs: tuple[ContrastSpec, ...]  # every contrast between named arms
+    resolved: ResolvedStudy = NOTHING_FOUND
+
+    @property
+    def name(self) -> str:
+        """The name that the study has in the ledger."""
+        return self.spec.name if self.resolved.search is None else self.spec.name + SEARCH
+
+    @property
+    def title(self) -> str:
+        """The title, which may be empty."""
+        title = self.spec.title
+        return title if self.resolved.search is None else TITLE_OF_SEARCH.format(title or self.spec.name)
+
+    @property
+    def contrasts(self) -> tuple[ContrastSpec, ...]:
+        """The contrasts between named arms; a search has none."""
+        return self.pairs if self.resolved.search is None else ()
+
+    @property
+    def published(self) -> Sequence[Published]:
+        """The published numbers to print beside the measured ones."""
+        return self.spec.published if self.resolved.search is None else ()
+
+    @property
+    def decide(self) -> DecideSpec | None:
+        """How the study decides while seeds are added; None: all its seeds are fixed beforehand."""
+        return self.spec.decide if self.resolved.search is None else None
+
+    @property
+    def seed_values(self) -> tuple[int, ...]:
+        """The seeds themselves; of a study that decides, all it may take."""
+        return self.spec.seed_values if self.resolved.search is None else tuple(self.resolved.search.seeds)
+
+    @property
+    def shared_over(self) -> int:
+        """Seeds over which a study that decides shares the error out."""
+        assert self.spec.decide is not None
+        return self.resolved.planned or self.spec.decide.shared_over
+
+    @property
+    def matching(self) -> tuple[str, ...]:
+        """What was done to make arms equal, in sentences; empty where nothing was asked for or done yet."""
+        if self.spec.match is None or self.resolved.matched is None:
+            return ()
+        said = tuple(one.sentence for one in self.resolved.matched)
+        return said or (
+            f"match {self.spec.match.what}: the arms are equal within 1% as they are; nothing was changed.",
+        )
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms with the networks that matching found and the values that tuning chose; of a search all it tries."""
+        found, arms = self.resolved, list(self.asked)
+        networks = {one.arm: one.network for one in found.matched or ()}
+        arms = [
+            arm.changed(network=networks.get(arm.name, arm.trial.network), code=found.code.get(arm.name, {}))
+            for arm in arms
+        ]
+        if found.search is not None:
+            return tuple(one for arm in arms for one in _searched(self.spec, arm, found.search.tried.get(arm.name, [])))
+        if found.chosen is not None:
+            arms = [replace(arm, trial=tuned_trial(self.spec, arm, found.chosen[arm.name])) for arm in arms]
+        return tuple(arms)
+
+    @property
+    def unresolved(self) -> tuple[str, ...]:
+        """The keys of the specification whose answer the trials hang on, and which no run has found yet."""
+        spec, found = self.spec, self.resolved
+        return (
+            *(["match"] if spec.match is not None and found.matched is None else []),
+            *(["tune"] if spec.tune is not None and found.chosen is None and found.search is None else []),
+            *(["decide"] if self.decide is not None and found.planned is None else []),
+        )
+
+    def resolve(self, **found: object) -> "ExpandedStudy":
+        """Return the study with these fields of `resolved` changed."""
+        return replace(self, resolved=self.resolved.model_copy(update=found))
 
     def trials(self) -> Iterable[tuple[Arm, TrialSpec]]:
         """Every trial, seed by seed, so that a study stopped early has complete pairs; of one that decides, so far."""
         taken = {arm.name: len(self.seeds_of(arm.name)) for arm in self.arms}
-        for place, seed in enumerate(self.spec.seed_values):
+        for place, seed in enumerate(self.seed_values):
             for arm in self.arms:
                 if place < taken[arm.name]:
                     yield arm, arm.at(seed)
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Return the seeds that an arm has, in the study's order; before the first round those of that round."""
-        seeds, decide = self.spec.seed_values, self.spec.decide
-        return seeds if decide is None else seeds[: self.drawn.get(arm, decide.first)]
+        seeds, decide = self.seed_values, self.decide
+        return seeds if decide is None else seeds[: self.resolved.drawn.get(arm, decide.first)]
 
 
-def expand(spec: StudySpec, where: Where | None = None) -> Study:
+def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND, where: Where | None = None) -> ExpandedStudy:
     """Cross arms with factors and resolve every network.
 
     Args:
         spec: the study.
+        resolved: what a run of it found, as the ledger keeps it.
         where: turns a path of keys into the place that an error message opens with.
 
     Raises:
@@ -82,41 +168,51 @@ def expand(spec: StudySpec, where: Where | None = None) -> Study:
                 problem = f"{name[:60]}... has {len(name)} letters with its levels; {LONGEST_NAME} at most"
                 raise SpecError(_placed(where, ("arms", base), problem))
             arms.append(Arm(name, base, factors, trial))
-    arms = compared = _with_matched(spec, arms, where)
-    if spec.tune is not None:
-        arms, compared = _with_tuned(spec, spec.tune, arms, where)
     known = {arm.name for arm in arms} | set(spec.arms)
+    if spec.match is not None and spec.match.to is not None and spec.match.to not in known:
+        raise SpecError(_placed(where, ("match", "to"), unknown("arm", spec.match.to, known)))
     for number, published in enumerate(spec.published):
         if published.arm not in known:
             raise SpecError(_placed(where, ("published", number, "arm"), unknown("arm", published.arm, known)))
-    contrasts = tuple(_contrasts(spec, compared, where))
+    if resolved.search is not None:
+        return ExpandedStudy(spec, tuple(arms), (), resolved)
+    if spec.tune is not None:
+        _check_tune(spec, spec.tune, arms, where)
+    contrasts = tuple(_contrasts(spec, compared(spec, arms, where), where))
     if spec.decide is not None and (left := 1 - spec.decide.confidence) / len(contrasts) < LEAST_ERROR:
         problem = f"confidence {spec.decide.confidence:g} leaves {left:.2g} for {len(contrasts)} contrasts; lower it"
         raise SpecError(_placed(where, ("decide", "confidence"), problem))
-    return Study(spec, tuple(arms), contrasts)
+    return ExpandedStudy(spec, tuple(arms), contrasts, resolved)
 
 
-def _with_matched(spec: StudySpec, arms: list[Arm], where: Where | None) -> list[Arm]:
-    """Give arms the networks that `match` found for them."""
-    names = {arm.name for arm in arms}
-    if spec.match is not None and spec.match.to is not None and spec.match.to not in names | set(spec.arms):
-        problem = unknown("arm", spec.match.to, names | set(spec.arms))
-        raise SpecError(_placed(where, ("match", "to"), problem))
-    networks = {one.arm: one.network for one in spec.matched or ()}
-    own = {arm.name: arm.trial.network for arm in arms}
-    for number, (name, network) in enumerate(networks.items()):
-        before = own.get(name)
-        if not isinstance(before, NetworkSpec) or _but_for_widths(before) != _but_for_widths(network):
-            problem = f"{name} is an arm no more, or differs from it in more than widths; remove matched to match anew"
-            raise SpecError(_placed(where, ("matched", number), problem))
-    return [
-        replace(arm, trial=arm.trial.model_copy(update={"network": networks.get(arm.name, arm.trial.network)}))
-        for arm in arms
-    ]
+def compared(spec: StudySpec, arms: Sequence[Arm], where: Where | None = None) -> list[Arm]:
+    """Return arms as they are compared: with the same value of each key that is tuned, for tuning alone makes no pair.
+
+    Raises:
+        SpecError: values that are possible one by one are impossible together.
+    """
+    if spec.tune is None:
+        return list(arms)
+    same = {key: edges(space)[-1] for key, space in spec.tune.space.items()}
+    try:
+        return [replace(arm, trial=tuned_trial(spec, arm, same)) for arm in arms]
+    except SpecError as error:
+        problem = f"{', '.join(f'{key} {value!r}' for key, value in same.items())} together: {error}"
+        raise SpecError(_placed(where, ("tune",), problem)) from None
 
 
-def _with_tuned(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where | None) -> tuple[list[Arm], list[Arm]]:
-    """Give arms what tuning chose, or all that it tried; and, for whether a contrast has two sides, the same values."""
+def refuse_twins(contrast: ContrastSpec, arms: Mapping[str, Arm]) -> None:
+    """Refuse a contrast whose two sides are the same.
+
+    Raises:
+        SpecError: they are.
+    """
+    if arms[contrast.a].trial == arms[contrast.b].trial:
+        raise SpecError(f"{contrast.a} and {contrast.b} are one network under one recipe: nothing to compare")
+
+
+def _check_tune(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where | None) -> None:
+    """See that every arm has the keys that are tuned, and that their spaces hold possible values."""
     varied = {_path(key) for key in spec.vary}
     for key in tune.space:
         path = path_of(key)
@@ -127,9 +223,6 @@ def _with_tuned(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where |
         if spec.match is not None and path.startswith("network."):
             problem = f"{key} would change networks that match makes equal; tune training alone, or leave out match"
             raise SpecError(_placed(where, ("tune", key), problem))
-    if tune.tried is not None:
-        tried = tune.tried
-        return [one for arm in arms for one in _searched(spec, arm, tried.get(arm.name, []))], []
     try:
         tune.seed_values(spec.seed_values)
     except SpecError as error:
@@ -142,29 +235,12 @@ def _with_tuned(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where |
                 raise SpecError(
                     _placed(where, ("tune", key), f"{value!r} for arm {arm.name}: {error}{near(key)}")
                 ) from None
-    same = {key: edges(space)[-1] for key, space in tune.space.items()}
-    try:
-        compared = [replace(arm, trial=tuned_trial(spec, arm, same)) for arm in arms]
-    except SpecError as error:
-        problem = f"{', '.join(f'{key} {value!r}' for key, value in same.items())} together: {error}"
-        raise SpecError(_placed(where, ("tune",), problem)) from None
-    if tune.chosen is None:
-        return arms, compared
-    if tune.chosen.keys() != (names := {arm.name for arm in arms}):
-        wrong = sorted(tune.chosen.keys() ^ names)[0]
-        problem = f"arm {wrong!r} has no values, or is no arm of the study; remove chosen to tune anew"
-        raise SpecError(_placed(where, ("tune", "chosen"), problem))
-    return [replace(arm, trial=tuned_trial(spec, arm, tune.chosen[arm.name])) for arm in arms], compared
 
 
 def _searched(spec: StudySpec, arm: Arm, tried: Iterable[Mapping[str, Value]]) -> Iterable[Arm]:
     for number, values in enumerate(tried, 1):
-        yield Arm(
-            setting_name(arm, number),
-            arm.base,
-            {**arm.factors, "trial": number, **values},
-            tuned_trial(spec, arm, values),
-        )
+        factors = {**arm.factors, "trial": number, **values}
+        yield Arm(setting_name(arm, number), arm.base, factors, searched_trial(spec, arm, values))
 
 
 def setting_name(arm: Arm, number: int) -> str:
@@ -172,23 +248,21 @@ def setting_name(arm: Arm, number: int) -> str:
     return _arm_name(arm.base, {**arm.factors, "trial": number})
 
 
-def tuned_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value]) -> TrialSpec:
-    """Return an arm's trial with tuned values laid over it.
+def tuned_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value], probes: ProbeSpec | None = None) -> TrialSpec:
+    """Return an arm's trial with tuned values laid over it, and with these probes in place of the study's.
 
     Raises:
         SpecError: the arm has no such key, or the value is impossible.
     """
     laid = {path_of(key): value for key, value in values.items()}
-    trial = _trial(spec, spec.arms[arm.base], {**arm.factors, **laid})
-    return trial if spec.match is None else trial.model_copy(update={"network": arm.trial.network})
+    trial = _trial(spec, spec.arms[arm.base], {**arm.factors, **laid}, probes)
+    kept = {"code": arm.trial.code} if spec.match is None else {"code": arm.trial.code, "network": arm.trial.network}
+    return trial.model_copy(update=kept)
 
 
-def _but_for_widths(network: NetworkSpec) -> dict[str, Any]:
-    plain = network.model_dump(mode="json")
-    for part in (*plain["stages"], plain["stem"] or {}):
-        part.pop("width", None)
-        part.pop("inner_width", None)
-    return plain
+def searched_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value]) -> TrialSpec:
+    """Return the trial of a search: as `tuned_trial`, without probes, which would cost time and choose nothing."""
+    return tuned_trial(spec, arm, values, ProbeSpec())
 
 
 def _path(key: str) -> str:
@@ -200,11 +274,11 @@ def _arm_name(base: str, factors: Mapping[str, Scalar]) -> str:
     return f"{base}[{inside}]" if inside else base
 
 
-def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar]) -> TrialSpec:
+def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar], probes: ProbeSpec | None = None) -> TrialSpec:
     plain = {
         "data": _merged(spec.data.model_dump(mode="json"), arm.data),
         "training": _merged(spec.training.model_dump(mode="json"), arm.training),
-        "probes": spec.probes.model_dump(mode="json"),
+        "probes": (probes or spec.probes).model_dump(mode="json"),
         **({} if arm.pretraining is None else {"pretraining": arm.pretraining}),
     }
     changes: dict[str, Any] = {}
@@ -263,12 +337,12 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def default_metric(study: "Study") -> str:
+def default_metric(study: "ExpandedStudy") -> str:
     """Return the metric that a study's arms are for where no contrast names one: that of their task."""
     return str(metric_name(tasks_of(study)[0].metric))
 
 
-def tasks_of(study: "Study") -> tuple[Task, ...]:
+def tasks_of(study: "ExpandedStudy") -> tuple[Task, ...]:
     """Return the tasks of a study's arms, each once."""
     return tuple(dict.fromkeys(task_of(arm.trial.data.task) for arm in study.arms))
 
@@ -321,7 +395,7 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
         if arms[contrast.a].trial == arms[contrast.b].trial:
             raise SpecError(f"{contrast.a} and {contrast.b} are one network under one recipe: nothing to compare")
         epochs = [arms[side].trial.training.epochs for side in (contrast.a, contrast.b)]
-        if contrast.metric == "learning_curve_area" and len(set(epochs)) > 1:
+        if isinstance(metric(contrast.metric), CurveMetric) and len(set(epochs)) > 1:
             raise SpecError(
                 f"{contrast.a} and {contrast.b} are trained for {epochs[0]} and {epochs[1]} epochs, and a mean over"
                 " epochs needs as many of both; compare test_error or epochs_to"
@@ -339,12 +413,3 @@ def _of_their_task(contrasts: Iterable[ContrastSpec], arms: Mapping[str, Arm]) -
 def _placed(where: Where | None, path: tuple[int | str, ...], problem: object) -> str:
     place = where(path) if where else ""
     return ": ".join(part for part in (place, ".".join(map(str, path)), str(problem)) if part)
-
-
-def expand_stored(spec: Mapping[str, Any]) -> Study:
-    """Expand a study's specification as a store gives it back.
-
-    Raises:
-        SpecError: another version of Leadline wrote it, and this one cannot read it.
-    """
-    return expand(parse(StudySpec, spec))

@@ -17,8 +17,8 @@ from leadline.errors import SpecError
 from leadline.nets import InputShape, count_operations, inspect_network, skeleton
 from leadline.nets.memory import training_memory
 from leadline.spec import ModuleSpec, NetworkSpec, parse
-from leadline.spec.study import MatchedArm
-from leadline.study import Arm, Study, expand
+from leadline.study.expand import Arm, ExpandedStudy, compared, refuse_twins
+from leadline.study.resolved import MatchedArm
 
 What = Literal["parameters", "multiply_adds", "activations"]
 Widths = Mapping[str, int]  # "stem", "stages.0.width", "stages.0.inner_width" -> channels
@@ -31,21 +31,19 @@ _SCALES = 12  # tries of one scale for all widths; the counts are smooth, so few
 _MOVES = (1, 2, 4)  # steps that a width is moved by
 
 
-def matched(study: Study, data_dir: Path | None = None) -> Study:
+def match(study: ExpandedStudy, data_dir: Path | None = None) -> ExpandedStudy:
     """Return a study whose arms are equal within 1% in what `match` names, and which says what was changed.
 
     At each level of the factors every arm is made equal to the first one, or to the one that `match.to` names. Stem,
-    stages and the widths inside branches change, and nothing else. What is returned has the networks written out in
-    `spec.matched`, so that its specification expands to the same trials anywhere. A study without `match` is returned
-    as it is, and so is one that has been matched, after a look at whether its arms are still equal.
+    stages and the widths inside branches change, and nothing else. A study without `match` is returned as it is.
 
     Args:
         study: the study, expanded.
         data_dir: where the data are; folders of pictures are asked how many classes they have.
 
     Raises:
-        SpecError: an arm comes no nearer than 1%, is a module of one's own that is not equal already, or is no longer
-            equal.
+        SpecError: an arm comes no nearer than 1%, is a module of one's own that is not equal already, or has become
+            the same as one that it is compared with.
         DataError: a folder of pictures is missing or not laid out in classes.
     """
     asked = study.spec.match
@@ -59,29 +57,26 @@ def matched(study: Study, data_dir: Path | None = None) -> Study:
         if abs(before / target - 1) <= TOLERANCE:
             continue
         title = f"match {asked.what}: {arm.name}"
-        if study.spec.matched is not None:
-            raise SpecError(
-                f"{title}: {before:,} {_UNITS[asked.what]} are not within 1% of {reference.name}'s {target:,}, though"
-                " they were matched; remove matched to match anew"
-            )
         if isinstance(arm.trial.network, ModuleSpec):
             raise SpecError(
                 f"{title}: {arm.trial.network.module} is a module of one's own, with {before:,} {_UNITS[asked.what]}"
                 f" against {target:,} of {reference.name}; only networks of Leadline's parts can be matched"
             )
-        found = nearest(arm.trial.network, target, lambda spec: count(asked.what, spec, shape, classes))  # noqa: B023
-        after = count(asked.what, found, shape, classes)
-        said = f"{_changed(arm.trial.network, found)}: {before:,} -> {after:,} {_UNITS[asked.what]}"
+        network = nearest(arm.trial.network, target, lambda spec: count(asked.what, spec, shape, classes))  # noqa: B023
+        after = count(asked.what, network, shape, classes)
+        said = f"{_changed(arm.trial.network, network)}: {before:,} -> {after:,} {_UNITS[asked.what]}"
         far = f"{100 * abs(after / target - 1):.1f}% from the {target:,} of {reference.name}"
         if abs(after / target - 1) > TOLERANCE:
             raise SpecError(
                 f"{title} cannot come within 1%; nearest: {said}, {far}; choose another arm as match.to, another depth,"
                 " or larger widths, whose steps are finer"
             )
-        changes.append(MatchedArm(arm=arm.name, network=found, sentence=f"{title} {said}, {far}."))
-    if study.spec.matched is not None:
-        return study
-    return expand(study.spec.model_copy(update={"matched": changes}))
+        changes.append(MatchedArm(arm=arm.name, network=network, sentence=f"{title} {said}, {far}."))
+    found = study.resolve(matched=changes)
+    arms = {arm.name: arm for arm in compared(study.spec, found.arms)}
+    for contrast in found.contrasts:
+        refuse_twins(contrast, arms)
+    return found
 
 
 def count(what: What, spec: NetworkSpec | ModuleSpec, shape: InputShape, classes: int) -> int:
@@ -181,7 +176,7 @@ def with_widths(spec: NetworkSpec, widths: Widths) -> NetworkSpec:
     return parse(NetworkSpec, plain)
 
 
-def _pairs(study: Study, to: str | None) -> Iterator[tuple[Arm, Arm]]:
+def _pairs(study: ExpandedStudy, to: str | None) -> Iterator[tuple[Arm, Arm]]:
     """Yield each arm that is to be made equal, with the one to which it is."""
     wanted = next(iter(study.spec.arms)) if to is None else to
     for arm in study.arms:

@@ -1,0 +1,225 @@
+"""A study from its specification to its last trial: expanded, matched, searched, run in rounds.
+
+Each step is a function of the study and the ledger, so that a study that was killed goes on where it was, and several
+drivers of one study take the same steps. A study is registered here, once its trials are known, and nowhere else.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from leadline.artifacts import folder_url
+from leadline.data import batches
+from leadline.data.metadata import describe
+from leadline.errors import SpecError
+from leadline.machine import cores
+from leadline.nets import check, skeleton
+from leadline.parts.reference import pack_objects
+from leadline.probes.selection import select
+from leadline.running.checkpoints import TEN_MINUTES, Interval
+from leadline.running.driving import UNSEEN, Outcome, Screen, run_trials
+from leadline.running.executors import Executor
+from leadline.running.job import PATIENCE_SECONDS, Job
+from leadline.spec import NetworkSpec
+from leadline.store import Store
+from leadline.study.expand import ExpandedStudy
+from leadline.study.match import match
+from leadline.study.rounds import Linked, resumed, with_seeds
+from leadline.study.search import Search
+from leadline.text import join, plural
+from leadline.training import choose_device
+from leadline.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
+from leadline.verdict.tuned import tuning_words
+
+Run = Callable[[ExpandedStudy], Outcome]
+"""Runs the trials of a study that is registered."""
+
+
+def run_study(
+    study: ExpandedStudy,
+    runs: Path,
+    store_url: str | None,
+    data_dir: Path | None,
+    workers: int | None,
+    device: str,
+    screen: Screen = UNSEEN,
+    executor: Executor | None = None,
+    checkpoint_every: Interval = TEN_MINUTES,
+    devices: int | None = None,
+    artifacts: str | None = None,
+) -> Outcome:
+    """Register a study and run its unfinished trials.
+
+    Args:
+        study: what to run.
+        runs: folder of the checkpoints and of the default store.
+        store_url: the store's address; None: inside the runs folder.
+        data_dir: folder of the data sets; None: the user's cache.
+        workers: processes of this machine; None: one per core, or one for a GPU; 0: inside this one.
+        device: cpu, cuda, cuda:N or auto.
+        screen: where its progress is shown; `UNSEEN`: nowhere.
+        executor: runs the trials elsewhere, on a device of this name there; None: this machine does.
+        checkpoint_every: between two checkpoints of a trial within an epoch.
+        devices: that train each trial together; None: as many as the study says.
+        artifacts: a folder or a URL where checkpoints are kept as well; None: nowhere.
+
+    Raises:
+        LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
+            take the data's images.
+    """
+    chosen = device if executor is not None else str(choose_device(device))
+    if workers is None:
+        workers = max(1, cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1
+    study = prepare(study, data_dir, screen)
+    url = None if artifacts is None else folder_url(artifacts)
+    objects = (
+        pack_objects({name for used in study.resolved.code.values() for name in used}) if workers or executor else None
+    )
+    job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url, objects)
+    with Store.open(runs, store_url) as store:
+        store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
+        for line in _changes_of_code(study, store):
+            screen.say(line)
+
+        def run(asked: ExpandedStudy) -> Outcome:
+            return run_trials(store, replace(job, study=asked.name), executor or workers, screen)
+
+        if study.spec.tune is not None:
+            found = _searched(study, store, run, screen)
+            if isinstance(found, Outcome):
+                return found
+            study = found
+        if study.decide is not None:
+            return _in_rounds(study, store, run, screen)
+        _register(study, store)
+        return run(study)
+
+
+def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = UNSEEN) -> ExpandedStudy:
+    """Return a study with its arms matched, when its data are there and its networks can take them.
+
+    Raises:
+        LeadlineError: they are not, or cannot.
+    """
+    code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
+    study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
+    for sentence in study.matching:
+        screen.say(sentence)
+    for arm in study.arms:
+        shape, classes = describe(arm.trial.data, data_dir)
+        check(arm.trial.network, shape, classes)
+        if arm.trial.probes.flow is not None and isinstance(arm.trial.network, NetworkSpec):
+            try:
+                select(skeleton(arm.trial.network, shape, classes), arm.trial.probes.flow.layers)
+            except SpecError as error:
+                raise SpecError(f"probes.flow.layers, arm {arm.name}: {error}") from None
+    for spec in {arm.trial.data for arm in study.arms}:
+        note = batches.load(spec, data_dir).note  # downloads and checks once, before the workers start
+        if note:
+            screen.say(note)
+    return study
+
+
+def resolve(study: ExpandedStudy, store: Store) -> ExpandedStudy:
+    """Return a study that `prepare` returned with what the ledger's search chose for it.
+
+    Raises:
+        SpecError: its search has not ended, or it decides while seeds are added: its next trials depend on what the
+            ones before give.
+    """
+    search = None if study.spec.tune is None else Search(study)
+    if study.decide is not None or (search is not None and search.next(store) is not None):
+        raise SpecError(
+            f"study {study.name}: its next trials depend on what the ones before give; start it with `leadline"
+            " run`, as often and on as many machines as there are to share it"
+        )
+    return study if search is None else search.tuned()
+
+
+def _changes_of_code(study: ExpandedStudy, store: Store) -> Iterator[str]:
+    """Yield a line for each piece of custom code, or data file, that is another than when the study was last run."""
+    if not any(one.name == study.name for one in store.studies()):
+        return
+    before, frame = store.study(study.name).expand(), store.trials_frame(study.name)
+    changed: dict[str, set[str]] = {}  # what has changed -> the arms that use it
+    for arm, used in study.resolved.code.items():
+        for name, identity in used.items():
+            if before.resolved.code.get(arm, {}).get(name) != identity:
+                changed.setdefault(name, set()).add(arm)
+    for name, arms in changed.items():
+        ended = frame["arm"].isin(arms) & frame["state"].isin(("finished", "diverged"))
+        if count := int(ended.sum()):
+            yield (
+                f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: they are kept as"
+                " results of the earlier version, which no verdict mixes with new ones, and are trained again."
+            )
+
+
+def _register(study: ExpandedStudy, store: Store) -> None:
+    store.register(study)
+    store.requeue_failed(study.name)
+
+
+def _in_rounds(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> Outcome:
+    """Run a study round by round until its contrasts are decided or have all seeds, telling what each round shows.
+
+    What to run next follows from the ledger alone, so that another driver's rounds are these as well.
+    """
+    started = time.monotonic()
+    study = _with_what_is_there(study, store)
+    _register(study, store)
+    findings = _findings(study, store)
+    told = sum(bool(one.looks) for one in findings.rounds)
+    while True:
+        outcome = run(study)
+        findings = _findings(study, store)
+        over = [one for one in findings.rounds if one.looks]
+        for one in over[told:]:
+            screen.say(round_line(findings, one))
+        told = max(told, len(over))
+        if outcome.interrupted or outcome.counts.get("failed"):
+            break
+        study = _with_what_is_there(study, store)
+        last = findings.rounds[-1]
+        wider = with_seeds(study, last.seeds)
+        if outcome.complete and last.looks and wider == study:
+            break
+        store.register(study := wider)
+    return replace(outcome, seconds=time.monotonic() - started, decided=decided_line(findings))
+
+
+def _with_what_is_there(study: ExpandedStudy, store: Store) -> ExpandedStudy:
+    """Return a study that decides with the seeds that its arms have in the ledger, and planned as it was at first."""
+    name = study.name
+    if not any(one.name == name for one in store.studies()):
+        return resumed(study, (), None)
+    frame = store.trials_frame(name)
+    columns = (frame[column] for column in ("arm", "seed", "trial", "state"))
+    linked = [
+        Linked(arm, int(seed), trial, state in ("finished", "diverged"))
+        for arm, seed, trial, state in zip(*columns, strict=True)
+    ]
+    before = store.study(name)
+    return resumed(study, linked, before.expand() if before.spec.get("decide") else None)
+
+
+def _findings(study: ExpandedStudy, store: Store) -> Findings:
+    name = study.name
+    return analyze(
+        study, store.trials_frame(name), store.records_frame(name), store.outputs(name, reads_probabilities(study))
+    )
+
+
+def _searched(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> ExpandedStudy | Outcome:
+    """Search for every arm's best values; give the study with them, or how the search ended without."""
+    assert study.spec.tune is not None
+    search = Search(study)
+    while (asked := search.next(store)) is not None:
+        _register(asked, store)
+        outcome = run(asked)
+        if outcome.interrupted or outcome.counts.get("failed"):
+            return outcome
+    tuned = search.tuned()
+    screen.say(tuning_words(study.spec.tune, tuned.resolved.chosen or {}))
+    return tuned
