@@ -1,13 +1,17 @@
 """Metrics against scikit-learn and by hand, what is kept of outputs, and metrics of the user's own."""
 
 import functools
+import importlib
 import json
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
@@ -19,7 +23,7 @@ from leadline.metrics import Counts, FinalMetric, Metric, Outputs, metric, metri
 from leadline.metrics.balanced_error import balanced_error
 from leadline.metrics.calibration_error import calibration_error
 from leadline.metrics.macro_f1 import macro_f1
-from leadline.metrics.outputs import pack_outputs, unpack_outputs
+from leadline.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
 from leadline.metrics.top5_error import top5_error
 from leadline.parts.base import parse
 from leadline.spec.study import StudySpec
@@ -322,3 +326,31 @@ def test_the_step_of_a_metric_is_its_own() -> None:
     steps = {name: one.resolution and one.resolution(counts) for name, one in metrics().items()}
     expected = {"test_error": 0.5, "top5_error": 0.5, "validation_error": 5, "train_error": 2}
     assert {name: step for name, step in steps.items() if step} == expected | {"learning_curve_area": 1.25}
+
+
+def test_the_page_on_metrics_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    listed = text.partition("## Built-in metrics")[2].partition("\nEvery trial")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) - {"target"} == set(metrics())
+    for name in re.findall(r"^\| `(\w+)`.*higher \|$", listed, re.MULTILINE):
+        assert metric(name).higher_is_better
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "scores.py").write_text("\n".join(code))
+    (tmp_path / "robust.py").write_text("def generalised_cross_entropy(logits, labels, q): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    whole: dict[str, Any] = {"name": "page", "arms": ARMS}
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        study = expand(parse(StudySpec, whole | yaml.safe_load(block)))
+        for one in study.contrasts:
+            assert metric(one.metric).named(one.target)
+    scores = importlib.import_module("scores")
+    assert scores.worst_class_error(np.array([0, 0, 1]), np.array([0, 1, 1])) == 50
+    assert scores.Regression().check_targets([1, 2.5], "train").dtype == np.float32
+    assert metric("scores:RECALL").higher_is_better
+
+
+def test_kept_outputs_take_no_more_than_the_page_says() -> None:
+    assert [(4 + bytes_kept(classes)) * count for classes, count in ((10, 10_000), (1000, 50_000))] == [
+        240_000,
+        1_400_000,
+    ]

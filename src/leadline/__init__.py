@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
     from leadline.export import Loaded, from_trial, load, predict, save
     from leadline.families import FAMILIES, family
+    from leadline.metrics import FinalMetric
     from leadline.nets import build, inspect_module, inspect_network
     from leadline.probes.flow import probe
     from leadline.probes.watch import watch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from leadline.study.expand import ExpandedStudy as Study
     from leadline.study.expand import expand
     from leadline.study.load import load_study
+    from leadline.tasks import Task
     from leadline.training import Diverged, evaluate, prepare, train
     from leadline.verdict import Findings, analyze
     from leadline.weights import load_weights
@@ -35,6 +37,7 @@ _HOME = {
     "Dataset": "data.batches",
     "Diverged": "training",
     "FAMILIES": "families",
+    "FinalMetric": "metrics",
     "Findings": "verdict",
     "InProcess": "running.executors",
     "Job": "running.job",
@@ -48,6 +51,7 @@ _HOME = {
     "StoreError": "errors",
     "Study": "study.expand",
     "StudySpec": "spec.study",
+    "Task": "tasks",
     "TrainingSpec": "spec",
     "TrialSpec": "spec",
     "analyze": "verdict",
@@ -78,6 +82,7 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "Diverged",
+    "FinalMetric",
     "Findings",
     "InProcess",
     "Job",
@@ -91,6 +96,7 @@ __all__ = [
     "StoreError",
     "Study",
     "StudySpec",
+    "Task",
     "TrainingSpec",
     "TrialSpec",
     "__version__",
