@@ -109,8 +109,8 @@ def measure(trials: int, worked: int, epochs: int, url: str | None, runs: Path) 
         found |= work(store, worked, epochs, files)
         frame = clocked("trials_frame", lambda: store.trials_frame(NAME))
         records = clocked("records_frame", lambda: store.records_frame(NAME))
-        predictions = clocked("predictions", lambda: store.predictions(NAME))
-        clocked("verdict", lambda: analyze(made, frame, records, predictions))
+        outputs = clocked("outputs", lambda: store.outputs(NAME, probabilities=False))
+        clocked("verdict", lambda: analyze(made, frame, records, outputs))
         assert int(frame["state"].eq("finished").sum()) == worked
         assert len(records) == worked * found["records_per_trial"]
     return found

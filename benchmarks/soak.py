@@ -213,7 +213,7 @@ def ledger(store: Store) -> dict[str, dict[Any, Any]]:
         for epoch, content in epochs
         for table in [FlowTable.from_bytes(content)]
     }
-    predictions = {trial: (one.tobytes(), other.tobytes()) for trial, (one, other) in store.predictions(NAME).items()}
+    predictions = {trial: (one.predicted.tobytes(), one.labels.tobytes()) for trial, one in store.outputs(NAME).items()}
     return {
         "trials": dict(store.trials_frame(NAME)[["trial", "state"]].itertuples(index=False, name=None)),
         "records": {

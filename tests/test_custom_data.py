@@ -191,7 +191,7 @@ def test_two_arms_are_trained_on_the_same_batches(tmp_path: Path, way: str, monk
         InProcess().run(Job("custom", tmp_path / "runs"), lambda event: None)
         frame = store.trials_frame("custom")
         assert list(frame["state"]) == ["finished"] * 2, frame["error"].tolist()
-        predictions = store.predictions("custom")
+        predictions = store.outputs("custom")
     assert len(predictions) == 2
     epochs = len(seen) // 2
     assert epochs == 2 and seen[:epochs] == seen[epochs:] and seen[0] != seen[1]

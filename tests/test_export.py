@@ -324,7 +324,8 @@ def trial_of(store: Store, arm: str) -> str:
 def test_a_finished_trials_network_predicts_what_the_trial_did(store: Store, tmp_path: Path) -> None:
     trial = trial_of(store, "good")
     taken = from_trial(store, trial[:10])
-    predicted, labels = store.predictions("small")[trial]
+    found = store.outputs("small")[trial]
+    predicted, labels = found.predicted, found.labels
     data = batches.load(taken.trial.data)
     assert torch.equal(taken.mean, data.mean)
     assert np.array_equal(data.test.labels.numpy(), labels)

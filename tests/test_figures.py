@@ -284,7 +284,7 @@ def test_many_arms_and_levels_and_contrasts_are_drawn_in_part_and_that_is_said()
         )
     )
     records = records_of(trials, [row for trial in trials["trial"] for row in curves("loss", trial, [2.0, 1.0])])
-    figure = figures.learning_curves(trials, records, "loss")
+    figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
     assert len(figure.keys) == chart.SHOWN_BASES
     assert [panel.title for panel in figure.panels][:: figures.SHOWN_LEVELS - 1] == [
         "Training, blocks = 1",
@@ -301,7 +301,7 @@ def test_many_arms_and_levels_and_contrasts_are_drawn_in_part_and_that_is_said()
 def test_a_long_curve_is_thinned_but_not_its_data() -> None:
     trials = trials_of(("t", "cnn", {}, 0, "finished"))
     records = records_of(trials, curves("loss", "t", [1 / epoch for epoch in range(1, 1001)]))
-    figure = figures.learning_curves(trials, records, "loss")
+    figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
     shown = layers_of(figure.panels[0])[0][1]
     assert len(shown) == figures.SHOWN_EPOCHS
     assert (shown[0]["x"], shown[-1]["x"]) == (1, 1000)

@@ -1,18 +1,35 @@
 """Metrics against scikit-learn and by hand, what is kept of outputs, and metrics of the user's own."""
 
+import functools
+import importlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
+from leadline.charts.forest import forest
+from leadline.charts.looks import narrowing
 from leadline.errors import SpecError
-from leadline.metrics import FinalMetric, Metric, Outputs, metric, metrics
+from leadline.metrics import Counts, FinalMetric, Metric, Outputs, metric, metric_name, metrics
 from leadline.metrics.balanced_error import balanced_error
 from leadline.metrics.calibration_error import calibration_error
 from leadline.metrics.macro_f1 import macro_f1
-from leadline.metrics.outputs import pack_outputs, unpack_outputs
+from leadline.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
 from leadline.metrics.top5_error import top5_error
+from leadline.parts.base import parse
+from leadline.spec.study import StudySpec
+from leadline.study.expand import expand
+from leadline.verdict import analyze, headline, notes, to_json, to_text
+from leadline.verdict.tables import arms_table
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 
@@ -115,9 +132,225 @@ def test_metrics_of_the_users_own() -> None:
     [
         ("tset_error", "unknown metric 'tset_error'; did you mean 'test_error'"),
         ("no module: x", "expected a name, or a reference such as package.module:function"),
+        ('json:loads({"broken"})', "expected a name, or a reference such as package.module:function"),
+        ("math:pi", "math has no function or class 'pi'"),
         ("json:nothing", "json has no function or class 'nothing'"),
     ],
 )
 def test_an_unknown_metric_gets_one_line(name: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         metric(name)
+
+
+# --- custom metrics, as studies give them
+
+KAPPA = {"module": "sklearn.metrics:cohen_kappa_score", "higher_is_better": True}
+FBETA = {
+    "module": "sklearn.metrics:fbeta_score",
+    "arguments": {"beta": 2, "average": "macro"},
+    "higher_is_better": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("macro_f1", "macro_f1"),
+        (metric("macro_f1"), "macro_f1"),
+        (worst_class_error, f"{__name__}:worst_class_error"),
+        (RECALL, f"{__name__}:RECALL"),
+        (KAPPA, "sklearn.metrics:cohen_kappa_score, higher is better"),
+        (FBETA, 'sklearn.metrics:fbeta_score({"average":"macro","beta":2}), higher is better'),
+        (
+            functools.partial(theirs.fbeta_score, beta=2, average="macro"),
+            'sklearn.metrics._classification:fbeta_score({"average":"macro","beta":2})',
+        ),
+    ],
+)
+def test_whatever_a_study_gives_has_one_name_that_holds_it(given: Any, name: str) -> None:
+    contrast = {"a": "residual", "b": "plain", "metric": given}
+    study = parse(StudySpec, {"name": "toy", "arms": ARMS, "contrasts": [contrast], "decide": {"metric": given}})
+    assert study.contrasts is not None and study.decide is not None
+    assert study.contrasts[0].metric == study.decide.metric == name
+    assert parse(StudySpec, study.model_dump(mode="json")) == study
+    assert metric(name).name == name
+    assert metric(name).higher_is_better == (name == "macro_f1" or "RECALL" in name or "higher" in name)
+
+
+def test_a_metric_of_a_notebook_is_kept_in_its_process() -> None:
+    own = FinalMetric("own", "own metric", compute=lambda labels, predicted, _: 1.0, needs_probabilities=False)
+    name = metric_name(own)
+    assert isinstance(name, str) and metric(name).wording == "own metric"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"module": "sklearn.metrics:f1_score", "argument": {}}, "unknown key 'argument'"),
+        ({"arguments": {}}, "'module' is missing"),
+        ({"module": "a:b", "higher_is_better": 1}, "higher_is_better is true or false, got 1"),
+        ("tset_error", "unknown metric 'tset_error'; did you mean 'test_error'"),
+        (3, "metric: 3: input should be a valid string"),
+    ],
+)
+def test_what_is_no_metric_is_one_line(given: Any, message: str) -> None:
+    contrast = {"a": "residual", "b": "plain", "metric": given}
+    with pytest.raises(SpecError, match=message) as caught:
+        parse(StudySpec, {"name": "toy", "arms": ARMS, "contrasts": [contrast]})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_metric_that_cannot_be_imported_is_told_before_training() -> None:
+    contrast = {"a": "residual", "b": "plain", "metric": "nowhere_at_all:metric"}
+    with pytest.raises(SpecError, match=r"contrasts.0: nowhere_at_all:metric: importing nowhere_at_all failed"):
+        expand(parse(StudySpec, {"name": "toy", "arms": ARMS, "contrasts": [contrast]}))
+
+
+def broken(labels: Any, predicted: Any) -> float:
+    return float(labels[10**9])
+
+
+def wordy(labels: Any, predicted: Any) -> str:
+    return "good"
+
+
+@pytest.mark.parametrize("function", [broken, wordy])
+def test_a_metric_that_fails_is_one_line(function: Callable[..., Any]) -> None:
+    name = metric_name(function)
+    assert isinstance(name, str)
+    one = metric(name)
+    assert isinstance(one, FinalMetric)
+    with pytest.raises(SpecError, match=f"metric {name}: expected a number from labels") as caught:
+        one.value(outputs(3))
+    assert "\n" not in str(caught.value)
+
+
+# --- what verdicts make of them
+
+ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
+
+
+def verdict(
+    given: Any, right: Mapping[str, float], kept: str = "probabilities", classes: int = 8, **changes: Any
+) -> Any:
+    """Findings of four seeds whose arms are right on such shares of the images, and what was kept of them."""
+    contrast = {"a": "residual", "b": "plain", "metric": given}
+    study = expand(
+        parse(StudySpec, {"name": "toy", "arms": ARMS, "contrasts": [contrast], **(changes or {"seeds": 4})})
+    )
+    trials, records, found = [], [], {}
+    for arm, trial in study.trials():
+        noise = np.random.default_rng(trial.seed)
+        labels = (np.arange(400) % classes).astype(np.int16)
+        wrong = noise.random(400) > right[arm.name]
+        predicted = np.where(wrong, (labels + 1) % classes, labels).astype(np.int16)
+        probabilities = np.full((400, classes), 0.2 / (classes - 1), np.float32)
+        probabilities[np.arange(400), predicted] = 0.8
+        base = {"trial": trial.content_hash, "arm": arm.name, "base": arm.base, "seed": trial.seed}
+        trials.append({**base, "factors": {}, "state": "finished", "seconds": 1.0})
+        error = 100 * float(wrong.mean())
+        records.append({**base, "step": 1, "epoch": 1, "split": "final-test", "name": "error", "value": error})
+        if kept != "nothing":
+            found[trial.content_hash] = Outputs(labels, predicted, probabilities if kept == "probabilities" else None)
+    return analyze(study, pd.DataFrame(trials), pd.DataFrame(records), found)
+
+
+@pytest.mark.parametrize("given", ["macro_f1", KAPPA, FBETA, RECALL])
+@pytest.mark.parametrize("better", ["residual", "plain"])
+@pytest.mark.parametrize("decide", [None, {"max_seeds": 8, "first": 8}])
+def test_where_higher_is_better_the_arm_with_more_is_the_better_one(given: Any, better: str, decide: Any) -> None:
+    changes = {"seeds": 4} if decide is None else {"decide": decide}
+    findings = verdict(given, {"plain": 0.7, "residual": 0.7} | {better: 0.95}, **changes)
+    (contrast,) = findings.contrasts
+    mean = sum(contrast.differences) / len(contrast.differences)
+    assert contrast.decision == ("better" if better == "residual" else "worse")
+    assert (mean > 0) == (better == "residual")
+    sentence = headline(findings)[0]
+    named = metric(contrast.metric).named()
+    assert sentence.startswith(f"residual has a {'higher' if better == 'residual' else 'lower'} {named} than plain")
+    axis = json.dumps([panel.chart.to_dict() for panel in forest(findings).panels], ensure_ascii=False)
+    assert "← plain better · residual better →" in axis
+    if decide is not None:
+        figure = narrowing(findings)
+        assert "above zero favours the first arm" in figure.caption
+        assert set(figure.data["decision"]) <= {contrast.decision, "undecided"}
+    values = to_json(findings)["contrasts"][0]
+    assert values["verdict"] == contrast.decision and values["metric"] == contrast.metric
+
+
+def test_a_custom_error_is_lower_the_better() -> None:
+    findings = verdict(worst_class_error, {"plain": 0.6, "residual": 0.95})
+    assert findings.contrasts[0].decision == "better"
+    assert headline(findings)[0].startswith("residual has a lower worst class error than plain")
+    assert to_json(findings)["arms"]["plain"][f"{__name__}:worst_class_error"]["n"] == 4
+    assert "Worst class error" in [column.heading for column in arms_table(findings).columns]
+    assert "  (" not in to_text(findings)  # it has no unit, and no gap in its place
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "classes", "pairs", "note"),
+    [
+        ("macro_f1", "predictions", 8, 4, ""),
+        ("balanced_error", "predictions", 8, 4, ""),
+        (KAPPA, "predictions", 8, 4, ""),
+        ("top5_error", "probabilities", 8, 4, ""),
+        ("top5_error", "probabilities", 4, 0, "it needs 6 classes or more, and the data have 4"),
+        ("top5_error", "predictions", 8, 0, "trained before Leadline recorded it"),
+        ("calibration_error", "predictions", 8, 0, "trained before Leadline recorded it"),
+        ("macro_f1", "nothing", 8, 0, "trained before Leadline recorded it"),
+        (worst_class_error, "predictions", 8, 0, "trained before Leadline recorded it"),
+    ],
+)
+def test_trials_of_older_versions_have_what_their_predictions_give(
+    given: Any, kept: str, classes: int, pairs: int, note: str
+) -> None:
+    findings = verdict(given, {"plain": 0.7, "residual": 0.9}, kept, classes)
+    assert len(findings.contrasts[0].seeds) == pairs
+    said = [one for one in notes(findings) if "finished trials have no" in one]
+    if pairs:
+        assert said == []
+    else:
+        (line,) = said
+        assert line.startswith(f"8 finished trials have no {metric(findings.contrasts[0].metric).named()} and form no")
+        assert note in line
+
+
+def test_the_schema_of_a_metric_lists_the_built_in_ones() -> None:
+    schema = json.dumps(StudySpec.model_json_schema())
+    assert all(f'"{name}"' in schema for name in metrics())
+    assert '"higher_is_better"' in schema
+
+
+def test_the_step_of_a_metric_is_its_own() -> None:
+    counts = Counts(train=50, validation=20, test=200, epochs=4)
+    steps = {name: one.resolution and one.resolution(counts) for name, one in metrics().items()}
+    expected = {"test_error": 0.5, "top5_error": 0.5, "validation_error": 5, "train_error": 2}
+    assert {name: step for name, step in steps.items() if step} == expected | {"learning_curve_area": 1.25}
+
+
+def test_the_page_on_metrics_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    listed = text.partition("## Built-in metrics")[2].partition("\nEvery trial")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) - {"target"} == set(metrics())
+    for name in re.findall(r"^\| `(\w+)`.*higher \|$", listed, re.MULTILINE):
+        assert metric(name).higher_is_better
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "scores.py").write_text("\n".join(code))
+    (tmp_path / "robust.py").write_text("def generalised_cross_entropy(logits, labels, q): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    whole: dict[str, Any] = {"name": "page", "arms": ARMS}
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        study = expand(parse(StudySpec, whole | yaml.safe_load(block)))
+        for one in study.contrasts:
+            assert metric(one.metric).named(one.target)
+    scores = importlib.import_module("scores")
+    assert scores.worst_class_error(np.array([0, 0, 1]), np.array([0, 1, 1])) == 50
+    assert scores.Regression().check_targets([1, 2.5], "train").dtype == np.float32
+    assert metric("scores:RECALL").higher_is_better
+
+
+def test_kept_outputs_take_no_more_than_the_page_says() -> None:
+    assert [(4 + bytes_kept(classes)) * count for classes, count in ((10, 10_000), (1000, 50_000))] == [
+        240_000,
+        1_400_000,
+    ]

@@ -17,6 +17,8 @@ from leadline.cli import app
 from leadline.data.batches import load
 from leadline.data.split import SplitSizes
 from leadline.errors import DataError, LeadlineError, SpecError
+from leadline.metrics import metrics
+from leadline.metrics.base import recorded
 from leadline.nets import inspect_network
 from leadline.planning import plan as planning
 from leadline.planning import timing
@@ -82,7 +84,10 @@ def test_memory_and_disk_have_their_parts(found: Plan) -> None:
     assert b.memory - a.memory >= 3 * 4 * grown  # weights, gradients, momentum
     # two checkpoints of weights and momentum
     assert b.disk - a.disk == 2 * 2 * 4 * grown
-    assert a.disk == 2 * 2 * 4 * a.parameters + planning.RECORD * (8 * 3 + 3 + 9) + planning.TRIAL + 4 * 50
+    # eight records an epoch, three for the test during it, nine and the metrics at the end; of each test image two
+    # classes and ten probabilities
+    records = planning.RECORD * (8 * 3 + 3 + 9 + len(recorded(metrics(), 10)))
+    assert a.disk == 2 * 2 * 4 * a.parameters + records + planning.TRIAL + (4 + 2 * 10) * 50
 
 
 def test_a_batch_counts_in_memory_as_what_the_backward_pass_keeps(tmp_path: Path) -> None:
@@ -277,7 +282,7 @@ def test_a_planned_trial_leaves_what_was_planned(tmp_path: Path) -> None:
         records = store.records_frame("small")
         checkpoints = [path.stat().st_size for path in store.checkpoints.glob("*.safetensors")]
     for arm in study.arms:
-        assert (records["arm"] == arm.name).sum() == planning._records(arm.trial.training)
+        assert (records["arm"] == arm.name).sum() == planning._records(arm.trial.training, 10)
     planned = plan(study, tmp_path, device="cpu", workers=1, seconds=0.0)
     states = [2 * 4 * arm.parameters for arm in planned.arms]
     assert sum(states) < sum(checkpoints) < sum(states) + 2 * 8192  # a header each, with the specification

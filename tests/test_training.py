@@ -435,6 +435,42 @@ def test_a_loss_that_cannot_be_gets_one_line(digits: Dataset, loss: object, mess
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"module": "torch.nn.functional:multi_margin_loss", "arguments": {"margin": 0.5}},
+        {"module": "torch.nn:MultiMarginLoss", "arguments": {"margin": 0.5}},
+        "cross-entropy",
+    ],
+)
+def test_parts_of_a_loss_add_up_to_that_of_the_batch(loss: object) -> None:
+    criterion = parse(TrainingSpec, {"loss": loss}).loss
+    assert criterion is not None
+    logits, labels = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)), torch.arange(10) % 4
+    parts = [criterion.compute(logits[rows], labels[rows], "sum") for rows in (slice(0, 3), slice(3, 10))]
+    torch.testing.assert_close(sum(parts) / 10, criterion.compute(logits, labels, "mean"))
+
+
+def test_a_loss_that_takes_no_reduction_is_for_one_device() -> None:
+    criterion = parse(TrainingSpec, {"loss": generalised_cross_entropy}).loss
+    assert criterion is not None
+    with pytest.raises(SpecError, match="takes no argument reduction and cannot be split; train on one device"):
+        criterion.compute(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), "sum")
+
+
+def test_a_loss_that_is_defined_again_is_the_one_that_is_used() -> None:
+    values = []
+    for factor in (1.0, 2.0):
+
+        def scaled(logits: Tensor, labels: Tensor, factor: float = factor) -> Tensor:
+            return factor * F.cross_entropy(logits, labels)
+
+        criterion = parse(TrainingSpec, {"loss": scaled}).loss
+        assert criterion is not None
+        values.append(float(criterion.compute(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), "mean")))
+    assert values[1] == pytest.approx(2 * values[0])
+
+
 def test_a_loss_that_is_not_named_is_in_no_hash() -> None:
     assert "loss" not in TrainingSpec().model_dump(mode="json")
     named = parse(TrainingSpec, {"loss": "cross-entropy"})

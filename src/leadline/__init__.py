@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
     from leadline.export import Loaded, from_trial, load, predict, save
     from leadline.families import FAMILIES, family
-    from leadline.metrics import Metric
+    from leadline.metrics import FinalMetric, Metric
     from leadline.nets import build, inspect_module, inspect_network
     from leadline.probes.flow import probe
     from leadline.probes.watch import watch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
     from leadline.spec.study import StudySpec
     from leadline.store import Store
+    from leadline.tasks import Task
     from leadline.training import Diverged, evaluate
     from leadline.weights import load_weights
 
@@ -32,6 +33,7 @@ _HOME = {
     "Dataset": "data.batches",
     "Diverged": "training",
     "FAMILIES": "families",
+    "FinalMetric": "metrics",
     "LeadlineError": "errors",
     "Loaded": "export",
     "Metric": "metrics",
@@ -43,6 +45,7 @@ _HOME = {
     "StoreError": "errors",
     "Study": "api",
     "StudySpec": "spec.study",
+    "Task": "tasks",
     "TrainingSpec": "spec",
     "TrialSpec": "spec",
     "Verdict": "api",
@@ -72,6 +75,7 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "Diverged",
+    "FinalMetric",
     "LeadlineError",
     "Loaded",
     "Metric",
@@ -83,6 +87,7 @@ __all__ = [
     "StoreError",
     "Study",
     "StudySpec",
+    "Task",
     "TrainingSpec",
     "TrialSpec",
     "Verdict",

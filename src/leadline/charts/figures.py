@@ -52,9 +52,8 @@ def figures(
 ) -> tuple[Figure, ...]:
     """Return a study's figures in the order of a report; those of `why` only where something was measured."""
     return (
-        learning_curves(trials, records, "accuracy"),
-        learning_curves(trials, records, "loss"),
-        final_error(trials, records),
+        *(learning_curves(trials, records, quantity, axis) for quantity, axis in findings.curves.items()),
+        *((final_error(trials, records),) if findings.metric == "test_error" else ()),
         forest(findings),
         *(() if diagnostics.frame.empty else (gradient_profiles(trials, diagnostics), *heat_maps(diagnostics, trials))),
     )
@@ -63,8 +62,8 @@ def figures(
 # --- curves
 
 
-def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str) -> Figure:
-    """Return training beside validation curves of `accuracy` or `loss`, one column of panels per level."""
+def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str, axis: str) -> Figure:
+    """Return training beside validation curves of a record such as `loss`, one column of panels per level."""
     bands, loose = curve_frame(trials, records, quantity), loose_frame(trials, records, quantity)
     name, title = f"{quantity}-curves", f"{quantity.capitalize()} while training"
     if bands.empty and loose.empty:
@@ -79,13 +78,12 @@ def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str) 
         caption.append("There are no validation records.")
     if not loose.empty:
         caption.append("Thin lines: trials that did not finish, each by itself; a cross marks where one diverged.")
-    y = "Accuracy" if quantity == "accuracy" else "Cross-entropy (nats)"
     return _line_figure(
         Figure(name, title, "", bands),
         bands.rename(columns={"epoch": "x"}),
         loose.rename(columns={"epoch": "x"}),
         caption,
-        ("Epoch", y),
+        ("Epoch", axis),
         {"train": "Training", "validation": "Validation"},
     )
 

@@ -108,7 +108,7 @@ def _caption(
     more = any(not own["looked"].iloc[-1] for own in shown.values())
     yield (
         f"Bars: the {level(findings.contrasts[0])} interval that holds at every look, after each seed; line: the mean"
-        " difference so far; below zero favours the first arm."
+        f" difference so far; {_favourable(list(rows['metric'].unique()))}."
     )
     yield (
         f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, by what they"
@@ -128,6 +128,16 @@ def _caption(
             f"The {len(shown)} of {len(drawn)} contrasts that took the most seeds are drawn; the data file of this"
             " figure has all of them."
         )
+
+
+def _favourable(names: Sequence[str]) -> str:
+    """Return on which side of zero a difference is in favour of the first arm."""
+    higher = [metric(name).named() for name in names if metric(name).higher_is_better]
+    if not higher:
+        return "below zero favours the first arm"
+    if len(higher) == len(names):
+        return "above zero favours the first arm"
+    return f"below zero favours the first arm, but above zero of {join(higher)}"
 
 
 def _title(label: str, rows: pd.DataFrame) -> str:
@@ -157,7 +167,7 @@ def _chart(rows: pd.DataFrame, decided: Sequence[str], x: alt.X) -> alt.LayerCha
     marked, unit = _marked(rows), rows["unit"].iloc[0]
     y = alt.Y(
         "y:Q",
-        title=f"Difference ({'percentage points' if unit == 'points' else unit})",
+        title={"points": "Difference (percentage points)", "": "Difference"}.get(unit, f"Difference ({unit})"),
         axis=alt.Axis(tickCount=6),
         scale=alt.Scale(domain=list(_domain(rows)), nice=False, zero=False),
     )

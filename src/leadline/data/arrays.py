@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from leadline.data.split import PartSizes, cut_test_part
 from leadline.errors import DataError
+from leadline.tasks import Task, task_of
 
 NO_TEST_PART = "no test images are given; a fixed fifth of each class is held out as the test part"
 """Note on a data set without test images."""
@@ -22,7 +23,8 @@ class Arrays:
     """A whole data set in memory, as a custom data set returns it.
 
     Images are uint8, from 0 to 255, or float32, which are used as they are; [n, channels, height, width]. Labels are
-    whole numbers from 0 to classes - 1; [n].
+    whole numbers from 0 to classes - 1; [n]. Where the data are for another task than classification, targets take
+    the place of labels, such as numbers of shape [n] or [n, outputs].
 
     Args:
         train: training images and labels; the validation images are cut from them unless given.
@@ -46,8 +48,11 @@ class Arrays:
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names) if self.class_names is not None else int(np.max(self.train[1])) + 1
+        """The number of classes; of targets that are no whole numbers, of each example's numbers."""
+        targets = np.asarray(self.train[1])
+        if targets.dtype.kind == "f":
+            return 1 if targets.ndim == 1 else targets.shape[1]
+        return len(self.class_names) if self.class_names is not None else int(targets.max()) + 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,23 +68,25 @@ class Arrays:
         return PartSizes(len(self.train[1]), validation, len(self.test[1]))
 
 
-def check_arrays(found: object, name: str) -> Arrays:
-    """Return a data set in memory with its parts as arrays, its labels int64, and a test part.
+def check_arrays(found: object, name: str, task: Task | None = None) -> Arrays:
+    """Return a data set in memory with its parts as arrays, its targets as the task takes them, and a test part.
 
     Args:
         found: what a custom function returned, or what was read from a file.
         name: what messages call it.
+        task: what networks are trained for on it; None: classification.
 
     Raises:
         DataError: it is no `Arrays`, or holds images or labels that no network can be trained on.
     """
+    task = task or task_of("classification")
     if not isinstance(found, Arrays):
         raise DataError(f"{name}: returned a {type(found).__name__}; expected leadline.Arrays")
     named = found.class_names
     if named is not None and (isinstance(named, str) or not all(isinstance(one, str) for one in named)):
         raise DataError(f"{name}: class_names {named!r}: expected a list of names")
     parts = {
-        part: _check_part(f"{name}: {part}", value)
+        part: _check_part(f"{name}: {part}", value, task)
         for part in ("train", "validation", "test")
         if (value := getattr(found, part)) is not None
     }
@@ -89,21 +96,9 @@ def check_arrays(found: object, name: str) -> Arrays:
             raise DataError(
                 f"{name}: {part} images are {_describe(images)}, and those of train {_describe(train_images)}"
             )
-    classes = len(named) if named is not None else int(train_labels.max()) + 1
     if named is not None and len(set(named)) < len(named):
         raise DataError(f"{name}: class_names has {_first_repeated(named)!r} twice")
-    for part, (_, labels) in parts.items():
-        if labels.max() >= classes:
-            known = f"{classes} class_names" if named is not None else f"{classes} classes in train"
-            raise DataError(
-                f"{name}: {part} label {labels.max()} at position {int(labels.argmax())}, but there are {known}; labels"
-                " run from 0"
-            )
-    missing = np.flatnonzero(np.bincount(train_labels, minlength=classes) == 0)
-    if len(missing):
-        raise DataError(f"{name}: no training image has label {missing[0]}; labels run from 0 to {classes - 1}")
-    if classes < 2:
-        raise DataError(f"{name}: all training images have label 0; a network needs two classes or more to tell apart")
+    task.check_parts({part: targets for part, (_, targets) in parts.items()}, named, name)
     note = found.note
     if "test" not in parts:
         note = f"{name}: {NO_TEST_PART}"
@@ -115,23 +110,7 @@ def check_arrays(found: object, name: str) -> Arrays:
     return replace(found, **parts, class_names=None if named is None else tuple(named), note=note)
 
 
-def check_labels(labels: Any, name: str) -> NDArray[np.int64]:
-    """Return labels as int64, [n].
-
-    Raises:
-        DataError: they are no whole numbers of 0 or more.
-    """
-    array = np.asarray(labels)
-    if array.ndim != 1:
-        raise DataError(f"{name} labels have shape {list(array.shape)}; expected [n], one number for each image")
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{name} labels are {array.dtype}; expected whole numbers from 0")
-    if len(array) and array.min() < 0:
-        raise DataError(f"{name} label {array.min()} at position {int(array.argmin())}; expected 0 or more")
-    return array.astype(np.int64)
-
-
-def _check_part(name: str, part: object) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _check_part(name: str, part: object, task: Task) -> tuple[NDArray[Any], NDArray[Any]]:
     if not isinstance(part, tuple | list) or len(part) != 2:
         raise DataError(f"{name}: expected a pair of images and labels, got a {type(part).__name__}")
     images = np.asarray(part[0])
@@ -139,7 +118,7 @@ def _check_part(name: str, part: object) -> tuple[NDArray[Any], NDArray[np.int64
         raise DataError(
             f"{name} images are {_describe(images)}; expected uint8 or float32 of shape [n, channels, height, width]"
         )
-    labels = check_labels(part[1], name)
+    labels = task.check_targets(part[1], name)
     if len(images) != len(labels):
         raise DataError(f"{name}: {len(images):,} images, but {len(labels):,} labels")
     if not images.size:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,9 +35,10 @@ from leadline.parts.reference import drawing_of
 from leadline.seeds import AUGMENT, ORDER, stream
 
 Part = Literal["train", "validation", "test"]
-Batch = tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]
+Batch = tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]
 Batches = Iterator[Batch]
-"""Normalised images with their labels, on the data's device; the last batch may be smaller."""
+"""Normalised images with their labels, or with the targets of another task than classification, on the data's device;
+the last batch may be smaller."""
 
 
 @runtime_checkable
@@ -54,15 +55,11 @@ class Data(Protocol):
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of the outputs of another task."""
 
     @property
     def metadata(self) -> Metadata | None:
         """What was known of the data before the images were read, such as the names of the classes."""
-
-    @property
-    def task(self) -> str:
-        """What networks are trained for on these data, a name of `leadline.training.task.TASKS`."""
 
     @property
     def mean(self) -> Float[Tensor, "1 c mh mw"]:
@@ -81,8 +78,8 @@ class Data(Protocol):
         """The number of training images, and so of images in an epoch."""
 
     @property
-    def test_labels(self) -> NDArray[np.int64]:
-        """The classes of the test images, in the order of evaluation."""
+    def test_labels(self) -> NDArray[Any]:
+        """The classes, or targets, of the test images, in the order of evaluation."""
 
     @property
     def note(self) -> str:
@@ -121,7 +118,7 @@ class Split:
     """One part of a data set."""
 
     images: Pixels
-    labels: Int64[Tensor, "n"]
+    labels: Shaped[Tensor, "n *targets"]
 
     def to(self, device: torch.device | str) -> "Split":
         """Return this split on a device."""
@@ -141,7 +138,6 @@ class Dataset:
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
-    task: str = "classification"
     shard: Shard = WHOLE
     metadata: Metadata | None = None
 
@@ -161,8 +157,8 @@ class Dataset:
         return len(self.train.labels)
 
     @property
-    def test_labels(self) -> NDArray[np.int64]:
-        """The classes of the test images."""
+    def test_labels(self) -> NDArray[Any]:
+        """The classes, or targets, of the test images."""
         return self.test.labels.cpu().numpy()
 
     def to(self, device: torch.device | str) -> "Dataset":
@@ -253,6 +249,6 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) ->
     )
 
 
-def _split(part: tuple[NDArray[Any], NDArray[np.int64]], chosen: NDArray[np.int64]) -> Split:
+def _split(part: tuple[NDArray[Any], NDArray[Any]], chosen: NDArray[np.int64]) -> Split:
     images, labels = part
     return Split(torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen]))

@@ -73,7 +73,6 @@ class EncodedDataset:
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
-    task: str = "classification"
     device: torch.device = CPU
     threads: int = field(default_factory=decoders)  # that decode; no result depends on it
     shard: Shard = WHOLE

@@ -4,9 +4,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from leadline.data.datasets import DataSpec
 from leadline.data.metadata import Metadata
@@ -49,12 +49,8 @@ class ImageDataSpec(DataSpec):
             raise ValueError("normalise imagenet is for three channels, got channels grey; use channel")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_channels_in_colour(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = plain(self)
-        if self.channels == "colour":
-            content.pop("channels", None)
-        return content
+    def _silent(self) -> set[str]:
+        return super()._silent() | ({"channels"} if self.channels == "colour" else set())
 
     @property
     def display_name(self) -> str:

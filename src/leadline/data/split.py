@@ -37,10 +37,10 @@ class PartSizes:
 
 
 def cut(
-    train_labels: NDArray[np.int64],
-    test_labels: NDArray[np.int64],
+    train_labels: NDArray[Any],
+    test_labels: NDArray[Any],
     spec: "DataSpec",
-    validation_labels: NDArray[np.int64] | None = None,
+    validation_labels: NDArray[Any] | None = None,
 ) -> Cut:
     """Choose the images of the three splits, evenly over the classes.
 
@@ -58,7 +58,7 @@ def cut(
     return Cut(train, held_out, _subset(test_labels, spec.test, stream(spec.subset_seed, SUBSET, "test")))
 
 
-def cut_test_part(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def cut_test_part(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the positions of the images that stay for training, and of the fixed fifth of each class that does not."""
     order = stratified_order(labels, stream(0, SUBSET, "imagefolder"))
     count = len(labels) // TEST_SHARE
@@ -116,11 +116,11 @@ def validate_split_sizes(name: str, parts: PartSizes, spec: "DataSpec") -> None:
         raise DataError(f"{name}: {spec.test} test images asked for, but it has {parts.test}; lower data.test")
 
 
-def _len(labels: NDArray[np.int64] | None) -> int | None:
+def _len(labels: NDArray[Any] | None) -> int | None:
     return None if labels is None else len(labels)
 
 
-def _subset(labels: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:
+def _subset(labels: NDArray[Any], count: int | None, seed: int) -> NDArray[np.int64]:
     if count is None:
         return np.arange(len(labels))
     return np.sort(stratified_order(labels, seed)[:count])
@@ -133,10 +133,12 @@ def stratified_order(labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
     SplitMix64 of (seed, position), a pure function with no generator behind it.
 
     Args:
-        labels: [n], classes from 0 up.
+        labels: [n], classes from 0 up; targets that are no whole numbers count as one class.
         seed: 63 bits, as `leadline.seeds.stream` gives.
     """
     keys = split_mix(np.arange(len(labels), dtype=np.uint64), seed)
+    if labels.dtype.kind == "f":
+        labels = np.zeros(len(labels), np.int64)
     by_class = np.lexsort((keys, labels))
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes

@@ -6,22 +6,28 @@ this package::
 
     register(FinalMetric("test_rmse", "test root mean squared error", "", "", record=("final-test", "rmse")))
 
-A metric of the user's own is a function of labels, predictions and probabilities, or a `Metric`, referred to as
-`package.module:thing` wherever a name may stand.
+A custom metric stands wherever a name may: a function of labels and predictions, and of probabilities if it takes
+three arguments, or a `Metric`; in YAML `{module: package.module:function, arguments: {...}}`. It is computed from what
+the store has of a trained network's outputs, whenever a verdict asks for it, so that no trial's hash depends on it.
 """
 
 import importlib
+import inspect
+import json
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from leadline.errors import SpecError, unknown
-from leadline.metrics.base import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric
-from leadline.parts.reference import PATTERN, resolve
+from leadline.metrics.base import Counts, Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric
+from leadline.parts.base import canonical_json, parse
+from leadline.parts.reference import Reference, refer
 
 __all__ = [
+    "Counts",
     "Curve",
     "CurveMetric",
     "FinalMetric",
@@ -29,6 +35,7 @@ __all__ = [
     "Outputs",
     "TimeMetric",
     "metric",
+    "metric_name",
     "metrics",
     "register",
 ]
@@ -66,14 +73,15 @@ def metrics() -> Mapping[str, Metric]:
 
 
 def metric(name: str) -> Metric:
-    """Return a metric by its name, or the user's own by its reference.
+    """Return a metric by its name.
 
     Args:
-        name: such as `test_error`, or `package.module:thing`, whose thing is a `Metric` or a function of labels (n,),
-            predictions (n,) and probabilities (n, classes) that returns a number.
+        name: such as `test_error`; or `package.module:thing`, whose thing is a `Metric` or a function of labels (n,),
+            predictions (n,) and, if it takes three arguments, probabilities (n, classes) that returns a number: see
+            `metric_name`.
 
     Raises:
-        SpecError: there is none of that name.
+        SpecError: there is none of that name, or it cannot be imported.
 
     Example:
         >>> metric("test_error").wording
@@ -87,12 +95,95 @@ def metric(name: str) -> Metric:
     return known[name]
 
 
-def _custom(reference: str) -> Metric:
-    if not re.match(PATTERN, reference):
-        raise SpecError(f"metric {reference!r}: expected a name, or a reference such as package.module:function")
-    thing: Any = resolve(reference)
+def metric_name(thing: object) -> object:
+    """Return the name of a metric from what a study gives for it; anything else as it is.
+
+    Args:
+        thing: a name; a `Metric`; a function; or `{module: package.module:function, arguments: {...},
+            higher_is_better: true}`, of which `module` is needed.
+
+    Returns:
+        Of a custom metric a text that holds all of these, such as
+        `sklearn.metrics:f1_score({"average":"macro"}), higher is better`.
+
+    Raises:
+        SpecError: there is none of that name, or it is no reference.
+
+    Example:
+        >>> metric_name({"module": "sklearn.metrics:cohen_kappa_score", "higher_is_better": True})
+        'sklearn.metrics:cohen_kappa_score, higher is better'
+    """
     if isinstance(thing, Metric):
-        return thing.renamed(reference)
-    function: Callable[..., float] = thing
-    words = reference.partition(":")[2].replace("_", " ")
-    return FinalMetric(reference, words, unit="", difference_unit="", compute=function)
+        thing = thing.as_plain()
+    elif callable(thing):
+        thing = refer(thing)
+    if isinstance(thing, Mapping):
+        higher = thing.get("higher_is_better", False)
+        if not isinstance(higher, bool):
+            raise SpecError(f"metric: higher_is_better is true or false, got {higher!r}")
+        custom = parse(Reference, {key: value for key, value in thing.items() if key != "higher_is_better"})
+        arguments = f"({canonical_json(custom.arguments)})" if custom.arguments else ""
+        return f"{custom.module}{arguments}{_HIGHER * higher}"
+    if isinstance(thing, str):
+        if ":" in thing:
+            _parts(thing)
+        elif thing not in metrics():
+            raise SpecError(unknown("metric", thing, metrics()))
+    return thing
+
+
+_HIGHER = ", higher is better"
+
+
+def _parts(name: str) -> tuple[Reference, bool]:
+    """Return the reference in a custom metric's name, and whether higher is better."""
+    found = re.fullmatch(r"([\w.]+:[\w.]+)(?:\((\{.*\})\))?(" + _HIGHER + ")?", name)
+    try:
+        assert found
+        reference = {"module": found[1], "arguments": json.loads(found[2] or "{}")}
+        return parse(Reference, reference), bool(found[3])
+    except (AssertionError, ValueError):
+        raise SpecError(f"metric {name!r}: expected a name, or a reference such as package.module:function") from None
+
+
+def _custom(name: str) -> Metric:
+    reference, higher = _parts(name)
+    thing: Any = reference.resolve()
+    if isinstance(thing, FinalMetric) and thing.compute is not None and reference.arguments:
+        thing = replace(thing, compute=partial(thing.compute, **reference.arguments))
+    if isinstance(thing, TimeMetric):
+        raise SpecError(f"metric {name}: times to a target are built in; use epochs_to or seconds_to")
+    if isinstance(thing, Metric):
+        return replace(thing, name=name, higher_is_better=higher or thing.higher_is_better)
+    if not callable(thing):
+        raise SpecError(f"metric {name}: expected a function or a Metric, got {type(thing).__name__}")
+    takes_probabilities = _takes_probabilities(thing)
+
+    def compute(labels: Any, predicted: Any, probabilities: Any) -> float:
+        given = (labels, predicted, probabilities) if takes_probabilities else (labels, predicted)
+        value: float = thing(*given, **reference.arguments)
+        return value
+
+    arguments = ", ".join(f"{key}={value}" for key, value in reference.arguments.items())
+    words = reference.module.partition(":")[2].replace("_", " ") + (f" ({arguments})" if arguments else "")
+    return FinalMetric(
+        name,
+        words.replace("{", "{{").replace("}", "}}"),
+        unit="",
+        difference_unit="",
+        higher_is_better=higher,
+        compute=compute,
+        needs_probabilities=takes_probabilities,
+    )
+
+
+def _takes_probabilities(function: Callable[..., Any]) -> bool:
+    """Whether a function takes three arguments by position, or two, as those of scikit-learn do."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # a function in C tells nothing of its arguments
+        return True
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return True
+    by_position = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return len(by_position) > 2 and (by_position[2].default is inspect.Parameter.empty or "prob" in by_position[2].name)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from leadline.errors import SpecError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -13,9 +15,9 @@ if TYPE_CHECKING:
 class Outputs:
     """What a trained network gave for the test images."""
 
-    labels: "NDArray[np.generic]"  # (n,) true classes, or targets
-    predicted: "NDArray[np.generic]"  # (n,) predicted classes, or values
-    probabilities: "NDArray[np.float32] | None" = None  # (n, classes); None: not kept, or never recorded
+    labels: "NDArray[Any]"  # (n,) true classes, or targets
+    predicted: "NDArray[Any]"  # (n,) predicted classes, or values
+    probabilities: "NDArray[np.floating] | None" = None  # (n, classes); None: not kept, or never recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,21 @@ class Curve:
     epochs: "NDArray[np.float64]"
     errors: "NDArray[np.float64]"  # on validation data, per cent
     seconds: "NDArray[np.float64]"  # of training, without evaluation, since the beginning
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a trial is trained and evaluated on: images of each split, None where that is not known, and epochs."""
+
+    train: int | None
+    validation: int | None
+    test: int | None
+    epochs: int
+
+
+def per_cent_of(count: int | None) -> float | None:
+    """Return the step, in per cent, in which a share of so many images moves; None where the number is not known."""
+    return 100 / count if count else None
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,10 @@ class Metric:
         difference_unit: written after a difference and a margin; `points` are percentage points.
         higher_is_better: whether a difference above 0 is in favour of the first arm.
         summary: whether every arm is summarised by it.
+        resolution: the step in which its values move, from what a trial is evaluated on; None: in no step that is
+            known beforehand.
+        on_validation: whether it is of the validation images, by which tuning chooses.
+        note: what a reader of a verdict must know of it, in a sentence; empty: nothing.
         position: where it stands among columns; equal ones stand in the order of their names.
     """
 
@@ -47,6 +68,9 @@ class Metric:
     difference_unit: str = "points"
     higher_is_better: bool = field(default=False, kw_only=True)
     summary: bool = field(default=False, kw_only=True)
+    resolution: Callable[[Counts], float | None] | None = field(default=None, kw_only=True)
+    on_validation: bool = field(default=False, kw_only=True)
+    note: str = field(default="", kw_only=True)
     position: tuple[int, str] = field(default=(50, ""), kw_only=True)
 
     verb = "has"
@@ -79,7 +103,10 @@ class Metric:
 
     def amount(self, value: float, digits: int = 6) -> str:
         """Return a margin or a horizon with its unit, such as `0.5 points` or `1 epoch`."""
-        text = f"{value:.{digits}g}"
+        return self.with_unit(f"{value:.{digits}g}")
+
+    def with_unit(self, text: str) -> str:
+        """Return a difference that is written out with its unit, such as `0.5 points`, `1 epoch`, or `0.1` of none."""
         return f"{text} {self.difference_unit.removesuffix('s') if text == '1' else self.difference_unit}".rstrip()
 
     def named(self, target: float | None = None) -> str:
@@ -89,6 +116,17 @@ class Metric:
     def renamed(self, name: str) -> Self:
         """Return the same metric under another name."""
         return replace(self, name=name)
+
+    def reason_missing(self, outputs: Outputs | None) -> str:
+        """Return why what is stored of a finished trial does not give it, as the end of a sentence; empty: it does."""
+        return ""
+
+    def as_plain(self) -> str | dict[str, Any]:
+        """Return what a specification holds of it: its name where it is built in, else a reference to it."""
+        from leadline.metrics import metrics
+        from leadline.parts.reference import refer_to_object
+
+        return self.name if metrics().get(self.name) == self else refer_to_object(self, self.name)
 
 
 @dataclass(frozen=True)
@@ -109,10 +147,32 @@ class FinalMetric(Metric):
     fewest_classes: int = field(default=2, kw_only=True)
 
     def value(self, outputs: Outputs) -> float | None:
-        """Return its value from stored outputs; None where they do not give it."""
-        if self.compute is None or (self.needs_probabilities and outputs.probabilities is None):
+        """Return its value from stored outputs; None where they do not give it.
+
+        Raises:
+            SpecError: the function fails, or returns no number.
+        """
+        if self.compute is None or self.reason_missing(outputs):
             return None
-        return float(self.compute(outputs.labels, outputs.predicted, outputs.probabilities))
+        try:
+            return float(self.compute(outputs.labels, outputs.predicted, outputs.probabilities))
+        except Exception as error:  # whatever somebody's code may raise
+            reason = " ".join(str(error).split())
+            raise SpecError(
+                f"metric {self.name}: expected a number from labels, predictions and probabilities, got"
+                f" {type(error).__name__}: {reason}"
+            ) from error
+
+    def reason_missing(self, outputs: Outputs | None) -> str:
+        """Return why stored outputs do not give it, as the end of a sentence; empty: they do."""
+        probabilities = None if outputs is None else outputs.probabilities
+        if self.compute is None:
+            return "its value is not finite, or was not recorded"
+        if outputs is None or (self.needs_probabilities and probabilities is None):
+            return "trained before Leadline recorded it, and not to be had from what is stored"
+        if probabilities is not None and probabilities.shape[1] < self.fewest_classes:
+            return f"it needs {self.fewest_classes} classes or more, and the data have {probabilities.shape[1]}"
+        return ""
 
 
 @dataclass(frozen=True)

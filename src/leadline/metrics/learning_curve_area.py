@@ -1,6 +1,7 @@
 """Mean validation error over the epochs: the area under the learning curve over its length."""
 
 from leadline.metrics import Curve, CurveMetric, register
+from leadline.metrics.base import per_cent_of
 
 
 def area(curve: Curve) -> float | None:
@@ -17,4 +18,15 @@ def area(curve: Curve) -> float | None:
     return float(np.trapezoid(curve.errors, curve.epochs) / (curve.epochs[-1] - curve.epochs[0]))
 
 
-register(CurveMetric("learning_curve_area", "mean validation error over the epochs", compute=area, position=(10, "")))
+register(
+    CurveMetric(
+        "learning_curve_area",
+        "mean validation error over the epochs",
+        compute=area,
+        resolution=lambda counts: per_cent_of(counts.validation and counts.validation * counts.epochs),
+        on_validation=True,
+        note="The mean validation error over the epochs is the area under the learning curve (trapezoidal rule) divided"
+        " by its length.",
+        position=(10, ""),
+    )
+)

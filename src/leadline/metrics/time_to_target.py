@@ -9,6 +9,7 @@ register(
         "",
         "epochs",
         clock=lambda curve: curve.epochs,
+        on_validation=True,
         position=(12, ""),
     )
 )
@@ -19,6 +20,8 @@ register(
         "",
         "seconds",
         clock=lambda curve: curve.seconds,
+        on_validation=True,
+        note="Seconds are of training only, without evaluation, and depend on the machines on which the trials ran.",
         position=(13, ""),
     )
 )

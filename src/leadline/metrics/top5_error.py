@@ -3,6 +3,7 @@
 from typing import Any
 
 from leadline.metrics import FinalMetric, register
+from leadline.metrics.base import per_cent_of
 
 
 def top5_error(labels: Any, predicted: Any, probabilities: Any) -> float:
@@ -34,6 +35,7 @@ register(
         record=("final-test", "top5_error"),
         compute=top5_error,
         fewest_classes=6,
+        resolution=lambda counts: per_cent_of(counts.test),
         position=(20, ""),
     )
 )

@@ -77,6 +77,9 @@ def _plain(value: object) -> object:
         return value.model_dump(mode="json")
     if isinstance(value, PurePath):
         return str(value)
+    as_plain = getattr(value, "as_plain", None)  # a part that is declared in code, such as a metric
+    if callable(as_plain):
+        return as_plain()
     if callable(value):
         return refer(value)
     raise TypeError(f"{_shown(value)} is a {type(value).__name__}")

@@ -88,6 +88,30 @@ def refer(thing: Callable[..., Any]) -> dict[str, Any]:
     return {"module": key}
 
 
+def refer_to_object(thing: object, name: str) -> dict[str, Any]:
+    """Return the reference to an object that is no function or class: by where a module has it at its top level.
+
+    One that no module but a notebook has is kept in this process.
+
+    Args:
+        thing: the object.
+        name: what to keep it under where no module has it.
+    """
+    for package, module in list(sys.modules.items()):
+        if package not in ("__main__", "__mp_main__"):
+            for attribute, value in list(getattr(module, "__dict__", {}).items()):
+                if value is thing:
+                    return {"module": f"{package}:{attribute}"}
+    main = vars(sys.modules["__main__"])
+    found = next((attribute for attribute, value in list(main.items()) if value is thing), None)
+    module_name = _importable_name("__main__")
+    key = f"{module_name}:{found or name}"
+    _objects[key] = thing
+    if module_name == "__main__" or found is None:
+        _local.add(key)
+    return {"module": key}
+
+
 def resolve(module: str) -> Any:
     """Return the object behind `package.module:thing`.
 

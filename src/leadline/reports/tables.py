@@ -5,15 +5,13 @@ from functools import partial
 import pandas as pd
 
 from leadline.charts.chart import Figure, each, spread
-from leadline.metrics import metrics
+from leadline.metrics import metric
 from leadline.study.expand import ExpandedStudy
 from leadline.tables import Column, Table, plain
 from leadline.text import number
 from leadline.verdict import ArmFinding, Findings
 from leadline.verdict.effect_tables import effect_tables
 from leadline.verdict.tables import arms_table, contrasts_table, mcnemar_table, mean_sd
-
-METRICS = {name: one.wording for name, one in metrics().items() if one.summary}
 
 
 def tables(study: ExpandedStudy, findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:
@@ -29,13 +27,16 @@ def tables(study: ExpandedStudy, findings: Findings, trials: pd.DataFrame, recor
 
 
 def published_table(study: ExpandedStudy, arms: tuple[ArmFinding, ...]) -> Table:
-    """Return one row per published number and arm that it is about: published beside measured, per cent."""
+    """Return one row per published number and arm that it is about: published beside measured."""
     rows = []
+    in_per_cent = all(metric(one.metric).in_points for one in study.published)
     for published in study.published:
+        one = metric(published.metric)
+        quantity = one.named() if in_per_cent or not one.unit else f"{one.named()} ({one.unit.strip()})"
         for arm in arms:
             if published.arm in (arm.name, arm.base):
                 measured = arm.metrics.get(published.metric)
-                row = {"arm": arm.name, "metric": METRICS[published.metric], "published": published.value}
+                row = {"arm": arm.name, "metric": quantity, "published": published.value}
                 row |= {f"measured_{key}": getattr(measured, key, None) for key in ("mean", "sd")}
                 row |= {"measured_n": measured.n if measured else 0, "source": published.source}
                 row["difference"] = measured.mean - published.value if measured else None
@@ -43,10 +44,15 @@ def published_table(study: ExpandedStudy, arms: tuple[ArmFinding, ...]) -> Table
     columns = (
         Column("Arm", ("arm",), plain, numeric=False),
         Column("Quantity", ("metric",), plain, numeric=False),
-        Column("Published", ("published",), number, unit="%"),
-        Column("Measured", ("measured_mean", "measured_sd"), mean_sd, unit="%"),
+        Column("Published", ("published",), number, unit="%" if in_per_cent else ""),
+        Column("Measured", ("measured_mean", "measured_sd"), mean_sd, unit="%" if in_per_cent else ""),
         Column("Trials", ("measured_n",), plain),
-        Column("Measured − published", ("difference",), partial(number, signed=True), unit="points"),
+        Column(
+            "Measured − published",
+            ("difference",),
+            partial(number, signed=True),
+            unit="points" if in_per_cent else "",
+        ),
         Column("Source", ("source",), plain, numeric=False),
     )
     return Table("published", "Published and measured", columns, tuple(rows))

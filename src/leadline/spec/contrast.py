@@ -1,31 +1,44 @@
 """What is compared in a pair of arms: the metric, the target it may need, and the margin that does not matter."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from leadline.errors import unknown
-from leadline.metrics import metrics
+from leadline.errors import SpecError
+from leadline.metrics import metric_name, metrics
 from leadline.parts.base import Spec
-from leadline.parts.reference import refer
 
 
-def _check_metric(name: object) -> object:
-    """Return the name of a metric, from its reference or the function itself where it is the user's own."""
-    if isinstance(name, Mapping):
-        if set(name) != {"module"}:
-            raise ValueError(f"metric {dict(name)}: expected {{module: package.module:function}} and nothing else")
-        name = name["module"]
-    elif callable(name):
-        name = refer(name)["module"]
-    if isinstance(name, str) and ":" not in name and name not in metrics():
-        raise ValueError(unknown("metric", name, metrics()))
-    return name
+def _named(thing: object) -> object:
+    try:
+        return metric_name(thing)
+    except SpecError as error:
+        raise ValueError(str(error)) from None
 
 
-MetricName = Annotated[str, BeforeValidator(_check_metric)]
-"""The name of a metric of `leadline.metrics`, or `package.module:thing` of one of the user's own."""
+def _schema(_: object) -> dict[str, object]:
+    """Return the JSON Schema of a metric: a name, or a reference to a custom one."""
+    reference = {
+        "type": "object",
+        "properties": {
+            "module": {"type": "string", "description": "package.module:function, or a Metric there"},
+            "arguments": {"type": "object", "description": "keyword arguments of the function"},
+            "higher_is_better": {"type": "boolean", "default": False},
+        },
+        "required": ["module"],
+        "additionalProperties": False,
+    }
+    return {"anyOf": [{"enum": list(metrics())}, {"type": "string", "pattern": ":"}, reference]}
+
+
+class _MetricSchema:
+    @classmethod
+    def __get_pydantic_json_schema__(cls, source: object, handler: object) -> dict[str, object]:
+        return _schema(source)
+
+
+MetricName = Annotated[str, BeforeValidator(_named), _MetricSchema]
+"""The name of a metric of `leadline.metrics`, or what `metric_name` makes of a custom one."""
 
 
 def needs_target(name: str) -> bool:

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from leadline.data.datasets import DataSpec
 from leadline.data.datasets.digits import Digits
 from leadline.parts.base import Spec
-from leadline.spec.contrast import ContrastSpec, Correction
+from leadline.spec.contrast import ContrastSpec, Correction, MetricName, needs_target
 from leadline.spec.decide import DecideSpec
 from leadline.spec.probes import ProbeSpec
 from leadline.spec.training import TrainingSpec
@@ -34,9 +34,15 @@ class Published(Spec):
     """A published number that the report prints beside the measured one."""
 
     arm: str
-    metric: Literal["test_error", "train_error"] = "test_error"
-    value: float = Field(description="per cent")
+    metric: MetricName = "test_error"
+    value: float = Field(description="in the metric's unit, which is per cent of an error")
     source: str
+
+    @model_validator(mode="after")
+    def _is_one_number_of_an_arm(self) -> "Published":
+        if needs_target(self.metric):
+            raise ValueError(f"metric {self.metric} is a time to a target; choose another, such as test_error")
+        return self
 
 
 class MatchSpec(Spec):

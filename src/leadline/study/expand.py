@@ -8,12 +8,14 @@ from typing import Any
 
 from leadline.errors import SpecError, unknown
 from leadline.families import family
+from leadline.metrics import CurveMetric, metric, metric_name
 from leadline.spec import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
 from leadline.spec.contrast import ContrastSpec
 from leadline.spec.decide import LEAST_ERROR, DecideSpec
 from leadline.spec.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
 from leadline.spec.tuning import TuneSpec, Value, edges, near, path_of
 from leadline.study.resolved import NOTHING_FOUND, TITLE_OF_SEARCH, ResolvedStudy
+from leadline.tasks import Task, task_of
 
 LONGEST_NAME = 255
 """Letters of an arm's name with its levels: what every database keeps."""
@@ -335,12 +337,22 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return result
 
 
+def default_metric(study: "ExpandedStudy") -> str:
+    """Return the metric that a study's arms are for where no contrast names one: that of their task."""
+    return str(metric_name(tasks_of(study)[0].metric))
+
+
+def tasks_of(study: "ExpandedStudy") -> tuple[Task, ...]:
+    """Return the tasks of a study's arms, each once."""
+    return tuple(dict.fromkeys(task_of(arm.trial.data.task) for arm in study.arms))
+
+
 def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterable[ContrastSpec]:
     by_name = {arm.name: arm for arm in arms}
     said: set[tuple[frozenset[str], str, float | None]] = set()
     if spec.contrasts is None:
-        metric = "test_error" if spec.decide is None else spec.decide.metric
-        pairs = [ContrastSpec(a=a, b=b, metric=metric) for b, a in itertools.combinations(spec.arms, 2)]
+        named = "test_error" if spec.decide is None else spec.decide.metric
+        pairs = [ContrastSpec(a=a, b=b, metric=named) for b, a in itertools.combinations(spec.arms, 2)]
     else:
         pairs = spec.contrasts
     if spec.decide is not None and not pairs:
@@ -351,6 +363,7 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
             if spec.decide is not None:
                 pair = spec.decide.fill(pair)
             for contrast in _at_all_levels(spec, by_name, pair):
+                metric(contrast.metric)  # a custom one can be imported: said before anything is trained
                 sides = (frozenset((contrast.a, contrast.b)), contrast.metric, contrast.target)
                 if sides in said:
                     raise SpecError(f"{contrast.a} and {contrast.b} are compared twice")
@@ -378,16 +391,23 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
         raise SpecError(
             f"[{pair.a}, {pair.b}] pairs an arm at one level with an arm at all levels; name both or neither level"
         )
-    for contrast in found:
+    for contrast in _of_their_task(found, arms):
         if arms[contrast.a].trial == arms[contrast.b].trial:
             raise SpecError(f"{contrast.a} and {contrast.b} are one network under one recipe: nothing to compare")
         epochs = [arms[side].trial.training.epochs for side in (contrast.a, contrast.b)]
-        if contrast.metric == "learning_curve_area" and len(set(epochs)) > 1:
+        if isinstance(metric(contrast.metric), CurveMetric) and len(set(epochs)) > 1:
             raise SpecError(
                 f"{contrast.a} and {contrast.b} are trained for {epochs[0]} and {epochs[1]} epochs, and a mean over"
                 " epochs needs as many of both; compare test_error or epochs_to"
             )
-    return found
+        yield contrast
+
+
+def _of_their_task(contrasts: Iterable[ContrastSpec], arms: Mapping[str, Arm]) -> Iterable[ContrastSpec]:
+    """Yield contrasts with their task's own metric in place of the test error, the default of specifications."""
+    for contrast in contrasts:
+        own = metric_name(task_of(arms[contrast.a].trial.data.task).metric)
+        yield contrast.model_copy(update={"metric": own}) if contrast.metric == "test_error" != own else contrast
 
 
 def _placed(where: Where | None, path: tuple[int | str, ...], problem: object) -> str:

@@ -14,7 +14,7 @@ from leadline.data.batches import Data
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.metrics import Outputs
 from leadline.spec import TrainingSpec
-from leadline.training.task import task_named
+from leadline.tasks import task_of
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
 """Images, and pixels of all of them, in a batch of evaluation at most: 500 of up to 91x91, 83 of 224x224."""
@@ -62,7 +62,7 @@ def evaluate(
         keep_outputs: of test data, return the outputs as well, and record the metrics that are computed from them.
     """
     model.eval()
-    task = task_named(data.task)
+    task = task_of(data.spec.task)
     batches = data.take_shard(group.shard).evaluation_batches(split, _evaluation_batch(data.shape), spec.channels_last)
     results: list[tuple[float, int, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
     for images, targets in batches:

@@ -27,10 +27,10 @@ from leadline.spec import (
     ProbeSpec,
     TrainingSpec,
 )
+from leadline.tasks import task_of
 from leadline.training.evaluation import evaluate
 from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
-from leadline.training.task import task_named
 
 REPORT_EVERY = 50
 """Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
@@ -84,7 +84,7 @@ def train(
     """
     check_devices(probes, group.world_size)
     model, optimizer, device = state.model, state.optimizer, data.device
-    task = task_named(data.task)
+    task = task_of(data.spec.task)
     criterion = spec.loss or task.loss
     examples = data.train_size
     steps_per_epoch = math.ceil(examples / spec.batch_size)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from leadline.metrics import Outputs
 from leadline.stats import Paired, Summary, paired, summarise
-from leadline.study.expand import Arm, ExpandedStudy
+from leadline.study.expand import Arm, ExpandedStudy, default_metric, tasks_of
 from leadline.study.rounds import Round
 from leadline.verdict.decisions import Judgement, adjust, decide_contrasts
 from leadline.verdict.evidence import Evidence, gather
@@ -67,6 +67,8 @@ def analyze(
         rounds=rounds,
         data_sets=tuple(dict.fromkeys(data_set(arm.trial) for arm in study.arms)),
         unrecorded=evidence.unrecorded(study),
+        metric=default_metric(study),
+        curves={name: axis for one in tasks_of(study) for name, axis in one.curves.items()},
         matching=tuple(study.matching),
         tune=study.spec.tune,
         chosen=study.resolved.chosen,

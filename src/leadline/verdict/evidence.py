@@ -1,7 +1,7 @@
 """The frames of a study, looked up: which trials count, and which values they have."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from leadline.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, T
 from leadline.spec import DataSpec
 from leadline.spec.contrast import ContrastSpec
 from leadline.stats.survival import convergence_epoch
-from leadline.study.expand import ExpandedStudy
+from leadline.study.expand import ExpandedStudy, default_metric
 from leadline.verdict.values import Waited, curves, final_values, waited
 
 
@@ -83,17 +83,19 @@ class Evidence:
             if trial.hash in self.outputs
         }
 
-    def unrecorded(self, study: ExpandedStudy) -> dict[str, int]:
-        """Metric -> how many finished trials of its contrasts lack it; of metrics that all of them have, nothing."""
-        lacking: dict[str, set[str]] = defaultdict(set)
+    def unrecorded(self, study: ExpandedStudy) -> dict[str, dict[str, int]]:
+        """Metric -> why finished trials of its contrasts lack it -> how many do; of metrics that all have, nothing."""
+        lacking: dict[str, dict[str, str]] = defaultdict(dict)
         for contrast in study.contrasts:
-            if not isinstance(metric(contrast.metric), TimeMetric):
+            one = metric(contrast.metric)
+            if not isinstance(one, TimeMetric):
                 known = self.finals.get(contrast.metric, {})
                 sides = (trial for arm in (contrast.a, contrast.b) for trial in self.trials.get(arm, ()))
-                lacking[contrast.metric] |= {
-                    trial.hash for trial in sides if trial.state == "finished" and trial.hash not in known
-                }
-        return {name: len(trials) for name, trials in lacking.items() if trials}
+                for trial in sides:
+                    if trial.state == "finished" and trial.hash not in known:
+                        missing = one.reason_missing(self.outputs.get(trial.hash))
+                        lacking[contrast.metric][trial.hash] = missing or "its value is not finite"
+        return {name: dict(Counter(trials.values())) for name, trials in lacking.items()}
 
     def count(self, arm: str, state: str) -> int:
         """Trials of an arm in a state."""
@@ -104,7 +106,7 @@ def gather(
     study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]
 ) -> Evidence:
     """Return the frames of a study, looked up; trials that have not finished have no values."""
-    asked = {contrast.metric for contrast in study.contrasts}
+    asked = _asked(study)
     by_arm: dict[str, list[Trial]] = defaultdict(list)
     columns = (trials[name] for name in ("trial", "arm", "seed", "state", "seconds"))
     for key, arm, seed, state, seconds in zip(*columns, strict=True):
@@ -114,7 +116,7 @@ def gather(
     wanted = {name: metric(name) for name in sorted(asked)}
     of_curves = any(isinstance(one, CurveMetric | TimeMetric) for one in wanted.values())
     by_epoch = curves(records) if of_curves else {}
-    recorded = final_values(kept)
+    recorded = final_values(kept, wanted.values())
     finals = {one.name: recorded[one.name] for one in metrics().values() if one.summary and one.name in recorded}
     for name, one in wanted.items():
         computed = {key: _computed(one, by_epoch.get(key), outputs.get(key)) for key in sorted(finished)}
@@ -131,9 +133,15 @@ def gather(
     return Evidence(data, in_order, finals, by_epoch, converged, outputs)
 
 
+def _asked(study: ExpandedStudy) -> set[str]:
+    """Return every metric that something is said of, beside those by which all arms are summarised."""
+    compared, published = study.contrasts, study.published
+    return {default_metric(study), *(one.metric for one in compared), *(one.metric for one in published)}
+
+
 def reads_probabilities(study: ExpandedStudy) -> bool:
     """Whether a contrast's metric may have to be computed from the probabilities of classes."""
-    compared = (metric(contrast.metric) for contrast in study.contrasts)
+    compared = map(metric, _asked(study))
     return any(isinstance(one, FinalMetric) and one.compute and one.needs_probabilities for one in compared)
 
 

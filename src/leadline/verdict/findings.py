@@ -9,6 +9,7 @@ from leadline.spec.tuning import TuneSpec, Values
 from leadline.stats import Decision, McNemar, Paired, Summary
 from leadline.stats.factorial import OverDataSets
 from leadline.study.rounds import Round
+from leadline.tasks import task_of
 from leadline.verdict.tuned import Tuning
 from leadline.verdict.values import ToTarget
 
@@ -154,7 +155,11 @@ class Findings:
     meta_analyses: tuple[MetaAnalysis, ...] = ()
     rounds: tuple[Round, ...] = ()  # of a study that decides while seeds are added
     data_sets: tuple[str, ...] = ()  # that arms are trained on
-    unrecorded: Mapping[str, int] = field(default_factory=dict)  # metric -> finished trials that lack it
+    unrecorded: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # metric -> why -> trials that lack it
+    metric: str = "test_error"  # that the arms are for, where no contrast names another
+    curves: Mapping[str, str] = field(  # records that learning curves are drawn of -> the title of their axis
+        default_factory=lambda: dict(task_of("classification").curves)
+    )
     matching: tuple[str, ...] = ()  # what was done to make arms equal, in sentences
     tune: TuneSpec | None = None
     chosen: Mapping[str, Values] | None = None  # arm -> tuned values; None: nothing was tuned

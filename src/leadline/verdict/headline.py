@@ -44,8 +44,8 @@ def _about_tuning(findings: Findings) -> Iterator[str]:
 def _summary(findings: Findings) -> list[str]:
     contrasts = findings.contrasts
     if not contrasts:
-        scores = [_score(arm) for arm in findings.arms if "test_error" in arm.metrics]
-        return [f"The study has no contrasts; test errors: {join(scores)}."]
+        scores = [_score(arm, findings.metric) for arm in findings.arms if findings.metric in arm.metrics]
+        return [f"The study has no contrasts; {metric(findings.metric).named()}s: {join(scores)}."]
     groups = _by_level(findings)
     lines = [
         contrast_sentence(next(iter(levels.values())), findings) if len(levels) == 1 else _over_levels(a, b, levels)
@@ -84,7 +84,7 @@ def _largest(findings: Findings) -> Iterator[str]:
         decided = [(abs(one.paired.difference), one) for one in contrasts if one.paired and one.decision in _DIFFERENT]
         if decided:
             _, largest = max(decided, key=lambda pair: pair[0])
-            of = "" if len(units) == 1 else f" in {unit}"
+            of = f" in {unit}" if unit and len(units) > 1 else ""
             yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}"
 
 
@@ -139,9 +139,9 @@ def _at(chosen: Sequence[str], total: int) -> str:
     return f"at every combination ({join(chosen)})" if whole else f"at {join(chosen)}"
 
 
-def _score(arm: ArmFinding) -> str:
-    summary = arm.metrics["test_error"]
+def _score(arm: ArmFinding, name: str) -> str:
+    summary = arm.metrics[name]
     spread = ""
     if summary.sd is not None:
         spread = f" (standard deviation {number(summary.sd)} over {plural(summary.n, 'seed')})"
-    return f"{arm.name} {number(summary.mean)}%{spread}"
+    return f"{arm.name} {number(summary.mean)}{metric(name).unit}{spread}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from leadline.metrics import metric
 from leadline.stats import EXACT_PAIRS, Paired
 from leadline.text import join, plural
-from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
+from leadline.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
 from leadline.verdict.sentences import level
 
 
@@ -14,7 +14,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
     """Return the assumptions and cautions that apply to a study's findings."""
     return (
         *findings.matching,
-        *_about_trials(findings.arms),
+        *_about_trials(findings),
         *_about_pairs(findings),
         *_about_metrics(findings.contrasts),
         *_about_unrecorded(findings),
@@ -24,7 +24,8 @@ def notes(findings: Findings) -> tuple[str, ...]:
     )
 
 
-def _about_trials(arms: Sequence[ArmFinding]) -> Iterator[str]:
+def _about_trials(findings: Findings) -> Iterator[str]:
+    arms = findings.arms
     if unfinished := sum(arm.unfinished for arm in arms):
         total = sum(arm.planned for arm in arms)
         yield f"Trials still waiting or running: {unfinished} of {total}; the verdict rests on the others."
@@ -35,17 +36,17 @@ def _about_trials(arms: Sequence[ArmFinding]) -> Iterator[str]:
             "Diverged trials are counted but excluded from means and pairs, so means describe only the trials that did"
             " not diverge."
         )
-    if silent := [arm.name for arm in arms if arm.finished and "test_error" not in arm.metrics]:
-        yield f"Finished trials without a test error are left out: {join(silent)}."
+    said = findings.metric in findings.unrecorded
+    if silent := [arm.name for arm in arms if arm.finished and findings.metric not in arm.metrics and not said]:
+        yield f"Finished trials without a {metric(findings.metric).named()} are left out: {join(silent)}."
 
 
 def _about_unrecorded(findings: Findings) -> Iterator[str]:
-    for name, count in findings.unrecorded.items():
-        if name not in ("test_error", "train_error", "validation_error"):
+    for name, reasons in findings.unrecorded.items():
+        for reason, count in reasons.items():
             yield (
                 f"{plural(count, 'finished trial has', 'finished trials have')} no {metric(name).named()} and"
-                f" {'forms no pair' if count == 1 else 'form no pairs'}: it is not finite there, the data have too few"
-                " classes for it, or an older version of Leadline, which did not record it, trained them."
+                f" {'forms no pair' if count == 1 else 'form no pairs'}: {reason}."
             )
 
 
@@ -141,20 +142,13 @@ def _about_looks(analyses: Sequence[tuple[ContrastFinding, SequentialAnalysis]])
 
 
 def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
-    metrics = {contrast.metric for contrast in contrasts}
-    if "learning_curve_area" in metrics:
-        yield (
-            "The mean validation error over the epochs is the area under the learning curve (trapezoidal rule) divided"
-            " by its length."
-        )
+    yield from dict.fromkeys(note for contrast in contrasts if (note := metric(contrast.metric).note))
     if any(contrast.reach for contrast in contrasts):
         yield (
             "Times to a target refer to the validation error at the ends of epochs. A trial that never reaches its"
             " target has no such time, so times are compared up to a horizon within which all are known, as restricted"
             " means (Irwin 1949), and the sign test counts which arm is known to be first."
         )
-    if "seconds_to" in metrics:
-        yield "Seconds are of training only, without evaluation, and depend on the machines on which the trials ran."
 
 
 def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
@@ -184,8 +178,7 @@ def _about_tuning(findings: Findings) -> Iterator[str]:
             "Contrasts compare the arms with the values that one search chose for each; their intervals do not include"
             " how much the choice would vary from search to search."
         )
-    on_validation = {"validation_error", "learning_curve_area", "epochs_to", "seconds_to"}
-    if not on_validation.isdisjoint(one.metric for one in findings.contrasts):
+    if any(metric(one.metric).on_validation for one in findings.contrasts):
         yield (
             "Contrasts of validation errors, or of times to one, use the images on which tuning chose, though at other"
             " seeds; such errors are slightly too low, the more so the more settings were tried."

@@ -94,7 +94,7 @@ def _verdict(contrast: ContrastFinding, planned: int) -> str:
     values = " against ".join(f"{number(mean, digits)}{kind.unit}" for mean in means)
     if contrast.decision == "undecided":
         values += f" {metric(contrast.metric).named(contrast.target)}"
-    difference = f"a difference of {number(result.difference, digits)} {kind.difference_unit}"
+    difference = f"a difference of {kind.with_unit(number(result.difference, digits))}"
     if result.ci95 is None:
         return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned)}."
     numbers = f"{values}, {difference} ({_interval(contrast, result.ci95, digits)})"
@@ -176,7 +176,7 @@ def effect_sentence(effect: FactorEffect) -> str:
     """Return what an effect of a factor is, with its interval."""
     result = effect.paired
     digits = decimals(result.difference, result.ci95)
-    size = f"{number(result.difference, digits)} {metric(effect.metric).difference_unit}"
+    size = metric(effect.metric).with_unit(number(result.difference, digits))
     basis = " (one seed, so no interval)"
     if result.ci95:
         basis = f" (95% interval {interval(result.ci95, digits)}, paired t, {plural(result.n, 'seed')})"
@@ -207,7 +207,7 @@ def meta_sentence(one: MetaAnalysis) -> str:
         )
     digits = decimals(summary.mean, summary.interval)
     numbers = (
-        f"a mean difference of {number(summary.mean, digits)} {metric(one.metric).difference_unit} (95% interval"
+        f"a mean difference of {metric(one.metric).with_unit(number(summary.mean, digits))} (95% interval"
         f" {interval(summary.interval, digits)}, random effects)"
     )
     if summary.prediction:

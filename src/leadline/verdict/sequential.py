@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from leadline.data.split import split_sizes
-from leadline.metrics import metric
+from leadline.metrics import Counts, metric
 from leadline.spec import TrialSpec
 from leadline.stats import Paired, decide, summarise
 from leadline.stats.sequential import running_interval
@@ -118,17 +118,12 @@ def _looks_at(found: Sequence[Round], contrast: int, course: Course) -> list[int
     return seen
 
 
-def _step(metric: str, trial: TrialSpec, tested: int | None) -> float:
-    """Return the step in which a metric moves, known before the first trial: one image, in per cent.
-
-    0 where it does not move in steps, or the number of images is not known.
-    """
+def _step(name: str, trial: TrialSpec, tested: int | None) -> float:
+    """Return the step in which a metric moves, known before the first trial; 0 where none is known."""
+    resolution = metric(name).resolution
+    if resolution is None:
+        return 0.0
     data = trial.data
     sizes = split_sizes(data.known_sizes, data) if data.known_sizes else data  # what is asked for, where it is
-    images = {
-        "test_error": tested or sizes.test,
-        "validation_error": sizes.validation,
-        "learning_curve_area": sizes.validation and sizes.validation * trial.training.epochs,
-        "train_error": sizes.train,
-    }.get(metric)
-    return 100 / images if images else 0.0
+    counts = Counts(sizes.train, sizes.validation, tested or sizes.test, trial.training.epochs)
+    return resolution(counts) or 0.0

@@ -7,14 +7,14 @@ Andersen, Hansen & Klein (2004), complete data to which the paired statistics ap
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from leadline.metrics import Curve, FinalMetric, TimeMetric, metrics
+from leadline.metrics import Curve, FinalMetric, Metric, TimeMetric, metrics
 from leadline.stats.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
 
 Floats = NDArray[np.float64]
@@ -52,14 +52,15 @@ class ToTarget:
         return self.reached_a + self.reached_b == 0
 
 
-def final_values(records: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return metric -> trial -> value after the last epoch.
+def final_values(records: pd.DataFrame, custom: Iterable[Metric] = ()) -> dict[str, dict[str, float]]:
+    """Return metric -> trial -> value after the last epoch, of metrics that are recorded.
 
     Args:
         records: of finished trials, finite: trial, split, name, value.
+        custom: metrics beside the built-in ones.
     """
     found = {}
-    for one in metrics().values():
+    for one in (*metrics().values(), *custom):
         if isinstance(one, FinalMetric) and one.record is not None:
             split, name = one.record
             part = records[(records["split"] == split) & (records["name"] == name)]

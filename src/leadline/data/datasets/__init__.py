@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from leadline.data.arrays import Arrays, check_arrays
@@ -24,6 +31,7 @@ from leadline.parts.base import Spec
 from leadline.parts.reference import Reference
 from leadline.parts.registry import Registry
 from leadline.seeds import DATA, seeded, stream
+from leadline.tasks import Task, task_of
 
 DEFAULT = "digits"
 """The data set of a specification that names none."""
@@ -44,6 +52,8 @@ class DataSpec(Spec):
 
     in_memory: ClassVar[bool] = True
     """Whether all images are read before training, and not decoded during it."""
+    takes_tasks: ClassVar[bool] = False
+    """Whether the data may have other targets than classes, and so be for another task than classification."""
 
     train: int | None = Field(default=None, ge=1, description="training images; None: all that validation leaves")
     validation: int | None = Field(
@@ -67,6 +77,10 @@ class DataSpec(Spec):
         default=None,
         description="with pad: translation; with scale or ratio: resized crop, for data sets of encoded images alone,"
         " which have it unless this is null or another augmentation; or custom code",
+    )
+    task: str | Reference = Field(
+        default="classification",
+        description="what networks are trained for: classification, or {module: package.module:Task} of a custom one",
     )
 
     if TYPE_CHECKING:
@@ -92,6 +106,15 @@ class DataSpec(Spec):
                 raise ValueError(f"{key} is for name {', '.join(owners)}, got {_name_of(cls)}; leave it out")
         return value
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)
+        return {key: value for key, value in content.items() if key not in self._silent()}
+
+    def _silent(self) -> set[str]:
+        """Return the keys that are left out, as they were before there were any, so that hashes stay."""
+        return {"task"} if self.task == "classification" else set()
+
     @model_validator(mode="after")
     def _of_encoded_images_alone(self) -> Self:
         if self.in_memory and isinstance(self.augment, DecodingAugmentation):
@@ -100,6 +123,14 @@ class DataSpec(Spec):
             )
         if self.in_memory and self.normalise == "imagenet":
             raise ValueError(f"normalise imagenet is for encoded images, got {_name_of(type(self))}; use channel")
+        return self
+
+    @model_validator(mode="after")
+    def _has_targets_of_its_task(self) -> Self:
+        if self.task != "classification" and not self.takes_tasks:
+            raise ValueError(
+                f"task is for custom data sets and npz, got {_name_of(type(self))}, whose images have classes"
+            )
         return self
 
     @property
@@ -187,6 +218,8 @@ class CustomDataset(DataSpec, Reference):
     generators is seeded by `subset_seed`, and so is the same for every arm and trial.
     """
 
+    takes_tasks: ClassVar = True
+
     @property
     def display_name(self) -> str:
         """The reference with its arguments."""
@@ -210,11 +243,11 @@ class CustomDataset(DataSpec, Reference):
             DataError: it returns no `Arrays`, or arrays that no network can be trained on.
         """
         arguments = json.dumps(self.arguments, sort_keys=True)
-        return _called(self.resolve(), self.module, arguments, self.subset_seed)
+        return _called(self.resolve(), self.module, arguments, self.subset_seed, task_of(self.task))
 
 
 @functools.lru_cache(maxsize=1)  # a study asks for shape and sizes before its trials ask for the images
-def _called(function: Callable[..., Any], module: str, arguments: str, seed: int) -> Arrays:
+def _called(function: Callable[..., Any], module: str, arguments: str, seed: int, task: Task) -> Arrays:
     with seeded(stream(seed, DATA)):
         found = Reference(module=module, arguments=json.loads(arguments)).call()
-    return check_arrays(found, module)
+    return check_arrays(found, module, task)

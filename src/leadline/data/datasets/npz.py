@@ -4,7 +4,7 @@ import functools
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,7 @@ from leadline.data.datasets import DATASETS, DataSpec
 from leadline.data.files import compute_sha256, find_file
 from leadline.data.metadata import Metadata
 from leadline.errors import DataError
+from leadline.tasks import Task, task_of
 
 KEYS = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),
@@ -30,6 +31,8 @@ class Npz(DataSpec):
     Images are uint8 or float32, [n, channels, height, width], or [n, height, width] of one channel. An array
     `class_names` of text is optional, and so are validation images. Nothing is ever unpickled.
     """
+
+    takes_tasks: ClassVar = True
 
     name: Literal["npz"] = "npz"
     path: str = Field(
@@ -57,7 +60,7 @@ class Npz(DataSpec):
         """
         path = find_file(self.path, data_dir)
         status = path.stat()
-        return _read(path, status.st_mtime_ns, status.st_size)
+        return _read(path, status.st_mtime_ns, status.st_size, task_of(self.task))
 
     def identify(self, data_dir: Path) -> dict[str, str]:
         """Return the digest of the file.
@@ -69,14 +72,14 @@ class Npz(DataSpec):
 
 
 @functools.lru_cache(maxsize=1)  # a study asks for shape and sizes before its trials ask for the images
-def _read(path: Path, modified: int, size: int) -> Arrays:
+def _read(path: Path, modified: int, size: int, task: Task) -> Arrays:
     try:
         with path.open("rb") as opened:  # NumPy leaves a damaged file open that it opened itself
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: one array alone; expected an .npz file")
             with file:
-                return check_arrays(_arrays(path, file), str(path))
+                return check_arrays(_arrays(path, file), str(path), task)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a whole .npz file of plain arrays: {' '.join(str(error).split())}") from None
 

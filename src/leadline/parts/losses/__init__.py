@@ -50,8 +50,9 @@ class CustomLoss(Reference, Loss):
     """A function of outputs and targets, and of `arguments`, that returns the mean over a batch; or a module's class.
 
     Such as `{module: torch.nn:MultiMarginLoss, arguments: {margin: 0.5}}`: a class of `torch.nn.Module` is made with
-    `arguments` first. A function that takes `reduction` can train on several devices. What it draws from a global
-    generator is drawn from a stream of the trial's seed.
+    `arguments` first. A function that takes `reduction`, and a module that has it, can train on several devices: `mean`
+    has to be `sum` over the number of examples. What it draws from a global generator is drawn from a stream of the
+    trial's seed.
     """
 
     def compute(self, outputs: "Tensor", targets: "Tensor", reduction: Reduction, smoothing: float = 0.0) -> "Tensor":
@@ -65,7 +66,8 @@ class CustomLoss(Reference, Loss):
 
         if smoothing:
             raise SpecError(f"{self.module} knows no label_smoothing; set it to 0")
-        function, takes_reduction = _prepare(self.module, self.model_dump_json())
+        # what is referred to is looked up each time, for a notebook may define it again
+        function, takes_reduction = _prepare(self.resolve(), self.model_dump_json())
         if reduction != "mean" and not takes_reduction:
             raise SpecError(f"{self.module} takes no argument reduction and cannot be split; train on one device")
         try:
@@ -81,12 +83,11 @@ class CustomLoss(Reference, Loss):
 
 
 @lru_cache(maxsize=32)
-def _prepare(module: str, spec: str) -> tuple[Callable[..., Any], bool]:
+def _prepare(thing: Callable[..., Any], spec: str) -> tuple[Callable[..., Any], bool]:
     """Return a loss ready to be called, and whether it takes `reduction`."""
     from torch import nn
 
     reference = CustomLoss.model_validate_json(spec)
-    thing = reference.resolve()
     if not (isinstance(thing, type) and issubclass(thing, nn.Module)):
         try:
             takes = "reduction" in inspect.signature(thing).parameters
@@ -96,6 +97,13 @@ def _prepare(module: str, spec: str) -> tuple[Callable[..., Any], bool]:
     made: nn.Module = reference.call()
     if list(made.parameters()):
         raise SpecError(
-            f"{module} has parameters of its own, which no optimizer would train; put them into the network"
+            f"{reference.module} has parameters of its own, which no optimizer would train; put them into the network"
         )
-    return made, False
+    if not isinstance(getattr(made, "reduction", None), str):
+        return made, False
+
+    def reduce(outputs: "Tensor", targets: "Tensor", reduction: str) -> Any:
+        made.reduction = reduction  # type: ignore[assignment]  # as those of PyTorch take it
+        return made(outputs, targets)
+
+    return reduce, True

@@ -1,0 +1,90 @@
+"""One class of several for each example."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadline.errors import DataError
+from leadline.metrics import Outputs, metrics
+from leadline.metrics.base import recorded
+from leadline.parts.losses.cross_entropy import CrossEntropy
+from leadline.tasks import register_task
+from leadline.tasks.base import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register_task
+class Classification(Task):
+    """One class of several for each example, by the largest logit."""
+
+    name = "classification"
+    loss = CrossEntropy()
+    metric = "test_error"
+    curves = {"accuracy": "Accuracy", "loss": "Cross-entropy (nats)"}
+
+    def check_targets(self, targets: Any, name: str) -> NDArray[np.int64]:
+        """Return labels as int64, [n].
+
+        Raises:
+            DataError: they are no whole numbers of 0 or more.
+        """
+        array = np.asarray(targets)
+        if array.ndim != 1:
+            raise DataError(f"{name} labels have shape {list(array.shape)}; expected [n], one number for each image")
+        if array.dtype.kind not in "iu":
+            raise DataError(f"{name} labels are {array.dtype}; expected whole numbers from 0")
+        if len(array) and array.min() < 0:
+            raise DataError(f"{name} label {array.min()} at position {int(array.argmin())}; expected 0 or more")
+        return array.astype(np.int64)
+
+    def check_parts(self, parts: Mapping[str, NDArray[Any]], class_names: Sequence[str] | None, name: str) -> None:
+        """Compare labels with the classes that there are.
+
+        Raises:
+            DataError: a label is beyond them, a class has no training image, or there is one class alone.
+        """
+        train = parts["train"]
+        classes = len(class_names) if class_names is not None else int(train.max()) + 1
+        for part, labels in parts.items():
+            if labels.max() >= classes:
+                known = f"{classes} class_names" if class_names is not None else f"{classes} classes in train"
+                raise DataError(
+                    f"{name}: {part} label {labels.max()} at position {int(labels.argmax())}, but there are {known};"
+                    " labels run from 0"
+                )
+        missing = np.flatnonzero(np.bincount(train, minlength=classes) == 0)
+        if len(missing):
+            raise DataError(f"{name}: no training image has label {missing[0]}; labels run from 0 to {classes - 1}")
+        if classes < 2:
+            raise DataError(
+                f"{name}: all training images have label 0; a network needs two classes or more to tell apart"
+            )
+
+    def predict(self, outputs: "Tensor") -> "Tensor":
+        """Return the class of the largest logit, int64 [batch]."""
+        return outputs.argmax(1)
+
+    def count_right(self, outputs: "Tensor", targets: "Tensor") -> "Tensor":
+        """Return how many predictions are the true classes."""
+        return (self.predict(outputs) == targets).sum()
+
+    def values(self, loss: float, right: float) -> dict[str, float]:
+        """Return loss in nats, accuracy as a fraction, error in per cent."""
+        return {"loss": loss, "accuracy": right, "error": 100 * (1 - right)}
+
+    def outputs(self, outputs: "Tensor", targets: NDArray[Any]) -> Outputs:
+        """Return classes and the probabilities of the softmax."""
+        predicted = self.predict(outputs).numpy().astype(np.int16)
+        return Outputs(targets.astype(np.int16), predicted, outputs.softmax(1).numpy())
+
+    def final_values(self, outputs: Outputs) -> Mapping[str, float]:
+        """Return every built-in metric that is computed from outputs and is a finite number."""
+        assert outputs.probabilities is not None
+        asked = recorded(metrics(), outputs.probabilities.shape[1])
+        found = {name: metric.value(outputs) for name, metric in asked.items()}
+        return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}

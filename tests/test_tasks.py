@@ -1,0 +1,167 @@
+"""The task seam: a small regression goes through training, store, verdict and report, and tells them nothing new."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from leadline.data.arrays import Arrays
+from leadline.data.batches import load
+from leadline.data.metadata import describe
+from leadline.errors import DataError, SpecError
+from leadline.metrics import FinalMetric
+from leadline.nets import build
+from leadline.parts.base import Spec, parse
+from leadline.parts.code import identify_all
+from leadline.parts.losses import Loss
+from leadline.parts.reference import Reference
+from leadline.reports.writing import write_report
+from leadline.running.executors import InProcess
+from leadline.running.job import Job
+from leadline.spec import DataSpec
+from leadline.spec.study import StudySpec
+from leadline.store import Store
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.tasks import Task, task_of
+from leadline.verdict import analyze, headline, to_json, to_text
+
+
+def heights(count: int = 60) -> Arrays:
+    """Images of one bright row, and where it is: from -1 at the top to 1 at the bottom."""
+    noise = np.random.default_rng(0)
+    rows = noise.integers(0, 8, count)
+    images = noise.normal(0, 0.1, (count, 1, 8, 8)).astype(np.float32)
+    images[np.arange(count), 0, rows] += 1
+    targets = (rows / 3.5 - 1).astype(np.float32)
+    return Arrays(train=(images[:40], targets[:40]), test=(images[40:], targets[40:]))
+
+
+class SquaredError(Spec, Loss):
+    name: Literal["squared-error"] = "squared-error"
+
+    def compute(self, outputs: torch.Tensor, targets: torch.Tensor, reduction: Any, smoothing: float = 0.0) -> Any:
+        return F.mse_loss(outputs[:, 0], targets, reduction=reduction)
+
+
+class Regression(Task):
+    name = "regression"
+    loss = SquaredError()
+    metric = "test_tasks:RMSE"
+    curves = {"rmse": "Root mean squared error", "loss": "Squared error"}
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs[:, 0]
+
+    def values(self, loss: float, right: float) -> dict[str, float]:
+        return {"loss": loss, "rmse": loss**0.5}
+
+
+RMSE = FinalMetric("test_rmse", "test RMSE", "", "", record=("final-test", "rmse"))
+
+
+def mean_absolute_error(labels: Any, predicted: Any) -> float:
+    return float(np.abs(labels - predicted).mean())
+
+
+DATA: dict[str, Any] = {"module": "test_tasks:heights", "task": {"module": "test_tasks:Regression"}, "validation": 8}
+
+
+def a_study(**changes: Any) -> ExpandedStudy:
+    plain = {
+        "name": "heights",
+        "data": DATA,
+        "training": {"epochs": 3, "batch_size": 10, "optimizer": {"name": "adam"}},
+        "arms": {
+            "plain": {"network": {"family": "comparative-plain", "blocks": 1}},
+            "residual": {"network": {"family": "comparative-resnet", "blocks": 1}},
+        },
+        "seeds": 2,
+    }
+    return expand(parse(StudySpec, plain | changes))
+
+
+def test_a_regression_is_trained_stored_judged_and_reported(tmp_path: Path) -> None:
+    absolute = {"a": "residual", "b": "plain", "metric": {"module": "test_tasks:mean_absolute_error"}}
+    study = a_study(contrasts=[["residual", "plain"], absolute])
+    assert [one.metric for one in study.contrasts] == ["test_tasks:RMSE", "test_tasks:mean_absolute_error"]
+    with Store.open(tmp_path / "runs") as store:
+        store.register(study)
+        InProcess().run(Job("heights", tmp_path / "runs"), lambda event: None)
+        trials, records, outputs = (
+            store.trials_frame("heights"),
+            store.records_frame("heights"),
+            store.outputs("heights", probabilities=False),
+        )
+        assert list(trials["state"]) == ["finished"] * 4, trials["error"].tolist()
+        write_report(store, "heights", tmp_path / "report")
+    assert set(records.loc[records["split"].str.startswith("final"), "name"]) == {"loss", "rmse"}
+    final = records[records["split"].eq("final-test") & records["name"].eq("rmse")].set_index("trial")["value"]
+    for trial, found in outputs.items():
+        assert found.labels.dtype == np.float32 and found.probabilities is None
+        assert np.sqrt(np.square(found.labels - found.predicted).mean()) == pytest.approx(final[trial], rel=1e-4)
+    findings = analyze(study, trials, records, outputs)
+    values = to_json(findings)
+    for contrast in values["contrasts"]:
+        assert contrast["n"] == 2 and contrast["difference"] is not None
+    assert values["arms"]["plain"]["test_tasks:RMSE"]["n"] == 2
+    first = findings.contrasts[0]
+    assert first.values_a == tuple(final[arm.at(seed).content_hash] for arm in study.arms[1:] for seed in (0, 1))
+    assert "test RMSE" in to_text(findings) and "mean absolute error" in headline(findings)[1]
+    assert "test error" not in to_text(findings).replace("Test error", "")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Root mean squared error" in page and "Cross-entropy" not in page and "Final test error" not in page
+
+
+def test_a_network_has_as_many_outputs_as_there_are_targets(tmp_path: Path) -> None:
+    spec = parse(DataSpec, DATA)
+    data = load(spec)
+    assert describe(spec) == (data.shape, data.classes) == ((1, 8, 8), 1)
+    network = build(a_study().arms[0].trial.network, data.shape, data.classes)
+    images, targets = next(data.train_batches(0, 0, 4))
+    assert network(images).shape == (4, 1) and targets.dtype == torch.float32
+
+
+def test_the_task_is_in_the_hash_with_its_code_and_classification_is_not() -> None:
+    plain = parse(DataSpec, DATA)
+    assert parse(DataSpec, plain.model_dump(mode="json")) == plain
+    assert set(identify_all(a_study().arms[0].trial.model_dump(mode="json"))) == {
+        "test_tasks:heights",
+        "test_tasks:Regression",
+    }
+    assert "task" not in DataSpec(name="digits").model_dump(mode="json")
+    assert DataSpec(name="digits", task="classification") == DataSpec(name="digits")
+
+
+def not_finite() -> Arrays:
+    return Arrays(train=(np.zeros((20, 1, 4, 4), np.uint8), np.full(20, np.nan)))
+
+
+def of_two_shapes() -> Arrays:
+    images = np.zeros((20, 1, 4, 4), np.uint8)
+    return Arrays(train=(images, np.zeros(20)), test=(images, np.zeros((20, 2))))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (DATA | {"task": "regresion"}, "unknown task 'regresion'"),
+        ({"name": "digits", "task": {"module": "test_tasks:Regression"}}, "task is for custom data sets and npz"),
+        (DATA | {"task": {"module": "test_tasks:heights"}}, "expected a subclass of leadline.Task, got Arrays"),
+        (DATA | {"module": "test_tasks:not_finite"}, "targets hold NaN or infinity"),
+        (DATA | {"module": "test_tasks:of_two_shapes"}, "targets of its parts differ in shape"),
+        ({"module": "test_tasks:heights"}, "labels are float32; expected whole numbers from 0"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_line(data: dict[str, Any], message: str) -> None:
+    with pytest.raises((SpecError, DataError), match=message) as caught:
+        load(parse(DataSpec, data))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_custom_task_is_made_once() -> None:
+    named = Reference(module="test_tasks:Regression")
+    assert task_of(named) is task_of(Reference(module="test_tasks:Regression"))
+    assert task_of("classification").metric == "test_error"
