@@ -26,7 +26,7 @@ def digits(train: int) -> Dataset:
 
 
 class OwnDropout(nn.Module):
-    """A network of one's own that draws from the global generator."""
+    """A custom network that draws from the global generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class OwnDropout(nn.Module):
 
 
 class SometimesUnused(nn.Module):
-    """A network of one's own with a part that only some rows use, so not every shard, and one that none does."""
+    """A custom network with a part that only some rows use, so not every shard, and one that none does."""
 
     def __init__(self) -> None:
         super().__init__()

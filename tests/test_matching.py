@@ -173,7 +173,7 @@ def test_bottlenecks_and_groups_get_widths_that_divide() -> None:
         (
             {"a": "comparative-cnn", "own": "ownnets:linear"},
             "parameters",
-            r"match parameters: own: ownnets:linear is a module of one's own, with 650 parameters against [\d,]+ of a",
+            r"match parameters: own: ownnets:linear is a custom module, with 650 parameters against [\d,]+ of a",
         ),
         ({"a": "comparative-cnn", "b": "comparative-resnet"}, {"what": "parameters", "to": "c"}, "unknown arm 'c'"),
     ],

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and by hand, what is kept of outputs, and metrics of the user's own."""
+"""Metrics against scikit-learn and by hand, what is kept of outputs, and custom metrics."""
 
 import functools
 import importlib

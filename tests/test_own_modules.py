@@ -105,7 +105,7 @@ def test_a_function_may_give_a_specification(tmp_path: Path) -> None:
     predicted = CliRunner().invoke(app, ["predict-depth", *arguments, "--set", "norm=none"])
     assert predicted.exit_code == 0, predicted.output
     refused = CliRunner().invoke(app, ["inspect", "own_networks:small", "--input", "1x8x8", "--figure", str(figure)])
-    assert "is a module of one's own" in str(refused.exception)
+    assert "is a custom module" in str(refused.exception)
 
 
 @pytest.mark.usefixtures("own")

@@ -1,4 +1,4 @@
-"""Open parts: members by name, code of the user's own by reference, and what identifies that code."""
+"""Open parts: members by name, custom code by reference, and what identifies that code."""
 
 import functools
 import importlib
@@ -35,7 +35,7 @@ class Thing:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a module of the user's own, which imports another one."""
+    """A folder with a custom module, which imports another one."""
     (tmp_path / "own_parts.py").write_text(OWN)
     (tmp_path / "helpers").mkdir()
     (tmp_path / "helpers" / "__init__.py").write_text("")

@@ -53,7 +53,7 @@ LABELS = torch.arange(8) % 10
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a module of the user's own."""
+    """A folder with a custom module."""
     (tmp_path / "own_probes.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

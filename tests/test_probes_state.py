@@ -32,7 +32,7 @@ def ours() -> nn.Module:
 
 
 class Own(nn.Module):
-    """A module of one's own: works in place, draws in evaluation, counts its calls, has a part frozen."""
+    """A custom module: works in place, draws in evaluation, counts its calls, has a part frozen."""
 
     calls: Tensor
 

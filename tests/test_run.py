@@ -331,7 +331,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "The same command goes on from here." in out
+    assert "Run the same command to continue." in out
     assert "Traceback" not in err
     with Store.open_existing(tmp_path / "runs") as store:
         assert store.counts("small")["running"] == 0

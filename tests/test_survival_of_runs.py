@@ -516,7 +516,7 @@ def test_a_driver_that_is_told_to_stop_says_so_and_exits_143(tmp_path: Path) -> 
     process.terminate()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    assert out.endswith("The same command goes on from here.\n") and "Traceback" not in err
+    assert out.endswith("Run the same command to continue.\n") and "Traceback" not in err
     with Store.open_existing(runs) as store:
         assert store.counts("small")["waiting"] == 1
 

@@ -67,7 +67,7 @@ def test_predict_depth_tells_a_plain_network_from_its_residual_twin() -> None:
         (("theory", "variance", "--depth", "1000000000000"), "choose fewer layers"),
         (("theory", "mean-field", "--width", "1000000"), "choose narrower or fewer layers"),
         (("predict-depth", "cifar-resnet"), "batch"),
-        (("predict-depth", "torch.nn:Identity"), "module of one's own"),
+        (("predict-depth", "torch.nn:Identity"), "custom module"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], words: str) -> None:

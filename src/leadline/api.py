@@ -29,10 +29,10 @@ class Study:
 
     Args:
         name: the study's name in the ledger.
-        arms: name -> a network: a specification, the name of a family, code of the user's own (a function or class that
+        arms: name -> a network: a specification, the name of a family, custom code (a function or class that
             returns a module), or a mapping with `network` and what else differs, as in a study file.
         keys: the further keys of a study file, such as `data`, `training`, `vary`, `seeds`, `contrasts`, `decide`,
-            `tune` and `match`. Values may be plain data or specifications, and functions or classes of the user's own
+            `tune` and `match`. Values may be plain data or specifications, and custom functions or classes
             where a file refers to code.
 
     Raises:

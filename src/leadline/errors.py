@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class LeadlineError(Exception):
-    """A failure that the user can mend; the command line prints its message alone, without a traceback."""
+    """An error that the user can fix; the command line prints its message alone, without a traceback."""
 
 
 class SpecError(LeadlineError):

@@ -5,7 +5,7 @@ A saved folder holds `model.safetensors`, whose metadata say how to rebuild the 
 
     format            1
     leadline          version that wrote it
-    network           the NetworkSpec, or the ModuleSpec of a network of one's own
+    network           the NetworkSpec, or the ModuleSpec of a custom network
     trial             the TrialSpec that it was trained by, or null
     input_shape       channels, height, width
     classes           number of logits
@@ -175,7 +175,7 @@ def load(path: Path, trust: bool = False) -> Loaded:
     Args:
         path: the folder, or the `.safetensors` file in it, which is all that is read.
         trust: whether a file may name the function that builds its network, which is then imported and called: for
-            networks of one's own, from files that one trusts as one does a program.
+            custom networks, from files that one trusts as one does a program.
 
     Raises:
         SpecError: the file is missing, damaged or was not written by `save`, or names a function and is not trusted.

@@ -14,9 +14,9 @@ ORDER = "order"  # keyed by epoch
 AUGMENT = "augment"  # keyed by epoch; row i of the draw belongs to training sample i
 NOISE = "noise"  # keyed by step
 SUBSET = "subset"  # keyed by split
-OPTIMIZER = "optimizer"  # of the user's own; keyed by step
-LOSS = "loss"  # of the user's own; keyed by step
-DATA = "data"  # of a data set of the user's own
+OPTIMIZER = "optimizer"  # of a custom part; keyed by step
+LOSS = "loss"  # of a custom part; keyed by step
+DATA = "data"  # of a custom data set
 TUNE = "tune"  # keyed by the setting's number
 
 
@@ -39,7 +39,7 @@ def stream(seed: int, purpose: str, *keys: int | str) -> int:
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, NumPy and PyTorch in the body and put them back after it.
 
-    For code of the user's own, which may draw from any of them: what it draws is then the same in every run.
+    For custom code, which may draw from any of them: what it draws is then the same in every run.
 
     Args:
         seed: from `stream`.

@@ -22,7 +22,7 @@ app.add_typer(theory.app, name="theory", help="Depth in theory, beside what is m
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend becomes one line and exit code 1."""
+    """Run the command line; an error that the user can fix becomes one line and exit code 1."""
     try:
         app()
     except LeadlineError as error:

@@ -56,7 +56,7 @@ def inspect(
     input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1)] = 10,
     figure: Annotated[Path | None, typer.Option(help="Draw the network into this file: .svg, .pdf or .png.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="See that a file of trained weights fits the network.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Check that a file of trained weights fits the network.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show a network's layers, parameters, multiply-adds and memory; draw it."""
@@ -109,9 +109,7 @@ def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
     from leadline.spec import ModuleSpec
 
     if isinstance(spec, ModuleSpec):
-        raise SpecError(
-            f"--figure: {spec.module} is a module of one's own; only networks of Leadline's parts are drawn"
-        )
+        raise SpecError(f"--figure: {spec.module} is a custom module; only networks of Leadline's parts are drawn")
     return spec
 
 

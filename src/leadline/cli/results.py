@@ -21,7 +21,7 @@ def verdict(
     store_url: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Say which arm is better and how sure that is."""
+    """Say which arms are better, by how much and how sure that is."""
     from leadline.api import Results
 
     found = Results.open(name, runs, store=store_url).verdict()
@@ -57,7 +57,7 @@ def probe(
         bool, typer.Option("--at-initialisation", help="Measure the network as it was before the first step.")
     ] = False,
     images: Annotated[int, typer.Option(min=2, help="Test images that the probe sees.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Of what the probe draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the probe.")] = 0,
     figure: Annotated[
         Path | None,
         typer.Option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 Output = Annotated[
-    Path | None, typer.Option(help="Folder to write figures (SVG) and their data (CSV) into; made where missing.")
+    Path | None, typer.Option(help="Folder to write figures (SVG) and their data (CSV) into; created if missing.")
 ]
 
 

@@ -1,6 +1,6 @@
 """Networks by the names that their papers gave them: each a function that returns a specification.
 
-One file holds one group; importing it registers its functions under their names. A network of one's own joins them by
+One file holds one group; importing it registers its functions under their names. A custom network joins them by
 `register_family`.
 """
 

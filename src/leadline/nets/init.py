@@ -50,7 +50,7 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
 
 
 def _built_in(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules by name, but for those of shortcuts of the user's own, which start as they were written."""
+    """Yield the modules by name, but for those of custom shortcuts, which start as they were written."""
     custom = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, Custom))
     yield from ((name, module) for name, module in model.named_modules() if not f"{name}.".startswith(custom))
 

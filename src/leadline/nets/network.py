@@ -156,7 +156,7 @@ def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch
 
     A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
 
-    A `Network` draws from streams. Any other module, and a shortcut of the user's own, draws from global generators as
+    A `Network` draws from streams. Any other module, and a custom shortcut, draws from global generators as
     it was written to: they are seeded for the step and put back as they were.
     """
     globally = not isinstance(model, Network) or model.draws_globally

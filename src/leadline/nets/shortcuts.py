@@ -65,7 +65,7 @@ class Concatenate(nn.Module):
 
 
 class Custom(nn.Module):
-    """A module of the user's own that joins a block's input and its branch's output."""
+    """A custom module that joins a block's input and its branch's output."""
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Custom(nn.Module):
 
 
 def build_custom(spec: CustomShortcut, convolutional: bool, channels_in: int, channels_out: int, stride: int) -> Custom:
-    """Return a shortcut of the user's own, and see that it joins.
+    """Return a custom shortcut, and see that it joins.
 
     Raises:
         SpecError: calling it fails, it returns no module, or that does not give maps shaped as the branch's.
@@ -98,7 +98,7 @@ def build_custom(spec: CustomShortcut, convolutional: bool, channels_in: int, ch
     )
     try:
         joined = copy.deepcopy(custom.custom).to("meta")(x, y)
-    except Exception as error:  # whatever a module of the user's own may raise
+    except Exception as error:  # whatever a custom module may raise
         reason = " ".join(str(error).split())
         raise SpecError(
             f"{spec.module} cannot join {tuple(x.shape)} and {tuple(y.shape)}: {type(error).__name__}: {reason}"

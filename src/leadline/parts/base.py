@@ -70,7 +70,7 @@ def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], 
 
 
 def _plain(value: object) -> object:
-    """Return a specification, or code of the user's own, as plain data."""
+    """Return a specification, or custom code, as plain data."""
     from leadline.parts.reference import refer  # which is a specification itself
 
     if isinstance(value, Spec):

@@ -29,7 +29,7 @@ _identified: dict[str, str] = {}
 
 
 def identify_all(plain: object) -> dict[str, str]:
-    """Return reference -> identity of all code of the user's own in plain data, such as the JSON of a trial.
+    """Return reference -> identity of all custom code in plain data, such as the JSON of a trial.
 
     Raises:
         SpecError: code cannot be found, or was changed after this process had imported it.

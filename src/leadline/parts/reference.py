@@ -27,7 +27,7 @@ _local: set[str] = set()
 
 
 class Reference(Spec):
-    """Code of the user's own: a function or class, called with `arguments`."""
+    """Custom code: a function or class, called with `arguments`."""
 
     module: str = Field(
         pattern=PATTERN,
@@ -139,7 +139,7 @@ def resolve(module: str) -> Any:
 
 
 def drawing_of(part: object, seed: int) -> AbstractContextManager[None]:
-    """Return a context in which a part of the user's own may draw from global generators; any other draws from none.
+    """Return a context in which a custom part may draw from global generators; any other draws from none.
 
     Args:
         part: a member of a kind of part.

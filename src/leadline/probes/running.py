@@ -34,7 +34,7 @@ def run_probe(
     frame, reason, started = pd.DataFrame(), "", time.perf_counter()
     try:
         frame = probe.measure(model, images, labels, seed, own)
-    except Exception as error:  # a module of the user's own may fail in any way, and training goes on all the same
+    except Exception as error:  # a custom module may fail in any way, and training goes on all the same
         text = " ".join(str(error).split())
         reason = text if isinstance(error, LeadlineError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
     return Measurement(frame, len(images), time.perf_counter() - started, own, reason)

@@ -58,8 +58,8 @@ class Outcome:
         if self.complete:
             return f"{line} Next: leadline report {self.study}{options}"
         if self.counts.get("failed") and not self.interrupted:
-            return f"{line} First failure: {self.failed[0]}. The same command tries the failed ones again."
-        return f"{line} The same command goes on from here."
+            return f"{line} First failure: {self.failed[0]}. Run the same command to try the failed ones again."
+        return f"{line} Run the same command to continue."
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as plain data."""

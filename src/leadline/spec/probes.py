@@ -41,7 +41,7 @@ class ProbeSpec(Spec):
     """What is measured inside a network while it trains: `flow` at its steps, other probes at some epochs.
 
     A name, or a list of names, asks for each with its defaults: `[flow, lesion]`; a mapping says how: `{lesion: {at:
-    [end], images: 64}}`. A probe of the user's own stands in a list as `{module: package.module:function, at: [end]}`,
+    [end], images: 64}}`. A custom probe stands in a list as `{module: package.module:function, at: [end]}`,
     and in a mapping under a name: `{sharpness: {module: package.module:function}}`.
     """
 
@@ -70,7 +70,7 @@ class ProbeSpec(Spec):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """List the probes that are built in beside `flow`; under any other name stands one of the user's own."""
+        """List the probes that are built in beside `flow`; any other name stands for a custom one."""
         found = handler.resolve_ref_schema(handler(schema))
         for name, member in sorted(PROBES.members().items()):
             found["properties"][name] = handler(member.__pydantic_core_schema__)
@@ -108,7 +108,7 @@ def _with_name(name: object, asked: object) -> object:
     """Return what is asked of a probe together with its name.
 
     Raises:
-        ValueError: the name is not known, or is no name for a probe of the user's own.
+        ValueError: the name is not known, or is no name for a custom probe.
     """
     if isinstance(asked, SnapshotProbe):
         asked = asked.model_dump()

@@ -66,7 +66,7 @@ class Reader:
         """Open a store, made or brought to the newest schema where need be; several processes may do so at once.
 
         Args:
-            runs: the folder of checkpoints and of the default database, made where it is missing.
+            runs: the folder of checkpoints and of the default database, created if missing.
             url: a SQLite or PostgreSQL database; None: `leadline.db` in the runs folder.
             patience: seconds for which opening it, and every call later, is tried again while the database is gone
                 or locked; `heartbeat` and `release` are not, for leases end by themselves.

@@ -37,7 +37,7 @@ def load_study(
 
     Args:
         name_or_file: a ready study's name, a path, or a mapping of a study file's keys, whose values may also be
-            specifications, and functions or classes of the user's own.
+            specifications, and custom functions or classes.
         settings: dotted key -> value, laid over the file.
 
     Raises:

@@ -42,7 +42,7 @@ def match(study: ExpandedStudy, data_dir: Path | None = None) -> ExpandedStudy:
         data_dir: where the data are; folders of pictures are asked how many classes they have.
 
     Raises:
-        SpecError: an arm comes no nearer than 1%, is a module of one's own that is not equal already, or has become
+        SpecError: an arm comes no nearer than 1%, is a custom module that is not equal already, or has become
             the same as one that it is compared with.
         DataError: a folder of pictures is missing or not laid out in classes.
     """
@@ -59,7 +59,7 @@ def match(study: ExpandedStudy, data_dir: Path | None = None) -> ExpandedStudy:
         title = f"match {asked.what}: {arm.name}"
         if isinstance(arm.trial.network, ModuleSpec):
             raise SpecError(
-                f"{title}: {arm.trial.network.module} is a module of one's own, with {before:,} {_UNITS[asked.what]}"
+                f"{title}: {arm.trial.network.module} is a custom module, with {before:,} {_UNITS[asked.what]}"
                 f" against {target:,} of {reference.name}; only networks of Leadline's parts can be matched"
             )
         network = nearest(arm.trial.network, target, lambda spec: count(asked.what, spec, shape, classes))  # noqa: B023

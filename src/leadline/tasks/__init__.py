@@ -1,4 +1,4 @@
-"""What networks are trained for: classification, which is built in, or a task of the user's own; no torch.
+"""What networks are trained for: classification, which is built in, or a custom task; no torch.
 
 A task is a subclass of `Task` in a file of its own. Data sets name theirs, `classification` by default; training,
 evaluation, the store, verdicts and reports ask it what depends on it::
@@ -19,7 +19,7 @@ __all__ = ["Task", "register_task", "task_of", "tasks"]
 
 _tasks: dict[str, Task] = {}
 _custom: dict[tuple[object, str], Task] = {}
-"""Tasks of the user's own that were made, by what makes them and its arguments."""
+"""Custom tasks that were made, by what makes them and its arguments."""
 T = TypeVar("T", bound=type[Task])
 
 

@@ -120,7 +120,7 @@ def predict_depth(
     if isinstance(spec, ModuleSpec):
         raise SpecError(
             f"mean-field theory does not cover {spec.module}: it must know how every layer's weights are drawn, which a"
-            " module of one's own does not say; describe it as a network of Leadline's parts"
+            " custom module does not say; describe it as a network of Leadline's parts"
         )
     for problem in _uncovered(spec):
         raise SpecError(f"mean-field theory does not cover {problem}")

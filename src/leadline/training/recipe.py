@@ -35,7 +35,7 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
     """Move a model to its device and memory layout and give it its optimizer.
 
     Raises:
-        SpecError: bfloat16 is asked for on a CPU, or an optimizer of the user's own cannot be had.
+        SpecError: bfloat16 is asked for on a CPU, or a custom optimizer cannot be had.
     """
     if spec.precision == "bfloat16" and device.type != "cuda":
         raise SpecError("training.precision: bfloat16 autocast needs a CUDA device; use float32 on a CPU")

@@ -1,4 +1,4 @@
-"""Losses: the kind, its registry, and losses of the user's own; one file for each that is built in."""
+"""Losses: the kind, its registry, and custom losses; one file for each that is built in."""
 
 import inspect
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Optimizers: the kind, its registry, and optimizers of the user's own; one file for each that is built in."""
+"""Optimizers: the kind, its registry, and custom optimizers; one file for each that is built in."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the kind, its registry, and schedules of the user's own; one file for each built-in one."""
+"""Learning-rate schedules: the kind, its registry, and custom schedules; one file for each built-in one."""
 
 import math
 from abc import ABC, abstractmethod

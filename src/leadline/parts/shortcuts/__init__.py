@@ -1,4 +1,4 @@
-"""Shortcuts: the kind, its registry, and shortcuts of the user's own; one file for each that is built in.
+"""Shortcuts: the kind, its registry, and custom shortcuts; one file for each that is built in.
 
 A member is found by its name. Its settings are its fields, which a specification gives as `arguments`, or, where
 `leadline.spec.Shortcut` has a field of that name, such as `gate_bias`, by that. What a member builds, it builds in a
@@ -75,7 +75,7 @@ class ShortcutName:
 
 
 class CustomShortcut(Reference, ShortcutPart):
-    """A function or class of the user's own that returns a module, which joins a block's input and its branch's output.
+    """A custom function or class that returns a module, which joins a block's input and its branch's output.
 
     It is called with (channels_in, channels_out, stride) and `arguments`; the module with (x, y), and gives maps shaped
     as y. It starts as its constructor leaves it, with global generators seeded for its place in the network; what it

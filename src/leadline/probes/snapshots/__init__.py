@@ -1,4 +1,4 @@
-"""Probes that take a snapshot: the kind, its registry, and probes of the user's own; a file or package for each other.
+"""Probes that take a snapshot: the kind, its registry, and custom probes; a file or package for each other.
 
 A member is a `SnapshotProbe`: its fields say when it is taken and of how many images, `measure` what it measures and
 `draw` how that is drawn. It imports PyTorch and Altair inside these two, so that specifications and reports load
@@ -141,7 +141,7 @@ AnyProbe = Annotated[SnapshotProbe, _AnyProbe]
 
 @PROBES.register
 class CustomProbe(Reference, SnapshotProbe):
-    """A function of the user's own, called with (model, images, labels) and `arguments`, and perhaps its chart.
+    """A custom function, called with (model, images, labels) and `arguments`, and perhaps its chart.
 
     It returns a frame, or a dictionary of columns, with a row of each value. It is given a copy of the network in
     evaluation mode, images and labels; global generators are seeded for it and put back. Its attribute `chart`, where
@@ -241,7 +241,7 @@ def find_probe(name: str | Callable[..., Any]) -> SnapshotProbe:
 
 
 def _to_frame(module: str, result: object) -> "pd.DataFrame":
-    """Return what a function of the user's own measured as a frame.
+    """Return what a custom function measured as a frame.
 
     Raises:
         SpecError: it is neither a frame nor a dictionary of columns, or a column has the name of one of the trial's.
