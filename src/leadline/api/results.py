@@ -1,0 +1,175 @@
+"""What a study's trials left in a store: frames, the verdict, figures, the report, trained networks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from leadline.api.verdict import Verdict
+from leadline.errors import StoreError, unknown
+
+if TYPE_CHECKING:
+    import altair as alt
+    import pandas as pd
+    import torch
+
+    from leadline.running.driving import Outcome
+    from leadline.store import Store
+
+
+class Results:
+    """What a study's trials left in a store: frames, the verdict, figures, the report, trained networks.
+
+    Everything is read from the store when it is asked for, so results of a study that is running show how far it is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: Path,
+        store: str | None = None,
+        data_dir: Path | None = None,
+        outcome: "Outcome | None" = None,
+    ) -> None:
+        """Refer to the results of a study; see `open`."""
+        self.name = name
+        self.outcome = outcome
+        self._runs, self._url, self._data_dir = runs, store, data_dir
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        runs: str | Path = "runs",
+        *,
+        store: str | None = None,
+        data_dir: str | Path | None = None,
+    ) -> Self:
+        """Return the results of a study that was run before, here or elsewhere.
+
+        Args:
+            name: the study's name in the store.
+            runs: the folder of the checkpoints and of the default store.
+            store: URL of the store; None: `leadline.db` in the runs folder.
+            data_dir: the folder of the data sets, which `network` and some figures need; None: the default one.
+
+        Raises:
+            StoreError: there is no such store, or no such study in it.
+        """
+        found = cls(name, Path(runs), store, None if data_dir is None else Path(data_dir))
+        with found._store() as opened:
+            opened.study(name)
+        return found
+
+    def _store(self) -> "Store":
+        from leadline.store import Store
+
+        return Store.open_existing(self._runs, self._url)
+
+    def __repr__(self) -> str:
+        with self._store() as store:
+            counts = {state: count for state, count in store.counts(self.name).items() if count}
+        return f"Results({self.name!r}: {', '.join(f'{count} {state}' for state, count in counts.items())})"
+
+    @property
+    def trials(self) -> "pd.DataFrame":
+        """A row for each trial, in the study's order.
+
+        Columns: trial (hash), arm, base (the arm without its levels), factors (a dict), seed, state (waiting, running,
+        finished, diverged or failed), error (text or None), diverged_step (optimizer step or NA), started and ended
+        (UTC or NaT), seconds (training time or NaN), environment (a dict or None), note (text or None).
+        """
+        with self._store() as store:
+            return store.trials_frame(self.name)
+
+    @property
+    def records(self) -> "pd.DataFrame":
+        """A row for each measured value, by trial, epoch and step.
+
+        Columns: trial (hash), arm, base, seed, step (optimizer steps done), epoch (epochs done), split (such as train,
+        validation or final-test), name (such as loss in nats, accuracy as a fraction, error in per cent), value.
+        """
+        with self._store() as store:
+            return store.records_frame(self.name)
+
+    @property
+    def predictions(self) -> "pd.DataFrame":
+        """A row for each finished trial and test image.
+
+        Columns: trial (hash), arm, seed, image (its place in the test data, from 0), label (true class), predicted
+        (predicted class), probability (of the predicted class, or NaN where probabilities were not kept).
+        """
+        import numpy as np
+        import pandas as pd
+
+        with self._store() as store:
+            outputs, trials = store.outputs(self.name), store.trials_frame(self.name)
+        parts = []
+        for trial, arm, seed in zip(trials["trial"], trials["arm"], trials["seed"], strict=True):
+            if (one := outputs.get(trial)) is None:
+                continue
+            confidence = np.full(len(one.labels), np.nan) if one.probabilities is None else one.probabilities.max(1)
+            columns = {"trial": trial, "arm": arm, "seed": seed, "image": np.arange(len(one.labels))}
+            columns |= {"label": one.labels, "predicted": one.predicted, "probability": confidence.astype(float)}
+            parts.append(pd.DataFrame(columns))
+        names = ["trial", "arm", "seed", "image", "label", "predicted", "probability"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+
+    def verdict(self) -> "Verdict":
+        """Return which arms are better, by how much and how sure that is, so far."""
+        from leadline.reports.writing import read_findings
+
+        with self._store() as store:
+            return Verdict(read_findings(store, self.name))
+
+    @property
+    def figures(self) -> "Mapping[str, alt.ConcatChart]":
+        """Every figure of the report by name, as an Altair chart, which displays itself in a notebook."""
+        from leadline.reports.page import draw_figures
+        from leadline.reports.writing import read_study
+
+        with self._store() as store:
+            one = read_study(store, self.name, self._data_dir)
+        drawn = draw_figures(one.findings, one.trials, one.records, one.diagnostics, one.sections)
+        return {figure.name: figure.chart() for figure in drawn if figure.panels}
+
+    def report(self, folder: str | Path) -> str:
+        """Write the study's report into a folder and return the path, or URL, of its HTML file.
+
+        The folder gets one HTML file that opens without a network, figures as SVG and PDF, and tables as CSV, Markdown
+        and LaTeX.
+
+        Args:
+            folder: a folder, created if missing, or the URL of one.
+
+        Raises:
+            LeadlineError: a file cannot be written.
+        """
+        from leadline.artifacts import destination
+        from leadline.reports.writing import write_report
+
+        with self._store() as store, destination(str(folder)) as place:
+            path = write_report(store, self.name, place, self._data_dir)
+            return f"{str(folder).rstrip('/')}/{path.relative_to(place)}"
+
+    def network(self, arm: str, seed: int = 0) -> "torch.nn.Module":
+        """Return the trained network of an arm at a seed, in evaluation mode.
+
+        Args:
+            arm: the arm's name, with its levels where factors are varied, such as `residual[blocks=10]`.
+            seed: one of the study's.
+
+        Raises:
+            StoreError: there is no such arm or seed, or its trial has not finished.
+        """
+        from leadline.export import from_trial
+
+        with self._store() as store:
+            trials = store.trials_frame(self.name)
+            of_arm = trials[trials["arm"].eq(arm)]
+            if of_arm.empty:
+                raise StoreError(f"study {self.name}: {unknown('arm', arm, set(trials['arm']))}")
+            found = of_arm.loc[of_arm["seed"].eq(seed), "trial"]
+            if found.empty:
+                seeds = ", ".join(map(str, sorted(of_arm["seed"])))
+                raise StoreError(f"study {self.name}: arm {arm} has no seed {seed}; its seeds: {seeds}")
+            return from_trial(store, str(found.iloc[0]), self._data_dir).model

@@ -1,0 +1,200 @@
+"""A study that plans and runs itself."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from leadline.api.results import Results
+from leadline.parts.base import Spec
+from leadline.study.expand import ExpandedStudy
+from leadline.study.load import load_study
+
+if TYPE_CHECKING:
+    from leadline.planning.plan import Plan
+    from leadline.running.driving import Screen
+    from leadline.running.executors import Executor
+
+
+class Study:
+    """Arms that differ in one thing, trained on the same data in the same order, and the contrasts to decide.
+
+    Args:
+        name: the study's name in the ledger.
+        arms: name -> a network: a specification, the name of a family, custom code (a function or class that
+            returns a module), or a mapping with `network` and what else differs, as in a study file.
+        keys: the further keys of a study file, such as `data`, `training`, `vary`, `seeds`, `contrasts`, `decide`,
+            `tune` and `match`. Values may be plain data or specifications, and custom functions or classes
+            where a file refers to code.
+
+    Raises:
+        SpecError: a key or value is not possible.
+
+    Example:
+        >>> import leadline as ll
+        >>> study = ll.Study(
+        ...     "mine",
+        ...     arms={"plain": ll.networks.comparative_plain(blocks=2), "residual": "comparative-resnet"},
+        ...     data={"name": "digits", "train": 100, "test": 50},
+        ...     training={"epochs": 1},
+        ...     seeds=2,
+        ... )
+        >>> study
+        Study('mine': 2 arms, 4 trials)
+    """
+
+    def __init__(self, name: str, *, arms: Mapping[str, object], **keys: object) -> None:
+        given = {arm: one if isinstance(one, Mapping) else {"network": one} for arm, one in arms.items()}
+        self._expanded = load_study({"name": name, "arms": given, **keys})
+
+    @classmethod
+    def load(cls, study: str | Path | Mapping[str, object], changes: Mapping[str, object] | None = None) -> Self:
+        """Return a ready study, one from a YAML file, or one from a mapping of the same keys.
+
+        Args:
+            study: a ready study's name, a path, or a mapping.
+            changes: dotted key -> value, laid over the study, such as `{"training.epochs": 3}`.
+
+        Raises:
+            SpecError: there is no such study, or a key or value is not possible.
+
+        Example:
+            >>> import leadline as ll
+            >>> ll.Study.load("demo", {"seeds": 1, "vary.blocks": [2]})
+            Study('demo': 2 arms, 2 trials)
+        """
+        made = cls.__new__(cls)
+        made._expanded = load_study(study, changes or {})
+        return made
+
+    @property
+    def name(self) -> str:
+        """The study's name in the ledger."""
+        return self._expanded.name
+
+    @property
+    def spec(self) -> Spec:
+        """What was asked for: a frozen specification, which no run changes."""
+        return self._expanded.spec
+
+    @property
+    def expanded(self) -> ExpandedStudy:
+        """The study spelled out: every arm at every level of the factors, and every contrast."""
+        return self._expanded
+
+    def __repr__(self) -> str:
+        arms, trials = len(self._expanded.arms), sum(1 for _ in self._expanded.trials())
+        return f"Study({self.name!r}: {arms} arms, {trials} trials)"
+
+    def plan(
+        self,
+        runs: str | Path = "runs",
+        *,
+        data_dir: str | Path | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+    ) -> "PlannedStudy":
+        """Return what the study will take; a few training steps of each network are timed on random images.
+
+        Args:
+            runs: the folder where the store will be, whose free disk space is looked at.
+            data_dir: the folder of the data sets; None: the default one.
+            workers: worker processes; None: one per core, or one on a GPU.
+            device: `cpu`, `cuda`, `cuda:N` or `auto`.
+
+        Raises:
+            LeadlineError: the device or data are not there, or a network cannot take the data's images.
+        """
+        from leadline.console import progress_bar
+        from leadline.planning.plan import plan
+        from leadline.study.match import match
+
+        folder = None if data_dir is None else Path(data_dir)
+        with progress_bar("timing networks") as progress:
+            return PlannedStudy(
+                plan(match(self._expanded, folder), Path(runs), folder, device, workers, progress=progress)
+            )
+
+    def run(
+        self,
+        runs: str | Path = "runs",
+        *,
+        store: str | None = None,
+        data_dir: str | Path | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+        devices: int | None = None,
+        checkpoint_every: str = "10m",
+        artifacts: str | None = None,
+        progress: bool = True,
+        executor: "Executor | None" = None,
+    ) -> "Results":
+        """Match, tune and train what is left of the study, round by round where it decides, and return its results.
+
+        A study that was stopped goes on where it was: run it again.
+
+        Args:
+            runs: the folder of the checkpoints and of the default store; created if missing.
+            store: URL of the store, SQLite or PostgreSQL; None: `leadline.db` in the runs folder.
+            data_dir: the folder of the data sets; None: the default one.
+            workers: worker processes; None: one per core, or one on a GPU; 0: train inside this process.
+            device: `cpu`, `cuda`, `cuda:N` or `auto`.
+            devices: devices that train each trial together; None: as many as the study says.
+            checkpoint_every: time or steps between checkpoints within an epoch, such as `10m` or `500steps`.
+            artifacts: a folder or URL where checkpoints are kept as well.
+            progress: whether to show a progress bar, in a terminal or a notebook.
+            executor: runs the trials elsewhere, such as on a Ray cluster; None: this machine does.
+
+        Returns:
+            The results so far; `results.outcome` says how the run ended, also if trials failed or it was interrupted.
+
+        Raises:
+            LeadlineError: something makes the whole study impossible: its data, its store, its device, or a network
+                that cannot take the data's images.
+        """
+        from leadline.console import Terminal
+        from leadline.running.checkpoints import Interval
+        from leadline.running.driving import UNSEEN
+        from leadline.study.pipeline import run_study
+
+        screen: Screen = Terminal() if progress else UNSEEN
+        outcome = run_study(
+            self._expanded,
+            Path(runs),
+            store,
+            None if data_dir is None else Path(data_dir),
+            workers,
+            device,
+            screen,
+            executor,
+            Interval.parse(checkpoint_every),
+            devices,
+            artifacts,
+        )
+        if outcome.failed and progress:
+            screen.say(outcome.last_line())
+        return Results(self.name, Path(runs), store, None if data_dir is None else Path(data_dir), outcome)
+
+
+@dataclass(frozen=True, repr=False)
+class PlannedStudy:
+    """What a study will take; it prints and displays itself."""
+
+    plan: "Plan"
+
+    def __str__(self) -> str:
+        from leadline.planning.words import to_text
+
+        return to_text(self.plan)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        from leadline.planning.words import to_json
+
+        return to_json(self.plan)

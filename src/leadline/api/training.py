@@ -1,0 +1,79 @@
+"""Training alone: one network, one recipe, one seed."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leadline.errors import LeadlineError
+from leadline.parts.base import Spec
+
+if TYPE_CHECKING:
+    from leadline.record import Record
+
+
+def train(
+    network: object,
+    data: object,
+    recipe: object = None,
+    seed: int = 0,
+    *,
+    device: str = "cpu",
+    data_dir: str | Path | None = None,
+) -> "Iterator[Record]":
+    """Train one network and yield what is measured; a study trains each of its trials by the same loop.
+
+    Args:
+        network: a specification, the name of a family, a reference to code, or a module, which is trained in place.
+        data: a data set's name, its specification, a function that returns `Arrays`, or a data set that is loaded.
+        recipe: a `TrainingSpec` or a mapping of its keys; None: its defaults.
+        seed: of the initial weights (of a specification), the order of the images, augmentation and noise.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`.
+        data_dir: the folder of the data sets; None: the default one.
+
+    Yields:
+        Records: while an epoch runs of the loss, after it of training and validation, at the end of all splits.
+
+    Raises:
+        LeadlineError: the data, network or recipe are not possible.
+        Diverged: the training loss was not finite.
+
+    Example:
+        >>> import leadline as ll
+        >>> network = ll.networks.comparative_resnet(blocks=1)
+        >>> records = list(ll.train(network, {"name": "digits", "train": 64, "test": 50}, {"epochs": 1}, seed=0))
+        >>> records[-1].split, records[0].split
+        ('final-test', 'train')
+    """
+    from torch import nn
+
+    from leadline.data.batches import Data, load
+    from leadline.nets import build
+    from leadline.spec import DataSpec, TrainingSpec, TrialSpec, parse
+    from leadline.study.expand import resolve_network
+    from leadline.training import choose_device, prepare
+    from leadline.training import train as run_loop
+
+    spec = recipe if isinstance(recipe, TrainingSpec) else parse(TrainingSpec, recipe or {})
+    place = choose_device(device)
+    if isinstance(data, Data):
+        loaded = data
+    else:
+        asked = data if isinstance(data, DataSpec) else parse(TrialSpec, {"network": _ANY, "data": data}).data
+        loaded = load(asked, None if data_dir is None else Path(data_dir))
+    loaded = loaded.to(place)
+    if not isinstance(network, nn.Module):
+        if not isinstance(network, Spec):
+            network = resolve_network(network if isinstance(network, str | Mapping) else _refer(network))
+        network = build(network, loaded.shape, loaded.classes, seed)  # type: ignore[arg-type]
+    yield from run_loop(prepare(network, spec, place), loaded, spec, seed)
+
+
+_ANY = {"module": "torch.nn:Identity"}  # for a specification of data is parsed as a part of a trial's
+
+
+def _refer(network: object) -> Mapping[str, Any]:
+    from leadline.parts.reference import refer
+
+    if not callable(network):
+        raise LeadlineError(f"network {network!r}: expected a specification, a family's name, a function or a module")
+    return refer(network)
