@@ -21,6 +21,7 @@ from leadline.spec import parse
 from leadline.spec.study import StudySpec
 from leadline.stats.sequential import interval_at_any_time
 from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.rounds import Course, look
 from leadline.verdict import ContrastFinding, Findings, analyze, to_json
 from leadline.verdict.findings import InterimAnalysis, SequentialAnalysis
 

@@ -266,8 +266,7 @@ def test_where_nobody_arrives_nothing_is_decided() -> None:
 
 
 def test_metrics_on_the_images_by_which_tuning_chose_are_told() -> None:
-    chosen = {arm: {"learning_rate": 0.01} for arm in ARMS}
-    study = a_study(tune={"learning_rate": {"log": [0.001, 0.1]}, "chosen": chosen})
+    study = a_study(tune={"learning_rate": {"log": [0.001, 0.1]}})
     said = notes(verdict(study, {"plain": [LATE] * 3, "residual": [SOON] * 3}))
     assert any("use the images on which tuning chose" in note for note in said)
 

@@ -278,6 +278,28 @@ def test_where_higher_is_better_the_arm_with_more_is_the_better_one(given: Any, 
     assert values["verdict"] == contrast.decision and values["metric"] == contrast.metric
 
 
+def share_of_zeros(labels: Any, predicted: Any) -> float:
+    return float(np.mean(predicted == 0))
+
+
+def test_equal_differences_of_a_metric_without_a_margin_are_not_sure() -> None:
+    """One image more at each of two seeds is no certainty, in whatever unit it is told."""
+    contrast = {"a": "residual", "b": "plain", "metric": share_of_zeros}
+    study = expand(parse(StudySpec, {"name": "toy", "arms": ARMS, "contrasts": [contrast], "seeds": 2}))
+    trials, found = [], {}
+    for arm, trial in study.trials():
+        zeros = 10 + 3 * trial.seed + (arm.name == "residual")
+        predicted = (np.arange(100) >= zeros).astype(np.int16)
+        base = {"trial": trial.content_hash, "arm": arm.name, "base": arm.base, "seed": trial.seed}
+        trials.append({**base, "factors": {}, "state": "finished", "seconds": 1.0})
+        found[trial.content_hash] = Outputs(np.zeros(100, np.int16), predicted)
+    records = pd.DataFrame(columns=["trial", "arm", "epoch", "split", "name", "value"])
+    (one,) = analyze(study, pd.DataFrame(trials), records, found).contrasts
+    assert one.differences == pytest.approx((0.01, 0.01)) and one.resolution == pytest.approx(0.01)
+    assert one.paired is not None and one.paired.ci95 is not None
+    assert one.paired.ci95[0] < 0 < one.paired.ci95[1] and one.decision == "undecided"
+
+
 def test_a_custom_error_is_lower_the_better() -> None:
     findings = verdict(worst_class_error, {"plain": 0.6, "residual": 0.95})
     assert findings.contrasts[0].decision == "better"

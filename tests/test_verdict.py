@@ -485,7 +485,7 @@ def deciding(
     study = a_study(decide={"max_seeds": 8, "step": 1, **decide})
     drawn = {base: len(errors) for base, errors in values.items()}
     state = (lambda arm, seed: states[arm.base][seed]) if states else (lambda arm, seed: "finished")
-    return analyze(study, *frames(replace(study, drawn=drawn), by_base(values), state))
+    return analyze(study, *frames(study.resolve(drawn=drawn), by_base(values), state))
 
 
 DIFFERENT = [-2.0, -1.2, -2.4, -1.6, -2.1]
@@ -551,7 +551,7 @@ def test_only_seeds_before_the_first_gap_are_looked_at() -> None:
 
 def test_all_contrasts_hold_together_at_another_confidence() -> None:
     study = a_study(vary={"blocks": [2, 5]}, decide={"max_seeds": 6, "confidence": 0.9})
-    study = replace(study, drawn=dict.fromkeys((arm.name for arm in study.arms), 4))
+    study = study.resolve(drawn=dict.fromkeys((arm.name for arm in study.arms), 4))
     findings = analyze(study, *frames(study, lambda arm, seed: 20 + (arm.base == "plain") * (2 + seed % 2 / 2) + seed))
     for contrast in findings.contrasts:
         assert (

@@ -103,7 +103,7 @@ def _mcnemar(seed: int, a: Outputs | None, b: Outputs | None) -> McNemar | None:
 
 
 def _resolution(values: Iterable[float], margin: float) -> float:
-    """The step in which errors move: the smallest gap between any two, at most the margin."""
+    """The step in which values move: the smallest gap between any two, at most the margin where there is one."""
     gaps = np.diff(np.unique(np.fromiter(values, dtype=float)))
     # per cent that differ by less differ by rounding alone: one image in a million is 0.0001
-    return float(min([margin, *gaps[gaps > 1e-7]]))
+    return float(min([*([margin] if margin else []), *gaps[gaps > 1e-7]], default=0.0))
