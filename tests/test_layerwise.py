@@ -114,7 +114,7 @@ def test_pictures_are_stored_and_shown(ran: tuple[ExpandedStudy, Path], tmp_path
     assert page.count("data:image/png;base64,") >= 3 and 'id="pretraining"' in page
     assert (tmp_path / "figures" / "pretraining-pictures.svg").exists()
     # theory knows how weights are drawn, and not what pre-training makes of them
-    assert "rbm, coder: pre-training replaces what the initialisation draws." in page
+    assert "rbm and coder: pre-training replaces what the initialisation draws." in page
     predicted = pd.read_csv(tmp_path / "tables" / "predicted-depth.csv")
     assert set(predicted["base"]) == {"old"}
 
