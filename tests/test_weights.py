@@ -273,8 +273,8 @@ def test_a_file_of_another_depth_names_the_first_mismatches(tmp_path: Path, resn
 def test_another_number_of_classes_is_named_and_may_be_left_out(resnet18: Path) -> None:
     network = build(family("imagenet-resnet", {"depth": 18}), SHAPE, 7, seed=3)
     assert refusal(network, resnet18) == (
-        "do not fit the network: wrong shape or type fc.weight (10x512 in the file, 7x512 in the network), fc.bias (10"
-        " in the file, 7 in the network); the file's classifier has 10 classes, the network's 7: build it for 10, or"
+        "do not fit the network: wrong shape or type fc.weight (10x512 in the file, 7x512 in the network) and fc.bias"
+        " (10 in the file, 7 in the network); the file's classifier has 10 classes, the network's 7: build it for 10, or"
         " leave the file's classifier out"
     )
     drawn = network.head.linear.weight.clone()

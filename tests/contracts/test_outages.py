@@ -304,8 +304,8 @@ def test_a_server_that_stays_gone_ends_the_run_with_a_line_and_the_same_command_
 ) -> None:
     (tmp_path / "outage.yaml").write_text(STUDY)
     impatient = (
-        "from leadline.cli import main; from leadline.running import driving, worker\n"
-        "driving.PATIENCE_SECONDS = worker.PATIENCE_SECONDS = 1.0; main()"
+        "from leadline.cli import main; from leadline.running import worker; from leadline.study import pipeline\n"
+        "pipeline.PATIENCE_SECONDS = worker.PATIENCE_SECONDS = 1.0; main()"
     )
     options = ["--store", proxy.url, "--executor", "inprocess", "--checkpoint-every", "1step"]
     command = ["run", str(tmp_path / "outage.yaml"), "--runs", str(tmp_path / "runs"), *options]
