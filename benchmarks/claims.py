@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from leadline.record import Record
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 

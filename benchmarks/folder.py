@@ -25,7 +25,7 @@ from PIL import Image
 from leadline.data.batches import load
 from leadline.data.encoded import EncodedDataset
 from leadline.data.threads import decoders
-from leadline.spec import DataSpec
+from leadline.specs import DataSpec
 
 BATCH = 64
 

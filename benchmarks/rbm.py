@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from leadline.pretraining.autoencoder import new_autoencoder, train_autoencoder
 from leadline.pretraining.rbm import new_rbm, train_rbm
-from leadline.spec.pretraining import PretrainingSpec
+from leadline.specs.pretraining import PretrainingSpec
 
 PIXELS = 784
 

@@ -38,7 +38,7 @@ from leadline.running.executors import ENDS
 from leadline.running.job import Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
 from leadline.running.worker import work
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 

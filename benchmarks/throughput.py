@@ -29,7 +29,7 @@ from leadline.data.batches import Dataset, Split
 from leadline.data.pixels import normalisation
 from leadline.families import cifar_resnet, comparative_cnn
 from leadline.nets import build
-from leadline.spec import SGD, Adam, DataSpec, NetworkSpec, TrainingSpec
+from leadline.specs import SGD, Adam, DataSpec, NetworkSpec, TrainingSpec
 from leadline.training import prepare, train
 
 BATCH = 128

@@ -14,7 +14,7 @@ from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.process_group import ProcessGroup
 from leadline.errors import LeadlineError
 from leadline.nets import build
-from leadline.spec import Augment, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec
+from leadline.specs import Augment, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec
 from leadline.training import Diverged, evaluate, prepare, train
 
 CPU = torch.device("cpu")

@@ -14,8 +14,8 @@ from leadline.export import from_trial
 from leadline.retry import LONGEST_PAUSE
 from leadline.running.executors import InProcess
 from leadline.running.job import PATIENCE_SECONDS, Event, Job
-from leadline.spec import DataSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import DataSpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 

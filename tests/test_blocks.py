@@ -20,8 +20,8 @@ from leadline.nets import build, build_network, inspect_network, noise_at
 from leadline.nets.blocks import Block
 from leadline.nets.layers import Dropout, Noisy, StochasticDepth
 from leadline.parts.shortcuts import SHORTCUTS as KINDS
-from leadline.spec import NetworkSpec, parse
-from leadline.spec.network import Activation, Normalisation, Order
+from leadline.specs import NetworkSpec, parse
+from leadline.specs.network import Activation, Normalisation, Order
 
 ORDERS = get_args(Order)
 SHORTCUTS = [{"kind": kind} for kind in KINDS.members() if kind not in ("scaled", "concatenate")] + [

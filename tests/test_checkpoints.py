@@ -14,8 +14,8 @@ from leadline.errors import SpecError
 from leadline.running.checkpoints import DamagedCheckpoint, Interval, load_checkpoint
 from leadline.running.executors import InProcess
 from leadline.running.job import Event, Job
-from leadline.spec import TrialSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import TrialSpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
 from leadline.training import TrainState

@@ -16,7 +16,7 @@ from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probing import probe_trial, probe_trials
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.load import load_study
 

@@ -28,8 +28,8 @@ from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.parts.augmentations.resized_crop import ResizedCrop
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import Augment, DataSpec, TrialSpec, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import Augment, DataSpec, TrialSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
 

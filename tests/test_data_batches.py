@@ -22,7 +22,7 @@ from leadline.data.pixels import normalisation
 from leadline.data.split import stratified_order
 from leadline.errors import DataError
 from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
-from leadline.spec import Augment, DataSpec
+from leadline.specs import Augment, DataSpec
 
 
 @pytest.fixture(autouse=True)

@@ -31,8 +31,8 @@ from leadline.nets import build
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Job
 from leadline.seeds import AUGMENT, ORDER, stream
-from leadline.spec import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, TrialSpec, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, TrialSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
 from leadline.training import TrainState, prepare, train

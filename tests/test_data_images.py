@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from leadline.data.images import MOST_PIXELS, centre, decode
-from leadline.spec import ResizedCrop
+from leadline.specs import ResizedCrop
 
 
 def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:

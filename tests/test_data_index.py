@@ -15,7 +15,7 @@ from leadline.data import corrupt
 from leadline.data.index import Index, read_index
 from leadline.data.metadata import describe
 from leadline.errors import DataError, LeadlineError
-from leadline.spec import DataSpec
+from leadline.specs import DataSpec
 
 
 def fill(folder: Path, count: int = 5, size: tuple[int, int] = (12, 10), ending: str = ".png") -> Path:

@@ -19,7 +19,7 @@ from leadline.data.split import PartSizes
 from leadline.errors import DataError, SpecError
 from leadline.families import mlp
 from leadline.nets import build
-from leadline.spec import SGD, Adam, DataSpec, TrainingSpec, parse
+from leadline.specs import SGD, Adam, DataSpec, TrainingSpec, parse
 from leadline.training import prepare, train
 
 

@@ -18,8 +18,8 @@ from leadline.data.published import PublishedDataSpec
 from leadline.errors import SpecError
 from leadline.families import cifar_resnet
 from leadline.parts.augmentations import AUGMENTATIONS, CustomAugmentation
-from leadline.spec import TrialSpec, canonical_json, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import TrialSpec, canonical_json, parse
+from leadline.specs.study import StudySpec
 
 PUBLISHED = ["cifar10", "cifar100", "fashion-mnist", "kmnist", "mnist"]
 
@@ -54,7 +54,7 @@ def test_published_files_are_complete(name: str) -> None:
 def test_asking_for_data_needs_neither_torch_nor_what_reading_takes() -> None:
     code = (
         "import sys; from leadline.data.datasets import DATASETS; DATASETS.members();"
-        " from leadline.spec import DataSpec; DataSpec(name='imagefolder', path='x');"
+        " from leadline.specs import DataSpec; DataSpec(name='imagefolder', path='x');"
         " print({'torch', 'pooch', 'PIL', 'pandas', 'sklearn', 'datasets', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from leadline.errors import DataError, SpecError
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import find_probe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
-from leadline.spec import FlowSpec, ProbeSpec, parse
+from leadline.specs import FlowSpec, ProbeSpec, parse
 from leadline.verdict import Findings
 
 NOTHING_FOUND = Findings("s", "", (), ())

@@ -15,8 +15,8 @@ from leadline.drawing import draw, write_drawing
 from leadline.errors import LeadlineError, SpecError
 from leadline.families import FAMILIES, family
 from leadline.nets import NetworkInfo, skeleton
-from leadline.spec import Block, Head, NetworkSpec, Sharing, Shortcut, Stage, Stem
-from leadline.spec.network import Initialisation, RecurrentHead
+from leadline.specs import Block, Head, NetworkSpec, Sharing, Shortcut, Stage, Stem
+from leadline.specs.network import Initialisation, RecurrentHead
 
 MNIST, CIFAR, LARGE = (1, 28, 28), (3, 32, 32), (3, 256, 256)
 SVG = "{http://www.w3.org/2000/svg}"

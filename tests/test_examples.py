@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
 
 README = Path(__file__).parents[1] / "README.md"

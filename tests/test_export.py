@@ -24,8 +24,8 @@ from leadline.families import family, recurrent_resnet
 from leadline.nets import build
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
 

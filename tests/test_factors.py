@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.stats import StatisticsError, holm, paired
 from leadline.stats.factorial import (
     PRIOR,

@@ -28,7 +28,7 @@ from leadline.families import (
     wide_resnet,
 )
 from leadline.nets import NetworkInfo, inspect_network, skeleton
-from leadline.spec import NetworkSpec, Stage
+from leadline.specs import NetworkSpec, Stage
 
 MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
 

@@ -12,8 +12,8 @@ from leadline.errors import SpecError
 from leadline.nets import build
 from leadline.nets.blocks import Block
 from leadline.nets.shortcuts import Gated
-from leadline.spec import NetworkSpec, parse
-from leadline.spec.network import InitialisationName
+from leadline.specs import NetworkSpec, parse
+from leadline.specs.network import InitialisationName
 
 IMAGE = (3, 8, 8)
 WIDTH = 48

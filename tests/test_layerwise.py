@@ -19,8 +19,8 @@ from leadline.pretraining.state import PretrainingState
 from leadline.reports.writing import write_report
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import DataSpec, PretrainingSpec, TrialSpec, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import DataSpec, PretrainingSpec, TrialSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import prepare, train

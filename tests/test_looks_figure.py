@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from leadline.charts import chart
 from leadline.charts.chart import DECISIONS, LIGHT, theme
 from leadline.charts.looks import SHOWN_PANELS, SHOWN_SEEDS, course_frame, narrowing
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.stats.sequential import interval_at_any_time
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.rounds import Course, look

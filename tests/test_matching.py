@@ -10,8 +10,8 @@ from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.families import FAMILIES, cifar_preresnet, cifar_resnet, comparative_cnn, densenet, mlp, recnet, resnext
 from leadline.nets import build, inspect_network
-from leadline.spec import NetworkSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import NetworkSpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.load import load_study

@@ -16,8 +16,8 @@ from leadline.charts.forest import forest
 from leadline.errors import SpecError
 from leadline.metrics import Curve, metric
 from leadline.metrics.learning_curve_area import area
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.stats import StatisticsError, benjamini_hochberg, holm, t_interval
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import to_csv

@@ -26,7 +26,7 @@ from leadline.metrics.macro_f1 import macro_f1
 from leadline.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
 from leadline.metrics.top5_error import top5_error
 from leadline.parts.base import parse
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
 from leadline.verdict import analyze, headline, notes, to_json, to_text
 from leadline.verdict.tables import arms_table

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from leadline.errors import SpecError
 from leadline.families import FAMILIES, cifar_plain, cifar_resnet, comparative_cnn, comparative_resnet, family
 from leadline.nets import build, inspect_network, skeleton
-from leadline.spec import Block, NetworkSpec, Stage
+from leadline.specs import Block, NetworkSpec, Stage
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from leadline.errors import SpecError
 from leadline.nets import build, inspect_network, noise_at
 from leadline.parts.shortcuts import SHORTCUTS as KINDS
-from leadline.spec import Block, NetworkSpec, Shortcut, Stage, parse
-from leadline.spec.network import (
+from leadline.specs import Block, NetworkSpec, Shortcut, Stage, parse
+from leadline.specs.network import (
     Activation,
     BranchInitialisation,
     InitialisationName,

@@ -13,8 +13,8 @@ from leadline.errors import SpecError
 from leadline.nets import build, check, describe_network, inspect_network
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import ModuleSpec, NetworkSpec, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import ModuleSpec, NetworkSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand, resolve_network
 
@@ -41,7 +41,7 @@ def fails():
     raise KeyError("inside")
 
 def described(width=8, norm="batch"):
-    from leadline.spec import Block, NetworkSpec, Stage, Stem
+    from leadline.specs import Block, NetworkSpec, Stage, Stem
     stages = (Stage(blocks=2, width=width),)
     block = Block(order="preactivation-and-after")
     return NetworkSpec(stem=Stem(width=width), stages=stages, block=block, normalisation=norm)

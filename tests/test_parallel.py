@@ -30,8 +30,8 @@ from leadline.running import worker
 from leadline.running.executors import InProcess
 from leadline.running.job import MOST_ATTEMPTS, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
-from leadline.spec import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 
@@ -160,7 +160,7 @@ def test_batch_statistics_are_those_of_all_rows(found: list[Any], rows: int, nam
 def test_evaluation_gives_the_same_bits_on_any_number_of_devices(found: list[Any]) -> None:
     from leadline.data.batches import load
     from leadline.nets import build
-    from leadline.spec import DataSpec
+    from leadline.specs import DataSpec
     from leadline.training import evaluate
 
     network, spec = CASES["none"][:2]

@@ -20,7 +20,7 @@ from leadline.parts.optimizers import OPTIMIZERS, CustomOptimizer
 from leadline.parts.reference import Reference, pack_objects, refer, resolve
 from leadline.parts.schedules import SCHEDULES, CustomSchedule
 from leadline.seeds import seeded, stream
-from leadline.spec import SGD, Adam, TrainingSpec
+from leadline.specs import SGD, Adam, TrainingSpec
 
 OWN = """
 from helpers.inner import twice

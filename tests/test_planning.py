@@ -28,8 +28,8 @@ from leadline.planning.seeds import SeedsNeeded, seeds_by_deviation, seeds_by_pi
 from leadline.planning.timing import Work, essence, measure, time_one
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import DataSpec, ProbeSpec, TrainingSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import DataSpec, ProbeSpec, TrainingSpec
+from leadline.specs.study import StudySpec
 from leadline.stats import power, sequential
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand

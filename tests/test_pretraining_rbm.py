@@ -23,7 +23,7 @@ from leadline.pretraining.exact import (
 )
 from leadline.pretraining.fitting import LayerEpoch, PretrainingDiverged, check_images, fit
 from leadline.pretraining.rbm import RBM, ContrastiveDivergence, new_rbm, pseudo_log_likelihood, train_rbm
-from leadline.spec.pretraining import PretrainingSpec, Visible
+from leadline.specs.pretraining import PretrainingSpec, Visible
 
 KINDS: tuple[Visible, ...] = ("bernoulli", "gaussian")
 

@@ -24,7 +24,7 @@ from leadline.pretraining.pictures import filters, grid, samples
 from leadline.pretraining.rbm import RBM, new_rbm
 from leadline.pretraining.stack import pretrain, train_layers
 from leadline.pretraining.state import PretrainingState
-from leadline.spec.pretraining import PretrainingSpec, Visible
+from leadline.specs.pretraining import PretrainingSpec, Visible
 
 METHODS = ("rbm", "denoising-autoencoder")
 

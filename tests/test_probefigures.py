@@ -34,7 +34,7 @@ from leadline.probes.snapshots.lesion import measurement as lesion
 from leadline.probes.snapshots.noise import measurement as noise
 from leadline.probes.snapshots.paths import measurement as paths
 from leadline.probes.snapshots.shattered import measurement as shattered
-from leadline.spec import NetworkSpec, Shortcut, Stage
+from leadline.specs import NetworkSpec, Shortcut, Stage
 
 NETWORKS = {
     base: NetworkSpec(

@@ -22,7 +22,7 @@ from leadline.probes.snapshots import CustomProbe, find_probe
 from leadline.reports.writing import write_report
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import ProbeSpec, TrialSpec, parse
+from leadline.specs import ProbeSpec, TrialSpec, parse
 from leadline.store import Store
 from leadline.study.load import load_study
 

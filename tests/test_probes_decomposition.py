@@ -28,8 +28,8 @@ from leadline.nets.shortcuts import Concatenate, Gated
 from leadline.parts.shortcuts import SHORTCUTS as KINDS
 from leadline.probes.blocks import Parts
 from leadline.probes.snapshots.decomposition.measurement import decompose, split_gradients, sum_of_branches
-from leadline.spec import NetworkSpec, Shortcut, Stage
-from leadline.spec.network import Order
+from leadline.specs import NetworkSpec, Shortcut, Stage
+from leadline.specs.network import Order
 
 IMAGE, CLASSES = (3, 8, 8), 4
 SHORTCUTS = [

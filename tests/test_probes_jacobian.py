@@ -15,7 +15,7 @@ from leadline.probes.lanczos import singular_values
 from leadline.probes.snapshots.jacobian import measurement as module
 from leadline.probes.snapshots.jacobian.measurement import Jacobians, jacobian
 from leadline.probes.state import ProbeError
-from leadline.spec import NetworkSpec
+from leadline.specs import NetworkSpec
 
 
 def images(count: int, *shape: int, seed: int = 0) -> Tensor:

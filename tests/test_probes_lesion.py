@@ -31,7 +31,7 @@ from leadline.probes.blocks import Parts, find_blocks
 from leadline.probes.snapshots.lesion.measurement import kendall_tau, lesion, lesion_several, reorder, swap
 from leadline.probes.snapshots.paths.measurement import PathLengths, gradient_by_path_length, path_sums
 from leadline.probes.traces import traces
-from leadline.spec import NetworkSpec, Stage
+from leadline.specs import NetworkSpec, Stage
 
 IMAGE, CLASSES = (3, 8, 8), 4
 

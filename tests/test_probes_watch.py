@@ -24,7 +24,7 @@ from leadline.probes.words import (
     describe,
     relative_to_last,
 )
-from leadline.spec import DataSpec, NetworkSpec
+from leadline.specs import DataSpec, NetworkSpec
 from leadline.text import magnitude
 
 

@@ -30,8 +30,8 @@ from leadline.probes.measured import Measurement
 from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.reports.page import WHY_FIGURES, write
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
 from leadline.verdict import analyze

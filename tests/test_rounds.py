@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.errors import SpecError
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.stats import sequential
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.rounds import Course, Linked, confidence_of_each, look, resumed, rounds, with_seeds

@@ -28,8 +28,8 @@ from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, sav
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Event, Job
 from leadline.running.stopping import sigterm_as_interrupt
-from leadline.spec import SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import SGD, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.load import load_study

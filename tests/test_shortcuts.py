@@ -13,7 +13,7 @@ from leadline.errors import SpecError
 from leadline.families import cifar_resnet
 from leadline.nets import build, inspect_network
 from leadline.parts.shortcuts import SHORTCUTS, CustomShortcut
-from leadline.spec import DataSpec, NetworkSpec, Shortcut, TrainingSpec, TrialSpec, parse
+from leadline.specs import DataSpec, NetworkSpec, Shortcut, TrainingSpec, TrialSpec, parse
 from leadline.training import prepare, train
 
 SHAPE = (1, 8, 8)

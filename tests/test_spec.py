@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from leadline.errors import SpecError
 from leadline.families import FAMILIES, cifar_resnet
 from leadline.probes.snapshots import PROBES
-from leadline.spec import (
+from leadline.specs import (
     SCHEMA_VERSION,
     SGD,
     Adam,

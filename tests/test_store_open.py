@@ -18,8 +18,8 @@ from sqlalchemy import create_engine, event
 import leadline
 from leadline.errors import StoreError
 from leadline.record import Record
-from leadline.spec import ProbeSpec, TrialSpec, parse
-from leadline.spec.study import StudySpec
+from leadline.specs import ProbeSpec, TrialSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.store import Store, connect
 from leadline.store.schema import HEAD, VERSION_TABLE, metadata
 from leadline.study.expand import expand

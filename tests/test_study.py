@@ -9,9 +9,9 @@ import pytest
 from leadline.errors import SpecError
 from leadline.families import comparative_resnet
 from leadline.nets import inspect_network
-from leadline.spec import SGD, Adam, DataSpec, TrainingSpec, decide, parse
-from leadline.spec.contrast import ContrastSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import SGD, Adam, DataSpec, TrainingSpec, decide, parse
+from leadline.specs.contrast import ContrastSpec
+from leadline.specs.study import StudySpec
 from leadline.stats import sequential
 from leadline.study.expand import expand
 from leadline.study.load import load_study, parse_value, ready_studies

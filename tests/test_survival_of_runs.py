@@ -35,7 +35,7 @@ from leadline.running.executors import InProcess, run_until_ended
 from leadline.running.job import Emit, Event, Job
 from leadline.running.stopping import Stop, Stopped, at_sigterm
 from leadline.running.worker import work
-from leadline.spec import (
+from leadline.specs import (
     SGD,
     Adam,
     Augment,
@@ -48,7 +48,7 @@ from leadline.spec import (
     TrialSpec,
     parse,
 )
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import TrainState, prepare, train

@@ -21,8 +21,8 @@ from leadline.parts.reference import Reference
 from leadline.reports.writing import write_report
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.spec import DataSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import DataSpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tasks import Task, task_of

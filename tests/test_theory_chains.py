@@ -15,7 +15,7 @@ from scipy import integrate
 
 from leadline.charts.chart import LIGHT, theme
 from leadline.errors import SpecError
-from leadline.spec.network import Initialisation, InitialisationName
+from leadline.specs.network import Initialisation, InitialisationName
 from leadline.theory.chain_figures import LOST, chain_figure, variance_figure
 from leadline.theory.chain_forms import (
     QUANTITIES,

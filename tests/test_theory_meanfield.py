@@ -15,7 +15,7 @@ from scipy import integrate
 from leadline.charts.chart import Figure
 from leadline.charts.files import to_svg
 from leadline.errors import SpecError
-from leadline.spec.network import Activation
+from leadline.specs.network import Activation
 from leadline.theory import meanfield
 from leadline.theory.meanfield import (
     Point,

@@ -14,8 +14,8 @@ from leadline.errors import SpecError
 from leadline.families import family
 from leadline.nets import build
 from leadline.nets.network import skeleton
-from leadline.spec import Initialisation, ModuleSpec, NetworkSpec, parse
-from leadline.spec.network import InitialisationName
+from leadline.specs import Initialisation, ModuleSpec, NetworkSpec, parse
+from leadline.specs.network import InitialisationName
 from leadline.theory.meanfield import Point, chi, covariance_map, signal, variance_map
 from leadline.theory.meanfield_figures import prediction_figure
 from leadline.theory.population import Walk, variances

@@ -17,7 +17,7 @@ from leadline.nets import build
 from leadline.parts.base import parse
 from leadline.parts.optimizers import CustomOptimizer
 from leadline.record import Record
-from leadline.spec import (
+from leadline.specs import (
     SGD,
     Adam,
     Augment,
@@ -90,7 +90,7 @@ import sklearn.datasets  # importing it draws from `random`
 from leadline.data.batches import load
 from leadline.families import comparative_resnet
 from leadline.nets import build
-from leadline.spec import Augment, DataSpec, TrainingSpec
+from leadline.specs import Augment, DataSpec, TrainingSpec
 from leadline.training import prepare, train
 
 def states():

@@ -20,9 +20,9 @@ from leadline.errors import LeadlineError, SpecError
 from leadline.record import Record
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.reports.writing import write_report
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
-from leadline.spec.tuning import FIRST_SEED, TuneSpec, path_of
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
+from leadline.specs.tuning import FIRST_SEED, TuneSpec, path_of
 from leadline.stats import StatisticsError
 from leadline.stats.best_of import Ahead, ahead, best_of, running_best
 from leadline.store import Store

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.metrics import Outputs
-from leadline.spec import parse
-from leadline.spec.contrast import ContrastSpec
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.contrast import ContrastSpec
+from leadline.specs.study import StudySpec
 from leadline.stats import paired
 from leadline.stats.sequential import interval_at_any_time
 from leadline.study.expand import Arm, ExpandedStudy, expand

@@ -16,7 +16,7 @@ from leadline.errors import SpecError
 from leadline.families import family, recurrent_resnet
 from leadline.nets import build, distinct_tensors, skeleton
 from leadline.running.checkpoints import save_checkpoint
-from leadline.spec import NetworkSpec, TrainingSpec, TrialSpec
+from leadline.specs import NetworkSpec, TrainingSpec, TrialSpec
 from leadline.training import prepare
 from leadline.weights import load_weights, torchvision_name
 
@@ -274,8 +274,8 @@ def test_another_number_of_classes_is_named_and_may_be_left_out(resnet18: Path) 
     network = build(family("imagenet-resnet", {"depth": 18}), SHAPE, 7, seed=3)
     assert refusal(network, resnet18) == (
         "do not fit the network: wrong shape or type fc.weight (10x512 in the file, 7x512 in the network) and fc.bias"
-        " (10 in the file, 7 in the network); the file's classifier has 10 classes, the network's 7: build it for 10, or"
-        " leave the file's classifier out"
+        " (10 in the file, 7 in the network); the file's classifier has 10 classes, the network's 7: build it for 10,"
+        " or leave the file's classifier out"
     )
     drawn = network.head.linear.weight.clone()
     load_weights(network, resnet18, classifier=False)

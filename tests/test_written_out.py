@@ -29,7 +29,7 @@ from leadline.families import (
     wide_resnet,
 )
 from leadline.nets import build, inspect_network
-from leadline.spec import Head, NetworkSpec
+from leadline.specs import Head, NetworkSpec
 
 CIFAR = (3, 32, 32)
 Kind = Literal["basic", "bottleneck"]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from leadline.probes.flow import probe
     from leadline.probes.watch import watch
     from leadline.record import Record
-    from leadline.spec import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
-    from leadline.spec.study import StudySpec
+    from leadline.specs import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
+    from leadline.specs.study import StudySpec
     from leadline.store import Store
     from leadline.tasks import Task
     from leadline.training import Diverged, evaluate
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Arrays": "data.arrays",
     "DataError": "errors",
-    "DataSpec": "spec",
+    "DataSpec": "specs",
     "Dataset": "data.batches",
     "Diverged": "training",
     "FAMILIES": "families",
@@ -37,17 +37,17 @@ _HOME = {
     "LeadlineError": "errors",
     "Loaded": "export",
     "Metric": "metrics",
-    "NetworkSpec": "spec",
+    "NetworkSpec": "specs",
     "Record": "record",
     "Results": "api",
     "SpecError": "errors",
     "Store": "store",
     "StoreError": "errors",
     "Study": "api",
-    "StudySpec": "spec.study",
+    "StudySpec": "specs.study",
     "Task": "tasks",
-    "TrainingSpec": "spec",
-    "TrialSpec": "spec",
+    "TrainingSpec": "specs",
+    "TrialSpec": "specs",
     "Verdict": "api",
     "build": "nets",
     "evaluate": "training",

@@ -40,7 +40,7 @@ from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.images import centre
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.nets import build, distinct_tensors
-from leadline.spec import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
+from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
 from leadline.store import Store
 from leadline.weights import load_weights
 

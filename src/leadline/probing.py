@@ -15,7 +15,7 @@ from leadline.nets import build
 from leadline.probes.blocks import Progress
 from leadline.probes.running import has_batch_normalisation
 from leadline.probes.snapshots import SnapshotProbe
-from leadline.spec import TrialSpec, parse
+from leadline.specs import TrialSpec, parse
 from leadline.store import Store
 
 if TYPE_CHECKING:

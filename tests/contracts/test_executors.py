@@ -13,7 +13,7 @@ import pytest
 from leadline.errors import SpecError, StoreError
 from leadline.running.executors import Executor, InProcess, LocalProcesses
 from leadline.running.job import Event, Job
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 

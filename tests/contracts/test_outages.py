@@ -30,7 +30,7 @@ from leadline.running import worker
 from leadline.running.checkpoints import Interval
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended
 from leadline.running.job import Event, Job
-from leadline.spec.study import StudySpec
+from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId, connect
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study.expand import ExpandedStudy, expand

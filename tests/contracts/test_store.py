@@ -36,9 +36,9 @@ from leadline.errors import StoreError
 from leadline.metrics import Outputs
 from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.record import Record
-from leadline.spec import ProbeSpec, TrialSpec, parse
-from leadline.spec.study import StudySpec
-from leadline.spec.tuning import FIRST_SEED
+from leadline.specs import ProbeSpec, TrialSpec, parse
+from leadline.specs.study import StudySpec
+from leadline.specs.tuning import FIRST_SEED
 from leadline.store import STATES, LeaseLost, Store, WorkerId, connect, ledger, worker_id
 from leadline.store import register as registering
 from leadline.store.schema import VERSION_TABLE, metadata

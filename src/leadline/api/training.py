@@ -48,7 +48,7 @@ def train(
 
     from leadline.data.batches import Data, load
     from leadline.nets import build
-    from leadline.spec import DataSpec, TrainingSpec, TrialSpec, parse
+    from leadline.specs import DataSpec, TrainingSpec, TrialSpec, parse
     from leadline.study.expand import resolve_network
     from leadline.training import choose_device, prepare
     from leadline.training import train as run_loop

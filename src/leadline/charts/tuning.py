@@ -24,7 +24,7 @@ from leadline.charts.chart import (
 )
 from leadline.charts.frames import level_of
 from leadline.charts.probe_curves import shown_in_part
-from leadline.spec.tuning import ChoiceSpace, IntegerSpace, LogSpace, Space, edges
+from leadline.specs.tuning import ChoiceSpace, IntegerSpace, LogSpace, Space, edges
 from leadline.text import join
 from leadline.verdict.tuned import UNSEEN, Tuning, shown
 

@@ -9,7 +9,7 @@ from leadline.cli.options import Json, Settings, print_json, settings_of
 from leadline.errors import SpecError
 
 if TYPE_CHECKING:
-    from leadline.spec import ModuleSpec, NetworkSpec
+    from leadline.specs import ModuleSpec, NetworkSpec
 
 app = typer.Typer()
 
@@ -44,7 +44,7 @@ def _summary(thing: object) -> str:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a study file, for editors that complete and check YAML."""
-    from leadline.spec.study import StudySpec
+    from leadline.specs.study import StudySpec
 
     print_json(StudySpec.model_json_schema())
 
@@ -106,7 +106,7 @@ def predict_depth(
 
 
 def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
-    from leadline.spec import ModuleSpec
+    from leadline.specs import ModuleSpec
 
     if isinstance(spec, ModuleSpec):
         raise SpecError(f"--figure: {spec.module} is a custom module; only networks of Leadline's parts are drawn")

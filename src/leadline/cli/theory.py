@@ -94,7 +94,7 @@ def mean_field(
     """Predict how signals and gradients go through a wide random network, and measure such networks."""
     from typing import get_args
 
-    from leadline.spec.network import Activation
+    from leadline.specs.network import Activation
     from leadline.theory.meanfield import Point, fixed_point, gradient, signal
     from leadline.theory.meanfield_figures import depth_figure, maps_figure, plane_figure, three_points
     from leadline.theory.random_networks import measure

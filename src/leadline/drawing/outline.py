@@ -14,8 +14,8 @@ from leadline.nets.blocks import Block
 from leadline.nets.layers import Dropout, Multiply, Scale, Shift, StandardisedConv2d, StochasticDepth, ZeroPad
 from leadline.nets.network import Network, RecurrentCell
 from leadline.nets.shortcuts import Add, Concatenate, Custom, Gated
-from leadline.spec import NetworkSpec
-from leadline.spec.network import Normalisation
+from leadline.specs import NetworkSpec
+from leadline.specs.network import Normalisation
 from leadline.text import plural
 
 Sizes = dict[nn.Module, tuple[int, ...]]

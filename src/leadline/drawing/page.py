@@ -41,7 +41,7 @@ from leadline.drawing.svg import (
     written,
 )
 from leadline.nets import InputShape, Network, NetworkInfo, inspect_network, skeleton
-from leadline.spec import NetworkSpec
+from leadline.specs import NetworkSpec
 
 _MARGIN, _PAD, _HEADER, _ROW_GAP = 20.0, 12.0, 24.0, 40.0
 _LEAST, _MOST = 700.0, 900.0  # widths

@@ -4,8 +4,8 @@ from typing import Literal
 
 from leadline.families.registry import register_family
 from leadline.families.shapes import AnyHead, AnyShortcut, blocks_of, three_stages, to_head, to_shortcut
-from leadline.spec import Block, NetworkSpec, Stem
-from leadline.spec.network import Initialisation, InitialisationName, Order
+from leadline.specs import Block, NetworkSpec, Stem
+from leadline.specs.network import Initialisation, InitialisationName, Order
 
 Kind = Literal["basic", "bottleneck"]
 Preactivation = Literal["full-preactivation", "relu-only-preactivation", "preactivation-and-after"]
@@ -28,14 +28,14 @@ def cifar_resnet(
     Args:
         depth: weight layers on the longest path: 6n+2 of basic blocks, 9n+2 of bottlenecks.
         shortcut: `A`, identity with zero padding; `B`, 1x1 projections where the shape changes; `C`, projections
-            everywhere; or any other kind or `leadline.spec.Shortcut`.
+            everywhere; or any other kind or `leadline.specs.Shortcut`.
         order: of convolution, normalisation, activation and addition: `original`, one of the variants of He et al.
             2016, table 2, or `preactivation-and-after`: BN, ReLU, convolution, as often as the block has convolutions,
             then the addition, then BN, ReLU.
         initialisation: how weights are drawn.
         block: `basic`, two 3x3; `bottleneck`, 1x1, 3x3, 1x1.
         head: `global-average`; `average-2x2` or `average-4x4`, average pooling of windows, flattened: 4x4x64 = 1024
-            or 2x2x64 = 256 features; `none`, the maps flattened as they are; or a `leadline.spec.Head`.
+            or 2x2x64 = 256 features; `none`, the maps flattened as they are; or a `leadline.specs.Head`.
 
     Raises:
         SpecError: a value is impossible, or values together are; of a depth the message names the nearest.

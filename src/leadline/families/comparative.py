@@ -2,8 +2,8 @@
 
 from leadline.families.registry import register_family
 from leadline.families.shapes import Positive
-from leadline.spec import Block, Head, NetworkSpec, Shortcut, Stage
-from leadline.spec.network import Initialisation, InitialisationName, ShortcutKind
+from leadline.specs import Block, Head, NetworkSpec, Shortcut, Stage
+from leadline.specs.network import Initialisation, InitialisationName, ShortcutKind
 
 
 @register_family("comparative-cnn")

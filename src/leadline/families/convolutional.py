@@ -4,8 +4,8 @@ from typing import Literal
 
 from leadline.families.registry import register_family
 from leadline.families.shapes import Above0, Positive
-from leadline.spec import Block, Head, NetworkSpec, Shortcut, Stage, Stem
-from leadline.spec.network import Activation, Initialisation
+from leadline.specs import Block, Head, NetworkSpec, Shortcut, Stage, Stem
+from leadline.specs.network import Activation, Initialisation
 
 
 @register_family("delta-orthogonal-cnn")

@@ -2,7 +2,7 @@
 
 from leadline.families.registry import register_family
 from leadline.families.shapes import AnyHead, Fraction, Positive, blocks_of, to_head
-from leadline.spec import Block, NetworkSpec, Shortcut, Stage, Stem
+from leadline.specs import Block, NetworkSpec, Shortcut, Stage, Stem
 
 
 @register_family("densenet")

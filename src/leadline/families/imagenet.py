@@ -4,8 +4,8 @@ from typing import Literal
 
 from leadline.families.registry import register_family
 from leadline.families.shapes import Positive
-from leadline.spec import Block, NetworkSpec, Shortcut, Stage, Stem
-from leadline.spec.network import ShortcutKind
+from leadline.specs import Block, NetworkSpec, Shortcut, Stage, Stem
+from leadline.specs.network import ShortcutKind
 
 _BLOCKS = {
     18: (2, 2, 2, 2),

@@ -3,8 +3,8 @@
 from leadline.errors import SpecError
 from leadline.families.registry import register_family
 from leadline.families.shapes import Positive
-from leadline.spec import Block, Head, NetworkSpec, Sharing, Shortcut, Stage, Stem
-from leadline.spec.network import (
+from leadline.specs import Block, Head, NetworkSpec, Sharing, Shortcut, Stage, Stem
+from leadline.specs.network import (
     Activation,
     Initialisation,
     InitialisationName,

@@ -4,8 +4,8 @@ from typing import Literal
 
 from leadline.families.registry import register_family
 from leadline.families.shapes import AnyHead, Positive, to_head
-from leadline.spec import Head, NetworkSpec, Sharing, Stage, Stem
-from leadline.spec.network import Rate, RecurrentHead
+from leadline.specs import Head, NetworkSpec, Sharing, Stage, Stem
+from leadline.specs.network import Rate, RecurrentHead
 
 
 @register_family("recurrent-resnet")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError, validate_call
 
 from leadline.errors import SpecError, unknown
-from leadline.spec import NetworkSpec, explain
+from leadline.specs import NetworkSpec, explain
 
 F = TypeVar("F", bound=Callable[..., NetworkSpec])
 
@@ -33,7 +33,7 @@ def register_family(name: str) -> Callable[[F], F]:
 
     Example:
         >>> from leadline.families import register_family
-        >>> from leadline.spec import NetworkSpec, Stage, Stem
+        >>> from leadline.specs import NetworkSpec, Stage, Stem
         >>> @register_family("one-stage")
         ... def one_stage(blocks: int = 3, width: int = 16) -> NetworkSpec:
         ...     return NetworkSpec(stem=Stem(width=width), stages=(Stage(blocks=blocks, width=width),))

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from leadline.errors import SpecError
-from leadline.spec import CustomShortcut, Head, Shortcut, Stage
-from leadline.spec.network import Pooling, ShortcutKind
+from leadline.specs import CustomShortcut, Head, Shortcut, Stage
+from leadline.specs.network import Pooling, ShortcutKind
 
 Positive = Annotated[int, Field(ge=1)]
 Above0 = Annotated[float, Field(gt=0)]

@@ -2,8 +2,8 @@
 
 from leadline.families.registry import register_family
 from leadline.families.shapes import AnyHead, Positive, blocks_of, three_stages, to_head
-from leadline.spec import Block, NetworkSpec, Shortcut, Stem
-from leadline.spec.network import Rate
+from leadline.specs import Block, NetworkSpec, Shortcut, Stem
+from leadline.specs.network import Rate
 
 
 @register_family("wide-resnet")

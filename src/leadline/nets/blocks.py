@@ -25,7 +25,7 @@ from leadline.nets.layers import (
     prefix,
     weight_layer,
 )
-from leadline.spec import NetworkSpec, Stage
+from leadline.specs import NetworkSpec, Stage
 
 
 class Block(nn.Module):

@@ -8,7 +8,7 @@ from leadline.errors import SpecError
 from leadline.nets.inspection import NetworkInfo, inspect_module
 from leadline.nets.network import InputShape, build_network, skeleton
 from leadline.seeds import INIT, seeded, stream
-from leadline.spec import ModuleSpec, NetworkSpec
+from leadline.specs import ModuleSpec, NetworkSpec
 
 
 def build(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int, seed: int = 0) -> nn.Module:
@@ -41,7 +41,7 @@ def describe_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, cl
 
     Example:
         >>> from leadline.nets.building import describe_network
-        >>> from leadline.spec import ModuleSpec
+        >>> from leadline.specs import ModuleSpec
         >>> spec = ModuleSpec(module="leadline.families:cifar_resnet", arguments={"depth": 56})
         >>> len(describe_network(spec, (3, 32, 32), classes=10).stages)
         3

@@ -11,7 +11,7 @@ from leadline.nets.blocks import Block
 from leadline.nets.layers import NORMALISING, Scale, Shift, WeightLayer
 from leadline.nets.shortcuts import Custom, Gated
 from leadline.seeds import INIT, stream
-from leadline.spec.network import Initialisation
+from leadline.specs.network import Initialisation
 
 
 def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:

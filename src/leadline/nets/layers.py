@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.seeds import NOISE, stream
-from leadline.spec.network import Activation, NetworkSpec
+from leadline.specs.network import Activation, NetworkSpec
 
 Maps = Float[Tensor, "batch channels *pixels"]  # no pixels in a fully-connected network
 WeightLayer = nn.Conv2d | nn.Linear

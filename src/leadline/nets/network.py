@@ -25,8 +25,8 @@ from leadline.nets.layers import (
 )
 from leadline.nets.shortcuts import Custom
 from leadline.seeds import NOISE, seeded, stream
-from leadline.spec import NetworkSpec
-from leadline.spec.network import RecurrentHead, Stage
+from leadline.specs import NetworkSpec
+from leadline.specs.network import RecurrentHead, Stage
 
 InputShape = tuple[int, int, int]
 

@@ -20,7 +20,7 @@ from leadline.nets.layers import (
 )
 from leadline.parts.shortcuts import CustomShortcut
 from leadline.seeds import seeded
-from leadline.spec import NetworkSpec
+from leadline.specs import NetworkSpec
 
 Joined = Float[Tensor, "batch joined *smaller"]
 

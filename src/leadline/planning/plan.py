@@ -21,7 +21,7 @@ from leadline.nets import skeleton
 from leadline.nets.memory import inference_memory
 from leadline.planning.seeds import SeedsNeeded
 from leadline.planning.timing import SECONDS, Timing, Work, essence, measure
-from leadline.spec import DataSpec, NetworkSpec, TrainingSpec
+from leadline.specs import DataSpec, NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
 from leadline.study.match import count
 from leadline.training import choose_device

@@ -17,7 +17,7 @@ from leadline.errors import LeadlineError
 from leadline.nets import InputShape, build
 from leadline.parts.augmentations import BatchAugmentation
 from leadline.probes.running import run_probe
-from leadline.spec import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
+from leadline.specs import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
 from leadline.study.match import count
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
 from leadline.training.memory import ran_out_of_memory

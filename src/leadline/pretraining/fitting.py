@@ -16,7 +16,7 @@ from torch import Tensor
 
 from leadline.errors import DataError, LeadlineError
 from leadline.seeds import stream
-from leadline.spec.pretraining import PretrainingSpec, Visible
+from leadline.specs.pretraining import PretrainingSpec, Visible
 
 PRETRAINING = "pretraining"  # purpose of the seed streams; keyed by what is drawn, layer, epoch and step
 EXPLODED = 100

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from leadline.errors import DataError, SpecError
 from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images, drawn, error_of, fit, generator
-from leadline.spec.pretraining import PretrainingSpec, Visible
+from leadline.specs.pretraining import PretrainingSpec, Visible
 
 
 @dataclass(frozen=True, eq=False)

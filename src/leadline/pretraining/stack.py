@@ -15,7 +15,7 @@ from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images
 from leadline.pretraining.rbm import RBM, new_rbm, train_rbm
 from leadline.pretraining.state import Machine, PretrainingState
 from leadline.record import Record
-from leadline.spec.pretraining import PretrainingSpec
+from leadline.specs.pretraining import PretrainingSpec
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from torch import Tensor
 from leadline.pretraining.autoencoder import DenoisingAutoencoder
 from leadline.pretraining.fitting import LayerEpoch, LayerState
 from leadline.pretraining.rbm import RBM
-from leadline.spec.pretraining import PretrainingSpec, Visible
+from leadline.specs.pretraining import PretrainingSpec, Visible
 
 Machine = RBM | DenoisingAutoencoder
 

@@ -12,7 +12,7 @@ from leadline.errors import LeadlineError
 from leadline.pretraining.pictures import Pictures
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
-from leadline.spec import NetworkSpec
+from leadline.specs import NetworkSpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
 from leadline.study.search import tuning_of

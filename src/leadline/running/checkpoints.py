@@ -22,7 +22,7 @@ from torch import Tensor
 from leadline import artifacts
 from leadline.errors import SpecError, StoreError
 from leadline.record import Record
-from leadline.spec import TrialSpec
+from leadline.specs import TrialSpec
 from leadline.store import Claim, LeaseLost, Store
 from leadline.training import TrainState
 from leadline.training.memory import ran_out_of_memory

@@ -22,7 +22,7 @@ from leadline.record import Record
 from leadline.running.checkpoints import Checkpoints, Timer
 from leadline.running.job import Job, Tell
 from leadline.running.stopping import Stop, Stopped, at_sigterm
-from leadline.spec import DataSpec, TrialSpec
+from leadline.specs import DataSpec, TrialSpec
 from leadline.training import Diverged, TrainState, choose_device, prepare, train
 
 

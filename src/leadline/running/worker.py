@@ -22,7 +22,7 @@ from leadline.running.environment import environment
 from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, Tell
 from leadline.running.stopping import Stop, Stopped
 from leadline.running.trial import TrialRun, run_rank
-from leadline.spec import ProbeSpec, TrialSpec
+from leadline.specs import ProbeSpec, TrialSpec
 from leadline.store import Claim, LeaseLost, Store, WorkerId
 from leadline.store.connect import retry_while_unreachable
 from leadline.store.schema import SETTLED

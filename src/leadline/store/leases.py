@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, true, update
 
-from leadline.spec import canonical_json
+from leadline.specs import canonical_json
 from leadline.store.connect import clock
 from leadline.store.lookup import no_study
 from leadline.store.schema import measurements, records, studies, study_trials, trials

@@ -11,7 +11,7 @@ from leadline.store.connect import now, upserting
 from leadline.store.schema import SETTLED, studies, study_trials, trials
 
 if TYPE_CHECKING:
-    from leadline.spec import TrialSpec
+    from leadline.specs import TrialSpec
     from leadline.study.expand import Arm, ExpandedStudy
 
     Planned = tuple[Arm, str, TrialSpec]

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from leadline.errors import StoreError
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.store.schema import TrialState
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.resolved import ResolvedStudy

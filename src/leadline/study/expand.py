@@ -9,11 +9,11 @@ from typing import Any
 from leadline.errors import SpecError, unknown
 from leadline.families import family
 from leadline.metrics import CurveMetric, metric, metric_name
-from leadline.spec import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
-from leadline.spec.contrast import ContrastSpec
-from leadline.spec.decide import LEAST_ERROR, DecideSpec
-from leadline.spec.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
-from leadline.spec.tuning import TuneSpec, Value, edges, near, path_of
+from leadline.specs import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
+from leadline.specs.contrast import ContrastSpec
+from leadline.specs.decide import LEAST_ERROR, DecideSpec
+from leadline.specs.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
+from leadline.specs.tuning import TuneSpec, Value, edges, near, path_of
 from leadline.study.resolved import NOTHING_FOUND, TITLE_OF_SEARCH, ResolvedStudy
 from leadline.tasks import Task, task_of
 

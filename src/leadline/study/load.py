@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from leadline.errors import SpecError, unknown
-from leadline.spec import parse
-from leadline.spec.study import StudySpec
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, Where, expand, set_key
 
 FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "tried"): "the search"}

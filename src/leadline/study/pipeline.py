@@ -21,7 +21,7 @@ from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import UNSEEN, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
-from leadline.spec import NetworkSpec
+from leadline.specs import NetworkSpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match

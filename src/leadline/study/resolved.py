@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from leadline.parts.base import Spec
-from leadline.spec.network import NetworkSpec
-from leadline.spec.tuning import Values
+from leadline.specs.network import NetworkSpec
+from leadline.specs.tuning import Values
 
 TITLE_OF_SEARCH = "Tuning of {}"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from leadline import stats
 from leadline.errors import SpecError
-from leadline.spec.decide import DecideSpec
+from leadline.specs.decide import DecideSpec
 from leadline.stats import Decision, sequential
 from leadline.study.expand import ExpandedStudy
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from leadline.errors import LeadlineError, SpecError
 from leadline.seeds import TUNE, stream
-from leadline.spec.study import SEARCH
-from leadline.spec.tuning import IntegerSpace, LinearSpace, LogSpace, Space, TuneSpec, Values
+from leadline.specs.study import SEARCH
+from leadline.specs.tuning import IntegerSpace, LinearSpace, LogSpace, Space, TuneSpec, Values
 from leadline.store import Store
 from leadline.study.expand import Arm, ExpandedStudy, searched_trial
 from leadline.study.resolved import Searched

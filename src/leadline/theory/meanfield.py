@@ -23,7 +23,7 @@ from scipy.optimize import brentq
 from scipy.special import erf, expit
 
 from leadline.errors import SpecError, unknown
-from leadline.spec.network import Activation
+from leadline.specs.network import Activation
 
 Floats = NDArray[np.float64]
 Function = Callable[[Floats], Floats]

@@ -24,7 +24,7 @@ from leadline.charts.chart import (
     spread,
 )
 from leadline.errors import SpecError
-from leadline.spec.network import Activation
+from leadline.specs.network import Activation
 from leadline.text import join
 from leadline.theory.meanfield import (
     CRITICAL,

@@ -21,7 +21,7 @@ from leadline.nets.blocks import Block
 from leadline.nets.layers import Multiply, Scale, Shift, ZeroPad
 from leadline.nets.network import InputShape, Network
 from leadline.nets.shortcuts import Add
-from leadline.spec import Initialisation
+from leadline.specs import Initialisation
 
 UNITS, FEWEST = 2**14, 16
 """Units at all pixels together, and at one pixel at least."""

@@ -13,7 +13,7 @@ from leadline.errors import SpecError
 from leadline.nets.blocks import Block
 from leadline.nets.network import InputShape, skeleton
 from leadline.seeds import NOISE, stream
-from leadline.spec import CustomShortcut, ModuleSpec, NetworkSpec, Shortcut
+from leadline.specs import CustomShortcut, ModuleSpec, NetworkSpec, Shortcut
 from leadline.theory.meanfield import Fixed, Point, batch_norm_growth, fixed_point
 from leadline.theory.population import FEWEST, Population, Walk, blocks_of
 

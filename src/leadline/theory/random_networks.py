@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from leadline.errors import SpecError
 from leadline.nets.network import InputShape, build_network
 from leadline.seeds import INIT, SUBSET, stream
-from leadline.spec import NetworkSpec
-from leadline.spec.network import Activation
+from leadline.specs import NetworkSpec
+from leadline.specs.network import Activation
 from leadline.theory.meanfield import Floats, Point
 
 FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from leadline.errors import SpecError, unknown
 from leadline.nets.init import initialise
 from leadline.seeds import NOISE, stream
-from leadline.spec.network import Initialisation, InitialisationName
+from leadline.specs.network import Initialisation, InitialisationName
 from leadline.stats import t_interval
 
 if TYPE_CHECKING:

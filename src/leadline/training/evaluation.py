@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from leadline.data.batches import Data
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.metrics import Outputs
-from leadline.spec import TrainingSpec
+from leadline.specs import TrainingSpec
 from leadline.tasks import task_of
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22

@@ -23,7 +23,7 @@ from leadline.probes.running import run_probe
 from leadline.probes.schedules import every
 from leadline.record import Record
 from leadline.seeds import LOSS, OPTIMIZER, stream
-from leadline.spec import (
+from leadline.specs import (
     ProbeSpec,
     TrainingSpec,
 )

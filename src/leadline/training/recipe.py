@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from leadline.errors import SpecError
-from leadline.spec import TrainingSpec
+from leadline.specs import TrainingSpec
 from leadline.training.state import TrainState
 
 

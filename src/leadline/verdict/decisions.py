@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leadline.metrics import metric
-from leadline.spec.contrast import Correction
+from leadline.specs.contrast import Correction
 from leadline.stats import Decision, Paired, benjamini_hochberg, decide, holm
 from leadline.verdict.pairs import Pairs
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from leadline.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metric, metrics
-from leadline.spec import DataSpec
-from leadline.spec.contrast import ContrastSpec
+from leadline.specs import DataSpec
+from leadline.specs.contrast import ContrastSpec
 from leadline.stats.survival import convergence_epoch
 from leadline.study.expand import ExpandedStudy, default_metric
 from leadline.verdict.values import Waited, curves, final_values, waited

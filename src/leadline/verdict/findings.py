@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from leadline.spec.contrast import Correction
-from leadline.spec.tuning import TuneSpec, Values
+from leadline.specs.contrast import Correction
+from leadline.specs.tuning import TuneSpec, Values
 from leadline.stats import Decision, McNemar, Paired, Summary
 from leadline.stats.factorial import OverDataSets
 from leadline.study.rounds import Round

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from leadline.metrics import metric
 from leadline.parts.base import canonical_json
-from leadline.spec import TrialSpec
+from leadline.specs import TrialSpec
 from leadline.stats import decide
 from leadline.stats.factorial import over_data_sets
 from leadline.study.expand import Arm, ExpandedStudy

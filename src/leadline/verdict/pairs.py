@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leadline.metrics import Outputs, TimeMetric, metric
-from leadline.spec.contrast import ContrastSpec
+from leadline.specs.contrast import ContrastSpec
 from leadline.stats import McNemar, mcnemar
 from leadline.verdict.evidence import Evidence
 from leadline.verdict.values import ToTarget, step_of_clock, to_target

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from leadline.metrics import metric
-from leadline.spec.contrast import Correction
+from leadline.specs.contrast import Correction
 from leadline.stats import LARGEST_PLAN, Paired
 from leadline.text import decimals, interval, join, number, p_value, plural
 from leadline.verdict.findings import (

@@ -8,7 +8,7 @@ import numpy as np
 
 from leadline.data.split import split_sizes
 from leadline.metrics import Counts, metric
-from leadline.spec import TrialSpec
+from leadline.specs import TrialSpec
 from leadline.stats import Paired, decide, summarise
 from leadline.stats.sequential import running_interval
 from leadline.study.expand import ExpandedStudy

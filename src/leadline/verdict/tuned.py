@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leadline.spec.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, Values, edges
+from leadline.specs.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, Values, edges
 from leadline.stats.best_of import Ahead, Floats, ahead, best_of, running_best
 from leadline.study.expand import ExpandedStudy, setting_name
 from leadline.text import join, plural

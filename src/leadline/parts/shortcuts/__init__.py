@@ -1,7 +1,7 @@
 """Shortcuts: the kind, its registry, and custom shortcuts; one file for each that is built in.
 
 A member is found by its name. Its settings are its fields, which a specification gives as `arguments`, or, where
-`leadline.spec.Shortcut` has a field of that name, such as `gate_bias`, by that. What a member builds, it builds in a
+`leadline.specs.Shortcut` has a field of that name, such as `gate_bias`, by that. What a member builds, it builds in a
 function that imports PyTorch.
 """
 
@@ -19,7 +19,7 @@ from leadline.parts.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from leadline.spec.network import NetworkSpec
+    from leadline.specs.network import NetworkSpec
 
 SHORTCUTS: "Registry[ShortcutPart]" = Registry("shortcut", __name__)
 """Every shortcut by name."""

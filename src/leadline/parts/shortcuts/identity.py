@@ -7,7 +7,7 @@ from leadline.parts.shortcuts import SHORTCUTS, ShortcutPart
 if TYPE_CHECKING:
     from torch import nn
 
-    from leadline.spec.network import NetworkSpec
+    from leadline.specs.network import NetworkSpec
 
 
 @SHORTCUTS.register

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from leadline.parts.shortcuts import SHORTCUTS, ShortcutPart
 
 if TYPE_CHECKING:
-    from leadline.spec.network import NetworkSpec
+    from leadline.specs.network import NetworkSpec
 
 
 @SHORTCUTS.register

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from leadline.errors import SpecError
 from leadline.parts.base import Spec
-from leadline.spec.contrast import ContrastSpec, MetricName, needs_target
+from leadline.specs.contrast import ContrastSpec, MetricName, needs_target
 
 MOST = 400
 """Seeds at which the last look can be taken; see `leadline.stats.sequential`."""

@@ -10,10 +10,10 @@ from leadline.data.datasets.digits import Digits
 from leadline.data.files import default_data_dir
 from leadline.parts.base import Spec
 from leadline.parts.code import identify_all
-from leadline.spec.network import AnyNetwork, ModuleSpec
-from leadline.spec.pretraining import PretrainingSpec
-from leadline.spec.probes import ProbeSpec
-from leadline.spec.training import TrainingSpec
+from leadline.specs.network import AnyNetwork, ModuleSpec
+from leadline.specs.pretraining import PretrainingSpec
+from leadline.specs.probes import ProbeSpec
+from leadline.specs.training import TrainingSpec
 
 
 class TrialSpec(Spec):

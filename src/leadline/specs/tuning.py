@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, fie
 from leadline.errors import SpecError, unknown
 from leadline.parts.base import Spec
 from leadline.parts.optimizers import OPTIMIZERS
-from leadline.spec.training import TrainingSpec
+from leadline.specs.training import TrainingSpec
 
 Value = bool | int | float | str
 Values = dict[str, Value]

@@ -15,7 +15,7 @@ from leadline.parts.schedules.cosine import Cosine
 from leadline.parts.schedules.one_cycle import OneCycle
 from leadline.parts.schedules.step import StepDecay
 from leadline.parts.shortcuts import CustomShortcut
-from leadline.spec.network import (
+from leadline.specs.network import (
     AnyNetwork,
     AnyShortcut,
     Block,
@@ -28,10 +28,10 @@ from leadline.spec.network import (
     Stage,
     Stem,
 )
-from leadline.spec.pretraining import PretrainingSpec
-from leadline.spec.probes import FlowSpec, ProbeSpec
-from leadline.spec.training import TrainingSpec, Warmup
-from leadline.spec.trial import TrialSpec
+from leadline.specs.pretraining import PretrainingSpec
+from leadline.specs.probes import FlowSpec, ProbeSpec
+from leadline.specs.training import TrainingSpec, Warmup
+from leadline.specs.trial import TrialSpec
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -8,11 +8,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from leadline.data.datasets import DataSpec
 from leadline.data.datasets.digits import Digits
 from leadline.parts.base import Spec
-from leadline.spec.contrast import ContrastSpec, Correction, MetricName, needs_target
-from leadline.spec.decide import DecideSpec
-from leadline.spec.probes import ProbeSpec
-from leadline.spec.training import TrainingSpec
-from leadline.spec.tuning import TuneSpec
+from leadline.specs.contrast import ContrastSpec, Correction, MetricName, needs_target
+from leadline.specs.decide import DecideSpec
+from leadline.specs.probes import ProbeSpec
+from leadline.specs.training import TrainingSpec
+from leadline.specs.tuning import TuneSpec
 
 Scalar = bool | int | float | str
 SEARCH = ".tuning"
