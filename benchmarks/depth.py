@@ -20,8 +20,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from leadline.families import cifar_resnet
-from leadline.nets import build_network
+from leadline.networks import cifar_resnet
+from leadline.networks.modules import build_network
 
 SHAPE = (3, 32, 32)
 DEPTHS = (20, 56, 110, 302, 602, 1202)

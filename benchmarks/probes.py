@@ -17,8 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from leadline.families import cifar_resnet
-from leadline.nets import build
+from leadline.networks import cifar_resnet
+from leadline.networks.modules import build
 from leadline.probes.flow import WHAT, probe
 
 BATCH = 128

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 
 from leadline.data.batches import Dataset, Split
 from leadline.data.pixels import normalisation
-from leadline.families import cifar_resnet, comparative_cnn
-from leadline.nets import build
+from leadline.networks import cifar_resnet, comparative_cnn
+from leadline.networks.modules import build
 from leadline.specs import SGD, Adam, DataSpec, NetworkSpec, TrainingSpec
 from leadline.training import prepare, train
 

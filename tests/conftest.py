@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 install_import_hook(
     [
-        "leadline.nets",
+        "leadline.networks.modules",
         "leadline.training.loop",
         "leadline.pretraining",
         *(f"leadline.data.{name}" for name in ("batches", "encoded", "pixels")),

@@ -13,7 +13,7 @@ from leadline.data.batches import Dataset, load
 from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.process_group import ProcessGroup
 from leadline.errors import LeadlineError
-from leadline.nets import build
+from leadline.networks.modules import build
 from leadline.specs import Augment, DataSpec, NetworkSpec, ProbeSpec, TrainingSpec
 from leadline.training import Diverged, evaluate, prepare, train
 

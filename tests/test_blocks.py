@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.families import cifar_resnet
-from leadline.nets import build, build_network, inspect_network, noise_at
-from leadline.nets.blocks import Block
-from leadline.nets.layers import Dropout, Noisy, StochasticDepth
+from leadline.networks import cifar_resnet
+from leadline.networks.modules import build, build_network, inspect_network, noise_at
+from leadline.networks.modules.blocks import Block
+from leadline.networks.modules.layers import Dropout, Noisy, StochasticDepth
 from leadline.parts.shortcuts import SHORTCUTS as KINDS
 from leadline.specs import NetworkSpec, parse
 from leadline.specs.network import Activation, Normalisation, Order

@@ -26,8 +26,8 @@ from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisatio
 from leadline.data.threads import in_order
 from leadline.errors import DataError, SpecError
 from leadline.export import Loaded, predict, read_image
-from leadline.families import comparative_resnet
-from leadline.nets import build
+from leadline.networks import comparative_resnet
+from leadline.networks.modules import build
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Job
 from leadline.seeds import AUGMENT, ORDER, stream

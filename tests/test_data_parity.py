@@ -17,8 +17,8 @@ from leadline.data.datasets import parity
 from leadline.data.metadata import describe
 from leadline.data.split import PartSizes
 from leadline.errors import DataError, SpecError
-from leadline.families import mlp
-from leadline.nets import build
+from leadline.networks import mlp
+from leadline.networks.modules import build
 from leadline.specs import SGD, Adam, DataSpec, TrainingSpec, parse
 from leadline.training import prepare, train
 

@@ -16,7 +16,7 @@ from leadline.data.datasets.mnist import MNIST
 from leadline.data.pickled_dataset import PickledDataSpec
 from leadline.data.published import PublishedDataSpec
 from leadline.errors import SpecError
-from leadline.families import cifar_resnet
+from leadline.networks import cifar_resnet
 from leadline.parts.augmentations import AUGMENTATIONS, CustomAugmentation
 from leadline.specs import TrialSpec, canonical_json, parse
 from leadline.specs.study import StudySpec

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leadline.drawing import draw, write_drawing
 from leadline.errors import LeadlineError, SpecError
-from leadline.families import FAMILIES, family
-from leadline.nets import NetworkInfo, skeleton
+from leadline.networks import FAMILIES, family
+from leadline.networks.drawing import draw, write_drawing
+from leadline.networks.modules import NetworkInfo, skeleton
 from leadline.specs import Block, Head, NetworkSpec, Sharing, Shortcut, Stage, Stem
 from leadline.specs.network import Initialisation, RecurrentHead
 

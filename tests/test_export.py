@@ -20,8 +20,8 @@ from leadline import export
 from leadline.data import batches
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
-from leadline.families import family, recurrent_resnet
-from leadline.nets import build
+from leadline.networks import family, recurrent_resnet
+from leadline.networks.modules import build
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec

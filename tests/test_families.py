@@ -14,20 +14,21 @@ from typing import Any
 import pytest
 from torch import nn
 
-from leadline import families
+from leadline import networks
 from leadline.errors import SpecError
-from leadline.families import (
+from leadline.networks import (
     FAMILIES,
     cifar_resnet,
     densenet,
+    families,
     family,
     imagenet_resnet,
     list_arguments,
     register_family,
-    registry,
     wide_resnet,
 )
-from leadline.nets import NetworkInfo, inspect_network, skeleton
+from leadline.networks.families import registry
+from leadline.networks.modules import NetworkInfo, inspect_network, skeleton
 from leadline.specs import NetworkSpec, Stage
 
 MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
@@ -410,7 +411,7 @@ def test_arguments_are_those_of_the_signature_and_explained(name: str) -> None:
     for each in listed:
         assert f"\n    {each.name}: " in explained
         assert each.type and "$" not in each.type
-    assert getattr(families, function.__name__) is function
+    assert getattr(networks, function.__name__) is function
 
 
 def test_arguments_in_words() -> None:
@@ -464,5 +465,5 @@ MODULES = [name for _, name, _ in pkgutil.iter_modules(families.__path__) if nam
 @pytest.mark.usefixtures("own_families")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_give_what_they_show(name: str) -> None:
-    tried = doctest.testmod(importlib.import_module(f"leadline.families.{name}"))
+    tried = doctest.testmod(importlib.import_module(f"leadline.networks.families.{name}"))
     assert tried.attempted > 0 and tried.failed == 0

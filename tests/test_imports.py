@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["leadline.specs.study", "leadline.parts.code", "leadline.seeds", "leadline.families"],
+    ["leadline.specs.study", "leadline.parts.code", "leadline.seeds", "leadline.networks"],
 )
 def test_specifications_and_parts_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'scipy', 'sklearn'}} & set(sys.modules)))"

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets import build
-from leadline.nets.blocks import Block
-from leadline.nets.shortcuts import Gated
+from leadline.networks.modules import build
+from leadline.networks.modules.blocks import Block
+from leadline.networks.modules.shortcuts import Gated
 from leadline.specs import NetworkSpec, parse
 from leadline.specs.network import InitialisationName
 

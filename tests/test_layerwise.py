@@ -13,7 +13,7 @@ from leadline.data import batches
 from leadline.data.batches import Data
 from leadline.errors import DataError, SpecError
 from leadline.layerwise import Pretrained, pretrain_network, pretrained
-from leadline.nets import build
+from leadline.networks.modules import build
 from leadline.pretraining.pictures import Pictures
 from leadline.pretraining.state import PretrainingState
 from leadline.reports.writing import write_report

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from leadline.data.metadata import describe
 from leadline.errors import SpecError
-from leadline.families import FAMILIES, cifar_preresnet, cifar_resnet, comparative_cnn, densenet, mlp, recnet, resnext
-from leadline.nets import build, inspect_network
+from leadline.networks import FAMILIES, cifar_preresnet, cifar_resnet, comparative_cnn, densenet, mlp, recnet, resnext
+from leadline.networks.modules import build, inspect_network
 from leadline.specs import NetworkSpec
 from leadline.specs.study import StudySpec
 from leadline.store import Store

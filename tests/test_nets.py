@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from leadline.errors import SpecError
-from leadline.families import FAMILIES, cifar_plain, cifar_resnet, comparative_cnn, comparative_resnet, family
-from leadline.nets import build, inspect_network, skeleton
+from leadline.networks import FAMILIES, cifar_plain, cifar_resnet, comparative_cnn, comparative_resnet, family
+from leadline.networks.modules import build, inspect_network, skeleton
 from leadline.specs import Block, NetworkSpec, Stage
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from leadline.errors import SpecError
-from leadline.nets import build, inspect_network, noise_at
+from leadline.networks.modules import build, inspect_network, noise_at
 from leadline.parts.shortcuts import SHORTCUTS as KINDS
 from leadline.specs import Block, NetworkSpec, Shortcut, Stage, parse
 from leadline.specs.network import (

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
-from leadline.nets import count_operations, inspect_module
-from leadline.nets.operations import unfused
+from leadline.networks.modules import count_operations, inspect_module
+from leadline.networks.modules.operations import unfused
 
 TOKENS, WIDTH, HEADS, HIDDEN = 16, 12, 2, 5
 IMAGE = (WIDTH, 4, 4)
@@ -196,5 +196,5 @@ def test_an_error_is_the_modules_own() -> None:
 
 @pytest.mark.parametrize("name", ["operations", "inspection"])
 def test_examples_give_what_they_show(name: str) -> None:
-    tried = doctest.testmod(sys.modules[f"leadline.nets.{name}"])
+    tried = doctest.testmod(sys.modules[f"leadline.networks.modules.{name}"])
     assert tried.attempted > 0 and tried.failed == 0

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from leadline.cli import app
 from leadline.errors import SpecError
-from leadline.nets import build, check, describe_network, inspect_network
+from leadline.networks.modules import build, check, describe_network, inspect_network
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.specs import ModuleSpec, NetworkSpec, parse

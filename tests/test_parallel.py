@@ -24,7 +24,7 @@ from leadline.distributed.process_group import SINGLE_PROCESS, Disconnected
 from leadline.distributed.shard import Shard
 from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, SpecError
-from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
+from leadline.networks import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.probes.table import FlowTable
 from leadline.running import worker
 from leadline.running.executors import InProcess
@@ -159,7 +159,7 @@ def test_batch_statistics_are_those_of_all_rows(found: list[Any], rows: int, nam
 
 def test_evaluation_gives_the_same_bits_on_any_number_of_devices(found: list[Any]) -> None:
     from leadline.data.batches import load
-    from leadline.nets import build
+    from leadline.networks.modules import build
     from leadline.specs import DataSpec
     from leadline.training import evaluate
 

@@ -19,7 +19,7 @@ from leadline.data.split import SplitSizes
 from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.metrics import metrics
 from leadline.metrics.base import recorded
-from leadline.nets import inspect_network
+from leadline.networks.modules import inspect_network
 from leadline.planning import plan as planning
 from leadline.planning import timing
 from leadline.planning import words as plantext

@@ -23,7 +23,7 @@ from leadline.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds,
 from leadline.charts.probes import figures as figures_of
 from leadline.diagnostics import Diagnostics
 from leadline.errors import DataError, SpecError
-from leadline.nets import build
+from leadline.networks.modules import build
 from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probes.snapshots.cka import measurement as cka
 from leadline.probes.snapshots.decomposition import measurement as decomposition

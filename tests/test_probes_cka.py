@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.families import cifar_resnet, comparative_plain
-from leadline.nets import build
+from leadline.networks import cifar_resnet, comparative_plain
+from leadline.networks.modules import build
 from leadline.probes.snapshots.cka.measurement import cka, hsic
 from leadline.probes.state import ProbeError
 

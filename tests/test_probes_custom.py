@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from leadline.charts.probes import figures
 from leadline.cli import app
 from leadline.errors import SpecError
-from leadline.families import comparative_resnet
-from leadline.nets import build
+from leadline.networks import comparative_resnet
+from leadline.networks.modules import build
 from leadline.probes.running import run_probe
 from leadline.probes.snapshots import CustomProbe, find_probe
 from leadline.reports.writing import write_report

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leadline.errors import LeadlineError
-from leadline.families import (
+from leadline.networks import (
     cifar_plain,
     cifar_preresnet,
     cifar_resnet,
@@ -23,8 +23,8 @@ from leadline.families import (
     recurrent_resnet,
     wide_resnet,
 )
-from leadline.nets import build
-from leadline.nets.shortcuts import Concatenate, Gated
+from leadline.networks.modules import build
+from leadline.networks.modules.shortcuts import Concatenate, Gated
 from leadline.parts.shortcuts import SHORTCUTS as KINDS
 from leadline.probes.blocks import Parts
 from leadline.probes.snapshots.decomposition.measurement import decompose, split_gradients, sum_of_branches

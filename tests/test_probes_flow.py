@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from leadline.errors import DataError, SpecError
-from leadline.families import cifar_plain, cifar_resnet, comparative_plain, highway, recurrent_resnet
-from leadline.nets import build
+from leadline.networks import cifar_plain, cifar_resnet, comparative_plain, highway, recurrent_resnet
+from leadline.networks.modules import build
 from leadline.probes.flow import WHAT, Flow, probe
 from leadline.probes.schedules import either, every, first, last, log_spaced
 from leadline.probes.selection import select
@@ -142,7 +142,7 @@ def test_branch_against_shortcut() -> None:
 
 
 def test_concatenation_compares_what_stands_side_by_side() -> None:
-    from leadline.families import densenet
+    from leadline.networks import densenet
 
     model = build(densenet(10, 4), SHAPE, 10)
     images, labels = batch()

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leadline.families import comparative_resnet
-from leadline.nets import build
+from leadline.networks import comparative_resnet
+from leadline.networks.modules import build
 from leadline.probes.lanczos import lanczos
 from leadline.probes.snapshots.hessian.measurement import Hessian, hessian, product
 from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, trainable

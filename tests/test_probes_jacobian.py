@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from leadline.errors import SpecError
-from leadline.families import cifar_resnet, comparative_plain, comparative_resnet, densenet
-from leadline.nets import build
+from leadline.networks import cifar_resnet, comparative_plain, comparative_resnet, densenet
+from leadline.networks.modules import build
 from leadline.probes.lanczos import singular_values
 from leadline.probes.snapshots.jacobian import measurement as module
 from leadline.probes.snapshots.jacobian.measurement import Jacobians, jacobian

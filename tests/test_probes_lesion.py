@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from leadline.errors import LeadlineError
-from leadline.families import (
+from leadline.networks import (
     cifar_plain,
     cifar_preresnet,
     cifar_resnet,
@@ -25,8 +25,8 @@ from leadline.families import (
     highway,
     recurrent_resnet,
 )
-from leadline.nets import build
-from leadline.nets.shortcuts import Concatenate, Gated
+from leadline.networks.modules import build
+from leadline.networks.modules.shortcuts import Concatenate, Gated
 from leadline.probes.blocks import Parts, find_blocks
 from leadline.probes.snapshots.lesion.measurement import kendall_tau, lesion, lesion_several, reorder, swap
 from leadline.probes.snapshots.paths.measurement import PathLengths, gradient_by_path_length, path_sums

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leadline.families import cifar_resnet
-from leadline.nets import build
+from leadline.networks import cifar_resnet
+from leadline.networks.modules import build
 from leadline.probes.snapshots.noise.measurement import gradient_noise
 from leadline.probes.state import ProbeError
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.families import cifar_resnet, comparative_resnet
-from leadline.nets import build
+from leadline.networks import cifar_resnet, comparative_resnet
+from leadline.networks.modules import build
 from leadline.probes.snapshots.shattered.measurement import expected_correlation, shattered
 from leadline.probes.state import ProbeError
 

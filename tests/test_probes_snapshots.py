@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from leadline.errors import DataError, LeadlineError
-from leadline.families import cifar_plain, cifar_resnet
-from leadline.nets import build
+from leadline.networks import cifar_plain, cifar_resnet
+from leadline.networks.modules import build
 from leadline.probes.measured import Measurement
 from leadline.probes.running import has_batch_normalisation, run_probe
 from leadline.probes.snapshots import PROBES, find_probe

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.families import cifar_resnet
-from leadline.nets import build
+from leadline.networks import cifar_resnet
+from leadline.networks.modules import build
 from leadline.probes.snapshots.cka.measurement import cka
 from leadline.probes.snapshots.hessian.measurement import hessian
 from leadline.probes.snapshots.jacobian.measurement import jacobian

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from leadline.data.batches import Data, load
 from leadline.errors import SpecError
-from leadline.families import cifar_plain, cifar_resnet, comparative_plain, comparative_resnet
-from leadline.nets import build
+from leadline.networks import cifar_plain, cifar_resnet, comparative_plain, comparative_resnet
+from leadline.networks.modules import build
 from leadline.probes.flow import probe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, UPDATE, WEIGHT_GRADIENT, ZEROS, FlowTable
 from leadline.probes.watch import latest, watch

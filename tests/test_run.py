@@ -16,8 +16,8 @@ import torch
 
 from leadline.data.batches import load
 from leadline.errors import LeadlineError, StoreError
-from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
-from leadline.nets import build
+from leadline.networks import cifar_resnet, comparative_resnet, recurrent_resnet
+from leadline.networks.modules import build
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probes.table import FlowTable

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from leadline.data.batches import load
-from leadline.drawing import draw
 from leadline.errors import SpecError
-from leadline.families import cifar_resnet
-from leadline.nets import build, inspect_network
+from leadline.networks import cifar_resnet
+from leadline.networks.drawing import draw
+from leadline.networks.modules import build, inspect_network
 from leadline.parts.shortcuts import SHORTCUTS, CustomShortcut
 from leadline.specs import DataSpec, NetworkSpec, Shortcut, TrainingSpec, TrialSpec, parse
 from leadline.training import prepare, train

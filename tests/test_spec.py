@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from leadline.errors import SpecError
-from leadline.families import FAMILIES, cifar_resnet
+from leadline.networks import FAMILIES, cifar_resnet
 from leadline.probes.snapshots import PROBES
 from leadline.specs import (
     SCHEMA_VERSION,

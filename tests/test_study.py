@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from leadline.errors import SpecError
-from leadline.families import comparative_resnet
-from leadline.nets import inspect_network
+from leadline.networks import comparative_resnet
+from leadline.networks.modules import inspect_network
 from leadline.specs import SGD, Adam, DataSpec, TrainingSpec, decide, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.study import StudySpec

@@ -22,9 +22,9 @@ import torch
 
 from leadline.data.batches import Data, load
 from leadline.errors import SpecError, StoreError
-from leadline.families import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.layerwise import pretrain_network
-from leadline.nets import build
+from leadline.networks import cifar_resnet, comparative_resnet, recurrent_resnet
+from leadline.networks.modules import build
 from leadline.pretraining.state import PretrainingState
 from leadline.probes.table import FlowTable
 from leadline.record import Record

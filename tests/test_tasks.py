@@ -13,7 +13,7 @@ from leadline.data.batches import load
 from leadline.data.metadata import describe
 from leadline.errors import DataError, SpecError
 from leadline.metrics import FinalMetric
-from leadline.nets import build
+from leadline.networks.modules import build
 from leadline.parts.base import Spec, parse
 from leadline.parts.code import identify_all
 from leadline.parts.losses import Loss

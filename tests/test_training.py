@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from leadline.data.batches import Dataset, load
 from leadline.errors import SpecError
-from leadline.families import cifar_resnet, comparative_cnn, comparative_resnet
-from leadline.nets import build
+from leadline.networks import cifar_resnet, comparative_cnn, comparative_resnet
+from leadline.networks.modules import build
 from leadline.parts.base import parse
 from leadline.parts.optimizers import CustomOptimizer
 from leadline.record import Record
@@ -88,8 +88,8 @@ def test_no_global_generator_is_touched() -> None:
 import random, numpy, torch
 import sklearn.datasets  # importing it draws from `random`
 from leadline.data.batches import load
-from leadline.families import comparative_resnet
-from leadline.nets import build
+from leadline.networks import comparative_resnet
+from leadline.networks.modules import build
 from leadline.specs import Augment, DataSpec, TrainingSpec
 from leadline.training import prepare, train
 

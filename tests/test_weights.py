@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from leadline.errors import SpecError
-from leadline.families import family, recurrent_resnet
-from leadline.nets import build, distinct_tensors, skeleton
+from leadline.networks import family, recurrent_resnet
+from leadline.networks.modules import build, distinct_tensors, skeleton
+from leadline.networks.weights import load_weights, torchvision_name
 from leadline.running.checkpoints import save_checkpoint
 from leadline.specs import NetworkSpec, TrainingSpec, TrialSpec
 from leadline.training import prepare
-from leadline.weights import load_weights, torchvision_name
 
 SHAPE = (3, 64, 64)
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

@@ -16,9 +16,8 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from leadline.cli import app
-from leadline.drawing import draw
 from leadline.errors import SpecError
-from leadline.families import (
+from leadline.networks import (
     cifar_plain,
     cifar_preresnet,
     cifar_resnet,
@@ -28,7 +27,8 @@ from leadline.families import (
     recurrent_resnet,
     wide_resnet,
 )
-from leadline.nets import build, inspect_network
+from leadline.networks.drawing import draw
+from leadline.networks.modules import build, inspect_network
 from leadline.specs import Head, NetworkSpec
 
 CIFAR = (3, 32, 32)

@@ -4,16 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leadline import families as networks
+    from leadline import networks
     from leadline.api import Results, Study, Verdict, train
     from leadline.data.arrays import Arrays
     from leadline.data.batches import Dataset
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
     from leadline.export import Loaded, from_trial, load, predict, save
-    from leadline.families import FAMILIES, family
     from leadline.metrics import FinalMetric, Metric
-    from leadline.nets import build, inspect_module, inspect_network
+    from leadline.networks import FAMILIES, family
+    from leadline.networks.modules import build, inspect_module, inspect_network
+    from leadline.networks.weights import load_weights
     from leadline.probes.flow import probe
     from leadline.probes.watch import watch
     from leadline.record import Record
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from leadline.store import Store
     from leadline.tasks import Task
     from leadline.training import Diverged, evaluate
-    from leadline.weights import load_weights
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _HOME = {
     "DataSpec": "specs",
     "Dataset": "data.batches",
     "Diverged": "training",
-    "FAMILIES": "families",
+    "FAMILIES": "networks",
     "FinalMetric": "metrics",
     "LeadlineError": "errors",
     "Loaded": "export",
@@ -49,16 +49,16 @@ _HOME = {
     "TrainingSpec": "specs",
     "TrialSpec": "specs",
     "Verdict": "api",
-    "build": "nets",
+    "build": "networks.modules",
     "evaluate": "training",
-    "family": "families",
+    "family": "networks",
     "from_trial": "export",
-    "inspect_module": "nets",
-    "inspect_network": "nets",
+    "inspect_module": "networks.modules",
+    "inspect_network": "networks.modules",
     "load": "export",
     "load_data": "data.batches",
-    "load_weights": "weights",
-    "networks": "families",
+    "load_weights": "networks.weights",
+    "networks": "networks",
     "predict": "export",
     "probe": "probes.flow",
     "save": "export",

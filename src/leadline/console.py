@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from leadline.nets import NetworkInfo
+from leadline.networks.modules import NetworkInfo
 from leadline.running.driving import clock
 from leadline.running.job import Emit, Event
 from leadline.store.schema import SETTLED

@@ -39,10 +39,10 @@ from leadline.data import batches
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.images import centre
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-from leadline.nets import build, distinct_tensors
+from leadline.networks.modules import build, distinct_tensors
+from leadline.networks.weights import load_weights
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
 from leadline.store import Store
-from leadline.weights import load_weights
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 KEY = "leadline"

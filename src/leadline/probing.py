@@ -11,7 +11,7 @@ from torch import Tensor
 from leadline.data import batches
 from leadline.errors import LeadlineError, SpecError
 from leadline.export import from_trial
-from leadline.nets import build
+from leadline.networks.modules import build
 from leadline.probes.blocks import Progress
 from leadline.probes.running import has_batch_normalisation
 from leadline.probes.snapshots import SnapshotProbe

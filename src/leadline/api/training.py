@@ -47,7 +47,7 @@ def train(
     from torch import nn
 
     from leadline.data.batches import Data, load
-    from leadline.nets import build
+    from leadline.networks.modules import build
     from leadline.specs import DataSpec, TrainingSpec, TrialSpec, parse
     from leadline.study.expand import resolve_network
     from leadline.training import choose_device, prepare

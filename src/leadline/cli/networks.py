@@ -18,7 +18,7 @@ app = typer.Typer()
 def list_(as_json: Json = False) -> None:
     """List the ready studies, the named networks and the data sets."""
     from leadline.data.datasets import DATASETS
-    from leadline.families import FAMILIES
+    from leadline.networks import FAMILIES
     from leadline.study.load import ready_studies
 
     studies = ready_studies()
@@ -62,19 +62,19 @@ def inspect(
     """Show a network's layers, parameters, multiply-adds and memory; draw it."""
     from dataclasses import asdict
 
-    from leadline.nets import build, describe_network, inspect_network
+    from leadline.networks.modules import build, describe_network, inspect_network
     from leadline.study.expand import resolve_network
 
     shape = _shape(input_shape)
     spec = describe_network(resolve_network(network, settings_of(settings)), shape, classes)
     info = inspect_network(spec, shape, classes)
     if figure is not None:
-        from leadline.drawing import draw, write_drawing
+        from leadline.networks.drawing import draw, write_drawing
 
         title = " ".join([network, *(settings or [])])
         write_drawing(draw(_drawable(spec), shape, classes, title, info), figure)
     if weights is not None:
-        from leadline.weights import load_weights
+        from leadline.networks.weights import load_weights
 
         load_weights(build(spec, shape, classes), weights)
     if as_json:
@@ -93,7 +93,7 @@ def predict_depth(
     as_json: Json = False,
 ) -> None:
     """Predict, from mean-field theory, how deep signals and gradients reach before training."""
-    from leadline.nets import describe_network
+    from leadline.networks.modules import describe_network
     from leadline.study.expand import resolve_network
     from leadline.theory.prediction import predict_depth as predicted
 

@@ -17,8 +17,8 @@ from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
 from leadline.metrics import metrics
 from leadline.metrics.base import recorded
 from leadline.metrics.outputs import bytes_kept
-from leadline.nets import skeleton
-from leadline.nets.memory import inference_memory
+from leadline.networks.modules import skeleton
+from leadline.networks.modules.memory import inference_memory
 from leadline.planning.seeds import SeedsNeeded
 from leadline.planning.timing import SECONDS, Timing, Work, essence, measure
 from leadline.specs import DataSpec, NetworkSpec, TrainingSpec

@@ -14,7 +14,7 @@ from leadline.data.batches import Dataset, Split
 from leadline.data.datasets.digits import Digits
 from leadline.data.pixels import normalisation
 from leadline.errors import LeadlineError
-from leadline.nets import InputShape, build
+from leadline.networks.modules import InputShape, build
 from leadline.parts.augmentations import BatchAugmentation
 from leadline.probes.running import run_probe
 from leadline.specs import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec

@@ -14,7 +14,7 @@ from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, SpecError, StoreError
 from leadline.layerwise import hidden_layers, pretrain_network, pretrained
 from leadline.metrics.outputs import OUTPUTS, pack_outputs
-from leadline.nets import build
+from leadline.networks.modules import build
 from leadline.parts.reference import is_local
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from leadline.errors import SpecError, unknown
-from leadline.families import family
 from leadline.metrics import CurveMetric, metric, metric_name
+from leadline.networks import family
 from leadline.specs import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import LEAST_ERROR, DecideSpec

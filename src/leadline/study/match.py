@@ -14,8 +14,8 @@ import torch
 
 from leadline.data.metadata import describe
 from leadline.errors import SpecError
-from leadline.nets import InputShape, count_operations, inspect_network, skeleton
-from leadline.nets.memory import training_memory
+from leadline.networks.modules import InputShape, count_operations, inspect_network, skeleton
+from leadline.networks.modules.memory import training_memory
 from leadline.specs import ModuleSpec, NetworkSpec, parse
 from leadline.study.expand import Arm, ExpandedStudy, compared, refuse_twins
 from leadline.study.resolved import MatchedArm

@@ -14,7 +14,7 @@ from leadline.data import batches
 from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.machine import cores
-from leadline.nets import check, skeleton
+from leadline.networks.modules import check, skeleton
 from leadline.parts.reference import pack_objects
 from leadline.probes.selection import select
 from leadline.running.checkpoints import TEN_MINUTES, Interval

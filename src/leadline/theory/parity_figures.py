@@ -19,7 +19,8 @@ from leadline.charts.chart import (
     inline,
     spread,
 )
-from leadline.drawing.svg import (
+from leadline.errors import SpecError
+from leadline.networks.drawing.svg import (
     AROUND,
     AROUND_TEXT,
     FLOW,
@@ -38,7 +39,6 @@ from leadline.drawing.svg import (
     wrap,
     written,
 )
-from leadline.errors import SpecError
 from leadline.tables import Column, Table
 from leadline.text import join, plural
 from leadline.theory.circuits import And, Circuit, Gate, Not, Or, Recurrence, Threshold, Xor, levels, size

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 from leadline.errors import SpecError
-from leadline.nets.blocks import Block
-from leadline.nets.layers import Multiply, Scale, Shift, ZeroPad
-from leadline.nets.network import InputShape, Network
-from leadline.nets.shortcuts import Add
+from leadline.networks.modules.blocks import Block
+from leadline.networks.modules.layers import Multiply, Scale, Shift, ZeroPad
+from leadline.networks.modules.network import InputShape, Network
+from leadline.networks.modules.shortcuts import Add
 from leadline.specs import Initialisation
 
 UNITS, FEWEST = 2**14, 16

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from leadline.errors import SpecError
-from leadline.nets.blocks import Block
-from leadline.nets.network import InputShape, skeleton
+from leadline.networks.modules.blocks import Block
+from leadline.networks.modules.network import InputShape, skeleton
 from leadline.seeds import NOISE, stream
 from leadline.specs import CustomShortcut, ModuleSpec, NetworkSpec, Shortcut
 from leadline.theory.meanfield import Fixed, Point, batch_norm_growth, fixed_point

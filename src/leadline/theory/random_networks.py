@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets.network import InputShape, build_network
+from leadline.networks.modules.network import InputShape, build_network
 from leadline.seeds import INIT, SUBSET, stream
 from leadline.specs import NetworkSpec
 from leadline.specs.network import Activation

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.errors import SpecError, unknown
-from leadline.nets.init import initialise
+from leadline.networks.modules.init import initialise
 from leadline.seeds import NOISE, stream
 from leadline.specs.network import Initialisation, InitialisationName
 from leadline.stats import t_interval

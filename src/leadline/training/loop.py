@@ -14,7 +14,7 @@ from leadline.data.batches import Data
 from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.errors import LeadlineError, SpecError
-from leadline.nets import noise_at
+from leadline.networks.modules import noise_at
 from leadline.parts.losses import Loss
 from leadline.parts.reference import drawing_of
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe

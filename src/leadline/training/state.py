@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leadline.metrics import Outputs
-from leadline.nets import distinct_tensors
+from leadline.networks.modules import distinct_tensors
 from leadline.pretraining.state import PretrainingState
 from leadline.probes.flow import Flow, FlowPart
 from leadline.probes.measured import Measurement

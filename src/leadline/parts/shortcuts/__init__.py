@@ -107,6 +107,6 @@ class CustomShortcut(Reference, ShortcutPart):
         Raises:
             SpecError: it cannot be imported, calling it fails, it returns no module, or the module does not join.
         """
-        from leadline.nets.shortcuts import build_custom
+        from leadline.networks.modules.shortcuts import build_custom
 
         return build_custom(self, network.layers == "convolutional", channels_in, channels_out, stride)

@@ -31,6 +31,6 @@ class Concatenation(ShortcutPart):
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return what puts the two side by side."""
-        from leadline.nets.shortcuts import Concatenate
+        from leadline.networks.modules.shortcuts import Concatenate
 
         return Concatenate()

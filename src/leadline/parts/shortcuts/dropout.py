@@ -21,8 +21,8 @@ class DroppedOut(ShortcutPart):
         """Return what adds the branch to the input that is left."""
         from torch import nn
 
-        from leadline.nets.layers import Dropout
-        from leadline.nets.shortcuts import Add, follow, identity
+        from leadline.networks.modules.layers import Dropout
+        from leadline.networks.modules.shortcuts import Add, follow, identity
 
         path = identity("dropout", channels_in, channels_out, stride)
         return Add(follow(path, "dropout", Dropout(self.dropout)), nn.Identity())

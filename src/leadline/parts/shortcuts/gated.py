@@ -22,7 +22,7 @@ class Gating(ShortcutPart):
         """Return what adds the two, gated."""
         from torch import nn
 
-        from leadline.nets.shortcuts import Gated, identity
+        from leadline.networks.modules.shortcuts import Gated, identity
 
         size = self.gate_kernel
         gate: nn.Conv2d | nn.Linear = (

@@ -20,6 +20,6 @@ class Identity(ShortcutPart):
         """Return what adds the two."""
         from torch import nn
 
-        from leadline.nets.shortcuts import Add, identity
+        from leadline.networks.modules.shortcuts import Add, identity
 
         return Add(identity("A", channels_in, channels_out, stride), nn.Identity())

@@ -20,7 +20,7 @@ class Projection(ShortcutPart):
         """Return what adds the projected input, or for B the input where nothing changes."""
         from torch import nn
 
-        from leadline.nets.shortcuts import Add, identity, projection
+        from leadline.networks.modules.shortcuts import Add, identity, projection
 
         if self.name == "C" or channels_in != channels_out or stride != 1:
             return Add(projection(network, channels_in, channels_out, stride), nn.Identity())

@@ -20,8 +20,8 @@ class Scaled(ShortcutPart):
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return what adds the two, each times its factor."""
-        from leadline.nets.layers import Multiply
-        from leadline.nets.shortcuts import Add, follow, identity
+        from leadline.networks.modules.layers import Multiply
+        from leadline.networks.modules.shortcuts import Add, follow, identity
 
         path = follow(identity("scaled", channels_in, channels_out, stride), "scale", Multiply(self.shortcut_factor))
         return Add(path, Multiply(self.branch_factor))

@@ -1,7 +1,7 @@
 """Densely connected networks."""
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import AnyHead, Fraction, Positive, blocks_of, to_head
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import AnyHead, Fraction, Positive, blocks_of, to_head
 from leadline.specs import Block, NetworkSpec, Shortcut, Stage, Stem
 
 
@@ -23,8 +23,8 @@ def densenet(
     Source: Huang et al. 2017, "Densely Connected Convolutional Networks".
 
     Example:
-        >>> from leadline.families import densenet
-        >>> from leadline.nets import inspect_network
+        >>> from leadline.networks import densenet
+        >>> from leadline.networks.modules import inspect_network
         >>> inspect_network(densenet(depth=100, growth=12), (3, 32, 32), classes=10).parameters
         769162
     """

@@ -1,7 +1,7 @@
 """The networks of "Comparative Study between CNNs and Deep Residual Networks" (2019)."""
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import Positive
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import Positive
 from leadline.specs import Block, Head, NetworkSpec, Shortcut, Stage
 from leadline.specs.network import Initialisation, InitialisationName, ShortcutKind
 
@@ -21,7 +21,7 @@ def comparative_cnn(blocks: Positive = 5, initialisation: InitialisationName = "
     Source: "Comparative Study between CNNs and Deep Residual Networks" (2019), whose network has five.
 
     Example:
-        >>> from leadline.families import comparative_cnn
+        >>> from leadline.networks import comparative_cnn
         >>> [stage.width for stage in comparative_cnn(blocks=3).stages]
         [64, 32, 64]
     """
@@ -53,8 +53,8 @@ def comparative_resnet(
     Source: "Comparative Study between CNNs and Deep Residual Networks" (2019), whose network has five blocks.
 
     Example:
-        >>> from leadline.families import comparative_resnet
-        >>> from leadline.nets import inspect_network
+        >>> from leadline.networks import comparative_resnet
+        >>> from leadline.networks.modules import inspect_network
         >>> inspect_network(comparative_resnet(), (1, 28, 28), classes=10).parameters
         417834
     """
@@ -75,7 +75,7 @@ def comparative_plain(blocks: Positive = 5, initialisation: InitialisationName =
     Source: "Comparative Study between CNNs and Deep Residual Networks" (2019).
 
     Example:
-        >>> from leadline.families import comparative_plain, comparative_resnet
+        >>> from leadline.networks import comparative_plain, comparative_resnet
         >>> comparative_plain(blocks=7) == comparative_resnet(blocks=7, shortcut="none")
         True
     """

@@ -1,6 +1,6 @@
 """Drawings of networks: stem, stages, blocks, shortcuts and head, as papers show them."""
 
-from leadline.drawing.files import write_drawing
-from leadline.drawing.page import draw
+from leadline.networks.drawing.files import write_drawing
+from leadline.networks.drawing.page import draw
 
 __all__ = ["draw", "write_drawing"]

@@ -76,7 +76,7 @@ def count_operations() -> Iterator[Operations]:
 
     Example:
         >>> import torch
-        >>> from leadline.nets import count_operations
+        >>> from leadline.networks.modules import count_operations
         >>> with count_operations() as operations:
         ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)
         >>> operations.multiply_adds
@@ -95,7 +95,7 @@ def unfused() -> Iterator[None]:
 
     Example:
         >>> import torch
-        >>> from leadline.nets.operations import count_operations, unfused
+        >>> from leadline.networks.modules.operations import count_operations, unfused
         >>> cell, sequence = torch.nn.LSTM(8, 6), torch.ones(5, 1, 8)
         >>> with torch.no_grad(), unfused(), count_operations() as operations:
         ...     _ = cell(sequence)

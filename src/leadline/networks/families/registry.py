@@ -32,7 +32,7 @@ def register_family(name: str) -> Callable[[F], F]:
         SpecError: another function has the name.
 
     Example:
-        >>> from leadline.families import register_family
+        >>> from leadline.networks import register_family
         >>> from leadline.specs import NetworkSpec, Stage, Stem
         >>> @register_family("one-stage")
         ... def one_stage(blocks: int = 3, width: int = 16) -> NetworkSpec:
@@ -82,7 +82,7 @@ def family(name: str, arguments: Mapping[str, Any]) -> NetworkSpec:
         SpecError: the name or an argument is unknown, or a value is impossible.
 
     Example:
-        >>> from leadline.families import cifar_resnet, family
+        >>> from leadline.networks import cifar_resnet, family
         >>> family("cifar-resnet", {"depth": 56}) == cifar_resnet(depth=56)
         True
     """
@@ -107,7 +107,7 @@ def list_arguments(name: str) -> tuple[Argument, ...]:
         SpecError: no family has the name.
 
     Example:
-        >>> from leadline.families import list_arguments
+        >>> from leadline.networks import list_arguments
         >>> list_arguments("wide-resnet")[1]
         Argument(name='widen', type='integer, at least 1', default=10)
     """

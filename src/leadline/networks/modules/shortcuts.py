@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets.layers import (
+from leadline.networks.modules.layers import (
     Maps,
     WeightLayer,
     ZeroPad,

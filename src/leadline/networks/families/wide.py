@@ -1,7 +1,7 @@
 """Wide residual networks."""
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import AnyHead, Positive, blocks_of, three_stages, to_head
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import AnyHead, Positive, blocks_of, three_stages, to_head
 from leadline.specs import Block, NetworkSpec, Shortcut, Stem
 from leadline.specs.network import Rate
 
@@ -24,7 +24,7 @@ def wide_resnet(
     Source: Zagoruyko & Komodakis 2016, "Wide Residual Networks".
 
     Example:
-        >>> from leadline.families import wide_resnet
+        >>> from leadline.networks import wide_resnet
         >>> [stage.width for stage in wide_resnet(depth=40, widen=4).stages]
         [64, 128, 256]
     """

@@ -10,10 +10,18 @@ from typing import Literal
 
 from torch import nn
 
-from leadline.nets.blocks import Block
-from leadline.nets.layers import Dropout, Multiply, Scale, Shift, StandardisedConv2d, StochasticDepth, ZeroPad
-from leadline.nets.network import Network, RecurrentCell
-from leadline.nets.shortcuts import Add, Concatenate, Custom, Gated
+from leadline.networks.modules.blocks import Block
+from leadline.networks.modules.layers import (
+    Dropout,
+    Multiply,
+    Scale,
+    Shift,
+    StandardisedConv2d,
+    StochasticDepth,
+    ZeroPad,
+)
+from leadline.networks.modules.network import Network, RecurrentCell
+from leadline.networks.modules.shortcuts import Add, Concatenate, Custom, Gated
 from leadline.specs import NetworkSpec
 from leadline.specs.network import Normalisation
 from leadline.text import plural

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from leadline.drawing.outline import BlockOutline, Kind, Layer, Omission, Piece, Recurrence, Shortcut
-from leadline.drawing.svg import (
+from leadline.networks.drawing.outline import BlockOutline, Kind, Layer, Omission, Piece, Recurrence, Shortcut
+from leadline.networks.drawing.svg import (
     AROUND,
     AROUND_TEXT,
     FLOW,

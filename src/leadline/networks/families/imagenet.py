@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import Positive
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import Positive
 from leadline.specs import Block, NetworkSpec, Shortcut, Stage, Stem
 from leadline.specs.network import ShortcutKind
 
@@ -40,8 +40,8 @@ def imagenet_resnet(
     Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
 
     Example:
-        >>> from leadline.families import imagenet_resnet
-        >>> from leadline.nets import inspect_network
+        >>> from leadline.networks import imagenet_resnet
+        >>> from leadline.networks.modules import inspect_network
         >>> inspect_network(imagenet_resnet(depth=50), (3, 224, 224), classes=1000).parameters
         25557032
     """
@@ -61,7 +61,7 @@ def imagenet_plain(depth: Literal[18, 34, 50, 101, 152] = 34) -> NetworkSpec:
     Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
 
     Example:
-        >>> from leadline.families import imagenet_plain, imagenet_resnet
+        >>> from leadline.networks import imagenet_plain, imagenet_resnet
         >>> imagenet_plain(depth=18) == imagenet_resnet(depth=18, shortcut="none")
         True
     """
@@ -81,7 +81,7 @@ def imagenet_preresnet(depth: Literal[101, 152, 200] = 200) -> NetworkSpec:
     Source: He et al. 2016, "Identity Mappings in Deep Residual Networks".
 
     Example:
-        >>> from leadline.families import imagenet_preresnet
+        >>> from leadline.networks import imagenet_preresnet
         >>> [stage.blocks for stage in imagenet_preresnet(depth=200).stages]
         [3, 24, 36, 3]
     """
@@ -107,7 +107,7 @@ def resnext(depth: Literal[50, 101, 152] = 50, groups: Positive = 32, group_widt
     Source: Xie et al. 2017, "Aggregated Residual Transformations for Deep Neural Networks".
 
     Example:
-        >>> from leadline.families import resnext
+        >>> from leadline.networks import resnext
         >>> [stage.inner_width for stage in resnext(groups=32, group_width=4).stages]
         [128, 256, 512, 1024]
     """

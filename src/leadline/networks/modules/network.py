@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import SpecError
-from leadline.nets.blocks import Block, Recomputed, block
-from leadline.nets.init import check_widths, initialise
-from leadline.nets.layers import (
+from leadline.networks.modules.blocks import Block, Recomputed, block
+from leadline.networks.modules.init import check_widths, initialise
+from leadline.networks.modules.layers import (
     NORMALISING,
     Dropout,
     Noise,
@@ -23,7 +23,7 @@ from leadline.nets.layers import (
     prefix,
     weight_layer,
 )
-from leadline.nets.shortcuts import Custom
+from leadline.networks.modules.shortcuts import Custom
 from leadline.seeds import NOISE, seeded, stream
 from leadline.specs import NetworkSpec
 from leadline.specs.network import RecurrentHead, Stage

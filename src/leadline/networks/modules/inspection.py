@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from leadline.nets.layers import ZeroPad
-from leadline.nets.memory import inference_memory, training_memory
-from leadline.nets.network import InputShape, Network
-from leadline.nets.operations import Operations, count_operations, unfused
-from leadline.nets.shortcuts import Add, Concatenate, Gated
+from leadline.networks.modules.layers import ZeroPad
+from leadline.networks.modules.memory import inference_memory, training_memory
+from leadline.networks.modules.network import InputShape, Network
+from leadline.networks.modules.operations import Operations, count_operations, unfused
+from leadline.networks.modules.shortcuts import Add, Concatenate, Gated
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def inspect_module(model: nn.Module, input_shape: InputShape) -> NetworkInfo:
 
     Example:
         >>> from torch import nn
-        >>> from leadline.nets import inspect_module
+        >>> from leadline.networks.modules import inspect_module
         >>> inspect_module(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (1, 8, 8)).multiply_adds
         640
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from leadline.drawing.outline import (
+from leadline.networks.drawing.outline import (
     NORMALISATIONS,
     BlockOutline,
     Layer,
@@ -18,8 +18,8 @@ from leadline.drawing.outline import (
     Sizes,
     outline,
 )
-from leadline.drawing.sketch import HALF, sketch
-from leadline.drawing.svg import (
+from leadline.networks.drawing.sketch import HALF, sketch
+from leadline.networks.drawing.svg import (
     FLOW,
     FONT,
     GROUND,
@@ -40,7 +40,7 @@ from leadline.drawing.svg import (
     wrap,
     written,
 )
-from leadline.nets import InputShape, Network, NetworkInfo, inspect_network, skeleton
+from leadline.networks.modules import InputShape, Network, NetworkInfo, inspect_network, skeleton
 from leadline.specs import NetworkSpec
 
 _MARGIN, _PAD, _HEADER, _ROW_GAP = 20.0, 12.0, 24.0, 40.0

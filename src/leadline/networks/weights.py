@@ -30,8 +30,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets.blocks import Block
-from leadline.nets.layers import Noisy
+from leadline.networks.modules.blocks import Block
+from leadline.networks.modules.layers import Noisy
 from leadline.text import join
 
 SHOWN = 2

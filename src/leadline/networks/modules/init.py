@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.nets.blocks import Block
-from leadline.nets.layers import NORMALISING, Scale, Shift, WeightLayer
-from leadline.nets.shortcuts import Custom, Gated
+from leadline.networks.modules.blocks import Block
+from leadline.networks.modules.layers import NORMALISING, Scale, Shift, WeightLayer
+from leadline.networks.modules.shortcuts import Custom, Gated
 from leadline.seeds import INIT, stream
 from leadline.specs.network import Initialisation
 

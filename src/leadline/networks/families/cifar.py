@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import AnyHead, AnyShortcut, blocks_of, three_stages, to_head, to_shortcut
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import AnyHead, AnyShortcut, blocks_of, three_stages, to_head, to_shortcut
 from leadline.specs import Block, NetworkSpec, Stem
 from leadline.specs.network import Initialisation, InitialisationName, Order
 
@@ -44,8 +44,8 @@ def cifar_resnet(
     Residual Networks".
 
     Example:
-        >>> from leadline.families import cifar_resnet
-        >>> from leadline.nets import inspect_network
+        >>> from leadline.networks import cifar_resnet
+        >>> from leadline.networks.modules import inspect_network
         >>> inspect_network(cifar_resnet(depth=56), (3, 32, 32), classes=10).parameters
         853018
     """
@@ -75,7 +75,7 @@ def cifar_plain(
     Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
 
     Example:
-        >>> from leadline.families import cifar_plain, cifar_resnet
+        >>> from leadline.networks import cifar_plain, cifar_resnet
         >>> cifar_plain(depth=56) == cifar_resnet(depth=56, shortcut="none")
         True
     """
@@ -109,7 +109,7 @@ def cifar_preresnet(
     Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", section 4 and table 4: 164 and 1001 layers.
 
     Example:
-        >>> from leadline.families import cifar_preresnet
+        >>> from leadline.networks import cifar_preresnet
         >>> spec = cifar_preresnet(depth=20, block="basic", order="preactivation-and-after", head="average-2x2")
         >>> spec.head.pool
         'average-2x2'

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import Above0, Positive
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import Above0, Positive
 from leadline.specs import Block, Head, NetworkSpec, Shortcut, Stage, Stem
 from leadline.specs.network import Activation, Initialisation
 
@@ -29,7 +29,7 @@ def delta_orthogonal_cnn(
     Convolutional Neural Networks".
 
     Example:
-        >>> from leadline.families import delta_orthogonal_cnn
+        >>> from leadline.networks import delta_orthogonal_cnn
         >>> delta_orthogonal_cnn(depth=256).initialisation.name
         'delta-orthogonal'
     """
@@ -56,7 +56,7 @@ def mnist_cnn(activation: Literal["relu", "softplus"] = "relu") -> NetworkSpec:
     Source: "Recurrent Networks in Residual Networks", its network for MNIST.
 
     Example:
-        >>> from leadline.families import mnist_cnn
+        >>> from leadline.networks import mnist_cnn
         >>> [stage.width for stage in mnist_cnn().stages]
         [20, 20]
     """

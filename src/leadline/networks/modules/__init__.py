@@ -1,9 +1,9 @@
 """Networks: specifications built into modules, initialised from named streams, and counted."""
 
-from leadline.nets.building import build, check, describe_network, inspect_network
-from leadline.nets.inspection import LayerInfo, NetworkInfo, inspect_module
-from leadline.nets.network import InputShape, Network, build_network, distinct_tensors, noise_at, skeleton
-from leadline.nets.operations import Operations, count_operations
+from leadline.networks.modules.building import build, check, describe_network, inspect_network
+from leadline.networks.modules.inspection import LayerInfo, NetworkInfo, inspect_module
+from leadline.networks.modules.network import InputShape, Network, build_network, distinct_tensors, noise_at, skeleton
+from leadline.networks.modules.operations import Operations, count_operations
 
 __all__ = [
     "InputShape",

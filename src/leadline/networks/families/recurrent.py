@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import AnyHead, Positive, to_head
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import AnyHead, Positive, to_head
 from leadline.specs import Head, NetworkSpec, Sharing, Stage, Stem
 from leadline.specs.network import Rate, RecurrentHead
 
@@ -35,8 +35,8 @@ def recurrent_resnet(
     Cortex".
 
     Example:
-        >>> from leadline.families import recurrent_resnet
-        >>> from leadline.nets import inspect_network
+        >>> from leadline.networks import recurrent_resnet
+        >>> from leadline.networks.modules import inspect_network
         >>> specs = [recurrent_resnet(steps, normalisation="shared") for steps in (2, 8)]
         >>> len({inspect_network(spec, (3, 32, 32), classes=10).parameters for spec in specs})
         1
@@ -70,7 +70,7 @@ def recnet(steps: Positive = 7, width: Positive = 128, dropout: Rate = 0.0, recu
     Source: "Recurrent Networks in Residual Networks", its network for CIFAR-10: 7 steps.
 
     Example:
-        >>> from leadline.families import recnet
+        >>> from leadline.networks import recnet
         >>> recnet(steps=3).head.recurrent.steps
         3
     """

@@ -1,7 +1,7 @@
 """Highway networks."""
 
-from leadline.families.registry import register_family
-from leadline.families.shapes import AnyHead, blocks_of, three_stages, to_head
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import AnyHead, blocks_of, three_stages, to_head
 from leadline.specs import Block, NetworkSpec, Shortcut, Stem
 from leadline.specs.network import Initialisation, InitialisationName
 
@@ -29,7 +29,7 @@ def highway(
     Source: Srivastava et al. 2015, "Training Very Deep Networks", equation 3 and section 2.2.
 
     Example:
-        >>> from leadline.families import highway
+        >>> from leadline.networks import highway
         >>> highway(depth=20).block.shortcut.gate_bias
         -3.0
     """

@@ -1,8 +1,8 @@
 """Fully-connected networks, plain, residual or recurrent."""
 
 from leadline.errors import SpecError
-from leadline.families.registry import register_family
-from leadline.families.shapes import Positive
+from leadline.networks.families.registry import register_family
+from leadline.networks.families.shapes import Positive
 from leadline.specs import Block, Head, NetworkSpec, Sharing, Shortcut, Stage, Stem
 from leadline.specs.network import (
     Activation,
@@ -46,8 +46,8 @@ def mlp(
     Source: Nielsen 2015, "Neural Networks and Deep Learning", chapter 1, for the plain form of one hidden layer.
 
     Example:
-        >>> from leadline.families import mlp
-        >>> from leadline.nets import inspect_network
+        >>> from leadline.networks import mlp
+        >>> from leadline.networks.modules import inspect_network
         >>> inspect_network(mlp(hidden=1, width=30), (1, 28, 28), classes=10).parameters
         23860
     """

@@ -5,8 +5,8 @@ import inspect
 from torch import nn
 
 from leadline.errors import SpecError
-from leadline.nets.inspection import NetworkInfo, inspect_module
-from leadline.nets.network import InputShape, build_network, skeleton
+from leadline.networks.modules.inspection import NetworkInfo, inspect_module
+from leadline.networks.modules.network import InputShape, build_network, skeleton
 from leadline.seeds import INIT, seeded, stream
 from leadline.specs import ModuleSpec, NetworkSpec
 
@@ -40,9 +40,9 @@ def describe_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, cl
         SpecError: the function cannot be called, or gives something else.
 
     Example:
-        >>> from leadline.nets.building import describe_network
+        >>> from leadline.networks.modules.building import describe_network
         >>> from leadline.specs import ModuleSpec
-        >>> spec = ModuleSpec(module="leadline.families:cifar_resnet", arguments={"depth": 56})
+        >>> spec = ModuleSpec(module="leadline.networks:cifar_resnet", arguments={"depth": 56})
         >>> len(describe_network(spec, (3, 32, 32), classes=10).stages)
         3
     """

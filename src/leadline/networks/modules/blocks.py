@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from leadline.nets.layers import (
+from leadline.networks.modules.layers import (
     Dropout,
     Maps,
     Scale,

@@ -1,0 +1,1 @@
+"""The families: one file holds one group of a paper's networks; importing it registers its functions by name."""
