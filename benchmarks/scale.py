@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from leadline.analysis.verdict import analyze
 from leadline.record import Record
 from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.verdict import analyze
 
 NAME = "scale"
 SEEDS = 10_000

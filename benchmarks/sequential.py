@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from leadline.stats import t_interval
-from leadline.stats.sequential import critical_values, decide, next_round, running_interval
+from leadline.analysis.stats import t_interval
+from leadline.analysis.stats.sequential import critical_values, decide, next_round, running_interval
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int]], Floats]

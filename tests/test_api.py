@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import leadline as ll
+from leadline.analysis.verdict import headline
 from leadline.errors import LeadlineError, SpecError, StoreError
-from leadline.verdict import headline
 
 DATA = {"name": "digits", "train": 100, "test": 50}
 

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from leadline.analysis.diagnostics import NOTHING_MEASURED, Diagnostics, diagnose
+from leadline.analysis.verdict import Findings
 from leadline.charts.figures import figures
-from leadline.diagnostics import NOTHING_MEASURED, Diagnostics, diagnose
 from leadline.errors import DataError, SpecError
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import find_probe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.specs import FlowSpec, ProbeSpec, parse
-from leadline.verdict import Findings
 
 NOTHING_FOUND = Findings("s", "", (), ())
 

@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from leadline.specs import parse
-from leadline.specs.study import StudySpec
-from leadline.stats import StatisticsError, holm, paired
-from leadline.stats.factorial import (
+from leadline.analysis.stats import StatisticsError, holm, paired
+from leadline.analysis.stats.factorial import (
     PRIOR,
     between_variance,
     drawn_together,
@@ -25,12 +23,23 @@ from leadline.stats.factorial import (
     step_weights,
     within_seeds,
 )
+from leadline.analysis.verdict import (
+    Findings,
+    analyze,
+    effect_sentence,
+    headline,
+    meta_sentence,
+    notes,
+    to_json,
+    to_text,
+)
+from leadline.analysis.verdict.wording.effect_tables import data_sets_table, effect_tables, factors_table
+from leadline.analysis.verdict.wording.sentences import effect_change
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
 from leadline.study.expand import Arm, ExpandedStudy, expand
 from leadline.study.match import match
 from leadline.tables import to_csv, to_latex, to_markdown
-from leadline.verdict import Findings, analyze, effect_sentence, headline, meta_sentence, notes, to_json, to_text
-from leadline.verdict.effect_tables import data_sets_table, effect_tables, factors_table
-from leadline.verdict.sentences import effect_change
 
 ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
 

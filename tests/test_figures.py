@@ -10,15 +10,15 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leadline.analysis.stats import paired
+from leadline.analysis.verdict import ContrastFinding, Findings
+from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
 from leadline.charts import chart, figures
 from leadline.charts import frames as chartdata
 from leadline.charts.axes import log_ticks
 from leadline.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
 from leadline.charts.files import to_svg
 from leadline.charts.forest import SHOWN_CONTRASTS, forest
-from leadline.stats import paired
-from leadline.verdict import ContrastFinding, Findings
-from leadline.verdict.labels import contrast_labels, contrast_pair
 
 Trial = tuple[str, str, dict[str, Any], int, str]
 

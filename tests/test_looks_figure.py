@@ -14,16 +14,16 @@ import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadline.analysis.stats.sequential import interval_at_any_time
+from leadline.analysis.verdict import ContrastFinding, Findings, analyze, to_json
+from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.charts import chart
 from leadline.charts.chart import DECISIONS, LIGHT, theme
 from leadline.charts.looks import SHOWN_PANELS, SHOWN_SEEDS, course_frame, narrowing
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
-from leadline.stats.sequential import interval_at_any_time
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.rounds import Course, look
-from leadline.verdict import ContrastFinding, Findings, analyze, to_json
-from leadline.verdict.findings import InterimAnalysis, SequentialAnalysis
 
 IMAGES = 500
 LOST = "diverged"

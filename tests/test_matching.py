@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadline.analysis.verdict import analyze, notes
 from leadline.data.metadata import describe
 from leadline.errors import SpecError
 from leadline.networks import FAMILIES, cifar_preresnet, cifar_resnet, comparative_cnn, densenet, mlp, recnet, resnext
@@ -16,7 +17,6 @@ from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.load import load_study
 from leadline.study.match import TOLERANCE, count, match, nearest, widths_of, with_widths
-from leadline.verdict import analyze, notes
 
 SHAPE = (3, 32, 32)
 INFO_FIELD = {"parameters": "parameters", "multiply_adds": "multiply_adds", "activations": "training_memory"}

@@ -12,19 +12,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadline.analysis.stats import StatisticsError, benjamini_hochberg, holm, t_interval
+from leadline.analysis.verdict import (
+    Findings,
+    analyze,
+    contrast_sentence,
+    headline,
+    meta_sentence,
+    notes,
+    to_json,
+    to_text,
+)
+from leadline.analysis.verdict.values import Waited, curves, final_values, step_of_clock, to_target, waited
+from leadline.analysis.verdict.wording.effect_tables import targets_table
+from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
 from leadline.charts.forest import forest
 from leadline.errors import SpecError
 from leadline.metrics import Curve, metric
 from leadline.metrics.learning_curve_area import area
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
-from leadline.stats import StatisticsError, benjamini_hochberg, holm, t_interval
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import to_csv
-from leadline.verdict import Findings, analyze, contrast_sentence, headline, meta_sentence, notes, to_json, to_text
-from leadline.verdict.effect_tables import targets_table
-from leadline.verdict.tables import arms_table, contrasts_table
-from leadline.verdict.values import Waited, curves, final_values, step_of_clock, to_target, waited
 
 ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
 Curves = Mapping[str, Sequence[Sequence[float]]]  # arm -> seed -> validation error by epoch

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
+from leadline.analysis.verdict import analyze, headline, notes, to_json, to_text
+from leadline.analysis.verdict.wording.tables import arms_table
 from leadline.charts.forest import forest
 from leadline.charts.looks import narrowing
 from leadline.errors import SpecError
@@ -28,8 +30,6 @@ from leadline.metrics.top5_error import top5_error
 from leadline.parts.base import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
-from leadline.verdict import analyze, headline, notes, to_json, to_text
-from leadline.verdict.tables import arms_table
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 

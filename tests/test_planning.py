@@ -13,6 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 from leadline import machine
+from leadline.analysis.stats import power, sequential
+from leadline.analysis.verdict import Findings, analyze
 from leadline.cli import app
 from leadline.data.batches import load
 from leadline.data.split import SplitSizes
@@ -30,10 +32,8 @@ from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.specs import DataSpec, ProbeSpec, TrainingSpec
 from leadline.specs.study import StudySpec
-from leadline.stats import power, sequential
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.verdict import Findings, analyze
 
 SMALL = DataSpec(name="digits", train=200, validation=100, test=50)
 

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from leadline.analysis.diagnostics import Diagnostics
 from leadline.charts.axes import DECADES, logarithmic, whole_numbers
 from leadline.charts.chart import LIGHT, SHOWN_BASES, Figure, theme
 from leadline.charts.earlyflow import early_flow
 from leadline.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepared
 from leadline.charts.probes import figures as figures_of
-from leadline.diagnostics import Diagnostics
 from leadline.errors import DataError, SpecError
 from leadline.networks.modules import build
 from leadline.probes.snapshots import PROBES, find_probe

@@ -22,8 +22,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leadline.analysis.diagnostics import Diagnostics, diagnose
+from leadline.analysis.verdict import analyze
 from leadline.charts.chart import DARK, LIGHT
-from leadline.diagnostics import Diagnostics, diagnose
 from leadline.errors import LeadlineError
 from leadline.metrics import Outputs
 from leadline.probes.measured import Measurement
@@ -34,7 +35,6 @@ from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
-from leadline.verdict import analyze
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 ENVIRONMENT = {

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadline.analysis.stats import sequential
 from leadline.errors import SpecError
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
-from leadline.stats import sequential
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.rounds import Course, Linked, confidence_of_each, look, resumed, rounds, with_seeds
 

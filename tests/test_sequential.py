@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from leadline.errors import LeadlineError
-from leadline.stats import paired, t_interval
-from leadline.stats.sequential import (
+from leadline.analysis.stats import paired, t_interval
+from leadline.analysis.stats.sequential import (
     CONFIDENCES,
     FIRST_ROUND,
     confidence_of_each,
@@ -23,6 +22,7 @@ from leadline.stats.sequential import (
     next_round,
     running_interval,
 )
+from leadline.errors import LeadlineError
 
 
 def margin_of_error(rate: float, studies: int) -> float:

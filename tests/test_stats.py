@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from leadline.errors import LeadlineError
-from leadline.stats import (
+from leadline.analysis.stats import (
     Correlation,
     McNemar,
     StatisticsError,
@@ -27,7 +26,8 @@ from leadline.stats import (
     summarise,
     t_interval,
 )
-from leadline.stats.survival import convergence_epoch
+from leadline.analysis.stats.survival import convergence_epoch
+from leadline.errors import LeadlineError
 
 # Student (1908), "The probable error of a mean": hours of sleep gained under two drugs, ten patients.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from leadline.analysis.stats import sequential
 from leadline.errors import SpecError
 from leadline.networks import comparative_resnet
 from leadline.networks.modules import inspect_network
 from leadline.specs import SGD, Adam, DataSpec, TrainingSpec, decide, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.study import StudySpec
-from leadline.stats import sequential
 from leadline.study.expand import expand
 from leadline.study.load import load_study, parse_value, ready_studies
 

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from leadline.errors import LeadlineError
-from leadline.stats import paired
-from leadline.stats.survival import (
+from leadline.analysis.stats import paired
+from leadline.analysis.stats.survival import (
     Earlier,
     LogRank,
     earlier,
@@ -21,6 +20,7 @@ from leadline.stats.survival import (
     restricted_mean,
     up_to,
 )
+from leadline.errors import LeadlineError
 
 # Freireich et al. (1963): weeks of remission of 42 children with leukaemia, as Gehan (1965) gives them.
 DRUG = [6, 6, 6, 6, 7, 9, 10, 10, 11, 13, 16, 17, 19, 20, 22, 23, 25, 32, 32, 34, 35]

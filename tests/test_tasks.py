@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from leadline.analysis.verdict import analyze, headline, to_json, to_text
 from leadline.data.arrays import Arrays
 from leadline.data.batches import load
 from leadline.data.metadata import describe
@@ -26,7 +27,6 @@ from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.tasks import Task, task_of
-from leadline.verdict import analyze, headline, to_json, to_text
 
 
 def heights(count: int = 60) -> Arrays:

@@ -14,6 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from leadline.analysis.stats import StatisticsError
+from leadline.analysis.stats.best_of import Ahead, ahead, best_of, running_best
+from leadline.analysis.verdict import analyze, headline
+from leadline.analysis.verdict.tuned import Tuning, explain_tuning, tuning_sentences, tuning_words
 from leadline.charts.tuning import tuning_figures
 from leadline.console import Terminal
 from leadline.errors import LeadlineError, SpecError
@@ -23,8 +27,6 @@ from leadline.reports.writing import write_report
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.specs.tuning import FIRST_SEED, TuneSpec, path_of
-from leadline.stats import StatisticsError
-from leadline.stats.best_of import Ahead, ahead, best_of, running_best
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.load import load_study
@@ -32,8 +34,6 @@ from leadline.study.pipeline import resolve, run_study
 from leadline.study.resolved import Searched
 from leadline.study.search import FIRST_AT_RANDOM, Search, suggest, tuning_of
 from leadline.tables import Table
-from leadline.verdict import analyze, headline
-from leadline.verdict.tuned import Tuning, explain_tuning, tuning_sentences, tuning_words
 
 RATE = {"learning_rate": {"log": [0.001, 1]}}
 

@@ -13,16 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.metrics import Outputs
-from leadline.specs import parse
-from leadline.specs.contrast import ContrastSpec
-from leadline.specs.study import StudySpec
-from leadline.stats import paired
-from leadline.stats.sequential import interval_at_any_time
-from leadline.study.expand import Arm, ExpandedStudy, expand
-from leadline.tables import to_csv, to_frame
-from leadline.text import number, p_value
-from leadline.verdict import (
+from leadline.analysis.stats import paired
+from leadline.analysis.stats.sequential import interval_at_any_time
+from leadline.analysis.verdict import (
     Findings,
     analyze,
     contrast_sentence,
@@ -33,9 +26,16 @@ from leadline.verdict import (
     to_json,
     to_text,
 )
-from leadline.verdict.decisions import decide_contrasts
-from leadline.verdict.pairs import Pairs
-from leadline.verdict.tables import arms_table, contrasts_table, flat
+from leadline.analysis.verdict.decisions import decide_contrasts
+from leadline.analysis.verdict.pairs import Pairs
+from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, flat
+from leadline.metrics import Outputs
+from leadline.specs import parse
+from leadline.specs.contrast import ContrastSpec
+from leadline.specs.study import StudySpec
+from leadline.study.expand import Arm, ExpandedStudy, expand
+from leadline.tables import to_csv, to_frame
+from leadline.text import number, p_value
 
 IMAGES = 1000
 ONE_LEVEL = {"seeds": 3}
@@ -472,7 +472,7 @@ def test_decisions_see_all_contrasts_at_once() -> None:
 
 
 def test_verdict_imports_neither_torch_nor_sqlalchemy() -> None:
-    code = "import sys, leadline.verdict; print({'torch', 'sqlalchemy', 'altair'} & set(sys.modules))"
+    code = "import sys, leadline.analysis.verdict; print({'torch', 'sqlalchemy', 'altair'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -6,48 +6,48 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from leadline.verdict import Findings
+    from leadline.analysis.verdict import Findings
 
 
 class Verdict:
     """Which arms are better, by how much and how sure that is; it prints in words and displays itself in a notebook."""
 
     def __init__(self, findings: "Findings") -> None:
-        """Wrap what `leadline.verdict.analyze` found."""
+        """Wrap what `leadline.analysis.verdict.analyze` found."""
         self.findings = findings
 
     @property
     def contrasts(self) -> "pd.DataFrame":
         """A row for each contrast; the columns are those of `contrasts.csv` in a report, named as in `to_json`."""
+        from leadline.analysis.verdict import contrasts_table
         from leadline.tables import to_frame
-        from leadline.verdict import contrasts_table
 
         return to_frame(contrasts_table(self.findings))
 
     @property
     def arms(self) -> "pd.DataFrame":
         """A row for each arm; the columns are those of `arms.csv` in a report, named as in `to_json`."""
+        from leadline.analysis.verdict import arms_table
         from leadline.tables import to_frame
-        from leadline.verdict import arms_table
 
         return to_frame(arms_table(self.findings))
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain data, as `leadline verdict --json` prints it."""
-        from leadline.verdict import to_json
+        from leadline.analysis.verdict import to_json
 
         return to_json(self.findings)
 
     def __str__(self) -> str:
-        from leadline.verdict import to_text
+        from leadline.analysis.verdict import to_text
 
         return to_text(self.findings)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        from leadline.analysis.verdict import arms_table, contrasts_table, headline, notes
         from leadline.tables import to_html
-        from leadline.verdict import arms_table, contrasts_table, headline, notes
 
         lines = "".join(f"<p>{html.escape(line)}</p>" for line in headline(self.findings))
         tables = "".join(to_html(one(self.findings)) for one in (arms_table, contrasts_table))

@@ -4,8 +4,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from leadline.analysis.diagnostics import Diagnostics
 from leadline.charts.chart import MARKERS, SHOWN_BASES, Figure, Key, Panel, arm_channels, inline
-from leadline.diagnostics import Diagnostics
 from leadline.text import join
 
 

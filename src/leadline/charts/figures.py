@@ -12,6 +12,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from leadline.analysis.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
+from leadline.analysis.verdict import Findings
 from leadline.charts.axes import magnitudes, whole_numbers
 from leadline.charts.chart import (
     CROSS,
@@ -39,10 +41,8 @@ from leadline.charts.frames import (
     profile_frame,
 )
 from leadline.charts.heat import heat_maps
-from leadline.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
 from leadline.probes.table import ACTIVATION_GRADIENT
 from leadline.text import join
-from leadline.verdict import Findings
 
 SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120
 

@@ -7,13 +7,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from leadline.analysis.verdict import Findings
+from leadline.analysis.verdict.wording.labels import contrast_pair
+from leadline.analysis.verdict.wording.sentences import interval_name
 from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline
 from leadline.charts.frames import contrast_frame
 from leadline.metrics import metric
 from leadline.text import interval, join, number
-from leadline.verdict import Findings
-from leadline.verdict.labels import contrast_pair
-from leadline.verdict.sentences import interval_name
 
 SHOWN_CONTRASTS = 24
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from leadline.analysis.verdict import ContrastFinding
+from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.metrics import metric
-from leadline.verdict import ContrastFinding
-from leadline.verdict.labels import contrast_labels
 
 CURVE_SPLITS = ("train", "validation")
 

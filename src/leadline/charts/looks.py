@@ -7,13 +7,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from leadline.analysis.verdict import ContrastFinding, Findings
+from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
+from leadline.analysis.verdict.wording.sentences import level
 from leadline.charts.axes import whole_numbers
 from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, spread
 from leadline.metrics import metric
 from leadline.text import interval, join, plural
-from leadline.verdict import ContrastFinding, Findings
-from leadline.verdict.labels import contrast_labels, contrast_pair
-from leadline.verdict.sentences import level
 
 SHOWN_PANELS, SHOWN_SEEDS = 12, 60
 REACH = 1.25  # times the width of the last interval: what a panel shows beyond each end of it

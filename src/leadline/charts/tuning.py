@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
+from leadline.analysis.verdict.tuned import UNSEEN, Tuning, shown
 from leadline.charts.axes import log_ticks, magnitudes, whole_numbers
 from leadline.charts.chart import (
     CROSS,
@@ -26,7 +27,6 @@ from leadline.charts.frames import level_of
 from leadline.charts.probe_curves import shown_in_part
 from leadline.specs.tuning import ChoiceSpace, IntegerSpace, LogSpace, Space, edges
 from leadline.text import join
-from leadline.verdict.tuned import UNSEEN, Tuning, shown
 
 SHOWN_LEVELS = 6
 SHOWN_KEYS = 4

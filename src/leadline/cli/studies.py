@@ -210,8 +210,8 @@ def plan(
     expanded = match(load_study(study, settings_of(settings)), data_dir)
     seeds = seedplan.seeds_by_deviation(expanded, sd or [])
     if pilot is not None:
+        from leadline.analysis.verdict import analyze
         from leadline.store import Store
-        from leadline.verdict import analyze
 
         with Store.open_existing(runs, store_url) as store:
             piloted = store.study(pilot).expand()

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from leadline.analysis.stats import seeds_to_decide
+from leadline.analysis.stats.sequential import confidence_of_each, running_interval
+from leadline.analysis.verdict import Findings
 from leadline.errors import SpecError
 from leadline.metrics import metric
-from leadline.stats import seeds_to_decide
-from leadline.stats.sequential import confidence_of_each, running_interval
 from leadline.study.expand import ExpandedStudy
-from leadline.verdict import Findings
 
 POWER = 0.8
 SIMULATED = 2_000

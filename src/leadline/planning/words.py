@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
+from leadline.analysis.stats import LARGEST_PLAN
 from leadline.metrics import metric
 from leadline.planning.plan import Plan
 from leadline.planning.seeds import POWER, SeedsNeeded
-from leadline.stats import LARGEST_PLAN
 from leadline.tables import Column, Table
 from leadline.tables import to_text as table_text
 from leadline.text import plural

@@ -16,6 +16,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from leadline.analysis.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
+from leadline.analysis.verdict import Findings, contrast_sentence, effect_sentence, headline, meta_sentence, notes
 from leadline.atomic import write_whole
 from leadline.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
 from leadline.charts.earlyflow import early_flow
@@ -23,13 +25,11 @@ from leadline.charts.figures import figures
 from leadline.charts.files import own_ids, to_svg, vegalite_version
 from leadline.charts.looks import narrowing
 from leadline.charts.probes import figures as probe_figures
-from leadline.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
 from leadline.errors import LeadlineError
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
 from leadline.tables import Table, to_csv, to_latex, to_markdown
 from leadline.text import plural
-from leadline.verdict import Findings, contrast_sentence, effect_sentence, headline, meta_sentence, notes
 
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
 SHOWN_EFFECTS = 12  # in words; the table beside them has all of them
@@ -72,13 +72,13 @@ def write(
 
     Args:
         study: the study, expanded.
-        findings: what `leadline.verdict.analyze` made of the frames.
+        findings: what `leadline.analysis.verdict.analyze` made of the frames.
         trials: one row per trial.
         records: one row per measured value.
         folder: made if it is missing.
         command: what repeats the study; by default, to run the study.yaml that lies beside the report.
         environment: where the report was written, if that should be said beside where the trials were run.
-        diagnostics: what probes measured inside the networks, from `leadline.diagnostics.diagnose`.
+        diagnostics: what probes measured inside the networks, from `leadline.analysis.diagnostics.diagnose`.
         sections: further parts, in order, after the diagnostics.
 
     Raises:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from leadline.analysis.verdict.tuned import Tuning, shown
 from leadline.charts.chart import DIVERGED, each, spread
 from leadline.charts.tuning import CHOSEN, flat
 from leadline.tables import Column, Table
 from leadline.text import number
-from leadline.verdict.tuned import Tuning, shown
 
 SHOWN_BUDGETS = 8
 

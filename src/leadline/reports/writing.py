@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leadline.analysis.diagnostics import Diagnostics, diagnose
+from leadline.analysis.verdict import Findings, analyze, reads_probabilities
+from leadline.analysis.verdict.tuned import Tuning, tuning_sentences
 from leadline.charts.pretraining import pretraining_figures
 from leadline.charts.tuning import tuning_figures
-from leadline.diagnostics import Diagnostics, diagnose
 from leadline.errors import LeadlineError
 from leadline.pretraining.pictures import Pictures
 from leadline.reports.page import Section, write
@@ -17,8 +19,6 @@ from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
 from leadline.study.search import tuning_of
 from leadline.text import join
-from leadline.verdict import Findings, analyze, reads_probabilities
-from leadline.verdict.tuned import Tuning, tuning_sentences
 
 if TYPE_CHECKING:
     import pandas as pd

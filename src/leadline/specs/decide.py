@@ -9,7 +9,7 @@ from leadline.parts.base import Spec
 from leadline.specs.contrast import ContrastSpec, MetricName, needs_target
 
 MOST = 400
-"""Seeds at which the last look can be taken; see `leadline.stats.sequential`."""
+"""Seeds at which the last look can be taken; see `leadline.analysis.stats.sequential`."""
 LEAST_ERROR = 1e-6
 """Of one contrast's intervals, at the highest confidence that they can be had at."""
 

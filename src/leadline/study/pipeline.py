@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
+from leadline.analysis.verdict.tuned import tuning_words
 from leadline.artifacts import folder_url
 from leadline.data import batches
 from leadline.data.metadata import describe
@@ -29,8 +31,6 @@ from leadline.study.rounds import Linked, resumed, with_seeds
 from leadline.study.search import Search
 from leadline.text import join, plural
 from leadline.training import choose_device
-from leadline.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
-from leadline.verdict.tuned import tuning_words
 
 Run = Callable[[ExpandedStudy], Outcome]
 """Runs the trials of a study that is registered."""

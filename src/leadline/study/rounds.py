@@ -13,10 +13,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from leadline import stats
+from leadline.analysis import stats
+from leadline.analysis.stats import Decision, sequential
 from leadline.errors import SpecError
 from leadline.specs.decide import DecideSpec
-from leadline.stats import Decision, sequential
 from leadline.study.expand import ExpandedStudy
 
 Ends = tuple[float, float]

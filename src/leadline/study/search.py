@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leadline.analysis.verdict.tuned import Tuning, explain_tuning
 from leadline.errors import LeadlineError, SpecError
 from leadline.seeds import TUNE, stream
 from leadline.specs.study import SEARCH
@@ -19,7 +20,6 @@ from leadline.specs.tuning import IntegerSpace, LinearSpace, LogSpace, Space, Tu
 from leadline.store import Store
 from leadline.study.expand import Arm, ExpandedStudy, searched_trial
 from leadline.study.resolved import Searched
-from leadline.verdict.tuned import Tuning, explain_tuning
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

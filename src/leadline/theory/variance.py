@@ -24,11 +24,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leadline.analysis.stats import t_interval
 from leadline.errors import SpecError, unknown
 from leadline.networks.modules.init import initialise
 from leadline.seeds import NOISE, stream
 from leadline.specs.network import Initialisation, InitialisationName
-from leadline.stats import t_interval
 
 if TYPE_CHECKING:
     import pandas as pd

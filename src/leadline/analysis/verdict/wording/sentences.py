@@ -2,11 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from leadline.metrics import metric
-from leadline.specs.contrast import Correction
-from leadline.stats import LARGEST_PLAN, Paired
-from leadline.text import decimals, interval, join, number, p_value, plural
-from leadline.verdict.findings import (
+from leadline.analysis.stats import LARGEST_PLAN, Paired
+from leadline.analysis.verdict.findings import (
     ContrastFinding,
     DataSetFinding,
     FactorEffect,
@@ -14,6 +11,9 @@ from leadline.verdict.findings import (
     MetaAnalysis,
     SequentialAnalysis,
 )
+from leadline.metrics import metric
+from leadline.specs.contrast import Correction
+from leadline.text import decimals, interval, join, number, p_value, plural
 
 CORRECTION_NAMES = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from leadline.stats import StatisticsError
+from leadline.analysis.stats import StatisticsError
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leadline.analysis.stats.best_of import Ahead, Floats, ahead, best_of, running_best
 from leadline.specs.tuning import ChoiceSpace, LogSpace, TuneSpec, Value, Values, edges
-from leadline.stats.best_of import Ahead, Floats, ahead, best_of, running_best
 from leadline.study.expand import ExpandedStudy, setting_name
 from leadline.text import join, plural
 

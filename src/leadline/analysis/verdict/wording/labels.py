@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from leadline.verdict.findings import ContrastFinding
+from leadline.analysis.verdict.findings import ContrastFinding
 
 
 def contrast_labels(contrasts: Sequence[ContrastFinding]) -> list[str]:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from leadline.analysis.stats import Decision, Paired, benjamini_hochberg, decide, holm
+from leadline.analysis.verdict.pairs import Pairs
 from leadline.metrics import metric
 from leadline.specs.contrast import Correction
-from leadline.stats import Decision, Paired, benjamini_hochberg, decide, holm
-from leadline.verdict.pairs import Pairs
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-from leadline import stats
-from leadline.stats import Decision, StatisticsError
+from leadline.analysis import stats
+from leadline.analysis.stats import Decision, StatisticsError
 
 Floats = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from leadline.analysis.stats.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
 from leadline.metrics import Curve, FinalMetric, Metric, TimeMetric, metrics
-from leadline.stats.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from leadline.stats import Paired, StatisticsError, paired
+from leadline.analysis.stats import Paired, StatisticsError, paired
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from leadline.stats.power import seeds_to_decide
-from leadline.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, sample
+from leadline.analysis.stats.power import seeds_to_decide
+from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, sample
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 

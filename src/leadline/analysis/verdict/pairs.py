@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leadline.analysis.stats import McNemar, mcnemar
+from leadline.analysis.verdict.evidence import Evidence
+from leadline.analysis.verdict.values import ToTarget, step_of_clock, to_target
 from leadline.metrics import Outputs, TimeMetric, metric
 from leadline.specs.contrast import ContrastSpec
-from leadline.stats import McNemar, mcnemar
-from leadline.verdict.evidence import Evidence
-from leadline.verdict.values import ToTarget, step_of_clock, to_target
 
 
 @dataclass(frozen=True)

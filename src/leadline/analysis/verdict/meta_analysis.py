@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from leadline.analysis.stats import decide
+from leadline.analysis.stats.factorial import over_data_sets
+from leadline.analysis.verdict.factors import NAMES_DATA
+from leadline.analysis.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
 from leadline.metrics import metric
 from leadline.parts.base import canonical_json
 from leadline.specs import TrialSpec
-from leadline.stats import decide
-from leadline.stats.factorial import over_data_sets
 from leadline.study.expand import Arm, ExpandedStudy
-from leadline.verdict.factors import NAMES_DATA
-from leadline.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
 
 
 def meta_analyses(study: ExpandedStudy, contrasts: Sequence[ContrastFinding]) -> tuple[MetaAnalysis, ...]:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from leadline.analysis.verdict.findings import Findings
+from leadline.analysis.verdict.wording.labels import contrast_labels
+from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, effect_change, effect_subject
+from leadline.analysis.verdict.wording.tables import interval_of, sized
 from leadline.metrics import metric
 from leadline.tables import Column, Table, first, plain
 from leadline.text import NOTHING, p_value
-from leadline.verdict.findings import Findings
-from leadline.verdict.labels import contrast_labels
-from leadline.verdict.sentences import CORRECTION_NAMES, effect_change, effect_subject
-from leadline.verdict.tables import interval_of, sized
 
 
 def effect_tables(findings: Findings) -> tuple[Table, ...]:

@@ -6,18 +6,18 @@ from functools import partial
 
 import pandas as pd
 
+from leadline.analysis.stats import Paired, Summary, paired, summarise
+from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts
+from leadline.analysis.verdict.evidence import Evidence, gather
+from leadline.analysis.verdict.factors import factor_effects
+from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
+from leadline.analysis.verdict.meta_analysis import data_set, meta_analyses
+from leadline.analysis.verdict.pairs import Pairs, pair
+from leadline.analysis.verdict.sequential import interim_analyses
+from leadline.analysis.verdict.tuned import Tuning
 from leadline.metrics import Outputs
-from leadline.stats import Paired, Summary, paired, summarise
 from leadline.study.expand import Arm, ExpandedStudy, default_metric, tasks_of
 from leadline.study.rounds import Round
-from leadline.verdict.decisions import Judgement, adjust, decide_contrasts
-from leadline.verdict.evidence import Evidence, gather
-from leadline.verdict.factors import factor_effects
-from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
-from leadline.verdict.meta_analysis import data_set, meta_analyses
-from leadline.verdict.pairs import Pairs, pair
-from leadline.verdict.sequential import interim_analyses
-from leadline.verdict.tuned import Tuning
 
 
 def analyze(

@@ -8,12 +8,12 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from leadline.analysis.stats import spearman
 from leadline.errors import DataError
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import SnapshotProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
 from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe
-from leadline.stats import spearman
 from leadline.text import interval, join, magnitude, number, plural
 
 DEGRADED = 1.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from leadline.stats import StatisticsError
+from leadline.analysis.stats import StatisticsError
 
 Floats = NDArray[np.float64]
 

@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from leadline.analysis.verdict.findings import ContrastFinding, FactorEffect, Findings, MetaAnalysis
+from leadline.analysis.verdict.tuned import tuning_sentences
+from leadline.analysis.verdict.wording.effect_tables import factors_table, targets_table
+from leadline.analysis.verdict.wording.headline import headline
+from leadline.analysis.verdict.wording.notes import notes
+from leadline.analysis.verdict.wording.sentences import contrast_sentence, effect_sentence, meta_sentence
+from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
 from leadline.metrics import metric
 from leadline.study.rounds import Round
 from leadline.tables import Table
 from leadline.tables import to_text as table_text
 from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural
-from leadline.verdict.effect_tables import factors_table, targets_table
-from leadline.verdict.findings import ContrastFinding, FactorEffect, Findings, MetaAnalysis
-from leadline.verdict.headline import headline
-from leadline.verdict.notes import notes
-from leadline.verdict.sentences import contrast_sentence, effect_sentence, meta_sentence
-from leadline.verdict.tables import arm_values, arms_table, contrast_values, contrasts_table
-from leadline.verdict.tuned import tuning_sentences
 
 WIDTH = 110  # letters of a line of text
 

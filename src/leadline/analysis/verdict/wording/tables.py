@@ -6,13 +6,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from leadline.analysis.stats import Summary
+from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
+from leadline.analysis.verdict.wording.labels import contrast_labels
+from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name
 from leadline.metrics import metric, metrics
-from leadline.stats import Summary
 from leadline.tables import Column, Table, first, is_missing, plain
 from leadline.text import NOTHING, decimals, interval, number, p_value
-from leadline.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
-from leadline.verdict.labels import contrast_labels
-from leadline.verdict.sentences import CORRECTION_NAMES, interval_name
 
 SUMMARY = ("n", "mean", "sd", "median", "minimum", "maximum")
 

@@ -1,8 +1,8 @@
 """Statistics: arrays in, frozen results out."""
 
-from leadline.stats.agreement import Correlation, McNemar, mcnemar, spearman
-from leadline.stats.corrections import benjamini_hochberg, holm
-from leadline.stats.effects import (
+from leadline.analysis.stats.agreement import Correlation, McNemar, mcnemar, spearman
+from leadline.analysis.stats.corrections import benjamini_hochberg, holm
+from leadline.analysis.stats.effects import (
     EXACT_PAIRS,
     Decision,
     Paired,
@@ -13,8 +13,8 @@ from leadline.stats.effects import (
     summarise,
     t_interval,
 )
-from leadline.stats.power import LARGEST_PLAN, power, seeds_to_decide
-from leadline.stats.samples import StatisticsError
+from leadline.analysis.stats.power import LARGEST_PLAN, power, seeds_to_decide
+from leadline.analysis.stats.samples import StatisticsError
 
 __all__ = [
     "EXACT_PAIRS",

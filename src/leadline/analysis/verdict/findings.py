@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from leadline.analysis.stats import Decision, McNemar, Paired, Summary
+from leadline.analysis.stats.factorial import OverDataSets
+from leadline.analysis.verdict.tuned import Tuning
+from leadline.analysis.verdict.values import ToTarget
 from leadline.specs.contrast import Correction
 from leadline.specs.tuning import TuneSpec, Values
-from leadline.stats import Decision, McNemar, Paired, Summary
-from leadline.stats.factorial import OverDataSets
 from leadline.study.rounds import Round
 from leadline.tasks import task_of
-from leadline.verdict.tuned import Tuning
-from leadline.verdict.values import ToTarget
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class MetaAnalysis:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a study shows about which arm trains better, in numbers; `leadline.verdict` puts it in words."""
+    """Everything that a study shows about which arm trains better, in numbers; `wording` puts it in words."""
 
     study: str
     title: str

@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from leadline.analysis.stats import Paired, decide, summarise
+from leadline.analysis.stats.sequential import running_interval
+from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
+from leadline.analysis.verdict.pairs import Pairs
 from leadline.data.split import split_sizes
 from leadline.metrics import Counts, metric
 from leadline.specs import TrialSpec
-from leadline.stats import Paired, decide, summarise
-from leadline.stats.sequential import running_interval
 from leadline.study.expand import ExpandedStudy
 from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds
-from leadline.verdict.findings import InterimAnalysis, SequentialAnalysis
-from leadline.verdict.pairs import Pairs
 
 
 def interim_analyses(

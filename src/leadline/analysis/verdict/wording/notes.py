@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from leadline.analysis.stats import EXACT_PAIRS, Paired
+from leadline.analysis.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
+from leadline.analysis.verdict.wording.sentences import level
 from leadline.metrics import metric
-from leadline.stats import EXACT_PAIRS, Paired
 from leadline.text import join, plural
-from leadline.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
-from leadline.verdict.sentences import level
 
 
 def notes(findings: Findings) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.stats.samples import Floats, StatisticsError
+from leadline.analysis.stats.samples import Floats, StatisticsError
 
 
 def holm(p_values: Sequence[float | None]) -> Floats:

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.stats import Paired
-from leadline.stats.factorial import mean_weights, slope_weights, step_weights, within_seeds
-from leadline.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
+from leadline.analysis.stats import Paired
+from leadline.analysis.stats.factorial import mean_weights, slope_weights, step_weights, within_seeds
+from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
 
 Floats = NDArray[np.float64]
 Level = bool | int | float | str
@@ -53,9 +53,9 @@ def factor_effects(
 
     Steps between neighbouring levels, numbers in rising order; of a numeric factor with three levels or more also the
     slope, per doubling where its levels are nearer to equal ratios than to equal steps. Other factors are averaged
-    over. Each effect is a number per seed (see `leadline.stats.factorial`), over the seeds at which all trials that it
-    needs have their value. Data sets are never averaged over: each has effects of its own. Times to a target are left
-    out where their horizons differ.
+    over. Each effect is a number per seed (see `leadline.analysis.stats.factorial`), over the seeds at which all trials
+    that it needs have their value. Data sets are never averaged over: each has effects of its own. Times to a target
+    are left out where their horizons differ.
 
     Args:
         arms, contrasts: of the study's findings.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from leadline.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, sample
+from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, sample
 
 
 @dataclass(frozen=True)

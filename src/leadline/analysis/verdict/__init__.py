@@ -1,0 +1,31 @@
+"""From the records of a study to what it shows: arms summarised and contrasts decided in numbers, then put in words."""
+
+from leadline.analysis.stats import Decision
+from leadline.analysis.verdict.analysis import analyze
+from leadline.analysis.verdict.evidence import reads_probabilities
+from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
+from leadline.analysis.verdict.wording.headline import headline
+from leadline.analysis.verdict.wording.notes import notes
+from leadline.analysis.verdict.wording.output import decided_line, round_line, to_json, to_text
+from leadline.analysis.verdict.wording.sentences import contrast_sentence, effect_sentence, meta_sentence
+from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
+
+__all__ = [
+    "ArmFinding",
+    "ContrastFinding",
+    "Decision",
+    "Findings",
+    "analyze",
+    "arms_table",
+    "contrast_sentence",
+    "contrasts_table",
+    "decided_line",
+    "effect_sentence",
+    "headline",
+    "meta_sentence",
+    "notes",
+    "reads_probabilities",
+    "round_line",
+    "to_json",
+    "to_text",
+]
