@@ -10,11 +10,11 @@ from scipy import stats
 
 from leadline.analysis.diagnostics import NOTHING_MEASURED, Diagnostics, diagnose
 from leadline.analysis.verdict import Findings
-from leadline.charts.figures import figures
 from leadline.errors import DataError, SpecError
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import find_probe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
+from leadline.reports.charts.figures import figures
 from leadline.specs import FlowSpec, ProbeSpec, parse
 
 NOTHING_FOUND = Findings("s", "", (), ())

@@ -12,11 +12,11 @@ from docs.make import DOCS, Command, Page, Picture, draw, html, kept, mathml, pa
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from leadline.charts.files import to_svg
 from leadline.cli import app
 from leadline.errors import DataError, LeadlineError, SpecError
+from leadline.reports.charts.files import to_svg
 from leadline.study.load import load_study
-from leadline.tables import to_markdown
+from leadline.text.tables import to_markdown
 from leadline.theory import meanfield_figures, parity_figures
 from leadline.theory.parity import circuit, counts
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from leadline.errors import LeadlineError, SpecError
 from leadline.networks import FAMILIES, family
-from leadline.networks.drawing import draw, write_drawing
+from leadline.networks.drawing import draw
 from leadline.networks.modules import NetworkInfo, skeleton
+from leadline.reports.charts.files import write_drawing
 from leadline.specs import Block, Head, NetworkSpec, Sharing, Shortcut, Stage, Stem
 from leadline.specs.network import Initialisation, RecurrentHead
 

@@ -39,7 +39,7 @@ from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import Arm, ExpandedStudy, expand
 from leadline.study.match import match
-from leadline.tables import to_csv, to_latex, to_markdown
+from leadline.text.tables import to_csv, to_latex, to_markdown
 
 ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from leadline.analysis.stats import paired
 from leadline.analysis.verdict import ContrastFinding, Findings
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
-from leadline.charts import chart, figures
-from leadline.charts import frames as chartdata
-from leadline.charts.axes import log_ticks
-from leadline.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
-from leadline.charts.files import to_svg
-from leadline.charts.forest import SHOWN_CONTRASTS, forest
+from leadline.reports.charts import chart, figures
+from leadline.reports.charts import frames as chartdata
+from leadline.reports.charts.axes import log_ticks
+from leadline.reports.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
+from leadline.reports.charts.files import to_svg
+from leadline.reports.charts.forest import SHOWN_CONTRASTS, forest
 
 Trial = tuple[str, str, dict[str, Any], int, str]
 

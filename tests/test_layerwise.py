@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from leadline.charts.pretraining import pretraining_figures
 from leadline.data import batches
 from leadline.data.batches import Data
 from leadline.errors import DataError, SpecError
@@ -16,6 +15,7 @@ from leadline.layerwise import Pretrained, pretrain_network, pretrained
 from leadline.networks.modules import build
 from leadline.pretraining.pictures import Pictures
 from leadline.pretraining.state import PretrainingState
+from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.writing import write_report
 from leadline.running.executors import InProcess
 from leadline.running.job import Job

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from leadline.analysis.stats.sequential import interval_at_any_time
 from leadline.analysis.verdict import ContrastFinding, Findings, analyze, to_json
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
-from leadline.charts import chart
-from leadline.charts.chart import DECISIONS, LIGHT, theme
-from leadline.charts.looks import SHOWN_PANELS, SHOWN_SEEDS, course_frame, narrowing
+from leadline.reports.charts import chart
+from leadline.reports.charts.chart import DECISIONS, LIGHT, theme
+from leadline.reports.charts.looks import SHOWN_PANELS, SHOWN_SEEDS, course_frame, narrowing
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand

@@ -26,14 +26,14 @@ from leadline.analysis.verdict import (
 from leadline.analysis.verdict.values import Waited, curves, final_values, step_of_clock, to_target, waited
 from leadline.analysis.verdict.wording.effect_tables import targets_table
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
-from leadline.charts.forest import forest
 from leadline.errors import SpecError
 from leadline.metrics import Curve, metric
 from leadline.metrics.learning_curve_area import area
+from leadline.reports.charts.forest import forest
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.tables import to_csv
+from leadline.text.tables import to_csv
 
 ARMS = {"plain": {"network": "comparative-plain"}, "residual": {"network": "comparative-resnet"}}
 Curves = Mapping[str, Sequence[Sequence[float]]]  # arm -> seed -> validation error by epoch

@@ -18,8 +18,6 @@ from sklearn import metrics as theirs
 
 from leadline.analysis.verdict import analyze, headline, notes, to_json, to_text
 from leadline.analysis.verdict.wording.tables import arms_table
-from leadline.charts.forest import forest
-from leadline.charts.looks import narrowing
 from leadline.errors import SpecError
 from leadline.metrics import Counts, FinalMetric, Metric, Outputs, metric, metric_name, metrics
 from leadline.metrics.balanced_error import balanced_error
@@ -28,6 +26,8 @@ from leadline.metrics.macro_f1 import macro_f1
 from leadline.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
 from leadline.metrics.top5_error import top5_error
 from leadline.parts.base import parse
+from leadline.reports.charts.forest import forest
+from leadline.reports.charts.looks import narrowing
 from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
 

@@ -17,11 +17,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leadline.analysis.diagnostics import Diagnostics
-from leadline.charts.axes import DECADES, logarithmic, whole_numbers
-from leadline.charts.chart import LIGHT, SHOWN_BASES, Figure, theme
-from leadline.charts.earlyflow import early_flow
-from leadline.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepared
-from leadline.charts.probes import figures as figures_of
 from leadline.errors import DataError, SpecError
 from leadline.networks.modules import build
 from leadline.probes.snapshots import PROBES, find_probe
@@ -34,6 +29,11 @@ from leadline.probes.snapshots.lesion import measurement as lesion
 from leadline.probes.snapshots.noise import measurement as noise
 from leadline.probes.snapshots.paths import measurement as paths
 from leadline.probes.snapshots.shattered import measurement as shattered
+from leadline.reports.charts.axes import DECADES, logarithmic, whole_numbers
+from leadline.reports.charts.chart import LIGHT, SHOWN_BASES, Figure, theme
+from leadline.reports.charts.earlyflow import early_flow
+from leadline.reports.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepared
+from leadline.reports.charts.probes import figures as figures_of
 from leadline.specs import NetworkSpec, Shortcut, Stage
 
 NETWORKS = {

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from leadline.charts.probes import figures
 from leadline.cli import app
 from leadline.errors import SpecError
 from leadline.networks import comparative_resnet
 from leadline.networks.modules import build
 from leadline.probes.running import run_probe
 from leadline.probes.snapshots import CustomProbe, find_probe
+from leadline.reports.charts.probes import figures
 from leadline.reports.writing import write_report
 from leadline.running.executors import InProcess
 from leadline.running.job import Job

@@ -24,17 +24,17 @@ from hypothesis import strategies as st
 
 from leadline.analysis.diagnostics import Diagnostics, diagnose
 from leadline.analysis.verdict import analyze
-from leadline.charts.chart import DARK, LIGHT
 from leadline.errors import LeadlineError
 from leadline.metrics import Outputs
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
+from leadline.reports.charts.chart import DARK, LIGHT
 from leadline.reports.page import WHY_FIGURES, write
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
+from leadline.text.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 ENVIRONMENT = {

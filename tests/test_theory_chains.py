@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
-from leadline.charts.chart import LIGHT, theme
 from leadline.errors import SpecError
+from leadline.reports.charts.chart import LIGHT, theme
 from leadline.specs.network import Initialisation, InitialisationName
 from leadline.theory.chain_figures import LOST, chain_figure, variance_figure
 from leadline.theory.chain_forms import (

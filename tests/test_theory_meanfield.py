@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
-from leadline.charts.chart import Figure
-from leadline.charts.files import to_svg
 from leadline.errors import SpecError
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.files import to_svg
 from leadline.specs.network import Activation
 from leadline.theory import meanfield
 from leadline.theory.meanfield import (

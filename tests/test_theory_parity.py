@@ -15,9 +15,9 @@ import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.charts.chart import LIGHT, theme
 from leadline.errors import SpecError
-from leadline.tables import to_csv, to_latex, to_markdown
+from leadline.reports.charts.chart import LIGHT, theme
+from leadline.text.tables import to_csv, to_latex, to_markdown
 from leadline.theory.circuits import (
     And,
     Circuit,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from leadline.charts.files import to_svg
 from leadline.errors import SpecError
 from leadline.networks import family
 from leadline.networks.modules import build
 from leadline.networks.modules.network import skeleton
+from leadline.reports.charts.files import to_svg
 from leadline.specs import Initialisation, ModuleSpec, NetworkSpec, parse
 from leadline.specs.network import InitialisationName
 from leadline.theory.meanfield import Point, chi, covariance_map, signal, variance_map

@@ -18,10 +18,10 @@ from leadline.analysis.stats import StatisticsError
 from leadline.analysis.stats.best_of import Ahead, ahead, best_of, running_best
 from leadline.analysis.verdict import analyze, headline
 from leadline.analysis.verdict.tuned import Tuning, explain_tuning, tuning_sentences, tuning_words
-from leadline.charts.tuning import tuning_figures
 from leadline.console import Terminal
 from leadline.errors import LeadlineError, SpecError
 from leadline.record import Record
+from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.reports.writing import write_report
 from leadline.specs import parse
@@ -33,7 +33,7 @@ from leadline.study.load import load_study
 from leadline.study.pipeline import resolve, run_study
 from leadline.study.resolved import Searched
 from leadline.study.search import FIRST_AT_RANDOM, Search, suggest, tuning_of
-from leadline.tables import Table
+from leadline.text.tables import Table
 
 RATE = {"learning_rate": {"log": [0.001, 1]}}
 

@@ -34,8 +34,8 @@ from leadline.specs import parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.study import StudySpec
 from leadline.study.expand import Arm, ExpandedStudy, expand
-from leadline.tables import to_csv, to_frame
 from leadline.text import number, p_value
+from leadline.text.tables import to_csv, to_frame
 
 IMAGES = 1000
 ONE_LEVEL = {"seeds": 3}

@@ -20,7 +20,7 @@ class Verdict:
     def contrasts(self) -> "pd.DataFrame":
         """A row for each contrast; the columns are those of `contrasts.csv` in a report, named as in `to_json`."""
         from leadline.analysis.verdict import contrasts_table
-        from leadline.tables import to_frame
+        from leadline.text.tables import to_frame
 
         return to_frame(contrasts_table(self.findings))
 
@@ -28,7 +28,7 @@ class Verdict:
     def arms(self) -> "pd.DataFrame":
         """A row for each arm; the columns are those of `arms.csv` in a report, named as in `to_json`."""
         from leadline.analysis.verdict import arms_table
-        from leadline.tables import to_frame
+        from leadline.text.tables import to_frame
 
         return to_frame(arms_table(self.findings))
 
@@ -47,7 +47,7 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         from leadline.analysis.verdict import arms_table, contrasts_table, headline, notes
-        from leadline.tables import to_html
+        from leadline.text.tables import to_html
 
         lines = "".join(f"<p>{html.escape(line)}</p>" for line in headline(self.findings))
         tables = "".join(to_html(one(self.findings)) for one in (arms_table, contrasts_table))

@@ -69,7 +69,8 @@ def inspect(
     spec = describe_network(resolve_network(network, settings_of(settings)), shape, classes)
     info = inspect_network(spec, shape, classes)
     if figure is not None:
-        from leadline.networks.drawing import draw, write_drawing
+        from leadline.networks.drawing import draw
+        from leadline.reports.charts.files import write_drawing
 
         title = " ".join([network, *(settings or [])])
         write_drawing(draw(_drawable(spec), shape, classes, title, info), figure)

@@ -72,7 +72,7 @@ def probe(
 ) -> None:
     """Measure inside stored trials' networks: singular values, lesions, curvature, ..."""
     if figure is not None:
-        from leadline.charts.files import check_place
+        from leadline.reports.charts.files import check_place
 
         check_place(figure)
     from leadline.console import progress_bar
@@ -86,8 +86,8 @@ def probe(
         frame = probe_trials(store, trials, found, images, data_dir, seed, progress, at_initialisation)
     written: list[Path] = []
     if figure is not None:
-        from leadline.charts.files import write_figures
-        from leadline.charts.probes import figures
+        from leadline.reports.charts.files import write_figures
+        from leadline.reports.charts.probes import figures
 
         written += write_figures(figures(found, frame), figure)
     if output is not None:

@@ -10,7 +10,7 @@ import typer
 from leadline.errors import LeadlineError, SpecError, unknown
 
 if TYPE_CHECKING:
-    from leadline.charts.chart import Figure
+    from leadline.reports.charts.chart import Figure
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def parity(
     output: Output = None,
 ) -> None:
     """Count gates and depth of parity's circuits beside their closed forms, and verify every circuit."""
-    from leadline.tables import to_markdown
+    from leadline.text.tables import to_markdown
     from leadline.theory.parity import FAMILIES, circuit, counts
     from leadline.theory.parity_figures import draw, figures, table
 
@@ -142,8 +142,7 @@ def _write(figures: Sequence["Figure"], folder: Path, drawings: dict[str, str] |
     Raises:
         LeadlineError: a file cannot be written.
     """
-    from leadline.atomic import write_whole
-    from leadline.charts.files import to_svg
+    from leadline.reports.charts.files import to_svg, write_whole
 
     contents = {f"{figure.name}.svg": to_svg(figure) for figure in figures if figure.panels}
     contents |= {f"{figure.name}.csv": figure.data.to_csv(index=False) for figure in figures}

@@ -7,9 +7,9 @@ from leadline.analysis.stats import LARGEST_PLAN
 from leadline.metrics import metric
 from leadline.planning.plan import Plan
 from leadline.planning.seeds import POWER, SeedsNeeded
-from leadline.tables import Column, Table
-from leadline.tables import to_text as table_text
 from leadline.text import plural
+from leadline.text.tables import Column, Table
+from leadline.text.tables import to_text as table_text
 
 IDLE = 0.9
 """The share of its cores below which a worker has been kept waiting by other programs."""

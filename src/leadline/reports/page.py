@@ -18,18 +18,17 @@ from markupsafe import Markup
 
 from leadline.analysis.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
 from leadline.analysis.verdict import Findings, contrast_sentence, effect_sentence, headline, meta_sentence, notes
-from leadline.atomic import write_whole
-from leadline.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
-from leadline.charts.earlyflow import early_flow
-from leadline.charts.figures import figures
-from leadline.charts.files import own_ids, to_svg, vegalite_version
-from leadline.charts.looks import narrowing
-from leadline.charts.probes import figures as probe_figures
 from leadline.errors import LeadlineError
+from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
+from leadline.reports.charts.earlyflow import early_flow
+from leadline.reports.charts.figures import figures
+from leadline.reports.charts.files import own_ids, to_svg, vegalite_version, write_whole
+from leadline.reports.charts.looks import narrowing
+from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
-from leadline.tables import Table, to_csv, to_latex, to_markdown
 from leadline.text import plural
+from leadline.text.tables import Table, to_csv, to_latex, to_markdown
 
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
 SHOWN_EFFECTS = 12  # in words; the table beside them has all of them

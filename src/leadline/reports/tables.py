@@ -7,11 +7,11 @@ import pandas as pd
 from leadline.analysis.verdict import ArmFinding, Findings
 from leadline.analysis.verdict.wording.effect_tables import effect_tables
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, mcnemar_table, mean_sd
-from leadline.charts.chart import Figure, each, spread
 from leadline.metrics import metric
+from leadline.reports.charts.chart import Figure, each, spread
 from leadline.study.expand import ExpandedStudy
-from leadline.tables import Column, Table, plain
 from leadline.text import number
+from leadline.text.tables import Column, Table, plain
 
 
 def tables(study: ExpandedStudy, findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from leadline.analysis.verdict.tuned import Tuning, shown
-from leadline.charts.chart import DIVERGED, each, spread
-from leadline.charts.tuning import CHOSEN, flat
-from leadline.tables import Column, Table
+from leadline.reports.charts.chart import DIVERGED, each, spread
+from leadline.reports.charts.tuning import CHOSEN, flat
 from leadline.text import number
+from leadline.text.tables import Column, Table
 
 SHOWN_BUDGETS = 8
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from leadline.analysis.diagnostics import Diagnostics, diagnose
 from leadline.analysis.verdict import Findings, analyze, reads_probabilities
 from leadline.analysis.verdict.tuned import Tuning, tuning_sentences
-from leadline.charts.pretraining import pretraining_figures
-from leadline.charts.tuning import tuning_figures
 from leadline.errors import LeadlineError
 from leadline.pretraining.pictures import Pictures
+from leadline.reports.charts.pretraining import pretraining_figures
+from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
@@ -113,8 +113,8 @@ def _predicted(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | 
     """Yield what mean-field theory says of the arms that it covers, beside random networks of the same kind."""
     if diagnostics.frame.empty:
         return
-    from leadline.charts.chart import spread
     from leadline.data.metadata import describe
+    from leadline.reports.charts.chart import spread
     from leadline.theory.meanfield_figures import prediction_figure
     from leadline.theory.prediction import Prediction, predict_depth
     from leadline.theory.random_networks import MeasuredBlocks, measure_blocks

@@ -11,8 +11,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.axes import whole_step
-from leadline.charts.chart import (
+from leadline.errors import SpecError
+from leadline.reports.charts.axes import whole_step
+from leadline.reports.charts.chart import (
     CROSS,
     DASHES,
     MARKERS,
@@ -27,7 +28,6 @@ from leadline.charts.chart import (
     inline,
     spread,
 )
-from leadline.errors import SpecError
 from leadline.text import join
 
 if TYPE_CHECKING:

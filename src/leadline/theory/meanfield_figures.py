@@ -9,7 +9,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import (
+from leadline.errors import SpecError
+from leadline.reports.charts.chart import (
     DASHES,
     MARKERS,
     SHOWN_BASES,
@@ -23,7 +24,6 @@ from leadline.charts.chart import (
     inline,
     spread,
 )
-from leadline.errors import SpecError
 from leadline.specs.network import Activation
 from leadline.text import join
 from leadline.theory.meanfield import (

@@ -7,18 +7,6 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from leadline.charts.chart import (
-    DASHES,
-    MARKERS,
-    Figure,
-    Key,
-    Panel,
-    arm_channels,
-    at_field,
-    each,
-    inline,
-    spread,
-)
 from leadline.errors import SpecError
 from leadline.networks.drawing.svg import (
     AROUND,
@@ -39,8 +27,20 @@ from leadline.networks.drawing.svg import (
     wrap,
     written,
 )
-from leadline.tables import Column, Table
+from leadline.reports.charts.chart import (
+    DASHES,
+    MARKERS,
+    Figure,
+    Key,
+    Panel,
+    arm_channels,
+    at_field,
+    each,
+    inline,
+    spread,
+)
 from leadline.text import join, plural
+from leadline.text.tables import Column, Table
 from leadline.theory.circuits import And, Circuit, Gate, Not, Or, Recurrence, Threshold, Xor, levels, size
 from leadline.theory.parity import FAMILIES, NOTE, QUANTITIES
 

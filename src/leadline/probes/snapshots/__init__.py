@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-    from leadline.charts.chart import Figure
     from leadline.probes.blocks import Progress
+    from leadline.reports.charts.chart import Figure
 
 PROBES: "Registry[SnapshotProbe]" = Registry("probe", __name__)
 """Every probe that takes a snapshot, by name."""
@@ -89,8 +89,8 @@ class SnapshotProbe(Spec, ABC):
         """Yield figures of what was measured.
 
         Args:
-            rows: frames of `measure`, stacked over trials and epochs, as `leadline.charts.probe_curves.prepared`
-                returns them.
+            rows: frames of `measure`, stacked over trials and epochs, as `prepared` of
+                `leadline.reports.charts.probe_curves` returns them.
         """
 
     def describe(self) -> str:
@@ -191,7 +191,7 @@ class CustomProbe(Reference, SnapshotProbe):
         """Yield the function's chart, or a figure that says why there is none and holds the values alone."""
         import altair as alt
 
-        from leadline.charts.chart import Figure, Panel
+        from leadline.reports.charts.chart import Figure, Panel
 
         rows = rows.assign(base=rows["base"].astype("str"))
         panels: tuple[Panel, ...] = ()

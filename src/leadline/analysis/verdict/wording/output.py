@@ -14,9 +14,9 @@ from leadline.analysis.verdict.wording.sentences import contrast_sentence, effec
 from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
 from leadline.metrics import metric
 from leadline.study.rounds import Round
-from leadline.tables import Table
-from leadline.tables import to_text as table_text
 from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural
+from leadline.text.tables import Table
+from leadline.text.tables import to_text as table_text
 
 WIDTH = 110  # letters of a line of text
 

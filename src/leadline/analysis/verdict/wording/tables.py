@@ -11,8 +11,8 @@ from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Find
 from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name
 from leadline.metrics import metric, metrics
-from leadline.tables import Column, Table, first, is_missing, plain
 from leadline.text import NOTHING, decimals, interval, number, p_value
+from leadline.text.tables import Column, Table, first, is_missing, plain
 
 SUMMARY = ("n", "mean", "sd", "median", "minimum", "maximum")
 

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 import altair as alt
 import pandas as pd
 
-from leadline.charts.chart import Figure, inline, spread
-from leadline.charts.probe_curves import by_arm, over_seeds
-from leadline.charts.probe_maps import arrange, draw_map, map_axis, map_scale
 from leadline.probes.snapshots.cka import CKAProbe
+from leadline.reports.charts.chart import Figure, inline, spread
+from leadline.reports.charts.probe_curves import by_arm, over_seeds
+from leadline.reports.charts.probe_maps import arrange, draw_map, map_axis, map_scale
 
 SHOWN_LAYERS = 60
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the map of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the map of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     yield alike_layers(rows)
 
 

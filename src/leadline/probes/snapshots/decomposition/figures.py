@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from leadline.charts.chart import Figure
-from leadline.charts.probe_curves import curves, mark_places
 from leadline.probes.snapshots.decomposition import DecompositionProbe
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.probe_curves import curves, mark_places
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     shares = mark_places(rows[rows["quantity"].eq("share")], "number", "block")
     gaps = rows.loc[rows["quantity"].eq("gap"), "value"].dropna()
     caption = (

@@ -6,8 +6,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.axes import logarithmic
-from leadline.charts.chart import (
+from leadline.probes.snapshots.hessian import HessianProbe
+from leadline.reports.charts.axes import logarithmic
+from leadline.reports.charts.chart import (
     SHOWN_BASES,
     Figure,
     Panel,
@@ -17,7 +18,7 @@ from leadline.charts.chart import (
     inline,
     spread,
 )
-from leadline.charts.probe_curves import (
+from leadline.reports.charts.probe_curves import (
     SHOWN_EPOCHS,
     SHOWN_LEVELS,
     arm_keys,
@@ -26,7 +27,6 @@ from leadline.charts.probe_curves import (
     panel_title,
     shown_in_part,
 )
-from leadline.probes.snapshots.hessian import HessianProbe
 from leadline.text import join
 
 SHOWN_SEEDS, SHOWN_POINTS = 5, 256
@@ -35,7 +35,7 @@ SHOWN_DECADES = 4
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the spectra of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the spectra of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     yield spectra(rows)
 
 

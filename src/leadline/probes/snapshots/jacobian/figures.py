@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from leadline.charts.chart import Figure
-from leadline.charts.probe_curves import curves, over_seeds
 from leadline.probes.snapshots.jacobian import JacobianProbe
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.probe_curves import curves, over_seeds
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     parts = {"largest": "largest", "smallest": "smallest"}
     for kind, (what, x) in _MAPS.items():
         own = rows[rows["kind"].eq(kind)]

@@ -6,14 +6,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import Figure, inline, spread
-from leadline.charts.probe_curves import by_arm, curves, over_seeds
-from leadline.charts.probe_maps import arrange, draw_map, map_axis, map_scale
+from leadline.reports.charts.chart import Figure, inline, spread
+from leadline.reports.charts.probe_curves import by_arm, curves, over_seeds
+from leadline.reports.charts.probe_maps import arrange, draw_map, map_axis, map_scale
 from leadline.text import join
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     lost = "" if np.isfinite(rows["loss"].astype("float64")).all() else " Points without a finite loss are left out."
     for kind, (name, title, caption, x) in _WAYS.items():
         own = rows[rows["kind"].eq(kind)]

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from leadline.charts.chart import Figure
-from leadline.charts.probe_curves import PLACE, curves, mark_places, over_seeds
 from leadline.errors import DataError
 from leadline.probes.snapshots.lesion import LesionProbe
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.probe_curves import PLACE, curves, mark_places, over_seeds
 from leadline.text import plural
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     kinds = {"number", "count", "tau"} & {*rows.columns}
     if not kinds:
         has = ", ".join(map(str, rows.columns))

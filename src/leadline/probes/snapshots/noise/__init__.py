@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-    from leadline.charts.chart import Figure
     from leadline.probes.blocks import Progress
+    from leadline.reports.charts.chart import Figure
 
 
 @PROBES.register

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from leadline.charts.chart import Figure
-from leadline.charts.probe_curves import by_arm, curves, mark_places
 from leadline.probes.snapshots.noise import NoiseProbe
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.probe_curves import by_arm, curves, mark_places
 from leadline.text import join
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     layers = rows[rows["layer"].ne("all")]
     marks = mark_places(
         layers[layers["quantity"].eq("signal_to_noise")].assign(x=lambda own: own["depth"] + 1), "x", "layer"

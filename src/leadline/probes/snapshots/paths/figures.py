@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from leadline.charts.chart import Figure
-from leadline.charts.probe_curves import PLACE, curves, over_seeds
 from leadline.probes.snapshots.paths import PathsProbe
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.probe_curves import PLACE, curves, over_seeds
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     rows = rows.rename(columns={"length": "x"})
     one = over_seeds(rows.rename(columns={"norm": "value"}), ["x"])
     quartiles = rows.groupby([*PLACE, "x"], sort=False).agg(low=("norm_low", "min"), high=("norm_high", "max"))

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from leadline.charts.chart import Figure
-from leadline.charts.probe_curves import PLACE, curves, over_seeds
 from leadline.probes.snapshots.shattered import ShatteredProbe
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.probe_curves import PLACE, curves, over_seeds
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
     # of every line of places the points' pairs at a distance; all pairs of two different points count alike
     lags = rows.groupby([*PLACE, "seed", "place", "depth"], sort=False)["distance"].rank(method="dense") - 1
     points = lags.groupby([rows[field] for field in (*PLACE, "seed", "place", "depth")]).transform("max") + 1

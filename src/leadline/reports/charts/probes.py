@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from leadline.charts.chart import Figure
-from leadline.charts.probe_curves import prepared
 from leadline.probes.snapshots import CustomProbe, SnapshotProbe
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.probe_curves import prepared
 
 
 def figures(probe: SnapshotProbe, frame: pd.DataFrame, bases: Sequence[str] = ()) -> list[Figure]:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.diagnostics import Diagnostics
-from leadline.charts.chart import MARKERS, SHOWN_BASES, Figure, Key, Panel, arm_channels, inline
+from leadline.reports.charts.chart import MARKERS, SHOWN_BASES, Figure, Key, Panel, arm_channels, inline
 from leadline.text import join
 
 

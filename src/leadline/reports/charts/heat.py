@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.diagnostics import Diagnostics, of_gradients
-from leadline.charts.chart import Figure, Panel, inline, spread
-from leadline.charts.frames import level_of
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, UPDATE, WEIGHT_GRADIENT
+from leadline.reports.charts.chart import Figure, Panel, inline, spread
+from leadline.reports.charts.frames import level_of
 
 SHOWN_PANELS, SHOWN_EPOCHS, SHOWN_LAYERS = 12, 60, 120
 DECADES = 12

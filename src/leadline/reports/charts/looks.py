@@ -10,9 +10,9 @@ import pandas as pd
 from leadline.analysis.verdict import ContrastFinding, Findings
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
 from leadline.analysis.verdict.wording.sentences import level
-from leadline.charts.axes import whole_numbers
-from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, spread
 from leadline.metrics import metric
+from leadline.reports.charts.axes import whole_numbers
+from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, spread
 from leadline.text import interval, join, plural
 
 SHOWN_PANELS, SHOWN_SEEDS = 12, 60

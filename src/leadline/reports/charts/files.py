@@ -1,7 +1,9 @@
 """A figure as a file of its own: SVG, PDF and PNG without a browser, HTML that is interactive, JSON for Vega-Lite."""
 
 import json
+import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,11 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from leadline.atomic import write_whole
-from leadline.charts.chart import LIGHT, Figure, theme
 from leadline.errors import LeadlineError, SpecError
+from leadline.reports.charts.chart import LIGHT, Figure, theme
 
-SUFFIXES = (".svg", ".png", ".pdf", ".html", ".json")
+PAPER_SUFFIXES = (".svg", ".pdf", ".png")
+SUFFIXES = (*PAPER_SUFFIXES, ".html", ".json")
 
 
 def check_place(path: Path) -> None:
@@ -48,14 +50,47 @@ def write_figures(figures: Sequence[Figure], path: Path) -> list[Path]:
     written = []
     for number, figure in enumerate(drawn, 1):
         file = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        content = _content(figure, path.suffix.lower())
-        try:
-            write_whole(file, content)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise LeadlineError(f"figure {file}: cannot be written: {reason}; choose another place") from None
+        _write(file, _content(figure, path.suffix.lower()))
         written.append(file)
     return written
+
+
+def write_drawing(svg: str, path: Path) -> None:
+    """Write a drawing whole or not at all, as its suffix says: .svg, .pdf or .png, which has two pixels for each one.
+
+    Raises:
+        SpecError: the suffix is another one.
+        LeadlineError: the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PAPER_SUFFIXES:
+        raise SpecError(f"figure {path}: suffix {path.suffix!r} is not one of {', '.join(PAPER_SUFFIXES)}; change it")
+    _write(path, _on_paper(svg, suffix))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LeadlineError(f"figure {path}: cannot be written: {reason}; choose another place") from None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there, so that nobody ever sees a part of it.
+
+    Raises:
+        OSError: the file or its folder cannot be written; what stood there stays.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def to_svg(figure: Figure) -> str:
@@ -65,19 +100,19 @@ def to_svg(figure: Figure) -> str:
 
 
 def _content(figure: Figure, suffix: str) -> bytes:
-    content: bytes | str
-    match suffix:
-        case ".svg":
-            content = to_svg(figure)
-        case ".pdf":
-            content = vl_convert.svg_to_pdf(to_svg(figure))
-        case ".png":
-            content = vl_convert.svg_to_png(to_svg(figure), scale=2)
-        case ".html":
-            content = vl_convert.vegalite_to_html(_standalone(figure), vl_version=vegalite_version(), bundle=True)
-        case _:
-            content = json.dumps(_standalone(figure), allow_nan=False)
-    return content.encode() if isinstance(content, str) else content
+    if suffix in PAPER_SUFFIXES:
+        return _on_paper(to_svg(figure), suffix)
+    if suffix == ".html":
+        html: str = vl_convert.vegalite_to_html(_standalone(figure), vl_version=vegalite_version(), bundle=True)
+        return html.encode()
+    return json.dumps(_standalone(figure), allow_nan=False).encode()
+
+
+def _on_paper(svg: str, suffix: str) -> bytes:
+    if suffix == ".svg":
+        return svg.encode()
+    content: bytes = vl_convert.svg_to_pdf(svg) if suffix == ".pdf" else vl_convert.svg_to_png(svg, scale=2)
+    return content
 
 
 def _standalone(figure: Figure) -> dict[str, Any]:

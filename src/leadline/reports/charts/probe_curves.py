@@ -10,8 +10,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from leadline.charts.axes import linear, logarithmic, numbers, whole_numbers
-from leadline.charts.chart import (
+from leadline.errors import DataError
+from leadline.reports.charts.axes import linear, logarithmic, numbers, whole_numbers
+from leadline.reports.charts.chart import (
     DASHES,
     MARKERS,
     RING,
@@ -24,7 +25,6 @@ from leadline.charts.chart import (
     inline,
     spread,
 )
-from leadline.errors import DataError
 from leadline.text import join
 
 TRIAL = ("arm", "base", "seed", "epoch")

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import altair as alt
 import pandas as pd
 
-from leadline.charts.chart import Figure, Panel, spread
-from leadline.charts.probe_curves import PLACE, SHOWN_EPOCHS, SHOWN_LEVELS, at_epoch, shown_in_part
+from leadline.reports.charts.chart import Figure, Panel, spread
+from leadline.reports.charts.probe_curves import PLACE, SHOWN_EPOCHS, SHOWN_LEVELS, at_epoch, shown_in_part
 from leadline.text import join
 
 SHOWN_PANELS = 12

@@ -14,8 +14,9 @@ import pandas as pd
 
 from leadline.analysis.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
 from leadline.analysis.verdict import Findings
-from leadline.charts.axes import magnitudes, whole_numbers
-from leadline.charts.chart import (
+from leadline.probes.table import ACTIVATION_GRADIENT
+from leadline.reports.charts.axes import magnitudes, whole_numbers
+from leadline.reports.charts.chart import (
     CROSS,
     DASHES,
     DIVERGED,
@@ -31,8 +32,8 @@ from leadline.charts.chart import (
     inline,
     spread,
 )
-from leadline.charts.forest import forest
-from leadline.charts.frames import (
+from leadline.reports.charts.forest import forest
+from leadline.reports.charts.frames import (
     CURVE_SPLITS,
     curve_frame,
     error_frame,
@@ -40,8 +41,7 @@ from leadline.charts.frames import (
     loose_frame,
     profile_frame,
 )
-from leadline.charts.heat import heat_maps
-from leadline.probes.table import ACTIVATION_GRADIENT
+from leadline.reports.charts.heat import heat_maps
 from leadline.text import join
 
 SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120

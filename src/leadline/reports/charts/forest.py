@@ -10,9 +10,9 @@ import pandas as pd
 from leadline.analysis.verdict import Findings
 from leadline.analysis.verdict.wording.labels import contrast_pair
 from leadline.analysis.verdict.wording.sentences import interval_name
-from leadline.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline
-from leadline.charts.frames import contrast_frame
 from leadline.metrics import metric
+from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline
+from leadline.reports.charts.frames import contrast_frame
 from leadline.text import interval, join, number
 
 SHOWN_CONTRASTS = 24

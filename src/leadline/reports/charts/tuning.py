@@ -6,8 +6,8 @@ import altair as alt
 import pandas as pd
 
 from leadline.analysis.verdict.tuned import UNSEEN, Tuning, shown
-from leadline.charts.axes import log_ticks, magnitudes, whole_numbers
-from leadline.charts.chart import (
+from leadline.reports.charts.axes import log_ticks, magnitudes, whole_numbers
+from leadline.reports.charts.chart import (
     CROSS,
     DASHES,
     DIVERGED,
@@ -23,8 +23,8 @@ from leadline.charts.chart import (
     inline,
     spread,
 )
-from leadline.charts.frames import level_of
-from leadline.charts.probe_curves import shown_in_part
+from leadline.reports.charts.frames import level_of
+from leadline.reports.charts.probe_curves import shown_in_part
 from leadline.specs.tuning import ChoiceSpace, IntegerSpace, LogSpace, Space, edges
 from leadline.text import join
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import altair as alt
 import pandas as pd
 
-from leadline.charts.chart import Figure, Panel, inline
 from leadline.pretraining.pictures import Picture, Pictures
+from leadline.reports.charts.chart import Figure, Panel, inline
 from leadline.text import join
 
 SHOWN_ARMS = 8
