@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from leadline.analysis.verdict import analyze
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand

@@ -30,7 +30,6 @@ from urllib.parse import unquote
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
-from leadline.atomic import write_whole
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.anchors import anchors_plugin
@@ -38,6 +37,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from leadline.errors import DataError, LeadlineError, SpecError, unknown
 from leadline.reports.charts.chart import DARK, LIGHT, PAGE
+from leadline.reports.charts.files import write_whole
 
 DOCS = Path(__file__).resolve().parent
 FIGURES = DOCS / "figures"

@@ -27,8 +27,8 @@ from leadline.analysis.verdict.values import Waited, curves, final_values, step_
 from leadline.analysis.verdict.wording.effect_tables import targets_table
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
 from leadline.errors import SpecError
-from leadline.metrics import Curve, metric
-from leadline.metrics.learning_curve_area import area
+from leadline.parts.metrics import Curve, metric
+from leadline.parts.metrics.learning_curve_area import area
 from leadline.reports.charts.forest import forest
 from leadline.specs import parse
 from leadline.specs.study import StudySpec

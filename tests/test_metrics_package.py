@@ -19,13 +19,13 @@ from sklearn import metrics as theirs
 from leadline.analysis.verdict import analyze, headline, notes, to_json, to_text
 from leadline.analysis.verdict.wording.tables import arms_table
 from leadline.errors import SpecError
-from leadline.metrics import Counts, FinalMetric, Metric, Outputs, metric, metric_name, metrics
-from leadline.metrics.balanced_error import balanced_error
-from leadline.metrics.calibration_error import calibration_error
-from leadline.metrics.macro_f1 import macro_f1
-from leadline.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
-from leadline.metrics.top5_error import top5_error
 from leadline.parts.base import parse
+from leadline.parts.metrics import Counts, FinalMetric, Metric, Outputs, metric, metric_name, metrics
+from leadline.parts.metrics.balanced_error import balanced_error
+from leadline.parts.metrics.calibration_error import calibration_error
+from leadline.parts.metrics.macro_f1 import macro_f1
+from leadline.parts.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
+from leadline.parts.metrics.top5_error import top5_error
 from leadline.reports.charts.forest import forest
 from leadline.reports.charts.looks import narrowing
 from leadline.specs.study import StudySpec

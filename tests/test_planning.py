@@ -19,9 +19,9 @@ from leadline.cli import app
 from leadline.data.batches import load
 from leadline.data.split import SplitSizes
 from leadline.errors import DataError, LeadlineError, SpecError
-from leadline.metrics import metrics
-from leadline.metrics.base import recorded
 from leadline.networks.modules import inspect_network
+from leadline.parts.metrics import metrics
+from leadline.parts.metrics.base import recorded
 from leadline.planning import plan as planning
 from leadline.planning import timing
 from leadline.planning import words as plantext

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from leadline.analysis.diagnostics import Diagnostics, diagnose
 from leadline.analysis.verdict import analyze
 from leadline.errors import LeadlineError
-from leadline.metrics import Outputs
+from leadline.parts.metrics import Outputs
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable

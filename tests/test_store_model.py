@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.store import STATES, LeaseLost, Store

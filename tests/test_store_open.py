@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, event
 
 import leadline
 from leadline.errors import StoreError
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.specs import ProbeSpec, TrialSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.store import Store, connect

@@ -25,9 +25,9 @@ from leadline.errors import SpecError, StoreError
 from leadline.layerwise import pretrain_network
 from leadline.networks import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.networks.modules import build
+from leadline.parts.metrics.record import Record
 from leadline.pretraining.state import PretrainingState
 from leadline.probes.table import FlowTable
-from leadline.record import Record
 from leadline.running import checkpoints
 from leadline.running import trial as trial_module
 from leadline.running.checkpoints import DamagedCheckpoint, Interval, Timer, load_checkpoint, save_checkpoint

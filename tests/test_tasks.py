@@ -13,12 +13,13 @@ from leadline.data.arrays import Arrays
 from leadline.data.batches import load
 from leadline.data.metadata import describe
 from leadline.errors import DataError, SpecError
-from leadline.metrics import FinalMetric
 from leadline.networks.modules import build
 from leadline.parts.base import Spec, parse
 from leadline.parts.code import identify_all
 from leadline.parts.losses import Loss
+from leadline.parts.metrics import FinalMetric
 from leadline.parts.reference import Reference
+from leadline.parts.tasks import Task, task_of
 from leadline.reports.writing import write_report
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
@@ -26,7 +27,6 @@ from leadline.specs import DataSpec
 from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.tasks import Task, task_of
 
 
 def heights(count: int = 60) -> Arrays:

@@ -15,8 +15,8 @@ from leadline.errors import SpecError
 from leadline.networks import cifar_resnet, comparative_cnn, comparative_resnet
 from leadline.networks.modules import build
 from leadline.parts.base import parse
+from leadline.parts.metrics.record import Record
 from leadline.parts.optimizers import CustomOptimizer
-from leadline.record import Record
 from leadline.specs import (
     SGD,
     Adam,

@@ -20,7 +20,7 @@ from leadline.analysis.verdict import analyze, headline
 from leadline.analysis.verdict.tuned import Tuning, explain_tuning, tuning_sentences, tuning_words
 from leadline.console import Terminal
 from leadline.errors import LeadlineError, SpecError
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.reports.writing import write_report

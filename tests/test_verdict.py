@@ -29,7 +29,7 @@ from leadline.analysis.verdict import (
 from leadline.analysis.verdict.decisions import decide_contrasts
 from leadline.analysis.verdict.pairs import Pairs
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, flat
-from leadline.metrics import Outputs
+from leadline.parts.metrics import Outputs
 from leadline.specs import parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.study import StudySpec

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
     from leadline.export import Loaded, from_trial, load, predict, save
-    from leadline.metrics import FinalMetric, Metric
     from leadline.networks import FAMILIES, family
     from leadline.networks.modules import build, inspect_module, inspect_network
     from leadline.networks.weights import load_weights
+    from leadline.parts.metrics import FinalMetric, Metric
+    from leadline.parts.metrics.record import Record
+    from leadline.parts.tasks import Task
     from leadline.probes.flow import probe
     from leadline.probes.watch import watch
-    from leadline.record import Record
     from leadline.specs import DataSpec, NetworkSpec, TrainingSpec, TrialSpec
     from leadline.specs.study import StudySpec
     from leadline.store import Store
-    from leadline.tasks import Task
     from leadline.training import Diverged, evaluate
 
 __version__ = "0.1.0"
@@ -33,19 +33,19 @@ _HOME = {
     "Dataset": "data.batches",
     "Diverged": "training",
     "FAMILIES": "networks",
-    "FinalMetric": "metrics",
+    "FinalMetric": "parts.metrics",
     "LeadlineError": "errors",
     "Loaded": "export",
-    "Metric": "metrics",
+    "Metric": "parts.metrics",
     "NetworkSpec": "specs",
-    "Record": "record",
+    "Record": "parts.metrics.record",
     "Results": "api",
     "SpecError": "errors",
     "Store": "store",
     "StoreError": "errors",
     "Study": "api",
     "StudySpec": "specs.study",
-    "Task": "tasks",
+    "Task": "parts.tasks",
     "TrainingSpec": "specs",
     "TrialSpec": "specs",
     "Verdict": "api",

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from leadline.data.batches import Data, Part
+from leadline.parts.metrics.record import Record
 from leadline.pretraining.fitting import LayerEpoch
 from leadline.pretraining.pictures import Pictures, filters, samples
 from leadline.pretraining.stack import PretrainingResult, train_layers
 from leadline.pretraining.state import PretrainingState
-from leadline.record import Record
 
 SAMPLES, GIBBS_STEPS = 64, 500
 

@@ -24,8 +24,8 @@ from sqlalchemy import URL, create_engine, make_url, text
 
 from leadline.cli import main
 from leadline.errors import StoreError
+from leadline.parts.metrics.record import Record
 from leadline.probes.table import FlowTable
-from leadline.record import Record
 from leadline.running import worker
 from leadline.running.checkpoints import Interval
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended

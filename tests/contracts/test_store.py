@@ -33,9 +33,9 @@ from sqlalchemy.exc import IntegrityError
 
 import leadline
 from leadline.errors import StoreError
-from leadline.metrics import Outputs
-from leadline.metrics.outputs import OUTPUTS, pack_outputs
-from leadline.record import Record
+from leadline.parts.metrics import Outputs
+from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
+from leadline.parts.metrics.record import Record
 from leadline.specs import ProbeSpec, TrialSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.specs.tuning import FIRST_SEED
@@ -394,7 +394,7 @@ def test_a_released_trial_waits_with_its_checkpoint(store: Store) -> None:
 
 
 CLAIM_ALL = """
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.store import WorkerId, Store
 owner = str(WorkerId.current())
 with Store.open(runs, url) as store:
@@ -900,7 +900,7 @@ def test_a_store_travels_to_other_processes_by_its_address(store: Store) -> None
 
 RECORDS_PER_EPOCH = 60
 COMMIT_FOREVER = """
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.store import WorkerId, Store
 owner = str(WorkerId.current())
 with Store.open(runs, url) as store:

@@ -8,7 +8,7 @@ from leadline.errors import LeadlineError
 from leadline.parts.base import Spec
 
 if TYPE_CHECKING:
-    from leadline.record import Record
+    from leadline.parts.metrics.record import Record
 
 
 def train(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from leadline.data.split import PartSizes, cut_test_part
 from leadline.errors import DataError
-from leadline.tasks import Task, task_of
+from leadline.parts.tasks import Task, task_of
 
 NO_TEST_PART = "no test images are given; a fixed fifth of each class is held out as the test part"
 """Note on a data set without test images."""

@@ -119,7 +119,7 @@ def check_torchrun(devices: int) -> None:
 def _post(task: Any) -> tuple[Store, int]:
     """Give the other processes their next task; return the store and the task's number."""
     store = _store()
-    number = store.add("leadline/tasks", 1)
+    number = store.add("leadline/parts/tasks", 1)
     store.set(f"leadline/task/{number}", pickle.dumps(task).hex())
     return store, number
 

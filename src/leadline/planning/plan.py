@@ -14,11 +14,11 @@ from leadline import machine
 from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
 from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
-from leadline.metrics import metrics
-from leadline.metrics.base import recorded
-from leadline.metrics.outputs import bytes_kept
 from leadline.networks.modules import skeleton
 from leadline.networks.modules.memory import inference_memory
+from leadline.parts.metrics import metrics
+from leadline.parts.metrics.base import recorded
+from leadline.parts.metrics.outputs import bytes_kept
 from leadline.planning.seeds import SeedsNeeded
 from leadline.planning.timing import SECONDS, Timing, Work, essence, measure
 from leadline.specs import DataSpec, NetworkSpec, TrainingSpec

@@ -10,7 +10,7 @@ from leadline.analysis.stats import seeds_to_decide
 from leadline.analysis.stats.sequential import confidence_of_each, running_interval
 from leadline.analysis.verdict import Findings
 from leadline.errors import SpecError
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.study.expand import ExpandedStudy
 
 POWER = 0.8

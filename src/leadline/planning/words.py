@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from leadline.analysis.stats import LARGEST_PLAN
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.planning.plan import Plan
 from leadline.planning.seeds import POWER, SeedsNeeded
 from leadline.text import plural

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
+from leadline.parts.metrics.record import Record
 from leadline.pretraining.autoencoder import DenoisingAutoencoder, new_autoencoder, train_autoencoder
 from leadline.pretraining.dbn import DBN
 from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images
 from leadline.pretraining.rbm import RBM, new_rbm, train_rbm
 from leadline.pretraining.state import Machine, PretrainingState
-from leadline.record import Record
 from leadline.specs.pretraining import PretrainingSpec
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pandas as pd
 from leadline.analysis.verdict import ArmFinding, Findings
 from leadline.analysis.verdict.wording.effect_tables import effect_tables
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, mcnemar_table, mean_sd
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.reports.charts.chart import Figure, each, spread
 from leadline.study.expand import ExpandedStudy
 from leadline.text import number

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from leadline import artifacts
 from leadline.errors import SpecError, StoreError
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.specs import TrialSpec
 from leadline.store import Claim, LeaseLost, Store
 from leadline.training import TrainState

@@ -13,12 +13,12 @@ from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, SpecError, StoreError
 from leadline.layerwise import hidden_layers, pretrain_network, pretrained
-from leadline.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.networks.modules import build
+from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
+from leadline.parts.metrics.record import Record
 from leadline.parts.reference import is_local
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
-from leadline.record import Record
 from leadline.running.checkpoints import Checkpoints, Timer
 from leadline.running.job import Job, Tell
 from leadline.running.stopping import Stop, Stopped, at_sigterm

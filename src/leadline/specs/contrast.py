@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from leadline.errors import SpecError
-from leadline.metrics import metric_name, metrics
 from leadline.parts.base import Spec
+from leadline.parts.metrics import metric_name, metrics
 
 
 def _named(thing: object) -> object:
@@ -38,7 +38,7 @@ class _MetricSchema:
 
 
 MetricName = Annotated[str, BeforeValidator(_named), _MetricSchema]
-"""The name of a metric of `leadline.metrics`, or what `metric_name` makes of a custom one."""
+"""The name of a metric of `leadline.parts.metrics`, or what `metric_name` makes of a custom one."""
 
 
 def needs_target(name: str) -> bool:

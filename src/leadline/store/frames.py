@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, case, or_, select
 
-from leadline.metrics import Outputs
-from leadline.metrics.outputs import OUTPUTS, unpack_outputs
+from leadline.parts.metrics import Outputs
+from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
 from leadline.store.measured import unpack
 from leadline.store.schema import measurements, predictions, records, series, study_trials, trials
 

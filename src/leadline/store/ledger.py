@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, select, update
 
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.store.connect import now, retry_while_unreachable, transaction
 from leadline.store.leases import ENDED, Around, claim_next, owned
 from leadline.store.lookup import study_id

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, insert, select
 
-from leadline.record import Record
+from leadline.parts.metrics.record import Record
 from leadline.store.connect import upserting
 from leadline.store.schema import measurements, predictions, records, series
 

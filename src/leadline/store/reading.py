@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Connection, select
 
 from leadline.errors import StoreError
-from leadline.metrics import Outputs
+from leadline.parts.metrics import Outputs
 from leadline.store import frames
 from leadline.store.connect import (
     address,

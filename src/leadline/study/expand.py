@@ -7,15 +7,15 @@ from functools import cached_property
 from typing import Any
 
 from leadline.errors import SpecError, unknown
-from leadline.metrics import CurveMetric, metric, metric_name
 from leadline.networks import family
+from leadline.parts.metrics import CurveMetric, metric, metric_name
+from leadline.parts.tasks import Task, task_of
 from leadline.specs import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import LEAST_ERROR, DecideSpec
 from leadline.specs.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
 from leadline.specs.tuning import TuneSpec, Value, edges, near, path_of
 from leadline.study.resolved import NOTHING_FOUND, TITLE_OF_SEARCH, ResolvedStudy
-from leadline.tasks import Task, task_of
 
 LONGEST_NAME = 255
 """Letters of an arm's name with its levels: what every database keeps."""

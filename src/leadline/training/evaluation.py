@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from leadline.data.batches import Data
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from leadline.metrics import Outputs
+from leadline.parts.metrics import Outputs
+from leadline.parts.tasks import task_of
 from leadline.specs import TrainingSpec
-from leadline.tasks import task_of
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
 """Images, and pixels of all of them, in a batch of evaluation at most: 500 of up to 91x91, 83 of 224x224."""

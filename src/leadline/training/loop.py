@@ -16,18 +16,18 @@ from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.errors import LeadlineError, SpecError
 from leadline.networks.modules import noise_at
 from leadline.parts.losses import Loss
+from leadline.parts.metrics.record import Record
 from leadline.parts.reference import drawing_of
+from leadline.parts.tasks import task_of
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
 from leadline.probes.measured import Measurement
 from leadline.probes.running import run_probe
 from leadline.probes.schedules import every
-from leadline.record import Record
 from leadline.seeds import LOSS, OPTIMIZER, stream
 from leadline.specs import (
     ProbeSpec,
     TrainingSpec,
 )
-from leadline.tasks import task_of
 from leadline.training.evaluation import evaluate
 from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState

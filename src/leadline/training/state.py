@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leadline.metrics import Outputs
 from leadline.networks.modules import distinct_tensors
+from leadline.parts.metrics import Outputs
 from leadline.pretraining.state import PretrainingState
 from leadline.probes.flow import Flow, FlowPart
 from leadline.probes.measured import Measurement

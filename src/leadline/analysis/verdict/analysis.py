@@ -15,7 +15,7 @@ from leadline.analysis.verdict.meta_analysis import data_set, meta_analyses
 from leadline.analysis.verdict.pairs import Pairs, pair
 from leadline.analysis.verdict.sequential import interim_analyses
 from leadline.analysis.verdict.tuned import Tuning
-from leadline.metrics import Outputs
+from leadline.parts.metrics import Outputs
 from leadline.study.expand import Arm, ExpandedStudy, default_metric, tasks_of
 from leadline.study.rounds import Round
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from leadline.analysis.stats import Decision, Paired, benjamini_hochberg, decide, holm
 from leadline.analysis.verdict.pairs import Pairs
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.specs.contrast import Correction
 
 

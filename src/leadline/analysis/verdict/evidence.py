@@ -10,7 +10,7 @@ import pandas as pd
 
 from leadline.analysis.stats.survival import convergence_epoch
 from leadline.analysis.verdict.values import Waited, curves, final_values, waited
-from leadline.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metric, metrics
+from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metric, metrics
 from leadline.specs import DataSpec
 from leadline.specs.contrast import ContrastSpec
 from leadline.study.expand import ExpandedStudy, default_metric

@@ -8,10 +8,10 @@ from leadline.analysis.stats import Decision, McNemar, Paired, Summary
 from leadline.analysis.stats.factorial import OverDataSets
 from leadline.analysis.verdict.tuned import Tuning
 from leadline.analysis.verdict.values import ToTarget
+from leadline.parts.tasks import task_of
 from leadline.specs.contrast import Correction
 from leadline.specs.tuning import TuneSpec, Values
 from leadline.study.rounds import Round
-from leadline.tasks import task_of
 
 
 @dataclass(frozen=True)

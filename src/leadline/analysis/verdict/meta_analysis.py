@@ -7,8 +7,8 @@ from leadline.analysis.stats import decide
 from leadline.analysis.stats.factorial import over_data_sets
 from leadline.analysis.verdict.factors import NAMES_DATA
 from leadline.analysis.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
-from leadline.metrics import metric
 from leadline.parts.base import canonical_json
+from leadline.parts.metrics import metric
 from leadline.specs import TrialSpec
 from leadline.study.expand import Arm, ExpandedStudy
 

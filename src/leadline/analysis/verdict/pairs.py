@@ -8,7 +8,7 @@ import numpy as np
 from leadline.analysis.stats import McNemar, mcnemar
 from leadline.analysis.verdict.evidence import Evidence
 from leadline.analysis.verdict.values import ToTarget, step_of_clock, to_target
-from leadline.metrics import Outputs, TimeMetric, metric
+from leadline.parts.metrics import Outputs, TimeMetric, metric
 from leadline.specs.contrast import ContrastSpec
 
 

@@ -11,7 +11,7 @@ from leadline.analysis.stats.sequential import running_interval
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.analysis.verdict.pairs import Pairs
 from leadline.data.split import split_sizes
-from leadline.metrics import Counts, metric
+from leadline.parts.metrics import Counts, metric
 from leadline.specs import TrialSpec
 from leadline.study.expand import ExpandedStudy
 from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds

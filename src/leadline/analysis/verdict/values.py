@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from leadline.analysis.stats.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
-from leadline.metrics import Curve, FinalMetric, Metric, TimeMetric, metrics
+from leadline.parts.metrics import Curve, FinalMetric, Metric, TimeMetric, metrics
 
 Floats = NDArray[np.float64]
 

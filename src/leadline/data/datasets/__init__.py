@@ -30,8 +30,8 @@ from leadline.parts.augmentations import Augmentation, DecodingAugmentation
 from leadline.parts.base import Spec
 from leadline.parts.reference import Reference
 from leadline.parts.registry import Registry
+from leadline.parts.tasks import Task, task_of
 from leadline.seeds import DATA, seeded, stream
-from leadline.tasks import Task, task_of
 
 DEFAULT = "digits"
 """The data set of a specification that names none."""

@@ -14,7 +14,7 @@ from leadline.data.datasets import DATASETS, DataSpec
 from leadline.data.files import compute_sha256, find_file
 from leadline.data.metadata import Metadata
 from leadline.errors import DataError
-from leadline.tasks import Task, task_of
+from leadline.parts.tasks import Task, task_of
 
 KEYS = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),

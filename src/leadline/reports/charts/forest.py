@@ -10,7 +10,7 @@ import pandas as pd
 from leadline.analysis.verdict import Findings
 from leadline.analysis.verdict.wording.labels import contrast_pair
 from leadline.analysis.verdict.wording.sentences import interval_name
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline
 from leadline.reports.charts.frames import contrast_frame
 from leadline.text import interval, join, number

@@ -11,7 +11,7 @@ import pandas as pd
 
 from leadline.analysis.verdict import ContrastFinding
 from leadline.analysis.verdict.wording.labels import contrast_labels
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 
 CURVE_SPLITS = ("train", "validation")
 

@@ -10,7 +10,7 @@ import pandas as pd
 from leadline.analysis.verdict import ContrastFinding, Findings
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
 from leadline.analysis.verdict.wording.sentences import level
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.reports.charts.axes import whole_numbers
 from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, spread
 from leadline.text import interval, join, plural

@@ -6,7 +6,7 @@ from leadline.analysis.verdict.findings import Findings
 from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, effect_change, effect_subject
 from leadline.analysis.verdict.wording.tables import interval_of, sized
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.text import NOTHING, p_value
 from leadline.text.tables import Column, Table, first, plain
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.analysis.verdict.wording.sentences import contrast_sentence, correction_name, meta_sentence, opening
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.text import LONGEST, join, number, plural
 
 

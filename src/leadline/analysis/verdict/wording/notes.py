@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from leadline.analysis.stats import EXACT_PAIRS, Paired
 from leadline.analysis.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.sentences import level
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.text import join, plural
 
 

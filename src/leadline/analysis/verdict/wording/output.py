@@ -12,7 +12,7 @@ from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
 from leadline.analysis.verdict.wording.sentences import contrast_sentence, effect_sentence, meta_sentence
 from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.study.rounds import Round
 from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural
 from leadline.text.tables import Table

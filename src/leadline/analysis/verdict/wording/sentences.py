@@ -11,7 +11,7 @@ from leadline.analysis.verdict.findings import (
     MetaAnalysis,
     SequentialAnalysis,
 )
-from leadline.metrics import metric
+from leadline.parts.metrics import metric
 from leadline.specs.contrast import Correction
 from leadline.text import decimals, interval, join, number, p_value, plural
 

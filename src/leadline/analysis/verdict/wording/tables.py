@@ -10,7 +10,7 @@ from leadline.analysis.stats import Summary
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name
-from leadline.metrics import metric, metrics
+from leadline.parts.metrics import metric, metrics
 from leadline.text import NOTHING, decimals, interval, number, p_value
 from leadline.text.tables import Column, Table, first, is_missing, plain
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from leadline.metrics import FinalMetric, register
-from leadline.metrics.base import check_arrays
+from leadline.parts.metrics import FinalMetric, register
+from leadline.parts.metrics.base import check_arrays
 
 
 def balanced_error(labels: Any, predicted: Any, probabilities: Any = None) -> float:

@@ -123,7 +123,7 @@ class Metric:
 
     def as_plain(self) -> str | dict[str, Any]:
         """Return what a specification holds of it: its name where it is built in, else a reference to it."""
-        from leadline.metrics import metrics
+        from leadline.parts.metrics import metrics
         from leadline.parts.reference import refer_to_object
 
         return self.name if metrics().get(self.name) == self else refer_to_object(self, self.name)

@@ -22,8 +22,8 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from leadline.errors import SpecError, unknown
-from leadline.metrics.base import Counts, Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric
 from leadline.parts.base import canonical_json, parse
+from leadline.parts.metrics.base import Counts, Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric
 from leadline.parts.reference import Reference, refer
 
 __all__ = [

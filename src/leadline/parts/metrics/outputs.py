@@ -8,7 +8,7 @@ image before compression: at most 200 kB of MNIST or CIFAR-10, 1.2 MB of ImageNe
 import io
 from typing import Any
 
-from leadline.metrics.base import Outputs
+from leadline.parts.metrics.base import Outputs
 
 OUTPUTS = "outputs"
 """The name under which the store keeps them."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from leadline.errors import SpecError, unknown
 from leadline.parts.reference import Reference
-from leadline.tasks.base import Task
+from leadline.parts.tasks.base import Task
 
 __all__ = ["Task", "register_task", "task_of", "tasks"]
 

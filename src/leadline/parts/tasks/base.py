@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadline.errors import DataError
-from leadline.metrics import Outputs
 from leadline.parts.losses import Loss
+from leadline.parts.metrics import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,7 +1,7 @@
 """Misclassification error, in per cent, on test, training and validation data."""
 
-from leadline.metrics import FinalMetric, register
-from leadline.metrics.base import per_cent_of
+from leadline.parts.metrics import FinalMetric, register
+from leadline.parts.metrics.base import per_cent_of
 
 register(
     FinalMetric(

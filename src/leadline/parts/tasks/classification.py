@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadline.errors import DataError
-from leadline.metrics import Outputs, metrics
-from leadline.metrics.base import recorded
 from leadline.parts.losses.cross_entropy import CrossEntropy
-from leadline.tasks import register_task
-from leadline.tasks.base import Task
+from leadline.parts.metrics import Outputs, metrics
+from leadline.parts.metrics.base import recorded
+from leadline.parts.tasks import register_task
+from leadline.parts.tasks.base import Task
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from leadline.metrics import FinalMetric, register
+from leadline.parts.metrics import FinalMetric, register
 
 BINS = 15
 """The number of bins of equal width, as in Guo et al. 2017."""

@@ -1,6 +1,6 @@
 """Epochs and seconds of training until the validation error first is at a target."""
 
-from leadline.metrics import TimeMetric, register
+from leadline.parts.metrics import TimeMetric, register
 
 register(
     TimeMetric(

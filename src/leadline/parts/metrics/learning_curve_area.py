@@ -1,7 +1,7 @@
 """Mean validation error over the epochs: the area under the learning curve over its length."""
 
-from leadline.metrics import Curve, CurveMetric, register
-from leadline.metrics.base import per_cent_of
+from leadline.parts.metrics import Curve, CurveMetric, register
+from leadline.parts.metrics.base import per_cent_of
 
 
 def area(curve: Curve) -> float | None:

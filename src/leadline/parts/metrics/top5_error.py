@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from leadline.metrics import FinalMetric, register
-from leadline.metrics.base import per_cent_of
+from leadline.parts.metrics import FinalMetric, register
+from leadline.parts.metrics.base import per_cent_of
 
 
 def top5_error(labels: Any, predicted: Any, probabilities: Any) -> float:
