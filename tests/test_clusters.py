@@ -15,12 +15,12 @@ from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from leadline.cli import app
-from leadline.clusters import on_ray, worker
-from leadline.clusters.entering import enter
-from leadline.clusters.slurm import Resources, check_store, script, submit
-from leadline.clusters.worker import take_trials
 from leadline.errors import LeadlineError, SpecError, StoreError
 from leadline.running.checkpoints import Interval
+from leadline.running.clusters import on_ray, worker
+from leadline.running.clusters.entering import enter
+from leadline.running.clusters.slurm import Resources, check_store, script, submit
+from leadline.running.clusters.worker import take_trials
 from leadline.running.executors import InProcess
 from leadline.running.job import Event, Job
 from leadline.running.stopping import Stopped

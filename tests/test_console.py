@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from leadline.console import _Tally
 from leadline.machine import cores
+from leadline.running.console import _Tally
 from leadline.running.driving import Outcome
 from leadline.running.job import Event
 

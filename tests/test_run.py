@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from leadline.data.batches import load
+from leadline.distributed.processes import shield_start
 from leadline.errors import LeadlineError, StoreError
 from leadline.networks import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.networks.modules import build
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probes.table import FlowTable
-from leadline.processes import shield_start
 from leadline.running import executors
 from leadline.running import trial as trial_module
 from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, save_checkpoint

@@ -473,7 +473,7 @@ def test_a_claim_that_takes_too_long_is_given_up(
         ended = True
 
     monkeypatch.setattr("leadline.running.stopping.GRACE_SECONDS", 0.1)
-    monkeypatch.setattr("leadline.processes.INSIST_SECONDS", 0.1)
+    monkeypatch.setattr("leadline.distributed.processes.INSIST_SECONDS", 0.1)
     monkeypatch.setattr(Store, "claim", claim)
     with pytest.raises(raised), at_sigterm() as stop:
         work(job(store), lambda event: None, stop=stop)

@@ -18,12 +18,12 @@ from leadline.analysis.stats import StatisticsError
 from leadline.analysis.stats.best_of import Ahead, ahead, best_of, running_best
 from leadline.analysis.verdict import analyze, headline
 from leadline.analysis.verdict.tuned import Tuning, explain_tuning, tuning_sentences, tuning_words
-from leadline.console import Terminal
 from leadline.errors import LeadlineError, SpecError
 from leadline.parts.metrics.record import Record
 from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.reports.writing import write_report
+from leadline.running.console import Terminal
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.specs.tuning import FIRST_SEED, TuneSpec, path_of

@@ -73,7 +73,7 @@ class Cluster:
     """A Ray cluster of three nodes on this machine's loopback: a head that runs nothing, and two that run trials."""
 
     def __init__(self) -> None:
-        from leadline.clusters.ray import ON_LOOPBACK, QUIET, import_ray
+        from leadline.running.clusters.ray import ON_LOOPBACK, QUIET, import_ray
 
         self.ray = import_ray(QUIET | ON_LOOPBACK)
         from ray.cluster_utils import Cluster as Nodes
@@ -100,7 +100,7 @@ def cluster() -> Iterator[Cluster]:
 
 def on_ray(request: pytest.FixtureRequest) -> Executor:
     request.getfixturevalue("cluster")
-    from leadline.clusters.ray import RayTasks
+    from leadline.running.clusters.ray import RayTasks
 
     return RayTasks()
 
@@ -178,9 +178,9 @@ def test_an_unknown_study_is_one_line(executor: Executor, tmp_path: Path) -> Non
 
 
 def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from leadline.clusters.ray import RayTasks
+    from leadline.running.clusters.ray import RayTasks
 
-    monkeypatch.setattr("leadline.clusters.ray.AT_ONCE", 2)  # of four
+    monkeypatch.setattr("leadline.running.clusters.ray.AT_ONCE", 2)  # of four
     asked = study(seeds=2, epochs=6, train=600)
     undisturbed = Ledger.of(tmp_path / "undisturbed", asked)
     undisturbed.run(InProcess())
@@ -207,7 +207,7 @@ def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path, m
 
 
 def test_an_interrupted_driver_gives_the_trials_back(cluster: Cluster, tmp_path: Path) -> None:
-    from leadline.clusters.ray import RayTasks
+    from leadline.running.clusters.ray import RayTasks
 
     ledger = Ledger.of(tmp_path, study(epochs=20_000))
 
@@ -236,8 +236,8 @@ def test_an_interrupted_driver_gives_the_trials_back(cluster: Cluster, tmp_path:
 def test_a_trial_that_no_node_can_take_is_one_line(
     cluster: Cluster, tmp_path: Path, wanted: dict[str, float], message: str
 ) -> None:
-    from leadline.clusters.ray import RayTasks
     from leadline.errors import LeadlineError
+    from leadline.running.clusters.ray import RayTasks
 
     ledger = Ledger.of(tmp_path, study())
     with pytest.raises(LeadlineError, match=message):
@@ -246,14 +246,14 @@ def test_a_trial_that_no_node_can_take_is_one_line(
 
 @pytest.mark.parametrize("wanted", [{"gpus_per_trial": -1.0}, {"gpus_per_trial": 1.5}, {"cpus_per_trial": 0.0}])
 def test_impossible_shares_are_refused(wanted: dict[str, float]) -> None:
-    from leadline.clusters.ray import RayTasks
+    from leadline.running.clusters.ray import RayTasks
 
     with pytest.raises(SpecError, match="per-trial"):
         RayTasks(**wanted)
 
 
 def test_the_device_is_the_one_that_ray_gives() -> None:
-    from leadline.clusters.ray import RayTasks
+    from leadline.running.clusters.ray import RayTasks
 
     assert RayTasks().device("auto") == RayTasks().device("cpu") == "cpu"
     assert RayTasks(gpus_per_trial=0.5).device("auto") == "cuda"

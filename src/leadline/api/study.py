@@ -106,8 +106,8 @@ class Study:
         Raises:
             LeadlineError: the device or data are not there, or a network cannot take the data's images.
         """
-        from leadline.console import progress_bar
         from leadline.planning.plan import plan
+        from leadline.running.console import progress_bar
         from leadline.study.match import match
 
         folder = None if data_dir is None else Path(data_dir)
@@ -153,8 +153,8 @@ class Study:
             LeadlineError: something makes the whole study impossible: its data, its store, its device, or a network
                 that cannot take the data's images.
         """
-        from leadline.console import Terminal
         from leadline.running.checkpoints import Interval
+        from leadline.running.console import Terminal
         from leadline.running.driving import UNSEEN
         from leadline.study.pipeline import run_study
 

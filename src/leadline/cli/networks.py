@@ -9,9 +9,13 @@ from leadline.cli.options import Json, Settings, print_json, settings_of
 from leadline.errors import SpecError
 
 if TYPE_CHECKING:
+    from leadline.networks.modules import NetworkInfo
     from leadline.specs import ModuleSpec, NetworkSpec
 
 app = typer.Typer()
+
+WHOLE = "(the network itself)"
+"""The row of what a network does outside its layers."""
 
 
 @app.command("list")
@@ -81,9 +85,7 @@ def inspect(
     if as_json:
         print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info)})
         return
-    from leadline.console import network_table
-
-    network_table(network, info)
+    _print_layers(network, info)
 
 
 @app.command("predict-depth")
@@ -120,3 +122,40 @@ def _shape(text: str) -> tuple[int, int, int]:
         raise SpecError(f"--input {text!r}: expected channels x height x width, such as 1x28x28")
     channels, height, width = map(int, parts)
     return channels, height, width
+
+
+def _print_layers(name: str, info: "NetworkInfo") -> None:
+    """Print a network's layers and totals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("kind")
+    for heading in ("output", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    for layer in info.layers:
+        shape = "x".join(map(str, layer.output_shape))
+        table.add_row(layer.name or WHOLE, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
+    table.add_section()
+    table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a file or a pipe has no edge to fold at
+    console.print(table)
+    if info.receptive_field is not None:
+        console.print(f"receptive field before the head: {info.receptive_field} pixels on a side")
+    if info.uncounted:
+        console.print(f"not counted in the multiply-adds: {', '.join(info.uncounted)}")
+    console.print(
+        f"activations of one image: {_bytes(info.training_memory)} kept for training,"
+        f" {_bytes(info.inference_memory)} at most at once for inference"
+    )
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**20:.2f} MiB" if number >= 2**20 else f"{number / 2**10:.1f} KiB"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""

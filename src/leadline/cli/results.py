@@ -75,9 +75,9 @@ def probe(
         from leadline.reports.charts.files import check_place
 
         check_place(figure)
-    from leadline.console import progress_bar
     from leadline.probes.snapshots import find_probe
     from leadline.probing import probe_trials
+    from leadline.running.console import progress_bar
     from leadline.store import Store
 
     found = find_probe(name)

@@ -53,10 +53,10 @@ def run(
     from leadline.study.load import load_study
 
     expanded = load_study(study, settings_of(settings))
-    from leadline.clusters import on_ray
-    from leadline.console import Terminal
     from leadline.distributed.torchrun import Torchrun, check_torchrun
     from leadline.running.checkpoints import Interval
+    from leadline.running.clusters import on_ray
+    from leadline.running.console import Terminal
     from leadline.running.driving import UNSEEN
     from leadline.running.stopping import Terminated, sigterm_as_interrupt
     from leadline.running.trial import assist
@@ -112,10 +112,10 @@ def worker(
     as_json: Json = False,
 ) -> None:
     """Take trials from a store until none is left: one of many that share it."""
-    from leadline.clusters.entering import enter
-    from leadline.clusters.worker import take_trials
     from leadline.distributed.torchrun import Torchrun
     from leadline.running.checkpoints import Interval
+    from leadline.running.clusters.entering import enter
+    from leadline.running.clusters.worker import take_trials
     from leadline.running.job import Job
     from leadline.running.trial import assist
 
@@ -163,9 +163,9 @@ def slurm(
     artifacts: Artifacts = None,
 ) -> None:
     """Share a study among the jobs of a Slurm array, through PostgreSQL."""
-    from leadline.clusters.entering import enter
-    from leadline.clusters.slurm import Resources, check_store, script, submit
     from leadline.running.checkpoints import Interval
+    from leadline.running.clusters.entering import enter
+    from leadline.running.clusters.slurm import Resources, check_store, script, submit
     from leadline.running.job import Job
 
     every = Interval.parse(checkpoint_every)
@@ -200,10 +200,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a study will take before it runs: operations, hours here, memory, disk, seeds."""
-    from leadline.console import progress_bar
     from leadline.planning import plan as planning
     from leadline.planning import seeds as seedplan
     from leadline.planning import words as plantext
+    from leadline.running.console import progress_bar
     from leadline.study.load import load_study
     from leadline.study.match import match
 

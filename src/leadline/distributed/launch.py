@@ -25,8 +25,8 @@ import torch
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from leadline.distributed.process_group import TIMEOUT, Disconnected, join_process_group
+from leadline.distributed.processes import describe_exit, follow_parent, start_process
 from leadline.errors import LeadlineError, SpecError
-from leadline.processes import describe_exit, follow_parent, start_process
 
 AFTER_DEATH_SECONDS, AFTER_ERROR_SECONDS = 5.0, 60.0
 """In which the other processes may say what they know, or finish what they store, when one has died or failed."""

@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
+from leadline.distributed.processes import describe_exit, follow_parent, start_process
 from leadline.errors import LeadlineError
-from leadline.processes import describe_exit, follow_parent, start_process
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
 from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm
 from leadline.running.worker import work

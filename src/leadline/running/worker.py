@@ -12,11 +12,11 @@ import torch
 
 from leadline.distributed.launch import ProcessDied, assign_devices, launch
 from leadline.distributed.process_group import Disconnected
+from leadline.distributed.processes import hold_signal
 from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, StoreError
 from leadline.parts.reference import unpack_objects
 from leadline.pretraining.fitting import PretrainingDiverged
-from leadline.processes import hold_signal
 from leadline.running.checkpoints import Checkpoints
 from leadline.running.environment import environment
 from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, Tell

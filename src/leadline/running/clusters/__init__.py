@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from leadline.errors import SpecError, unknown
 
 if TYPE_CHECKING:
-    from leadline.clusters.ray import RayTasks
+    from leadline.running.clusters.ray import RayTasks
 
 EXECUTORS = ("local", "inprocess", "ray")
 
@@ -25,6 +25,6 @@ def on_ray(executor: str, address: str | None, cpus: float, gpus: float, workers
         return None
     if workers is not None:
         raise SpecError(f"--workers {workers} --executor ray: Ray starts as many trials as fit; leave one of them out")
-    from leadline.clusters.ray import RayTasks
+    from leadline.running.clusters.ray import RayTasks
 
     return RayTasks(address, cpus, gpus)

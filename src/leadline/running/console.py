@@ -1,4 +1,4 @@
-"""What the terminal shows: a study while it runs, and a network's layers."""
+"""What the terminal shows while a study runs."""
 
 import time
 from collections import Counter
@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 
-from leadline.networks.modules import NetworkInfo
 from leadline.running.driving import clock
 from leadline.running.job import Emit, Event
 from leadline.store.schema import SETTLED
@@ -123,41 +121,3 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, all_: bar.update(task, completed=done, total=all_)
-
-
-WHOLE = "(the network itself)"
-"""The row of what a network does outside its layers."""
-
-
-def network_table(name: str, info: NetworkInfo) -> None:
-    """Print a network's layers and totals."""
-    table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind")
-    for heading in ("output", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
-    for layer in info.layers:
-        shape = "x".join(map(str, layer.output_shape))
-        table.add_row(layer.name or WHOLE, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
-    table.add_section()
-    table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # a file or a pipe has no edge to fold at
-    console.print(table)
-    if info.receptive_field is not None:
-        console.print(f"receptive field before the head: {info.receptive_field} pixels on a side")
-    if info.uncounted:
-        console.print(f"not counted in the multiply-adds: {', '.join(info.uncounted)}")
-    console.print(
-        f"activations of one image: {_bytes(info.training_memory)} kept for training,"
-        f" {_bytes(info.inference_memory)} at most at once for inference"
-    )
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 2**20:.2f} MiB" if number >= 2**20 else f"{number / 2**10:.1f} KiB"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}" if number else ""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from leadline.clusters.worker import take_trials
 from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.running.clusters.worker import take_trials
 from leadline.running.job import Job
 from leadline.store.connect import address
 
