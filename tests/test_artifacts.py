@@ -8,15 +8,14 @@ from typing import Any
 import fsspec
 import pytest
 
-from leadline import artifacts
 from leadline.errors import SpecError, StoreError
 from leadline.export import from_trial
-from leadline.retry import LONGEST_PAUSE
 from leadline.running.executors import InProcess
 from leadline.running.job import PATIENCE_SECONDS, Event, Job
 from leadline.specs import DataSpec
 from leadline.specs.study import StudySpec
-from leadline.store import Store
+from leadline.store import Store, artifacts
+from leadline.store.retry import LONGEST_PAUSE
 from leadline.study.expand import ExpandedStudy, expand
 
 
@@ -46,7 +45,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("leadline.retry.time", made)
+    monkeypatch.setattr("leadline.store.retry.time", made)
     return made
 
 

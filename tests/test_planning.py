@@ -22,18 +22,18 @@ from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.networks.modules import inspect_network
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
-from leadline.planning import plan as planning
-from leadline.planning import timing
-from leadline.planning import words as plantext
-from leadline.planning.plan import Plan, plan, sizes
-from leadline.planning.seeds import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
-from leadline.planning.timing import Work, essence, measure, time_one
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.specs import DataSpec, ProbeSpec, TrainingSpec
 from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.planning import plan as planning
+from leadline.study.planning import timing
+from leadline.study.planning import words as plantext
+from leadline.study.planning.plan import Plan, plan, sizes
+from leadline.study.planning.seeds import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
+from leadline.study.planning.timing import Work, essence, measure, time_one
 
 SMALL = DataSpec(name="digits", train=200, validation=100, test=50)
 

@@ -24,7 +24,7 @@ from leadline.store import Store, connect
 from leadline.store.schema import HEAD, VERSION_TABLE, metadata
 from leadline.study.expand import expand
 
-MIGRATIONS = Path(leadline.__file__).parent / "migrations"
+MIGRATIONS = Path(leadline.__file__).parent / "store" / "migrations"
 
 
 def refusal(runs: Path, url: str | None = None) -> str:

@@ -34,7 +34,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from leadline import artifacts
 from leadline.data import batches
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.images import centre
@@ -42,7 +41,7 @@ from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.networks.modules import build, distinct_tensors
 from leadline.networks.weights import load_weights
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
-from leadline.store import Store
+from leadline.store import Store, artifacts
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 KEY = "leadline"

@@ -113,7 +113,7 @@ def enter_at(place: Place, revision: str, *entered: tuple[dict[str, Any], Expand
     """Make a store of an old schema with studies: their specifications as they were written then, and their trials."""
     engine, config = connect.engine_for(connect.address(place.url, place.runs)), Config()
     place.runs.mkdir()
-    config.set_main_option("script_location", str(Path(leadline.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(leadline.__file__).parent / "store" / "migrations"))
     moment = datetime.now(UTC).replace(tzinfo=None)
     study_row = "INSERT INTO studies (id, name, hash, spec, created) VALUES (:id, :name, 'old', :spec, :now)"
     trial_row = (

@@ -144,8 +144,8 @@ class Results:
         Raises:
             LeadlineError: a file cannot be written.
         """
-        from leadline.artifacts import destination
         from leadline.reports.writing import write_report
+        from leadline.store.artifacts import destination
 
         with self._store() as store, destination(str(folder)) as place:
             path = write_report(store, self.name, place, self._data_dir)

@@ -12,9 +12,9 @@ from leadline.study.expand import ExpandedStudy
 from leadline.study.load import load_study
 
 if TYPE_CHECKING:
-    from leadline.planning.plan import Plan
     from leadline.running.driving import Screen
     from leadline.running.executors import Executor
+    from leadline.study.planning.plan import Plan
 
 
 class Study:
@@ -106,9 +106,9 @@ class Study:
         Raises:
             LeadlineError: the device or data are not there, or a network cannot take the data's images.
         """
-        from leadline.planning.plan import plan
         from leadline.running.console import progress_bar
         from leadline.study.match import match
+        from leadline.study.planning.plan import plan
 
         folder = None if data_dir is None else Path(data_dir)
         with progress_bar("timing networks") as progress:
@@ -184,7 +184,7 @@ class PlannedStudy:
     plan: "Plan"
 
     def __str__(self) -> str:
-        from leadline.planning.words import to_text
+        from leadline.study.planning.words import to_text
 
         return to_text(self.plan)
 
@@ -195,6 +195,6 @@ class PlannedStudy:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
-        from leadline.planning.words import to_json
+        from leadline.study.planning.words import to_json
 
         return to_json(self.plan)

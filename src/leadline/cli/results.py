@@ -142,8 +142,8 @@ def export_(
 ) -> None:
     """Write a trained network as safetensors and its specification, ONNX, or torch.export."""
     from leadline import export
-    from leadline.artifacts import destination
     from leadline.errors import unknown
+    from leadline.store.artifacts import destination
 
     writers = {"onnx": export.to_onnx, "pt2": export.to_torch_export}
     for name in formats or []:

@@ -200,12 +200,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a study will take before it runs: operations, hours here, memory, disk, seeds."""
-    from leadline.planning import plan as planning
-    from leadline.planning import seeds as seedplan
-    from leadline.planning import words as plantext
     from leadline.running.console import progress_bar
     from leadline.study.load import load_study
     from leadline.study.match import match
+    from leadline.study.planning import plan as planning
+    from leadline.study.planning import seeds as seedplan
+    from leadline.study.planning import words as plantext
 
     expanded = match(load_study(study, settings_of(settings)), data_dir)
     seeds = seedplan.seeds_by_deviation(expanded, sd or [])
@@ -226,6 +226,6 @@ def plan(
 
 
 def _folder(artifacts: str | None) -> str | None:
-    from leadline.artifacts import folder_url
+    from leadline.store.artifacts import folder_url
 
     return None if artifacts is None else folder_url(artifacts)

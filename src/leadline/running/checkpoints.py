@@ -19,11 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from leadline import artifacts
 from leadline.errors import SpecError, StoreError
 from leadline.parts.metrics.record import Record
 from leadline.specs import TrialSpec
-from leadline.store import Claim, LeaseLost, Store
+from leadline.store import Claim, LeaseLost, Store, artifacts
 from leadline.training import TrainState
 from leadline.training.memory import ran_out_of_memory
 

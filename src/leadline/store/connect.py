@@ -38,7 +38,7 @@ from sqlalchemy.exc import (
 )
 
 from leadline.errors import StoreError, unknown
-from leadline.retry import retry
+from leadline.store.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
 
 BUSY_SECONDS = 60.0
@@ -319,7 +319,7 @@ def _migrate(connection: Connection) -> None:
     # Asked again, now that no other process can be migrating.
     version = _schema_version(connection)
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     name = shown(connection.engine.url)
     if version is None and (strangers := sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))):

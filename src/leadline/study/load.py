@@ -25,7 +25,7 @@ def ready_studies() -> dict[str, str]:
             (str(yaml.safe_load(line)["title"]) for line in path.read_text().splitlines() if line.startswith("title:")),
             "",
         )
-        for path in sorted(resources.files("leadline").joinpath("studies").iterdir(), key=lambda path: path.name)
+        for path in sorted(resources.files("leadline.study").joinpath("studies").iterdir(), key=lambda path: path.name)
         if path.name.endswith(".yaml")
     }
 
@@ -48,7 +48,7 @@ def load_study(
     path, name_or_file = Path(name_or_file), str(name_or_file)
     if name_or_file in ready_studies():
         text, shown = (
-            resources.files("leadline").joinpath("studies", f"{name_or_file}.yaml").read_text(),
+            resources.files("leadline.study").joinpath("studies", f"{name_or_file}.yaml").read_text(),
             f"{name_or_file}.yaml",
         )
     elif path.is_file():

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
 from leadline.analysis.verdict.tuned import tuning_words
-from leadline.artifacts import folder_url
 from leadline.data import batches
 from leadline.data.metadata import describe
 from leadline.errors import SpecError
@@ -25,6 +24,7 @@ from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
 from leadline.specs import NetworkSpec
 from leadline.store import Store
+from leadline.store.artifacts import folder_url
 from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match
 from leadline.study.rounds import Linked, resumed, with_seeds

@@ -5,8 +5,8 @@ from typing import Any
 
 from leadline.analysis.stats import LARGEST_PLAN
 from leadline.parts.metrics import metric
-from leadline.planning.plan import Plan
-from leadline.planning.seeds import POWER, SeedsNeeded
+from leadline.study.planning.plan import Plan
+from leadline.study.planning.seeds import POWER, SeedsNeeded
 from leadline.text import plural
 from leadline.text.tables import Column, Table
 from leadline.text.tables import to_text as table_text

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from leadline.errors import SpecError, StoreError
-from leadline.retry import retry
+from leadline.store.retry import retry
 
 LONGEST_URL = 150
 """Characters of a folder's URL: the ledger keeps 255 for a file's."""

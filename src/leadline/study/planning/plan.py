@@ -19,11 +19,11 @@ from leadline.networks.modules.memory import inference_memory
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.parts.metrics.outputs import bytes_kept
-from leadline.planning.seeds import SeedsNeeded
-from leadline.planning.timing import SECONDS, Timing, Work, essence, measure
 from leadline.specs import DataSpec, NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
 from leadline.study.match import count
+from leadline.study.planning.seeds import SeedsNeeded
+from leadline.study.planning.timing import SECONDS, Timing, Work, essence, measure
 from leadline.training import choose_device
 from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
 
