@@ -8,8 +8,8 @@ from typing import Any
 import fsspec
 import pytest
 
+from leadline.api.export import from_trial
 from leadline.errors import SpecError, StoreError
-from leadline.export import from_trial
 from leadline.running.executors import InProcess
 from leadline.running.job import PATIENCE_SECONDS, Event, Job
 from leadline.specs import DataSpec

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from leadline.api.probing import probe_trial, probe_trials
 from leadline.cli import app, main
 from leadline.probes.snapshots import PROBES, find_probe
-from leadline.probing import probe_trial, probe_trials
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.specs.study import StudySpec

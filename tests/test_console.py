@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from leadline.machine import cores
+from leadline.data.threads import count_cores
 from leadline.running.console import _Tally
 from leadline.running.driving import Outcome
 from leadline.running.job import Event
@@ -40,4 +40,4 @@ def test_the_last_line_says_what_to_do_next() -> None:
 
 def test_cores_where_the_system_does_not_tell_which_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert cores() == (os.cpu_count() or 1)
+    assert count_cores() == (os.cpu_count() or 1)

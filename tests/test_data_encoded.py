@@ -16,16 +16,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from leadline.api.export import Loaded, predict, read_image
 from leadline.data import encoded
 from leadline.data import threads as pool
 from leadline.data.batches import Data, Dataset, Split, load
 from leadline.data.encoded import EncodedDataset
 from leadline.data.encoded_images import Part
-from leadline.data.images import centre, decode
+from leadline.data.formats.images import centre, decode
 from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisation
 from leadline.data.threads import in_order
 from leadline.errors import DataError, SpecError
-from leadline.export import Loaded, predict, read_image
 from leadline.networks import comparative_resnet
 from leadline.networks.modules import build
 from leadline.running.executors import InProcess, LocalProcesses

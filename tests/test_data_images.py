@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leadline.data.images import MOST_PIXELS, centre, decode
+from leadline.data.formats.images import MOST_PIXELS, centre, decode
 from leadline.specs import ResizedCrop
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from leadline.data import corrupt
-from leadline.data.index import Index, read_index
+from leadline.data.formats.index import Index, read_index
 from leadline.data.metadata import describe
 from leadline.errors import DataError, LeadlineError
 from leadline.specs import DataSpec

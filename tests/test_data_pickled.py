@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.data.cifar import read_batch
-from leadline.data.pickled import MAX_INSTRUCTIONS, read_pickle
+from leadline.data.formats.cifar import read_batch
+from leadline.data.formats.pickled import MAX_INSTRUCTIONS, read_pickle
 
 
 def python2(batch: dict[bytes, object]) -> bytes:

@@ -16,10 +16,10 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from leadline import export
+from leadline.api import export
+from leadline.api.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
 from leadline.data import batches
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-from leadline.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
 from leadline.networks import family, recurrent_resnet
 from leadline.networks.modules import build
 from leadline.running.executors import InProcess

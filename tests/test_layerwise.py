@@ -11,7 +11,6 @@ import torch
 from leadline.data import batches
 from leadline.data.batches import Data
 from leadline.errors import DataError, SpecError
-from leadline.layerwise import Pretrained, pretrain_network, pretrained
 from leadline.networks.modules import build
 from leadline.pretraining.pictures import Pictures
 from leadline.pretraining.state import PretrainingState
@@ -24,6 +23,7 @@ from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import prepare, train
+from leadline.training.layerwise import Pretrained, pretrain_network, pretrained
 
 NETWORK = {"family": "mlp", "hidden": 2, "width": 12, "activation": "sigmoid", "initialisation": "old-uniform"}
 DATA = {"name": "digits", "train": 200, "validation": 50, "test": 50, "normalise": "none"}

@@ -12,7 +12,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from leadline import machine
 from leadline.analysis.stats import power, sequential
 from leadline.analysis.verdict import Findings, analyze
 from leadline.cli import app
@@ -368,7 +367,7 @@ def test_devices_share_a_trial(tmp_path: Path, found: Plan, monkeypatch: pytest.
         return measure(work, device, threads, 1, *more)
 
     monkeypatch.setattr(planning, "measure", measured)
-    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(planning, "count_cores", lambda: 6)
     two = plan(small(devices=2), tmp_path, device="cpu", seconds=0.01)
     assert two.workers == 3 and beside == [6]
     assert [arm.memory for arm in two.arms] == [2 * arm.memory for arm in found.arms]

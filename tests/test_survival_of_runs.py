@@ -22,7 +22,6 @@ import torch
 
 from leadline.data.batches import Data, load
 from leadline.errors import SpecError, StoreError
-from leadline.layerwise import pretrain_network
 from leadline.networks import cifar_resnet, comparative_resnet, recurrent_resnet
 from leadline.networks.modules import build
 from leadline.parts.metrics.record import Record
@@ -52,6 +51,7 @@ from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import TrainState, prepare, train
+from leadline.training.layerwise import pretrain_network
 
 CPU = torch.device("cpu")
 DATA = DataSpec(name="digits", train=100, validation=40, test=40, augment=Augment())

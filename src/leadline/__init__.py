@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leadline import networks
     from leadline.api import Results, Study, Verdict, train
+    from leadline.api.export import Loaded, from_trial, load, predict, save
     from leadline.data.arrays import Arrays
     from leadline.data.batches import Dataset
     from leadline.data.batches import load as load_data
     from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-    from leadline.export import Loaded, from_trial, load, predict, save
     from leadline.networks import FAMILIES, family
     from leadline.networks.modules import build, inspect_module, inspect_network
     from leadline.networks.weights import load_weights
@@ -35,7 +35,7 @@ _HOME = {
     "FAMILIES": "networks",
     "FinalMetric": "parts.metrics",
     "LeadlineError": "errors",
-    "Loaded": "export",
+    "Loaded": "api.export",
     "Metric": "parts.metrics",
     "NetworkSpec": "specs",
     "Record": "parts.metrics.record",
@@ -52,16 +52,16 @@ _HOME = {
     "build": "networks.modules",
     "evaluate": "training",
     "family": "networks",
-    "from_trial": "export",
+    "from_trial": "api.export",
     "inspect_module": "networks.modules",
     "inspect_network": "networks.modules",
-    "load": "export",
+    "load": "api.export",
     "load_data": "data.batches",
     "load_weights": "networks.weights",
     "networks": "networks",
-    "predict": "export",
+    "predict": "api.export",
     "probe": "probes.flow",
-    "save": "export",
+    "save": "api.export",
     "train": "api",
     "watch": "probes.watch",
 }

@@ -161,7 +161,7 @@ class Results:
         Raises:
             StoreError: there is no such arm or seed, or its trial has not finished.
         """
-        from leadline.export import from_trial
+        from leadline.api.export import from_trial
 
         with self._store() as store:
             trials = store.trials_frame(self.name)

@@ -9,7 +9,7 @@ from leadline.cli.options import RUNS, DataDir, Json, Runs, StoreUrl, print_json
 from leadline.errors import LeadlineError, SpecError
 
 if TYPE_CHECKING:
-    from leadline.export import Loaded
+    from leadline.api.export import Loaded
 
 app = typer.Typer()
 
@@ -75,8 +75,8 @@ def probe(
         from leadline.reports.charts.files import check_place
 
         check_place(figure)
+    from leadline.api.probing import probe_trials
     from leadline.probes.snapshots import find_probe
-    from leadline.probing import probe_trials
     from leadline.running.console import progress_bar
     from leadline.store import Store
 
@@ -114,7 +114,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Say which classes a trained network sees in images, with probabilities."""
-    from leadline import export
+    from leadline.api import export
 
     loaded = export.load(Path(trial)) if Path(trial).exists() else _trained(trial, runs, store_url, data_dir)
     found = export.predict(loaded, images, top)
@@ -141,7 +141,7 @@ def export_(
     data_dir: DataDir = None,
 ) -> None:
     """Write a trained network as safetensors and its specification, ONNX, or torch.export."""
-    from leadline import export
+    from leadline.api import export
     from leadline.errors import unknown
     from leadline.store.artifacts import destination
 
@@ -158,7 +158,7 @@ def export_(
 
 
 def _trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None) -> "Loaded":
-    from leadline.export import from_trial
+    from leadline.api.export import from_trial
     from leadline.store import Store
 
     with Store.open_existing(runs, store_url) as store:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leadline.data.encoded_images import EncodedImages, Part
+from leadline.data.formats.images import centre, decode
 from leadline.data.image_dataset import ImageDataSpec
-from leadline.data.images import centre, decode
 from leadline.data.metadata import Metadata
 from leadline.data.pixels import generator, normalisation, normalised, to_memory_format
 from leadline.data.split import cut, stratified_order, validate_split_sizes

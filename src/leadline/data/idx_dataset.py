@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadline.data.arrays import Arrays
-from leadline.data.idx import read_idx
+from leadline.data.formats.idx import read_idx
 from leadline.data.published import Download, PublishedDataSpec
 
 FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")

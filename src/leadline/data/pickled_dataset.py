@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from leadline.data.arrays import Arrays
-from leadline.data.cifar import largest_batch, read_batch, read_members
+from leadline.data.formats.cifar import largest_batch, read_batch, read_members
 from leadline.data.published import Download, PublishedDataSpec
 
 

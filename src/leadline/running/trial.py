@@ -12,7 +12,6 @@ from leadline.data import batches
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, SpecError, StoreError
-from leadline.layerwise import hidden_layers, pretrain_network, pretrained
 from leadline.networks.modules import build
 from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.parts.metrics.record import Record
@@ -24,6 +23,7 @@ from leadline.running.job import Job, Tell
 from leadline.running.stopping import Stop, Stopped, at_sigterm
 from leadline.specs import DataSpec, TrialSpec
 from leadline.training import Diverged, TrainState, choose_device, prepare, train
+from leadline.training.layerwise import hidden_layers, pretrain_network, pretrained
 
 
 @dataclass

@@ -13,8 +13,8 @@ from leadline.analysis.verdict import Findings, analyze, decided_line, reads_pro
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.metadata import describe
+from leadline.data.threads import count_cores
 from leadline.errors import SpecError
-from leadline.machine import cores
 from leadline.networks.modules import check, skeleton
 from leadline.parts.reference import pack_objects
 from leadline.probes.selection import select
@@ -70,7 +70,7 @@ def run_study(
     """
     chosen = device if executor is not None else str(choose_device(device))
     if workers is None:
-        workers = max(1, cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1
+        workers = max(1, count_cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1
     study = prepare(study, data_dir, screen)
     url = None if artifacts is None else folder_url(artifacts)
     objects = (

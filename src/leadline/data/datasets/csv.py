@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from leadline.data.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
 from leadline.data.datasets import DATASETS
 from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
 from leadline.data.files import compute_sha256, find_file, read_bytes
+from leadline.data.formats.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
+from leadline.data.formats.images import need_pillow
 from leadline.data.image_dataset import ImageDataSpec
-from leadline.data.images import need_pillow
 from leadline.errors import DataError
 
 SPLITS = ("train", "validation", "test")

@@ -11,8 +11,8 @@ from pydantic import Field
 from leadline.data.datasets import DATASETS
 from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
 from leadline.data.files import compute_sha256, locate, read_bytes
+from leadline.data.formats.images import need_pillow
 from leadline.data.image_dataset import ImageDataSpec
-from leadline.data.images import need_pillow
 from leadline.errors import DataError, LeadlineError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from leadline import machine
 from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
 from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
@@ -130,7 +129,7 @@ def plan(
         DataError: more images are asked for than there are, or a folder of pictures cannot be read.
         Diverged: a network's loss is not finite on random images at its first step.
     """
-    chosen, cores, devices = choose_device(device), machine.cores(), study.spec.devices
+    chosen, cores, devices = choose_device(device), count_cores(), study.spec.devices
     if workers is None:
         workers = cores // devices if chosen.type == "cpu" else 1
     images = [sizes(arm.trial.data, data_dir) for arm in study.arms]

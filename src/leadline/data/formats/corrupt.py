@@ -19,7 +19,7 @@ from typing import Any
 import platformdirs
 
 from leadline.data.files import read_bytes
-from leadline.data.images import MOST_BYTES, decode
+from leadline.data.formats.images import MOST_BYTES, decode
 from leadline.data.threads import decoders, in_order
 
 SHOWN = 3

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from leadline.api.export import from_trial
 from leadline.data import batches
 from leadline.errors import LeadlineError, SpecError
-from leadline.export import from_trial
 from leadline.networks.modules import build
 from leadline.probes.blocks import Progress
 from leadline.probes.running import has_batch_normalisation

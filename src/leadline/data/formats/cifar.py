@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.data.pickled import read_pickle
+from leadline.data.formats.pickled import read_pickle
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 

@@ -1,7 +1,7 @@
 """A folder of images: its classes and its files; no torch.
 
 The folder is listed again whenever it is used, which takes some microseconds a file; that every image decodes is
-checked once, see `leadline.data.corrupt`.
+checked once, see `leadline.data.formats.corrupt`.
 """
 
 import os
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.data.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
 from leadline.data.encoded_images import EncodedImages, Part
 from leadline.data.files import read_bytes
-from leadline.data.images import ENDINGS, need_pillow
+from leadline.data.formats.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
+from leadline.data.formats.images import ENDINGS, need_pillow
 from leadline.data.split import cut_test_part
 from leadline.errors import DataError
 

@@ -35,8 +35,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leadline.data import batches
+from leadline.data.formats.images import centre
 from leadline.data.image_dataset import ImageDataSpec
-from leadline.data.images import centre
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.networks.modules import build, distinct_tensors
 from leadline.networks.weights import load_weights

@@ -1,0 +1,1 @@
+"""File formats: idx, pickled batches, image files and folders, read and checked."""
