@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leadline.data import corrupt
+from leadline.data.formats import corrupt
 from leadline.data.formats.index import Index, read_index
 from leadline.data.metadata import describe
 from leadline.errors import DataError, LeadlineError

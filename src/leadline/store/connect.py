@@ -192,9 +192,9 @@ def retry_while_unreachable(body: Callable[[bool], T], seconds: float, unless: C
     try:
         return retry(body, seconds, FIRST_PAUSE, may_pass)
     except Unreachable as error:
-        if (tried := time.monotonic() - began) < 1:
-            raise
-        raise Unreachable(f"{error}; tried for {tried:.0f} s") from error
+        if seconds_tried := round(time.monotonic() - began):
+            raise Unreachable(f"{error}; tried for {seconds_tried} s") from error
+        raise
 
 
 def _may_pass(error: DBAPIError) -> bool:

@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from leadline.data import index
 from leadline.data.datasets import DATASETS
 from leadline.data.encoded_images import EncodedImages
 from leadline.data.files import locate
+from leadline.data.formats import index
 from leadline.data.image_dataset import ImageDataSpec
 
 

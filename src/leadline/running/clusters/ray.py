@@ -204,7 +204,8 @@ class _Driver:
             self.listen()
         for reference in left:
             self.ray.cancel(reference, force=True)
-            if (event := self.last.get(self.tasks[reference])) is not None and event.kind not in ENDS:
+        for number in self.tasks.values():  # a task may have been cancelled just as it began
+            if (event := self.last.get(number)) is not None and event.kind not in ENDS:
                 self.end_lease(event)
 
     def end_lease(self, event: Event) -> None:

@@ -13,6 +13,7 @@ import torch
 from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
 from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
+from leadline.data.threads import count_cores
 from leadline.networks.modules import skeleton
 from leadline.networks.modules.memory import inference_memory
 from leadline.parts.metrics import metrics
