@@ -8,10 +8,10 @@ from leadline.api.verdict import Verdict
 from leadline.errors import StoreError, unknown
 
 if TYPE_CHECKING:
-    import altair as alt
     import pandas as pd
     import torch
 
+    from leadline.reports.charts.chart import FigureChart
     from leadline.running.driving import Outcome
     from leadline.store import Store
 
@@ -122,8 +122,11 @@ class Results:
             return Verdict(read_findings(store, self.name))
 
     @property
-    def figures(self) -> "Mapping[str, alt.ConcatChart]":
-        """Every figure of the report by name, as an Altair chart, which displays itself in a notebook."""
+    def figures(self) -> "Mapping[str, FigureChart]":
+        """Every figure of the report by name, as an Altair chart that displays itself in a notebook.
+
+        A notebook shows an SVG image, which needs no network; `altair.renderers.enable` makes it interactive.
+        """
         from leadline.reports.page import draw_figures
         from leadline.reports.writing import read_study
 

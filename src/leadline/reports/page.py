@@ -19,10 +19,10 @@ from markupsafe import Markup
 from leadline.analysis.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
 from leadline.analysis.verdict import Findings, contrast_sentence, effect_sentence, headline, meta_sentence, notes
 from leadline.errors import LeadlineError
-from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
+from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import figures
-from leadline.reports.charts.files import own_ids, to_svg, vegalite_version, write_whole
+from leadline.reports.charts.files import own_ids, to_svg, write_whole
 from leadline.reports.charts.looks import narrowing
 from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished

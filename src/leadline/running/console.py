@@ -1,5 +1,6 @@
-"""What the terminal shows while a study runs."""
+"""What a terminal or a notebook shows while a study runs."""
 
+import html
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +18,10 @@ from leadline.store.schema import SETTLED
 
 @dataclass(frozen=True)
 class Terminal:
-    """Shows a study as bars on a terminal, and as a line for each trial that ends elsewhere; all on standard error."""
+    """Shows a study as bars on a terminal or in a notebook; elsewhere, a line for each trial that ends.
+
+    Lines go to standard error.
+    """
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -32,6 +36,8 @@ class Terminal:
             bars = _Bars(study, tally)
             with Live(bars.progress, console=console, refresh_per_second=4, transient=True):
                 yield bars.show
+        elif console.is_jupyter:
+            yield _NotebookBars(study, tally).show
         else:
             yield _Lines(console, tally).show
 
@@ -59,6 +65,11 @@ class _Tally:
                 self.ended += 1
                 self.states[event.kind] += 1
                 self.done_here += 1 - self.began.get(event.trial, 0.0)
+
+    def note(self) -> str:
+        """Return how many trials have ended, and the time left until all have."""
+        count = f"{self.ended}/{self.total} trials"
+        return count if self.ended == self.total else f"{count}, {self.left()}"
 
     def left(self) -> str:
         """Time left if what remains goes as fast as what was done so far."""
@@ -109,8 +120,58 @@ class _Bars:
             self.progress.remove_task(self.tasks.pop(event.trial))
             if event.kind in ("restarted", "failed", "diverged", "died"):
                 self.progress.console.print(f"{event.arm} seed {event.seed} {event.kind}: {event.text}", markup=False)
-        note = f"{self.tally.ended}/{self.tally.total} trials, {self.tally.left()}"
-        self.progress.update(self.whole, completed=self.tally.ended + sum(self.tally.running.values()), note=note)
+        done = self.tally.ended + sum(self.tally.running.values())
+        self.progress.update(self.whole, completed=done, note=self.tally.note())
+
+
+REFRESH_SECONDS = 0.25
+"""Minimum seconds between two updates of a notebook's bars, of which each is a message to the browser."""
+
+
+class _NotebookBars:
+    """Bars in the output of a notebook's cell, updated in place; they stay when the run has ended."""
+
+    def __init__(self, study: str, tally: _Tally) -> None:
+        from IPython.display import HTML, display
+
+        self.study = study
+        self.tally = tally
+        self.notes: dict[str, str] = {}  # trial -> its name and what it does
+        self.lines: list[str] = []
+        self.html = HTML
+        self.shown = time.monotonic()
+        self.handle = display(HTML(self.to_html()), display_id=True)
+
+    def show(self, event: Event) -> None:
+        """Update the bars, at once when a trial ends."""
+        self.tally.take(event)
+        name = f"{event.arm} seed {event.seed}"
+        if event.kind in ("started", "progress"):
+            self.notes[event.trial] = f"{name} {event.text}".rstrip()
+        else:
+            self.notes.pop(event.trial, None)
+            if event.kind in ("restarted", "failed", "diverged", "died"):
+                self.lines.append(f"{name} {event.kind}: {event.text}")
+        if event.kind != "progress" or time.monotonic() - self.shown >= REFRESH_SECONDS:
+            self.shown = time.monotonic()
+            self.handle.update(self.html(self.to_html()))
+
+    def to_html(self) -> str:
+        tally = self.tally
+        rows = [
+            _bar(self.study, tally.ended + sum(tally.running.values()), tally.total, tally.note()),
+            *(_bar(note, tally.running.get(trial, 0.0), 1, "") for trial, note in self.notes.items()),
+        ]
+        lines = "".join(f"<div>{html.escape(line)}</div>" for line in self.lines)
+        return f"<table>{''.join(rows)}</table>{lines}"
+
+
+def _bar(title: str, done: float, whole: float, note: str) -> str:
+    bar = f'<progress value="{done:.4f}" max="{whole}"></progress>'
+    cells = "".join(
+        f'<td style="text-align: left">{cell}</td>' for cell in (html.escape(title), bar, html.escape(note))
+    )
+    return f"<tr>{cells}</tr>"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
+import vl_convert
 
 DASHES = ([1, 0], [7, 3], [2, 2], [8, 3, 2, 3], [12, 3], [4, 2, 1, 2], [1, 3])
 MARKERS = (  # SVG paths within the square from -1 to 1
@@ -97,11 +98,36 @@ class Figure:
     columns: int = 1  # of panels, where there is room
     keys: tuple[Key, ...] = ()
 
-    def chart(self, width: int = 680) -> alt.ConcatChart:
+    def chart(self, width: int = 680) -> "FigureChart":
         """Return all panels as one chart, about `width` pixels wide."""
         each = max(140, width // self.columns - 48)
         views = (panel.chart.properties(width=each, title=panel.title or self.title) for panel in self.panels)
-        return alt.concat(*views, columns=self.columns).properties(description=self.description)
+        return FigureChart(concat=list(views), columns=self.columns, description=self.description)
+
+
+class FigureChart(alt.ConcatChart):
+    """A figure's chart. A notebook shows it as SVG, which needs no network, unless an Altair renderer is enabled."""
+
+    def standalone(self) -> dict[str, Any]:
+        """Return the chart's Vega-Lite specification, with the colours and type of a figure on paper."""
+        return self.to_dict(validate=False) | {"config": theme(LIGHT, standalone=True)}
+
+    def to_svg(self) -> str:
+        """Return the chart as an image on a ground of its own."""
+        return vl_convert.vegalite_to_svg(self.standalone(), vl_version=vegalite_version())
+
+    def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
+        if alt.renderers.active != "default":
+            return super()._repr_mimebundle_(*args, **kwds)
+        return {"image/svg+xml": self.to_svg()}
+
+
+def vegalite_version() -> str:
+    """Return the version of Vega-Lite that charts are made for, or the newest there is of the same generation."""
+    major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
+    known: list[str] = vl_convert.get_vegalite_versions()
+    same = [version for version in known if version.split(".")[0] == major]
+    return f"{major}.{minor}" if f"{major}.{minor}" in known else (same or known)[-1]
 
 
 def theme(palette: Palette, standalone: bool) -> dict[str, Any]:

@@ -6,13 +6,11 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import altair as alt
 import vl_convert
 
 from leadline.errors import LeadlineError, SpecError
-from leadline.reports.charts.chart import LIGHT, Figure, theme
+from leadline.reports.charts.chart import Figure, vegalite_version
 
 PAPER_SUFFIXES = (".svg", ".pdf", ".png")
 SUFFIXES = (*PAPER_SUFFIXES, ".html", ".json")
@@ -95,17 +93,16 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def to_svg(figure: Figure) -> str:
     """Return a figure that has panels on a ground of its own, as on paper."""
-    svg = vl_convert.vegalite_to_svg(_standalone(figure), vl_version=vegalite_version())
-    return own_ids(svg, f"{figure.name}-")
+    return own_ids(figure.chart().to_svg(), f"{figure.name}-")
 
 
 def _content(figure: Figure, suffix: str) -> bytes:
     if suffix in PAPER_SUFFIXES:
         return _on_paper(to_svg(figure), suffix)
     if suffix == ".html":
-        html: str = vl_convert.vegalite_to_html(_standalone(figure), vl_version=vegalite_version(), bundle=True)
+        html: str = vl_convert.vegalite_to_html(figure.chart().standalone(), vl_version=vegalite_version(), bundle=True)
         return html.encode()
-    return json.dumps(_standalone(figure), allow_nan=False).encode()
+    return json.dumps(figure.chart().standalone(), allow_nan=False).encode()
 
 
 def _on_paper(svg: str, suffix: str) -> bytes:
@@ -113,10 +110,6 @@ def _on_paper(svg: str, suffix: str) -> bytes:
         return svg.encode()
     content: bytes = vl_convert.svg_to_pdf(svg) if suffix == ".pdf" else vl_convert.svg_to_png(svg, scale=2)
     return content
-
-
-def _standalone(figure: Figure) -> dict[str, Any]:
-    return figure.chart().to_dict(validate=False) | {"config": theme(LIGHT, standalone=True)}
 
 
 def own_ids(svg: str, prefix: str) -> str:
@@ -127,11 +120,3 @@ def own_ids(svg: str, prefix: str) -> str:
         return f"{match[1]}{prefix}{numbers.setdefault(match[2], len(numbers))}{match[3]}"
 
     return re.sub(r'(\bid="|url\(#)([\w-]+)(["\)])', own, svg)
-
-
-def vegalite_version() -> str:
-    """Return the version of Vega-Lite that charts are made for, or the newest there is of the same generation."""
-    major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
-    known: list[str] = vl_convert.get_vegalite_versions()
-    same = [version for version in known if version.split(".")[0] == major]
-    return f"{major}.{minor}" if f"{major}.{minor}" in known else (same or known)[-1]
