@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -230,13 +230,13 @@ def test_a_device_that_is_stuck_when_all_is_stored_is_not_waited_for(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_stop_in_the_moment_a_device_is_started_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = SpawnProcess.start
+    real = BaseProcess.start
 
-    def start(process: SpawnProcess) -> None:
+    def start(process: BaseProcess) -> None:
         real(process)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(SpawnProcess, "start", start)
+    monkeypatch.setattr(BaseProcess, "start", start)
     with pytest.raises(Stopped), at_sigterm():
         launch(cases.sleeps, (), assign_devices(CPU, 2), 1, print, lambda: None)
     left = multiprocessing.active_children()

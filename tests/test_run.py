@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pandas as pd
@@ -343,15 +343,15 @@ def test_a_stop_in_the_moment_a_worker_is_started_leaves_none_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     store = registered(small(), tmp_path)
-    real, started = SpawnProcess.start, list[SpawnProcess]()
+    real, started = BaseProcess.start, list[BaseProcess]()
 
-    def start(process: SpawnProcess) -> None:
+    def start(process: BaseProcess) -> None:
         real(process)
         started.append(process)
         if len(started) == 1:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(SpawnProcess, "start", start)
+    monkeypatch.setattr(BaseProcess, "start", start)
     try:
         with sigterm_as_interrupt() as stop, pytest.raises(KeyboardInterrupt):
             LocalProcesses(2).run(Job("small", tmp_path), lambda event: None)

@@ -1,7 +1,7 @@
 """A study that plans and runs itself."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -91,30 +91,40 @@ class Study:
         self,
         runs: str | Path = "runs",
         *,
+        store: str | None = None,
         data_dir: str | Path | None = None,
         workers: int | None = None,
         device: str = "auto",
+        pilot: str | None = None,
+        deviations: Sequence[float] = (),
     ) -> "PlannedStudy":
         """Return what the study will take; a few training steps of each network are timed on random images.
 
         Args:
             runs: the folder where the store will be, whose free disk space is looked at.
+            store: URL of the store that holds the pilot; None: `leadline.db` in the runs folder.
             data_dir: the folder of the data sets; None: the default one.
             workers: worker processes; None: one per core, or one on a GPU.
             device: `cpu`, `cuda`, `cuda:N` or `auto`.
+            pilot: the name of a study that has run; its paired differences say how many seeds this one needs.
+            deviations: standard deviations of paired differences, in points; the plan says how many seeds each needs.
 
         Raises:
-            LeadlineError: the device or data are not there, or a network cannot take the data's images.
+            LeadlineError: the device or data are not there, a network cannot take the data's images, or the store has
+                no such pilot.
         """
         from leadline.running.console import progress_bar
         from leadline.study.match import match
         from leadline.study.planning.plan import plan
+        from leadline.study.planning.seeds import seeds_by_deviation, seeds_by_pilot
 
         folder = None if data_dir is None else Path(data_dir)
+        matched = match(self._expanded, folder)
+        seeds = seeds_by_deviation(matched, deviations)
+        if pilot is not None:
+            seeds += seeds_by_pilot(matched, Results.open(pilot, runs, store=store).verdict().findings)
         with progress_bar("timing networks") as progress:
-            return PlannedStudy(
-                plan(match(self._expanded, folder), Path(runs), folder, device, workers, progress=progress)
-            )
+            return PlannedStudy(plan(matched, Path(runs), folder, device, workers, seeds=seeds, progress=progress))
 
     def run(
         self,
@@ -172,8 +182,6 @@ class Study:
             devices,
             artifacts,
         )
-        if outcome.failed and progress:
-            screen.say(outcome.last_line())
         return Results(self.name, Path(runs), store, None if data_dir is None else Path(data_dir), outcome)
 
 

@@ -50,25 +50,19 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a study's unfinished trials."""
-    from leadline.study.load import load_study
+    from leadline.api import Study
 
-    expanded = load_study(study, settings_of(settings))
+    loaded = Study.load(study, settings_of(settings))
     from leadline.distributed.torchrun import Torchrun, check_torchrun
-    from leadline.running.checkpoints import Interval
     from leadline.running.clusters import on_ray
-    from leadline.running.console import Terminal
-    from leadline.running.driving import UNSEEN
     from leadline.running.stopping import Terminated, sigterm_as_interrupt
     from leadline.running.trial import assist
-    from leadline.study.pipeline import run_study
 
     if executor == "inprocess":
         workers = 0
     cluster = on_ray(executor, address, cpus, gpus, workers)
     device = device if cluster is None else cluster.device(device)
-    every = Interval.parse(checkpoint_every)
-    screen = UNSEEN if as_json else Terminal()
-    check_torchrun(devices or expanded.spec.devices)
+    check_torchrun(devices or loaded.expanded.spec.devices)
     if (torchrun := Torchrun.current()) is not None:
         workers = 0
         if torchrun.rank:
@@ -76,14 +70,24 @@ def run(
             return
     try:
         with sigterm_as_interrupt() as stop:
-            outcome = run_study(
-                expanded, runs, store_url, data_dir, workers, device, screen, cluster, every, devices, artifacts
-            )
+            outcome = loaded.run(
+                runs,
+                store=store_url,
+                data_dir=data_dir,
+                workers=workers,
+                device=device,
+                devices=devices,
+                checkpoint_every=checkpoint_every,
+                artifacts=artifacts,
+                progress=not as_json,
+                executor=cluster,
+            ).outcome
     except Terminated:
         raise typer.Exit(143) from None
     finally:
         if torchrun is not None:
             torchrun.end_tasks()
+    assert outcome is not None  # of results that a run returns
     if as_json:
         print_json(outcome.to_json())
     else:
@@ -200,29 +204,15 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a study will take before it runs: operations, hours here, memory, disk, seeds."""
-    from leadline.running.console import progress_bar
-    from leadline.study.load import load_study
-    from leadline.study.match import match
-    from leadline.study.planning import plan as planning
-    from leadline.study.planning import seeds as seedplan
-    from leadline.study.planning import words as plantext
+    from leadline.api import Study
 
-    expanded = match(load_study(study, settings_of(settings)), data_dir)
-    seeds = seedplan.seeds_by_deviation(expanded, sd or [])
-    if pilot is not None:
-        from leadline.analysis.verdict import analyze
-        from leadline.store import Store
-
-        with Store.open_existing(runs, store_url) as store:
-            piloted = store.study(pilot).expand()
-            shown = analyze(piloted, store.trials_frame(pilot), store.records_frame(pilot), {})
-        seeds += seedplan.seeds_by_pilot(expanded, shown)
-    with progress_bar("timing networks") as progress:
-        found = planning.plan(expanded, runs, data_dir, device, workers, seeds=seeds, progress=progress)
+    planned = Study.load(study, settings_of(settings)).plan(
+        runs, store=store_url, data_dir=data_dir, workers=workers, device=device, pilot=pilot, deviations=sd or ()
+    )
     if as_json:
-        print_json(plantext.to_json(found))
+        print_json(planned.to_json())
     else:
-        typer.echo(plantext.to_text(found))
+        typer.echo(str(planned))
 
 
 def _folder(artifacts: str | None) -> str | None:

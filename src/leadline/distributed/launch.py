@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class _Rank:
     """A process of a group, as seen from outside."""
 
     number: int
-    process: SpawnProcess
+    process: BaseProcess
     events: Connection
     error: BaseException | None = None
     done: bool = False
@@ -166,7 +166,6 @@ def _gravity(error: BaseException) -> int:
 
 def _run_rank(
     events: Connection,
-    parent: int,
     function: Callable[..., None],
     arguments: tuple[Any, ...],
     rank: int,
@@ -185,7 +184,7 @@ def _run_rank(
             send("told", content)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides what Ctrl-C means
-    follow_parent(parent, signal.SIGKILL)
+    follow_parent(signal.SIGKILL)
     # they are all on this machine, whatever its name resolves to
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(threads)

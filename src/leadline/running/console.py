@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from rich.console import Console
 from rich.live import Live
@@ -132,15 +133,13 @@ class _NotebookBars:
     """Bars in the output of a notebook's cell, updated in place; they stay when the run has ended."""
 
     def __init__(self, study: str, tally: _Tally) -> None:
-        from IPython.display import HTML, display
-
         self.study = study
         self.tally = tally
         self.notes: dict[str, str] = {}  # trial -> its name and what it does
         self.lines: list[str] = []
-        self.html = HTML
         self.shown = time.monotonic()
-        self.handle = display(HTML(self.to_html()), display_id=True)
+        self.place = uuid4().hex
+        self.display(update=False)
 
     def show(self, event: Event) -> None:
         """Update the bars, at once when a trial ends."""
@@ -154,7 +153,13 @@ class _NotebookBars:
                 self.lines.append(f"{name} {event.kind}: {event.text}")
         if event.kind != "progress" or time.monotonic() - self.shown >= REFRESH_SECONDS:
             self.shown = time.monotonic()
-            self.handle.update(self.html(self.to_html()))
+            self.display(update=True)
+
+    def display(self, update: bool) -> None:
+        from IPython.display import publish_display_data
+
+        data = {"text/html": self.to_html(), "text/plain": f"{self.study}: {self.tally.note()}"}
+        publish_display_data(data, transient={"display_id": self.place}, update=update)  # type: ignore[no-untyped-call]
 
     def to_html(self) -> str:
         tally = self.tally

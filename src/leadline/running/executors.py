@@ -5,7 +5,7 @@ import signal
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from leadline.distributed.processes import describe_exit, follow_parent, start_process
@@ -97,7 +97,7 @@ class LocalProcesses:
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
+    process: BaseProcess
     last: Event | None = None
 
     def death(self) -> str | None:
@@ -124,14 +124,14 @@ def _start_worker(job: Job, current: dict[Connection, _Worker]) -> None:
         current[events] = _Worker(process)
 
 
-def _worker_main(events: Connection, parent: int, job: Job) -> None:
+def _worker_main(events: Connection, job: Job) -> None:
     def emit(event: Event) -> None:
         with contextlib.suppress(BrokenPipeError):
             events.send(event)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     with contextlib.suppress(Stopped), at_sigterm() as stop:
-        follow_parent(parent, signal.SIGTERM)
+        follow_parent(signal.SIGTERM)
         try:
             work(job, emit, stop=stop)
         except LeadlineError as error:
