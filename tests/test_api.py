@@ -1,6 +1,8 @@
 """The way in: a study that runs itself, its results, and training alone, as a notebook uses them."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +215,15 @@ def test_training_alone_says_recipe_and_seed_once() -> None:
     assert one == other
     with pytest.raises(LeadlineError, match="expected a specification, a family's name, a function or a module"):
         next(ll.train(3, DATA, {"epochs": 1}))
+
+
+def test_a_script_without_a_guard_gets_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import leadline as ll\n"
+        f"study = ll.Study('unguarded', data={DATA}, arms={{'a': 'mlp', 'b': 'comparative-plain'}}, seeds=1)\n"
+        "try:\n    study.run(workers=1)\nexcept ll.LeadlineError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert '`if __name__ == "__main__":`, or use workers=0' in done.stdout
+    assert "Traceback" not in done.stderr and "bootstrapping" not in done.stderr

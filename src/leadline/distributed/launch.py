@@ -25,7 +25,7 @@ import torch
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from leadline.distributed.process_group import TIMEOUT, Disconnected, join_process_group
-from leadline.distributed.processes import describe_exit, follow_parent, start_process
+from leadline.distributed.processes import describe_death, follow_parent, start_process
 from leadline.errors import LeadlineError, SpecError
 
 AFTER_DEATH_SECONDS, AFTER_ERROR_SECONDS = 5.0, 60.0
@@ -112,11 +112,8 @@ class _Rank:
         self.process.join()
         if self.done or self.error is not None:
             return
-        how = describe_exit(self.process.exitcode or 0)
-        self.error = ProcessDied(
-            f"the process of device {self.number + 1} of {world_size} died with {how}; if memory ran out, use a smaller"
-            " batch"
-        )
+        how = describe_death(self.process.exitcode or 0, "if memory ran out, use a smaller batch")
+        self.error = ProcessDied(f"the process of device {self.number + 1} of {world_size} {how}")
 
 
 def _watch(ranks: Sequence[_Rank], hear: Callable[..., None], check: Callable[[], None]) -> None:

@@ -22,6 +22,8 @@ PRELOADED = ["leadline.running.worker"]
 """Modules that the server imports, with what these import; never the caller's own, which may have changed since."""
 FORKS = sys.platform.startswith("linux")
 """Whether processes are forked from the server: the system libraries of macOS do not always survive a fork."""
+IMPORTED_AGAIN = 76
+"""Exit code of a child that would have run its parent's script."""
 INSIST_SECONDS = 1.0
 """After which a second signal is somebody who will not wait; sooner, it is the first sent to a whole group as well."""
 
@@ -106,10 +108,22 @@ def follow_parent(number: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def describe_exit(code: int) -> str:
-    """Return how a process died, from its exit code.
+def leave_if_imported_again() -> None:
+    """End this process if it is a child that imports its parent's script, which would run the whole study in it too."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(IMPORTED_AGAIN)
 
-    >>> describe_exit(1), describe_exit(-9)
-    ('exit code 1', 'signal 9 (SIGKILL)')
+
+def describe_death(code: int, advice: str) -> str:
+    """Return how a process died, from its exit code, and what to do.
+
+    >>> describe_death(1, "use less memory"), describe_death(-9, "use less memory")
+    ('died with exit code 1; use less memory', 'died with signal 9 (SIGKILL); use less memory')
     """
-    return f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+    if code == IMPORTED_AGAIN:
+        return (
+            "imported the script that started it, which runs the study again; put the script's statements under"
+            ' `if __name__ == "__main__":`, or use workers=0'
+        )
+    how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+    return f"died with {how}; {advice}"

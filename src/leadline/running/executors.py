@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-from leadline.distributed.processes import describe_exit, follow_parent, start_process
+from leadline.distributed.processes import describe_death, follow_parent, start_process
 from leadline.errors import LeadlineError
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
 from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm
@@ -105,8 +105,7 @@ class _Worker:
         self.process.join()
         if not self.process.exitcode:
             return None
-        how = describe_exit(self.process.exitcode)
-        return f"its worker process died with {how}; if memory ran out, use fewer workers"
+        return f"its worker process {describe_death(self.process.exitcode, 'if memory ran out, use fewer workers')}"
 
     def end(self, events: Connection, until: float) -> None:
         """Wait until the worker has ended, up to a moment, and kill it then."""

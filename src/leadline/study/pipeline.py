@@ -14,6 +14,7 @@ from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.metadata import describe
 from leadline.data.threads import count_cores
+from leadline.distributed.processes import leave_if_imported_again
 from leadline.errors import SpecError
 from leadline.networks.modules import check, skeleton
 from leadline.parts.reference import pack_objects
@@ -68,6 +69,7 @@ def run_study(
         LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
             take the data's images.
     """
+    leave_if_imported_again()
     chosen = device if executor is not None else str(choose_device(device))
     if workers is None:
         workers = max(1, count_cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1
