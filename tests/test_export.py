@@ -20,11 +20,11 @@ from leadline.api import export
 from leadline.api.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
 from leadline.data import batches
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-from leadline.networks import family, recurrent_resnet
+from leadline.networks import cifar_resnet, family, recurrent_resnet
 from leadline.networks.modules import build
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
-from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec
+from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
@@ -189,6 +189,30 @@ def test_a_network_of_ones_own_is_rebuilt_where_the_file_is_trusted(
     before = replace(loaded(), model=build(spec, SHAPE, 10, seed=5).eval(), network=spec)
     weights, _ = save(before, tmp_path / "saved")
     with pytest.raises(SpecError, match=r"wants own_network:make called to build it; if you trust the file"):
+        load(weights)
+    after = load(weights, trust=True)
+    assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))
+    assert after.network == spec
+
+
+def test_a_network_with_a_custom_shortcut_is_rebuilt_where_the_file_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_shortcut.py").write_text(
+        "from torch import nn\n\n\nclass Summed(nn.Module):\n"
+        "    def __init__(self, channels_in, channels_out, stride):\n"
+        "        super().__init__()\n"
+        "        self.path = nn.Conv2d(channels_in, channels_out, 1, stride)\n\n"
+        "    def forward(self, x, y):\n"
+        "        return y + self.path(x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = cifar_resnet(8).model_dump(mode="json")
+    shortcut = {"module": "own_shortcut:Summed"}
+    spec = parse(NetworkSpec, {**plain, "block": {**plain["block"], "shortcut": shortcut}})
+    before = replace(loaded(), model=build(spec, SHAPE, 10, seed=5).eval(), network=spec)
+    weights, _ = save(before, tmp_path / "saved")
+    with pytest.raises(SpecError, match=r"wants own_shortcut:Summed called to build it; if you trust the file"):
         load(weights)
     after = load(weights, trust=True)
     assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))

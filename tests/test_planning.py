@@ -413,3 +413,25 @@ def test_specs_of_probes_and_training_are_untouched_by_essence() -> None:
     assert essence(trial).probes == trial.probes != ProbeSpec()
     assert essence(trial).training.batch_size == trial.training.batch_size
     assert trial.training == TrainingSpec(epochs=3, batch_size=64, test_every=2)
+
+
+class Filtered(torch.nn.Module):
+    """A linear layer of an image's spectrum, whose transform no counter sees."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(channels * 64, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.linear(torch.fft.fft2(images).abs().flatten(1))
+        return out
+
+
+def filtered(input_shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
+    return Filtered(input_shape[0], classes)
+
+
+def test_operations_that_are_not_counted_are_named(tmp_path: Path) -> None:
+    arms = {"filtered": {"network": {"module": f"{__name__}:filtered"}}, "plain": {"network": "comparative-plain"}}
+    notes = plan(small(arms=arms, vary={}), tmp_path, device="cpu", workers=1, seconds=0.01).notes
+    assert [note for note in notes if note.startswith("Not counted")] == ["Not counted in the FLOPs: aten::_fft_c2c."]

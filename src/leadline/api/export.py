@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -42,6 +42,7 @@ from leadline.networks.modules import build, distinct_tensors
 from leadline.networks.weights import load_weights
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
 from leadline.store import Store, artifacts
+from leadline.text import join
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 KEY = "leadline"
@@ -194,10 +195,9 @@ def load(path: Path, trust: bool = False) -> Loaded:
         description = parse(_Description, json.loads(metadata[KEY]))
     except (SpecError, ValueError) as error:
         raise SpecError(f"network {file}: its description does not hold: {_line(error)}") from None
-    if isinstance(description.network, ModuleSpec) and not trust:
+    if not trust and (named := sorted(set(_named_code(description.network.model_dump(mode="json"))))):
         raise SpecError(
-            f"network {file}: wants {description.network.module} called to build it; if you trust the file, load it"
-            " with trust=True"
+            f"network {file}: wants {join(named)} called to build it; if you trust the file, load it with trust=True"
         )
     model = build(description.network, description.input_shape, description.classes)
     load_weights(model, file)
@@ -211,6 +211,18 @@ def load(path: Path, trust: bool = False) -> Loaded:
         torch.tensor(description.scale).view(1, -1, 1, 1),
         description.trial,
     )
+
+
+def _named_code(part: object) -> Iterator[str]:
+    """Yield the custom code that a network's description names: of the network itself, or of its shortcuts."""
+    if isinstance(part, Mapping):
+        if isinstance(module := part.get("module"), str):
+            yield module
+        for value in part.values():
+            yield from _named_code(value)
+    elif isinstance(part, Sequence) and not isinstance(part, str):
+        for value in part:
+            yield from _named_code(value)
 
 
 # --- other formats

@@ -14,16 +14,18 @@ from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
 from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
 from leadline.data.threads import count_cores
-from leadline.networks.modules import skeleton
+from leadline.networks.modules import inspect_network, skeleton
 from leadline.networks.modules.memory import inference_memory
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.parts.metrics.outputs import bytes_kept
-from leadline.specs import DataSpec, NetworkSpec, TrainingSpec
+from leadline.parts.shortcuts import CustomShortcut
+from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
 from leadline.study.match import count
 from leadline.study.planning.seeds import SeedsNeeded
 from leadline.study.planning.timing import SECONDS, Timing, Work, essence, measure
+from leadline.text import join
 from leadline.training import choose_device
 from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
 
@@ -159,7 +161,7 @@ def plan(
         ).free,
         seconds=_schedule([arm.seconds for _ in range(tuning + trials) for arm in arms], workers),
         seeds=tuple(seeds),
-        notes=tuple(_notes(study, arms)),
+        notes=tuple(_notes(study, arms, _uncounted(work))),
     )
 
 
@@ -273,7 +275,18 @@ def _free_memory(device: torch.device) -> int:
     return max(0, free)
 
 
-def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan]) -> Iterable[str]:
+def _uncounted(work: Iterable[Work]) -> list[str]:
+    """Return the operations of custom networks that multiply and are in no count."""
+    networks = {(of.trial.network, of.shape, of.classes) for of in work}
+    custom = [
+        given
+        for given in networks
+        if isinstance(given[0], ModuleSpec) or isinstance(given[0].block.shortcut, CustomShortcut)
+    ]
+    return sorted({name for given in custom for name in inspect_network(*given).uncounted})
+
+
+def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], uncounted: Sequence[str]) -> Iterable[str]:
     timed = sorted({arm.timed for arm in arms})
     span = f"{timed[0]}" if len(timed) == 1 else f"{timed[0]} to {timed[-1]}"
     yield from study.matching
@@ -289,9 +302,11 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan]) -> Iterable[str]:
             " with the values that the study gives."
         )
     yield (
-        "FLOPs: 2 for each multiply-add of convolutions and linear layers, forward once and backward twice that, and"
-        " forward alone where the network is evaluated."
+        "FLOPs: 2 for each multiply-add, forward once and backward twice that, and forward alone where the network is"
+        " evaluated."
     )
+    if uncounted:
+        yield f"Not counted in the FLOPs: {join(uncounted)}."
     yield (
         f"Hours: from {span} training steps of each network on random images, timed while as many networks trained as"
         " there are workers; times of the store and of checkpoints are left out."
