@@ -2,10 +2,12 @@
 
 import functools
 import importlib
+import linecache
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,15 @@ from leadline.errors import SpecError
 from leadline.parts.base import parse
 from leadline.parts.code import identify, identify_all
 from leadline.parts.optimizers import OPTIMIZERS, CustomOptimizer
-from leadline.parts.reference import Reference, pack_objects, refer, resolve
+from leadline.parts.reference import Reference, is_local, pack_objects, refer, resolve
 from leadline.parts.schedules import SCHEDULES, CustomSchedule
 from leadline.seeds import seeded, stream
 from leadline.specs import SGD, Adam, TrainingSpec
 
 OWN = """
 from helpers.inner import twice
+
+TOP = 0.5
 
 def rate(progress: float, top: float = 1.0) -> float:
     return twice(top * (1 - progress)) / 2
@@ -153,7 +157,7 @@ def test_a_change_after_the_import_is_refused_for_what_runs_is_the_old_code(own:
     resolve("own_parts:rate")
     identify("own_parts:rate")
     (own / "own_parts.py").write_text(OWN + "\n# changed\n")
-    with pytest.raises(SpecError, match=r"own_parts.py was changed after .*; restart Python, or the notebook's kernel"):
+    with pytest.raises(SpecError, match=r"own_parts.* was changed after .*; restart Python, or the notebook's kernel"):
         identify("own_parts:rate")
 
 
@@ -177,8 +181,9 @@ def test_objects_that_cannot_be_imported_are_identified_by_their_source_and_sent
     def inside(progress: float) -> float:  # type: ignore[no-redef]
         return helper(progress) + 0.0
 
-    assert Reference(**refer(inside)).module == reference.module
-    assert identify(reference.module) != first
+    other = Reference(**refer(inside))
+    assert other.module != reference.module and identify(other.module) != first
+    assert identify(reference.module) == first
 
     code = (
         "import sys; from leadline.parts.reference import unpack_objects, resolve;"
@@ -188,6 +193,125 @@ def test_objects_that_cannot_be_imported_are_identified_by_their_source_and_sent
         [sys.executable, "-c", code], input=packed, capture_output=True, check=True, cwd=Path(__file__).parents[1]
     )
     assert done.stdout.split() == [b"6.0"]
+
+
+def test_an_edit_before_the_first_look_is_refused_too(own: Path) -> None:
+    resolve("own_parts:rate")
+    for old, new in (("0.5", "0.25"), ("/ 2", "/ 4")):
+        (own / "own_parts.py").write_text(OWN.replace(old, new))
+        with pytest.raises(SpecError, match=r"own_parts\.py was changed after this process had imported it"):
+            identify("own_parts:rate")
+    (own / "own_parts.py").write_text(OWN)
+    identify("own_parts:rate")
+
+
+class Maker:
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def times(self, x: float) -> float:
+        return self.factor * x
+
+    @classmethod
+    def negated(cls, x: float) -> float:
+        return -x
+
+
+def test_objects_of_one_name_are_told_apart() -> None:
+    def make(factor: float) -> Callable[[float], float]:
+        def scaled(x: float) -> float:
+            return factor * x
+
+        return scaled
+
+    made = []
+    for number in (1.0, 2.0):
+
+        def defaulted(x: float, factor: float = number) -> float:
+            return factor * x
+
+        made.append(defaulted)
+
+    @functools.wraps(helper)
+    def wrapped(x: float) -> float:
+        return 5.0 * helper(x)
+
+    things = [make(1.0), make(2.0), *made, Maker(1.0).times, Maker(2.0).times, Maker.negated, helper, wrapped]
+    references = [Reference(**refer(thing)) for thing in things]
+    assert [one.call(1.0) for one in references] == [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, -1.0, 3.0, 15.0]
+    assert len({one.module for one in references}) == len(things)
+    assert [refer(thing)["module"] for thing in (make(1.0), Maker(2.0).times)] == [
+        references[0].module,
+        references[5].module,
+    ]
+    assert [is_local(one.module) for one in references] == [True] * 6 + [False, False, True]
+
+
+CELLS = """
+import {module}
+import numpy as np
+WIDTHS = {{"hidden": [4]}}
+TABLE = np.arange(3)
+class Base:
+    scale = 1.0
+class Net(Base):
+    @property
+    def width(self):
+        return WIDTHS["hidden"][0] + int(TABLE[1]) + {module}.more()
+    def call(self):
+        return self.width
+def net():
+    return Net().call()
+"""
+
+
+def test_a_notebooks_code_is_identified_by_all_that_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    main = types.ModuleType("__main__")  # as in a kernel: it has no file, and its source is of cells
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    cells = 0
+
+    def run(source: str) -> None:
+        nonlocal cells
+        cells += 1
+        name = f"<cell {cells}>"
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        exec(compile(source, name, "exec"), vars(main))
+
+    def identity() -> str:
+        key = refer(main.net)["module"]  # type: ignore[attr-defined]
+        assert key == "__main__:net" and is_local(key)
+        return identify(key)
+
+    (tmp_path / "notebook_helper.py").write_text("def more():\n    return 0\n")
+    run(CELLS.format(module="notebook_helper"))
+    seen = [identity()]
+    assert identity() == seen[0]
+    for change in (
+        'WIDTHS["hidden"].append(5)',
+        "TABLE[1] = 7",
+        "Base.scale = 2.0",
+        CELLS.format(module="notebook_helper").replace("+ int", "- int"),
+    ):
+        run(change)
+        seen.append(identity())
+    (tmp_path / "notebook_helper_2.py").write_text("def more():\n    return 1\n")
+    run(CELLS.format(module="notebook_helper_2"))
+    seen.append(identity())
+    assert len(set(seen)) == len(seen)
+
+
+def test_what_only_a_guarded_script_defines_is_local(tmp_path: Path) -> None:
+    script = tmp_path / "guarded.py"
+    script.write_text(
+        "from leadline.parts.reference import is_local, refer\n"
+        "def top(): ...\n"
+        "if __name__ == '__main__':\n"
+        "    def inner(): ...\n"
+        "    print([(one['module'], is_local(one['module'])) for one in map(refer, (top, inner))])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[('guarded:top', False), ('__main__:inner', True)]"
 
 
 def test_all_code_in_plain_data_is_identified() -> None:

@@ -6,6 +6,7 @@ notebook, is kept in this process under the name that it has there, and worker p
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from leadline.errors import SpecError
 from leadline.parts.base import Spec
+from leadline.parts.source import SCRIPTS, find_by_name, identify_object, script_name
 from leadline.seeds import seeded
 
 PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
@@ -80,12 +82,31 @@ def refer(thing: Callable[..., Any]) -> dict[str, Any]:
     name = getattr(thing, "__qualname__", "")
     if not name or "<lambda>" in name:
         raise SpecError(f"{thing!r} has no name to find it by; define it with `def` or `class`")
-    module = _importable_name(thing.__module__ or "builtins")
-    key = f"{module}:{name.replace('<locals>.', '')}"
+    module = thing.__module__ or "builtins"
+    key = _key(module, name, thing)
     _objects[key] = thing
-    if module == "__main__" or "<locals>" in name:
-        _local.add(key)
     return {"module": key}
+
+
+def _key(module: str, name: str, thing: object) -> str:
+    """Return the name of an object; where no module has it, note that it is local, and tell it from its like."""
+    found = find_by_name(module, name)
+    is_there = found is thing or (inspect.ismethod(found) and found == thing)  # a class method is bound at each access
+    package = module
+    if module in SCRIPTS:
+        package = script_name(name) or "__main__"
+    key = f"{package}:{name.replace('<locals>.', '')}"
+    if is_there and package != "__main__":
+        return key
+    if not is_there:
+        key += _suffix(thing)
+    _local.add(key)
+    return key
+
+
+def _suffix(thing: object) -> str:
+    """Return what tells an object from others of the same name, in every process alike."""
+    return "_" + identify_object(thing).removeprefix("sha256:")[:8]
 
 
 def refer_to_object(thing: object, name: str) -> dict[str, Any]:
@@ -98,17 +119,19 @@ def refer_to_object(thing: object, name: str) -> dict[str, Any]:
         name: what to keep it under where no module has it.
     """
     for package, module in list(sys.modules.items()):
-        if package not in ("__main__", "__mp_main__"):
+        if package not in SCRIPTS:
             for attribute, value in list(getattr(module, "__dict__", {}).items()):
                 if value is thing:
                     return {"module": f"{package}:{attribute}"}
     main = vars(sys.modules["__main__"])
     found = next((attribute for attribute, value in list(main.items()) if value is thing), None)
-    module_name = _importable_name("__main__")
-    key = f"{module_name}:{found or name}"
-    _objects[key] = thing
-    if module_name == "__main__" or found is None:
+    script = None if found is None else script_name(found)
+    key = f"{script or '__main__'}:{found or name}"
+    if script is None:
+        if found is None:
+            key += _suffix(thing)
         _local.add(key)
+    _objects[key] = thing
     return {"module": key}
 
 
@@ -195,11 +218,3 @@ def references(plain: object) -> set[str]:
     if isinstance(plain, list | tuple):
         return set().union(*(references(value) for value in plain))
     return set()
-
-
-def _importable_name(module: str) -> str:
-    """Return the name under which other processes import a module: of a script, the name of its file."""
-    if module not in ("__main__", "__mp_main__"):
-        return module
-    file = getattr(sys.modules[module], "__file__", None)
-    return Path(file).stem if file and Path(file).suffix == ".py" else "__main__"

@@ -1,0 +1,327 @@
+"""Where code comes from: what identifies a module's files, and an object that no module has.
+
+A module is identified by a digest of its file and of every file that it imports, directly or not, from the same folder
+or package; one of an installed distribution by the distribution's name and version, one of Python's own by the version
+of Python. An object that a notebook or another function made is identified by its source and by everything that the
+source uses: arguments' default values, captured variables, globals, and the modules that these come from.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import platform
+import site
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from leadline.errors import SpecError
+
+SCRIPTS = ("__main__", "__mp_main__")
+"""Names of the module that a process was started with."""
+
+_NO_PART_OF_A_CLASS = {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__firstlineno__"}
+
+
+def identify_module(package: str) -> str:
+    """Return the identity of a module, such as `sha256:9f86d081...`, `torch 2.13.0` or `python 3.11`.
+
+    Raises:
+        SpecError: it cannot be found, or was changed after this process had imported it.
+    """
+    if package.partition(".")[0] == "leadline":
+        return f"leadline {importlib.metadata.version('leadline')}"
+    path = _file_of(package)
+    if path is None or _within(path, _standard_library()):
+        return "python " + ".".join(platform.python_version_tuple()[:2])
+    if any(_within(path, folder) for folder in _site_folders()):
+        return _distribution(package)
+    root = _root(package, path)
+    files = sorted(_imported_files(path, root))
+    _check_loaded(files)
+    return digest([(str(file.relative_to(root)), _digest_of(file)) for file in files])
+
+
+def identify_object(thing: object) -> str:
+    """Return the identity of an object that no module has, `sha256:...`.
+
+    Raises:
+        SpecError: something that it is made of cannot be identified.
+    """
+    return digest(_Described().describe(thing))
+
+
+def digest(content: object) -> str:
+    """Return a digest of plain data that is the same in every process."""
+    return f"sha256:{hashlib.sha256(repr(content).encode()).hexdigest()}"
+
+
+def find_by_name(module: str, name: str) -> object:
+    """Return what a module that is loaded has under a dotted name; None: nothing."""
+    found: object = sys.modules.get(module)
+    for attribute in name.split("."):
+        found = getattr(found, attribute, None)
+    return found
+
+
+def script_name(name: str) -> str | None:
+    """Return the module name under which other processes import what a script defines.
+
+    None: this process runs no script, or its script does not define it at the top level, as an import would.
+    """
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if not file or Path(file).suffix != ".py" or not Path(file).is_file():
+        return None
+    defined: set[str] = set()
+    for node in ast.parse(Path(file).read_bytes()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined.update(target.id for target in targets if isinstance(target, ast.Name))
+    return Path(file).stem if name.partition(".")[0] in defined else None
+
+
+class _Described:
+    """Describes objects as plain data, each once."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, object] = {}  # kept, so that no number is used again
+
+    def describe(self, one: Any) -> object:
+        if one is None or isinstance(one, bool | int | float | complex | str | bytes):
+            return repr(one)
+        if id(one) in self.seen:
+            return "again"
+        self.seen[id(one)] = one
+        if isinstance(one, list | tuple):
+            return [type(one).__name__, *map(self.describe, one)]
+        if isinstance(one, Mapping):
+            return ["mapping", *sorted(([self.describe(key), self.describe(one[key])] for key in one), key=repr)]
+        if isinstance(one, set | frozenset):
+            return ["set", *sorted(map(self.describe, one), key=repr)]
+        if isinstance(one, ModuleType):
+            return ["module", one.__name__, identify_module(one.__name__)]
+        if isinstance(one, functools.partial):
+            return ["partial", *map(self.describe, (one.func, one.args, one.keywords))]
+        if inspect.ismethod(one):
+            return ["method", self.describe(one.__self__), self.describe(one.__func__)]
+        if isinstance(one, staticmethod | classmethod):
+            return [type(one).__name__, self.describe(one.__func__)]
+        if isinstance(one, property):
+            return ["property", *map(self.describe, (one.fget, one.fset, one.fdel))]
+        if inspect.isfunction(one) or inspect.isclass(one):
+            return self._definition(one)
+        if inspect.isbuiltin(one) or inspect.isroutine(one):
+            return ["builtin", getattr(one, "__module__", None), getattr(one, "__qualname__", repr(type(one)))]
+        if hasattr(one, "detach"):  # a tensor, without importing PyTorch
+            one = one.detach().cpu().numpy()
+        if isinstance(one, np.ndarray | np.generic) and one.dtype != object:
+            array = np.ascontiguousarray(one)
+            return ["array", str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()]
+        if not hasattr(one, "__dict__"):
+            raise SpecError(f"{one!r:.80}: its content cannot be identified; define what uses it in a module")
+        return ["object", self.describe(type(one)), self.describe(vars(one))]
+
+    def _definition(self, one: Any) -> object:
+        module, name = one.__module__ or "builtins", one.__qualname__
+        if module not in SCRIPTS and find_by_name(module, name) is one:
+            return ["imported", module, name, identify_module(module)]
+        if inspect.isclass(one):
+            parts = {key: value for key, value in vars(one).items() if key not in _NO_PART_OF_A_CLASS}
+            return ["class", name, [self.describe(base) for base in one.__bases__], self.describe(parts)]
+        try:
+            source = textwrap.dedent(inspect.getsource(one))
+        except (OSError, TypeError):
+            raise SpecError(
+                f"{name}: its source cannot be found, by which its results are recognised; define it in a module"
+            ) from None
+        closed = [_content(cell) for cell in one.__closure__ or ()]
+        used = {key: one.__globals__[key] for key in _globals_used(one.__code__) if key in one.__globals__}
+        around = (one.__defaults__, one.__kwdefaults__, closed, getattr(one, "__wrapped__", None), used)
+        return ["function", name, source, *map(self.describe, around)]
+
+
+def _content(cell: Any) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _globals_used(code: CodeType) -> set[str]:
+    """Return the names in a function's code that may be global, those of functions within it included."""
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return set(code.co_names).union(*map(_globals_used, inner))
+
+
+def _check_loaded(files: list[Path]) -> None:
+    """Refuse files that no longer hold what this process imported from them.
+
+    Raises:
+        SpecError: functions, classes or constants of a module that is loaded are not those of its file.
+    """
+    loaded = {file: module for module in list(sys.modules.values()) if (file := _loaded_from(module)) is not None}
+    for file in files:
+        if (module := loaded.get(file)) is not None and not _holds(_digest_of(file), file, module):
+            raise SpecError(
+                f"{file} was changed after this process had imported it; restart Python, or the notebook's kernel"
+            )
+
+
+def _loaded_from(module: ModuleType) -> Path | None:
+    """Return the file of a module that Python imported as it stands; an import hook may have rewritten what it runs."""
+    spec = getattr(module, "__spec__", None)
+    if spec is None or type(spec.loader) is not SourceFileLoader or spec.origin is None:
+        return None
+    return Path(spec.origin)
+
+
+def _holds(found: str, file: Path, module: ModuleType) -> bool:
+    """Return whether a file, of a certain digest, defines what the module that was loaded from it has."""
+    codes, constants = _defined(found, file)
+    for value in list(vars(module).values()):
+        if getattr(value, "__module__", None) != module.__name__:
+            continue
+        for one in [value, *vars(value).values()] if inspect.isclass(value) else [value]:
+            function = getattr(one, "__func__", one)
+            from_file = inspect.isfunction(function) and function.__code__.co_filename == str(file)
+            if from_file and function.__code__ not in codes:
+                return False
+    return all(repr(getattr(module, name, value)) == repr(value) for name, value in constants)
+
+
+@lru_cache(maxsize=1024)
+def _defined(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tuple[str, object], ...]]:
+    """Return the code of a file's functions, and its constants: names that are assigned once, a literal."""
+    tree = ast.parse(file.read_bytes(), str(file))
+    codes: set[CodeType] = set()
+    waiting = [compile(tree, str(file), "exec", dont_inherit=True)]
+    while waiting:
+        inner = [one for one in waiting.pop().co_consts if isinstance(one, CodeType)]
+        codes.update(inner)
+        waiting += inner
+    stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    constants: list[tuple[str, object]] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if stored.count(name) == 1 and not any(
+                isinstance(one, ast.Global) and name in one.names for one in ast.walk(tree)
+            ):
+                try:
+                    constants.append((name, ast.literal_eval(node.value)))
+                except (ValueError, TypeError):
+                    continue
+    return frozenset(codes), tuple(constants)
+
+
+def _digest_of(file: Path) -> str:
+    try:
+        status = file.stat()
+        return _digest_at(file, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise SpecError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=4096)
+def _digest_at(file: Path, modified: int, size: int) -> str:
+    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def _file_of(package: str) -> Path | None:
+    """Return the file of a module, without importing it; None: it is built into Python."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"{package}: importing it failed: {type(error).__name__}: {reason}") from None
+    if found is None:
+        raise SpecError(f"{package}: no such module in {here} or where Python looks; check its name, or install it")
+    return Path(found.origin).resolve() if found.has_location and found.origin else None
+
+
+@lru_cache(maxsize=1)
+def _site_folders() -> tuple[Path, ...]:
+    paths = {*site.getsitepackages(), site.getusersitepackages(), *map(sysconfig.get_path, ("purelib", "platlib"))}
+    return tuple(Path(path).resolve() for path in paths)
+
+
+def _standard_library() -> Path:
+    return Path(sysconfig.get_path("stdlib")).resolve()
+
+
+def _within(path: Path, folder: Path) -> bool:
+    inside = path.is_relative_to(folder)
+    return inside and not (folder == _standard_library() and "site-packages" in path.relative_to(folder).parts)
+
+
+def _distribution(package: str) -> str:
+    top = package.partition(".")[0]
+    names = importlib.metadata.packages_distributions().get(top)
+    if not names:
+        return f"{top} of unknown version"
+    name = sorted(set(names))[0]
+    version = importlib.metadata.version(name).partition("+")[0]  # a build for another device is the same code
+    return f"{name} {version}"
+
+
+def _root(package: str, path: Path) -> Path:
+    """Return the folder from which a module is imported: that of its topmost package."""
+    depth = len(package.split(".")) - (path.name != "__init__.py")
+    return path.parents[depth]
+
+
+def _imported_files(path: Path, root: Path) -> set[Path]:
+    """Return a file and what it imports, directly or not, from below the folder that it is imported from."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        if file.suffix == ".py":
+            waiting += [inner for name in _imports(file, root) for inner in _files_below(root, name)]
+    return found
+
+
+def _imports(file: Path, root: Path) -> Iterator[str]:
+    """Yield the modules that a file may import, by their names from the root; of `from a import b` also `a.b`."""
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except SyntaxError as error:
+        raise SpecError(f"{file}:{error.lineno}: {error.msg}") from None
+    inside = file.relative_to(root).with_suffix("").parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            kept = inside[: len(inside) - node.level + 1] if node.level else ()
+            module = ".".join((*kept, *(node.module or "").split("."))).strip(".")
+            yield module
+            yield from (f"{module}.{alias.name}".strip(".") for alias in node.names)
+
+
+def _files_below(root: Path, name: str) -> Iterator[Path]:
+    """Yield the file of a module and of the packages around it, of those that lie below a folder."""
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        base = root.joinpath(*parts[:count])
+        for file in (base.with_suffix(".py"), base / "__init__.py"):
+            if file.is_file():
+                yield file
