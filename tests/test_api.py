@@ -217,6 +217,48 @@ def test_training_alone_says_recipe_and_seed_once() -> None:
         next(ll.train(3, DATA, {"epochs": 1}))
 
 
+def test_code_that_is_defined_again_is_not_slipped_under_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"hidden": 2}
+
+    def net(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, settings["hidden"]), nn.Linear(settings["hidden"], classes))
+
+    study = tiny(arms={"own": net, "plain": "mlp"})
+    settings["hidden"] = 3
+    with pytest.raises(
+        SpecError, match=r"net_\w+: it, or what it uses, has changed since this study was made; make it again"
+    ):
+        study.plan()
+    with pytest.raises(SpecError, match="has changed since this study was made"):
+        study.run(workers=0)
+
+
+def test_wrong_types_get_one_line(results: ll.Results, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="arms: expected a mapping of name to network, got a list"):
+        ll.Study("mine", arms=[ll.networks.mlp()])  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="expected what `load` or `from_trial` returns, got a "):
+        ll.save(results.network("plain"), tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_study_whose_code_is_gone_can_be_run_again_with_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "def share(labels, predicted):\n    return 100.0 * float((labels != predicted).mean())\n"
+    said = []
+    for name in ("gone_metric", "kept_metric"):
+        (tmp_path / f"{name}.py").write_text(text)
+        contrast = {"a": "plain", "b": "residual", "metric": {"module": f"{name}:share"}}
+        study = tiny(contrasts=[contrast], training={"epochs": 1, "batch_size": 50}, seeds=1)
+        results = study.run(tmp_path / "runs", workers=0, progress=False)
+        said.append(str(results.verdict()))
+        (tmp_path / f"{name}.py").unlink()
+        if name == "gone_metric":
+            sys.modules.pop(name)
+    assert "share" in said[1]
+
+
 def test_a_script_without_a_guard_gets_one_line(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -297,6 +297,11 @@ NAN = np.full((10, 1, 4, 4), np.nan, np.float32)
             good(test=(np.zeros((10, 1, 5, 5), np.uint8), LABELS)),
             "d: test images are uint8 of shape [10, 1, 5, 5], and those of train uint8 of shape [10, 1, 4, 4]",
         ),
+        (
+            good(train=(np.zeros((10, 8, 8, 3), np.uint8), LABELS)),
+            "d: train images are uint8 of shape [10, 8, 8, 3], which looks like channels last; expected [n, channels,"
+            " height, width], as `images.transpose(0, 3, 1, 2)` gives",
+        ),
         (good(class_names=["a"]), "d: train label 1 at position 1, but there are 1 class_names; labels run from 0"),
         (good(class_names=["a", "b", "c"]), "d: no training image has label 2; labels run from 0 to 2"),
         (good(class_names=["a", "a"]), "d: class_names has 'a' twice"),
@@ -353,6 +358,13 @@ def test_keras_names_and_a_missing_channel(tmp_path: Path) -> None:
     assert (data.shape, data.classes, data.train_size) == ((1, 5, 5), 2, 18)
 
 
+def test_keras_images_may_have_their_channels_last(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 5, 6, 3), dtype=np.uint8)
+    np.savez(tmp_path / "keras.npz", x_train=images, y_train=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
+    found = parse(DataSpec, {"name": "npz", "path": "keras.npz"}).read(tmp_path)
+    assert np.array_equal(found.train[0], images.transpose(0, 3, 1, 2)) and found.train[0].flags.c_contiguous
+
+
 def test_an_npz_file_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused() -> str:
         with pytest.raises(DataError) as caught:
@@ -368,6 +380,8 @@ def test_an_npz_file_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mon
     assert refused() == f"{path}: holds images; expected train_images and train_labels, or x_train and y_train"
     np.savez(path, train_images=IMAGES, train_labels=np.array([print] * 10, object))
     assert "not a whole .npz file of plain arrays" in refused() and "pickle" in refused()
+    np.savez(path, x_train=IMAGES, y_train=LABELS, x_test=IMAGES, y_tets=LABELS)
+    assert refused() == f"{path}: has x_test but no y_test; it holds x_train, y_train, x_test, y_tets"
     np.save(tmp_path / "one.npy", IMAGES)
     (tmp_path / "one.npy").rename(path)
     assert refused() == f"{path}: one array alone; expected an .npz file"
@@ -424,6 +438,8 @@ def write_csv_spec(folder: Path) -> dict[str, Any]:
         ("path,label\na.png,1,2", r"manifest.csv:2: expected 2 values, of which path and label"),
         ("path,label,split\nscans/000.png,1,dev", r":2: split 'dev'; expected train, validation, test"),
         ("path,label\nscans/000.png,1\nscans/000.png,1", r":3: scans/000.png is listed already, in line 2"),
+        ("path,label\nscans/000.png,1\n./scans//000.png,1", r":3: ./scans//000.png is listed already, in line 2"),
+        ("path,label\na\0.png,1", r"'a\\x00.png' is no path"),
         ("path,label\nscans/none.png,1", r"scans/none.png: cannot be read: No such file .*; .*manifest.csv lists it"),
         ("path,label\nbroken.png,1", r"1 corrupt image: broken.png \(the file is empty\); mend or remove"),
         ("path,label,split\nscans/000.png,a,test", r"no training image is of class 'a'"),

@@ -162,6 +162,10 @@ FBETA = {
         (KAPPA, "sklearn.metrics:cohen_kappa_score, higher is better"),
         (FBETA, 'sklearn.metrics:fbeta_score({"average":"macro","beta":2}), higher is better'),
         (
+            {"module": worst_class_error, "higher_is_better": True},
+            f"{__name__}:worst_class_error, higher is better",
+        ),
+        (
             functools.partial(theirs.fbeta_score, beta=2, average="macro"),
             'sklearn.metrics._classification:fbeta_score({"average":"macro","beta":2})',
         ),
@@ -276,6 +280,25 @@ def test_where_higher_is_better_the_arm_with_more_is_the_better_one(given: Any, 
         assert set(figure.data["decision"]) <= {contrast.decision, "undecided"}
     values = to_json(findings)["contrasts"][0]
     assert values["verdict"] == contrast.decision and values["metric"] == contrast.metric
+
+
+def greedy(labels: Any, predicted: Any) -> float:
+    labels.sort()
+    return 0.0
+
+
+def nothing(labels: Any, predicted: Any) -> float:
+    return float("nan")
+
+
+def test_a_metric_cannot_change_what_the_others_read() -> None:
+    with pytest.raises(SpecError, match=r"metric .*:greedy: .*read-only"):
+        verdict(greedy, {"plain": 0.7, "residual": 0.9})
+
+
+def test_a_metric_without_values_is_not_said_to_lack_finished_trials() -> None:
+    sentence = headline(verdict(nothing, {"plain": 0.7, "residual": 0.9}))[0]
+    assert sentence.endswith("nothing has no value at any seed at which both finished.")
 
 
 def share_of_zeros(labels: Any, predicted: Any) -> float:

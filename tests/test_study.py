@@ -403,3 +403,25 @@ def test_an_arms_name_is_no_longer_than_a_database_keeps(tmp_path: Path) -> None
     assert expand(load_study(written(tmp_path, long), {"vary.blocks": [2]}).spec)  # of 255 letters with its level
     with pytest.raises(SpecError, match=r"study.yaml:6:.* has 256 letters with its levels; 255 at most$"):
         load_study(written(tmp_path, long))
+
+
+def test_an_arms_own_code_replaces_a_part_and_inherits_no_arguments() -> None:
+    study = load_study(
+        {
+            "name": "own",
+            "data": {"name": "digits", "train": 100},
+            "training": {"epochs": 1, "loss": {"module": "own:la", "arguments": {"q": 0.001}}},
+            "arms": {
+                "a": {"network": "mlp"},
+                "b": {"network": "mlp", "training": {"loss": {"module": "own:lb"}}},
+                "c": {"network": "mlp", "training": {"loss": {"module": "own:la", "arguments": {"q": 0.5}}}},
+                "d": {"network": "mlp", "training": {"optimizer": {"module": "torch.optim:NAdam"}}},
+                "e": {"network": "mlp", "data": {"module": "own:data"}},
+            },
+        }
+    )
+    arms = {arm.name: arm.trial.model_dump(mode="json") for arm in study.arms}
+    losses = {name: one["training"]["loss"]["arguments"] for name, one in arms.items()}
+    assert losses == {"a": {"q": 0.001}, "b": {}, "c": {"q": 0.5}, "d": {"q": 0.001}, "e": {"q": 0.001}}
+    assert arms["d"]["training"]["optimizer"] == {"module": "torch.optim:NAdam", "arguments": {}}
+    assert arms["e"]["data"]["module"] == "own:data" and arms["e"]["data"]["train"] == 100

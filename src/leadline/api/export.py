@@ -139,12 +139,19 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
     return Loaded(model.eval(), trial.network, data.shape, data.classes, data.mean, data.scale, trial)
 
 
-def save(loaded: Loaded, folder: Path) -> list[Path]:
-    """Write `model.safetensors` and `model.json` into a folder, which is made; return both paths.
+def save(loaded: Loaded, folder: str | Path) -> list[Path]:
+    """Write `model.safetensors` and `model.json` into a folder, created if missing; return both paths.
 
     Raises:
+        SpecError: what is given is a bare module, without what rebuilds it.
         LeadlineError: the folder cannot be written.
     """
+    if not isinstance(loaded, Loaded):
+        raise SpecError(
+            f"expected what `load` or `from_trial` returns, got a {type(loaded).__name__}; of a study's network,"
+            " `leadline export` writes the files"
+        )
+    folder = Path(folder)
     tensors = {
         name: tensor.clone(memory_format=torch.contiguous_format).cpu()
         for name, tensor in distinct_tensors(loaded.model).items()
@@ -169,7 +176,7 @@ def save(loaded: Loaded, folder: Path) -> list[Path]:
     return [weights, beside]
 
 
-def load(path: Path, trust: bool = False) -> Loaded:
+def load(path: str | Path, trust: bool = False) -> Loaded:
     """Rebuild what `save` wrote; the logits are those of the saved network to the bit.
 
     Args:

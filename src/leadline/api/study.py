@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from leadline.api.results import Results
+from leadline.errors import SpecError
 from leadline.parts.base import Spec
+from leadline.parts.code import identify
+from leadline.parts.reference import is_local, references
 from leadline.study.expand import ExpandedStudy
 from leadline.study.load import load_study
 
@@ -45,8 +48,25 @@ class Study:
     """
 
     def __init__(self, name: str, *, arms: Mapping[str, object], **keys: object) -> None:
+        if not isinstance(arms, Mapping):
+            raise SpecError(f"arms: expected a mapping of name to network, got a {type(arms).__name__}")
         given = {arm: one if isinstance(one, Mapping) else {"network": one} for arm, one in arms.items()}
-        self._expanded = load_study({"name": name, "arms": given, **keys})
+        self._keep(load_study({"name": name, "arms": given, **keys}))
+
+    def _keep(self, expanded: ExpandedStudy) -> None:
+        self._expanded = expanded
+        used = set().union(*(references(arm.trial.model_dump(mode="json")) for arm in expanded.arms))
+        self._local = {name: identify(name) for name in used if is_local(name)}
+
+    def _check_local(self) -> None:
+        """Refuse to go on with code that a notebook has defined again, for the study would get the new code.
+
+        Raises:
+            SpecError: a function or class is another than when the study was made.
+        """
+        for name, identity in self._local.items():
+            if identify(name) != identity:
+                raise SpecError(f"{name}: it, or what it uses, has changed since this study was made; make it again")
 
     @classmethod
     def load(cls, study: str | Path | Mapping[str, object], changes: Mapping[str, object] | None = None) -> Self:
@@ -65,7 +85,7 @@ class Study:
             Study('demo': 2 arms, 2 trials)
         """
         made = cls.__new__(cls)
-        made._expanded = load_study(study, changes or {})
+        made._keep(load_study(study, changes or {}))
         return made
 
     @property
@@ -118,6 +138,7 @@ class Study:
         from leadline.study.planning.plan import plan
         from leadline.study.planning.seeds import seeds_by_deviation, seeds_by_pilot
 
+        self._check_local()
         folder = None if data_dir is None else Path(data_dir)
         matched = match(self._expanded, folder)
         seeds = seeds_by_deviation(matched, deviations)
@@ -168,6 +189,7 @@ class Study:
         from leadline.running.driving import UNSEEN
         from leadline.study.pipeline import run_study
 
+        self._check_local()
         screen: Screen = Terminal() if progress else UNSEEN
         outcome = run_study(
             self._expanded,

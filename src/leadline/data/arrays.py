@@ -118,6 +118,11 @@ def _check_part(name: str, part: object, task: Task) -> tuple[NDArray[Any], NDAr
         raise DataError(
             f"{name} images are {_describe(images)}; expected uint8 or float32 of shape [n, channels, height, width]"
         )
+    if images.shape[-1] in (1, 3) and images.shape[1] > 3:
+        raise DataError(
+            f"{name} images are {_describe(images)}, which looks like channels last; expected [n, channels, height,"
+            " width], as `images.transpose(0, 3, 1, 2)` gives"
+        )
     labels = task.check_targets(part[1], name)
     if len(images) != len(labels):
         raise DataError(f"{name}: {len(images):,} images, but {len(labels):,} labels")

@@ -324,17 +324,24 @@ def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay changes over a base, mapping by mapping; a mapping whose `name` changes is replaced whole."""
+    """Lay changes over a base, mapping by mapping; a mapping that becomes another part or other code is replaced whole.
+
+    The base itself, when it becomes another, keeps what is common to all, such as the size of a data set's subset.
+    """
     result = dict(base)
+    if _is_another(base, changes):
+        for key in ("name", "module", "arguments"):
+            result.pop(key, None)
     for key, value in changes.items():
         old = result.get(key)
-        same_kind = (
-            isinstance(old, dict)
-            and isinstance(value, Mapping)
-            and value.get("name", old.get("name")) == old.get("name")
-        )
-        result[key] = _merged(old, value) if same_kind and isinstance(old, dict) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _is_another(old, value):
+            value = _merged(old, value)
+        result[key] = value
     return result
+
+
+def _is_another(base: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
+    return any(key in changes and changes[key] != base.get(key) for key in ("name", "module"))
 
 
 def default_metric(study: "ExpandedStudy") -> str:

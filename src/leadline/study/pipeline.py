@@ -143,7 +143,12 @@ def _changes_of_code(study: ExpandedStudy, store: Store) -> Iterator[str]:
     """Yield a line for each piece of custom code, or data file, that is another than when the study was last run."""
     if not any(one.name == study.name for one in store.studies()):
         return
-    before, frame = store.study(study.name).expand(), store.trials_frame(study.name)
+    try:
+        before = store.study(study.name).expand()
+    except SpecError as error:  # such as a module that is gone: nothing can be said of what used it
+        yield f"What {study.name} was when it was last run cannot be read any more: {error}"
+        return
+    frame = store.trials_frame(study.name)
     changed: dict[str, set[str]] = {}  # what has changed -> the arms that use it
     for arm, used in study.resolved.code.items():
         for name, identity in used.items():

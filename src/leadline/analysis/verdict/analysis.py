@@ -125,6 +125,7 @@ def _contrast(
         reach=pairs.reach,
         resolution=pairs.resolution,
         sequential=sequential,
+        finished=len(evidence.finished_seeds(contrast.a) & evidence.finished_seeds(contrast.b)),
     )
 
 

@@ -101,6 +101,10 @@ class Evidence:
         """Trials of an arm in a state."""
         return sum(trial.state == state for trial in self.trials.get(arm, ()))
 
+    def finished_seeds(self, arm: str) -> set[int]:
+        """Seeds at which an arm's trial has finished."""
+        return {trial.seed for trial in self.trials.get(arm, ()) if trial.state == "finished"}
+
 
 def gather(
     study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]

@@ -88,6 +88,7 @@ class ContrastFinding:
     reach: ToTarget | None = None  # of such times, which the values give no further than to its horizon
     resolution: float = 0.0  # the step in which the values move
     sequential: SequentialAnalysis | None = None  # None: fixed seeds; else `paired` has its interval and no p
+    finished: int = 0  # seeds at which both arms finished, whether or not the metric has a value there
 
     @property
     def estimate(self) -> Paired | None:

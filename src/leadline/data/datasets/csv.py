@@ -1,6 +1,7 @@
 """Images that a CSV file lists with their labels."""
 
 import csv
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,14 +91,17 @@ def _read_rows(manifest: Path) -> Iterator[tuple[str, str, str]]:
                 )
             for row in reader:
                 place = f"{manifest}:{reader.line_num}"
-                path, label, split = row["path"], row["label"], row.get("split") or "train"
+                path, label = row["path"], (row["label"] or "").strip()
+                split = (row.get("split") or "").strip() or "train"
                 if not path or not label or None in row:
                     raise DataError(f"{place}: expected {len(reader.fieldnames or ())} values, of which path and label")
                 if split not in SPLITS:
                     raise DataError(f"{place}: split {split!r}; expected {', '.join(SPLITS)}")
-                if path in seen:
-                    raise DataError(f"{place}: {path} is listed already, in line {seen[path]}")
-                seen[path] = reader.line_num
+                if "\0" in path:
+                    raise DataError(f"{place}: {path!r} is no path")
+                if (same := posixpath.normpath(path)) in seen:
+                    raise DataError(f"{place}: {path} is listed already, in line {seen[same]}")
+                seen[same] = reader.line_num
                 yield path, label, split
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{manifest}: not a CSV file in UTF-8: {error}") from None

@@ -28,7 +28,8 @@ KEYS = {
 class Npz(DataSpec):
     """A file with train_images, train_labels, test_images, test_labels, or x_train, y_train, x_test, y_test.
 
-    Images are uint8 or float32, [n, channels, height, width], or [n, height, width] of one channel. An array
+    Images are uint8 or float32, [n, channels, height, width], or [n, height, width] of one channel; under Keras's names
+    (`x_train`, ...) they may be [n, height, width, channels] of 1 or 3 channels, as Keras keeps them. An array
     `class_names` of text is optional, and so are validation images. Nothing is ever unpickled.
     """
 
@@ -88,9 +89,11 @@ def _arrays(path: Path, file: Any) -> Arrays:
     parts: dict[str, tuple[Any, Any]] = {}
     for part, spellings in KEYS.items():
         for images, labels in spellings:
-            if images in file and labels in file:
-                pixels = file[images]
-                parts[part] = (pixels[:, None] if pixels.ndim == 3 else pixels, file[labels].squeeze())
+            if (images in file) != (labels in file):
+                there, missing = (images, labels) if images in file else (labels, images)
+                raise DataError(f"{path}: has {there} but no {missing}; it holds {', '.join(file.files)}")
+            if images in file:
+                parts[part] = (_channels_first(file[images], images), file[labels].squeeze())
                 break
     if "train" not in parts:
         raise DataError(
@@ -99,3 +102,10 @@ def _arrays(path: Path, file: Any) -> Arrays:
         )
     names = file["class_names"].tolist() if "class_names" in file else None
     return Arrays(parts["train"], parts.get("test"), parts.get("validation"), names)
+
+
+def _channels_first(images: Any, name: str) -> Any:
+    if images.ndim == 3:
+        return images[:, None]
+    last = images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] > 3
+    return images.transpose(0, 3, 1, 2) if last and name.startswith("x_") else images

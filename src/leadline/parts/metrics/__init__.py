@@ -99,8 +99,9 @@ def metric_name(thing: object) -> object:
     """Return the name of a metric from what a study gives for it; anything else as it is.
 
     Args:
-        thing: a name; a `Metric`; a function; or `{module: package.module:function, arguments: {...},
-            higher_is_better: true}`, of which `module` is needed.
+        thing: a name; a `Metric`; a function, of which lower values are taken to be better; or `{module:
+            package.module:function, arguments: {...}, higher_is_better: true}`, of which `module` is needed and may
+            be the function itself.
 
     Returns:
         Of a custom metric a text that holds all of these, such as
@@ -121,7 +122,12 @@ def metric_name(thing: object) -> object:
         higher = thing.get("higher_is_better", False)
         if not isinstance(higher, bool):
             raise SpecError(f"metric: higher_is_better is true or false, got {higher!r}")
-        custom = parse(Reference, {key: value for key, value in thing.items() if key != "higher_is_better"})
+        given = {key: value for key, value in thing.items() if key != "higher_is_better"}
+        function = given.get("module")
+        if callable(function) or isinstance(function, Mapping):  # itself, or as `parse` has already referred to it
+            referred = refer(function) if callable(function) else dict(function)
+            given = {**given, **referred, "arguments": {**referred.get("arguments", {}), **given.get("arguments", {})}}
+        custom = parse(Reference, given)
         arguments = f"({canonical_json(custom.arguments)})" if custom.arguments else ""
         return f"{custom.module}{arguments}{_HIGHER * higher}"
     if isinstance(thing, str):

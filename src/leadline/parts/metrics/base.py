@@ -155,7 +155,7 @@ class FinalMetric(Metric):
         if self.compute is None or self.reason_missing(outputs):
             return None
         try:
-            return float(self.compute(outputs.labels, outputs.predicted, outputs.probabilities))
+            return float(self.compute(*map(_unwritable, (outputs.labels, outputs.predicted, outputs.probabilities))))
         except Exception as error:  # whatever somebody's code may raise
             reason = " ".join(str(error).split())
             raise SpecError(
@@ -202,6 +202,15 @@ class TimeMetric(Metric):
     lowest = "fewer"
     again = ""
     needs_target = True
+
+
+def _unwritable(array: "NDArray[Any] | None") -> "NDArray[Any] | None":
+    """Return a view that a metric's function cannot write to, for other metrics read the same array."""
+    if array is None:
+        return None
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def recorded(metrics: Mapping[str, Metric], classes: int) -> dict[str, FinalMetric]:

@@ -82,6 +82,8 @@ def _verdict(contrast: ContrastFinding, planned: int) -> str:
     undecided = f"Undecided between {contrast.a} and {contrast.b}"
     result, kind = contrast.paired, metric(contrast.metric)
     if result is None:
+        if contrast.finished:
+            return f"{undecided}: {kind.named(contrast.target)} has no value at any seed at which both finished."
         return f"{undecided}: there is no seed at which both finished."
     if contrast.reach and contrast.reach.silent:
         horizon = metric(contrast.metric).amount(contrast.reach.horizon, 4)
