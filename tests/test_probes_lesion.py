@@ -135,8 +135,9 @@ def test_a_plain_block_is_replaced_by_the_identity_where_shapes_allow() -> None:
     for number, (name, block) in enumerate(zip(result.blocks, steps.values(), strict=True)):
         if name in ("stages.1.0", "stages.2.0"):
             assert np.isnan(result.errors[number]) and not result.keeps_shape[number]
-            wide = "32x4x4 of 16x8x8" if name == "stages.1.0" else "64x2x2 of 32x4x4"
-            assert result.removed[number] == f"not deleted: it makes {wide}, and the identity does not"
+            shapes = "16x8x8 to 32x4x4" if name == "stages.1.0" else "32x4x4 to 64x2x2"
+            reason = f"not deleted: it changes the shape from {shapes}, which the identity cannot do"
+            assert result.removed[number] == reason
         else:
             error, loss = score(model, [step for step in steps.values() if step is not block], images, labels)
             assert (result.errors[number], result.losses[number]) == pytest.approx((error, loss), rel=1e-12)
@@ -458,7 +459,7 @@ def test_mistakes_get_one_line() -> None:
         ("samples 0", lambda: gradient_by_path_length(model, images, labels, samples=0)),
         ("lengths is empty", lambda: gradient_by_path_length(model, images, labels, lengths=[])),
         ("block spare is not called", lambda: lesion(Spare(), images, labels, blocks=["spare"])),
-        ("gives a tuple; expected a tensor", lambda: lesion(Spare(), images, labels, blocks=["pair"])),
+        ("returns a tuple; expected a tensor", lambda: lesion(Spare(), images, labels, blocks=["pair"])),
     ]
     for message, call in cases:
         with pytest.raises(LeadlineError, match=message) as caught:

@@ -333,7 +333,7 @@ def test_escaped_text_is_one_cell(text: str) -> None:
 def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -> None:
     _, page = report
     order = ["Verdict", "Arms", "Learning curves", "Final test error", "Contrasts", "Why", "Published against measured"]
-    assert page.headings == [*order, "Trials", "Assumptions and notes", "Repeat it"]
+    assert page.headings == [*order, "Trials", "Assumptions and notes", "Reproduce this study"]
     text = page.text
     said = text.index("residual has a lower test error than plain at blocks=5")
     assert text.index("Verdict") < said < text.index("Arms: mean")

@@ -305,7 +305,7 @@ def test_figures_say_that_a_circuit_is_wrong_or_was_not_built() -> None:
     assert figures(frame)[0].caption.endswith(": 1 wrong answer.")
     only = counts([21, 56], beyond=True).query("circuit == 'dnf'")
     figure = figures(only)[0]
-    assert "None was built." in figure.caption
+    assert "No circuit was built." in figure.caption
     vl_convert.vegalite_to_svg({**figure.chart().to_dict(), "config": theme(LIGHT, standalone=True)})
 
 
