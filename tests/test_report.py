@@ -508,7 +508,7 @@ def test_a_study_without_a_finished_trial(state: str, tmp_path: Path) -> None:
     assert "No trial has finished, so there is no test error to show." in page.text
     assert "so there are no differences to show" in page.text
     assert ("No trial has yet finished an epoch" in page.text) == (state == "waiting")
-    assert ("the environment is not known" in page.text) == (state == "waiting")
+    assert ("the environment is unknown" in page.text) == (state == "waiting")
     assert page.text.count("not finite\n") == (12 if state == "diverged" else 0)  # among the unfinished, and among all
 
 
