@@ -199,7 +199,7 @@ def test_somebodys_own_module_called_many_times(residual: bool) -> None:
         expected = float(F.cross_entropy(shorter(images), labels))
     assert result.losses[:3] == pytest.approx([expected] * 3, rel=1e-12)
     assert result.removed[:3] == ("branch" if residual else "block",) * 3
-    assert np.isnan(result.losses[3]) and result.removed[3].startswith("not deleted: it makes 7 of 6")
+    assert np.isnan(result.losses[3]) and result.removed[3].startswith("not deleted: it changes the shape from 6 to 7")
     several = lesion_several(model, images, labels, counts=[3], draws=1, blocks=["cell", "wide"], residual=residual)
     assert several.deleted == (("cell", "cell#2", "cell#3"),)
 
@@ -444,7 +444,7 @@ def test_mistakes_get_one_line() -> None:
     images, labels = batch(4)
     cases: list[tuple[str, Any]] = [
         (
-            "none of 5 blocks can be deleted; stages.0.0: not deleted: it makes",
+            "none of 5 blocks can be deleted; stages.0.0: not deleted: it changes the shape from",
             lambda: lesion_several(network(comparative_cnn(5)), images, labels),
         ),
         ("4 blocks to delete; expected 1 to 3", lambda: lesion_several(model, images, labels, counts=[4])),
