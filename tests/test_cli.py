@@ -263,7 +263,7 @@ def test_trials_of_one_arm_and_seed_are_told_apart_by_their_hashes(tmp_path: Pat
         (["{plain}", "lesion", "--beside", "zz"], "no trial's hash begins with 'zz'"),
         (["{plain}", "paths", "--figure", "a.svg"], "no block has a shortcut"),
         (["{plain}", "lesion", "--figure", "a.gif"], "suffix '.gif' is not one of .svg, .pdf"),
-        (["{plain}", "lesion", "--figure", "no/a.svg"], "there is no folder no"),
+        (["{plain}", "lesion", "--figure", "no/a.svg"], "folder no does not exist"),
         (["{plain}", "cka", "--images", "2"], "2 images: expected at least 4"),
     ],
 )

@@ -231,7 +231,10 @@ def test_early_flow_and_final_error_are_correlated_by_rank() -> None:
     assert "1 diverged trial has no final error." in why.correlation
     assert why.early["ratio"].iloc[2] == pytest.approx(math.log10(0.04))
     few = diagnose(*study(*[("plain", {"blocks": 3}, 0.5, error) for error in errors[:4]]))
-    assert few.correlation == "Early flow against final error needs 5 trials with both, but only 4 have them."
+    assert (
+        few.correlation
+        == "The correlation of early flow and final error needs 5 trials with both, but only 4 have them."
+    )
 
 
 def test_cost_is_what_the_probes_counted_over_the_epochs_that_were_timed() -> None:
@@ -245,7 +248,7 @@ def test_nothing_measured_is_nothing_said() -> None:
     assert diagnose(trials, records, {}) is NOTHING_MEASURED
     names = [figure.name for figure in figures(NOTHING_FOUND, trials, records)]
     assert names == ["accuracy-curves", "loss-curves", "test-error", "differences"]
-    with pytest.raises(DataError, match="no flow table"):
+    with pytest.raises(DataError, match="as a flow table"):
         diagnose(trials, records, {"t0": [(1, b"damaged")]})
 
 
@@ -308,5 +311,9 @@ def test_snapshot_probes_without_flow_are_something() -> None:
     assert why.cost == "The snapshot probes took 1.5 s on top of the training time (7.5% of it): lesion 1.5 s."
     nothing = diagnose(trials, records, {}, {"lesion": (find_probe("lesion"), {"t0": [(0, look(1, "it cannot"))]})})
     assert nothing.probes[0].frame.empty and nothing.probes[0].how == ""
-    with pytest.raises(DataError, match=r"^trial t0, probe lesion, epoch 2: 7 bytes are no probe's measurement"):
+    with pytest.raises(
+        DataError,
+        match=r"^trial t0, probe lesion, epoch 2: cannot read 7 bytes as a probe's"
+        " measurement",
+    ):
         diagnose(trials, records, {}, {"lesion": (find_probe("lesion"), {"t0": [(2, b"damaged")]})})

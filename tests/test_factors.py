@@ -16,9 +16,9 @@ from leadline.analysis.stats import StatisticsError, holm, paired
 from leadline.analysis.stats.factorial import (
     PRIOR,
     between_variance,
-    drawn_together,
     mean_weights,
     over_data_sets,
+    shrink_to_mean,
     slope_weights,
     step_weights,
     within_seeds,
@@ -239,7 +239,7 @@ def test_two_data_sets_have_one_degree_of_freedom_and_no_prediction() -> None:
 
 
 def test_variances_of_few_seeds_are_drawn_together() -> None:
-    v = drawn_together([1.0, 3.0], [3, 21])
+    v = shrink_to_mean([1.0, 3.0], [3, 21])
     assert v.tolist() == pytest.approx([(2 * 1 + PRIOR * 2) / (2 + PRIOR), (20 * 3 + PRIOR * 2) / (20 + PRIOR)])
 
 
@@ -253,7 +253,7 @@ def test_intervals_cover_the_mean_over_data_sets(k: int, seeds: int, between: fl
     true = 1.5 + between * draw.normal(size=(studies, k))
     y = true + draw.normal(size=(studies, k)) * sd / math.sqrt(seeds)
     s2 = sd**2 * draw.chisquare(seeds - 1, (studies, k)) / (seeds - 1)
-    v = drawn_together(s2, np.full(k, seeds)) / seeds
+    v = shrink_to_mean(s2, np.full(k, seeds)) / seeds
     w = 1 / (v + between_variance(y, v)[:, None])
     mean, se = (w * y).sum(axis=1) / w.sum(axis=1), 1 / np.sqrt(w.sum(axis=1))
     covered = np.abs(mean - 1.5) <= stats.t.ppf(0.975, k - 1) * se

@@ -449,7 +449,7 @@ def test_a_family_of_ones_own() -> None:
     with pytest.raises(SpecError, match=r"^thin: width: '4': input should be a valid integer$"):
         family("thin", {"width": "4"})
     with pytest.raises(
-        SpecError, match=r"^network 'thin' is registered already, by .*test_families; choose another name$"
+        SpecError, match=r"^network 'thin' is already registered by .*test_families; choose another name$"
     ):
         register_family("thin")(thin_too)
     assert register_family("thick")(thin_too)() == register_family("thick")(thin_too)()

@@ -114,7 +114,7 @@ def test_pictures_are_stored_and_shown(ran: tuple[ExpandedStudy, Path], tmp_path
     assert page.count("data:image/png;base64,") >= 3 and 'id="pretraining"' in page
     assert (tmp_path / "figures" / "pretraining-pictures.svg").exists()
     # theory knows how weights are drawn, and not what pre-training makes of them
-    assert "rbm and coder: pre-training replaces what the initialisation draws." in page
+    assert "rbm and coder: pre-training replaces the initial weights." in page
     predicted = pd.read_csv(tmp_path / "tables" / "predicted-depth.csv")
     assert set(predicted["base"]) == {"old"}
 
@@ -132,7 +132,7 @@ def test_pretraining_that_diverges_is_a_diverged_trial(tmp_path: Path) -> None:
 
 
 def test_damaged_pictures_are_one_line() -> None:
-    with pytest.raises(DataError, match="pictures of pre-training are damaged"):
+    with pytest.raises(DataError, match="the stored pre-training images are damaged"):
         Pictures.from_bytes(b"PK nothing")
 
 

@@ -151,7 +151,7 @@ def test_in_a_study_with_the_same_bits_each_time(tmp_path: Path) -> None:
     ("module", "message"),
     [
         ("own_networks:five", r"own_networks:five gives \(5,\) for an image of 1x8x8; expected \(10,\)"),
-        ("own_networks:wrong", "gave a int; expected a torch.nn.Module or a NetworkSpec"),
+        ("own_networks:wrong", "returned a int; expected a torch.nn.Module or a NetworkSpec"),
         ("own_networks:fails", "calling it failed: KeyError: 'inside'"),
         ("own_networks:number", "has no function or class 'number'"),
         ("own_networks:nothing", "has no function or class 'nothing'"),

@@ -307,7 +307,9 @@ def interrupt_at(epoch: int) -> Callable[[Event], None]:
 
 
 def test_devices_that_cannot_measure_are_refused_before_a_trial_is_taken(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="2 devices measure nothing; ask for gradients and updates"):
+    with pytest.raises(
+        SpecError, match="on 2 devices, since none holds the whole batch; use gradients and updates only"
+    ):
         run(tmp_path, 2, probes=["flow"])
     with Store.open(tmp_path) as store:
         assert store.counts("pair")["waiting"] == sum(store.counts("pair").values())

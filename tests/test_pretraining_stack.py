@@ -19,7 +19,7 @@ from leadline.parts.base import parse
 from leadline.pretraining.autoencoder import Denoising, new_autoencoder, train_autoencoder
 from leadline.pretraining.dbn import DBN
 from leadline.pretraining.exact import model_expectations
-from leadline.pretraining.fitting import LayerEpoch, PretrainingDiverged, drawn
+from leadline.pretraining.fitting import LayerEpoch, PretrainingDiverged, draw_bernoulli
 from leadline.pretraining.pictures import filters, grid, samples
 from leadline.pretraining.rbm import RBM, new_rbm
 from leadline.pretraining.stack import pretrain, train_layers
@@ -57,7 +57,7 @@ def test_denoising_direction_is_minus_the_gradient_of_autograd(tied: bool, visib
         tensor.add_(torch.randn(tensor.shape, generator=random, dtype=torch.float64), alpha=0.3)
     direction, error = Denoising(machine, 0.4)(images, torch.Generator().manual_seed(1))
 
-    mask = drawn(torch.full_like(images, 0.6), torch.Generator().manual_seed(1))
+    mask = draw_bernoulli(torch.full_like(images, 0.6), torch.Generator().manual_seed(1))
     p = {name: tensor.clone().requires_grad_() for name, tensor in machine.parameters.items()}
     code = torch.sigmoid((images * mask) @ p["weight"].T + p["hidden_bias"])
     output = code @ p.get("decoder", p["weight"]) + p["visible_bias"]
@@ -71,7 +71,7 @@ def test_denoising_direction_is_minus_the_gradient_of_autograd(tied: bool, visib
 
 
 def test_corruption_sets_its_fraction_to_zero() -> None:
-    kept = drawn(torch.full((400, 500), 0.7), torch.Generator().manual_seed(0))
+    kept = draw_bernoulli(torch.full((400, 500), 0.7), torch.Generator().manual_seed(0))
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     assert float(kept.mean()) == pytest.approx(0.7, abs=5 * math.sqrt(0.21 / 200_000))
 
@@ -85,7 +85,7 @@ def test_an_autoencoder_learns_to_undo_the_noise(tied: bool) -> None:
     assert found[-1].reconstruction_error < 0.8 * found[0].reconstruction_error
     mean = images.mean(0).clamp(1e-3, 1 - 1e-3).expand_as(images)
     assert found[-1].reconstruction_error < float(F.binary_cross_entropy(mean, images))
-    mask = drawn(torch.full_like(images, 0.7), torch.Generator().manual_seed(9))
+    mask = draw_bernoulli(torch.full_like(images, 0.7), torch.Generator().manual_seed(9))
     repaired = machine.visible_mean(machine.hidden_mean(images * mask))
     assert float(F.mse_loss(repaired, images)) < 0.6 * float(F.mse_loss(images * mask, images))
     if machine.decoder is not None:
@@ -188,7 +188,7 @@ def test_a_state_of_other_layers_is_refused() -> None:
     state, images = PretrainingState(spec_of("rbm")), digits(60)
     next(train_layers(state, linears(64, 12, 10), "sigmoid", images))
     for widths in ((64, 11), (64, 11, 12)):
-        with pytest.raises(SpecError, match=r"layers \[\(12, 64\)\] cannot go on with \[\(11, 64\)"):
+        with pytest.raises(SpecError, match=r"layers \[\(12, 64\)\] cannot be resumed with layers \[\(11, 64\)"):
             next(train_layers(state, linears(*widths), "sigmoid", images))
 
 
@@ -284,12 +284,12 @@ def test_machines_that_do_not_fit_are_refused_in_one_line() -> None:
         DBN((low, top))
     with pytest.raises(SpecError, match=r"RBM 2 .*\(gaussian\)"):
         DBN((low, new_rbm(digits(9)[:, :7], 3, "gaussian")))
-    with pytest.raises(SpecError, match="of no RBM"):
+    with pytest.raises(SpecError, match="without RBMs"):
         DBN(())
     with pytest.raises(SpecError, match="0 classes"):
         DBN((low,)).network(0)
     coder = pretrain(linears(64, 5), "sigmoid", digits(20), spec_of("denoising-autoencoder"))
-    with pytest.raises(SpecError, match="denoising-autoencoder are no deep belief network; use method rbm"):
+    with pytest.raises(SpecError, match="denoising-autoencoder do not form a deep belief network; use method rbm"):
         coder.dbn()
 
 
@@ -405,7 +405,7 @@ def test_a_page_can_hold_the_picture() -> None:
 
 
 def test_arrays_that_are_no_pictures_are_refused_in_one_line() -> None:
-    with pytest.raises(DataError, match=r"weights of shape \(4, 5\) as pictures of 1x2x3; expected a row of 6"):
+    with pytest.raises(DataError, match=r"weights of shape \(4, 5\) as images of 1x2x3; expected one row of 6"):
         filters(np.zeros((4, 5)), (1, 2, 3))
     with pytest.raises(DataError, match="in 1 or 3 channels"):
         filters(np.zeros((4, 8)), (2, 2, 2))

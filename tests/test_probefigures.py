@@ -32,7 +32,7 @@ from leadline.probes.snapshots.shattered import measurement as shattered
 from leadline.reports.charts.axes import DECADES, logarithmic, whole_numbers
 from leadline.reports.charts.chart import LIGHT, SHOWN_BASES, Figure, theme
 from leadline.reports.charts.earlyflow import early_flow
-from leadline.reports.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepared
+from leadline.reports.charts.probe_curves import SHOWN_EPOCHS, SHOWN_LEVELS, over_seeds, prepare_rows
 from leadline.reports.charts.probes import figures as figures_of
 from leadline.specs import NetworkSpec, Shortcut, Stage
 
@@ -391,7 +391,7 @@ def test_ticks_of_places_are_whole_and_few(low: int, extra: int) -> None:
 
 
 def test_a_seed_counts_once_whatever_it_measured() -> None:
-    rows = prepared("x", rows_of(("a", "a", 0, 0, 1, 1.0), ("a", "a", 0, 0, 1, 3.0), ("a", "a", 1, 0, 1, 8.0)), ())
+    rows = prepare_rows("x", rows_of(("a", "a", 0, 0, 1, 1.0), ("a", "a", 0, 0, 1, 3.0), ("a", "a", 1, 0, 1, 8.0)), ())
     rows = pd.concat([rows, rows.assign(value=math.inf)])
     (found,) = over_seeds(rows, ["number"]).itertuples(index=False)
     assert (found.mean, found.low, found.high, found.seeds) == (5.0, 2.0, 8.0, 2)
@@ -399,7 +399,7 @@ def test_a_seed_counts_once_whatever_it_measured() -> None:
 
 def test_arms_without_a_level_and_with_a_name_of_their_own() -> None:
     frame = rows_of(("a", "a", 0, 0, 1, 1.0), ("b[k=1,n=x]", "b", 0, 0, 1, 1.0), ("strange", "b", 0, 0, 1, 1.0))
-    assert list(prepared("x", frame, ())["level"]) == ["", "k = 1, n = x", "strange"]
+    assert list(prepare_rows("x", frame, ())["level"]) == ["", "k = 1, n = x", "strange"]
 
 
 @pytest.mark.parametrize("name", MEASURES)

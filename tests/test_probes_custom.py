@@ -104,7 +104,7 @@ def test_whatever_a_probe_does_the_network_and_the_generators_are_as_they_were()
     [
         (3.5, "returned a float; expected a pandas frame or a dict of columns"),
         ({"loss": 0.5}, "give columns of one length"),
-        ({"seed": [1]}, "column 'seed' is the trial's own"),
+        ({"seed": [1]}, "column 'seed' is reserved for the trial"),
     ],
 )
 def test_what_is_no_frame_is_a_reason_in_one_line(result: object, reason: str) -> None:

@@ -628,7 +628,7 @@ def test_compiled_models_show_their_weights() -> None:
         tables.append(flow.table())
     assert tables[0].names == tables[1].names and set(tables[1].kinds) == {WEIGHT_GRADIENT, UPDATE}
     np.testing.assert_allclose(tables[0].values, tables[1].values, rtol=1e-5)
-    with pytest.raises(SpecError, match=r"what='activations': the outputs inside a compiled model cannot be seen"):
+    with pytest.raises(SpecError, match=r"what='activations': outputs inside a compiled model cannot be measured"):
         probe(torch.compile(mlp(), backend="eager"), what="activations")
     partly = mlp()
     partly[2] = torch.compile(partly[2], backend="eager")
@@ -697,7 +697,7 @@ def test_frames_hold_what_was_measured() -> None:
 def test_bad_arguments_are_one_line() -> None:
     for wrong, message in (
         (lambda: probe(mlp(), what="gradient"), "did you mean 'gradients'"),
-        (lambda: probe(mlp(), what=[]), "nothing to measure"),
+        (lambda: probe(mlp(), what=[]), "what: empty"),
         (lambda: probe(mlp(), images=0), "images: 0 is too small"),
         (lambda: probe(mlp(), capacity=0), "capacity: 0 is too small"),
         (lambda: probe(mlp(), steps_per_epoch=0), "steps_per_epoch: 0 is too small"),
@@ -705,7 +705,7 @@ def test_bad_arguments_are_one_line() -> None:
         with pytest.raises(SpecError, match=message):
             wrong()
     flow: Flow = probe(mlp())
-    with flow, pytest.raises(SpecError, match="at work already"):
+    with flow, pytest.raises(SpecError, match="already active"):
         flow.__enter__()
 
 

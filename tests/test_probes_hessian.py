@@ -12,7 +12,7 @@ from leadline.networks import comparative_resnet
 from leadline.networks.modules import build
 from leadline.probes.lanczos import lanczos
 from leadline.probes.snapshots.hessian.measurement import Hessian, hessian, product
-from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, trainable
+from leadline.probes.state import ProbeError, generator, measurement_mode, prepare_batch, trainable
 
 
 def batch(count: int = 12, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def exact(network: nn.Module, images: Tensor, labels: Tensor, training: bool = F
 def test_products_are_those_with_the_matrix(chunk: int) -> None:
     network, (images, labels) = small(), batch()
     matrix = exact(network, images, labels)
-    with at_rest(network) as lent:
+    with measurement_mode(network) as lent:
         multiply = product(lent, prepare_batch(lent, images, labels, chunk), F.cross_entropy)
         for seed in range(3):
             vector = torch.randn(len(matrix), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -141,7 +141,7 @@ def test_frozen_parameters_are_left_out_and_unused_ones_are_flat() -> None:
     true = np.linalg.eigvalsh(exact(body, images, labels))[::-1]
     assert result.parameters == 63 - 20 + 2
     np.testing.assert_allclose(result.largest, true[:2], rtol=1e-7)
-    with at_rest(network) as lent:
+    with measurement_mode(network) as lent:
         assert next(iter(trainable(lent))) == "unused"
 
 

@@ -135,8 +135,9 @@ def test_a_plain_block_is_replaced_by_the_identity_where_shapes_allow() -> None:
     for number, (name, block) in enumerate(zip(result.blocks, steps.values(), strict=True)):
         if name in ("stages.1.0", "stages.2.0"):
             assert np.isnan(result.errors[number]) and not result.keeps_shape[number]
-            wide = "32x4x4 of 16x8x8" if name == "stages.1.0" else "64x2x2 of 32x4x4"
-            assert result.removed[number] == f"not deleted: it makes {wide}, and the identity does not"
+            shapes = "16x8x8 to 32x4x4" if name == "stages.1.0" else "32x4x4 to 64x2x2"
+            reason = f"not deleted: it changes the shape from {shapes}, which the identity cannot do"
+            assert result.removed[number] == reason
         else:
             error, loss = score(model, [step for step in steps.values() if step is not block], images, labels)
             assert (result.errors[number], result.losses[number]) == pytest.approx((error, loss), rel=1e-12)
@@ -198,7 +199,7 @@ def test_somebodys_own_module_called_many_times(residual: bool) -> None:
         expected = float(F.cross_entropy(shorter(images), labels))
     assert result.losses[:3] == pytest.approx([expected] * 3, rel=1e-12)
     assert result.removed[:3] == ("branch" if residual else "block",) * 3
-    assert np.isnan(result.losses[3]) and result.removed[3].startswith("not deleted: it makes 7 of 6")
+    assert np.isnan(result.losses[3]) and result.removed[3].startswith("not deleted: it changes the shape from 6 to 7")
     several = lesion_several(model, images, labels, counts=[3], draws=1, blocks=["cell", "wide"], residual=residual)
     assert several.deleted == (("cell", "cell#2", "cell#3"),)
 
@@ -443,7 +444,7 @@ def test_mistakes_get_one_line() -> None:
     images, labels = batch(4)
     cases: list[tuple[str, Any]] = [
         (
-            "none of 5 blocks can be deleted; stages.0.0: not deleted: it makes",
+            "none of 5 blocks can be deleted; stages.0.0: not deleted: it changes the shape from",
             lambda: lesion_several(network(comparative_cnn(5)), images, labels),
         ),
         ("4 blocks to delete; expected 1 to 3", lambda: lesion_several(model, images, labels, counts=[4])),
@@ -458,7 +459,7 @@ def test_mistakes_get_one_line() -> None:
         ("samples 0", lambda: gradient_by_path_length(model, images, labels, samples=0)),
         ("lengths is empty", lambda: gradient_by_path_length(model, images, labels, lengths=[])),
         ("block spare is not called", lambda: lesion(Spare(), images, labels, blocks=["spare"])),
-        ("gives a tuple; expected a tensor", lambda: lesion(Spare(), images, labels, blocks=["pair"])),
+        ("returns a tuple; expected a tensor", lambda: lesion(Spare(), images, labels, blocks=["pair"])),
     ]
     for message, call in cases:
         with pytest.raises(LeadlineError, match=message) as caught:

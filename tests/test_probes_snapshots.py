@@ -105,5 +105,5 @@ def test_damaged_bytes_are_one_line() -> None:
             Measurement.from_bytes(content)  # a byte that says nothing may be another
         except DataError as error:
             refused += 1
-            assert "no probe's measurement" in str(error) and "\n" not in str(error)
+            assert "as a probe's measurement" in str(error) and "\n" not in str(error)
     assert refused > len(damaged) / 2

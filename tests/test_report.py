@@ -333,7 +333,7 @@ def test_escaped_text_is_one_cell(text: str) -> None:
 def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -> None:
     _, page = report
     order = ["Verdict", "Arms", "Learning curves", "Final test error", "Contrasts", "Why", "Published against measured"]
-    assert page.headings == [*order, "Trials", "Assumptions and notes", "Repeat it"]
+    assert page.headings == [*order, "Trials", "Assumptions and notes", "Reproduce this study"]
     text = page.text
     said = text.index("residual has a lower test error than plain at blocks=5")
     assert text.index("Verdict") < said < text.index("Arms: mean")
@@ -508,7 +508,7 @@ def test_a_study_without_a_finished_trial(state: str, tmp_path: Path) -> None:
     assert "No trial has finished, so there is no test error to show." in page.text
     assert "so there are no differences to show" in page.text
     assert ("No trial has yet finished an epoch" in page.text) == (state == "waiting")
-    assert ("the environment is not known" in page.text) == (state == "waiting")
+    assert ("the environment is unknown" in page.text) == (state == "waiting")
     assert page.text.count("not finite\n") == (12 if state == "diverged" else 0)  # among the unfinished, and among all
 
 

@@ -140,7 +140,11 @@ def test_a_recurrent_stage_shares_it_and_a_copy_is_as_good() -> None:
 @pytest.mark.parametrize(
     ("shortcut", "message"),
     [
-        ("Narrow", "gives shape (2, 1, 32, 32) for (2, 16, 32, 32) and (2, 16, 32, 32); expected the latter"),
+        (
+            "Narrow",
+            "returns shape (2, 1, 32, 32) for inputs of shape (2, 16, 32, 32) and (2, 16, 32, 32);"
+            " expected the second shape",
+        ),
         ("nothing", "returned a int; expected a torch.nn.Module"),
         ("absent", "has no function or class 'absent'"),
     ],

@@ -305,7 +305,7 @@ def test_figures_say_that_a_circuit_is_wrong_or_was_not_built() -> None:
     assert figures(frame)[0].caption.endswith(": 1 wrong answer.")
     only = counts([21, 56], beyond=True).query("circuit == 'dnf'")
     figure = figures(only)[0]
-    assert "None was built." in figure.caption
+    assert "No circuit was built." in figure.caption
     vl_convert.vegalite_to_svg({**figure.chart().to_dict(), "config": theme(LIGHT, standalone=True)})
 
 
@@ -380,7 +380,10 @@ def test_gates_of_one_column_do_not_touch() -> None:
         (lambda: evaluate(tree(4), np.full((3, 4), 2, np.uint8)), "give 0 and 1 as uint8, 4 columns"),
         (lambda: evaluate(tree(4), np.zeros((3, 4))), "type float64"),
         (lambda: Circuit("none", 2, ()), "circuit 'none': 2 inputs and 0 gates"),
-        (lambda: Circuit("early", 2, (And((0, 2)),)), "circuit 'early', gate 0: reads wire 2, but wires 0 to 1 stand"),
+        (
+            lambda: Circuit("early", 2, (And((0, 2)),)),
+            "circuit 'early', gate 0: reads wire 2, but only wires 0 to 1 are defined",
+        ),
         (lambda: Circuit("below", 2, (And((0, -1)),)), "gate 0: reads wire -1"),
         (lambda: Circuit("empty", 2, (Or(()),)), "circuit 'empty', gate 0: reads no wire"),
         (lambda: Threshold((0, 1), (1,), 1), "1 weights for 2 wires"),

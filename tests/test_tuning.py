@@ -501,7 +501,7 @@ def test_words_name_every_arm_and_key() -> None:
     chosen = {"cnn": {"learning_rate": 0.0300001, "batch_size": 32}, "resnet": {"learning_rate": 0.1, "batch_size": 64}}
     assert tuning_words(parse(TuneSpec, tune), chosen) == (
         "Tuned: 20 settings per arm at 2 seeds each, drawn by a tree-structured Parzen estimator; chosen by validation"
-        " error before the contrasts, at other seeds than theirs: learning_rate 0.03 (cnn) and 0.1 (resnet);"
+        " error before the contrasts, with seeds other than theirs: learning_rate 0.03 (cnn) and 0.1 (resnet);"
         " batch_size 32 (cnn) and 64 (resnet)."
     )
 

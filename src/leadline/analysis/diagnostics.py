@@ -27,8 +27,8 @@ THRESHOLDS = (
     f"Thresholds: vanishing below {magnitude(VANISHED)} and exploding above {magnitude(EXPLODED)} times the gradient"
     f" norm of the last block; dead from {MOSTLY_DEAD:.0%} of a layer's units; unstable where one step changes a weight"
     f" by {UNSTABLE_UPDATE:.0%} of its norm or a gradient is not finite; degraded where the final training error is"
-    f" {DEGRADED:.0f} percentage point or more above that of a shallower arm. Gradients and updates are judged by their"
-    " medians over the steps of an epoch, units by the whole epoch."
+    f" {DEGRADED:.0f} percentage point or more above that of a shallower arm. Gradients and updates are judged by"
+    f" their medians over the steps of an epoch, dead units over the whole epoch."
 )
 
 _FIGURES = {  # kind of statement -> name of the report's figure that shows it
@@ -263,7 +263,10 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
     lost = int(trials.drop_duplicates("trial")["state"].eq("diverged").sum())
     aside = f" {plural(lost, 'diverged trial has', 'diverged trials have')} no final error." if lost else ""
     if len(pairs) < FEWEST_TRIALS:
-        few = f"Early flow against final error needs {FEWEST_TRIALS} trials with both, but only {len(pairs)} have them."
+        few = (
+            f"The correlation of early flow and final error needs {FEWEST_TRIALS} trials with both, but only"
+            f" {len(pairs)} have them."
+        )
         return early, few + aside
     among = plural(len(pairs), "trial")
     found = spearman(pairs["ratio"], pairs["error"])
@@ -327,11 +330,13 @@ def _cost(records: pd.DataFrame, tables: Tables, snapshots: Mapping[str, Snapsho
         probes, training = (sum(column) for column in zip(*own, strict=True))
         yield (
             f"Measuring took {probes / training:.1%} of this study's training time ({probes:.1f} of {training:.0f} s),"
-            " timed by the probes themselves on the host. This does not include what their hooks cost inside PyTorch;"
-            " python -m benchmarks.probes compares steps with and without them."
+            " timed by the probes themselves on the host. This does not include the overhead of their hooks inside"
+            " PyTorch; python -m benchmarks.probes compares steps with and without them."
         )
     elif tables:
-        yield "The cost of measuring is unknown: no epoch was finished; python -m benchmarks.probes measures it."
+        yield (
+            "The cost of measuring is unknown, because no epoch was finished; python -m benchmarks.probes measures it."
+        )
     if snapshots:
         spent = {
             name: sum(one.seconds for epochs in found.values() for _, one in epochs)

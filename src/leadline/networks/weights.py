@@ -100,7 +100,7 @@ def torchvision_name(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise SpecError(f"weights {path}: the name ends in {path.suffix!r}; expected .safetensors, .pt or .pth")
+        raise SpecError(f"weights {path}: unsupported suffix {path.suffix!r}; expected .safetensors, .pt or .pth")
     if not path.is_file():
         raise SpecError(f"weights {path}: there is no such file")
     try:
@@ -114,8 +114,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             )
     except pickle.UnpicklingError:
         raise SpecError(
-            f"weights {path}: damaged, or holds more than tensors in plain containers, which is not read;"
-            " save the state_dict alone"
+            f"weights {path}: damaged, or contains objects other than tensors in plain containers, which are not"
+            f" loaded; save the state_dict alone"
         ) from None
     except Exception as error:
         reason = " ".join(str(error).split(". ")[0].split()).rstrip(".") or type(error).__name__

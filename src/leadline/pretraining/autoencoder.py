@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leadline.errors import SpecError
-from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images, drawn, error_of, fit, generator
+from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images, draw_bernoulli, error_of, fit, generator
 from leadline.specs.pretraining import PretrainingSpec, Visible
 
 
@@ -100,7 +100,7 @@ class Denoising:
     ) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
         """Return the direction by name, and the batch's reconstruction error in nats per unit."""
         machine, count = self.machine, len(images)
-        corrupted = images * drawn(torch.full_like(images, 1 - self.corruption), random)
+        corrupted = images * draw_bernoulli(torch.full_like(images, 1 - self.corruption), random)
         hidden = machine.hidden_mean(corrupted)
         inputs = machine.visible_input(hidden)
         error = error_of(inputs, images, machine.visible)

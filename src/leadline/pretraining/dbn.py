@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.pretraining.fitting import drawn, generator
+from leadline.pretraining.fitting import draw_bernoulli, generator
 from leadline.pretraining.rbm import RBM
 from leadline.seeds import INIT, stream
 
@@ -26,7 +26,7 @@ class DBN:
 
     def __post_init__(self) -> None:
         if not self.machines:
-            raise SpecError("a deep belief network of no RBM; expected at least one")
+            raise SpecError("a deep belief network without RBMs; expected at least one")
         for number, (below, above) in enumerate(pairwise(self.machines), 2):
             hidden, visible = len(below.hidden_bias), len(above.visible_bias)
             if hidden != visible or above.visible != "bernoulli":
@@ -66,12 +66,12 @@ class DBN:
         top = self.machines[-1]
         random = generator(seed, "sample")
         if start is None:
-            hidden = drawn(torch.full((count, len(top.hidden_bias)), 0.5).to(top.weight), random)
+            hidden = draw_bernoulli(torch.full((count, len(top.hidden_bias)), 0.5).to(top.weight), random)
         else:
-            hidden = drawn(self.up(start), random)
+            hidden = draw_bernoulli(self.up(start), random)
         hidden = top.gibbs(hidden, steps, random)
         for machine in reversed(self.machines[1:]):
-            hidden = drawn(machine.visible_mean(hidden), random)
+            hidden = draw_bernoulli(machine.visible_mean(hidden), random)
         return self.machines[0].visible_mean(hidden)
 
     def network(self, classes: int, seed: int = 0) -> nn.Sequential:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leadline.errors import SpecError
-from leadline.pretraining.fitting import check_images, drawn, generator
+from leadline.pretraining.fitting import check_images, draw_bernoulli, generator
 from leadline.pretraining.rbm import RBM
 
 MOST_UNITS = 22
@@ -160,7 +160,7 @@ def annealed_log_partition(rbm: RBM, chains: int = 100, steps: int = 1000, seed:
     for step in range(1, steps + 1):
         inputs, before, now = machine.hidden_input(visible), (step - 1) / steps, step / steps
         log_weights += (F.softplus(now * inputs) - F.softplus(before * inputs)).sum(1)
-        hidden = drawn(torch.sigmoid(now * inputs), random)
+        hidden = draw_bernoulli(torch.sigmoid(now * inputs), random)
         visible = machine.draw_visible(machine.visible_bias + now * (hidden @ machine.weight), random)
     weights = (log_weights - log_weights.max()).exp()
     mean, error = float(weights.mean()), float(weights.std()) / math.sqrt(chains)

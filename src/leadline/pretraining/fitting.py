@@ -74,30 +74,30 @@ def generator(seed: int, *keys: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(stream(seed, PRETRAINING, *keys))
 
 
-def drawn(mean: Float[Tensor, "*shape"], random: torch.Generator) -> Float[Tensor, "*shape"]:
+def draw_bernoulli(mean: Float[Tensor, "*shape"], random: torch.Generator) -> Float[Tensor, "*shape"]:
     """Return a 1 with the probability given, else a 0, from numbers drawn on the CPU."""
     return torch.rand(mean.shape, generator=random, dtype=torch.float32).to(mean).lt_(mean)
 
 
 def check_images(images: Tensor, visible: Visible) -> None:
-    """See that images are what visible units of a kind can take.
+    """Check that images fit the kind of visible units.
 
     Raises:
-        DataError: no matrix of real numbers with a row of each image, a value that is not finite, or, for Bernoulli
+        DataError: not a matrix of real numbers with one row per image, a value that is not finite, or, for Bernoulli
             units, one outside [0, 1].
     """
     if images.ndim != 2 or images.numel() == 0 or not images.is_floating_point():
         raise DataError(
-            f"pre-training: images of shape {tuple(images.shape)} and {images.dtype}; expected real numbers, a row of"
-            " each image"
+            f"pre-training: images of shape {tuple(images.shape)} and {images.dtype}; expected real numbers, one row"
+            f" per image"
         )
     low, high = (float(value) for value in torch.aminmax(images))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError("pre-training: images hold NaN or infinite values; expected finite numbers")
     if visible == "bernoulli" and (low < 0 or high > 1):
         raise DataError(
-            f"pre-training: images hold values from {low:g} to {high:g}; Bernoulli units take values in [0, 1]: scale"
-            " them to it (normalise none does), or use visible gaussian"
+            f"pre-training: images hold values from {low:g} to {high:g}; Bernoulli units take values in [0, 1]; scale"
+            f" the images to it (normalise: none does this), or use visible: gaussian"
         )
 
 
@@ -146,7 +146,7 @@ def fit(
         layer: counted from 1 at the input; enters the streams.
         free_energy: of images, where the machine has one.
         held_out: images that are not trained on.
-        state: where to go on, true again at each yield; None: at the beginning.
+        state: where to continue, up to date at each yield; None: start from the beginning.
 
     Raises:
         DataError: images are not what the visible units take.

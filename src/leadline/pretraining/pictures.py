@@ -1,4 +1,4 @@
-"""Filters and samples as pictures: many small images as one PNG file, which a page holds as a data URI.
+"""Filters and samples as images: many small images as one PNG file, which a page holds as a data URI.
 
 A grid of 64 filters of 28x28 pixels is some 40 kB, where as many rectangles of a chart would be megabytes. Arrays of
 numbers in, bytes out: no torch, no chart, no imaging library.
@@ -64,7 +64,7 @@ class Pictures:
                 found = {name: _read(arrays[name].tobytes()) for name in arrays.files}
             return cls(found["filters"], found.get("samples"))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, struct.error) as error:
-            raise DataError(f"pictures of pre-training are damaged: {' '.join(str(error).split())}") from None
+            raise DataError(f"the stored pre-training images are damaged: {' '.join(str(error).split())}") from None
 
     def _named(self) -> Iterator[tuple[str, Picture]]:
         yield "filters", self.filters
@@ -138,8 +138,8 @@ def _images(values: np.ndarray, shape: tuple[int, int, int], what: str) -> np.nd
     channels, height, width = shape
     if values.ndim != 2 or len(values) == 0 or values.shape[1] != channels * height * width or channels not in (1, 3):
         raise DataError(
-            f"{what} of shape {values.shape} as pictures of {channels}x{height}x{width}; expected a row of"
-            f" {channels * height * width} values of each, in 1 or 3 channels"
+            f"{what} of shape {values.shape} as images of {channels}x{height}x{width}; expected one row of"
+            f" {channels * height * width} values per image, in 1 or 3 channels"
         )
     if not np.isfinite(values).all():
         raise DataError(f"{what} hold NaN or infinite values; expected finite numbers")

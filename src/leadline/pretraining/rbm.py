@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leadline.errors import DataError, SpecError
-from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images, drawn, error_of, fit, generator
+from leadline.pretraining.fitting import LayerEpoch, LayerState, check_images, draw_bernoulli, error_of, fit, generator
 from leadline.specs.pretraining import PretrainingSpec, Visible
 
 
@@ -59,16 +59,16 @@ class RBM:
     ) -> Float[Tensor, "batch visible"]:
         """Draw the visible units, given their inputs from `visible_input`."""
         if self.visible == "bernoulli":
-            return drawn(torch.sigmoid(inputs), random)
+            return draw_bernoulli(torch.sigmoid(inputs), random)
         return inputs + torch.randn(inputs.shape, generator=random).to(inputs)
 
     def gibbs(
         self, hidden: Float[Tensor, "batch hidden"], steps: int, random: torch.Generator
     ) -> Float[Tensor, "batch hidden"]:
-        """Return the hidden units after so many steps, in each of which both sides are drawn anew."""
+        """Return the hidden units after so many steps, in each of which both sides are redrawn."""
         for _ in range(steps):
             visible = self.draw_visible(self.visible_input(hidden), random)
-            hidden = drawn(self.hidden_mean(visible), random)
+            hidden = draw_bernoulli(self.hidden_mean(visible), random)
         return hidden
 
     def free_energy(self, visible: Float[Tensor, "batch visible"]) -> Float[Tensor, " batch"]:
@@ -136,7 +136,7 @@ class ContrastiveDivergence:
         """
         rbm = self.rbm
         mean = rbm.hidden_mean(images)
-        start = drawn(mean, random)
+        start = draw_bernoulli(mean, random)
         inputs = rbm.visible_input(start)
         error = error_of(inputs, images, rbm.visible)
         if self.persistent:
@@ -148,10 +148,10 @@ class ContrastiveDivergence:
         model = rbm.draw_visible(inputs, random)
         model_mean = rbm.hidden_mean(model)
         for _ in range(self.steps - 1):
-            model = rbm.draw_visible(rbm.visible_input(drawn(model_mean, random)), random)
+            model = rbm.draw_visible(rbm.visible_input(draw_bernoulli(model_mean, random)), random)
             model_mean = rbm.hidden_mean(model)
         if self.persistent and self.chains is not None:
-            self.chains[: len(images)] = drawn(model_mean, random)
+            self.chains[: len(images)] = draw_bernoulli(model_mean, random)
         share = 1 / len(images)
         weight = (mean.T @ images).addmm_(model_mean.T, model, beta=share, alpha=-share)
         return {

@@ -49,7 +49,9 @@ class PretrainingResult:
         """
         machines = tuple(machine for machine in self.machines if isinstance(machine, RBM))
         if not machines:
-            raise SpecError(f"layers pre-trained by {self.spec.method} are no deep belief network; use method rbm")
+            raise SpecError(
+                f"layers pre-trained by {self.spec.method} do not form a deep belief network; use method rbm"
+            )
         return DBN(machines)
 
     def records(self) -> tuple[Record, ...]:
@@ -117,8 +119,8 @@ def train_layers(
 ) -> Iterator[LayerEpoch]:
     """Pre-train as `pretrain` does, yielding what was measured in each epoch of each layer: moments for a checkpoint.
 
-    A state that has been loaded goes on where it was, to the same bits on the same device and threads. The layers are
-    filled in after the last epoch.
+    A loaded state continues where it stopped, with bit-identical results on the same device and number of threads. The
+    layers are filled in after the last epoch.
 
     Args:
         state: a new one, or from `PretrainingState.load`; changed in place, and whole whenever this yields.
@@ -180,7 +182,8 @@ def _check_machines(machines: Sequence[Machine], layers: Sequence[nn.Linear]) ->
     found, wanted = ([tuple(each.weight.shape) for each in some] for some in (machines, layers))
     if found != wanted[: len(found)]:
         raise SpecError(
-            f"a pre-training of layers {found} cannot go on with {wanted}; expected the layers it began with"
+            f"pre-training of layers {found} cannot be resumed with layers {wanted}; expected the layers it was"
+            f" started with"
         )
 
 

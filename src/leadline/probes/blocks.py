@@ -131,11 +131,11 @@ def _parts(module: nn.Module, residual: bool) -> Parts:
 
 
 @contextmanager
-def as_found(model: nn.Module, training: bool = False, seed: int = 0) -> Iterator[nn.Module]:
-    """Lend a network in evaluation (or training) mode; modes and buffers are put back, whatever happens.
+def preserve_state(model: nn.Module, training: bool = False, seed: int = 0) -> Iterator[nn.Module]:
+    """Put a network into evaluation (or training) mode, and restore modes and buffers afterwards.
 
-    Of a model that was compiled, the original is lent. What its modules draw from PyTorch's generators is drawn from
-    `seed`, and the generators are put back.
+    Yields the original of a compiled model. What its modules draw from PyTorch's generators is drawn from `seed`, and
+    the generators are restored.
     """
     model = getattr(model, "_orig_mod", model)
     modes = [(module, module.training) for module in model.modules()]
@@ -163,8 +163,8 @@ def as_found(model: nn.Module, training: bool = False, seed: int = 0) -> Iterato
 
 
 @contextmanager
-def rerouted(blocks: Found, route: Callable[..., Tensor]) -> Iterator[None]:
-    """Let `route(name, parts, x, ...)` stand for each block during one forward pass of the network.
+def reroute_blocks(blocks: Found, route: Callable[..., Tensor]) -> Iterator[None]:
+    """Replace each block by `route(name, parts, x, ...)` during one forward pass of the network.
 
     A block that is called again, as in a recurrent network, is `name#2` at its second call.
     """
@@ -191,7 +191,7 @@ def rerouted(blocks: Found, route: Callable[..., Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def recomputing_nothing(model: nn.Module) -> Iterator[None]:
+def disable_recomputation(model: nn.Module) -> Iterator[None]:
     """Let modules that call PyTorch's `checkpoint` keep their activations, so that a graph can be walked many times."""
     real = torch.utils.checkpoint.checkpoint
 
@@ -240,27 +240,30 @@ def survey(model: nn.Module, blocks: Found, images: Tensor) -> list[Call]:
         z = parts.before(x)
         y = parts.branch(z, *args, **kwargs)
         if not isinstance(y, Tensor):
-            raise LeadlineError(f"block {name} gives a {type(y).__name__}; expected a tensor")
+            raise LeadlineError(f"block {name} returns a {type(y).__name__}; expected a tensor")
         out = parts.after(y if parts.join is None else parts.join(z, y))
         calls.append(Call(name, parts, tuple(x.shape[1:]), tuple(y.shape[1:]), tuple(out.shape[1:])))
         return out
 
-    with torch.no_grad(), rerouted(blocks, look):
+    with torch.no_grad(), reroute_blocks(blocks, look):
         model(images)
     unused = set(blocks) - {call.name for call in calls}
     if unused:
-        raise LeadlineError(f"block {min(unused)} is not called in the forward pass; leave it out of blocks")
+        raise LeadlineError(f"block {min(unused)} is not called in the forward pass; remove it from blocks")
     return calls
 
 
 def chunks(model: nn.Module, images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a batch in chunks of at most `size` images, on the network's device and, if real, in its precision.
+    """Yield a batch in chunks of at most `size` images, on the network's device and, if floating-point, in its
+    precision.
 
     Raises:
         LeadlineError: there are no images, not as many labels as images, or the size is less than 1.
     """
     if len(images) == 0 or len(images) != len(labels):
-        raise LeadlineError(f"{len(images)} images and {len(labels)} labels; expected as many of both, at least one")
+        raise LeadlineError(
+            f"{len(images)} images and {len(labels)} labels; expected the same number of each, at least one"
+        )
     if size < 1:
         raise LeadlineError(f"batch_size {size}: expected at least 1")
     like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)

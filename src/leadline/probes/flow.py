@@ -1,4 +1,4 @@
-"""Gradient, activation and update flow at every step of anyone's training loop, nearly free.
+"""Gradient, activation and update flow at every step of any training loop, at little cost.
 
 with probe(model) as flow:
     for images, labels in batches:
@@ -46,7 +46,7 @@ def probe(
     capacity: int = 1024,
     after_step: "Callable[[Flow], None] | None" = None,
 ) -> "Flow":
-    """Measure inside a model while it trains, as a context manager; the model and its training are left as they were.
+    """Measure inside a model while it trains, as a context manager; the model and its training are not changed.
 
     `what` is any of
 
@@ -72,16 +72,16 @@ def probe(
 
     Args:
         model: any module; its parameters' device holds the buffer.
-        optimizer: whose steps are the steps, or several that together make one; None: every optimizer that holds any
-            of the model's parameters. Without a torch optimizer, call `Flow.step`.
+        optimizer: the optimizer whose steps are measured, or several that together make one step; None: every optimizer
+            that holds any of the model's parameters. Without a torch optimizer, call `Flow.step`.
         layers: `"*"`, or patterns of module names; see `leadline.probes.selection.select`.
         what: see above; None: all that can be measured.
         schedule: whether to measure at a step, given the number of steps before it; None: always. At other steps
             there are no hooks on the modules and no work.
-        images: of a batch, whose outputs are looked at; None: all.
+        images: number of images of each batch whose outputs are measured; None: all.
         steps_per_epoch: ends an epoch by itself after so many steps; None: only `Flow.epoch_end` does.
-        first_step: number of the first step, for training that goes on.
-        capacity: rows that the device keeps before they are copied to the host, in one piece.
+        first_step: number of the first step, for training that is resumed.
+        capacity: rows kept on the device before they are copied to the host at once.
         after_step: called after each measured step.
 
     Raises:
@@ -92,7 +92,7 @@ def probe(
 
 @dataclass(frozen=True, eq=False)
 class FlowPart:
-    """What a probe has seen of an epoch, for another that goes on with it in the same model."""
+    """What a probe has measured in an epoch, for another probe that continues it in the same model."""
 
     table: FlowTable  # without the fractions of dead units, which only the whole epoch tells
     active: Mapping[str, Tensor]  # by output: which channels were other than 0 so far, bool [channels]
@@ -128,8 +128,8 @@ class Flow:
         for given in self._optimizers:
             if not self._owns(given):
                 raise SpecError(
-                    f"the {type(given).__name__} optimizer holds none of the model's parameters; give the one that"
-                    " trains it, or none"
+                    f"the {type(given).__name__} optimizer holds none of the model's parameters; pass the optimizer"
+                    f" that trains it, or None"
                 )
         self._schedule = schedule or every(1)
         self._steps_per_epoch = steps_per_epoch
@@ -168,7 +168,7 @@ class Flow:
 
     def __enter__(self) -> Self:
         if self._handles:
-            raise SpecError("this probe is at work already; make another with probe(model)")
+            raise SpecError("this probe is already active; create another with probe(model)")
         pre, post = self._before_optimizer, self._after_optimizer
         for optimizer in self._optimizers:
             self._handles += [optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post)]
@@ -205,7 +205,7 @@ class Flow:
             self._kept_by_hand = self._due and self._keep(self._weights)
 
     def epoch_end(self) -> None:
-        """End an epoch: dead units are counted anew, and what was measured goes to the host in one piece."""
+        """End an epoch: the count of dead units restarts, and the measurements are copied to the host at once."""
         self._close_if_stepped()
         with self._clock:
             self._end_epoch()
@@ -228,7 +228,7 @@ class Flow:
             return FlowPart(table, {names[column]: active for column, active in self._outputs.active.items()})
 
     def resume(self, part: FlowPart) -> None:
-        """Go on from what another probe, made like this one, saw before the first step of this one."""
+        """Resume from the measurements of another probe with the same arguments, before the first step of this one."""
         self._buffer.restore(part.table)
         self._clock.seconds = part.table.seconds
         for name, active in part.active.items():
@@ -366,11 +366,11 @@ def _what(model: nn.Module, what: str | Sequence[str] | None) -> tuple[str, ...]
             raise SpecError(unknown("what to measure", one, WHAT))
         if compiled and one in OF_OUTPUTS:
             raise SpecError(
-                f"what={one!r}: the outputs inside a compiled model cannot be seen; measure {' and '.join(OF_WEIGHTS)},"
+                f"what={one!r}: outputs inside a compiled model cannot be measured; use {' and '.join(OF_WEIGHTS)},"
                 " or probe the model before torch.compile"
             )
     if not asked:
-        raise SpecError(f"what: nothing to measure; expected any of {', '.join(WHAT)}")
+        raise SpecError(f"what: empty; expected at least one of {', '.join(WHAT)}")
     return asked
 
 

@@ -93,5 +93,5 @@ def _call(name: str, calls: Counter[str]) -> str:
 def _first_tensor(name: str, values: Sequence[Any]) -> Tensor:
     if not values or not isinstance(values[0], Tensor):
         kind = type(values[0]).__name__ if values else "nothing"
-        raise ProbeError(f"layer {name}: found {kind} where a tensor was expected first; choose other layers")
+        raise ProbeError(f"layer {name}: expected a tensor as the first value, found {kind}; choose other layers")
     return values[0]

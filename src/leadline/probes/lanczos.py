@@ -52,7 +52,7 @@ def lanczos(
     Args:
         product: v -> A v, for vectors like `start`.
         start: any vector but zero.
-        steps: at most so many products; never more than the vector is long.
+        steps: maximum number of products; never more than the vector is long.
         redraw: gives a fresh vector where the space is exhausted early, which finds eigenvalues that are repeated.
             None: stop there; the values found so far are then exact.
         enough: asked after every step whether to stop.
@@ -98,7 +98,7 @@ def singular_values(
         forward: A v, from (matrices, columns) to (matrices, rows).
         adjoint: A' u, from (matrices, rows) to (matrices, columns).
         shape: rows and columns.
-        steps: at most so many products with each; never more than the smaller side.
+        steps: maximum number of products with each; never more than the smaller side.
         draw: given a length, gives random vectors (matrices, length).
 
     Returns:

@@ -76,7 +76,9 @@ class Measurement:
             *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
         ) as error:
             reason = " ".join(str(error).split())
-            raise DataError(f"{len(data)} bytes are no probe's measurement ({reason}); measure again") from None
+            raise DataError(
+                f"cannot read {len(data)} bytes as a probe's measurement ({reason}); measure again"
+            ) from None
 
 
 def _numbered(values: list[str]) -> tuple[list[str], "np.ndarray[Any, np.dtype[np.int32]]"]:

@@ -25,7 +25,7 @@ def run_probe(
         model: left as it was, to the bit.
         images: (images, ...).
         labels: (images,).
-        seed: of what the probe draws.
+        seed: random seed of the probe.
         untrained: no step was made yet, so batch normalisation uses the batch's own statistics where the probe can.
     """
     import pandas as pd

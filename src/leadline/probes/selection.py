@@ -38,7 +38,7 @@ def select(model: nn.Module, layers: str | Sequence[str] = ALL) -> Selection:
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         if is_lazy(parameter):
-            raise SpecError(f"parameter {name!r} has no shape yet; run the model on one batch before measuring in it")
+            raise SpecError(f"parameter {name!r} has no shape yet; run the model on one batch before measuring")
     weights = {name: parameter for name, parameter in parameters.items() if parameter.ndim > 1}
     blocks = tuple(name for name, module in modules.items() if _is_block(module))
     if tuple(layers) == (ALL,):

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leadline.errors import LeadlineError
-from leadline.probes.blocks import as_found
+from leadline.probes.blocks import preserve_state
 from leadline.seeds import stream
 
 PROBE = "probe"  # purpose of the seed streams; keyed by the probe's name and what it draws
@@ -44,7 +44,7 @@ def prepare_batch(model: nn.Module, images: Tensor, labels: Tensor | None = None
     Args:
         model: whose first parameter says device and precision.
         images: any shape whose first dimension counts images.
-        labels: one of each image.
+        labels: one per image.
         chunk: images at a time; 0: all of them.
 
     Raises:
@@ -52,10 +52,10 @@ def prepare_batch(model: nn.Module, images: Tensor, labels: Tensor | None = None
     """
     if images.dim() == 0 or len(images) == 0:
         raise ProbeError(
-            f"images of shape {tuple(images.shape)}: expected at least one image, counted by the first axis"
+            f"images of shape {tuple(images.shape)}: expected at least one image along the first dimension"
         )
     if labels is not None and len(labels) != len(images):
-        raise ProbeError(f"{len(labels)} labels for {len(images)} images: expected one of each image")
+        raise ProbeError(f"{len(labels)} labels for {len(images)} images: expected one per image")
     if chunk < 0:
         raise ProbeError(f"chunk {chunk}: expected a number of images, or 0 for all at once")
     like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)
@@ -80,11 +80,11 @@ def generator(seed: int, *keys: int | str) -> torch.Generator:
 
 
 @contextmanager
-def at_rest(model: nn.Module, seed: int = 0, batch_statistics: bool = False) -> Iterator[nn.Module]:
-    """Lend a model in evaluation mode, with gradients enabled; afterwards everything about it is as it was.
+def measurement_mode(model: nn.Module, seed: int = 0, batch_statistics: bool = False) -> Iterator[nn.Module]:
+    """Put a model into evaluation mode, with gradients enabled, and restore it completely afterwards.
 
-    See `as_found` for what is put back. Gradients of second order exist inside: of a compiled model the original is
-    lent, and attention is computed step by step.
+    See `preserve_state` for what is restored. Second-order gradients work inside: of a compiled model the original is
+    used, and attention is computed step by step.
 
     Args:
         model: what is measured.
@@ -94,7 +94,7 @@ def at_rest(model: nn.Module, seed: int = 0, batch_statistics: bool = False) -> 
             are 0 and 1 and say nothing of the network, so measure with the batch's there.
     """
     with (
-        as_found(model, training=False, seed=seed) as lent,
+        preserve_state(model, training=False, seed=seed) as lent,
         sdpa_kernel(SDPBackend.MATH),
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -111,17 +111,18 @@ def output_of(model: Callable[[Tensor], object], images: Tensor) -> Tensor:
     """Return the model's output for a chunk of images.
 
     Raises:
-        ProbeError: it is not one tensor with a row of each image.
+        ProbeError: it is not one tensor with one row per image.
     """
     # a copy, for models that work on their input in place
     output = model(images.clone())
     if not isinstance(output, Tensor):
         raise ProbeError(
-            f"the model gives a {type(output).__name__}; expected one tensor: wrap it in a module that does"
+            f"the model returns a {type(output).__name__}; expected one tensor; wrap the model in a module that"
+            f" returns one"
         )
     if output.dim() == 0 or len(output) != len(images):
         raise ProbeError(
-            f"the model gives {tuple(output.shape)} for {len(images)} images; expected a row of each image"
+            f"the model returns shape {tuple(output.shape)} for {len(images)} images; expected one row per image"
         )
     return output
 

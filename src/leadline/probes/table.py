@@ -108,7 +108,7 @@ class FlowTable:
                 )
         except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = " ".join(str(error).split())
-            raise DataError(f"{len(data)} bytes are no flow table ({reason}); measure again") from None
+            raise DataError(f"cannot read {len(data)} bytes as a flow table ({reason}); measure again") from None
         if len(table.names) != len(table.kinds) or table.values.shape != (len(table.steps), len(table.names)):
             raise DataError(
                 f"flow table: {len(table.names)} names, {len(table.kinds)} kinds and {len(table.steps)} steps do not"

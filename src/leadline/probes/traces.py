@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from leadline.errors import LeadlineError
-from leadline.probes.blocks import Found, Loss, Parts, chunks, recomputing_nothing, rerouted
+from leadline.probes.blocks import Found, Loss, Parts, chunks, disable_recomputation, reroute_blocks
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def trace(model: nn.Module, images: Tensor, labels: Tensor, blocks: Found, loss:
             return out
         if parts.whole and y.shape != x.shape:
             raise LeadlineError(
-                f"block {name} makes {tuple(y.shape[1:])} of {tuple(x.shape[1:])}, so it is not x + F(x);"
-                " give its Parts, or leave it out of blocks"
+                f"block {name} changes the shape from {tuple(x.shape[1:])} to {tuple(y.shape[1:])}, so it is not x +"
+                f" F(x); pass its Parts, or remove it from blocks"
             )
         if parts.gate is None:
             joined = parts.join(shortcut, y)
@@ -114,7 +114,7 @@ def trace(model: nn.Module, images: Tensor, labels: Tensor, blocks: Found, loss:
         segments.append(Segment(name, x, inner, shortcut, (branch, gate), out))
         return out
 
-    with torch.enable_grad(), recomputing_nothing(model), rerouted(blocks, split):
+    with torch.enable_grad(), disable_recomputation(model), reroute_blocks(blocks, split):
         value = loss(model(images), labels) * scale
         if not segments:
             raise LeadlineError(f"{type(model).__name__}: none of its blocks is called in the forward pass")

@@ -1,4 +1,4 @@
-"""A live table of what flows through a model while it trains, and warnings in words."""
+"""A live table of a model's flow while it trains, with warnings in sentences."""
 
 import importlib.util
 import sys
@@ -74,11 +74,11 @@ def watch(
         layers: which modules.
         what: which quantities.
         schedule: at which steps.
-        images: of a batch, whose outputs are looked at.
+        images: number of images of each batch whose outputs are measured.
         steps_per_epoch: ends an epoch by itself.
-        seconds: between two changes of what is shown.
-        rows: layers shown at most, evenly over depth.
-        console: where to show it; None: standard output.
+        seconds: minimum time between two updates of the display.
+        rows: maximum number of layers shown, evenly spaced over depth.
+        console: where to print; None: standard output.
 
     Raises:
         SpecError: an argument is impossible.
@@ -132,7 +132,7 @@ class _Display:
         self.said: set[tuple[str, str]] = set()
 
     def start(self) -> None:
-        """Begin to show, in place where that can be."""
+        """Start the display, updated in place where possible."""
         from rich.live import Live
 
         # without these widgets a notebook cannot change what it shows
@@ -143,13 +143,13 @@ class _Display:
             self.live.start()
 
     def after_step(self, flow: Flow) -> None:
-        """Show what is new, if the last time is long enough ago."""
+        """Update the display if enough time has passed since the last update."""
         if time.monotonic() - self.shown_at >= self.seconds:
             self.show(flow.table(WINDOW))
             self.shown_at = time.monotonic()
 
     def stop(self, flow: Flow) -> None:
-        """Show the end and leave it there."""
+        """Show the final state and stop updating."""
         try:
             table = flow.table(WINDOW)
             if len(table.steps):
@@ -159,7 +159,7 @@ class _Display:
                 self.live.stop()
 
     def show(self, table: FlowTable) -> None:
-        """Show the latest rows and what they say."""
+        """Show the latest rows and the findings in them."""
         findings = describe(table)
         if self.live is not None:
             self.live.update(_picture(table, findings, self.rows), refresh=True)

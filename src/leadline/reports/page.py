@@ -66,18 +66,18 @@ def write(
     """Write a study's report into a folder and return the path of its HTML file.
 
     The folder gets report.html, study.yaml (the exact specification), figures/*.svg and *.pdf, and tables/*.csv, *.md
-    and *.tex. Each file is replaced whole or not at all, report.html last; figures and tables of an earlier report that
-    have nothing to show any more are removed. The same input gives the same HTML.
+    and *.tex. Each file is replaced atomically, report.html last; figures and tables of an earlier report that no
+    longer have content are removed. The same input produces the same HTML.
 
     Args:
         study: the study, expanded.
         findings: what `leadline.analysis.verdict.analyze` made of the frames.
         trials: one row per trial.
         records: one row per measured value.
-        folder: made if it is missing.
-        command: what repeats the study; by default, to run the study.yaml that lies beside the report.
-        environment: where the report was written, if that should be said beside where the trials were run.
-        diagnostics: what probes measured inside the networks, from `leadline.analysis.diagnostics.diagnose`.
+        folder: created if missing.
+        command: the command that reproduces the study; by default it runs the study.yaml next to the report.
+        environment: where the report was written, if it should be shown in addition to where the trials ran.
+        diagnostics: what the probes measured inside the networks, from `leadline.analysis.diagnostics.diagnose`.
         sections: further parts, in order, after the diagnostics.
 
     Raises:
@@ -269,7 +269,7 @@ def _when(trials: pd.DataFrame) -> str:
 
 
 def _replace(path: Path, content: bytes | None) -> None:
-    """Write a file whole or not at all; without content, remove it.
+    """Write a file atomically; without content, remove it.
 
     Raises:
         LeadlineError: the file or its folder cannot be written.

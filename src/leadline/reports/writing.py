@@ -125,7 +125,7 @@ def _predicted(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | 
     for arm in spread(list(study.arms), PREDICTED_ARMS):
         network = arm.trial.network
         if arm.trial.pretraining is not None:
-            refused.setdefault("pre-training replaces what the initialisation draws", []).append(arm.name)
+            refused.setdefault("pre-training replaces the initial weights", []).append(arm.name)
             continue
         try:
             shape, _ = describe(arm.trial.data, data_dir)

@@ -77,7 +77,7 @@ class Chain:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SpecError(f"chain: {what} {value!r}: expected a whole number of at least 1")
         if self.layers > MOST_LAYERS:
-            raise SpecError(f"chain: layers {self.layers}: expected at most {MOST_LAYERS}; the closed form tells more")
+            raise SpecError(f"chain: layers {self.layers}: expected at most {MOST_LAYERS}; choose fewer layers")
         for what in ("weight", "shortcut_factor", "branch_factor"):
             value = getattr(self, what)
             if value is not None and not (isinstance(value, int | float) and abs(value) <= _GREATEST):

@@ -73,7 +73,7 @@ class ChainNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What autograd gave in one precision; each array has a row of each of `QUANTITIES` and a column of each layer."""
+    """Results of autograd in one precision; arrays have a row per quantity in `QUANTITIES` and a column per layer."""
 
     log10: Float[np.ndarray, "quantities layers"]  # of the norm; -inf: 0, NaN: not finite
     ranges: tuple[tuple[Range, ...], ...]
@@ -93,7 +93,7 @@ class ChainResult:
     float64: Measured
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row of each quantity and layer.
+        """Return one row per quantity and layer.
 
         Columns: layer (from 1 at the input), quantity, log10_closed, log10_float32, float32, log10_float64, float64;
         the bare names of the precisions say `normal`, `subnormal` (digits were lost), `zero` (the logarithm is -inf)

@@ -111,16 +111,16 @@ class Circuit:
     def __post_init__(self) -> None:
         if self.bits < 1 or not self.gates:
             raise SpecError(
-                f"circuit {self.name!r}: {self.bits} inputs and {len(self.gates)} gates; give at least 1 of each"
+                f"circuit {self.name!r}: {self.bits} inputs and {len(self.gates)} gates; expected at least 1 of each"
             )
         for place, gate in enumerate(self.gates):
             if not gate.inputs:
-                raise SpecError(f"circuit {self.name!r}, gate {place}: reads no wire; give at least 1")
+                raise SpecError(f"circuit {self.name!r}, gate {place}: reads no wire; expected at least 1")
             if min(gate.inputs) < 0 or max(gate.inputs) >= self.bits + place:
                 wrong = next(wire for wire in gate.inputs if not 0 <= wire < self.bits + place)
                 raise SpecError(
-                    f"circuit {self.name!r}, gate {place}: reads wire {wrong}, but wires 0 to {self.bits + place - 1}"
-                    " stand before it; bring the gates into the order of evaluation"
+                    f"circuit {self.name!r}, gate {place}: reads wire {wrong}, but only wires 0 to"
+                    f" {self.bits + place - 1} are defined before it; put the gates in evaluation order"
                 )
 
 

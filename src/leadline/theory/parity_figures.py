@@ -19,13 +19,13 @@ from leadline.networks.drawing.svg import (
     arrow,
     attributes,
     box,
+    escape_text,
     group,
     label,
     length,
     number,
     path,
     wrap,
-    written,
 )
 from leadline.reports.charts.chart import (
     DASHES,
@@ -56,12 +56,11 @@ def figures(frame: pd.DataFrame) -> list[Figure]:
     Args:
         frame: what `leadline.theory.parity.counts` returns.
     """
-    same = (
-        "Marks that coincide: XOR tree and chain have the same number of gates, DNF and threshold gates the same depth."
-    )
+    same = "Coinciding marks: XOR tree and chain have the same number of gates, DNF and threshold gates the same depth."
     common = (
-        "Every circuit in one measure: an AND, an OR, a threshold gate is one linear threshold unit, an XOR gate three"
-        " in two layers. Tree and chain have the same number of units, DNF and threshold gates of layers."
+        "All circuits counted in linear threshold units: an AND, OR or threshold gate is one unit, an XOR gate is"
+        " three in two layers. Tree and chain have the same number of units, DNF and threshold gates the same number"
+        " of layers."
     )
     return [
         _growth(frame, "parity-gates", "Parity: gates and depth by the number of bits", ("gates", "depth"), same),
@@ -100,7 +99,7 @@ def _tried(frame: pd.DataFrame) -> str:
             least, most = int(bits.min()), int(bits.max())
             parts.append(f"{way} for {f'{least} to {most}' if least < most else most} bits")
     if not parts:
-        return "None was built."
+        return "No circuit was built."
     ended = "none was wrong" if wrong == 0 else plural(wrong, "wrong answer")
     return f"Verified {', '.join(parts)}: {ended}."
 
@@ -380,5 +379,5 @@ def _page(title: str, shapes: str, width: float, height: float, notes: Sequence[
         viewBox=f"0 0 {number(wide)} {number(tall)}",
         font_family=FONT,
     )
-    said = f"<title>{written(title)}</title><desc>{written(described)}</desc>"
+    said = f"<title>{escape_text(title)}</title><desc>{escape_text(described)}</desc>"
     return f"<svg{opening}>{said}{box(0, 0, wide, tall, fill=PAPER)}{content}</svg>\n"

@@ -92,7 +92,7 @@ class Prediction:
             # the slower signals fade, the less the last digits mean
             digits = 1 if self.survives > 100 else 2
             further = f"more than {FAR}" if self.survives > FAR else f"about {float(f'{self.survives:.{digits}g}'):.0f}"
-            signals = f"signals survive all {self.depth} layers, and would {further}"
+            signals = f"signals survive all {self.depth} layers, and would survive {further}"
         if len(self.blocks) == 1:
             return f"{signals}; one block has no gradient ratio."
         log = self.gradient[0]
@@ -119,8 +119,8 @@ def predict_depth(
     """
     if isinstance(spec, ModuleSpec):
         raise SpecError(
-            f"mean-field theory does not cover {spec.module}: it must know how every layer's weights are drawn, which a"
-            " custom module does not say; describe it as a network of Leadline's parts"
+            f"mean-field theory does not cover {spec.module}: the theory needs the distribution of every layer's"
+            f" weights, which a custom module does not specify; describe it as a NetworkSpec"
         )
     for problem in _uncovered(spec):
         raise SpecError(f"mean-field theory does not cover {problem}")
@@ -291,4 +291,4 @@ def _span(values: tuple[float, float]) -> str:
 
 
 def _scale(layers: float) -> str:
-    return "without end" if math.isinf(layers) else f"{layers:.2g} layers"
+    return "infinite" if math.isinf(layers) else f"{layers:.2g} layers"

@@ -74,7 +74,10 @@ class Stack:
         if self.initialisation.name == "delta-orthogonal" and self.kernel is not None:
             for before, after in zip(self.widths[:-1], self.widths[1:], strict=True):
                 if after < before:
-                    raise SpecError(f"stack: delta-orthogonal with {before} to {after} channels; let widths grow")
+                    raise SpecError(
+                        f"stack: delta-orthogonal cannot go from {before} to {after} channels; use"
+                        f" non-decreasing widths"
+                    )
         if (
             weights := sum(a * b for a, b in zip(self.widths, self.widths[1:], strict=False)) * self.area
         ) > MOST_WEIGHTS:
@@ -219,7 +222,7 @@ class VarianceResult:
     networks: int
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row of each direction and layer: layer (from 1), direction, predicted, measured, low, high."""
+        """Return one row per direction and layer: layer (from 1), direction, predicted, measured, low, high."""
         import pandas as pd
 
         arrays = {"predicted": self.predicted, "measured": self.measured, "low": self.low, "high": self.high}

@@ -1,4 +1,4 @@
-"""How good a network is on one split, in evaluation mode."""
+"""Evaluation of a network on one split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def evaluate(
     group: ProcessGroup = SINGLE_PROCESS,
     keep_outputs: bool = False,
 ) -> Evaluation:
-    """Return what a network gives on one split, without augmentation, in evaluation mode.
+    """Evaluate a network on one split, without augmentation, in evaluation mode.
 
     The processes of a group evaluate whole batches each, whose results are put together in order: the same weights give
     the same bits on any number of devices.
@@ -59,7 +59,7 @@ def evaluate(
         split: which part of it.
         spec: the recipe, for precision and memory layout.
         group: the processes that evaluate together.
-        keep_outputs: of test data, return the outputs as well, and record the metrics that are computed from them.
+        keep_outputs: on test data, also return the outputs and record the metrics computed from them.
     """
     model.eval()
     task = task_of(data.spec.task)

@@ -60,12 +60,12 @@ def train(
     """Train to the end of the last epoch, yielding what is measured; nothing is drawn from a global generator.
 
     While an epoch runs, a `batch` record every 50 steps, and wherever `pause` asks for one, tells its loss; each is a
-    moment for a checkpoint within the epoch. When it ends come the running `train`
-    averages, `validation` and `time` records; `state.epoch` counts it with the last of these, which is the moment for a
-    checkpoint, and `state.flow` and `state.measured` have what was measured inside the network; what snapshots showed
-    before the first step is on `state.measured` from the first record on. After the last epoch come `final-train`,
-    `final-validation` and `final-test`, in evaluation mode. A state that has been loaded goes on where it was, to the
-    same bits on the same device and threads.
+    moment for a checkpoint within the epoch. When it ends come the running `train` averages, `validation` and `time`
+    records; `state.epoch` counts it with the last of these, which is the moment for a checkpoint, and `state.flow` and
+    `state.measured` have what was measured inside the network; what snapshots showed before the first step is on
+    `state.measured` from the first record on. After the last epoch come `final-train`, `final-validation` and
+    `final-test`, in evaluation mode. A loaded state continues where it stopped, with bit-identical results on the same
+    device and number of threads.
 
     Args:
         state: from `prepare`, and perhaps `TrainState.load`; changed in place.
@@ -170,15 +170,15 @@ def _part_of_mean_loss(
 
 
 def check_devices(probes: ProbeSpec, devices: int) -> None:
-    """See that so many devices can measure what is asked for.
+    """Check that this number of devices can measure what the probes ask for.
 
     Raises:
-        SpecError: no one of several has the whole batch of what `probes.flow` asks for.
+        SpecError: `probes.flow` asks for outputs, and there are several devices.
     """
     if devices > 1 and probes.flow is not None and not set(probes.flow.what) <= set(OF_WEIGHTS):
         raise SpecError(
-            f"probes.flow.what {list(probes.flow.what)}: of what no device has the whole batch, {devices} devices"
-            f" measure nothing; ask for {' and '.join(OF_WEIGHTS)}, or train on one device"
+            f"probes.flow.what {list(probes.flow.what)}: outputs cannot be measured on {devices} devices, since none"
+            f" holds the whole batch; use {' and '.join(OF_WEIGHTS)} only, or train on one device"
         )
 
 

@@ -1,8 +1,8 @@
-"""Memory that ran out, in whatever words it is said."""
+"""Recognising out-of-memory errors."""
 
 import torch
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left, on a GPU or on the host, where PyTorch raises a plain RuntimeError."""
+    """Return whether an error means that memory ran out, on a GPU or on the host (a plain RuntimeError of PyTorch)."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

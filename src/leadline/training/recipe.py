@@ -1,4 +1,4 @@
-"""A recipe carried out: the device, the optimizer, and the learning rate as a function of progress."""
+"""Prepare training from a recipe: the device, the optimizer, and the learning rate as a function of progress."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ from leadline.training.state import TrainState
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU where there is one.
+    """Return the device with this name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if one is available.
 
     Raises:
-        SpecError: the name is unknown or the device is not there.
+        SpecError: the name is unknown or the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,16 +26,16 @@ def choose_device(name: str) -> torch.device:
         raise SpecError(f"device {name!r}: expected cpu, cuda, cuda:N or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SpecError(
-            f"device {name!r}: this machine shows {torch.cuda.device_count()} CUDA devices to PyTorch; use cpu or auto"
+            f"device {name!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices on this machine; use cpu or auto"
         )
     return device
 
 
 def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> TrainState:
-    """Move a model to its device and memory layout and give it its optimizer.
+    """Move a model to its device and memory layout and create its optimizer.
 
     Raises:
-        SpecError: bfloat16 is asked for on a CPU, or a custom optimizer cannot be had.
+        SpecError: bfloat16 is requested on a CPU, or a custom optimizer cannot be created.
     """
     if spec.precision == "bfloat16" and device.type != "cuda":
         raise SpecError("training.precision: bfloat16 autocast needs a CUDA device; use float32 on a CPU")

@@ -71,7 +71,7 @@ class TrainState:
         """
         if self.pretraining is not None:
             named = {f"pretraining.{name}": tensor for name, tensor in self.pretraining.tensors().items()}
-            return _at_rest(named)
+            return _to_cpu(named)
         named = {f"model.{name}": tensor for name, tensor in distinct_tensors(self.model).items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             for key, value in values.items():
@@ -79,7 +79,7 @@ class TrainState:
                     named[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
         if self.part is not None:
             named |= {f"epoch.{name}": tensor for name, tensor in self.part.tensors().items()}
-        return _at_rest(named)
+        return _to_cpu(named)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int, epoch: int) -> None:
@@ -113,8 +113,8 @@ class TrainState:
         self.part = PartOfEpoch.of(part, parameters[0].device) if part else None
 
 
-def _at_rest(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as a file takes them."""
+def _to_cpu(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous copies of tensors on the CPU, for a checkpoint file."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
 

@@ -65,7 +65,7 @@ def spearman(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Correlation:
     """
     a, b = sample("x", x), sample("y", y)
     if len(a) != len(b):
-        raise StatisticsError(f"x has {len(a)} values and y has {len(b)}; pairs need as many of both")
+        raise StatisticsError(f"x has {len(a)} values and y has {len(b)}; pairs need the same number of each")
     rho = _rank_correlation(a[None], b[None])[0]
     if math.isnan(rho):
         return Correlation(len(a), None, None)

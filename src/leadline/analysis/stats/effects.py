@@ -87,7 +87,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
     """
     x, y = sample("a", a), sample("b", b)
     if len(x) != len(y):
-        raise StatisticsError(f"a has {len(x)} values and b has {len(y)}; pairs need as many of both")
+        raise StatisticsError(f"a has {len(x)} values and b has {len(y)}; pairs need the same number of each")
     if not 0 < confidence < 1:
         raise StatisticsError(f"confidence {confidence} is not between 0 and 1, such as 0.95")
     d = x - y

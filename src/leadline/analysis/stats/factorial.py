@@ -125,7 +125,7 @@ def over_data_sets(
     if not 0 < confidence < 1:
         raise StatisticsError(f"confidence {confidence} is not between 0 and 1, such as 0.95")
     k = len(y)
-    v = drawn_together(sd**2, n) / n
+    v = shrink_to_mean(sd**2, n) / n
     between = between_variance(y, v)
     weights = 1 / (v + between)
     weights /= weights.sum()
@@ -148,7 +148,7 @@ def over_data_sets(
     )
 
 
-def drawn_together(variances: ArrayLike, seeds: ArrayLike) -> Floats:
+def shrink_to_mean(variances: ArrayLike, seeds: ArrayLike) -> Floats:
     """Return each variance drawn to the mean of all, over the last axis, by their degrees of freedom and `PRIOR`.
 
     Args:

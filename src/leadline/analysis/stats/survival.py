@@ -244,7 +244,9 @@ def earlier(times_a: ArrayLike, reached_a: ArrayLike, times_b: ArrayLike, reache
     """
     (a, done_a), (b, done_b) = _checked("times_a", times_a, reached_a), _checked("times_b", times_b, reached_b)
     if len(a) != len(b):
-        raise StatisticsError(f"times_a has {len(a)} values and times_b has {len(b)}; pairs need as many of both")
+        raise StatisticsError(
+            f"times_a has {len(a)} values and times_b has {len(b)}; pairs need the same number of each"
+        )
     # one that was given up at a time had not reached the target then
     a_first = int(np.sum(done_a & ((a < b) | ((a == b) & ~done_b))))
     b_first = int(np.sum(done_b & ((b < a) | ((a == b) & ~done_a))))

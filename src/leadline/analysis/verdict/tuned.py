@@ -157,7 +157,7 @@ def tuning_words(tune: TuneSpec, chosen: Mapping[str, Values], seen: bool = True
     values = [f"{key} {join([f'{shown(own[key])} ({arm})' for arm, own in chosen.items()])}" for key in tune.space]
     return (
         f"{'Tuned' if seen else 'Tuned elsewhere, according to the study'}: {tried}, drawn {how}; chosen by validation"
-        f" error before the contrasts, at other seeds than theirs: {join(values, mark=';')}."
+        f" error before the contrasts, with seeds other than theirs: {join(values, mark=';')}."
     )
 
 

@@ -32,13 +32,13 @@ from leadline.networks.drawing.svg import (
     attributes,
     box,
     elbows,
+    escape_text,
     group,
     label,
     length,
     number,
     path,
     wrap,
-    written,
 )
 from leadline.networks.modules import InputShape, Network, NetworkInfo, inspect_network, skeleton
 from leadline.specs import NetworkSpec
@@ -207,7 +207,7 @@ def _page(rows: list[list[_Panel]], title: str, caption: list[str], described: s
         viewBox=f"0 0 {number(width)} {number(height)}",
         font_family=FONT,
     )
-    said = f"<title>{written(title)}</title><desc>{written(described)}</desc>"
+    said = f"<title>{escape_text(title)}</title><desc>{escape_text(described)}</desc>"
     return f"<svg{opening}>{said}{box(0, 0, width, height, fill=PAPER)}{shapes}</svg>\n"
 
 

@@ -28,7 +28,7 @@ def number(value: float) -> str:
     return f"{round(value, 1):g}"
 
 
-def written(text: str) -> str:
+def escape_text(text: str) -> str:
     """Return text for XML: escaped, and without what XML cannot hold."""
     return escape(_FORBIDDEN.sub("\ufffd", text))
 
@@ -81,13 +81,13 @@ def label(
     """Return a line of text with its baseline at y."""
     anchor_or_none = None if anchor == "start" else anchor
     shown = attributes(x=float(x), y=float(y), font_size=float(size), fill=colour, text_anchor=anchor_or_none, **more)
-    return f"<text{shown}>{written(text)}</text>"
+    return f"<text{shown}>{escape_text(text)}</text>"
 
 
 def group(content: str, x: float = 0, y: float = 0, title: str = "", **more: object) -> str:
     """Return shapes as one, moved; `title` is what a pointer over it is told."""
     move = f"translate({number(x)} {number(y)})" if x or y else None
-    said = f"<title>{written(title)}</title>" if title else ""
+    said = f"<title>{escape_text(title)}</title>" if title else ""
     return f"<g{attributes(transform=move, **more)}>{said}{content}</g>"
 
 

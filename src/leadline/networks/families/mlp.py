@@ -52,7 +52,9 @@ def mlp(
         23860
     """
     if hidden == 1 and (shortcut != "none" or shared):
-        raise SpecError("one hidden layer has no block to shortcut or share; use hidden 2 or more")
+        raise SpecError(
+            "a network with one hidden layer has no block for a shortcut or for sharing; use hidden of at least 2"
+        )
     deep = hidden > 1
     return NetworkSpec(
         layers="fully-connected",

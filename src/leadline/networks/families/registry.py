@@ -45,7 +45,7 @@ def register_family(name: str) -> Callable[[F], F]:
         other = _registered.get(name)
         # the same function again is a notebook's cell that is run again
         if other is not None and (other.__module__, other.__qualname__) != (function.__module__, function.__qualname__):
-            raise SpecError(f"network {name!r} is registered already, by {other.__module__}; choose another name")
+            raise SpecError(f"network {name!r} is already registered by {other.__module__}; choose another name")
         signature = inspect.signature(function)
         checked = functools.cache(lambda: validate_call(config={"strict": True})(function))
 

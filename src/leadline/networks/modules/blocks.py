@@ -73,11 +73,11 @@ class Recomputed(nn.Sequential):
         return x
 
     def _contexts(self, start: int, stop: int) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _StatisticsAtRest(list(self.children())[start:stop])
+        return nullcontext(), _FrozenStatistics(list(self.children())[start:stop])
 
 
-class _StatisticsAtRest(AbstractContextManager[None]):
-    """Keeps further passes over a batch, each of which enters it anew, from updating running statistics again."""
+class _FrozenStatistics(AbstractContextManager[None]):
+    """Keeps further passes over a batch, from updating running statistics again."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.norms = [norm for module in modules for norm in module.modules() if isinstance(norm, _BatchNorm)]

@@ -54,7 +54,7 @@ def describe_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, cl
 
 
 def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> None:
-    """See that a network can be built and gives one logit per class.
+    """Check that a network can be built and returns one logit per class.
 
     Raises:
         SpecError: it cannot be built, or cannot take images of this shape, or gives something else.
@@ -110,5 +110,5 @@ def _call(spec: ModuleSpec, input_shape: InputShape, classes: int) -> nn.Module 
     except Exception as error:
         raise SpecError(f"{spec.module}: calling it failed: {type(error).__name__}: {error}") from None
     if not isinstance(made, nn.Module | NetworkSpec):
-        raise SpecError(f"{spec.module} gave a {type(made).__name__}; expected a torch.nn.Module or a NetworkSpec")
+        raise SpecError(f"{spec.module} returned a {type(made).__name__}; expected a torch.nn.Module or a NetworkSpec")
     return made

@@ -56,7 +56,7 @@ def _built_in(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def check_widths(model: nn.Module, spec: Initialisation) -> None:
-    """See that every layer has the shape that an initialisation needs.
+    """Check that every layer has the shape that the initialisation needs.
 
     Raises:
         SpecError: delta-orthogonal, and a convolution has fewer channels out than in.
@@ -64,8 +64,8 @@ def check_widths(model: nn.Module, spec: Initialisation) -> None:
     for _, module in _built_in(model) if spec.name == "delta-orthogonal" else ():
         if isinstance(module, nn.Conv2d) and module.out_channels < module.in_channels:
             raise SpecError(
-                f"initialisation delta-orthogonal needs as many channels out as in, got {module.in_channels} to"
-                f" {module.out_channels}; let widths grow"
+                f"initialisation delta-orthogonal needs at least as many output channels as input channels, got"
+                f" {module.in_channels} to {module.out_channels}; use non-decreasing widths"
             )
 
 

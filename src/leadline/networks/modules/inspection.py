@@ -100,7 +100,7 @@ def _inspect(model: nn.Module, input_shape: InputShape, device: torch.device) ->
 
 
 class _Watching:
-    """Makes a row of each call of a module that does something beside what the modules inside it do."""
+    """Makes one row per call of a module that does something beside what the modules inside it do."""
 
     def __init__(self, model: nn.Module, operations: Operations) -> None:
         self.layers: list[LayerInfo] = []

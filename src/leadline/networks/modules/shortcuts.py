@@ -105,7 +105,10 @@ def build_custom(spec: CustomShortcut, convolutional: bool, channels_in: int, ch
         ) from None
     if not isinstance(joined, Tensor) or joined.shape != y.shape:
         given = f"shape {tuple(joined.shape)}" if isinstance(joined, Tensor) else f"a {type(joined).__name__}"
-        raise SpecError(f"{spec.module} gives {given} for {tuple(x.shape)} and {tuple(y.shape)}; expected the latter")
+        raise SpecError(
+            f"{spec.module} returns {given} for inputs of shape {tuple(x.shape)} and {tuple(y.shape)};"
+            f" expected the second shape"
+        )
     return custom
 
 
@@ -133,7 +136,7 @@ def identity(kind: str, channels_in: int, channels_out: int, stride: int) -> nn.
     if channels_out < channels_in:
         raise SpecError(
             f"shortcut {kind} pads with zeros and cannot go from {channels_in} to {channels_out} channels;"
-            " use B or C, or let widths grow"
+            " use B or C, or non-decreasing widths"
         )
     return nn.Identity() if channels_in == channels_out and stride == 1 else ZeroPad(channels_in, channels_out, stride)
 

@@ -37,7 +37,7 @@ Times = Annotated[
     Field(
         strict=False,
         min_length=1,
-        description="epochs at whose end it is taken; start: before the first step; end: after the last epoch",
+        description="epochs after which the probe runs; start: before the first step; end: after the last epoch",
     ),
 ]
 
@@ -47,18 +47,18 @@ class SnapshotProbe(Spec, ABC):
 
     name: str = Field(exclude=True)  # the key under which a specification has it
     at: Times = (START, END)
-    images: int = Field(ge=1, description="of the validation part, at most so many")
+    images: int = Field(ge=1, description="maximum number of validation images to measure on")
 
     takes_batch_statistics: ClassVar[bool] = True
-    """Whether `measure` can let batch normalisation use the mean and variance of the batch."""
+    """Whether `measure` can let batch normalisation use the batch's own mean and variance."""
     heading: ClassVar[str] = ""
-    """In the report."""
+    """Heading of the probe in the report."""
     title: ClassVar[str] = ""
-    """Of the first figure."""
+    """Title of the first figure."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Columns of the frame that `draw` needs."""
     about: ClassVar[str] = ""
-    """A paragraph: what it shows, and where it comes from."""
+    """Paragraph for the report: what the probe shows, and its source."""
 
     @abstractmethod
     def measure(
@@ -73,15 +73,15 @@ class SnapshotProbe(Spec, ABC):
         """Measure a network.
 
         Args:
-            model: any module, which is left as it was, to the bit; `leadline.probes.state.at_rest` sees to it.
+            model: any module, which is restored exactly; see `leadline.probes.state.measurement_mode`.
             images: (images, ...).
             labels: (images,).
-            seed: of what the probe draws, which is nothing from a global generator.
-            batch_statistics: where the probe can, batch normalisation uses the mean and variance of the batch.
+            seed: random seed of the probe, which uses no global generator.
+            batch_statistics: batch normalisation uses the batch's own mean and variance, if the probe supports this.
             progress: called with steps done and in all.
 
         Raises:
-            LeadlineError: the probe cannot measure this network, or not with these images.
+            LeadlineError: the probe cannot measure this network or these images.
         """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class SnapshotProbe(Spec, ABC):
         """Yield figures of what was measured.
 
         Args:
-            rows: frames of `measure`, stacked over trials and epochs, as `prepared` of
+            rows: frames of `measure`, stacked over trials and epochs, as `prepare_rows` of
                 `leadline.reports.charts.probe_curves` returns them.
         """
 
@@ -106,7 +106,9 @@ class SnapshotProbe(Spec, ABC):
             for time in value:
                 number = isinstance(time, int) and not isinstance(time, bool) and time >= 1
                 if time not in (START, END) and not number:
-                    raise ValueError(f"{time!r} is no moment of training; expected start, end or an epoch from 1 on")
+                    raise ValueError(
+                        f"{time!r} is not a time of training; expected start, end or an epoch number of at least 1"
+                    )
                 if value.count(time) > 1:
                     raise ValueError(f"{list(value)} names {time} twice")
         return value
@@ -143,7 +145,7 @@ AnyProbe = Annotated[SnapshotProbe, _AnyProbe]
 class CustomProbe(Reference, SnapshotProbe):
     """A custom function, called with (model, images, labels) and `arguments`, and perhaps its chart.
 
-    It returns a frame, or a dictionary of columns, with a row of each value. It is given a copy of the network in
+    It returns a frame, or a dictionary of columns, with one row per value. It is given a copy of the network in
     evaluation mode, images and labels; global generators are seeded for it and put back. Its attribute `chart`, where
     it has one, is called with the rows of all trials, after columns arm, base, seed and epoch, and returns an Altair
     chart::
@@ -178,12 +180,12 @@ class CustomProbe(Reference, SnapshotProbe):
         """
         import copy
 
-        from leadline.probes.state import PROBE, at_rest
+        from leadline.probes.state import PROBE, measurement_mode
         from leadline.seeds import seeded, stream
 
         copied = copy.deepcopy(getattr(model, "_orig_mod", model))
         copied.zero_grad()
-        with at_rest(copied, seed, batch_statistics) as lent, seeded(stream(seed, PROBE, self.module)):
+        with measurement_mode(copied, seed, batch_statistics) as lent, seeded(stream(seed, PROBE, self.module)):
             result = self.call(lent, images.clone(), labels.clone())
         return _to_frame(self.module, result)
 
@@ -257,5 +259,5 @@ def _to_frame(module: str, result: object) -> "pd.DataFrame":
         raise SpecError(f"{module} returned a {type(result).__name__}; expected a pandas frame or a dict of columns")
     taken = {"arm", "base", "level", "seed", "epoch"} & set(result.columns)
     if taken:
-        raise SpecError(f"{module}: column {min(taken)!r} is the trial's own; give the column another name")
+        raise SpecError(f"{module}: column {min(taken)!r} is reserved for the trial; rename the column")
     return result.rename(columns=str).reset_index(drop=True)

@@ -65,7 +65,7 @@ def figures(
 def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str, axis: str) -> Figure:
     """Return training beside validation curves of a record such as `loss`, one column of panels per level."""
     bands, loose = curve_frame(trials, records, quantity), loose_frame(trials, records, quantity)
-    name, title = f"{quantity}-curves", f"{quantity.capitalize()} while training"
+    name, title = f"{quantity}-curves", f"{quantity.capitalize()} during training"
     if bands.empty and loose.empty:
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
     caption = [

@@ -17,15 +17,15 @@ SUFFIXES = (*PAPER_SUFFIXES, ".html", ".json")
 
 
 def check_place(path: Path) -> None:
-    """Refuse a file that no figure can be written as, before anything is measured for it.
+    """Check that a figure can be written to a path, before anything is measured for it.
 
     Raises:
-        SpecError: its suffix is not one of `SUFFIXES`, or its folder is not there.
+        SpecError: its suffix is not one of `SUFFIXES`, or its folder does not exist.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"figure {path}: suffix {path.suffix!r} is not one of {', '.join(SUFFIXES)}; change it")
     if not path.parent.is_dir():
-        raise SpecError(f"figure {path}: there is no folder {path.parent}; make it, or choose another place")
+        raise SpecError(f"figure {path}: folder {path.parent} does not exist; create it or choose another path")
 
 
 def write_figures(figures: Sequence[Figure], path: Path) -> list[Path]:
@@ -34,7 +34,7 @@ def write_figures(figures: Sequence[Figure], path: Path) -> list[Path]:
     PNG has two pixels for each one; HTML needs no network. A figure without panels has nothing to draw and is left out.
 
     Returns:
-        The files, each of which is written whole or not at all.
+        The files, each of which is written atomically.
 
     Raises:
         SpecError: as `check_place`.
@@ -54,7 +54,7 @@ def write_figures(figures: Sequence[Figure], path: Path) -> list[Path]:
 
 
 def write_drawing(svg: str, path: Path) -> None:
-    """Write a drawing whole or not at all, as its suffix says: .svg, .pdf or .png, which has two pixels for each one.
+    """Write a drawing atomically in the format of its suffix: .svg, .pdf or .png, which has two pixels for each one.
 
     Raises:
         SpecError: the suffix is another one.
@@ -71,14 +71,14 @@ def _write(path: Path, content: bytes) -> None:
         write_whole(path, content)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LeadlineError(f"figure {path}: cannot be written: {reason}; choose another place") from None
+        raise LeadlineError(f"figure {path}: cannot be written: {reason}; choose another path") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there, so that nobody ever sees a part of it.
+    """Write a file atomically: to a temporary file in the same folder, which then replaces it.
 
     Raises:
-        OSError: the file or its folder cannot be written; what stood there stays.
+        OSError: the file or its folder cannot be written; an existing file is left unchanged.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -111,8 +111,8 @@ def _caption(
         f" difference so far; {_favourable(list(rows['metric'].unique()))}."
     )
     yield (
-        f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, by what they"
-        f" showed; thin bars: {'some of ' if rows['seeds'].max() > SHOWN_SEEDS else ''}the seeds in between."
+        f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, marked by"
+        f" their decision; thin bars: {'some of ' if rows['seeds'].max() > SHOWN_SEEDS else ''}the seeds in between."
     )
     yield "Shaded: the margin within which two arms count as equivalent. One seed has no interval."
     if rows["pairs"].lt(rows["seeds"]).any():

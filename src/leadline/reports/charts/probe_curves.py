@@ -34,7 +34,7 @@ PLACE = ["arm", "base", "level", "epoch"]
 SHOWN_LEVELS, SHOWN_EPOCHS, DOTTED = 3, 3, 25
 
 
-def prepared(name: str, frame: pd.DataFrame, columns: Sequence[str], bases: Sequence[str] = ()) -> pd.DataFrame:
+def prepare_rows(name: str, frame: pd.DataFrame, columns: Sequence[str], bases: Sequence[str] = ()) -> pd.DataFrame:
     """Return the rows of a probe with a column `level`, such as `blocks = 5`; `base` is categorical, in its order.
 
     Args:
@@ -116,7 +116,7 @@ def by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{arm}, {at_epoch(int(str(epoch)))}", own
 
 
-def shown_in_part(every: Sequence[object], shown: Sequence[object], what: str) -> Iterator[str]:
+def describe_omitted(every: Sequence[object], shown: Sequence[object], what: str) -> Iterator[str]:
     """Yield a sentence where not everything is drawn."""
     if len(shown) < len(every):
         yield f"{len(shown)} of {len(every)} {what} are drawn; this figure's data file has all of them."
@@ -167,9 +167,9 @@ def curves(
     caption = [
         figure.caption,
         *([f"Marks: the mean over seeds; bands: {bands}."] if joined and marks["seeds"].gt(1).any() else []),
-        *shown_in_part(bases, shown, "arms"),
-        *shown_in_part(levels, levels_shown, "levels"),
-        *shown_in_part(epochs, epochs_shown, "epochs"),
+        *describe_omitted(bases, shown, "arms"),
+        *describe_omitted(levels, levels_shown, "levels"),
+        *describe_omitted(epochs, epochs_shown, "epochs"),
     ]
     marks = _chosen(marks, shown, levels_shown, epochs_shown)
     rules = marks.iloc[:0] if rules is None else _chosen(rules, shown, levels_shown, epochs_shown)

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from leadline.reports.charts.chart import Figure, Panel, spread
-from leadline.reports.charts.probe_curves import PLACE, SHOWN_EPOCHS, SHOWN_LEVELS, at_epoch, shown_in_part
+from leadline.reports.charts.probe_curves import PLACE, SHOWN_EPOCHS, SHOWN_LEVELS, at_epoch, describe_omitted
 from leadline.text import join
 
 SHOWN_PANELS = 12
@@ -32,9 +32,9 @@ def arrange(figure: Figure, cells: pd.DataFrame, caption: list[str], said: Seque
             [
                 *caption,
                 "One colour scale for all panels.",
-                *shown_in_part(levels, shown_levels, "levels"),
-                *shown_in_part(epochs, shown_epochs, "epochs"),
-                *shown_in_part(places, shown, "panels"),
+                *describe_omitted(levels, shown_levels, "levels"),
+                *describe_omitted(epochs, shown_epochs, "epochs"),
+                *describe_omitted(places, shown, "panels"),
             ]
         ),
         figure.data,

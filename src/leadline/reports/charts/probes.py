@@ -6,7 +6,7 @@ import pandas as pd
 
 from leadline.probes.snapshots import CustomProbe, SnapshotProbe
 from leadline.reports.charts.chart import Figure
-from leadline.reports.charts.probe_curves import prepared
+from leadline.reports.charts.probe_curves import prepare_rows
 
 
 def figures(probe: SnapshotProbe, frame: pd.DataFrame, bases: Sequence[str] = ()) -> list[Figure]:
@@ -25,7 +25,7 @@ def figures(probe: SnapshotProbe, frame: pd.DataFrame, bases: Sequence[str] = ()
     title = probe.title or probe.name
     if frame.empty:
         return [Figure(probe.name, title, "Not measured.", frame)]
-    found = list(probe.draw(prepared(probe.name, frame, probe.columns, bases)))
+    found = list(probe.draw(prepare_rows(probe.name, frame, probe.columns, bases)))
     if isinstance(probe, CustomProbe):
         return found
     text = "Not measured: none of the values is finite."

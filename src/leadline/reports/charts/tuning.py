@@ -24,7 +24,7 @@ from leadline.reports.charts.chart import (
     spread,
 )
 from leadline.reports.charts.frames import level_of
-from leadline.reports.charts.probe_curves import shown_in_part
+from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.specs.tuning import ChoiceSpace, IntegerSpace, LogSpace, Space, edges
 from leadline.text import join
 
@@ -59,8 +59,8 @@ def best_of_k(tuning: Tuning) -> Figure:
         if random
         else "Lines: the best of the first k settings, in the order of the search; another search would differ.",
         "The validation error of the best setting is slightly too low, because settings were chosen by it.",
-        *shown_in_part(bases, drawn, "arms"),
-        *shown_in_part(levels, drawn_levels, "levels"),
+        *describe_omitted(bases, drawn, "arms"),
+        *describe_omitted(levels, drawn_levels, "levels"),
     ]
     here = rows[rows["base"].isin(drawn) & rows["level"].isin(drawn_levels)]
     y = magnitudes("Best validation error (%)", [*here["low"], *here["high"]])
@@ -111,9 +111,9 @@ def every_setting(tuning: Tuning) -> Figure:
     caption = [
         "Hollow marks: one setting each; filled: the one chosen for its arm.",
         *(["Crosses at the upper edge: settings at which training diverged."] if lost else []),
-        *shown_in_part(list(tuning.spec.space), keys, "tuned keys"),
-        *shown_in_part(bases, drawn, "arms"),
-        *shown_in_part(levels, drawn_levels, "levels"),
+        *describe_omitted(list(tuning.spec.space), keys, "tuned keys"),
+        *describe_omitted(bases, drawn, "arms"),
+        *describe_omitted(levels, drawn_levels, "levels"),
     ]
     y = magnitudes("Validation error (%)", list(here["error"].dropna()))
     panels = [

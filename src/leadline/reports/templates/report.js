@@ -1,8 +1,8 @@
-// Draws every chart in place of its still picture; the page works without this, only less well.
+// Replaces every still image by an interactive chart; the page also works without this script.
 const options = {
   actions: false,
   renderer: "svg",
-  ast: true, // no code is made from text, so the page's security policy can forbid it
+  ast: true, // no code is generated from text, so the page's security policy can forbid that
   defaultStyle: false,
   tooltip: { disableDefaultStyle: true },
 };

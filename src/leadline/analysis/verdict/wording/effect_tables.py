@@ -5,7 +5,7 @@ from typing import Any
 from leadline.analysis.verdict.findings import Findings
 from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, effect_change, effect_subject
-from leadline.analysis.verdict.wording.tables import interval_of, sized
+from leadline.analysis.verdict.wording.tables import format_difference, interval_of
 from leadline.parts.metrics import metric
 from leadline.text import NOTHING, p_value
 from leadline.text.tables import Column, Table, first, plain
@@ -72,7 +72,7 @@ def factors_table(findings: Findings) -> Table:
     columns = (
         Column("Effect", ("subject", "a", "b", "metric", "of"), first, numeric=False),
         Column("Change", ("change", "over", "factor"), first, numeric=False),
-        Column("Estimate", ("estimate", "ci95_low", "ci95_high", "unit"), sized),
+        Column("Estimate", ("estimate", "ci95_low", "ci95_high", "unit"), format_difference),
         Column("95% interval, paired t", ("ci95_low", "ci95_high"), interval_of),
         Column("p, paired t", ("t_p",), p_value),
         Column(f"{CORRECTION_NAMES[findings.correction]}-adjusted", ("t_p_adjusted",), p_value),
@@ -102,13 +102,13 @@ def data_sets_table(findings: Findings) -> Table:
         Column("Contrast", ("contrast", "metric"), first, numeric=False),
         Column("Data", ("data",), plain, numeric=False),
         Column("Pairs", ("pairs",), _short),
-        Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), sized),
+        Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), format_difference),
         Column("95% interval", ("ci95_low", "ci95_high"), interval_of),
         Column("95% prediction, new data set", ("prediction_low", "prediction_high"), interval_of),
         Column("Weight", ("weight",), lambda weight: NOTHING if weight is None else f"{weight:.0%}"),
         Column("Verdict", ("verdict",), plain, numeric=False),
     )
-    caption = "Data sets: each by itself (paired t), and the mean over similar data sets (random effects)"
+    caption = "Data sets: each one separately (paired t), and the mean over similar data sets (random effects)"
     return Table("data-sets", caption, columns, tuple(rows))
 
 

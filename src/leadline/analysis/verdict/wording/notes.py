@@ -117,16 +117,16 @@ def _about_looks(analyses: Sequence[tuple[ContrastFinding, SequentialAnalysis]])
     )
     looks = max(own.taken for _, own in analyses)
     yield (
-        f"The error was distributed over {plural(one.planned, 'seed')} before the first look, so it does not matter how"
-        f" often or why one looked; looks taken: {looks}."
+        f"The error was distributed over {plural(one.planned, 'seed')} before the first look, so it does not matter"
+        f" how often or why the results were looked at; looks taken: {looks}."
     )
     yield (
         "They assume that seeds are independent and that the differences between arms are normal; skewed differences"
         " make them too narrow, and few seeds cannot show whether differences are skewed."
     )
     yield (
-        "There are no p-values, because these hold at a single look only; the interval is what all looks have in"
-        " common, so the mean difference may lie outside it."
+        "There are no p-values, because these are valid for a single look only; the interval is the intersection of"
+        " the intervals at all looks, so the mean difference may lie outside it."
     )
     if one.planned != one.most:
         yield (
@@ -145,7 +145,7 @@ def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     yield from dict.fromkeys(note for contrast in contrasts if (note := metric(contrast.metric).note))
     if any(contrast.reach for contrast in contrasts):
         yield (
-            "Times to a target refer to the validation error at the ends of epochs. A trial that never reaches its"
+            "Times to a target refer to the validation error at the end of each epoch. A trial that never reaches its"
             " target has no such time, so times are compared up to a horizon within which all are known, as restricted"
             " means (Irwin 1949), and the sign test counts which arm is known to be first."
         )

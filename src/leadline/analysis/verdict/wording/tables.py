@@ -64,7 +64,7 @@ def contrasts_table(findings: Findings) -> Table:
         | flat(contrast_values(contrast))
         for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
     ]
-    show = (lambda value, low, high, _: sized(value, low, high)) if unit else sized
+    show = (lambda value, low, high, _: format_difference(value, low, high)) if unit else format_difference
     effect = Column("Effect size d", ("effect_size",), partial(number, signed=True))
     correction = f"{CORRECTION_NAMES[findings.correction]}-adjusted"
     columns = [
@@ -130,7 +130,7 @@ def _mean(digits: int) -> Callable[..., str]:
     return lambda _n, mean, sd, *_: mean_sd(mean, sd, digits)
 
 
-def sized(difference: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+def format_difference(difference: float | None, low: float | None, high: float | None, unit: str = "") -> str:
     """Return a difference with its sign and unit, and as many decimals as its interval needs, two at least."""
     if difference is None:
         return NOTHING

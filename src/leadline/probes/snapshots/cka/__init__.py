@@ -29,11 +29,12 @@ class CKAProbe(SnapshotProbe):
         "Centred kernel alignment (Kornblith et al. 2019) of every pair of layers: 1 where two layers place the"
         " images alike up to rotation and scale, 0 where knowing one says nothing of the other. It is estimated"
         " without bias from minibatches (Nguyen, Raghu & Kornblith 2021, with the unbiased HSIC of Song et al."
-        " 2012), so a value may fall a little below 0. Read a network beside itself: a bright square along the"
+        " 2012), so a value may fall a little below 0. Within one network: a bright square along the"
         " diagonal is a run of layers that change little, which Nguyen et al. find in networks that are larger than"
         " their data ask for; a residual network changes slowly all along, a plain one that has lost its signal"
-        " shows a dark edge where it was lost. Read two networks beside each other: a bright diagonal means that"
-        " like depths do like work. A few images that lie far out can carry the value alone (Davari et al. 2023)."
+        " shows a dark edge where it was lost. Between two networks: a bright diagonal means that layers at"
+        " corresponding depths represent the images similarly. A few outlying images can dominate the value (Davari"
+        " et al. 2023)."
         " Batch normalisation is in evaluation mode unless the figure says otherwise."
     )
 

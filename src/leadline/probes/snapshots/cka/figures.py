@@ -14,7 +14,7 @@ SHOWN_LAYERS = 60
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the map of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the map of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     yield alike_layers(rows)
 
 

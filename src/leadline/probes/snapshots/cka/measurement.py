@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leadline.probes.blocks import Progress
 from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
+from leadline.probes.state import ProbeError, generator, measurement_mode, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ class CKA:
     batches: int
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row of each pair: row, column, row_depth, column_depth, cka."""
+        """Return one row per pair: row, column, row_depth, column_depth, cka."""
         import pandas as pd
 
         rows, columns = self.values.shape
@@ -76,7 +76,7 @@ def cka(
         passes: over the images, each in an order of its own; more passes bring less variance.
         batch_statistics: normalise by the batch's own statistics.
         seed: of the orders.
-        progress: called with the batches done, and how many there are.
+        progress: called with the batches done and in all.
 
     Raises:
         ProbeError: fewer than 4 images, or a batch smaller than that.
@@ -143,7 +143,9 @@ def _grams(
 
     def leave(name: str, x: Tensor) -> None:
         if len(x) != len(images):
-            raise ProbeError(f"layer {name} gives {tuple(x.shape)} for {len(images)} images; choose other layers")
+            raise ProbeError(
+                f"layer {name} returns shape {tuple(x.shape)} for {len(images)} images; choose other layers"
+            )
         features = x.flatten(1) if x.dim() > 1 else x[:, None]
         features = features.to(torch.promote_types(x.dtype, torch.float32))
         # HSIC does not see a shift, but rounding does
@@ -157,7 +159,7 @@ def _grams(
         scaled = centred / spread
         grams[name] = (scaled @ scaled.T).cpu().double().numpy() * float(spread) ** 2
 
-    with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
+    with measurement_mode(model, seed, batch_statistics) as lent, torch.no_grad():
         forward_with_hooks(
             lent, prepare_batch(lent, images).images, choose_modules(lent, layers, beside=True), leaving=leave
         )

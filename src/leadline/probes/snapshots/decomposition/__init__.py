@@ -32,8 +32,9 @@ class DecompositionProbe(SnapshotProbe):
         " comparative study; He et al. 2016, equations 4 and 5). Here x_L is the last block's output. Where"
         " something follows the addition, as the ReLU of the original order does, it is on both paths, so the direct"
         " part is masked at each block on its way down; projections, zero padding and factors on the shortcut act on"
-        " it too, and a gate as the number that it is at this input: how the gate itself changes counts with the"
-        " branch. The share of a part is its inner product with the whole gradient over the whole's squared norm,"
+        " it too, and a gate acts as a constant with its value at this input: the change of the gate itself counts"
+        " with the branch. The share of a part is its inner product with the whole gradient over the whole's squared"
+        " norm,"
         " its part of the whole in the whole's own direction: the two shares sum to 1, which norms do not, and one"
         " above 1 says that the other part works against it. A plain network has no direct part."
     )

@@ -10,7 +10,7 @@ from leadline.reports.charts.probe_curves import curves, mark_places
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     shares = mark_places(rows[rows["quantity"].eq("share")], "number", "block")
     gaps = rows.loc[rows["quantity"].eq("gap"), "value"].dropna()
     caption = (

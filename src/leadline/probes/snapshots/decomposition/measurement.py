@@ -21,10 +21,10 @@ from leadline.probes.blocks import (
     Loss,
     Parts,
     Progress,
-    as_found,
     chunks,
     find_blocks,
-    rerouted,
+    preserve_state,
+    reroute_blocks,
     survey,
 )
 from leadline.probes.traces import Trace, to_double, traces
@@ -87,7 +87,7 @@ def split_gradients(
         LeadlineError: there are no such blocks.
     """
     found = find_blocks(getattr(model, "_orig_mod", model), blocks, residual)
-    with as_found(model, training, seed) as lent:
+    with preserve_state(model, training, seed) as lent:
         (one,) = traces(lent, images, labels, found, loss, training, max(len(images), 1))
         return list(_split(one))[::-1]
 
@@ -130,7 +130,7 @@ def decompose(
     found = find_blocks(getattr(model, "_orig_mod", model), blocks, residual)
     names: tuple[str, ...] = ()
     products: NDArray[np.float64] | int = 0
-    with as_found(model, training, seed) as lent:
+    with preserve_state(model, training, seed) as lent:
         passes = 1 if training or batch_size < 1 else -(-len(images) // batch_size)
         for done, one in enumerate(traces(lent, images, labels, found, loss, training, batch_size), 1):
             names = tuple(segment.name for segment in one.segments)
@@ -247,7 +247,7 @@ def sum_of_branches(
         LeadlineError: there are no such blocks, or none has a shortcut.
     """
     found = find_blocks(getattr(model, "_orig_mod", model), blocks, residual)
-    with as_found(model, training, seed) as lent, torch.no_grad():
+    with preserve_state(model, training, seed) as lent, torch.no_grad():
         size = max(len(images), 1) if training else batch_size
 
         def parts() -> Iterator[Tensor]:
@@ -295,7 +295,7 @@ def _additions(model: nn.Module, found: Found, images: Tensor) -> list[_Addition
         additions.append(_Addition(name, x, shortcut, joined - shortcut, joined, out))
         return out
 
-    with rerouted(found, look):
+    with reroute_blocks(found, look):
         model(images)
     return additions
 

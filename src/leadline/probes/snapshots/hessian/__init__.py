@@ -29,12 +29,13 @@ class HessianProbe(SnapshotProbe):
         "Eigenvalues of the Hessian, the second derivatives of the loss with respect to all weights that are"
         " trained: how steeply the loss bends, and in how many directions. The largest come from Lanczos iteration,"
         " the trace from Hutchinson's estimator, the density from stochastic Lanczos quadrature (Ghorbani, Krishnan"
-        " & Xiao 2019; Papyan 2018), all by Hessian-vector products and without ever writing the matrix down. Read:"
-        " plain gradient descent diverges where the largest eigenvalue stays above 2 / learning rate; most"
+        " & Xiao 2019; Papyan 2018), all by Hessian-vector products and without ever forming the matrix. Plain"
+        " gradient descent diverges where the largest eigenvalue stays above 2 / learning rate; most"
         " eigenvalues lie near 0, and a few, often as many as there are classes, stand far out (Sagun et al. 2017);"
         " negative ones say that the network is not at a minimum. Ghorbani et al. see eigenvalues far outside the"
-        " bulk where batch normalisation is missing. The scale of weights changes eigenvalues though the function"
-        " may stay the same (Dinh et al. 2017), so compare like with like. Batch normalisation is in evaluation mode"
+        " bulk where batch normalisation is missing. Rescaling weights changes eigenvalues even where the function"
+        " stays the same (Dinh et al. 2017), so compare only networks of the same kind. Batch normalisation is in"
+        " evaluation mode"
         " unless the figure says otherwise."
     )
 

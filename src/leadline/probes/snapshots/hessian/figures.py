@@ -23,9 +23,9 @@ from leadline.reports.charts.probe_curves import (
     SHOWN_LEVELS,
     arm_keys,
     at_epoch,
+    describe_omitted,
     over_seeds,
     panel_title,
-    shown_in_part,
 )
 from leadline.text import join
 
@@ -35,7 +35,7 @@ SHOWN_DECADES = 4
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the spectra of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the spectra of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     yield spectra(rows)
 
 
@@ -58,10 +58,10 @@ def spectra(rows: pd.DataFrame) -> Figure:
         " edge: the largest and the smallest eigenvalues, where they were requested. Each panel has its own horizontal"
         " scale.",
         *_traces(rows[rows["quantity"].eq("trace")]),
-        *shown_in_part(bases, shown, "arms"),
-        *shown_in_part(levels, levels_shown, "levels"),
-        *shown_in_part(epochs, epochs_shown, "epochs"),
-        *shown_in_part(seeds, seeds_shown, "seeds"),
+        *describe_omitted(bases, shown, "arms"),
+        *describe_omitted(levels, levels_shown, "levels"),
+        *describe_omitted(epochs, epochs_shown, "epochs"),
+        *describe_omitted(seeds, seeds_shown, "seeds"),
     ]
     peaks = density[density["value"].gt(0)].groupby(["arm", "seed", "epoch"])["value"].max()
     top, least = (float(peaks.max()), float(peaks.min())) if len(peaks) else (1.0, 1.0)

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats, Tridiagonal, lanczos
-from leadline.probes.state import Batch, at_rest, generator, output_of, prepare_batch, require_at_least, trainable
+from leadline.probes.state import (
+    Batch,
+    generator,
+    measurement_mode,
+    output_of,
+    prepare_batch,
+    require_at_least,
+    trainable,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +123,7 @@ def hessian(
         chunk: images at a time.
         batch_statistics: normalise by each chunk's own statistics.
         seed: of the random vectors.
-        progress: called with the products done, and how many there may be.
+        progress: called with the products done and the most there may be.
 
     Raises:
         ProbeError: no image, not as many labels, or no parameter that requires a gradient.
@@ -129,7 +137,7 @@ def hessian(
     weights: list[Floats] = []
     traces: list[float] = []
     taken = 0
-    with at_rest(model, seed, batch_statistics) as lent:
+    with measurement_mode(model, seed, batch_statistics) as lent:
         trained = list(trainable(lent).values())
         size = sum(weight.numel() for weight in trained)
         steps = min(steps, size)

@@ -30,7 +30,7 @@ class JacobianProbe(SnapshotProbe):
         " stretched at most (the largest) and at least (the smallest) on its way to what leaves it. Gradients that"
         " come back through that part are stretched and shrunk by the same factors. Both near 1 at every depth is"
         " dynamical isometry (Saxe, McClelland & Ganguli 2014; Pennington, Schoenholz & Ganguli 2017): signals and"
-        " gradients keep their size however deep the network is. Read it by depth: a largest value that falls or"
+        " gradients keep their size however deep the network is. By depth: a largest value that falls or"
         " grows exponentially with the number of blocks still to pass is a gradient that vanishes or explodes; a"
         " large ratio of largest to smallest means that most directions of the input are lost on the way. It is the"
         " map of one image, with batch normalisation in evaluation mode unless the figure says otherwise."

@@ -10,7 +10,7 @@ from leadline.reports.charts.probe_curves import curves, over_seeds
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     parts = {"largest": "largest", "smallest": "smallest"}
     for kind, (what, x) in _MAPS.items():
         own = rows[rows["kind"].eq(kind)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leadline.probes.blocks import Progress
 from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats, singular_values
-from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
+from leadline.probes.state import ProbeError, generator, measurement_mode, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ class Jacobians:
             return np.asarray(self.largest / self.smallest)
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row of each map, image and extreme: kind, map, depth, image, extreme, value, error."""
+        """Return one row per map, image and extreme: kind, map, depth, image, extreme, value, error."""
         import pandas as pd
 
         maps, images = self.largest.shape
@@ -82,7 +82,7 @@ def jacobian(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Jacobians:
-    """Measure the extreme singular values of a network's Jacobian at some images, by depth.
+    """Measure the extreme singular values of a network's Jacobian for some images, by depth.
 
     A map with at most `steps` outputs is written out, one backward pass a row for all places at once, and its singular
     values are exact. A larger one takes Golub-Kahan-Lanczos steps, each of one Jacobian-vector and one
@@ -101,7 +101,7 @@ def jacobian(
             the whole batch's, taken at once. Before training
             this is the one to use: running statistics are then 0 and 1 still.
         seed: of the start vectors.
-        progress: called with the maps and chunks done, and how many there are.
+        progress: called with the maps and chunks done and in all.
 
     Raises:
         ProbeError: no image, images that are not real numbers, or an output that does not depend on them.
@@ -113,7 +113,7 @@ def jacobian(
         raise ProbeError(f"images of {images.dtype}: expected real numbers, as a derivative with respect to them needs")
     found: dict[str, list[tuple[Floats, Floats]]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    with at_rest(model, seed, batch_statistics) as lent:
+    with measurement_mode(model, seed, batch_statistics) as lent:
         batch = prepare_batch(lent, images, chunk=0 if batch_statistics else chunk)
         chunks = -(-len(batch) // batch.chunk)
         for number, (part, _) in enumerate(batch.chunks()):
@@ -186,7 +186,7 @@ def _pairs(model: nn.Module, images: Tensor, maps: Maps, layers: Layers | None) 
 
 
 def _flat(tensor: Tensor, whole: bool) -> Tensor:
-    """Return a matrix with a row of each image, or one row for the whole batch."""
+    """Return a matrix with one row per image, or a single row for the whole batch."""
     return tensor.reshape(1, -1) if whole else tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]
 
 

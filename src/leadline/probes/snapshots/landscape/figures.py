@@ -13,7 +13,7 @@ from leadline.text import join
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     lost = "" if np.isfinite(rows["loss"].astype("float64")).all() else " Points without a finite loss are left out."
     for kind, (name, title, caption, x) in _WAYS.items():
         own = rows[rows["kind"].eq(kind)]

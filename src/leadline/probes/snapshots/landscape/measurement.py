@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_rest, generator, output_of, prepare_batch, require_at_least
+from leadline.probes.state import ProbeError, generator, measurement_mode, output_of, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ class Landscape:
         return float(np.max(self.loss - ((1 - share) * self.loss[0] + share * self.loss[-1])))
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row of each place: kind, x, y (NaN but on a plane), loss, error."""
+        """Return one row per place: kind, x, y (NaN but on a plane), loss, error."""
         import pandas as pd
 
         y = np.full(1, np.nan) if self.y is None else self.y
@@ -113,14 +113,14 @@ def along(
         chunk: images at a time.
         batch_statistics: normalise by each chunk's own statistics.
         seed: of the direction.
-        progress: called with the points done, and how many there are.
+        progress: called with the points done and in all.
 
     Raises:
         ProbeError: no image, or not as many labels.
     """
     require_at_least("points", points, 2)
     x = np.linspace(-span, span, points)
-    with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
+    with measurement_mode(model, seed, batch_statistics) as lent, torch.no_grad():
         evaluate = _evaluator(lent, images, labels, loss, chunk)
         start, step = dict(lent.named_parameters()), direction(lent, seed)
         losses, errors = np.empty((2, points))
@@ -159,14 +159,14 @@ def plane(
         chunk: images at a time.
         batch_statistics: normalise by each chunk's own statistics.
         seed: of the directions.
-        progress: called with the places done, and how many there are.
+        progress: called with the places done and in all.
 
     Raises:
         ProbeError: no image, or not as many labels.
     """
     require_at_least("points", points, 2)
     x = np.linspace(-span, span, points)
-    with at_rest(model, seed, batch_statistics) as lent, torch.no_grad():
+    with measurement_mode(model, seed, batch_statistics) as lent, torch.no_grad():
         evaluate = _evaluator(lent, images, labels, loss, chunk)
         start, first, second = dict(lent.named_parameters()), direction(lent, seed), direction(lent, seed, axis=1)
         losses, errors = np.empty((2, points, points))
@@ -208,7 +208,7 @@ def between(
         chunk: images at a time.
         batch_statistics: normalise by each chunk's own statistics.
         seed: of what the model itself draws.
-        progress: called with the points done, and how many there are.
+        progress: called with the points done and in all.
 
     Raises:
         ProbeError: no image, not as many labels, or models that differ in shape.
@@ -216,7 +216,11 @@ def between(
     require_at_least("points", points, 2)
     x = np.linspace(-margin, 1 + margin, points)
     # put at rest as well, so that both have the same buffers
-    with at_rest(model, seed, batch_statistics) as lent, at_rest(other, seed, batch_statistics) as far, torch.no_grad():
+    with (
+        measurement_mode(model, seed, batch_statistics) as lent,
+        measurement_mode(other, seed, batch_statistics) as far,
+        torch.no_grad(),
+    ):
         ends = [{**dict(one.named_parameters()), **dict(one.named_buffers())} for one in (lent, far)]
         shapes = [{name: tuple(tensor.shape) for name, tensor in end.items()} for end in ends]
         if shapes[0] != shapes[1]:

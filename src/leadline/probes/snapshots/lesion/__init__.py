@@ -34,7 +34,7 @@ class LesionProbe(SnapshotProbe):
         " input and output have one shape. Veit et al. (2016, sections 4.1 and 4.2) found that deleting almost any"
         " one block of a residual network hardly matters, that blocks which change the shape matter most, that any"
         " deletion ruins a plain network, and that the error grows smoothly as more blocks are deleted, or as blocks"
-        " of one shape change places (Kendall's tau between new and old order says how much): as an ensemble of many"
+        " of one shape are swapped (measured by Kendall's tau between new and old order): as an ensemble of many"
         " paths would behave, and a single chain would not. In a recurrent network a block is one step, left out"
         " once though its weights serve other steps too. Batch normalisation keeps the statistics of the whole"
         " network."

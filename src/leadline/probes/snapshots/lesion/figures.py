@@ -12,7 +12,7 @@ from leadline.text import plural
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     kinds = {"number", "count", "tau"} & {*rows.columns}
     if not kinds:
         has = ", ".join(map(str, rows.columns))
@@ -33,7 +33,7 @@ def draw(rows: pd.DataFrame) -> Iterator[Figure]:
         lost = deleted.loc[deleted["error"].isna(), ["arm", "number"]].drop_duplicates()
         if len(lost):
             blocks = plural(len(lost), "block")
-            caption += f" Left out: {blocks} of plain arms that no identity can replace, because the shape changes."
+            caption += f" Left out: {blocks} of plain arms, which the identity cannot replace (the shape changes)."
         figure = Figure("lesion", LesionProbe.title, caption, marks)
         yield curves(figure, marks, ("Block deleted", y), rules=rules, holds=[0])
     if len(several):

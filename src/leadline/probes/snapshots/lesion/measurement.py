@@ -19,10 +19,10 @@ from leadline.probes.blocks import (
     Loss,
     Parts,
     Progress,
-    as_found,
     chunks,
     find_blocks,
-    rerouted,
+    preserve_state,
+    reroute_blocks,
     survey,
 )
 from leadline.seeds import stream
@@ -324,7 +324,7 @@ class _Bench:
     def _one(self, way: Way) -> tuple[float, float]:
         wrong, total = 0, 0.0
         for images, labels in chunks(self.model, self.images, self.labels, self.batch_size):
-            with rerouted(self.found, way):
+            with reroute_blocks(self.found, way):
                 logits = self.model(images)
             wrong += int((logits.argmax(1) != labels).sum())
             total += float(self.loss(logits, labels)) * len(images)
@@ -336,7 +336,7 @@ def _bench(
     model: nn.Module, images: Tensor, labels: Tensor, blocks: Blocks, residual: bool, loss: Loss, batch_size: int
 ) -> Iterator[_Bench]:
     found = find_blocks(getattr(model, "_orig_mod", model), blocks, residual)
-    with as_found(model) as lent:
+    with preserve_state(model) as lent:
         some, _ = next(chunks(lent, images, labels, batch_size))
         yield _Bench(lent, found, survey(lent, found, some[:2]), images, labels, loss, batch_size)
 
@@ -348,7 +348,7 @@ def _deletable(call: Call) -> bool:
 def _removed(call: Call) -> str:
     if not _deletable(call):
         shapes = ("x".join(map(str, shape)) for shape in (call.shape_in, call.shape_out))
-        return f"not deleted: it makes {' of '.join(reversed(list(shapes)))}, and the identity does not"
+        return f"not deleted: it changes the shape from {' to '.join(shapes)}, which the identity cannot do"
     return "block" if call.parts.join is None else "branch"
 
 

@@ -20,7 +20,7 @@ class NoiseProbe(SnapshotProbe):
     """Signal and noise of minibatches' gradients, layer by layer (McCandlish et al. 2018)."""
 
     name: Literal["noise"] = Field(default="noise", exclude=True)
-    images: int = Field(default=128, ge=64, description="of the validation part, in batches of 32")
+    images: int = Field(default=128, ge=64, description="number of validation images, measured in batches of 32")
 
     heading: ClassVar[str] = "Noise"
     title: ClassVar[str] = "Signal and noise of the gradient by layer"
@@ -28,10 +28,11 @@ class NoiseProbe(SnapshotProbe):
     about: ClassVar[str] = (
         "Gradient noise: gradients of minibatches scatter around the gradient of all images. The signal-to-noise"
         " ratio of a layer is the length of that gradient over the root mean square length of the scatter at the"
-        " batch size measured: above 1 a step goes mostly where the loss falls, far below 1 mostly where these"
-        " images happen to point. The simple noise scale (McCandlish et al. 2018) is the batch size, in images, at"
-        " which signal and scatter are as long as each other: well below it twice the images halve the steps that"
-        " are needed, well above it they bring little. It grows while training goes on, as the signal shrinks. Both"
+        " batch size measured: above 1, a step mostly follows the true gradient; far below 1, it mostly follows the"
+        " noise of these images. The simple noise scale (McCandlish et al. 2018) is the batch size, in images, at"
+        " which signal and scatter have equal length: well below it, doubling the batch size halves the number of"
+        " steps needed; well above it, larger batches bring little. It grows while training goes on, as the signal"
+        " shrinks. Both"
         " are estimated without bias from a number of batches; where the scatter drowns the signal, the ratio is"
         " given as 0 and the scale as infinite, which means that more batches would be needed to see it. Batch"
         " normalisation is in evaluation mode unless the figure says otherwise."

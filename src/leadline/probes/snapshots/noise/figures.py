@@ -11,7 +11,7 @@ from leadline.text import join
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     layers = rows[rows["layer"].ne("all")]
     marks = mark_places(
         layers[layers["quantity"].eq("signal_to_noise")].assign(x=lambda own: own["depth"] + 1), "x", "layer"

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from leadline.probes.blocks import Loss, Progress
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_rest, generator, output_of, prepare_batch, require_at_least, trainable
+from leadline.probes.state import (
+    ProbeError,
+    generator,
+    measurement_mode,
+    output_of,
+    prepare_batch,
+    require_at_least,
+    trainable,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +50,7 @@ class GradientNoise:
         return float(_scale(self.signal.sum(), self.noise.sum()))
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row of each layer, in order of depth, and one of `all`: layer, depth, quantity, value.
+        """Return one row per layer, in order of depth, and one of `all`: layer, depth, quantity, value.
 
         Quantities: signal, noise, signal_to_noise, noise_scale.
         """
@@ -100,7 +108,7 @@ def gradient_noise(
         loss: from outputs and labels to their mean over images.
         batch_statistics: normalise by each batch's own statistics, as training does.
         seed: of the order of the images.
-        progress: called with the batches done, and how many there are.
+        progress: called with the batches done and in all.
 
     Raises:
         ProbeError: fewer than two batches, not as many labels as images, or no parameter that requires a gradient.
@@ -112,8 +120,8 @@ def gradient_noise(
     order = torch.randperm(len(images), generator=generator(seed, "noise")).to(images.device)
     order = order[: batches * batch_size]
     if len(labels) != len(images):
-        raise ProbeError(f"{len(labels)} labels for {len(images)} images: expected one of each image")
-    with at_rest(model, seed, batch_statistics) as lent:
+        raise ProbeError(f"{len(labels)} labels for {len(images)} images: expected one per image")
+    with measurement_mode(model, seed, batch_statistics) as lent:
         parameters = trainable(lent)
         batch = prepare_batch(lent, images[order], labels[order.to(labels.device)], batch_size)
         layers = {name: name.rpartition(".")[0] or type(lent).__name__ for name in parameters}

@@ -10,7 +10,7 @@ from leadline.reports.charts.probe_curves import PLACE, curves, over_seeds
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     rows = rows.rename(columns={"length": "x"})
     one = over_seeds(rows.rename(columns={"norm": "value"}), ["x"])
     quartiles = rows.groupby([*PLACE, "x"], sort=False).agg(low=("norm_low", "min"), high=("norm_high", "max"))

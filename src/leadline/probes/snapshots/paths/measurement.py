@@ -21,8 +21,8 @@ from leadline.probes.blocks import (
     Blocks,
     Loss,
     Progress,
-    as_found,
     find_blocks,
+    preserve_state,
 )
 from leadline.probes.traces import Trace, to_double, traces
 from leadline.seeds import stream
@@ -79,7 +79,9 @@ class PathLengths:
         if not 0 < share <= 1:
             raise LeadlineError(f"share {share}: expected above 0 and at most 1")
         if not np.isfinite(self.share).all():
-            raise LeadlineError("the gradients along the paths are not finite, or all zero, so no lengths hold them")
+            raise LeadlineError(
+                "the gradients along the paths are not finite, or all zero, so there is no range of effective lengths"
+            )
         held = np.concatenate([[0.0], np.cumsum(self.share)])
         width = 1
         while (held[width:] - held[:-width]).max() < share - 1e-12:
@@ -156,7 +158,7 @@ def gradient_by_path_length(
         raise LeadlineError(f"samples {samples}: expected at least 1")
     found = find_blocks(getattr(model, "_orig_mod", model), blocks, residual)
     sums: _Sums | None = None
-    with as_found(model, training, seed) as lent:
+    with preserve_state(model, training, seed) as lent:
         for number, one in enumerate(traces(lent, images, labels, found, loss, training, batch_size)):
             if sums is None:
                 sums = _Sums.of(one, lengths, samples, exact, seed, 1 if training else -(-len(images) // batch_size))
@@ -184,7 +186,7 @@ class _Sums:
         n = sum(segment.shortcut is not None for segment in first.segments)
         if n == 0:
             raise LeadlineError(
-                "no block has a shortcut, so the one path goes through every block; for a module of your own give"
+                "no block has a shortcut, so the one path goes through every block; for a custom module, pass"
                 " residual=True or Parts with a join"
             )
         chosen = list(range(n + 1)) if lengths is None else list(lengths)

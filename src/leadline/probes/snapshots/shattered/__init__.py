@@ -29,11 +29,11 @@ class ShatteredProbe(SnapshotProbe):
         "Shattered gradients (Balduzzi et al. 2017): one output of the network is differentiated at evenly spaced"
         " points on the line between two images, with respect to what enters each block there. The figure shows how"
         " alike the gradients of two different points are, as their correlation, against the number of blocks that"
-        " the gradient has come back through. Near 1, inputs that are alike ask for like changes; near 0, gradients"
+        " the gradient has come back through. Near 1, similar inputs require similar changes; near 0, gradients"
         " are as unlike as white noise, and a step that serves one input says nothing about its neighbour. Theory at"
         " initialisation, for rectifiers and unlike inputs: 1/2^L through L layers of a plain network, (3/4)^L of a"
         " residual one without normalisation, and about 1/sqrt(L) with batch normalisation. Real grid points are"
-        " more alike than the theory takes them to be, so curves start higher; the rate of decay is what to compare."
+        " more alike than the theory takes them to be, so curves start higher; compare the rates of decay."
         " Batch normalisation is in evaluation mode unless the figure says otherwise."
     )
 

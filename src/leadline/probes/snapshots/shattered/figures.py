@@ -11,7 +11,7 @@ from leadline.reports.charts.probe_curves import PLACE, curves, over_seeds
 
 
 def draw(rows: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepared`."""
+    """Yield the figures of prepared rows, see `leadline.reports.charts.probe_curves.prepare_rows`."""
     # of every line of places the points' pairs at a distance; all pairs of two different points count alike
     lags = rows.groupby([*PLACE, "seed", "place", "depth"], sort=False)["distance"].rank(method="dense") - 1
     points = lags.groupby([rows[field] for field in (*PLACE, "seed", "place", "depth")]).transform("max") + 1

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leadline.probes.blocks import Progress
 from leadline.probes.hooks import Layers, choose_modules, forward_with_hooks
 from leadline.probes.lanczos import Floats
-from leadline.probes.state import ProbeError, at_rest, generator, prepare_batch, require_at_least
+from leadline.probes.state import ProbeError, generator, measurement_mode, prepare_batch, require_at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ def shattered(
         batch_statistics: normalise by the statistics of the line's points, all of which are then taken at once.
             Before training this is the one to use: running statistics are then 0 and 1 still.
         seed: of the combination of outputs.
-        progress: called with the chunks done, and how many there are.
+        progress: called with the chunks done and in all.
 
     Raises:
         ProbeError: an odd number of images, images that are not real numbers, no such output, or one that does not
@@ -157,7 +157,7 @@ def shattered(
     correlations: list[Floats] = []
     slopes: list[Floats] = []
     names: tuple[str, ...] = ()
-    with at_rest(model, seed, batch_statistics) as lent:
+    with measurement_mode(model, seed, batch_statistics) as lent:
         ends = prepare_batch(lent, images).images
         chosen = choose_modules(lent, layers)
         grid = torch.linspace(0, 1, points, dtype=torch.float64).to(ends.device, ends.dtype)
