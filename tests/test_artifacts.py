@@ -328,7 +328,7 @@ def test_a_checkpoint_that_is_gone_from_the_url_is_done_without(url: str, tmp_pa
     events: list[Event] = []
     store = run(tmp_path / "runs", url, events.append)
     (text,) = [event.text for event in events if event.kind == "restarted"]
-    assert "there is no such file; training starts anew" in text
+    assert "there is no such file; training restarts from the beginning" in text
     assert store.trials_frame("small")["state"].tolist() == ["finished"] * 2
     assert values(store) == values(run(tmp_path / "whole", None))
 

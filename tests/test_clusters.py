@@ -112,7 +112,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> N
     worker.send_signal(signal.SIGTERM)
     output, _ = worker.communicate(timeout=60)
     assert worker.returncode == 143
-    assert output == "worker: 0 trials taken to their end; stopped, and its trial is given back\n"
+    assert output == "worker: 0 trials taken to their end; stopped, and its trial was released\n"
     assert counts(runs) == {"waiting": 4}
 
 

@@ -368,7 +368,7 @@ def test_impossible_contrasts(contrast: dict[str, Any], problem: str) -> None:
 
 def test_areas_of_trainings_of_different_length_are_not_compared() -> None:
     arms = {**ARMS, "residual": {**ARMS["residual"], "training": {"epochs": 20}}}
-    with pytest.raises(SpecError, match="trained for 20 and 10 epochs, and a mean over epochs needs as many of both"):
+    with pytest.raises(SpecError, match="trained for 20 and 10 epochs, but a mean over epochs needs equal numbers"):
         a_study("learning_curve_area", None, arms=arms)
     assert a_study(arms=arms).contrasts[0].metric == "epochs_to"
 

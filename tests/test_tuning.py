@@ -132,7 +132,7 @@ def searched(
         ("{learning_rate: {linear: [-1.0e+308, 1.0e+308]}}", r"too wide to draw from; bring the ends nearer"),
         (
             "{learning_rate: {log: [0.1, 1]}, chosen: {plain: {learning_rate: 1}}}",
-            r"s.yaml:5:40: tune.chosen: chosen is what the search finds when the study runs, and the ledger keeps it",
+            r"s.yaml:5:40: tune.chosen: chosen is determined by the search when the study runs and stored in the ledger",
         ),
         ("{learning_rate: {log: [0.1, 1]}, tried: {}}", r"s.yaml:5:40: tune.tried: .*; remove the key"),
     ],
@@ -172,7 +172,7 @@ def test_arms_that_differ_in_what_is_tuned_alone_are_no_contrast() -> None:
         for rate in ("0.1", "0.2")
     }
     assert study_of({"batch_size": {"choice": [10, 20]}}, arms=arms).contrasts
-    with pytest.raises(SpecError, match=r"0\.2 and 0\.1 are one network under one recipe"):
+    with pytest.raises(SpecError, match=r"0\.2 and 0\.1 have the same network and the same training"):
         study_of(RATE, arms=arms)
 
 
@@ -180,7 +180,7 @@ def test_a_search_takes_no_other_studys_place(tmp_path: Path) -> None:
     other = study_of(RATE).spec.with_(name="tuned.tuning", tune=None)
     with Store.open(tmp_path) as store:
         store.register(expand(other))
-        with pytest.raises(SpecError, match=r"^study tuned\.tuning of the store is no search"):
+        with pytest.raises(SpecError, match=r"^study tuned\.tuning in the store is not a search"):
             Search(study_of({**RATE, "budget": 5})).next(store)
         assert store.study("tuned.tuning").hash == other.content_hash
 
