@@ -348,7 +348,7 @@ def test_a_trial_whose_device_dies_is_taken_up_again(tmp_path: Path, whole: dict
     assert [event.kind for event in told] == ["started", "died", "started", "finished"]
     assert told[1].text == (
         "the process of device 2 of 2 died with signal 9 (SIGKILL); if memory ran out, use a smaller batch;"
-        " it is taken up again"
+        " the trial will be resumed"
     )
     assert told[2].fraction == pytest.approx(1 / 3)
     found = values(store)

@@ -302,13 +302,13 @@ def test_the_text_names_every_number_with_its_unit(found: Plan) -> None:
         "b against a, test_error: more than 10,000 seeds to detect a difference equal to the margin, 0.001 points; 120"
         " seeds" in text
     )
-    assert "alone on this machine" not in plantext.to_text(with_share(found, 1.0))
+    assert "on an idle machine" not in plantext.to_text(with_share(found, 1.0))
     assert "a worker had 25% of its cores; on an idle machine the time is about" in plantext.to_text(
         with_share(found, 0.25)
     )
     assert "enough for no worker" in text and "lower --workers or training.batch_size" in text
     assert "but 10 bytes are free" in text
-    assert "2 for each multiply-add" in text and "training steps of each network" in text
+    assert "2 per multiply-add" in text and "training steps of each network" in text
     again = json.loads(json.dumps(plantext.to_json(replace(found, seeds=seeds)), allow_nan=False))
     assert again["trials"] == 8 and again["arms"][0]["arm"] == "a" and again["seeds"][1]["for_margin"] is None
 

@@ -132,7 +132,7 @@ def searched(
         ("{learning_rate: {linear: [-1.0e+308, 1.0e+308]}}", r"too wide to draw from; bring the ends nearer"),
         (
             "{learning_rate: {log: [0.1, 1]}, chosen: {plain: {learning_rate: 1}}}",
-            r"s.yaml:5:40: tune.chosen: chosen is determined by the search when the study runs and stored in the ledger",
+            r"s.yaml:5:40: tune.chosen: chosen is determined by the search when the study runs and stored",
         ),
         ("{learning_rate: {log: [0.1, 1]}, tried: {}}", r"s.yaml:5:40: tune.tried: .*; remove the key"),
     ],
