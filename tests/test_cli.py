@@ -133,7 +133,7 @@ def test_nothing_run_yet(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
 ) -> None:
     line = failing(capsys, monkeypatch, command, "demo", "--runs", str(tmp_path / "runs"))
-    assert "there is none yet" in line
+    assert "does not exist yet" in line
     assert not (tmp_path / "runs").exists()
 
 

@@ -188,7 +188,7 @@ def test_a_study_of_the_store_is_taken_as_it_is_there(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_entered_is_one_line(study: Path, tmp_path: Path) -> None:
-    assert "there is none yet" in said(["worker", "nothing", "--runs", str(tmp_path / "new")], StoreError)
+    assert "does not exist yet" in said(["worker", "nothing", "--runs", str(tmp_path / "new")], StoreError)
     assert not (tmp_path / "new").exists()
     enter(str(study), {}, tmp_path / "runs", None, None)
     assert "did you mean 'shared'?" in said(["worker", "sharde", "--runs", str(tmp_path / "runs")], StoreError)
