@@ -84,7 +84,7 @@ def test_a_part_is_given_by_name_with_arguments_by_reference_or_as_the_object_it
         ({"learning_rate": 0.1}, "has no name; known: adam, adamw, rmsprop, sgd"),
         ({"name": "sgd", "rate": 1}, "unknown key 'rate'"),
         ({"module": "no colon"}, "module: 'no colon'"),
-        (lambda parameters: None, "has no name to find it by"),
+        (lambda parameters: None, "has no name by which it can be imported"),
     ],
 )
 def test_a_part_that_cannot_be_gets_one_line(value: object, message: str) -> None:

@@ -170,8 +170,8 @@ def test_a_folder_that_cannot_be_written(locked_folder: Path) -> None:
         ("postgres://host/name", "unknown database 'postgres'; did you mean 'postgresql'?"),
         ("oracle://host/name", "unknown database 'oracle'; known: postgresql, sqlite"),
         ("sqlite+nodriver:///x.db", "unknown driver 'sqlite+nodriver'; remove it from the URL to use sqlite+pysqlite"),
-        ("sqlite://", "lives in memory"),
-        ("sqlite:///:memory:", "lives in memory"),
+        ("sqlite://", "is in memory"),
+        ("sqlite:///:memory:", "is in memory"),
         ("sqlite:////nowhere/at/all/x.db", "/nowhere/at/all/x.db: cannot be opened: unable to open database file"),
     ],
 )

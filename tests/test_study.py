@@ -145,7 +145,7 @@ def test_contrast_between_levels() -> None:
         ("seeds: 5", "seeds: [3000000000]", r"study.yaml:9:1: seeds: "),
         ("seeds: 5", f"seeds: {'9' * 5000}", r"study.yaml: invalid YAML: "),
         ("seeds: 5", f"notes: {'[' * 3000}", r"study.yaml: invalid YAML: "),
-        ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:2:1: not plain data: "),
+        ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:2:1: expected plain data: "),
         ("cnn:    {", '"c\\nn": {', r"study.yaml:5:1: arms: arm name 'c\\nn' is empty or has"),
         ("[2, 5, 10]", "[2, 5, 2]", r"study.yaml:8:1: vary: \[2, 5, 2\] names a level of blocks twice"),
         ("blocks: [2, 5, 10]", "network.blocks.x: [2]", r"study.yaml:6:3: arms.cnn: .*blocks"),
@@ -373,7 +373,7 @@ def test_studies_with_fixed_seeds_are_what_they_were() -> None:
         ({"decide": {"metric": "epochs_to"}}, "no interval that holds at every look is known for such times"),
         (
             {"contrasts": [{"a": "a", "b": "b", "metric": "seconds_to", "target": 5.0}]},
-            "contrasts.0: metric seconds_to cannot be decided while seeds are added",
+            "contrasts.0: metric seconds_to cannot be used with decide",
         ),
         ({"contrasts": [["a"]]}, "is not a pair of arms"),
     ],

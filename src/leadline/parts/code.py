@@ -58,9 +58,7 @@ def identify(module: str) -> str:
     root = _root(package, path)
     found = _digest(sorted((str(file.relative_to(root)), _digest_of(file)) for file in _imported_files(path, root)))
     if package in sys.modules and _identified.setdefault(module, found) != found:
-        raise SpecError(
-            f"{module}: {path} was changed after this process had imported it; restart Python, or the notebook's kernel"
-        )
+        raise SpecError(f"{module}: {path} was changed after it was imported; restart Python or the notebook kernel")
     return found
 
 
@@ -92,7 +90,7 @@ def _file_of(package: str) -> Path | None:
         reason = " ".join(str(error).split())
         raise SpecError(f"{package}: importing it failed: {type(error).__name__}: {reason}") from None
     if found is None:
-        raise SpecError(f"{package}: no such module in {here} or where Python looks; check its name, or install it")
+        raise SpecError(f"{package}: no such module in {here} or on Python's path; check its name, or install it")
     return Path(found.origin).resolve() if found.has_location and found.origin else None
 
 
@@ -185,7 +183,7 @@ def _local_sources(thing: Any) -> list[tuple[str, str]]:
             found[name] = inspect.getsource(one)
         except (OSError, TypeError):
             raise SpecError(
-                f"{name}: its source cannot be found, by which its results are recognised; use a module"
+                f"{name}: its source, which identifies its results, cannot be found; define it in a module"
             ) from None
         waiting += [
             (used, names[used])
