@@ -140,7 +140,7 @@ def test_an_archive_is_read_where_it_lies(tmp_path: Path) -> None:
     assert same(read("cifar100", tmp_path), data)
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python.tar.gz"]
     lines = check(DataSpec(name="cifar100"), tmp_path)
-    assert len(lines) == 3 and "other bytes than published" in lines[0]
+    assert len(lines) == 3 and "not identical to the published file" in lines[0]
     assert lines[1] == "cifar100 train: 50 images of 3x32x32, 100 classes of 0 to 1"
 
 

@@ -129,7 +129,7 @@ def test_a_class_that_training_lacks(root: Path) -> None:
     fill(root / "val" / "eel")
     assert problem(root) == "/val/eel: this class is missing in train; add it there or remove it here"
     fill(root / "val" / "owl")
-    assert problem(root).startswith("/val/eel and 1 more: a class that train lacks")
+    assert problem(root).startswith("/val/eel and 1 more: this class is missing in train")
 
 
 def test_val_without_class_folders(root: Path) -> None:

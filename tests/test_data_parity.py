@@ -234,7 +234,7 @@ def test_a_name_alone_is_checked_in_python_too() -> None:
         ),
         (
             {"train": 700},
-            "parity: 700 training images requested, but of its 768 there are 692 beside 76 for validation;"
+            "parity: 700 training images requested, but of its 768 only 692 remain besides 76 for validation;"
             " lower data.train or data.validation",
         ),
         (

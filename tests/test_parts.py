@@ -153,7 +153,7 @@ def test_a_change_after_the_import_is_refused_for_what_runs_is_the_old_code(own:
     resolve("own_parts:rate")
     identify("own_parts:rate")
     (own / "own_parts.py").write_text(OWN + "\n# changed\n")
-    with pytest.raises(SpecError, match=r"own_parts.py was changed after .*; restart Python, or the notebook's kernel"):
+    with pytest.raises(SpecError, match=r"own_parts.py was changed after .*; restart Python or the notebook kernel"):
         identify("own_parts:rate")
 
 
