@@ -154,7 +154,7 @@ def test_splits_are_cut_as_for_data_in_memory(root: Path) -> None:
 
 
 def test_more_than_there_are(root: Path) -> None:
-    with pytest.raises(DataError, match="66 training images requested, but of its 72 there are 65 beside 7"):
+    with pytest.raises(DataError, match="66 training images requested, but of its 72 only 65 remain besides 7"):
         loaded(root, train=66)
 
 
