@@ -193,7 +193,7 @@ def test_what_cannot_be_entered_is_one_line(study: Path, tmp_path: Path) -> None
     enter(str(study), {}, tmp_path / "runs", None, None)
     assert "did you mean 'shared'?" in said(["worker", "sharde", "--runs", str(tmp_path / "runs")], StoreError)
     study.write_text(study.read_text() + "tune: {learning_rate: {log: [0.001, 0.1]}, budget: 2}\n")
-    assert "start it with `leadline run`" in said(["worker", str(study), "--runs", str(tmp_path / "runs")], SpecError)
+    assert "run it with `leadline run`" in said(["worker", str(study), "--runs", str(tmp_path / "runs")], SpecError)
 
 
 # --- executors by name

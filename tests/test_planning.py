@@ -126,7 +126,7 @@ def test_sizes_are_those_of_the_data(spec: DataSpec) -> None:
 def test_sizes_need_no_files_and_see_what_is_too_many() -> None:
     assert sizes(DataSpec(name="cifar10", validation=5000)) == SplitSizes(45_000, 5_000, 10_000)
     assert sizes(DataSpec(name="mnist")) == SplitSizes(55_000, 5_000, 10_000)
-    with pytest.raises(DataError, match="2000 training images asked for"):
+    with pytest.raises(DataError, match="2000 training images requested"):
         sizes(DataSpec(name="digits", train=2000))
 
 
@@ -357,7 +357,7 @@ def test_pretraining_is_told_to_come_on_top(tmp_path: Path) -> None:
 def test_another_device_and_too_many_images_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="device 'tpu'"):
         plan(small(), tmp_path, device="tpu")
-    with pytest.raises(DataError, match="training images asked for"):
+    with pytest.raises(DataError, match="training images requested"):
         plan(small(data={"name": "digits", "train": 5000}), tmp_path, device="cpu", workers=1, seconds=0.0)
 
 
