@@ -121,7 +121,10 @@ def searched(
         ("{learning_rate: {log: [0.1, 1]}, buget: 3}", r"unknown key 'buget'; did you mean 'budget'"),
         ("{learning_rate: {log: [0.1, 1]}, budget: 0}", r"s.yaml:5:40: tune.budget: 0: input should be greater"),
         ("{learning_rate: {log: [0.1, 1]}, sampler: grid}", r"tune.sampler: 'grid': input should be 'random' or 'tpe'"),
-        ("{learning_rate: {log: [0.1, 1]}, seeds: [7, 1]}", r"s.yaml:5:40: tune.seeds: seed 1 is also a seed of the study"),
+        (
+            "{learning_rate: {log: [0.1, 1]}, seeds: [7, 1]}",
+            r"s.yaml:5:40: tune.seeds: seed 1 is also a seed of the study",
+        ),
         ("{learning_rate: {log: [0.1, 1]}, seeds: [7, 7]}", r"names a seed twice"),
         ("{budget: 3}", r"nothing is tuned"),
         ("{momentum: {linear: [0, 1]}}", r"1.0 for arm plain: training.optimizer.momentum: 1.0: input should be less"),
