@@ -114,7 +114,7 @@ def test_running_again_trains_nothing(results: ll.Results) -> None:
 
 
 def test_results_that_are_not_there_get_one_line(results: ll.Results, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is none yet"):
+    with pytest.raises(StoreError, match="does not exist yet"):
         ll.Results.open("tiny", tmp_path / "nothing")
     with pytest.raises(StoreError, match="tiny"):
         ll.Results.open("tinny", results._runs)

@@ -198,7 +198,7 @@ def test_a_place_that_cannot_be_is_not_waited_for(
         raise error
 
     monkeypatch.setattr(type(fsspec.url_to_fs(url)[0]), "put_file", put_file)
-    with pytest.raises(StoreError, match=r"cannot be written: .*; what was stored before is kept"):
+    with pytest.raises(StoreError, match=r"cannot be written: .*; everything stored so far is kept"):
         artifacts.put(tmp_path / "a", url, PATIENCE_SECONDS)
     assert clock.pauses == []
 
@@ -260,7 +260,7 @@ def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "s3://bucket/x": r"pip install 'leadline\[s3\]'",
         "gs://bucket/x": r"pip install 'leadline\[gcs\]'",
         f"memory://{'x' * 200}": "are more than 150",
-        "ftp://me:secret@host/x": "a password in the URL would go into the ledger",
+        "ftp://me:secret@host/x": "a password in the URL would be stored in the ledger",
     }.items():
         with pytest.raises(SpecError, match=line) as caught:
             artifacts.folder_url(place)
@@ -268,7 +268,7 @@ def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     assert artifacts.folder_url("lab/") == artifacts.folder_url(f"file://{tmp_path}/lab") == f"file://{tmp_path}/lab"
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError, match=r"cannot be written: .*what was stored before is kept"):
+    with pytest.raises(StoreError, match=r"cannot be written: .*everything stored so far is kept"):
         artifacts.put(tmp_path / "file", artifacts.folder_url(str(tmp_path / "file")))
 
 
@@ -328,7 +328,7 @@ def test_a_checkpoint_that_is_gone_from_the_url_is_done_without(url: str, tmp_pa
     events: list[Event] = []
     store = run(tmp_path / "runs", url, events.append)
     (text,) = [event.text for event in events if event.kind == "restarted"]
-    assert "there is no such file; training starts anew" in text
+    assert "there is no such file; training restarts from the beginning" in text
     assert store.trials_frame("small")["state"].tolist() == ["finished"] * 2
     assert values(store) == values(run(tmp_path / "whole", None))
 

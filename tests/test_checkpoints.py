@@ -120,9 +120,9 @@ def test_a_whole_checkpoint_of_something_else_is_not_taken(
         assert texts == []
     else:
         (text,) = texts
-        said = "it is another trial's" if other == "another trial" else f"what it holds is {source}.safetensors"
+        said = "it belongs to another trial" if other == "another trial" else f"what it holds is {source}.safetensors"
         assert f"checkpoint {store.checkpoints / name}: " in text and "\n" not in text
-        assert text.endswith(f"{said}; training goes on from the one before it")
+        assert text.endswith(f"{said}; training continues from the previous checkpoint")
     assert results(store) == whole.results
 
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_is_of_one_trial(store: Store, whole: Whole, tmp_path: Path
         state: Any = TrainState(torch.nn.Linear(1, 1), torch.optim.SGD([torch.zeros(1)], 0.1))
         load_checkpoint(state, path)
         load_checkpoint(state, path, first)
-        with pytest.raises(DamagedCheckpoint, match=r"a\.safetensors: cannot be read: it is another trial's"):
+        with pytest.raises(DamagedCheckpoint, match=r"a\.safetensors: cannot be read: it belongs to another trial"):
             load_checkpoint(state, path, second)
     assert len(loaded) == 2  # nothing of the other trial came near the state
 

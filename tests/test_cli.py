@@ -111,7 +111,7 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         ),
         (["worker", "demo", "--checkpoint-every", "soon"], "--checkpoint-every 'soon': expected a time or steps"),
         (["run", "demo", "--device", "tpu"], "device 'tpu': expected cpu, cuda, cuda:N or auto"),
-        (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images asked for"),
+        (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images requested"),
         (["inspect", "cifar-resnet", "--figure", "a.gif"], "a.gif"),
         (["inspect", "cifar-resnet", "--weights", "none.pt"], "none.pt"),
         (["data", "check", "minst"], "name: unknown name 'minst'; did you mean 'mnist'?"),
@@ -133,7 +133,7 @@ def test_nothing_run_yet(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
 ) -> None:
     line = failing(capsys, monkeypatch, command, "demo", "--runs", str(tmp_path / "runs"))
-    assert "there is none yet" in line
+    assert "does not exist yet" in line
     assert not (tmp_path / "runs").exists()
 
 

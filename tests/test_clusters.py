@@ -82,7 +82,7 @@ def test_workers_share_a_study_that_each_of_them_may_enter(study: Path, tmp_path
     workers = [command("worker", study, "--runs", tmp_path / "shared", "--until-empty") for _ in range(2)]
     ends = [worker.communicate(timeout=120)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
-    taken = [int(re.fullmatch(r"worker: (\d) trials taken to their end(: \d finished)?\n", end)[1]) for end in ends]  # type: ignore[index]
+    taken = [int(re.fullmatch(r"worker: (\d) trials completed(: \d finished)?\n", end)[1]) for end in ends]  # type: ignore[index]
     assert sum(taken) == 4
     with Store.open(tmp_path / "alone") as store:
         store.register(load_study(str(study)))
@@ -98,10 +98,10 @@ def test_a_worker_without_a_study_takes_all_of_the_store(study: Path, tmp_path: 
     told: list[Event] = []
     tally = take_trials(Job("", runs), None, False, told.append)
     assert tally.ends == {"finished": 6}
-    assert tally.line() == "worker: 6 trials taken to their end: 6 finished"
+    assert tally.line() == "worker: 6 trials completed: 6 finished"
     assert counts(runs) == {"finished": 4}
     again = take_trials(Job("", runs), None, True, told.append)
-    assert again.line() == "worker: 0 trials taken to their end"
+    assert again.line() == "worker: 0 trials completed"
 
 
 def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> N
     worker.send_signal(signal.SIGTERM)
     output, _ = worker.communicate(timeout=60)
     assert worker.returncode == 143
-    assert output == "worker: 0 trials taken to their end; stopped, and its trial is given back\n"
+    assert output == "worker: 0 trials completed; stopped, and its trial was released\n"
     assert counts(runs) == {"waiting": 4}
 
 
@@ -127,7 +127,7 @@ def test_a_log_on_a_full_disk_stops_no_trial(study: Path, tmp_path: Path) -> Non
             timeout=120,
             check=False,
         )
-    assert (ended.returncode, ended.stdout) == (0, "worker: 4 trials taken to their end: 4 finished\n")
+    assert (ended.returncode, ended.stdout) == (0, "worker: 4 trials completed: 4 finished\n")
     assert counts(tmp_path / "runs") == {"finished": 4}
 
 
@@ -188,12 +188,12 @@ def test_a_study_of_the_store_is_taken_as_it_is_there(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_entered_is_one_line(study: Path, tmp_path: Path) -> None:
-    assert "there is none yet" in said(["worker", "nothing", "--runs", str(tmp_path / "new")], StoreError)
+    assert "does not exist yet" in said(["worker", "nothing", "--runs", str(tmp_path / "new")], StoreError)
     assert not (tmp_path / "new").exists()
     enter(str(study), {}, tmp_path / "runs", None, None)
     assert "did you mean 'shared'?" in said(["worker", "sharde", "--runs", str(tmp_path / "runs")], StoreError)
     study.write_text(study.read_text() + "tune: {learning_rate: {log: [0.001, 0.1]}, budget: 2}\n")
-    assert "start it with `leadline run`" in said(["worker", str(study), "--runs", str(tmp_path / "runs")], SpecError)
+    assert "run it with `leadline run`" in said(["worker", str(study), "--runs", str(tmp_path / "runs")], SpecError)
 
 
 # --- executors by name
@@ -203,8 +203,8 @@ def test_what_cannot_be_entered_is_one_line(study: Path, tmp_path: Path) -> None
     ("given", "message"),
     [
         (("rai", None, 1, 0, None), r"unknown --executor 'rai'; did you mean 'ray'\?"),
-        (("local", "auto", 1, 0, None), "--address is for --executor ray"),
-        (("inprocess", None, 1, 0.5, None), "--gpus-per-trial is for --executor ray"),
+        (("local", "auto", 1, 0, None), "--address needs --executor ray"),
+        (("inprocess", None, 1, 0.5, None), "--gpus-per-trial needs --executor ray"),
         (("ray", None, 1, 0, 4), "--workers 4 --executor ray"),
     ],
 )
@@ -265,7 +265,7 @@ def test_the_script_is_what_sbatch_and_bash_read(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"time": "4h"}, "--time '4h': expected hours:minutes:seconds"),
-        ({"time": "0:01:00"}, "a job is told 90 s before its end"),
+        ({"time": "0:01:00"}, "a job is signalled 90 s before its time limit"),
         ({"memory": "much"}, "--memory 'much'"),
         ({"options": ["gpu"]}, "--option 'gpu': expected KEY=VALUE"),
         ({"options": ["partition=a\nb"]}, "--option"),
@@ -277,7 +277,7 @@ def test_resources_that_slurm_would_not_understand(given: dict[str, Any], messag
 
 
 def test_stores_that_jobs_cannot_share_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="a SQLite store is for one; give --store"):
+    with pytest.raises(StoreError, match="a SQLite store works on one machine only; use --store"):
         check_store(None, tmp_path, 2)
     check_store(None, tmp_path, 1)
     check_store("postgresql://user@host/name", tmp_path, 2)
@@ -289,7 +289,7 @@ def test_stores_that_jobs_cannot_share_are_refused(tmp_path: Path) -> None:
 def test_no_slurm_is_one_line(monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     given = ["slurm", str(study), "--runs", str(tmp_path / "runs")]
-    assert "there is no sbatch here" in said(given, LeadlineError)
+    assert "sbatch was not found" in said(given, LeadlineError)
     printed = CliRunner().invoke(app, [*given, "--print"])
     assert printed.exit_code == 0
     assert printed.output.startswith("#!/bin/bash\n")

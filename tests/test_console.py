@@ -33,9 +33,7 @@ def test_the_last_line_says_what_to_do_next() -> None:
     assert done.last_line() == "demo: 3 trials: 2 finished, 1 diverged; 1 min 15 s. Next: leadline report demo"
     assert done.last_line(" --runs /a").endswith("Next: leadline report demo --runs /a")
     failed = Outcome("demo", {"failed": 1}, ("a seed 0: no",), False, 1.0)
-    assert failed.last_line().endswith(
-        "First failure: a seed 0: no. Run the same command to try the failed ones again."
-    )
+    assert failed.last_line().endswith("First failure: a seed 0: no. Run the same command to retry the failed trials.")
 
 
 def test_cores_where_the_system_does_not_tell_which_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

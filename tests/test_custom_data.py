@@ -308,7 +308,7 @@ NAN = np.full((10, 1, 4, 4), np.nan, np.float32)
         (good(class_names="ab"), "d: class_names 'ab': expected a list of names"),
         (good(train=(IMAGES, 0 * LABELS), test=None), "d: all training images have label 0; a network needs two classes"
          " or more to tell apart"),
-        (good(4, test=None), "d: 4 images are too few to cut a test part from; give test"),
+        (good(4, test=None), "d: 4 images are too few to split off a test part; add images, or give test"),
     ],
 )  # fmt: skip
 def test_arrays_that_cannot_be_used_get_one_line(found: object, message: str) -> None:
@@ -320,7 +320,7 @@ def test_arrays_that_cannot_be_used_get_one_line(found: object, message: str) ->
 def test_without_a_test_part_a_fifth_is_held_out_and_said() -> None:
     found = check_arrays(good(50, test=None), "d")
     assert (found.sizes.train, found.sizes.test) == (40, 10) and np.bincount(found.test[1]).tolist() == [5, 5]  # type: ignore[index]
-    assert found.note == "d: no test images are given; a fixed fifth of each class is held out as the test part"
+    assert found.note == "d: no test images given; a fixed fifth of each class is held out as test data"
     assert check_arrays(good(), "d").note == ""
 
 
@@ -332,7 +332,7 @@ def test_a_validation_part_is_used_as_it_is() -> None:
     assert len(chosen.validation) == 4 and len(chosen.train) == 10 and chosen.validation.max() < 10
     assert split_sizes(found.sizes, spec).train == 30 and split_sizes(found.sizes, spec).validation == 10
     for wrong in ({"validation": 11}, {"train": 31}, {"test": 31}):
-        with pytest.raises(DataError, match=f"{next(iter(wrong.values()))} .* images asked for, but it has"):
+        with pytest.raises(DataError, match=f"{next(iter(wrong.values()))} .* images requested, but it has"):
             validate_split_sizes("d", found.sizes, spec.with_(**wrong))
 
 
@@ -375,16 +375,16 @@ def test_an_npz_file_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "a.npz"
     assert refused() == (f"{path}: no such file; a.npz is looked for below {tmp_path}; change data.path or --data-dir")
     path.write_bytes(b"PK\x03\x04")
-    assert "not a whole .npz file of plain arrays" in refused()
+    assert "incomplete or not an .npz file of plain arrays" in refused()
     np.savez(path, images=IMAGES)
     assert refused() == f"{path}: holds images; expected train_images and train_labels, or x_train and y_train"
     np.savez(path, train_images=IMAGES, train_labels=np.array([print] * 10, object))
-    assert "not a whole .npz file of plain arrays" in refused() and "pickle" in refused()
+    assert "incomplete or not an .npz file of plain arrays" in refused() and "pickle" in refused()
     np.savez(path, x_train=IMAGES, y_train=LABELS, x_test=IMAGES, y_tets=LABELS)
     assert refused() == f"{path}: has x_test but no y_test; it holds x_train, y_train, x_test, y_tets"
     np.save(tmp_path / "one.npy", IMAGES)
     (tmp_path / "one.npy").rename(path)
-    assert refused() == f"{path}: one array alone; expected an .npz file"
+    assert refused() == f"{path}: contains a single array; expected an .npz file"
     np.savez(path, train_images=IMAGES, train_labels=LABELS / 3)
     assert refused() == f"{path}: train labels are float64; expected whole numbers from 0"
 
@@ -434,16 +434,16 @@ def write_csv_spec(folder: Path) -> dict[str, Any]:
     ("text", "message"),
     [
         ("file,label\na.png,1", r"its first line is 'file,label'; expected path,label or path,label,split"),
-        ("path,label\na.png,", r"manifest.csv:2: expected 2 values, of which path and label"),
-        ("path,label\na.png,1,2", r"manifest.csv:2: expected 2 values, of which path and label"),
+        ("path,label\na.png,", r"manifest.csv:2: expected 2 values, including path and label"),
+        ("path,label\na.png,1,2", r"manifest.csv:2: expected 2 values, including path and label"),
         ("path,label,split\nscans/000.png,1,dev", r":2: split 'dev'; expected train, validation, test"),
-        ("path,label\nscans/000.png,1\nscans/000.png,1", r":3: scans/000.png is listed already, in line 2"),
-        ("path,label\nscans/000.png,1\n./scans//000.png,1", r":3: ./scans//000.png is listed already, in line 2"),
-        ("path,label\na\0.png,1", r"'a\\x00.png' is no path"),
+        ("path,label\nscans/000.png,1\nscans/000.png,1", r":3: scans/000.png is already listed in line 2"),
+        ("path,label\nscans/000.png,1\n./scans//000.png,1", r":3: ./scans//000.png is already listed in line 2"),
+        ("path,label\na\0.png,1", r"'a\\x00.png' is not a path"),
         ("path,label\nscans/none.png,1", r"scans/none.png: cannot be read: No such file .*; .*manifest.csv lists it"),
-        ("path,label\nbroken.png,1", r"1 corrupt image: broken.png \(the file is empty\); mend or remove"),
+        ("path,label\nbroken.png,1", r"1 corrupt image: broken.png \(the file is empty\); repair or remove"),
         ("path,label,split\nscans/000.png,a,test", r"no training image is of class 'a'"),
-        ("path,label\nscans/000.png,a", r"1 images are too few to cut a test part from; add some"),
+        ("path,label\nscans/000.png,a", r"1 images are too few to split off a test part; add images"),
         ("", r"its first line is ''; expected path,label"),
     ],
 )

@@ -138,13 +138,13 @@ def test_the_order_is_the_same_for_ever() -> None:
     [
         (
             DataSpec(train=1400),
-            "digits: 1400 training images asked for, but of its 1437 there are 1294 beside 143 for validation;"
+            "digits: 1400 training images requested, but of its 1437 only 1294 remain besides 143 for validation;"
             " lower data.train or data.validation",
         ),
-        (DataSpec(test=361), "digits: 361 test images asked for, but it has 360; lower data.test"),
+        (DataSpec(test=361), "digits: 361 test images requested, but it has 360; lower data.test"),
         (
             DataSpec(validation=1437),
-            "digits: 1437 validation images leave none of its 1437 for training; ask for a smaller data.validation",
+            "digits: 1437 validation images leave none of its 1437 for training; lower data.validation",
         ),
     ],
 )

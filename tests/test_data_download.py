@@ -129,8 +129,8 @@ def test_reading_downloads_what_is_missing_and_no_more(tmp_path: Path, server: S
     ("mirror", "problem"),
     [
         ("gone", "HTTP status 404"),
-        ("cut", "broke off in the middle"),
-        ("wrong", "another checksum than published"),
+        ("cut", "connection lost during the download"),
+        ("wrong", "checksum differs from the published one"),
         ("dead", "connection failed"),
     ],
 )
@@ -143,7 +143,7 @@ def test_when_no_mirror_has_it_one_line_names_them_all(tmp_path: Path, offer: Of
     assert message == (
         f"mnist: {first.name} could not be downloaded from {first.mirrors[0]} ({problem}),"
         f" {first.mirrors[1]} (HTTP status 404);"
-        f" try again later, or put the file at {tmp_path / first.path} yourself"
+        f" try again later, or place the file at {tmp_path / first.path}"
     )
     assert everything(tmp_path) == []
 
@@ -151,7 +151,9 @@ def test_when_no_mirror_has_it_one_line_names_them_all(tmp_path: Path, offer: Of
 def test_a_folder_that_cannot_be_made(tmp_path: Path, offer: Offer) -> None:
     offer("good")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file/MNIST/raw: cannot be made: Not a directory; choose another --data-dir$"):
+    with pytest.raises(
+        DataError, match=r"file/MNIST/raw: cannot be created: Not a directory; choose another --data-dir$"
+    ):
         MNIST().fetch(tmp_path / "file")
 
 

@@ -115,7 +115,7 @@ def test_a_folder_has_resized_crops_unless_it_says_otherwise(augment: object, fo
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "imagefolder"}, "'path' is missing and has no default"),
+        ({"name": "imagefolder"}, "'path' is required but missing"),
         ({"path": "x"}, "path is for name csv, hf, imagefolder, npz, got digits; leave it out"),
         (
             {"augment": {"scale": [0.1, 1.0]}},
@@ -126,7 +126,10 @@ def test_a_folder_has_resized_crops_unless_it_says_otherwise(augment: object, fo
             {"name": "imagefolder", "path": "x", "augment": {"scale": [0.5, 0.1]}},
             "augment: scale [0.5, 0.1]: the smallest comes first",
         ),
-        ({"name": "imagefolder", "path": "x", "resize": 8}, "resize 8 is below size 224, which is cut out of it"),
+        (
+            {"name": "imagefolder", "path": "x", "resize": 8},
+            "resize 8 is smaller than size 224, which is cropped from it; raise resize",
+        ),
     ],
 )
 def test_impossible_specifications(given: dict[str, object], message: str) -> None:
@@ -151,7 +154,7 @@ def test_splits_are_cut_as_for_data_in_memory(root: Path) -> None:
 
 
 def test_more_than_there_are(root: Path) -> None:
-    with pytest.raises(DataError, match="66 training images asked for, but of its 72 there are 65 beside 7"):
+    with pytest.raises(DataError, match="66 training images requested, but of its 72 only 65 remain besides 7"):
         loaded(root, train=66)
 
 

@@ -140,7 +140,7 @@ def test_an_archive_is_read_where_it_lies(tmp_path: Path) -> None:
     assert same(read("cifar100", tmp_path), data)
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python.tar.gz"]
     lines = check(DataSpec(name="cifar100"), tmp_path)
-    assert len(lines) == 3 and "other bytes than published" in lines[0]
+    assert len(lines) == 3 and "not identical to the published file" in lines[0]
     assert lines[1] == "cifar100 train: 50 images of 3x32x32, 100 classes of 0 to 1"
 
 
@@ -200,15 +200,15 @@ IDX_CASES: dict[str, tuple[str, bytes, str]] = {
     "count": ("train-images-idx3-ubyte", idx(np.zeros((49, 28, 28))), "declares 49 x 28 x 28 values, expected 50"),
     "shape": ("train-images-idx3-ubyte", idx(np.zeros((50, 32, 32))), "declares 50 x 32 x 32 values"),
     "label": ("train-labels-idx1-ubyte", idx(BAD_LABELS), "label 10 at position 7, expected 0 to 9"),
-    "gzip truncated": ("train-images-idx3-ubyte.gz", gzip.compress(GOOD)[:-5], "the gzip data break off before"),
-    "gzip trailing": ("train-images-idx3-ubyte.gz", gzip.compress(GOOD) + b"x", "not a whole gzip file"),
+    "gzip truncated": ("train-images-idx3-ubyte.gz", gzip.compress(GOOD)[:-5], "the gzip data are truncated"),
+    "gzip trailing": ("train-images-idx3-ubyte.gz", gzip.compress(GOOD) + b"x", "incomplete or not a gzip file"),
     "gzip checksum": (
         "train-images-idx3-ubyte.gz",
         gzip.compress(GOOD)[:-8] + b"abcd" + gzip.compress(GOOD)[-4:],
-        "not a whole gzip file (CRC check failed",
+        "incomplete or not a gzip file (CRC check failed",
     ),
     "gzip damaged": ("train-images-idx3-ubyte.gz", gzip.compress(GOOD)[:10] + b"\xff" * 99, "gzip data are damaged"),
-    "not gzip": ("train-images-idx3-ubyte.gz", GOOD, "not a whole gzip file (Not a gzipped file"),
+    "not gzip": ("train-images-idx3-ubyte.gz", GOOD, "incomplete or not a gzip file (Not a gzipped file"),
     "gzip bomb": (
         "train-images-idx3-ubyte.gz",
         gzip.compress(GOOD + bytes(50_000_000), 9),
@@ -312,19 +312,19 @@ def archive_cases() -> dict[str, tuple[bytes, str]]:
     good = archive(CIFAR10, members)
     one = f"{CIFAR10}/data_batch_1"
     return {
-        "truncated": (good[: len(good) // 2], "the gzip data break off before their end"),
-        "truncated in its last bytes": (good[:-3], "the gzip data break off before their end"),
-        "trailing": (good + b"garbage", "not a whole tar.gz (Not a gzipped file"),
-        "not gzip": (b"<!DOCTYPE html>" * 99, "not a whole tar.gz (Not a gzipped file"),
-        "not tar": (gzip.compress(b"x" * 9999), "not a whole tar.gz (invalid header)"),
-        "empty": (b"", "not a whole tar.gz (empty file)"),
+        "truncated": (good[: len(good) // 2], "the gzip data are truncated"),
+        "truncated in its last bytes": (good[:-3], "the gzip data are truncated"),
+        "trailing": (good + b"garbage", "incomplete or not a tar.gz file (Not a gzipped file"),
+        "not gzip": (b"<!DOCTYPE html>" * 99, "incomplete or not a tar.gz file (Not a gzipped file"),
+        "not tar": (gzip.compress(b"x" * 9999), "incomplete or not a tar.gz file (invalid header)"),
+        "empty": (b"", "incomplete or not a tar.gz file (empty file)"),
         "lacks one": (
             archive(CIFAR10, {k: v for k, v in members.items() if k != "test_batch"}),
             f"has no {CIFAR10}/test_batch",
         ),
-        "link": (with_member(tar_member(one, type=tarfile.SYMTYPE, linkname="/etc/passwd")), "is no plain file"),
-        "hard link": (with_member(tar_member(one, type=tarfile.LNKTYPE, linkname="x")), "is no plain file"),
-        "device": (with_member(tar_member(one, type=tarfile.CHRTYPE)), "is no plain file"),
+        "link": (with_member(tar_member(one, type=tarfile.SYMTYPE, linkname="/etc/passwd")), "is not a regular file"),
+        "hard link": (with_member(tar_member(one, type=tarfile.LNKTYPE, linkname="x")), "is not a regular file"),
+        "device": (with_member(tar_member(one, type=tarfile.CHRTYPE)), "is not a regular file"),
         "outside": (with_member(tar_member(f"../{one}")), f"has no {CIFAR10}/data_batch_1"),
         "absolute": (with_member(tar_member(f"/{one}")), f"has no {CIFAR10}/data_batch_1"),
         "twice": (twice(one), f"has '{one}' twice"),

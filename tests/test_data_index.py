@@ -127,9 +127,9 @@ def test_an_empty_class_folder(root: Path, part: str) -> None:
 
 def test_a_class_that_training_lacks(root: Path) -> None:
     fill(root / "val" / "eel")
-    assert problem(root) == "/val/eel: a class that train lacks; add it there or remove it"
+    assert problem(root) == "/val/eel: this class is missing in train; add it there or remove it here"
     fill(root / "val" / "owl")
-    assert problem(root).startswith("/val/eel and 1 more: a class that train lacks")
+    assert problem(root).startswith("/val/eel and 1 more: this class is missing in train")
 
 
 def test_val_without_class_folders(root: Path) -> None:
@@ -147,10 +147,10 @@ def test_val_without_train(root: Path) -> None:
 def test_links_that_lead_round_in_a_circle(root: Path) -> None:
     loop = root / "train" / "cat" / "loop"
     loop.symlink_to(root / "train" / "cat")
-    assert problem(root).startswith("/train/cat/loop: a folder inside a class folder, which is not read")
+    assert problem(root).startswith("/train/cat/loop: folders inside a class folder are not read")
     loop.unlink()
     loop.symlink_to(loop)
-    assert problem(root) == "/train/cat/loop: cannot be read: Too many levels of symbolic links; mend or remove it"
+    assert problem(root) == "/train/cat/loop: cannot be read: Too many levels of symbolic links; repair or remove it"
     loop.unlink()
     (root / "train" / "all").symlink_to(root)
     assert problem(root).startswith("/train/all/")
@@ -158,7 +158,7 @@ def test_links_that_lead_round_in_a_circle(root: Path) -> None:
 
 def test_too_few_to_cut_a_test_part_from(tmp_path: Path) -> None:
     fill(tmp_path / "cat", 2)
-    assert "2 images are too few to cut a test part from" in problem(tmp_path)
+    assert "2 images are too few to split off a test part" in problem(tmp_path)
 
 
 # --- corrupt images
@@ -175,7 +175,7 @@ def test_corrupt_pictures_are_listed_and_fatal(root: Path) -> None:
     spoil(root)
     text = problem(root)
     assert text.startswith(": 3 corrupt images: train/cat/0001.png (the file is empty), train/dog/text.jpg (neither")
-    assert text.endswith("mend or remove them, or leave them out with data.corrupt skip")
+    assert text.endswith("repair or remove them, or skip them with data.corrupt: skip")
 
 
 def test_corrupt_pictures_are_left_out_and_counted(root: Path) -> None:
@@ -198,7 +198,9 @@ def test_many_corrupt_pictures_are_counted_and_listed_in_a_file(root: Path) -> N
 def test_a_class_of_which_nothing_is_left(root: Path) -> None:
     for path in (root / "train" / "cat").iterdir():
         path.write_bytes(b"")
-    assert problem(root, skip=True) == "/train/cat: not one of its 5 images can be decoded; mend it"
+    assert (
+        problem(root, skip=True) == "/train/cat: none of its 5 images can be decoded; replace them or remove the folder"
+    )
 
 
 def test_a_bomb_is_a_corrupt_picture(root: Path) -> None:

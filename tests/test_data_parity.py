@@ -189,7 +189,7 @@ def test_round_trip(given: dict[str, object]) -> None:
         ),
         (
             {"bits": 4, "samples": 17},
-            "samples 17 are more than the 2^4 = 16 inputs that there are; leave it out to take all of them",
+            "samples 17 are more than the 2^4 = 16 possible inputs; remove it to use all of them",
         ),
         ({"bits": 1}, "bits: 1: input should be greater than or equal to 2"),
         ({"bits": 65, "samples": 10}, "bits: 65: input should be less than or equal to 64"),
@@ -224,7 +224,7 @@ def test_a_name_alone_is_checked_in_python_too() -> None:
     [
         (
             {"bits": 2},
-            "parity: a tenth of its 3 training images for validation is none; give data.validation",
+            "parity: a tenth of its 3 training images for validation is zero; set data.validation",
         ),
         ({"samples": 3}, "parity: a quarter of its 3 inputs for testing is none; give data.test"),
         (
@@ -234,12 +234,12 @@ def test_a_name_alone_is_checked_in_python_too() -> None:
         ),
         (
             {"train": 700},
-            "parity: 700 training images asked for, but of its 768 there are 692 beside 76 for validation;"
+            "parity: 700 training images requested, but of its 768 only 692 remain besides 76 for validation;"
             " lower data.train or data.validation",
         ),
         (
             {"bits": 4, "validation": 12},
-            "parity: 12 validation images leave none of its 12 for training; ask for a smaller data.validation",
+            "parity: 12 validation images leave none of its 12 for training; lower data.validation",
         ),
     ],
 )

@@ -136,18 +136,18 @@ def cut(path: Path, length: int) -> None:
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
-        (lambda path: path.unlink(), "there is no such file"),
-        (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
-        (lambda path: path.write_bytes(b"\xff" * 100), "cannot be read as safetensors"),
-        (lambda path: cut(path, 100), "cannot be read as safetensors"),
-        (lambda path: cut(path, path.stat().st_size - 1), "cannot be read as safetensors"),
+        (lambda path: path.unlink(), "no such file; check the path"),
+        (lambda path: path.write_bytes(b""), "is not a valid safetensors file"),
+        (lambda path: path.write_bytes(b"\xff" * 100), "is not a valid safetensors file"),
+        (lambda path: cut(path, 100), "is not a valid safetensors file"),
+        (lambda path: cut(path, path.stat().st_size - 1), "is not a valid safetensors file"),
         (
             lambda path: safetensors.torch.save_file({"a": torch.ones(1)}, path),
             "was not saved by Leadline as a network",
         ),
         (
             lambda path: safetensors.torch.save_file({"a": torch.ones(1)}, path, {"leadline": "{"}),
-            "its description does not hold: ",
+            "its metadata are invalid: ",
         ),
         (lambda path: edited(path, format=2), "format: 2: "),
         (lambda path: edited(path, network={"stages": []}), "network.stages: "),
@@ -188,7 +188,7 @@ def test_a_network_of_ones_own_is_rebuilt_where_the_file_is_trusted(
     spec = ModuleSpec(module="own_network:make", arguments={"width": 4})
     before = replace(loaded(), model=build(spec, SHAPE, 10, seed=5).eval(), network=spec)
     weights, _ = save(before, tmp_path / "saved")
-    with pytest.raises(SpecError, match=r"wants own_network:make called to build it; if you trust the file"):
+    with pytest.raises(SpecError, match=r"needs own_network:make to be called to build it; if you trust the file"):
         load(weights)
     after = load(weights, trust=True)
     assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))
@@ -311,7 +311,7 @@ def test_what_cannot_be_traced_or_written_says_so(
 
 def test_limits_of_the_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "LARGEST_ONNX", 100_000)
-    with pytest.raises(LeadlineError, match=r"[\d,]+ bytes of weights, and an ONNX file holds 2 GiB"):
+    with pytest.raises(LeadlineError, match=r"[\d,]+ bytes of weights, but an ONNX file can hold at most 2 GiB"):
         to_onnx(trained(NETWORKS["comparative-cnn"]), SHAPE, tmp_path / "a.onnx")
     with pytest.raises(LeadlineError, match=r"ends in '\.pt'; torch\.export writes \.pt2"):
         to_torch_export(trained(NETWORKS["comparative-cnn"]), SHAPE, tmp_path / "a.pt")
@@ -449,17 +449,17 @@ def bomb(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "part"),
     [
-        (lambda path: None, "there is no such file"),
-        (lambda path: path.mkdir(), "there is no such file"),
-        (lambda path: path.write_bytes(b""), "is neither PNG nor JPEG, or damaged"),
-        (lambda path: path.write_bytes(b"no image" * 50), "is neither PNG nor JPEG, or damaged"),
+        (lambda path: None, "no such file; check the path"),
+        (lambda path: path.mkdir(), "no such file; check the path"),
+        (lambda path: path.write_bytes(b""), "not a PNG or JPEG file, or damaged"),
+        (lambda path: path.write_bytes(b"no image" * 50), "not a PNG or JPEG file, or damaged"),
         (lambda path: cut(painted(path), 200), "cannot be read: image file is truncated"),
         (lambda path: cut(painted(path, (64, 64), format="JPEG"), 900), "cannot be read: "),
-        (lambda path: painted(path, format="GIF"), "is neither PNG nor JPEG, or damaged"),
+        (lambda path: painted(path, format="GIF"), "not a PNG or JPEG file, or damaged"),
         (bomb, "cannot be read: Image size (400000000 pixels) exceeds limit"),
         (
             lambda path: Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path),
-            "has more than 8 bits per channel (mode I;16); save it with 8",
+            "has more than 8 bits per channel (mode I;16); save it with 8 bits per channel",
         ),
     ],
 )
@@ -476,5 +476,5 @@ def test_impossible_requests_say_why(tmp_path: Path) -> None:
     image = painted(tmp_path / "a.png")
     with pytest.raises(SpecError, match=r"top 0: at least one class"):
         predict(loaded(), [image], top=0)
-    with pytest.raises(SpecError, match=r"a network of 4 channels: image files are read as 1"):
+    with pytest.raises(SpecError, match=r"a network of 4 channels: image files can only be read with 1"):
         predict(loaded(shape=(4, 16, 16)), [image])

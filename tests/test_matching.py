@@ -101,7 +101,7 @@ def test_arms_that_are_equal_stay_as_they_are_and_that_is_said() -> None:
     found = match(before)
     assert found.arms == before.arms
     assert found.resolved.matched == []
-    assert found.matching == ("match parameters: the arms are equal within 1% as they are; nothing was changed.",)
+    assert found.matching == ("match parameters: the arms are already equal within 1%; nothing was changed.",)
     assert before.matching == ()
     assert match(study({"p": "comparative-plain", "r": "comparative-resnet"})).matching == ()
 
@@ -168,7 +168,7 @@ def test_bottlenecks_and_groups_get_widths_that_divide() -> None:
         (
             {"tiny": {"family": "mlp", "hidden": 2, "width": 1}, "cnn": "comparative-cnn"},
             "parameters",
-            r"match parameters: cnn cannot come within 1%; nearest: widths 64/32 -> .* from the .* of tiny; choose",
+            r"match parameters: cnn cannot be matched within 1%; closest: widths 64/32 -> .* from the .* of tiny;",
         ),
         (
             {"a": "comparative-cnn", "own": "ownnets:linear"},
@@ -197,7 +197,10 @@ def test_a_wrong_key_in_the_file_gets_its_place(tmp_path: Path) -> None:
         ("{what: parameters, to: nobody}", r"s.yaml:3:27: match.to: unknown arm 'nobody'; known: a, b"),
         ("{to: a}", r"s.yaml:3:1: match: 'what' is missing"),
         ("3", r"s.yaml:3:1: match: 3"),
-        ("parameters\nmatched: []", r"s.yaml:4:1: matched: matched is what match finds when the study runs, .* remove"),
+        (
+            "parameters\nmatched: []",
+            r"s.yaml:4:1: matched: matched is determined by match when the study runs and .* remove",
+        ),
     ]:
         (tmp_path / "s.yaml").write_text(text + asked)
         with pytest.raises(SpecError, match=message) as caught:
@@ -207,7 +210,11 @@ def test_a_wrong_key_in_the_file_gets_its_place(tmp_path: Path) -> None:
 
 def test_arms_that_matching_makes_the_same_are_no_contrast() -> None:
     arms = {"narrow": {"family": "mlp", "hidden": 2, "width": 20}, "wide": {"family": "mlp", "hidden": 2, "width": 30}}
-    with pytest.raises(SpecError, match="wide and narrow are one network under one recipe: nothing to compare"):
+    with pytest.raises(
+        SpecError,
+        match="wide and narrow have the same network and the same training, so there is"
+        " nothing to compare; change one of them",
+    ):
         match(study(arms, match="parameters"))
 
 

@@ -352,7 +352,7 @@ def test_contrasts_of_several_units_have_a_panel_and_a_line_each() -> None:
     ("contrast", "problem"),
     [
         ({"metric": "epochs_to"}, "metric epochs_to needs a target, a validation error in per cent such as target: 10"),
-        ({"target": 10}, "target 10 is for times to a target, such as epochs_to, got test_error"),
+        ({"target": 10}, "target 10 needs a metric that is a time to a target, such as epochs_to; got test_error"),
         ({"metric": "epochs_to", "target": 100}, "target: 100: input should be less than 100"),
         ({"metric": "epochs_to", "target": -1}, "target: -1: input should be greater than or equal to 0"),
         ({"metric": "speed"}, "'speed'"),
@@ -368,7 +368,7 @@ def test_impossible_contrasts(contrast: dict[str, Any], problem: str) -> None:
 
 def test_areas_of_trainings_of_different_length_are_not_compared() -> None:
     arms = {**ARMS, "residual": {**ARMS["residual"], "training": {"epochs": 20}}}
-    with pytest.raises(SpecError, match="trained for 20 and 10 epochs, and a mean over epochs needs as many of both"):
+    with pytest.raises(SpecError, match="trained for 20 and 10 epochs, but a mean over epochs needs equal numbers"):
         a_study("learning_curve_area", None, arms=arms)
     assert a_study(arms=arms).contrasts[0].metric == "epochs_to"
 

@@ -138,7 +138,7 @@ def test_all_devices_see_training_diverge_at_once(found: list[Any]) -> None:
     assert first[2] == second[2] == step
 
 
-@pytest.mark.parametrize(("name", "line"), [("draws", "OwnDropout: draws from PyTorch's global"), ("looks", "2 dev")])
+@pytest.mark.parametrize(("name", "line"), [("draws", "OwnDropout: uses PyTorch's global"), ("looks", "2 dev")])
 def test_what_several_devices_cannot_do_as_one_is_refused(found: list[Any], name: str, line: str) -> None:
     for kind, text, _ in found[list(CASES).index(name)]:
         assert kind == "SpecError" and line in text and "\n" not in text
@@ -251,14 +251,14 @@ def test_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         assign_devices(torch.device("cuda:1"), 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert assign_devices(torch.device("cuda"), 2) == [torch.device("cuda", 0), torch.device("cuda", 1)]
-    with pytest.raises(SpecError, match="devices: 3, and this machine shows 2 CUDA"):
+    with pytest.raises(SpecError, match="devices: 3, but PyTorch sees 2 CUDA"):
         assign_devices(torch.device("cuda"), 3)
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         assert Torchrun.current() is None
         check_torchrun(7)
         monkeypatch.setenv(name, value)
     check_torchrun(2)
-    with pytest.raises(SpecError, match="torchrun started 2 processes, for 3 devices; use --devices 2"):
+    with pytest.raises(SpecError, match="torchrun started 2 processes, but 3 devices were requested; use --devices 2"):
         check_torchrun(3)
 
 
@@ -350,7 +350,7 @@ def test_a_trial_whose_device_dies_is_taken_up_again(tmp_path: Path, whole: dict
     assert [event.kind for event in told] == ["started", "died", "started", "finished"]
     assert told[1].text == (
         "the process of device 2 of 2 died with signal 9 (SIGKILL); if memory ran out, use a smaller batch;"
-        " it is taken up again"
+        " the trial will be resumed"
     )
     assert told[2].fraction == pytest.approx(1 / 3)
     found = values(store)

@@ -88,7 +88,7 @@ def test_a_part_is_given_by_name_with_arguments_by_reference_or_as_the_object_it
         ({"learning_rate": 0.1}, "has no name; known: adam, adamw, rmsprop, sgd"),
         ({"name": "sgd", "rate": 1}, "unknown key 'rate'"),
         ({"module": "no colon"}, "module: 'no colon'"),
-        (lambda parameters: None, "has no name to find it by"),
+        (lambda parameters: None, "has no name by which it can be imported"),
     ],
 )
 def test_a_part_that_cannot_be_gets_one_line(value: object, message: str) -> None:
@@ -157,7 +157,7 @@ def test_a_change_after_the_import_is_refused_for_what_runs_is_the_old_code(own:
     resolve("own_parts:rate")
     identify("own_parts:rate")
     (own / "own_parts.py").write_text(OWN + "\n# changed\n")
-    with pytest.raises(SpecError, match=r"own_parts.* was changed after .*; restart Python, or the notebook's kernel"):
+    with pytest.raises(SpecError, match=r"own_parts.* was changed after .*; restart Python or the notebook kernel"):
         identify("own_parts:rate")
 
 
@@ -199,7 +199,7 @@ def test_an_edit_before_the_first_look_is_refused_too(own: Path) -> None:
     resolve("own_parts:rate")
     for old, new in (("0.5", "0.25"), ("/ 2", "/ 4")):
         (own / "own_parts.py").write_text(OWN.replace(old, new))
-        with pytest.raises(SpecError, match=r"own_parts\.py was changed after this process had imported it"):
+        with pytest.raises(SpecError, match=r"own_parts\.py was changed after it was imported"):
             identify("own_parts:rate")
     (own / "own_parts.py").write_text(OWN)
     identify("own_parts:rate")

@@ -126,7 +126,7 @@ def test_sizes_are_those_of_the_data(spec: DataSpec) -> None:
 def test_sizes_need_no_files_and_see_what_is_too_many() -> None:
     assert sizes(DataSpec(name="cifar10", validation=5000)) == SplitSizes(45_000, 5_000, 10_000)
     assert sizes(DataSpec(name="mnist")) == SplitSizes(55_000, 5_000, 10_000)
-    with pytest.raises(DataError, match="2000 training images asked for"):
+    with pytest.raises(DataError, match="2000 training images requested"):
         sizes(DataSpec(name="digits", train=2000))
 
 
@@ -227,7 +227,9 @@ def test_a_pilot_that_decided_as_it_went_gives_seeds_too() -> None:
 def test_a_pilot_that_says_nothing_is_refused() -> None:
     study = small(contrasts=[["b", "a"]])
     for pilot in (shown(study, {"a": [5.0], "b": [6.0]}), shown(study, {"a": [5.0, 6.0]})):
-        with pytest.raises(SpecError, match=r"--pilot small: it has no contrast of small with two pairs") as caught:
+        with pytest.raises(
+            SpecError, match=r"--pilot small: it has no contrast of small with at least two pairs"
+        ) as caught:
             seeds_by_pilot(study, pilot)
         assert "\n" not in str(caught.value)
 
@@ -294,19 +296,19 @@ def with_share(plan: Plan, share: float) -> Plan:
 def test_the_text_names_every_number_with_its_unit(found: Plan) -> None:
     seeds = (*seeds_by_deviation(small(), [0.5]), SeedsNeeded("b against a", 9.0, 0.001, None, -2.0, 120, 3))
     text = plantext.to_text(replace(found, seeds=seeds, fits=0, disk_free=10))
-    assert "In all: 8 trials" in text and "one after another" in text
-    assert "10 seeds for a difference of the margin, 0.5 points (standard deviation 0.5 points)" in text
+    assert "Total: 8 trials" in text and "sequentially" in text
+    assert "10 seeds to detect a difference equal to the margin, 0.5 points (standard deviation 0.5 points)" in text
     assert (
-        "b against a, test_error: more than 10,000 seeds for a difference of the margin, 0.001 points; 120 seeds"
-        in text
+        "b against a, test_error: more than 10,000 seeds to detect a difference equal to the margin, 0.001 points; 120"
+        " seeds" in text
     )
-    assert "alone on this machine" not in plantext.to_text(with_share(found, 1.0))
-    assert "a worker had 25% of its cores: alone on this machine it is about" in plantext.to_text(
+    assert "on an idle machine" not in plantext.to_text(with_share(found, 1.0))
+    assert "a worker had 25% of its cores; on an idle machine the time is about" in plantext.to_text(
         with_share(found, 0.25)
     )
-    assert "room for not one worker" in text and "lower --workers or training.batch_size" in text
+    assert "enough for no worker" in text and "lower --workers or training.batch_size" in text
     assert "but 10 bytes are free" in text
-    assert "2 for each multiply-add" in text and "training steps of each network" in text
+    assert "2 per multiply-add" in text and "training steps of each network" in text
     again = json.loads(json.dumps(plantext.to_json(replace(found, seeds=seeds)), allow_nan=False))
     assert again["trials"] == 8 and again["arms"][0]["arm"] == "a" and again["seeds"][1]["for_margin"] is None
 
@@ -355,7 +357,7 @@ def test_pretraining_is_told_to_come_on_top(tmp_path: Path) -> None:
 def test_another_device_and_too_many_images_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="device 'tpu'"):
         plan(small(), tmp_path, device="tpu")
-    with pytest.raises(DataError, match="training images asked for"):
+    with pytest.raises(DataError, match="training images requested"):
         plan(small(data={"name": "digits", "train": 5000}), tmp_path, device="cpu", workers=1, seconds=0.0)
 
 
@@ -382,7 +384,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(timing, "_time_one", starved)
     with pytest.raises(
-        LeadlineError, match=r"^there is no memory for a training step of [\d,]+ parameters at batch 64"
+        LeadlineError, match=r"^not enough memory for a training step of [\d,]+ parameters at batch size 64"
     ):
         plan(small(), tmp_path, device="cpu", workers=1, seconds=0.01)
 

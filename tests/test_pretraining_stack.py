@@ -334,7 +334,7 @@ def test_layers_that_cannot_be_pretrained_are_refused_and_left_alone() -> None:
         ({"cd_steps": 0}, "cd_steps"),
         ({"visible": "relu"}, "visible"),
         ({"method": "denoising-autoencoder", "corruption": 1.0}, "corruption"),
-        ({"corruption": 0.1}, "corruption 0.1 has no effect with method rbm; leave it out"),
+        ({"corruption": 0.1}, "corruption 0.1 has no effect with method rbm; remove it"),
         ({"method": "denoising-autoencoder", "cd_steps": 2}, "cd_steps 2 has no effect with method denoising"),
         ({"method": "denoising-autoencoder", "persistent": True}, "persistent True has no effect"),
         ({"gaussian_learning_rate": 0.1}, "gaussian_learning_rate 0.1 has no effect with visible bernoulli"),

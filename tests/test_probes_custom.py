@@ -141,7 +141,7 @@ def test_a_probe_is_asked_for_by_reference_by_name_or_as_the_function_itself() -
         ({"a b": {"module": "own_probes:f"}}, "'a b' names no probe"),
         (["own_probes:" + "f" * 60], "at most 64; give it a name of its own"),
         ([{"module": "own_probes:f", "evry": 2}], "unknown key 'evry'"),
-        ({"cka": 3}, "probe cka: 3 says nothing of it; expected settings, such as"),
+        ({"cka": 3}, "probe cka: 3 is not a mapping of settings; expected for example"),
     ],
 )
 def test_what_cannot_be_asked_for_is_one_line(probes: object, message: str) -> None:

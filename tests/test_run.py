@@ -414,7 +414,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path: Path, kept: 
         assert kinds == ["started", "restarted", "finished", "started", "finished"]
         assert events[0].fraction == pytest.approx(2 / 3)
         assert events[1].fraction == pytest.approx(1 / 3)
-        assert events[1].text.endswith("training goes on from the one before it")
+        assert events[1].text.endswith("training continues from the previous checkpoint")
         InProcess().run(Job("small", tmp_path / "whole"), lambda event: None)
         assert measured(store) == measured(whole)
 

@@ -119,7 +119,7 @@ PINNED_CIFAR_RESNET_20 = "211eb0981d4994e740cf1b8b23763933f258a92085f1b057463397
         ({"network": NETWORK, "seed": "3"}, r"seed: '3': input should be a valid integer"),
         ({"network": NETWORK, "seed": True}, r"seed: True: input should be a valid integer"),
         ({"network": NETWORK, "training": {"epochs": 1.5}}, r"training.epochs: 1.5: input should be a valid integer"),
-        ({}, r"'network' is missing and has no default"),
+        ({}, r"'network' is required but missing"),
         (
             {"network": NETWORK, "training": {"optimizer": {"name": "adm"}}},
             r"training.optimizer.name: unknown name 'adm'; did you mean 'adam'\?",
@@ -209,7 +209,10 @@ def test_probes_that_are_not_asked_for_leave_no_trace_in_the_hash() -> None:
         ({"cka": {"images": 3}}, r"probes.cka.images: 3: input should be greater than or equal to 4"),
         ({"shattered": {"images": 5}}, r"probes.shattered.images: 5: input should be a multiple of 2"),
         ({"noise": {"evry": 2}}, r"probes.noise: unknown key 'evry'"),
-        ({"hessian": {"at": ["start", 11]}}, r"probes.hessian.at: epoch 11 is beyond training.epochs, 10; use end"),
+        (
+            {"hessian": {"at": ["start", 11]}},
+            r"probes.hessian.at: epoch 11 is after the last of 10 training.epochs; use end or a smaller number",
+        ),
     ],
 )
 def test_what_probes_cannot_be_asked_for_is_one_line(probes: object, message: str) -> None:

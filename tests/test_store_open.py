@@ -79,7 +79,7 @@ def test_connections_are_set_up_to_survive(tmp_path: Path) -> None:
 
 
 def test_open_existing_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"nowhere/leadline\.db: there is none yet; `leadline run STUDY` makes one"):
+    with pytest.raises(StoreError, match=r"nowhere/leadline\.db: does not exist yet; `leadline run STUDY` creates it"):
         Store.open_existing(tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
     Store.open(tmp_path / "runs").close()
@@ -115,7 +115,7 @@ def test_a_database_of_a_newer_leadline(tmp_path: Path) -> None:
     database.close()
     message = refusal(tmp_path)
     assert "schema '9999' was made by a newer Leadline" in message
-    assert "upgrade Leadline or give another store" in message
+    assert "upgrade Leadline or choose another store" in message
 
 
 def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     database.execute("CREATE TABLE studies (study_id INTEGER)")
     database.close()
     message = refusal(tmp_path, f"sqlite:///{tmp_path}/other.db")
-    assert "holds the tables of another program (studies); give a database of its own" in message
+    assert "holds the tables of another program (studies); use a separate database for Leadline" in message
     assert query(tmp_path / "other.db", "SELECT name FROM sqlite_master") == [("studies",)]
 
 
@@ -154,7 +154,10 @@ def locked_folder() -> Iterator[Path]:
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 def test_a_folder_that_cannot_be_written(locked_folder: Path) -> None:
     message = refusal(locked_folder / "new")
-    assert message == f"runs folder {locked_folder}/new: cannot be written: Permission denied; choose another"
+    assert (
+        message
+        == f"runs folder {locked_folder}/new: cannot be written: Permission denied; choose another folder with --runs"
+    )
     message = refusal(locked_folder / "there")
     assert message.startswith(f"store {locked_folder}/there/leadline.db: ")
     assert "readonly" in message or "unable to open" in message
@@ -166,9 +169,9 @@ def test_a_folder_that_cannot_be_written(locked_folder: Path) -> None:
         ("nonsense", "'nonsense' is no database URL; expected one like sqlite:///runs/leadline.db"),
         ("postgres://host/name", "unknown database 'postgres'; did you mean 'postgresql'?"),
         ("oracle://host/name", "unknown database 'oracle'; known: postgresql, sqlite"),
-        ("sqlite+nodriver:///x.db", "unknown driver 'sqlite+nodriver'; leave it out to get sqlite+pysqlite"),
-        ("sqlite://", "lives in memory"),
-        ("sqlite:///:memory:", "lives in memory"),
+        ("sqlite+nodriver:///x.db", "unknown driver 'sqlite+nodriver'; remove it from the URL to use sqlite+pysqlite"),
+        ("sqlite://", "is in memory"),
+        ("sqlite:///:memory:", "is in memory"),
         ("sqlite:////nowhere/at/all/x.db", "/nowhere/at/all/x.db: cannot be opened: unable to open database file"),
     ],
 )

@@ -128,27 +128,32 @@ def test_contrast_between_levels() -> None:
         ),
         ("blocks: [2, 5, 10]", "depth: [2]", r"study.yaml:6:3: arms.cnn: comparative-cnn: unknown argument 'depth'"),
         ("[[resnet, cnn]]", "[[resnet, cn]]", r"study.yaml:10:13: contrasts.0: unknown arm 'cn'; did you mean 'cnn'"),
-        ("[[resnet, cnn]]", "[[cnn, cnn]]", r"study.yaml:10:13: contrasts.0: arm 'cnn' is compared with itself"),
+        (
+            "[[resnet, cnn]]",
+            "[[cnn, cnn]]",
+            r"study.yaml:10:13: contrasts.0: arm 'cnn' is compared with itself; name"
+            " two different arms",
+        ),
         ("[[resnet, cnn]]", "[[cnn]]", r"contrasts.0: \['cnn'\] is not a pair of arms"),
         ("[[resnet, cnn]]", "[['cnn[blocks=2]', resnet]]", r"pairs an arm at one level with an arm at all levels"),
         ("seeds: 5", "seeds: 0", r"study.yaml:9:1: seeds: 0: input should be greater than or equal to 1"),
-        ("seeds: 5", "seeds: [1, 1]", r"study.yaml:9:1: seeds: \[1, 1\] names a seed twice"),
+        ("seeds: 5", "seeds: [1, 1]", r"study.yaml:9:1: seeds: \[1, 1\] contains a seed twice"),
         ("name: example", "name: ../example", r"study.yaml:2:1: name: '../example': string should match pattern"),
-        ("vary: {", "vary: [", r"study.yaml:8:2\d: not YAML"),
+        ("vary: {", "vary: [", r"study.yaml:8:2\d: invalid YAML"),
         ("arms:", "arms: 3\nrest:", r"study.yaml:5:1: arms: 3: input should be"),
-        ("seeds: 5", "seeds: 5\nseeds: 6", r"study.yaml:10:1: not YAML: key 'seeds' stands twice"),
+        ("seeds: 5", "seeds: 5\nseeds: 6", r"study.yaml:10:1: invalid YAML: key 'seeds' appears twice"),
         ("seeds: 5", "seeds: [3000000000]", r"study.yaml:9:1: seeds: "),
-        ("seeds: 5", f"seeds: {'9' * 5000}", r"study.yaml: not YAML: "),
-        ("seeds: 5", f"notes: {'[' * 3000}", r"study.yaml: not YAML: "),
-        ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:2:1: not plain data: "),
-        ("cnn:    {", '"c\\nn": {', r"study.yaml:5:1: arms: arm name 'c\\nn' is empty or has"),
+        ("seeds: 5", f"seeds: {'9' * 5000}", r"study.yaml: invalid YAML: "),
+        ("seeds: 5", f"notes: {'[' * 3000}", r"study.yaml: invalid YAML: "),
+        ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:2:1: expected plain data: "),
+        ("cnn:    {", '"c\\nn": {', r"study.yaml:5:1: arms: arm name 'c\\nn' is empty or contains"),
         ("[2, 5, 10]", "[2, 5, 2]", r"study.yaml:8:1: vary: \[2, 5, 2\] names a level of blocks twice"),
         ("blocks: [2, 5, 10]", "network.blocks.x: [2]", r"study.yaml:6:3: arms.cnn: .*blocks"),
         ("[[resnet, cnn]]", "[[resnet, cnn], [cnn, resnet]]", r"contrasts.1: cnn\[blocks=2\] and .* compared twice"),
         (
             "comparative-cnn",
             "comparative-resnet",
-            r"contrasts.0: resnet\[blocks=2\] and .* one network under one recipe",
+            r"contrasts.0: resnet\[blocks=2\] and .* the same network and the same training",
         ),
         ("{network: comparative-cnn}", "{network: {module: 'a:b', arguments: 3}}", r"arguments: 3: input should be"),
     ],
@@ -365,10 +370,10 @@ def test_studies_with_fixed_seeds_are_what_they_were() -> None:
         ({"decide": {"seeds": 5}}, "unknown key 'seeds'"),
         ({"decide": "yes"}, "decide: 'yes'"),
         ({"decide": {"max_seeds": "many"}}, "decide.max_seeds: 'many'"),
-        ({"decide": {"metric": "epochs_to"}}, "no interval that holds at every look is known for such times"),
+        ({"decide": {"metric": "epochs_to"}}, "no interval that is valid at every look is known for such times"),
         (
             {"contrasts": [{"a": "a", "b": "b", "metric": "seconds_to", "target": 5.0}]},
-            "contrasts.0: metric seconds_to cannot be decided while seeds are added",
+            "contrasts.0: metric seconds_to cannot be used with decide",
         ),
         ({"contrasts": [["a"]]}, "is not a pair of arms"),
     ],
@@ -401,7 +406,9 @@ def test_limits_of_deciding_are_those_of_its_statistics() -> None:
 def test_an_arms_name_is_no_longer_than_a_database_keeps(tmp_path: Path) -> None:
     long = EXAMPLE.replace("  cnn: ", f"  {'c' * 245}: ").replace("contrasts: [[resnet, cnn]]", "")
     assert expand(load_study(written(tmp_path, long), {"vary.blocks": [2]}).spec)  # of 255 letters with its level
-    with pytest.raises(SpecError, match=r"study.yaml:6:.* has 256 letters with its levels; 255 at most$"):
+    with pytest.raises(
+        SpecError, match=r"study.yaml:6:.* has 256 characters with its levels; at most 255 are allowed; "
+    ):
         load_study(written(tmp_path, long))
 
 

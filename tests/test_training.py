@@ -454,7 +454,9 @@ def test_parts_of_a_loss_add_up_to_that_of_the_batch(loss: object) -> None:
 def test_a_loss_that_takes_no_reduction_is_for_one_device() -> None:
     criterion = parse(TrainingSpec, {"loss": generalised_cross_entropy}).loss
     assert criterion is not None
-    with pytest.raises(SpecError, match="takes no argument reduction and cannot be split; train on one device"):
+    with pytest.raises(
+        SpecError, match="has no argument `reduction`, so it cannot be split over devices; train on one device"
+    ):
         criterion.compute(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), "sum")
 
 

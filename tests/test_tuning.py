@@ -108,20 +108,23 @@ def searched(
     [
         ("{learnin_rate: {log: [0.1, 1]}}", r"s.yaml:5:8: .*unknown argument 'learnin_rate'.*mean 'learning_rate'\?"),
         ("{learning_rate: {log: [0, 3]}}", r"s.yaml:5:24: tune.learning_rate.log: 0 has no logarithm"),
-        ("{learning_rate: {log: [3, 1]}}", r"\[3, 1\] is an empty space; give the smaller end first"),
-        ("{learning_rate: {linear: [1, 1]}}", r"\[1, 1\] is an empty space"),
-        ("{batch_size: {integer: [9, 8]}}", r"\[9, 8\] is an empty space"),
+        ("{learning_rate: {log: [3, 1]}}", r"\[3, 1\] is empty; give the smaller end first"),
+        ("{learning_rate: {linear: [1, 1]}}", r"\[1, 1\] is empty"),
+        ("{batch_size: {integer: [9, 8]}}", r"\[9, 8\] is empty"),
         ("{learning_rate: {log: [0.1]}}", r"\[0.1\] is not two ends"),
         ("{learning_rate: {log: [0.1, .inf]}}", r"inf: input should be a finite number"),
-        ("{learning_rate: {choice: []}}", r"\[\] leaves nothing to choose"),
+        ("{learning_rate: {choice: []}}", r"\[\] has fewer than two choices"),
         ("{learning_rate: {choice: [1, 2, 1]}}", r"\[1, 2, 1\] names a value twice"),
         ("{learning_rate: {log: [0.1, 1], linear: [0, 1]}}", r"learning_rate: .* is not one of log, linear"),
         ("{learning_rate: {lg: [0.1, 1]}}", r"learning_rate: .* is not one of log, linear, integer, choice"),
-        ("{learning_rate: 0.1}", r"tune: learning_rate: 0.1 is no space, such as"),
+        ("{learning_rate: 0.1}", r"tune: learning_rate: 0.1 is not a search space such as"),
         ("{learning_rate: {log: [0.1, 1]}, buget: 3}", r"unknown key 'buget'; did you mean 'budget'"),
         ("{learning_rate: {log: [0.1, 1]}, budget: 0}", r"s.yaml:5:40: tune.budget: 0: input should be greater"),
         ("{learning_rate: {log: [0.1, 1]}, sampler: grid}", r"tune.sampler: 'grid': input should be 'random' or 'tpe'"),
-        ("{learning_rate: {log: [0.1, 1]}, seeds: [7, 1]}", r"s.yaml:5:40: tune.seeds: seed 1 is one of the study's"),
+        (
+            "{learning_rate: {log: [0.1, 1]}, seeds: [7, 1]}",
+            r"s.yaml:5:40: tune.seeds: seed 1 is also a seed of the study",
+        ),
         ("{learning_rate: {log: [0.1, 1]}, seeds: [7, 7]}", r"names a seed twice"),
         ("{budget: 3}", r"nothing is tuned"),
         ("{momentum: {linear: [0, 1]}}", r"1.0 for arm plain: training.optimizer.momentum: 1.0: input should be less"),
@@ -129,12 +132,15 @@ def searched(
         ("{lr: {choice: [1, 2]}}", r"unknown argument 'lr'"),
         ("{data.train: {integer: [1, 5]}}", r"'data' cannot be tuned; keys begin with training or network"),
         ("{momentum: {choice: [0.1, 0]}, optimizer.momentum: {choice: [0.1, 0]}}", r"momentum is tuned twice"),
-        ("{learning_rate: {linear: [-1.0e+308, 1.0e+308]}}", r"too wide to draw from; bring the ends nearer"),
+        (
+            "{learning_rate: {linear: [-1.0e+308, 1.0e+308]}}",
+            r"too wide to sample from; bring the ends closer together",
+        ),
         (
             "{learning_rate: {log: [0.1, 1]}, chosen: {plain: {learning_rate: 1}}}",
-            r"s.yaml:5:40: tune.chosen: chosen is what the search finds when the study runs, and the ledger keeps it",
+            r"s.yaml:5:40: tune.chosen: chosen is determined by the search when the study runs and stored",
         ),
-        ("{learning_rate: {log: [0.1, 1]}, tried: {}}", r"s.yaml:5:40: tune.tried: .*; remove the key"),
+        ("{learning_rate: {log: [0.1, 1]}, tried: {}}", r"s.yaml:5:40: tune.tried: .*; remove "),
     ],
 )
 def test_what_cannot_be_tuned_is_one_line_with_its_place(tmp_path: Path, tune: str, message: str) -> None:
@@ -172,7 +178,7 @@ def test_arms_that_differ_in_what_is_tuned_alone_are_no_contrast() -> None:
         for rate in ("0.1", "0.2")
     }
     assert study_of({"batch_size": {"choice": [10, 20]}}, arms=arms).contrasts
-    with pytest.raises(SpecError, match=r"0\.2 and 0\.1 are one network under one recipe"):
+    with pytest.raises(SpecError, match=r"0\.2 and 0\.1 have the same network and the same training"):
         study_of(RATE, arms=arms)
 
 
@@ -180,7 +186,7 @@ def test_a_search_takes_no_other_studys_place(tmp_path: Path) -> None:
     other = study_of(RATE).spec.with_(name="tuned.tuning", tune=None)
     with Store.open(tmp_path) as store:
         store.register(expand(other))
-        with pytest.raises(SpecError, match=r"^study tuned\.tuning of the store is no search"):
+        with pytest.raises(SpecError, match=r"^study tuned\.tuning in the store is not a search"):
             Search(study_of({**RATE, "budget": 5})).next(store)
         assert store.study("tuned.tuning").hash == other.content_hash
 

@@ -28,8 +28,8 @@ def stream(seed: int, purpose: str, *keys: int | str) -> int:
 
     Args:
         seed: the trial's seed, or the data set's seed for subsets.
-        purpose: what is drawn, one of the constants of this module.
-        keys: what tells one draw of this purpose from another, such as a parameter's name or an epoch's number.
+        purpose: what the numbers are for; one of the constants of this module.
+        keys: what distinguishes draws for the same purpose, such as a parameter's name or an epoch number.
     """
     text = "\x1f".join([str(seed), purpose, *(f"{type(key).__name__}:{key}" for key in keys)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
@@ -37,9 +37,9 @@ def stream(seed: int, purpose: str, *keys: int | str) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and PyTorch in the body and put them back after it.
+    """Seed the global generators of Python, NumPy and PyTorch within the context and restore them afterwards.
 
-    For custom code, which may draw from any of them: what it draws is then the same in every run.
+    Custom code may draw from any of them; its random numbers are then the same in every run.
 
     Args:
         seed: from `stream`.

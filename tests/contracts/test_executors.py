@@ -228,7 +228,7 @@ def test_an_interrupted_driver_gives_the_trials_back(cluster: Cluster, tmp_path:
     [
         (
             {"cpus_per_trial": 3.0},
-            r"no node of the Ray cluster has 3 CPUs and 0 GPUs for a trial; the most are 1",
+            r"no node of the Ray cluster has 3 CPUs and 0 GPUs for a trial; the largest has 1",
         ),
         ({"gpus_per_trial": 0.25}, r"no node of the Ray cluster has 1 CPUs and 0\.25 GPUs"),
     ],

@@ -329,11 +329,11 @@ def test_a_server_that_stays_gone_ends_the_run_with_a_line_and_the_same_command_
     )
     assert gone.returncode == 1
     [line] = gone.stderr.splitlines()
-    assert line.startswith("leadline: store postgresql+psycopg://") and "; tried for 1 s" in line
+    assert line.startswith("leadline: store postgresql+psycopg://") and "; gave up after 1 s" in line
     proxy.fate = arrives
     with pytest.raises(StoreError) as refused:  # an address may be wrong: that is said at once
         Store.open(tmp_path / "runs", proxy.url)
-    assert "\n" not in str(refused.value) and "tried for" not in str(refused.value)
+    assert "\n" not in str(refused.value) and "gave up" not in str(refused.value)
     proxy.come_back()
     with Store.open(tmp_path / "runs", proxy.url) as store:
         assert store.counts(NAME)["finished"] < 2

@@ -1,4 +1,4 @@
-"""The way in: a study that plans and runs itself, its results, and training alone."""
+"""The Python API: studies, their results, and training of single networks."""
 
 from leadline.api.results import Results
 from leadline.api.study import PlannedStudy, Study

@@ -46,13 +46,13 @@ from leadline.text import join
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 KEY = "leadline"
-"""Where in the metadata of the weights their description stands."""
+"""Key of the network's description in the safetensors metadata."""
 
 BATCH = 64
-"""Images that are predicted at once."""
+"""Batch size of predictions."""
 
 LARGEST_ONNX = 2**31
-"""Bytes that one ONNX file can hold: it is a single protocol buffer."""
+"""Maximum bytes of an ONNX file, which is a single protocol buffer."""
 
 InputShape = tuple[int, int, int]
 Positive = Annotated[int, Field(ge=1)]
@@ -81,7 +81,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one image, first the likeliest."""
+    """The most probable classes of one image in descending order."""
 
     path: Path
     classes: tuple[int, ...]
@@ -116,11 +116,11 @@ class _Description(Spec):
 
 
 def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loaded:
-    """Return the network of a finished trial, with the normalisation of the data that it was trained on.
+    """Return the network of a finished trial together with the normalisation of its training data.
 
     Args:
-        store: where the trial was run.
-        prefix: beginning of the trial's hash.
+        store: the store that contains the trial.
+        prefix: prefix of the trial's hash.
         data_dir: where the data set's files are; None: the default folder.
 
     Raises:
@@ -140,7 +140,7 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
 
 
 def save(loaded: Loaded, folder: str | Path) -> list[Path]:
-    """Write `model.safetensors` and `model.json` into a folder, created if missing; return both paths.
+    """Write `model.safetensors` and `model.json` into a folder, created if missing, and return both paths.
 
     Raises:
         SpecError: what is given is a bare module, without what rebuilds it.
@@ -177,12 +177,12 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
 
 
 def load(path: str | Path, trust: bool = False) -> Loaded:
-    """Rebuild what `save` wrote; the logits are those of the saved network to the bit.
+    """Load a network written by `save`; its logits are bit-identical to those of the saved network.
 
     Args:
         path: the folder, or the `.safetensors` file in it, which is all that is read.
         trust: whether a file may name the function that builds its network, which is then imported and called: for
-            custom networks, from files that one trusts as one does a program.
+            custom networks; use it only for files that you trust as you would a program.
 
     Raises:
         SpecError: the file is missing, damaged or was not written by `save`, or names a function and is not trusted.
@@ -190,21 +190,24 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise SpecError(f"network {file}: there is no such file")
+        raise SpecError(f"network {file}: no such file; check the path")
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise SpecError(f"network {file}: cannot be read as safetensors: {_line(error)}") from None
+        raise SpecError(f"network {file}: is not a valid safetensors file: {_line(error)}") from None
     if KEY not in metadata:
-        raise SpecError(f"network {file}: was not saved by Leadline as a network; weights alone go into one by name")
+        raise SpecError(
+            f"network {file}: was not saved by Leadline as a network; load plain weights with leadline.load_weights"
+        )
     try:
         description = parse(_Description, json.loads(metadata[KEY]))
     except (SpecError, ValueError) as error:
-        raise SpecError(f"network {file}: its description does not hold: {_line(error)}") from None
+        raise SpecError(f"network {file}: its metadata are invalid: {_line(error)}") from None
     if not trust and (named := sorted(set(_named_code(description.network.model_dump(mode="json"))))):
         raise SpecError(
-            f"network {file}: wants {join(named)} called to build it; if you trust the file, load it with trust=True"
+            f"network {file}: needs {join(named)} to be called to build it; if you trust the file, load it with"
+            " trust=True"
         )
     model = build(description.network, description.input_shape, description.classes)
     load_weights(model, file)
@@ -239,7 +242,7 @@ def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
     """Write a network in evaluation mode as one ONNX file: `images` in, normalised, any number of them; `logits` out.
 
     Args:
-        model: is left as it is.
+        model: the network, which is not modified.
         input_shape: channels, height, width of an image.
         path: to write.
 
@@ -257,7 +260,7 @@ def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
     size = sum(tensor.numel() * tensor.element_size() for tensor in distinct_tensors(model).values())
     if size >= LARGEST_ONNX:
         raise LeadlineError(
-            f"{path}: {size:,} bytes of weights, and an ONNX file holds 2 GiB; use torch.export instead"
+            f"{path}: {size:,} bytes of weights, but an ONNX file can hold at most 2 GiB; use torch.export instead"
         )
     with _whole(path) as partial, _tracing(path):
         torch.onnx.export(
@@ -276,7 +279,7 @@ def to_torch_export(model: nn.Module, input_shape: InputShape, path: Path) -> Pa
     """Write a network in evaluation mode as a `torch.export` program, for `torch.export.load(path).module()`.
 
     Args:
-        model: is left as it is.
+        model: the network, which is not modified.
         input_shape: channels, height, width of an image; any number of them, normalised, goes in.
         path: to write, ending in `.pt2`.
 
@@ -284,7 +287,7 @@ def to_torch_export(model: nn.Module, input_shape: InputShape, path: Path) -> Pa
         LeadlineError: the path ends otherwise, the network cannot be traced, or the file cannot be written.
     """
     if path.suffix != ".pt2":
-        raise LeadlineError(f"{path}: the name ends in {path.suffix!r}; torch.export writes .pt2")
+        raise LeadlineError(f"{path}: the name ends in {path.suffix!r}; torch.export files must end in .pt2")
     with _whole(path) as partial, _tracing(path):
         torch.export.save(_program(model, input_shape), partial)
     return path
@@ -322,13 +325,13 @@ def _tracing(path: Path) -> Iterator[None]:
 def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Prediction]:
     """Classify image files: PNG or JPEG of any size, resized to the network's without keeping their proportions.
 
-    A network that was trained on a folder of pictures sees the centre of each, as it did when it was evaluated.
+    A network that was trained on an image folder gets the centre crop of each image, as in evaluation.
 
     Args:
         loaded: the network.
-        images: files; turned as their EXIF orientation says, transparency left out, made grey for a network of one
-            channel.
-        top: how many classes are given of each image, if there are so many.
+        images: files, rotated by their EXIF orientation, without transparency, and converted to grey for a network with
+            one channel.
+        top: maximum number of classes to return for each image.
 
     Returns:
         One prediction per image, in order; probabilities are the softmax over all classes.
@@ -339,7 +342,7 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
         DataError: an image is missing, damaged, or of more than 8 bits per channel.
     """
     if top < 1:
-        raise SpecError(f"top {top}: at least one class is given of each image")
+        raise SpecError(f"top {top}: expected 1 or more classes per image")
     data = loaded.trial.data if loaded.trial else None
     shorter_side = data.shorter_side if isinstance(data, ImageDataSpec) else None
     predictions = []
@@ -365,9 +368,12 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
         ) from None
     channels, height, width = input_shape
     if channels not in (1, 3):
-        raise SpecError(f"a network of {channels} channels: image files are read as 1 (grey) or 3 (red, green, blue)")
+        raise SpecError(
+            f"a network of {channels} channels: image files can only be read with 1 channel (grey) or 3"
+            f" (red, green, blue)"
+        )
     if not path.is_file():
-        raise DataError(f"image {path}: there is no such file")
+        raise DataError(f"image {path}: no such file; check the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -382,11 +388,13 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
                 else:
                     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     except UnidentifiedImageError:
-        raise DataError(f"image {path}: is neither PNG nor JPEG, or damaged") from None
+        raise DataError(f"image {path}: not a PNG or JPEG file, or damaged; check the file or convert it") from None
     except Exception as error:
         raise DataError(f"image {path}: cannot be read: {_line(error)}; expected a PNG or JPEG file") from None
     if mode.startswith(("I", "F")):
-        raise DataError(f"image {path}: has more than 8 bits per channel (mode {mode}); save it with 8")
+        raise DataError(
+            f"image {path}: has more than 8 bits per channel (mode {mode}); save it with 8 bits per channel"
+        )
     return torch.from_numpy(np.array(picture, dtype=np.uint8)).view(height, width, channels).permute(2, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Probes taken of stored trials: on the last checkpoint or the network as it began, with test images."""
+"""Probes of stored trials: of the trained or the untrained network, on test images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,13 +38,13 @@ def probe_trial(
 
     Args:
         store: where the trial is.
-        prefix: the trial's hash, or the beginning of it.
+        prefix: the trial's hash, or a prefix of it.
         probe: from `leadline.probes.snapshots.find_probe`.
-        images: how many test images the probe sees, at most.
+        images: maximum number of test images given to the probe.
         data_dir: folder of the data sets.
-        seed: of what the probe draws.
-        progress: called with (done, all).
-        at_initialisation: measure the network as it was built from the trial's seed, before its first step, whatever
+        seed: random seed of the probe.
+        progress: called with (done, total).
+        at_initialisation: measure the network as initialised from the trial's seed, before its first step, whatever
             became of the trial; batch normalisation uses the batch's statistics then, where the probe can.
 
     Returns:
@@ -90,14 +90,14 @@ def probe_trials(
 
     Raises:
         SpecError: a trial is given twice.
-        LeadlineError: a trial cannot be measured; the line says which.
+        LeadlineError: a trial cannot be measured; the message names it.
     """
     import pandas as pd
 
     hashes = [store.trial(prefix).trial for prefix in prefixes]
     for number, trial in enumerate(hashes):
         if trial in hashes[:number]:
-            raise SpecError(f"trial {trial[:SHOWN_HASH]} is given twice; name another one to put beside it")
+            raise SpecError(f"trial {trial[:SHOWN_HASH]} is given twice; name another trial to compare it with")
     frames = []
     for trial in hashes:
         try:

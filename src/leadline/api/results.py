@@ -1,4 +1,4 @@
-"""What a study's trials left in a store: frames, the verdict, figures, the report, trained networks."""
+"""The results of a study in a store: frames, the verdict, figures, the report, trained networks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """What a study's trials left in a store: frames, the verdict, figures, the report, trained networks.
+    """The results of a study in a store: frames, the verdict, figures, the report, trained networks.
 
-    Everything is read from the store when it is asked for, so results of a study that is running show how far it is.
+    Everything is read from the store on access, so the results of a running study show its current progress.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Results:
         store: str | None = None,
         data_dir: str | Path | None = None,
     ) -> Self:
-        """Return the results of a study that was run before, here or elsewhere.
+        """Return the results of a study that has been run, on this or another machine.
 
         Args:
             name: the study's name in the store.
             runs: the folder of the checkpoints and of the default store.
             store: URL of the store; None: `leadline.db` in the runs folder.
-            data_dir: the folder of the data sets, which `network` and some figures need; None: the default one.
+            data_dir: the folder with the data sets, which `network` and some figures need; None: the default folder.
 
         Raises:
             StoreError: there is no such store, or no such study in it.
@@ -115,7 +115,7 @@ class Results:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
     def verdict(self) -> "Verdict":
-        """Return which arms are better, by how much and how sure that is, so far."""
+        """Return the current verdict: which arms are better, by how much, and with what confidence."""
         from leadline.reports.writing import read_findings
 
         with self._store() as store:
@@ -123,7 +123,7 @@ class Results:
 
     @property
     def figures(self) -> "Mapping[str, FigureChart]":
-        """Every figure of the report by name, as an Altair chart that displays itself in a notebook.
+        """Return every figure of the report by name, as an Altair chart that displays itself in a notebook.
 
         A notebook shows an SVG image, which needs no network; `altair.renderers.enable` makes it interactive.
         """

@@ -1,4 +1,4 @@
-"""A study that plans and runs itself."""
+"""The `Study` class and its plan."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ class Study:
 
         Args:
             study: a ready study's name, a path, or a mapping.
-            changes: dotted key -> value, laid over the study, such as `{"training.epochs": 3}`.
+            changes: dotted key -> value; these override the study, such as `{"training.epochs": 3}`.
 
         Raises:
             SpecError: there is no such study, or a key or value is not possible.
@@ -95,7 +95,7 @@ class Study:
 
     @property
     def spec(self) -> Spec:
-        """What was asked for: a frozen specification, which no run changes."""
+        """The study's specification, which is frozen and never changed by a run."""
         return self._expanded.spec
 
     @property
@@ -118,10 +118,10 @@ class Study:
         pilot: str | None = None,
         deviations: Sequence[float] = (),
     ) -> "PlannedStudy":
-        """Return what the study will take; a few training steps of each network are timed on random images.
+        """Estimate the cost of the study by timing a few training steps of each network on random images.
 
         Args:
-            runs: the folder where the store will be, whose free disk space is looked at.
+            runs: the folder where the store will be, whose free disk space is measured.
             store: URL of the store that holds the pilot; None: `leadline.db` in the runs folder.
             data_dir: the folder of the data sets; None: the default one.
             workers: worker processes; None: one per core, or one on a GPU.
@@ -130,8 +130,8 @@ class Study:
             deviations: standard deviations of paired differences, in points; the plan says how many seeds each needs.
 
         Raises:
-            LeadlineError: the device or data are not there, a network cannot take the data's images, or the store has
-                no such pilot.
+            LeadlineError: the device or data are not available, a network does not accept the data's images, or the
+                store has no such pilot.
         """
         from leadline.running.console import progress_bar
         from leadline.study.match import match
@@ -161,9 +161,9 @@ class Study:
         progress: bool = True,
         executor: "Executor | None" = None,
     ) -> "Results":
-        """Match, tune and train what is left of the study, round by round where it decides, and return its results.
+        """Match, tune and train the unfinished part of the study, in rounds if it has `decide`, and return its results.
 
-        A study that was stopped goes on where it was: run it again.
+        Run a study again to continue it after it was stopped.
 
         Args:
             runs: the folder of the checkpoints and of the default store; created if missing.
@@ -173,16 +173,16 @@ class Study:
             device: `cpu`, `cuda`, `cuda:N` or `auto`.
             devices: devices that train each trial together; None: as many as the study says.
             checkpoint_every: time or steps between checkpoints within an epoch, such as `10m` or `500steps`.
-            artifacts: a folder or URL where checkpoints are kept as well.
+            artifacts: a folder or URL to which checkpoints are also copied.
             progress: whether to show a progress bar, in a terminal or a notebook.
-            executor: runs the trials elsewhere, such as on a Ray cluster; None: this machine does.
+            executor: runs the trials elsewhere, such as on a Ray cluster; None: run them on this machine.
 
         Returns:
-            The results so far; `results.outcome` says how the run ended, also if trials failed or it was interrupted.
+            The results so far; `results.outcome` says how the run ended, even if trials failed or it was interrupted.
 
         Raises:
-            LeadlineError: something makes the whole study impossible: its data, its store, its device, or a network
-                that cannot take the data's images.
+            LeadlineError: the study as a whole cannot run because of its data, its store, its device, or a network
+                that does not accept the data's images.
         """
         from leadline.running.checkpoints import Interval
         from leadline.running.console import Terminal
@@ -209,7 +209,7 @@ class Study:
 
 @dataclass(frozen=True, repr=False)
 class PlannedStudy:
-    """What a study will take; it prints and displays itself."""
+    """The cost of a study; it can be printed and displays itself in a notebook."""
 
     plan: "Plan"
 

@@ -1,4 +1,4 @@
-"""Training alone: one network, one recipe, one seed."""
+"""Training of a single network with one recipe and one seed."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,13 +20,13 @@ def train(
     device: str = "cpu",
     data_dir: str | Path | None = None,
 ) -> "Iterator[Record]":
-    """Train one network and yield what is measured; a study trains each of its trials by the same loop.
+    """Train one network and yield its measurements, with the same training loop that studies use.
 
     Args:
         network: a specification, the name of a family, a reference to code, or a module, which is trained in place.
         data: a data set's name, its specification, a function that returns `Arrays`, or a data set that is loaded.
         recipe: a `TrainingSpec` or a mapping of its keys; None: its defaults.
-        seed: of the initial weights (of a specification), the order of the images, augmentation and noise.
+        seed: random seed of the initial weights (of a specification), the image order, augmentation and noise.
         device: `cpu`, `cuda`, `cuda:N` or `auto`.
         data_dir: the folder of the data sets; None: the default one.
 
@@ -34,7 +34,7 @@ def train(
         Records: while an epoch runs of the loss, after it of training and validation, at the end of all splits.
 
     Raises:
-        LeadlineError: the data, network or recipe are not possible.
+        LeadlineError: the data, the network or the recipe is invalid.
         Diverged: the training loss was not finite.
 
     Example:

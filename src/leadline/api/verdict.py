@@ -1,4 +1,4 @@
-"""A verdict that prints in words and displays itself."""
+"""The `Verdict` class."""
 
 import html
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 class Verdict:
-    """Which arms are better, by how much and how sure that is; it prints in words and displays itself in a notebook."""
+    """Which arms are better, by how much, and with what confidence; it prints as text and displays itself in a
+    notebook."""
 
     def __init__(self, findings: "Findings") -> None:
         """Wrap what `leadline.analysis.verdict.analyze` found."""

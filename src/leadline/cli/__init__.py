@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Heavy modules are imported by the commands that need them."""
+"""Command line: parse, call, print. Heavy modules are imported by the commands that need them."""
 
 import sys
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 for part in (networks, studies, results):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="data", help="Find, download and check data sets.")
-app.add_typer(theory.app, name="theory", help="Depth in theory, beside what is measured.")
+app.add_typer(theory.app, name="theory", help="Compare the theory of deep networks with measurements.")
 
 
 def main() -> None:

@@ -14,15 +14,15 @@ app = typer.Typer(no_args_is_help=True)
 Data = Annotated[
     str,
     typer.Argument(
-        help="A data set's name (`leadline list`), package.module:function, or in braces what a study file says under"
-        " `data`, such as '{name: npz, path: file.npz}'."
+        help="A data set's name (`leadline list`), package.module:function, or the `data` mapping of a study file in"
+        " braces, such as '{name: npz, path: file.npz}'."
     ),
 ]
 
 
 @app.command("get")
 def data_get(data: Data, data_dir: DataDir = None) -> None:
-    """Download a data set, unless it is there."""
+    """Download a data set if it is missing, then check it."""
     from leadline.data.files import default_data_dir
 
     _spec(data).fetch(data_dir or default_data_dir())
@@ -31,7 +31,7 @@ def data_get(data: Data, data_dir: DataDir = None) -> None:
 
 @app.command("check")
 def data_check(data: Data, data_dir: DataDir = None) -> None:
-    """Read every file of a data set and say what is in it."""
+    """Read every file of a data set and print a summary of its contents."""
     from leadline.data.checking import check
 
     for line in check(_spec(data), data_dir):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 WHOLE = "(the network itself)"
-"""The row of what a network does outside its layers."""
+"""Table row for what a network computes outside its layers."""
 
 
 @app.command("list")
@@ -47,7 +47,7 @@ def _summary(thing: object) -> str:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a study file, for editors that complete and check YAML."""
+    """Print the JSON Schema of study files, for completion and validation in editors."""
     from leadline.specs.study import StudySpec
 
     print_json(StudySpec.model_json_schema())
@@ -57,13 +57,13 @@ def schema() -> None:
 def inspect(
     network: Annotated[str, typer.Argument(help="A network's name (`leadline list`), or package.module:function.")],
     settings: Settings = None,
-    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
+    input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1)] = 10,
     figure: Annotated[Path | None, typer.Option(help="Draw the network into this file: .svg, .pdf or .png.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Check that a file of trained weights fits the network.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Check that a weights file fits the network.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a network's layers, parameters, multiply-adds and memory; draw it."""
+    """Show a network's layers, parameters, multiply-adds and memory; optionally draw it."""
     from dataclasses import asdict
 
     from leadline.networks.modules import build, describe_network, inspect_network
@@ -92,10 +92,10 @@ def inspect(
 def predict_depth(
     network: Annotated[str, typer.Argument(help="A network's name (`leadline list`).")],
     settings: Settings = None,
-    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
+    input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
     as_json: Json = False,
 ) -> None:
-    """Predict, from mean-field theory, how deep signals and gradients reach before training."""
+    """Predict from mean-field theory how deep signals and gradients propagate in the untrained network."""
     from leadline.networks.modules import describe_network
     from leadline.study.expand import resolve_network
     from leadline.theory.prediction import predict_depth as predicted
@@ -112,7 +112,9 @@ def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
     from leadline.specs import ModuleSpec
 
     if isinstance(spec, ModuleSpec):
-        raise SpecError(f"--figure: {spec.module} is a custom module; only networks of Leadline's parts are drawn")
+        raise SpecError(
+            f"--figure: {spec.module} is a custom module; only networks built from Leadline's parts can be drawn"
+        )
     return spec
 
 
@@ -144,12 +146,12 @@ def _print_layers(name: str, info: "NetworkInfo") -> None:
         console.width = 140  # a file or a pipe has no edge to fold at
     console.print(table)
     if info.receptive_field is not None:
-        console.print(f"receptive field before the head: {info.receptive_field} pixels on a side")
+        console.print(f"receptive field before the head: {info.receptive_field} x {info.receptive_field} pixels")
     if info.uncounted:
         console.print(f"not counted in the multiply-adds: {', '.join(info.uncounted)}")
     console.print(
-        f"activations of one image: {_bytes(info.training_memory)} kept for training,"
-        f" {_bytes(info.inference_memory)} at most at once for inference"
+        f"activations of one image: {_bytes(info.training_memory)} stored for training,"
+        f" {_bytes(info.inference_memory)} peak for inference"
     )
 
 

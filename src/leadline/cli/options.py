@@ -1,4 +1,4 @@
-"""What commands share: options, settings, JSON."""
+"""Options, settings and JSON output shared by the commands."""
 
 import json
 from pathlib import Path
@@ -8,35 +8,42 @@ import typer
 
 from leadline.errors import SpecError
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
-Runs = Annotated[Path, typer.Option(envvar="LEADLINE_RUNS", help="Folder of the store and the checkpoints.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Runs = Annotated[Path, typer.Option(envvar="LEADLINE_RUNS", help="Folder for the store and the checkpoints.")]
 StoreUrl = Annotated[
-    str | None, typer.Option("--store", envvar="LEADLINE_STORE", help="SQLAlchemy URL; default: SQLite in RUNS.")
+    str | None,
+    typer.Option("--store", envvar="LEADLINE_STORE", help="SQLAlchemy URL of the store; default: SQLite in RUNS."),
 ]
 DataDir = Annotated[
-    Path | None, typer.Option(envvar="LEADLINE_DATA", help="Folder of the data sets; default: the user's cache.")
+    Path | None, typer.Option(envvar="LEADLINE_DATA", help="Folder with the data sets; default: the user's cache.")
 ]
 Devices = Annotated[
-    int | None, typer.Option(min=1, help="Train each trial together; default: as many as the study says, mostly 1.")
+    int | None,
+    typer.Option(min=1, help="Devices that train each trial together; default: the study's setting, usually 1."),
 ]
 Artifacts = Annotated[
     str | None,
-    typer.Option(metavar="URL", envvar="LEADLINE_ARTIFACTS", help="Keep checkpoints here too: a folder, s3://, gs://."),
+    typer.Option(
+        metavar="URL", envvar="LEADLINE_ARTIFACTS", help="Also copy checkpoints here: a folder, s3:// or gs:// URL."
+    ),
 ]
 CheckpointEvery = Annotated[
     str,
-    typer.Option(metavar="10m|500s|200steps|epoch", help="Between checkpoints of a trial within an epoch."),
+    typer.Option(metavar="10m|500s|200steps|epoch", help="Interval between checkpoints within an epoch."),
 ]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the study or network; repeatable."),
+]
+Device = Annotated[str, typer.Option(help="Device to train on: cpu, cuda, cuda:N or auto.")]
 RUNS = Path("runs")
 
 
 def settings_of(pairs: list[str] | None) -> dict[str, object]:
-    """Read KEY=VALUE pairs, values as in a study file.
+    """Parse KEY=VALUE pairs, with values written as in a study file.
 
     Raises:
-        SpecError: one is no such pair.
+        SpecError: an item is not a KEY=VALUE pair.
     """
     from leadline.study.load import parse_value
 
@@ -50,5 +57,5 @@ def settings_of(pairs: list[str] | None) -> dict[str, object]:
 
 
 def print_json(value: object) -> None:
-    """Print plain values as JSON; NaN is none of them."""
+    """Print plain values as JSON; NaN is not allowed."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))

@@ -1,4 +1,4 @@
-"""Commands about what studies have left: verdicts, reports, trained networks."""
+"""Commands for the results of studies: verdicts, reports, trained networks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,12 +16,12 @@ app = typer.Typer()
 
 @app.command()
 def verdict(
-    name: Annotated[str, typer.Argument(help="A study that has been run.")],
+    name: Annotated[str, typer.Argument(help="Name of a study that has been run.")],
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Say which arms are better, by how much and how sure that is."""
+    """Show which arms are better, by how much, and with what confidence."""
     from leadline.api import Results
 
     found = Results.open(name, runs, store=store_url).verdict()
@@ -33,13 +33,13 @@ def verdict(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="A study that has been run.")],
-    output: Annotated[str | None, typer.Option(help="Folder or URL to write; default: report/NAME.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of a study that has been run.")],
+    output: Annotated[str | None, typer.Option(help="Output folder or URL; default: report/NAME.")] = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a study's report: one HTML file; figures also as SVG and PDF, tables as CSV, Markdown and LaTeX."""
+    """Write a study's report: one HTML file, plus figures as SVG and PDF and tables as CSV, Markdown and LaTeX."""
     from leadline.api import Results
 
     path = Results.open(name, runs, store=store_url, data_dir=data_dir).report(output or f"report/{name}")
@@ -48,21 +48,25 @@ def report(
 
 @app.command()
 def probe(
-    trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
+    trial: Annotated[str, typer.Argument(help="Hash of a finished trial, or a prefix of it.")],
     name: Annotated[str, typer.Argument(help="cka, hessian, jacobian, lesion, ..., or package.module:function.")],
     beside: Annotated[
-        list[str] | None, typer.Option(metavar="TRIAL", help="Another trial, to compare; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="TRIAL", help="Another trial to measure as well, for comparison; repeatable."),
     ] = None,
     at_initialisation: Annotated[
-        bool, typer.Option("--at-initialisation", help="Measure the network as it was before the first step.")
+        bool,
+        typer.Option(
+            "--at-initialisation", help="Measure the network at initialisation, before the first training step."
+        ),
     ] = False,
-    images: Annotated[int, typer.Option(min=2, help="Test images that the probe sees.")] = 128,
+    images: Annotated[int, typer.Option(min=2, help="Number of test images given to the probe.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the probe.")] = 0,
     figure: Annotated[
         Path | None,
         typer.Option(
-            help="Draw what was measured into this file: .svg, .png, .pdf, .html or .json; more than one"
-            " figure: also into the same name with -2, -3, ..."
+            help="Draw the measurements into this file: .svg, .png, .pdf, .html or .json; further figures get the same"
+            " name with -2, -3, ..."
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the measured values into this CSV file.")] = None,
@@ -70,7 +74,7 @@ def probe(
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Measure inside stored trials' networks: singular values, lesions, curvature, ..."""
+    """Run a probe on the networks of stored trials: singular values, lesions, curvature, ..."""
     if figure is not None:
         from leadline.reports.charts.files import check_place
 
@@ -105,15 +109,18 @@ def probe(
 
 @app.command()
 def predict(
-    trial: Annotated[str, typer.Argument(help="A finished trial's hash or the beginning of it, or a saved folder.")],
+    trial: Annotated[
+        str,
+        typer.Argument(help="Hash of a finished trial or a prefix of it, or a folder written by `leadline export`."),
+    ],
     images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.")],
-    top: Annotated[int, typer.Option(min=1, help="Classes to give for each image.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of most probable classes to print for each image.")] = 3,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say which classes a trained network sees in images, with probabilities."""
+    """Classify images with a trained network and print class probabilities."""
     from leadline.api import export
 
     loaded = export.load(Path(trial)) if Path(trial).exists() else _trained(trial, runs, store_url, data_dir)
@@ -133,14 +140,16 @@ def predict(
 
 @app.command("export")
 def export_(
-    trial: Annotated[str, typer.Argument(help="A finished trial's hash, or the beginning of it.")],
-    output: Annotated[str, typer.Option(help="Folder or URL to write.")],
-    formats: Annotated[list[str] | None, typer.Option("--format", help="onnx or pt2, beside safetensors.")] = None,
+    trial: Annotated[str, typer.Argument(help="Hash of a finished trial, or a prefix of it.")],
+    output: Annotated[str, typer.Option(help="Output folder or URL.")],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="Additional format besides safetensors: onnx or pt2.")
+    ] = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a trained network as safetensors and its specification, ONNX, or torch.export."""
+    """Export a trained network as safetensors with its specification, and optionally as ONNX or torch.export."""
     from leadline.api import export
     from leadline.errors import unknown
     from leadline.store.artifacts import destination

@@ -1,4 +1,4 @@
-"""Commands that run studies, here and elsewhere, and say what they will take."""
+"""Commands that plan and run studies, on this machine and on clusters."""
 
 import shlex
 from typing import Annotated
@@ -25,31 +25,33 @@ app = typer.Typer()
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="A ready study's name, or a YAML file.")],
+    study: Annotated[str, typer.Argument(help="Name of a ready study (`leadline list`), or a YAML file.")],
     settings: Settings = None,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; default: one per core; 0: inside this process.")
+        int | None,
+        typer.Option(min=0, help="Number of worker processes; default: one per core; 0: train in this process."),
     ] = None,
     device: Device = "auto",
     executor: Annotated[
-        str, typer.Option(help="local: processes of this machine; inprocess: this process; ray: a Ray cluster.")
+        str, typer.Option(help="local: processes on this machine; inprocess: this process; ray: a Ray cluster.")
     ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster; default: RAY_ADDRESS, else one of this machine alone.")
+        str | None,
+        typer.Option(help="Address of the Ray cluster; default: RAY_ADDRESS, else a cluster of this machine only."),
     ] = None,
-    cpus: Annotated[float, typer.Option("--cpus-per-trial", help="CPUs of a trial on Ray.")] = 1.0,
+    cpus: Annotated[float, typer.Option("--cpus-per-trial", help="CPUs per trial on Ray.")] = 1.0,
     gpus: Annotated[
-        float, typer.Option("--gpus-per-trial", help="GPUs of a trial on Ray; 0.25: four share one.")
+        float, typer.Option("--gpus-per-trial", help="GPUs per trial on Ray; with 0.25, four trials share one GPU.")
     ] = 0.0,
     checkpoint_every: CheckpointEvery = "10m",
     devices: Devices = None,
     artifacts: Artifacts = None,
     as_json: Json = False,
 ) -> None:
-    """Run a study's unfinished trials."""
+    """Run a study, or continue one that was interrupted."""
     from leadline.api import Study
 
     loaded = Study.load(study, settings_of(settings))
@@ -100,11 +102,14 @@ def run(
 def worker(
     study: Annotated[
         str | None,
-        typer.Argument(help="A study of the store, a ready study or a YAML file; default: all of the store's."),
+        typer.Argument(help="A study in the store, a ready study or a YAML file; default: all studies in the store."),
     ] = None,
     settings: Settings = None,
     until_empty: Annotated[
-        bool, typer.Option("--until-empty", help="Stay until every trial has ended, to take over what others lose.")
+        bool,
+        typer.Option(
+            "--until-empty", help="Stay until every trial has ended, to take over trials that other workers lose."
+        ),
     ] = False,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
@@ -115,7 +120,7 @@ def worker(
     artifacts: Artifacts = None,
     as_json: Json = False,
 ) -> None:
-    """Take trials from a store until none is left: one of many that share it."""
+    """Run trials from a store until none is left; any number of workers can share a store."""
     from leadline.distributed.torchrun import Torchrun
     from leadline.running.checkpoints import Interval
     from leadline.running.clusters.entering import enter
@@ -144,21 +149,23 @@ def worker(
 
 @app.command()
 def slurm(
-    study: Annotated[str, typer.Argument(help="A study of the store, a ready study or a YAML file.")],
+    study: Annotated[str, typer.Argument(help="A study in the store, a ready study or a YAML file.")],
     settings: Settings = None,
-    workers: Annotated[int, typer.Option(min=1, help="Jobs of the array: one worker each.")] = 1,
-    time: Annotated[str, typer.Option(metavar="H:MM:SS", help="Time limit of a job.")] = "1:00:00",
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs of a job.")] = 1,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a job.")] = 0,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of a job, such as 8G.")] = "4G",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of jobs in the array, each of which runs one worker.")
+    ] = 1,
+    time: Annotated[str, typer.Option(metavar="H:MM:SS", help="Time limit per job.")] = "1:00:00",
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs per job.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs per job.")] = 0,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory per job, such as 8G.")] = "4G",
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch, such as partition=gpu; repeatable."),
     ] = None,
     setup: Annotated[
-        list[str] | None, typer.Option(metavar="COMMAND", help="Run before each worker; repeatable.")
+        list[str] | None, typer.Option(metavar="COMMAND", help="Shell command to run before each worker; repeatable.")
     ] = None,
-    print_: Annotated[bool, typer.Option("--print", help="Print a script for sbatch, and submit nothing.")] = False,
+    print_: Annotated[bool, typer.Option("--print", help="Print the sbatch script instead of submitting it.")] = False,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
@@ -166,7 +173,7 @@ def slurm(
     devices: Devices = None,
     artifacts: Artifacts = None,
 ) -> None:
-    """Share a study among the jobs of a Slurm array, through PostgreSQL."""
+    """Distribute a study over the jobs of a Slurm array that share a PostgreSQL store."""
     from leadline.running.checkpoints import Interval
     from leadline.running.clusters.entering import enter
     from leadline.running.clusters.slurm import Resources, check_store, script, submit
@@ -181,16 +188,18 @@ def slurm(
         typer.echo(script(job, resources), nl=False)
         return
     numbers = ", ".join(one.job_id for one in submit(job, resources))
-    typer.echo(f"{name}: {workers} workers submitted: {numbers}; what they say lies in {runs / 'slurm'}")
+    typer.echo(f"{name}: {workers} workers submitted: {numbers}; their logs are in {runs / 'slurm'}")
 
 
 @app.command()
 def plan(
-    study: Annotated[str, typer.Argument(help="A ready study's name, or a YAML file.")],
+    study: Annotated[str, typer.Argument(help="Name of a ready study (`leadline list`), or a YAML file.")],
     settings: Settings = None,
     pilot: Annotated[
         str | None,
-        typer.Option(metavar="STUDY", help="A study that has been run, whose differences say how many seeds."),
+        typer.Option(
+            metavar="STUDY", help="A completed study whose paired differences are used to estimate the number of seeds."
+        ),
     ] = None,
     sd: Annotated[
         list[float] | None,
@@ -199,11 +208,13 @@ def plan(
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of worker processes; default: one per core.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Say what a study will take before it runs: operations, hours here, memory, disk, seeds."""
+    """Estimate the cost of a study before it runs: operations, hours on this machine, memory, disk, seeds."""
     from leadline.api import Study
 
     planned = Study.load(study, settings_of(settings)).plan(

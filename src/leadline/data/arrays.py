@@ -11,7 +11,7 @@ from leadline.data.split import PartSizes, cut_test_part
 from leadline.errors import DataError
 from leadline.parts.tasks import Task, task_of
 
-NO_TEST_PART = "no test images are given; a fixed fifth of each class is held out as the test part"
+NO_TEST_PART = "no test images given; a fixed fifth of each class is held out as test data"
 """Note on a data set without test images."""
 
 Part = tuple[Any, Any]
@@ -104,7 +104,9 @@ def check_arrays(found: object, name: str, task: Task | None = None) -> Arrays:
         note = f"{name}: {NO_TEST_PART}"
         train, test = cut_test_part(train_labels)
         if len(test) == 0:
-            raise DataError(f"{name}: {len(train)} images are too few to cut a test part from; give test")
+            raise DataError(
+                f"{name}: {len(train)} images are too few to split off a test part; add images, or give test"
+            )
         parts["test"] = train_images[test], train_labels[test]
         parts["train"] = train_images[train], train_labels[train]
     return replace(found, **parts, class_names=None if named is None else tuple(named), note=note)

@@ -45,6 +45,6 @@ def _describe_files(spec: PublishedDataSpec, folder: Path) -> list[str]:
         elif compute_sha256(path) == published[path.name]:
             note = "as published"
         else:
-            note = "well-formed, but other bytes than published: packed again, or other pixels"
+            note = "well-formed, but not identical to the published file: repacked, or with different pixels"
         lines.append(f"{path}: {path.stat().st_size:,} bytes, {note}")
     return lines

@@ -193,7 +193,7 @@ class EncodedDataset:
                 image = decode(self.read(path), grey)
             except ValueError as error:
                 raise DataError(
-                    f"{self.root / path}: {error}; it was whole when the data were checked: mend it and run again"
+                    f"{self.root / path}: {error}; it was readable when the data were checked: repair it and run again"
                 ) from None
             if chunk.drawn is not None and isinstance(augment, DecodingAugmentation):
                 image = augment.crop(image, size, chunk.drawn[row])

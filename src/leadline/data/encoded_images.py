@@ -62,7 +62,7 @@ class EncodedImages:
         if test is None:
             kept, held_out = cut_test_part(train.labels)
             if len(held_out) == 0:
-                raise DataError(f"{name}: {len(kept)} images are too few to cut a test part from; add some")
+                raise DataError(f"{name}: {len(kept)} images are too few to split off a test part; add images")
             train, test = train.at(kept), train.at(held_out)
             note = "; ".join(one for one in (note, f"{name}: {NO_TEST_PART}") if one)
         return cls(name, root, class_names, train, test, read, parts.get("validation"), note)

@@ -18,10 +18,8 @@ class ImageDataSpec(DataSpec):
 
     in_memory: ClassVar = False
 
-    path: str = Field(
-        min_length=1, description="of the folder or file; a relative one is looked for in the folder of the data sets"
-    )
-    size: int = Field(default=224, ge=1, description="height and width that the network sees")
+    path: str = Field(min_length=1, description="path of the folder or file; relative paths are below the data folder")
+    size: int = Field(default=224, ge=1, description="height and width of the network's input")
     resize: int | None = Field(
         default=None,
         ge=1,
@@ -44,7 +42,9 @@ class ImageDataSpec(DataSpec):
     @model_validator(mode="after")
     def _is_cut_out_of_what_is_larger(self) -> Self:
         if self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize {self.resize} is below size {self.size}, which is cut out of it")
+            raise ValueError(
+                f"resize {self.resize} is smaller than size {self.size}, which is cropped from it; raise resize"
+            )
         if self.channels == "grey" and self.normalise == "imagenet":
             raise ValueError("normalise imagenet is for three channels, got channels grey; use channel")
         return self

@@ -113,7 +113,7 @@ def _download(name: str, item: Download, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{target.parent}: cannot be made: {error.strerror}; choose another --data-dir") from None
+        raise DataError(f"{target.parent}: cannot be created: {error.strerror}; choose another --data-dir") from None
     problems = []
     for address in item.mirrors:
         downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=30)
@@ -127,13 +127,13 @@ def _download(name: str, item: Download, target: Path) -> None:
         except requests.RequestException as error:
             # A connection that breaks off is a ChunkedEncodingError, none at all a ConnectionError.
             broken = isinstance(error, requests.exceptions.ChunkedEncodingError)
-            problem = "broke off in the middle" if broken else "connection failed"
+            problem = "connection lost during the download" if broken else "connection failed"
         except ValueError:
-            problem = "another checksum than published"
+            problem = "checksum differs from the published one"
         except OSError as error:
             raise DataError(f"{target}: cannot be written: {error.strerror}; choose another --data-dir") from None
         problems.append(f"{address} ({problem})")
     raise DataError(
-        f"{name}: {item.name} could not be downloaded from {', '.join(problems)};"
-        f" try again later, or put the file at {target} yourself"
+        f"{name}: {item.name} could not be downloaded from {', '.join(problems)}; try again later, or place the file"
+        f" at {target}"
     )

@@ -92,28 +92,27 @@ def validate_split_sizes(name: str, parts: PartSizes, spec: "DataSpec") -> None:
     if parts.validation is not None:
         if validation > parts.validation:
             raise DataError(
-                f"{name}: {validation} validation images asked for, but it has {parts.validation};"
+                f"{name}: {validation} validation images requested, but it has {parts.validation};"
                 " lower data.validation"
             )
         if spec.train is not None and spec.train > train:
-            raise DataError(f"{name}: {spec.train} training images asked for, but it has {train}; lower data.train")
+            raise DataError(f"{name}: {spec.train} training images requested, but it has {train}; lower data.train")
     else:
         if validation == 0:
             raise DataError(
-                f"{name}: a tenth of its {train} training images for validation is none; give data.validation"
+                f"{name}: a tenth of its {train} training images for validation is zero; set data.validation"
             )
         if validation >= train:
             raise DataError(
-                f"{name}: {validation} validation images leave none of its {train} for training;"
-                f" ask for a smaller data.validation"
+                f"{name}: {validation} validation images leave none of its {train} for training; lower data.validation"
             )
         if spec.train is not None and spec.train > train - validation:
             raise DataError(
-                f"{name}: {spec.train} training images asked for, but of its {train} there are"
-                f" {train - validation} beside {validation} for validation; lower data.train or data.validation"
+                f"{name}: {spec.train} training images requested, but of its {train} only {train - validation} remain"
+                f" besides {validation} for validation; lower data.train or data.validation"
             )
     if spec.test is not None and spec.test > parts.test:
-        raise DataError(f"{name}: {spec.test} test images asked for, but it has {parts.test}; lower data.test")
+        raise DataError(f"{name}: {spec.test} test images requested, but it has {parts.test}; lower data.test")
 
 
 def _len(labels: NDArray[Any] | None) -> int | None:

@@ -38,8 +38,8 @@ def sync_batch(model: nn.Module, group: ProcessGroup) -> Iterator[None]:
             del norm.forward
     if not torch.equal(before, torch.random.get_rng_state()):
         raise SpecError(
-            f"{type(model).__name__}: draws from PyTorch's global generator while it trains, as nn.Dropout does, so"
-            " several devices cannot draw what one does; train it on one device"
+            f"{type(model).__name__}: uses PyTorch's global generator during training, as nn.Dropout does, so several"
+            f" devices would draw other numbers than one; train it on one device"
         )
 
 

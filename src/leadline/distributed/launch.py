@@ -36,7 +36,7 @@ GRACE_SECONDS = 14.0
 
 
 class ProcessDied(LeadlineError):
-    """One of the processes that train a network together died."""
+    """A process of a group that trains one network died."""
 
 
 def assign_devices(device: torch.device, count: int) -> list[torch.device]:
@@ -48,10 +48,12 @@ def assign_devices(device: torch.device, count: int) -> list[torch.device]:
     if count == 1 or device.type == "cpu":
         return [device] * count
     if device.index is not None:
-        raise SpecError(f"device {str(device)!r} is one GPU, and {count} devices are asked for; use --device cuda")
+        raise SpecError(f"device {str(device)!r} is one GPU, but {count} devices were requested; use --device cuda")
     found = torch.cuda.device_count()
     if count > found:
-        raise SpecError(f"devices: {count}, and this machine shows {found} CUDA devices to PyTorch; use at most those")
+        raise SpecError(
+            f"devices: {count}, but PyTorch sees {found} CUDA devices on this machine; use at most that many"
+        )
     return [torch.device("cuda", index) for index in range(count)]
 
 

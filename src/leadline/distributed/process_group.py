@@ -26,13 +26,13 @@ from leadline.distributed.shard import Shard
 from leadline.errors import LeadlineError
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others: longer than writing a checkpoint, or than a probe, may take."""
+"""Maximum time that a process waits for the others; longer than a checkpoint or a probe takes."""
 
 T = TypeVar("T")
 
 
 class Disconnected(LeadlineError):
-    """Another process of the group is gone, or has not been heard from for too long."""
+    """Another process of the group has ended or has not responded in time."""
 
 
 @dataclass(frozen=True)

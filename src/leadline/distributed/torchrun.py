@@ -104,15 +104,16 @@ class Torchrun:
 
 
 def check_torchrun(devices: int) -> None:
-    """See that torchrun has started as many processes as there are devices, where it has started any.
+    """Check that torchrun, if used, has started as many processes as there are devices.
 
     Raises:
-        SpecError: they are fewer or more.
+        SpecError: the numbers differ.
     """
     found = Torchrun.current()
     if found is not None and found.world_size != devices:
         raise SpecError(
-            f"torchrun started {found.world_size} processes, for {devices} devices; use --devices {found.world_size}"
+            f"torchrun started {found.world_size} processes, but {devices} devices were requested; use --devices"
+            f" {found.world_size}"
         )
 
 
@@ -132,7 +133,9 @@ def _wait_for_task(store: Store, key: str) -> Any:
         except dist.DistStoreError:  # nothing yet
             continue
         except (RuntimeError, OSError) as error:
-            raise LeadlineError("the process of rank 0, which has the study, is gone") from error
+            raise LeadlineError(
+                "the process of rank 0, which runs the study, has ended; see its error, then start torchrun again"
+            ) from error
 
 
 @lru_cache(maxsize=1)

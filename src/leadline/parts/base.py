@@ -66,7 +66,7 @@ def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], 
         raise SpecError(explain(error, data, where)) from None
     except (TypeError, ValueError) as error:
         place = where(()) if where else kind.__name__
-        raise SpecError(f"{place}: not plain data: {error}") from None
+        raise SpecError(f"{place}: expected plain data: {error}") from None
 
 
 def _plain(value: object) -> object:
@@ -94,7 +94,7 @@ def explain(error: ValidationError, data: object, where: Callable[[tuple[int | s
     if kind == "extra_forbidden":
         text, shown_path = f"unknown key {str(path[-1])!r}", path[:-1]
     elif kind == "missing":
-        text, shown_path = f"{str(path[-1])!r} is missing and has no default", path[:-1]
+        text, shown_path = f"{str(path[-1])!r} is required but missing", path[:-1]
     elif kind == "value_error":
         text, shown_path = str(first["ctx"]["error"]), path
     elif kind == "union_tag_invalid":

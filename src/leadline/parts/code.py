@@ -35,7 +35,5 @@ def identify(module: str) -> str:
     package = module.partition(":")[0]
     found = identify_module(package)
     if package in sys.modules and _identified.setdefault(package, found) != found:
-        raise SpecError(
-            f"{package} was changed after this process had imported it; restart Python, or the notebook's kernel"
-        )
+        raise SpecError(f"{package} was changed after it was imported; restart Python or the notebook kernel")
     return found

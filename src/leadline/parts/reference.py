@@ -33,9 +33,9 @@ class Reference(Spec):
 
     module: str = Field(
         pattern=PATTERN,
-        description="package.module:thing, looked for in the current folder as well as where Python looks",
+        description="package.module:thing, searched for in the current folder and on Python's path",
     )
-    arguments: dict[str, Any] = Field(default={}, description="keyword arguments, of JSON's types")
+    arguments: dict[str, Any] = Field(default={}, description="keyword arguments, of JSON types")
 
     def resolve(self) -> Any:
         """Return the object that is referred to.
@@ -75,13 +75,13 @@ def refer(thing: Callable[..., Any]) -> dict[str, Any]:
     if isinstance(thing, functools.partial):
         if thing.args:
             raise SpecError(
-                f"{thing}: a partial function's arguments are given by name, got {thing.args!r} by position"
+                f"{thing}: arguments of a partial function must be given by name, got {thing.args!r} by position"
             )
         inner = refer(thing.func)
         return {**inner, "arguments": {**inner.get("arguments", {}), **thing.keywords}}
     name = getattr(thing, "__qualname__", "")
     if not name or "<lambda>" in name:
-        raise SpecError(f"{thing!r} has no name to find it by; define it with `def` or `class`")
+        raise SpecError(f"{thing!r} has no name by which it can be imported; define it with `def` or `class`")
     module = thing.__module__ or "builtins"
     key = _key(module, name, thing)
     _objects[key] = thing

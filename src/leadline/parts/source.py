@@ -145,7 +145,7 @@ class _Described:
             source = textwrap.dedent(inspect.getsource(one))
         except (OSError, TypeError):
             raise SpecError(
-                f"{name}: its source cannot be found, by which its results are recognised; define it in a module"
+                f"{name}: its source, which identifies its results, cannot be found; define it in a module"
             ) from None
         closed = [_content(cell) for cell in one.__closure__ or ()]
         used = {key: one.__globals__[key] for key in _globals_used(one.__code__) if key in one.__globals__}
@@ -175,9 +175,7 @@ def _check_loaded(files: list[Path]) -> None:
     loaded = {file: module for module in list(sys.modules.values()) if (file := _loaded_from(module)) is not None}
     for file in files:
         if (module := loaded.get(file)) is not None and not _holds(_digest_of(file), file, module):
-            raise SpecError(
-                f"{file} was changed after this process had imported it; restart Python, or the notebook's kernel"
-            )
+            raise SpecError(f"{file} was changed after it was imported; restart Python or the notebook kernel")
 
 
 def _loaded_from(module: ModuleType) -> Path | None:
@@ -251,7 +249,7 @@ def _file_of(package: str) -> Path | None:
         reason = " ".join(str(error).split())
         raise SpecError(f"{package}: importing it failed: {type(error).__name__}: {reason}") from None
     if found is None:
-        raise SpecError(f"{package}: no such module in {here} or where Python looks; check its name, or install it")
+        raise SpecError(f"{package}: no such module in {here} or on Python's path; check its name, or install it")
     return Path(found.origin).resolve() if found.has_location and found.origin else None
 
 

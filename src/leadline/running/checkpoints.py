@@ -1,6 +1,6 @@
-"""Checkpoints: all that training changes, as one file that is whole or not there, with a checksum.
+"""Checkpoints: the complete training state in one file, written atomically, with a checksum.
 
-A trial has its last checkpoint and the one before it, which `Checkpoints` saves and goes on from.
+A trial keeps its last checkpoint and the one before it; `Checkpoints` saves and restores them.
 """
 
 import contextlib
@@ -31,28 +31,28 @@ CHECKSUM = "sha256"
 
 
 class DamagedCheckpoint(StoreError):
-    """A checkpoint that is gone, or is not what was written."""
+    """A checkpoint that is missing or damaged."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """How much of an epoch may pass between two checkpoints; the end of an epoch has one in any case."""
+    """Maximum interval between two checkpoints within an epoch; every epoch also ends with a checkpoint."""
 
     seconds: float | None = None
     steps: int | None = None
 
     def __str__(self) -> str:
-        """What `parse` reads."""
+        """Return the form that `parse` accepts."""
         if self.seconds is not None:
             return f"{Decimal(repr(self.seconds)):f}".removesuffix(".0") + "s"
         return "epoch" if self.steps is None else f"{self.steps}steps"
 
     @classmethod
     def parse(cls, text: str) -> "Interval":
-        """Read `10m`, `500s`, `2h`, `200steps`, or `epoch`: at the ends of epochs only.
+        """Parse `10m`, `500s`, `2h`, `200steps`, or `epoch` (only at the ends of epochs).
 
         Raises:
-            SpecError: it is something else.
+            SpecError: the text has another form.
         """
         if text == "epoch":
             return cls()
@@ -72,7 +72,7 @@ TEN_MINUTES = Interval(seconds=600.0)
 
 @dataclass
 class Timer:
-    """Tells when the next checkpoint is due."""
+    """Timer that says when the next checkpoint is due."""
 
     interval: Interval
     step: int  # at the last checkpoint
@@ -80,7 +80,7 @@ class Timer:
 
     @classmethod
     def start(cls, interval: Interval, step: int) -> "Timer":
-        """Begin to count at a step."""
+        """Start counting at a step."""
         return cls(interval, step, time.monotonic())
 
     def due(self, step: int) -> bool:
@@ -90,13 +90,13 @@ class Timer:
         return late or (steps is not None and step - self.step >= steps)
 
     def restart(self, step: int) -> None:
-        """Count from here, where a checkpoint has been written."""
+        """Restart counting after a checkpoint has been written."""
         self.step, self.moment = step, time.monotonic()
 
 
 @dataclass
 class Checkpoints:
-    """A claimed trial's checkpoints: the last, and the one before it, which is kept until the next is committed."""
+    """The checkpoints of a claimed trial: the last one, and the one before it, kept until the next is committed."""
 
     store: Store
     claim: Claim
@@ -107,14 +107,14 @@ class Checkpoints:
     earlier: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with those that the claim names."""
+        """Start with the checkpoints named in the claim."""
         self.spec = TrialSpec.model_validate_json(self.claim.spec)
         self.last, self.earlier = self.claim.checkpoint, self.claim.earlier_checkpoint
 
     def save(
         self, state: TrainState, records: Sequence[Record], seconds: float, measurements: Mapping[str, bytes]
     ) -> None:
-        """Write a checkpoint, commit it with what was measured, and remove the one that nothing falls back on now."""
+        """Write a checkpoint, commit it together with the measurements, and remove the one that is no longer needed."""
         trial = self.claim.trial
         path = self.store.checkpoints / checkpoint_name(trial, state)
         try:
@@ -131,17 +131,17 @@ class Checkpoints:
             self.last, self.earlier = name, self.last
 
     def remove_earlier(self) -> None:
-        """Remove the checkpoint before the last: the trial has got on, or ends."""
+        """Remove the checkpoint before the last, because the trial has progressed or ended."""
         if self.earlier is not None:
             artifacts.remove(self.earlier, self.store.checkpoints)
             self.earlier = None
 
     def restore_or_init(self, init: Callable[[], TrainState], tell: Callable[[str, float, str], None]) -> TrainState:
-        """Return the state of the last checkpoint that is whole, or a new one; the same bits follow either way.
+        """Return the state of the last intact checkpoint, or a new state; training gives the same bits either way.
 
         Args:
-            init: makes a state as it is before the first step; a checkpoint is loaded into one.
-            tell: is told of each checkpoint that is damaged or missing.
+            init: function that returns the state before the first step, into which a checkpoint is loaded.
+            tell: called with a message for each damaged or missing checkpoint.
         """
         trial, epochs = self.claim.trial, self.spec.training.epochs
         kept = [artifacts.base(name) for name in (self.last, self.earlier) if name is not None]
@@ -151,9 +151,9 @@ class Checkpoints:
             try:
                 return self._restore(self.last, init)
             except (DamagedCheckpoint, artifacts.MissingArtifact) as error:
-                done, follows = 0, "training starts anew"
+                done, follows = 0, "training restarts from the beginning"
                 if self.earlier is not None:
-                    done, follows = self.claim.earlier_epoch, "training goes on from the one before it"
+                    done, follows = self.claim.earlier_epoch, "training continues from the previous checkpoint"
                 self.store.fall_back(trial, self.worker, self.last, f"{error}; {follows}")
                 tell("restarted", done / epochs, f"{error}; {follows}")
                 self.last, self.earlier = self.earlier, None
@@ -173,7 +173,7 @@ class Checkpoints:
         state = init()
         load_checkpoint(state, path, self.spec)
         if (inside := checkpoint_name(self.claim.trial, state)) != path.name:
-            raise DamagedCheckpoint(f"checkpoint {path}: is no such file: what it holds is {inside}")
+            raise DamagedCheckpoint(f"checkpoint {path}: does not match its name: it holds {inside}")
         return state
 
 
@@ -187,7 +187,7 @@ def checkpoint_name(trial: str, state: TrainState) -> str:
 
 
 def save_checkpoint(state: TrainState, spec: TrialSpec, path: Path) -> None:
-    """Write all that a state holds as safetensors, whole or not at all.
+    """Write a training state as safetensors, atomically.
 
     Raises:
         StoreError: the file cannot be written: no space, no permission.
@@ -205,8 +205,8 @@ def save_checkpoint(state: TrainState, spec: TrialSpec, path: Path) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise StoreError(
-            f"checkpoint {path}: cannot be written: {error.strerror or error}; what was stored before is kept: mend"
-            " this, and the same command goes on"
+            f"checkpoint {path}: cannot be written: {error.strerror or error}; everything stored so far is kept; fix"
+            f" this and run the same command to continue"
         ) from None
     finally:
         with contextlib.suppress(OSError):
@@ -225,17 +225,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load_checkpoint(state: TrainState, path: Path, trial: TrialSpec | None = None) -> None:
-    """Bring a fresh state to where a checkpoint was written; one that raises is not fresh any more.
+    """Load a checkpoint into a fresh state; if this raises, the state must not be used again.
 
     Args:
-        state: which is changed.
-        path: of the file.
-        trial: whose it must be; None: any trial's with such a network.
+        state: changed in place.
+        path: the checkpoint file.
+        trial: the trial that it must belong to; None: any trial with the same network.
 
     Raises:
-        DamagedCheckpoint: the file is missing or damaged, or another trial's.
-        StoreError: it cannot be read now, and perhaps later.
-        RuntimeError: the device failed, which says nothing about the file.
+        DamagedCheckpoint: the file is missing or damaged, or belongs to another trial.
+        StoreError: it cannot be read at the moment; a later attempt may succeed.
+        RuntimeError: the device failed; the file may be intact.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -243,9 +243,9 @@ def load_checkpoint(state: TrainState, path: Path, trial: TrialSpec | None = Non
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         checksum = position.pop(CHECKSUM, None)  # the first ones had none
         if checksum is not None and checksum != _checksum(tensors, position):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum does not match")
         if trial is not None and TrialSpec.model_validate_json(position["spec"]) != trial:
-            raise ValueError("it is another trial's")
+            raise ValueError("it belongs to another trial")
         step, epoch = int(position["step"]), int(position["epoch"])
     except Exception as error:
         if ran_out_of_memory(error):  # which says nothing about the file

@@ -1,4 +1,4 @@
-"""What a terminal or a notebook shows while a study runs."""
+"""Progress display in a terminal or a notebook while a study runs."""
 
 import html
 import time
@@ -19,10 +19,7 @@ from leadline.store.schema import SETTLED
 
 @dataclass(frozen=True)
 class Terminal:
-    """Shows a study as bars on a terminal or in a notebook; elsewhere, a line for each trial that ends.
-
-    Lines go to standard error.
-    """
+    """Show progress bars on a terminal or in a notebook, or else a line per finished trial on standard error."""
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -30,7 +27,7 @@ class Terminal:
 
     @contextmanager
     def watch(self, study: str, total: int, ended: int) -> Iterator[Emit]:
-        """Show how the trials go while the body runs."""
+        """Show the progress of the trials within the context."""
         console = Console(stderr=True)
         tally = _Tally(total, ended)
         if console.is_terminal:
@@ -45,7 +42,7 @@ class Terminal:
 
 @dataclass
 class _Tally:
-    """Trials done, and the time left, from the trials' own fractions."""
+    """Number of finished trials and the remaining time, estimated from the trials' progress."""
 
     total: int
     ended: int
@@ -73,7 +70,7 @@ class _Tally:
         return count if self.ended == self.total else f"{count}, {self.left()}"
 
     def left(self) -> str:
-        """Time left if what remains goes as fast as what was done so far."""
+        """Return the remaining time, extrapolated from the speed so far."""
         done = self.done_here + sum(now - self.began.get(trial, now) for trial, now in self.running.items())
         if done <= 0.02:
             return "time left: ..."
@@ -87,7 +84,7 @@ class _Lines:
     tally: _Tally
 
     def show(self, event: Event) -> None:
-        """Print a line when a trial ends or starts anew."""
+        """Print a line when a trial ends or restarts."""
         self.tally.take(event)
         if event.kind in ("restarted", *SETTLED, "died"):
             text = f": {event.text}" if event.text else ""
@@ -181,7 +178,7 @@ def _bar(title: str, done: float, whole: float, note: str) -> str:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something is, on a terminal alone; gives a function of (done, all)."""
+    """Show a progress bar, on a terminal only; yield a function of (done, total) that updates it."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

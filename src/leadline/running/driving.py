@@ -1,4 +1,4 @@
-"""The trials of a registered study, run to their end and shown while they run."""
+"""Run the trials of a registered study and show their progress."""
 
 import time
 from collections.abc import Mapping
@@ -12,13 +12,14 @@ from leadline.store import Store
 
 
 class Screen(Protocol):
-    """Where a study is shown while it runs."""
+    """Display for the progress of a study."""
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
 
     def watch(self, study: str, total: int, ended: int) -> AbstractContextManager[Emit]:
-        """Show, while the body runs, how trials go, of so many of which some have ended; gives what is told of them."""
+        """Show the progress of `total` trials, of which `ended` have ended; yield the function that takes their
+        events."""
 
 
 class _Unseen:
@@ -35,7 +36,7 @@ UNSEEN: Screen = _Unseen()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a study ended."""
+    """Result of running a study."""
 
     study: str
     counts: Mapping[str, int]  # state -> trials, of the states that there are
@@ -46,11 +47,11 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Whether every trial has ended, diverged ones included, and none failed."""
+        """Whether every trial has finished or diverged, and none failed."""
         return not self.interrupted and set(self.counts) <= {"finished", "diverged"}
 
     def last_line(self, options: str = "") -> str:
-        """Say in one line what there is now and what to do next, which takes these options to find the runs."""
+        """Return a one-line summary with the next command, to which `options` are appended."""
         total = sum(self.counts.values())
         parts = [f"{self.counts[state]} {state}" for state in sorted(self.counts, key=_STATE_ORDER.index)]
         line = f"{self.study}: {total} trials: {', '.join(parts)}; {clock(self.seconds)}."
@@ -58,7 +59,7 @@ class Outcome:
         if self.complete:
             return f"{line} Next: leadline report {self.study}{options}"
         if self.counts.get("failed") and not self.interrupted:
-            return f"{line} First failure: {self.failed[0]}. Run the same command to try the failed ones again."
+            return f"{line} First failure: {self.failed[0]}. Run the same command to retry the failed trials."
         return f"{line} Run the same command to continue."
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class Outcome:
 
 
 def clock(seconds: float) -> str:
-    """Return a time as people say it: 1 h 5 min, 2 min 5 s, 40 s."""
+    """Format a time: 1 h 05 min, 2 min 05 s, 40 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
@@ -85,7 +86,7 @@ _STATE_ORDER = ["finished", "diverged", "failed", "running", "waiting"]
 
 
 def run_trials(store: Store, job: Job, runner: Executor | int, screen: Screen) -> Outcome:
-    """Run what is left of a study that is registered, by an executor or so many processes of this machine."""
+    """Run the unfinished trials of a registered study with an executor or worker processes on this machine."""
     name, started = job.study, time.monotonic()
     interrupted = False
     counts = store.counts(name)

@@ -1,4 +1,4 @@
-"""What the bits of a result may depend on."""
+"""Facts about software and hardware that may affect the bits of a result."""
 
 import contextlib
 import platform
@@ -13,7 +13,7 @@ import torch
 
 
 def environment(devices: Sequence[torch.device]) -> dict[str, Any]:
-    """Return what the bits of a result may depend on: versions, machine, threads, commit."""
+    """Return the facts that may affect the bits of a result: versions, machine, threads, commit."""
     packages = ("leadline", "torch", "numpy", "scipy", "scikit-learn")
     return {
         "python": platform.python_version(),

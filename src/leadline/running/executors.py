@@ -1,4 +1,4 @@
-"""Executors: they run a study's trials until none is left that could be taken."""
+"""Executors, which run a study's trials until none is available."""
 
 import contextlib
 import signal
@@ -17,28 +17,28 @@ from leadline.store import Store, WorkerId
 from leadline.store.schema import SETTLED
 
 STOP_SECONDS = GRACE_SECONDS + 6
-"""For all workers together to write their checkpoints and end; then they are killed, and nothing but steps is lost."""
+"""Maximum seconds for all workers to write checkpoints and exit; then they are killed, which loses only steps."""
 LOOK_SECONDS = 2.0
-"""Between two looks at trials that other drivers run."""
+"""Seconds between two checks of trials that other drivers run."""
 
 
 ENDS = (*SETTLED, "stopped")
-"""Kinds of the last event of a trial."""
+"""Kinds of events that end a trial."""
 
 
 class Executor(Protocol):
-    """Runs a study's trials until none can be taken, telling what happens."""
+    """Interface for running a study's trials until none is available, reporting events."""
 
     def run(self, job: Job, emit: Emit) -> None:
-        """Run until no trial is left that could be taken."""
+        """Run until no trial is available."""
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """Runs trials one after another in this process: for debugging and for tests."""
+    """Run trials sequentially in this process, for debugging and tests."""
 
     def run(self, job: Job, emit: Emit) -> None:
-        """Run until no trial is left that could be taken.
+        """Run until no trial is available.
 
         SIGTERM has its effect when the trial has a checkpoint and has been given back.
         """
@@ -51,12 +51,12 @@ class InProcess:
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Runs trials in worker processes of this machine; one that dies takes only its own trial with it."""
+    """Run trials in worker processes on this machine; a process that dies affects only its own trial."""
 
     workers: int
 
     def run(self, job: Job, emit: Emit) -> None:
-        """Run until no trial is left that could be taken.
+        """Run until no trial is available.
 
         Raises:
             LeadlineError: a worker could not use the store, or died before its first trial.
@@ -80,7 +80,7 @@ class LocalProcesses:
                             if silent_deaths and (not told or silent_deaths == MOST_ATTEMPTS):
                                 raise LeadlineError(f"{job.study}: {text}") from None
                             if worker.last is not None and worker.last.kind not in ENDS:
-                                emit(replace(worker.last, kind="died", text=f"{text}; it is taken up again"))
+                                emit(replace(worker.last, kind="died", text=f"{text}; the trial will be resumed"))
                             _start_worker(job, current)
                         continue
                     if isinstance(message, LeadlineError):

@@ -1,4 +1,4 @@
-"""What a worker is asked to do, and what it tells."""
+"""A worker's job description and the events that it reports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,14 +8,15 @@ from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.store.connect import absolute
 
 PATIENCE_SECONDS = 300.0
-"""For which a worker tries to reach a database, or a place of artifacts, that is gone, before it gives up."""
+"""Maximum seconds for which a worker retries an unreachable database or artifact store."""
 MOST_ATTEMPTS = 5
-"""Starts of a trial whose worker died each time before the next checkpoint, after which nobody starts it unasked."""
+"""Number of consecutive starts without a new checkpoint in which a trial's worker died, after which it counts as
+failed."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to take part in a study."""
+    """Everything that a worker needs to run trials of a study."""
 
     study: str
     runs: Path
@@ -29,14 +30,14 @@ class Job:
     objects: bytes | None = None  # custom code that no other process can import, from `pack_objects`
 
     def anywhere(self) -> "Job":
-        """Return the same job for a process that may start in another folder."""
+        """Return the same job with absolute paths, for a process that may start in another folder."""
         data_dir = None if self.data_dir is None else self.data_dir.absolute()
         return replace(self, runs=self.runs.absolute(), store_url=absolute(self.store_url), data_dir=data_dir)
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a trial: `progress` while it runs, then its final state."""
+    """Event of a trial: `progress` while it runs, then its final state."""
 
     kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
     trial: str

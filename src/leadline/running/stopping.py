@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM ends a process at once, but between a trial's steps only after a checkpoint."""
+"""Stop requests: SIGTERM ends a process at once, but during training only after a checkpoint."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 GRACE_SECONDS = 12.0
-"""For a step to end and its checkpoint to be written: a batch system gives a whole study 30 s before it kills."""
+"""Maximum seconds to finish a step and write its checkpoint; batch systems typically kill after 30 s."""
 
 
 class Stopped(BaseException):

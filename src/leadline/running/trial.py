@@ -1,4 +1,4 @@
-"""A claimed trial trained to its end, on one device or several, and what it gives stored."""
+"""Train a claimed trial to its end, on one or several devices, and store its results."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from leadline.training.layerwise import hidden_layers, pretrain_network, pretrai
 
 @dataclass
 class TrialRun:
-    """A claimed trial trained to its end in this process, alone or as rank 0 of several."""
+    """A claimed trial trained in this process, alone or as rank 0 of several."""
 
     job: Job
     checkpoints: Checkpoints  # with the claim, its specification and the store
@@ -45,7 +45,7 @@ class TrialRun:
         """Train the trial from its last checkpoint to its end.
 
         Raises:
-            Diverged, PretrainingDiverged: training did; what probes measured of that epoch is stored.
+            Diverged, PretrainingDiverged: training diverged; the probe measurements of that epoch are stored.
             LeaseLost: another worker has taken the trial over.
             Stopped: the process was asked to stop, and the trial has a checkpoint.
             StoreError: the store, a checkpoint or the data cannot be used.
@@ -63,7 +63,7 @@ class TrialRun:
             raise
 
     def restore(self) -> None:
-        """Bring all processes to the last checkpoint that is whole, or to the beginning."""
+        """Restore the last intact checkpoint in all processes, or the initial state."""
         spec = self.checkpoints.spec
         check_code(spec, self.job.data_dir)
         self.data = load_data(spec.data, self.job.data_dir, self.device)
@@ -132,7 +132,7 @@ class TrialRun:
     def checkpoint(
         self, records: Sequence[Record] = (), seconds: float = 0.0, measurements: Mapping[str, bytes] | None = None
     ) -> None:
-        """Store the state, and with it what was measured since the last checkpoint, in so many seconds."""
+        """Store the state together with everything measured since the last checkpoint."""
         self._commit_start()
         self.checkpoints.save(self.state, records, seconds, measurements or {})
         pretraining = self.state.pretraining
@@ -205,10 +205,10 @@ def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial:
 
 
 def check_code(spec: TrialSpec, data_dir: Path | None) -> None:
-    """Check that this machine has the custom code and data files that identify a trial.
+    """Check that this machine has the versions of custom code and data files that identify a trial.
 
     Raises:
-        StoreError: it has another version of them; another machine may have the right one.
+        StoreError: it has other versions; another machine may have the right ones.
     """
     if not spec.code:
         return
@@ -219,20 +219,20 @@ def check_code(spec: TrialSpec, data_dir: Path | None) -> None:
     for name, identity in spec.code.items():
         if not is_local(name) and here.get(name) != identity:  # what was sent pickled is what the driver has
             raise StoreError(
-                f"{name} is another version here than the one that the study was entered with; run the study again with"
-                " `leadline run`, or bring that version to this machine"
+                f"{name} on this machine is not the version that the study was registered with; run the study again"
+                f" with `leadline run`, or copy that version to this machine"
             )
 
 
 def init_state(spec: TrialSpec, data: batches.Data, device: torch.device) -> TrainState:
-    """Return a trial's state before its first step, and before its pre-training where it asks for one."""
+    """Return a trial's state before its first step, and before pre-training if there is any."""
     state = prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
     state.pretraining = None if spec.pretraining is None else PretrainingState(spec.pretraining)
     return state
 
 
 def broadcast_state(state: TrainState, group: ProcessGroup) -> None:
-    """Bring every process of a group to where rank 0 is."""
+    """Copy the state of rank 0 to every process of a group."""
     if group.world_size > 1:
         given = group.broadcast(({}, 0, 0) if group.rank else (state.tensors(), state.step, state.epoch))
         if group.rank:
@@ -241,10 +241,10 @@ def broadcast_state(state: TrainState, group: ProcessGroup) -> None:
 
 @lru_cache(maxsize=2)
 def load_data(spec: DataSpec, data_dir: Path | None, device: torch.device) -> batches.Data:
-    """Return a trial's data on a device; those of the last two trials are kept.
+    """Return a trial's data on a device; the data of the last two trials are cached.
 
     Raises:
-        StoreError: they cannot be read on this machine; another may have what is missing here.
+        StoreError: they cannot be read on this machine; another machine may have them.
     """
     try:
         return batches.load(spec, data_dir).to(device)

@@ -1,4 +1,4 @@
-"""A worker: it takes trials of a study one after another, and keeps the lease of the one that it runs."""
+"""A worker, which runs trials of a study one by one and renews the lease of the current trial."""
 
 import contextlib
 import math
@@ -35,7 +35,7 @@ JOIN_SECONDS = 5.0
 
 
 class _NotTold(BaseException):
-    """Who is told what happens has raised something; no Exception, for it is no failure of the trial."""
+    """An event callback raised an error; not an Exception, because it is not a failure of the trial."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
@@ -43,9 +43,9 @@ class _NotTold(BaseException):
 
 
 def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None) -> int:
-    """Take trials of a study and run them until none can be taken, or so many were; return how many were taken.
+    """Claim and run trials of a study until none is available or `most` have run; return how many were run.
 
-    While the database is gone, its calls are tried again for five minutes.
+    Calls to an unreachable database are retried for five minutes.
 
     Raises:
         StoreError: the store cannot be opened or used, or a checkpoint cannot be written.
@@ -72,7 +72,7 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
 
 @dataclass(frozen=True)
 class Worker:
-    """Takes trials of a study, one at a time."""
+    """Claim and run trials of a study, one at a time."""
 
     store: Store
     id: str
@@ -82,7 +82,8 @@ class Worker:
     stop: Stop
 
     def run_trial(self) -> bool:
-        """Claim a trial, run it from its last checkpoint to its end, and store what it gives; False: there is none.
+        """Claim a trial, run it from its last checkpoint to its end, and store its results; return False if there is
+        none.
 
         A trial that diverges or fails is stored as such; the caller goes on with the next one. When the process is
         asked to stop, the step ends, a checkpoint is written, and the claim is given back, as it is whatever is raised.
@@ -133,7 +134,7 @@ class Worker:
                         tell("failed", 0.0, line)
             if lost_process is not None:  # the lease is ended when nothing renews it any more
                 retry_while_unreachable(lambda _: self.store.heartbeat(trial, self.id, -1.0), PATIENCE_SECONDS)
-                tell("died", 0.0, f"{lost_process}; it is taken up again")
+                tell("died", 0.0, f"{lost_process}; the trial will be resumed")
         except LeaseLost as error:
             tell("stopped", 0.0, str(error))
 
@@ -167,7 +168,7 @@ class Worker:
         return tell
 
     def _give_back(self, claim: Claim | None) -> None:
-        """Let another worker take the trial."""
+        """Release the trial so that another worker can claim it."""
         if claim is None:
             return
         given_back = True
@@ -179,12 +180,12 @@ class Worker:
 
 
 def _describe_failure(error: Exception) -> tuple[str, str]:
-    """Return why a trial failed, in one line, and what a developer wants to see below it."""
+    """Return why a trial failed in one line, followed by the traceback."""
     if isinstance(error, LeadlineError):
         return " ".join(str(error).split()), ""
     line = " ".join(f"{type(error).__name__}: {error}".split())
     if ran_out_of_memory(error):
-        return f"out of memory; use a smaller training.batch_size, or fewer workers at once ({line})", ""
+        return f"out of memory; use a smaller training.batch_size or fewer workers ({line})", ""
     return line, f"\n{traceback.format_exc()}"
 
 

@@ -57,13 +57,13 @@ class ContrastSpec(Spec):
     b: str
     metric: MetricName = "test_error"
     target: float | None = Field(
-        default=None, ge=0, lt=100, description="validation error in per cent, of epochs_to and seconds_to"
+        default=None, ge=0, lt=100, description="for epochs_to and seconds_to: target validation error in per cent"
     )
     margin: float | None = Field(
         default=None,
         gt=0,
-        description="in the metric's unit; None: the study's, of metrics in per cent, and of others none, so that"
-        " nothing counts as equivalent",
+        description="equivalence margin in the metric's unit; None: the study's margin for metrics in per cent, and no"
+        " equivalence for other metrics",
     )
 
     @model_validator(mode="before")
@@ -71,7 +71,7 @@ class ContrastSpec(Spec):
     def _from_pair(cls, value: object) -> object:
         if isinstance(value, list | tuple):
             if len(value) != 2:
-                raise ValueError(f"{list(value)} is not a pair of arms, such as [resnet, cnn]")
+                raise ValueError(f"{list(value)} is not a pair of arms; expected for example [resnet, cnn]")
             return {"a": value[0], "b": value[1]}
         return value
 
@@ -80,7 +80,10 @@ class ContrastSpec(Spec):
         if needs_target(self.metric) and self.target is None:
             raise ValueError(f"metric {self.metric} needs a target, a validation error in per cent such as target: 10")
         if not needs_target(self.metric) and self.target is not None:
-            raise ValueError(f"target {self.target:g} is for times to a target, such as epochs_to, got {self.metric}")
+            raise ValueError(
+                f"target {self.target:g} needs a metric that is a time to a target, such as epochs_to;"
+                f" got {self.metric}"
+            )
         return self
 
     @model_serializer(mode="wrap")

@@ -17,29 +17,31 @@ LEAST_ERROR = 1e-6
 class DecideSpec(Spec):
     """Seeds are added in rounds until every contrast is decided, or there are `max_seeds` of them."""
 
-    metric: MetricName = Field(default="test_error", description="of contrasts that name none")
+    metric: MetricName = Field(default="test_error", description="default metric of contrasts that name none")
     margin: float | None = Field(
-        default=None, gt=0, description="difference within which two arms count as equivalent; None: the study's margin"
+        default=None,
+        gt=0,
+        description="difference within which two arms are considered equivalent; None: the study's margin",
     )
     confidence: float = Field(
         default=0.95,
         ge=0.5,
         le=0.999,
-        description="that no interval of any contrast, at any look, leaves out the true difference",
+        description="probability that every interval of every contrast, at every look, contains the true difference",
     )
     max_seeds: int = Field(default=20, ge=2, le=MOST)
-    first: int = Field(default=3, ge=2, description="seeds of the first round, which every arm takes part in")
+    first: int = Field(default=3, ge=2, description="number of seeds in the first round, in which all arms are trained")
     step: int | None = Field(
         default=None,
         ge=1,
-        description="seeds of every later round; None: as many as would decide the nearest contrast if mean and spread"
-        " stayed as they are, at most as many as there are already",
+        description="number of seeds in every later round; None: as many as would decide the closest contrast if its"
+        " mean and standard deviation stayed the same, at most as many as there are already",
     )
     planned: int | None = Field(
         default=None,
         ge=2,
         le=MOST,
-        description="seeds over which the error is shared out; what was fixed before the first look stays; None:"
+        description="number of seeds over which the error probability is spread; fixed at the first look; None:"
         " max_seeds",
     )
 
@@ -76,6 +78,6 @@ class DecideSpec(Spec):
 
 
 _NO_INTERVAL = (
-    "cannot be decided while seeds are added: some trials never reach the target, and no interval that holds at every"
-    " look is known for such times; choose another metric, or leave out decide"
+    "cannot be used with decide: some trials never reach the target, and no interval that is valid at every look is"
+    " known for such times; choose another metric, or remove decide"
 )

@@ -50,17 +50,20 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 class Stem(Spec):
     """The layers before the first stage: a convolution, normalisation and activation, and perhaps a max-pooling."""
 
-    width: int = Field(ge=1, description="channels that the stem's convolution gives")
+    width: int = Field(ge=1, description="output channels of the stem's convolution")
     kernel: int = Field(default=3, ge=1)
     stride: int = Field(default=1, ge=1)
-    pool: bool = Field(default=False, description="3x3 max-pooling of stride 2 after the activation")
+    pool: bool = Field(default=False, description="3x3 max-pooling with stride 2 after the activation")
 
 
 class Stage(Spec):
     """Blocks of one width; the first of them may subsample."""
 
     blocks: int = Field(ge=1)
-    width: int = Field(ge=1, description="channels that each block gives; adds, where shortcuts concatenate")
+    width: int = Field(
+        ge=1,
+        description="output channels of each block; with concatenating shortcuts, the channels that each block adds",
+    )
     inner_width: int | None = Field(
         default=None,
         ge=1,
@@ -87,12 +90,16 @@ class Shortcut(Spec):
     """
 
     kind: ShortcutKind = "A"
-    shortcut_factor: float = Field(default=1.0, description="`scaled`: what the shortcut is multiplied by")
-    branch_factor: float = Field(default=1.0, description="`scaled`: what the branch is multiplied by")
-    gate_bias: float = Field(default=-6.0, description="gates: initial bias")
-    gate_kernel: Literal[1, 3] = Field(default=1, description="gates: size of their convolution; Highway has 3")
+    shortcut_factor: float = Field(default=1.0, description="`scaled`: factor on the shortcut")
+    branch_factor: float = Field(default=1.0, description="`scaled`: factor on the branch")
+    gate_bias: float = Field(default=-6.0, description="gates: initial value of the bias")
+    gate_kernel: Literal[1, 3] = Field(
+        default=1, description="gates: kernel size of their convolution; 3 in Highway networks"
+    )
     dropout: Rate = Field(default=0.5, description="`dropout`: rate")
-    arguments: dict[str, Any] = Field(default={}, description="settings of a kind that have no key here")
+    arguments: dict[str, Any] = Field(
+        default={}, description="further settings of the kind, which have no key of their own"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -150,7 +157,7 @@ class Sharing(Spec):
     """Recurrence: the blocks of a stage that have one shape are one block, applied once per step."""
 
     normalisation: Literal["shared", "per-step"] = Field(
-        default="per-step", description="whether each step has normalisation of its own (Liao & Poggio 2016)"
+        default="per-step", description="whether each step has its own normalisation (Liao & Poggio 2016)"
     )
 
 
@@ -162,25 +169,28 @@ class Block(Spec):
     )
     order: Order = Field(
         default="original",
-        description="of what is in a branch, before and after its addition (He et al. 2016, figure 4):"
+        description="order of the operations in a branch and around its addition (He et al. 2016, figure 4):"
         " original: conv, BN, ReLU, conv, BN; addition; ReLU."
         " bn-after-addition: conv, BN, ReLU, conv; addition; BN, ReLU."
         " relu-before-addition: conv, BN, ReLU, conv, BN, ReLU; addition."
         " relu-only-preactivation: ReLU, conv, BN, ReLU, conv, BN; addition."
         " full-preactivation: BN, ReLU, conv, BN, ReLU, conv; addition."
-        " preactivation-and-after, which the figure has not: BN, ReLU, conv, BN, ReLU, conv; addition; BN, ReLU."
+        " preactivation-and-after, which is not in the figure: BN, ReLU, conv, BN, ReLU, conv; addition; BN, ReLU."
         " A bottleneck has three convolutions instead of two.",
     )
     shortcut: AnyShortcut = Shortcut()
     bias: bool = Field(default=False, description="whether convolutions have a bias")
-    kernel: int = Field(default=3, ge=1, description="size of the branch's larger convolutions")
+    kernel: int = Field(default=3, ge=1, description="kernel size of the branch's larger convolutions")
     groups: int = Field(default=1, ge=1, description="groups of a bottleneck's 3x3 (ResNeXt)")
     stride_in: Literal["3x3", "first-1x1"] = Field(
         default="3x3", description="which convolution of a bottleneck subsamples; in He et al. 2015 it is the first"
     )
-    dropout: Rate = Field(default=0.0, description="before the branch's last convolution (wide residual networks)")
+    dropout: Rate = Field(
+        default=0.0, description="dropout rate before the branch's last convolution (wide residual networks)"
+    )
     stochastic_depth: Rate = Field(
-        default=0.0, description="rate at which the last block's branch is dropped; grows linearly (Huang et al. 2016)"
+        default=0.0,
+        description="probability of dropping the last block's branch; grows linearly with depth (Huang et al. 2016)",
     )
 
 
@@ -188,8 +198,8 @@ class RecurrentHead(Spec):
     """A simple RNN cell that sees the flattened features at every step: h <- tanh(W x + b + U h + c)."""
 
     steps: int = Field(default=7, ge=1)
-    width: int = Field(default=128, ge=1, description="hidden units")
-    dropout: Rate = Field(default=0.0, description="on the last hidden state")
+    width: int = Field(default=128, ge=1, description="number of hidden units")
+    dropout: Rate = Field(default=0.0, description="dropout rate on the last hidden state")
 
 
 class Head(Spec):
@@ -197,10 +207,10 @@ class Head(Spec):
 
     pool: Pooling = Field(
         default="global-average",
-        description="average of whole maps; of windows of 2x2 or 4x4 pixels, side by side, then flattened; or none:"
-        " maps are flattened as they are",
+        description="average pooling over the whole map, or over adjacent windows of 2x2 or 4x4 pixels, then"
+        " flattened; none: maps are flattened without pooling",
     )
-    dropout: Rate = Field(default=0.0, description="before the linear layer")
+    dropout: Rate = Field(default=0.0, description="dropout rate before the linear layer")
     recurrent: RecurrentHead | None = None
 
     @model_validator(mode="before")
@@ -218,7 +228,9 @@ class Initialisation(Spec):
         gt=0,
         description="factor on the weights' scale; None: sqrt(2) for he-*, else 1",
     )
-    bias_std: float | None = Field(default=None, ge=0, description="None: zero, or uniform as weights in old-uniform")
+    bias_std: float | None = Field(
+        default=None, ge=0, description="initial bias; None: zero, or uniform like the weights with old-uniform"
+    )
     branch: BranchInitialisation = Field(
         default="none",
         description="zero-gamma: the last normalisation of a branch starts at 0; skipinit, rezero: a learned factor on"
@@ -236,22 +248,24 @@ class NetworkSpec(Spec):
 
     layers: Literal["convolutional", "fully-connected"] = Field(
         default="convolutional",
-        description="fully-connected: the image is one vector, every convolution a linear layer of as many channels,"
-        " and kernels mean nothing",
+        description="fully-connected: the image is flattened, every convolution becomes a linear layer with as many"
+        " units as channels, and kernels are ignored",
     )
-    stem: Stem | None = Field(default=None, description="None: the first block sees the image itself")
+    stem: Stem | None = Field(default=None, description="None: the first block takes the image itself")
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
     block: Block = Block()
-    sharing: Sharing | None = Field(default=None, description="None: every block has weights of its own")
+    sharing: Sharing | None = Field(default=None, description="None: every block has its own weights")
     head: Head = Head()
     normalisation: Normalisation = "batch"
-    weight_standardisation: bool = Field(default=False, description="of every convolution (Qiao et al. 2019)")
+    weight_standardisation: bool = Field(
+        default=False, description="standardise the weights of every convolution (Qiao et al. 2019)"
+    )
     activation: Activation = "relu"
     initialisation: Initialisation = Initialisation()
     checkpoint_blocks: bool = Field(
         default=False,
-        description="recompute blocks in the backward pass, about the square root of a stage's number at a time: less"
-        " memory, more time",
+        description="recompute activations in the backward pass (gradient checkpointing), about the square root of"
+        " a stage's number of blocks at a time: less memory, more time",
     )
 
     @model_validator(mode="after")
@@ -281,7 +295,7 @@ class NetworkSpec(Spec):
         if block.stride_in == "first-1x1" and block.kind != "bottleneck":
             problems.append(f"block.stride_in first-1x1 needs block.kind bottleneck, got {block.kind}")
         if block.kernel % 2 == 0:
-            problems.append(f"block.kernel {block.kernel} is even; an odd one keeps the image's size")
+            problems.append(f"block.kernel {block.kernel} is even; use an odd one, which keeps the image size")
         problems += shortcut.find_problems(self)
         if block.order in ("bn-after-addition", "relu-only-preactivation") and self.normalisation == "none":
             problems.append(f"block.order {block.order} needs a normalisation, got none")
@@ -328,9 +342,9 @@ class NetworkSpec(Spec):
         for key, asked in spatial.items():
             if asked:
                 instead = "none" if key == "head.pool" else "its default"
-                yield f"{key} needs pixels, and layers fully-connected has none; set it to {instead}"
+                yield f"{key} needs pixels, but fully-connected layers have none; set it to {instead}"
         if self.normalisation == "instance":
-            yield "normalisation instance of single values leaves nothing; use batch, layer or none in a dense network"
+            yield "normalisation instance of single values gives only zeros; use batch, layer or none instead"
 
 
 class ModuleSpec(Reference):

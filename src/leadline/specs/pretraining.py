@@ -17,30 +17,44 @@ class PretrainingSpec(Spec):
     """
 
     method: Literal["rbm", "denoising-autoencoder"] = "rbm"
-    epochs: int = Field(default=10, ge=1, description="of each layer")
-    learning_rate: float = Field(default=0.1, gt=0, description="of every layer whose inputs are in [0, 1]")
+    epochs: int = Field(default=10, ge=1, description="number of epochs per layer")
+    learning_rate: float = Field(
+        default=0.1, gt=0, description="learning rate of every layer whose inputs are in [0, 1]"
+    )
     gaussian_learning_rate: float = Field(
-        default=0.003, gt=0, description="of a first layer with gaussian units, which needs 10 to 100 times less"
+        default=0.003,
+        gt=0,
+        description="learning rate of a first layer with gaussian units, which needs one 10 to 100 times smaller",
     )
     batch_size: int = Field(default=100, ge=1)
     momentum: float = Field(default=0.5, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0002, ge=0, description="of weights, not of biases")
+    weight_decay: float = Field(default=0.0002, ge=0, description="applied to weights, not to biases")
     visible: Visible = Field(
-        default="bernoulli", description="units of the first layer's input: values in [0, 1], or of variance about 1"
+        default="bernoulli",
+        description="input units of the first layer: bernoulli for values in [0, 1], gaussian for"
+        " values with variance about 1",
     )
-    cd_steps: int = Field(default=1, ge=1, description="rbm: Gibbs steps before the model's side of the gradient")
-    persistent: bool = Field(default=False, description="rbm: chains go on from step to step, not from the data")
+    cd_steps: int = Field(
+        default=1, ge=1, description="rbm: number of Gibbs steps for the negative phase of the gradient"
+    )
+    persistent: bool = Field(
+        default=False,
+        description="rbm: persistent contrastive divergence: chains continue from"
+        " step to step instead of starting at the data",
+    )
     corruption: float = Field(
         default=0.3, ge=0, lt=1, description="denoising-autoencoder: fraction of the inputs that are set to 0"
     )
-    tied: bool = Field(default=True, description="denoising-autoencoder: the decoder is the encoder transposed")
+    tied: bool = Field(
+        default=True, description="denoising-autoencoder: the decoder's weights are the encoder's, transposed"
+    )
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> "PretrainingSpec":
         for field, why in self._unused():
             value = getattr(self, field)
             if value != type(self).model_fields[field].default:
-                raise ValueError(f"{field} {value} has no effect with {why}; leave it out")
+                raise ValueError(f"{field} {value} has no effect with {why}; remove it")
         return self
 
     @model_serializer(mode="wrap")

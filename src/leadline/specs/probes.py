@@ -24,7 +24,7 @@ TAKEN = ("flow", "pretraining", "outputs", "predictions", "probabilities")
 class FlowSpec(Spec):
     """Gradient, activation and update flow, layer by layer, while the network trains; see `leadline.probes.flow`."""
 
-    every: int = Field(default=1, ge=1, description="steps from one measurement to the next")
+    every: int = Field(default=1, ge=1, description="number of training steps between measurements")
     what: Annotated[tuple[FlowQuantity, ...], Field(strict=False, min_length=1)] = (
         "gradients",
         "updates",
@@ -34,7 +34,7 @@ class FlowSpec(Spec):
     layers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         default=("*",), description="patterns of module names; * alone: all blocks, and the modules beside them"
     )
-    images: int = Field(default=16, ge=1, description="of a batch, whose activations are looked at")
+    images: int = Field(default=16, ge=1, description="number of images per batch whose activations are measured")
 
 
 class ProbeSpec(Spec):
@@ -121,7 +121,7 @@ def _with_name(name: object, asked: object) -> object:
     if not custom and name not in known:
         raise ValueError(unknown("probe", name, ("flow", *known)))
     if not isinstance(asked, Mapping):
-        raise ValueError(f"probe {name}: {asked!r} says nothing of it; expected settings, such as {{at: [end]}}")
+        raise ValueError(f"probe {name}: {asked!r} is not a mapping of settings; expected for example {{at: [end]}}")
     if not custom:
         return {**asked, "name": name}
     if name in known or name in TAKEN:

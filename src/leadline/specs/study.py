@@ -23,8 +23,8 @@ class ArmSpec(Spec):
     """One variant: a network by name, by name with arguments, or written out; and what else differs."""
 
     network: str | dict[str, Any]
-    training: dict[str, Any] = Field(default={}, description="what differs from the study's training")
-    data: dict[str, Any] = Field(default={}, description="what differs from the study's data")
+    training: dict[str, Any] = Field(default={}, description="overrides of the study's training settings")
+    data: dict[str, Any] = Field(default={}, description="overrides of the study's data settings")
     pretraining: dict[str, Any] | None = Field(
         default=None, description="layer-wise pre-training of a fully-connected sigmoid network before its training"
     )
@@ -35,7 +35,7 @@ class Published(Spec):
 
     arm: str
     metric: MetricName = "test_error"
-    value: float = Field(description="in the metric's unit, which is per cent of an error")
+    value: float = Field(description="in the metric's unit, per cent for errors")
     source: str
 
     @model_validator(mode="after")
@@ -53,8 +53,8 @@ class MatchSpec(Spec):
     )
     to: str | None = Field(
         default=None,
-        description="an arm, to which the others are made equal at each level of the factors, or an arm at one level,"
-        " to which all are; None: the first arm",
+        description="reference arm that the others are matched to at each level of the factors, or an arm at one level"
+        " that all are matched to; None: the first arm",
     )
 
     @model_validator(mode="before")
@@ -83,20 +83,26 @@ class StudySpec(Spec):
         | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
     ) = 3
     contrasts: list[ContrastSpec] | None = Field(default=None, description="None: every pair of arms")
-    margin: float = Field(default=0.5, gt=0, description="percentage points within which two arms count as equivalent")
+    margin: float = Field(
+        default=0.5, gt=0, description="difference in percentage points within which two arms are considered equivalent"
+    )
     correction: Correction = Field(
-        default="holm", description="of p-values for the number of contrasts: for any false finding, or for their share"
+        default="holm",
+        description="correction of p-values for multiple contrasts: control of the family-wise error"
+        " rate or of the false discovery rate",
     )
     decide: DecideSpec | None = Field(
         default=None,
-        description="adds seeds in rounds until every contrast is decided; None: all arms have the same seeds, fixed"
-        " beforehand",
+        description="add seeds in rounds until every contrast is decided; None: all arms have the same seeds, fixed in"
+        " advance",
     )
     published: list[Published] = []
     match: MatchSpec | None = None
     tune: TuneSpec | None = None
     devices: int = Field(
-        default=1, ge=1, description="train each trial together; but for the last bits, no result depends on it"
+        default=1,
+        ge=1,
+        description="number of devices that train each trial together; results depend on it only in the last bits",
     )
 
     @model_validator(mode="before")
@@ -119,7 +125,10 @@ class StudySpec(Spec):
     def _plain_names(cls, arms: dict[str, ArmSpec]) -> dict[str, ArmSpec]:
         for name in arms:
             if not name or set("[],= ") & set(name) or not name.isprintable():
-                raise ValueError(f"arm name {name!r} is empty or has a bracket, comma, equals sign or white space")
+                raise ValueError(
+                    f"arm name {name!r} is empty or contains a bracket, comma, equals sign or white"
+                    f" space; rename the arm"
+                )
         return arms
 
     @field_validator("vary")
@@ -134,7 +143,9 @@ class StudySpec(Spec):
     @classmethod
     def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
         if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
-            raise ValueError(f"{seeds} names a seed twice, and a repeated trial is no further evidence")
+            raise ValueError(
+                f"{seeds} contains a seed twice, and repeating a trial adds no evidence; remove the duplicate"
+            )
         return seeds
 
     @model_validator(mode="after")
@@ -150,8 +161,8 @@ class StudySpec(Spec):
         most = self.decide.max_seeds
         if isinstance(self.seeds, int) and self.seeds != most:
             raise ValueError(
-                f"seeds {self.seeds} and decide.max_seeds {most} differ; leave out seeds, or list those to draw from in"
-                " their order"
+                f"seeds {self.seeds} and decide.max_seeds {most} differ; remove seeds, or list the seeds to use in"
+                f" order"
             )
         if isinstance(self.seeds, list) and len(self.seeds) < most:
             raise ValueError(

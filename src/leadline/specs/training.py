@@ -16,7 +16,7 @@ class Warmup(Spec):
     """Steps at a smaller learning rate before the schedule takes over."""
 
     steps: int = Field(ge=1)
-    factor: float = Field(default=0.0, ge=0, lt=1, description="fraction of the learning rate that it starts from")
+    factor: float = Field(default=0.0, ge=0, lt=1, description="initial learning rate as a fraction of the full one")
     form: Literal["linear", "constant"] = "linear"
 
 
@@ -28,16 +28,20 @@ class TrainingSpec(Spec):
     optimizer: Optimizer = SGD()
     schedule: Schedule = Constant()
     warmup: Warmup | None = None
-    loss: Loss | None = Field(default=None, description="None: the task's own, which is cross-entropy for classes")
+    loss: Loss | None = Field(
+        default=None, description="None: the default of the task, which is cross-entropy for classification"
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_norm: float | None = Field(
-        default=None, gt=0, description="largest norm of the whole gradient; None: not clipped"
+        default=None, gt=0, description="maximum norm of the whole gradient; None: no clipping"
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="bfloat16: autocast of the forward pass, on CUDA only"
     )
     channels_last: bool = Field(default=True, description="memory layout of images and convolutions")
-    test_every: int = Field(default=0, ge=0, description="epochs between looks at the test data; 0: only at the end")
+    test_every: int = Field(
+        default=0, ge=0, description="epochs between evaluations on the test data; 0: only at the end"
+    )
 
     @model_serializer(mode="wrap")
     def _without_a_loss_that_is_not_named(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -23,7 +23,9 @@ class TrialSpec(Spec):
     data: DataSpec = Digits()
     training: TrainingSpec = TrainingSpec()
     probes: ProbeSpec = ProbeSpec()
-    pretraining: PretrainingSpec | None = Field(default=None, description="of the hidden layers, before training")
+    pretraining: PretrainingSpec | None = Field(
+        default=None, description="layer-wise pre-training of the hidden layers before training"
+    )
     seed: int = Field(default=0, ge=0, lt=2**31)
     code: dict[str, str] = Field(
         default={},
@@ -78,6 +80,7 @@ class TrialSpec(Spec):
     def _probes_end_with_training(self) -> "TrialSpec":
         for name, epoch in self.probes.beyond(self.training.epochs):
             raise ValueError(
-                f"probes.{name}.at: epoch {epoch} is beyond training.epochs, {self.training.epochs}; use end"
+                f"probes.{name}.at: epoch {epoch} is after the last of {self.training.epochs} training.epochs; use end"
+                f" or a smaller number"
             )
         return self

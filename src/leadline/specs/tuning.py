@@ -37,7 +37,7 @@ class LogSpace(Spec):
     @classmethod
     def _positive_and_rising(cls, ends: tuple[float, float]) -> tuple[float, float]:
         if min(ends) <= 0:
-            raise ValueError(f"{min(ends):g} has no logarithm; begin above 0, or use linear")
+            raise ValueError(f"{min(ends):g} has no logarithm; use a lower end above 0, or a linear space")
         _see_that_they_rise(ends)
         return ends
 
@@ -75,7 +75,7 @@ class ChoiceSpace(Spec):
     @classmethod
     def _several(cls, values: tuple[Value, ...]) -> tuple[Value, ...]:
         if len(values) < 2:
-            raise ValueError(f"{list(values)} leaves nothing to choose; give two values or more")
+            raise ValueError(f"{list(values)} has fewer than two choices; give at least two values")
         if len(set(values)) < len(values):
             raise ValueError(f"{list(values)} names a value twice")
         return values
@@ -83,9 +83,11 @@ class ChoiceSpace(Spec):
 
 def _see_that_they_rise(ends: Sequence[float]) -> None:
     if ends[0] >= ends[1]:
-        raise ValueError(f"[{ends[0]:g}, {ends[1]:g}] is an empty space; give the smaller end first")
+        raise ValueError(f"[{ends[0]:g}, {ends[1]:g}] is empty; give the smaller end first")
     if ends[1] - ends[0] > WIDEST:
-        raise ValueError(f"{list(ends)} is more than {WIDEST:g} wide, too wide to draw from; bring the ends nearer")
+        raise ValueError(
+            f"{list(ends)} is more than {WIDEST:g} wide, too wide to sample from; bring the ends closer together"
+        )
 
 
 KINDS = ("log", "linear", "integer", "choice")
@@ -116,17 +118,17 @@ class TuneSpec(Spec):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Space] = Field(init=False)
 
-    budget: int = Field(default=20, ge=1, le=1_000, description="settings that are tried for each arm")
+    budget: int = Field(default=20, ge=1, le=1_000, description="number of settings tried for each arm")
     sampler: Literal["random", "tpe"] = Field(
         default="random",
-        description="random: independent draws, the same for every arm, all at once; tpe: from the eleventh on, one"
-        " after another, each from what the ones before it gave (Bergstra et al. 2011)",
+        description="random: independent draws, the same for every arm, run in parallel; tpe: from the eleventh"
+        " setting on, each is chosen from the results of the previous ones (Bergstra et al. 2011)",
     )
     seeds: (
         Annotated[int, Field(ge=1, le=1_000)]
         | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-    ) = Field(default=1, description="that each setting is tried at; none of them is a seed of the study")
-    seed: int = Field(default=0, ge=0, description="of the sampler")
+    ) = Field(default=1, description="seeds at which each setting is tried; none of them may be a seed of the study")
+    seed: int = Field(default=0, ge=0, description="random seed of the sampler")
 
     @model_validator(mode="before")
     @classmethod
@@ -134,14 +136,14 @@ class TuneSpec(Spec):
         if not isinstance(value, Mapping):
             return value
         for key in FOUND_BY_A_RUN & value.keys():
-            raise ValueError(f"{key} is what a search finds and keeps in the store; leave it out")
+            raise ValueError(f"{key} is determined by the search and kept in the store; remove it")
         for key, space in value.items():
             if key in cls.model_fields or isinstance(space, Spec):
                 continue
             if not isinstance(space, Mapping):
                 if difflib.get_close_matches(str(key), cls.model_fields, n=1):
                     raise ValueError(unknown("key", key, cls.model_fields))
-                raise ValueError(f"{key}: {space!r} is no space, such as {{log: [0.001, 1]}}")
+                raise ValueError(f"{key}: {space!r} is not a search space such as {{log: [0.001, 1]}}")
             if len(space) != 1 or _kind(space) is None:
                 raise ValueError(f"{key}: {dict(space)} is not one of {', '.join(KINDS)}, such as {{log: [0.001, 1]}}")
         return value
@@ -149,7 +151,9 @@ class TuneSpec(Spec):
     @model_validator(mode="after")
     def _something_is_tuned(self) -> "TuneSpec":
         if not self.space:
-            raise ValueError("nothing is tuned; give a key and its space, such as learning_rate: {log: [0.001, 1]}")
+            raise ValueError(
+                "nothing is tuned; add a key with its search space, such as learning_rate: {log: [0.001, 1]}"
+            )
         paths = [path_of(key) for key in self.space]
         for key, path in zip(self.space, paths, strict=True):
             if paths.count(path) > 1:
@@ -174,8 +178,8 @@ class TuneSpec(Spec):
             return tuple(seed for seed, _ in zip(free, range(self.seeds), strict=False))
         if both := sorted(set(self.seeds) & set(taken)):
             raise SpecError(
-                f"seed {both[0]} is one of the study's own; what was chosen on a seed says too much of it,"
-                " so give others"
+                f"seed {both[0]} is also a seed of the study, which would bias the comparison; choose other seeds for"
+                f" tuning"
             )
         return tuple(self.seeds)
 

@@ -1,4 +1,4 @@
-"""Where studies live: what was asked, who runs what, what was measured. One database, many processes."""
+"""The store of studies, trials and measurements: one database shared by many processes."""
 
 from leadline.store.ledger import Store
 from leadline.store.schema import STATES, TrialState

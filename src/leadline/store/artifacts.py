@@ -1,8 +1,8 @@
 """Checkpoints and other files at any URL that fsspec knows: another folder, a bucket at s3:// or gs://, sftp://, ...
 
-A file is written here, whole, and then copied there; the ledger names it by its URL, so that any machine that reads the
-ledger finds it: to go on with a trial, to export or to probe it. What has been copied stays here as well, and is taken
-from here where it is. Credentials come from the environment, as each kind of storage has it, and never stand in a URL.
+A file is first written locally and then copied; the ledger stores its URL, so that any machine that reads the
+ledger finds it to resume, export or probe a trial. The local copy is kept and is used
+if present. Credentials come from the environment, as each kind of storage defines it, and are never part of a URL.
 """
 
 import contextlib
@@ -20,65 +20,66 @@ from leadline.errors import SpecError, StoreError
 from leadline.store.retry import retry
 
 LONGEST_URL = 150
-"""Characters of a folder's URL: the ledger keeps 255 for a file's."""
+"""Maximum length of a folder's URL; the ledger stores up to 255 characters for a file's URL."""
 
 MOMENT_SECONDS = 10.0
-"""For which a place that is gone is waited for, unless more patience is asked for."""
+"""Default maximum seconds to retry an unreachable artifact store."""
 
 FIRST_PAUSE = 1.0
-"""Seconds between the first two tries to reach a place that is gone."""
+"""Seconds before the first retry of an unreachable artifact store."""
 
 HOPELESS = frozenset({errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EDQUOT})
-"""Errors of the system that waiting does not mend."""
+"""System errors for which retrying is useless."""
 
 WHOLE_BY_THEMSELVES = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "tos"})
-"""Kinds of storage where a file is there when all of it is; elsewhere it gets its name when it is whole."""
+"""Kinds of storage that write files atomically; elsewhere a file is renamed when it is complete."""
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-"""Leadline's extra for a kind of storage."""
+"""Optional dependency (extra) of Leadline for each kind of storage."""
 
 T = TypeVar("T")
 
 
 class MissingArtifact(StoreError):
-    """A file that the ledger names is not where it was."""
+    """A file named in the ledger no longer exists."""
 
 
 def is_url(place: str) -> bool:
-    """Whether a name is a URL and not a file here."""
+    """Return whether a name is a URL and not a local file."""
     return "://" in place
 
 
 def folder_url(place: str) -> str:
-    """Return the URL of a folder as the ledger has it, having seen that it can be used; nothing is made.
+    """Check that a folder can be used for artifacts and return its URL; nothing is created.
 
     Args:
-        place: a URL, or a folder here.
+        place: a URL or a local folder.
 
     Raises:
-        SpecError: it is unknown, too long, or holds a password, or what it takes is not installed.
+        SpecError: the URL is invalid, too long or contains a password, or a required package is not installed.
     """
     if is_url(place) and urlsplit(place).password is not None:
         raise SpecError(
-            f"artifacts {_shown(place)}: a password in the URL would go into the ledger; put it into the environment"
+            f"artifacts {_shown(place)}: a password in the URL would be stored in the ledger; put it into the"
+            f" environment instead"
         )
     system, path = _system(place)
     url = str(system.unstrip_protocol(path)).rstrip("/")
     if len(url) > LONGEST_URL:
-        raise SpecError(f"artifacts {url}: {len(url)} characters are more than {LONGEST_URL}; choose a shorter place")
+        raise SpecError(f"artifacts {url}: {len(url)} characters, more than {LONGEST_URL}; choose a shorter URL")
     return url
 
 
 def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
-    """Copy a file into a folder at a URL, and return what the ledger is to name it by: the file's URL there.
+    """Copy a file into a folder at a URL and return the name to store in the ledger: the file's new URL.
 
     Args:
-        path: of the file here.
-        url: from `folder_url`; None: the file stays here alone, and goes by its name.
-        patience: seconds for which it is tried again while the place is gone.
+        path: the local file.
+        url: from `folder_url`; None: the file is kept only locally, under its own name.
+        patience: maximum seconds to retry while the artifact store is unreachable.
 
     Raises:
-        StoreError: it cannot be written there: at all, which is said at once, or for so long.
+        StoreError: it cannot be written, either permanently (raised at once) or for `patience` seconds.
     """
     if url is None:
         return path.name
@@ -102,20 +103,20 @@ def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
     try:
         _retry(copy, f"{place}: cannot be written", patience)
     except FileNotFoundError as error:  # a bucket, or what the folder would be in
-        raise StoreError(f"artifacts {place}: cannot be written: {error}; what was stored before is kept") from None
+        raise StoreError(f"artifacts {place}: cannot be written: {error}; everything stored so far is kept") from None
     return place
 
 
 def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
-    """Return the file here that the ledger names, copied into a folder first where it is not in it.
+    """Return the local copy of a file named in the ledger, downloading it into a folder if missing.
 
     Args:
         name: of a file in the folder, or its URL.
         folder: of checkpoints.
-        patience: seconds for which it is tried again while the place is gone.
+        patience: maximum seconds to retry while the artifact store is unreachable.
 
     Raises:
-        MissingArtifact: there is no such file at the URL.
+        MissingArtifact: the file does not exist at the URL.
         StoreError: it cannot be read now, or from this machine, and perhaps later.
     """
     here = folder / base(name)
@@ -143,9 +144,9 @@ def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
 
 
 def remove(name: str, folder: Path) -> None:
-    """Remove a file that the ledger does not name any more, here and at its URL, where that can be done.
+    """Remove a file that the ledger no longer names, locally and at its URL, if possible.
 
-    What cannot be removed, as in a bucket that may only be added to, stays: it costs space, and no trial.
+    A file that cannot be removed, for example from an append-only bucket, only costs space.
     """
     with contextlib.suppress(OSError):
         (folder / base(name)).unlink()
@@ -235,11 +236,11 @@ def _retry(function: Callable[[bool], T], what: str, patience: float) -> T:
         raise StoreError(str(error)) from None
     except Exception as error:  # each kind of storage has exceptions of its own
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise StoreError(f"artifacts {what}: {reason}; what was stored before is kept") from None
+        raise StoreError(f"artifacts {what}: {reason}; everything stored so far is kept") from None
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether a place that raises this may be usable later, as far as that can be told."""
+    """Return whether an error may be temporary."""
     kinds = SpecError | FileNotFoundError | PermissionError | FileExistsError | IsADirectoryError | NotADirectoryError
     # of botocore, google.auth and azure, which may not be here
     unknown = type(error).__name__.endswith(("CredentialsError", "AuthenticationError"))

@@ -1,4 +1,4 @@
-"""Opening a database: its address, how SQLite is set up, transactions, and the schema's migrations."""
+"""Database connections: addresses, the settings of SQLite and PostgreSQL, transactions, schema migrations."""
 
 import re
 import sqlite3
@@ -42,10 +42,10 @@ from leadline.store.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
 
 BUSY_SECONDS = 60.0
-"""How long a SQLite transaction waits for another process before it gives up."""
+"""Maximum seconds that a SQLite transaction waits for another process."""
 
 FIRST_PAUSE = 0.1
-"""Seconds between the first two tries to reach a database that is gone."""
+"""Seconds before the first retry of an unreachable database."""
 
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 
@@ -60,7 +60,7 @@ CONNECTION = {
 a minute, and not after the two hours of the system's own setting."""
 
 ABANDONED_SECONDS = 60.0
-"""After which PostgreSQL ends a transaction whose client says no more."""
+"""Time after which PostgreSQL ends a transaction whose client is silent."""
 
 SERVERS_END = {
     **{"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3},
@@ -75,10 +75,10 @@ _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 
 
 def address(url: str | None, folder: Path) -> URL:
-    """Return the address of a database; the one inside the runs folder where none is given.
+    """Return the address of a database; by default, the one in the runs folder.
 
     Raises:
-        StoreError: it is no address, or not of a database that Leadline can share between processes.
+        StoreError: it is not a database URL, or the database cannot be shared between processes.
     """
     if url is None:
         return URL.create("sqlite", database=str(folder / "leadline.db"))
@@ -93,13 +93,13 @@ def address(url: str | None, folder: Path) -> URL:
     if kind not in DRIVERS:
         raise StoreError(f"store {shown(parsed)}: {unknown('database', kind, DRIVERS)}")
     if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise StoreError(f"store {shown(parsed)} lives in memory, where no other process sees it; give sqlite:///FILE")
+        raise StoreError(f"store {shown(parsed)} is in memory, where other processes cannot see it; use sqlite:///FILE")
     # SQLAlchemy's own default for PostgreSQL differs between its versions.
     return parsed if "+" in parsed.drivername else parsed.set(drivername=f"{kind}+{DRIVERS[kind]}")
 
 
 def absolute(url: str | None) -> str | None:
-    """Return an address that means the same in any folder: that of a SQLite file, its path spelled out."""
+    """Return an address that is valid in any working directory: the path of a SQLite file is made absolute."""
     parsed = None if url is None else address(url, Path())
     if parsed is None or parsed.get_backend_name() != "sqlite" or parsed.database is None:
         return url
@@ -118,7 +118,7 @@ def shown(url: URL) -> str:
 
 
 def engine_for(url: URL) -> Engine:
-    """Make the engine of an address; nothing is opened yet.
+    """Create the engine for an address without opening a connection.
 
     Raises:
         StoreError: the driver is unknown or not installed.
@@ -132,7 +132,7 @@ def engine_for(url: URL) -> Engine:
         engine = create_engine(url, **options)
     except NoSuchModuleError:
         raise StoreError(
-            f"store {shown(url)}: unknown driver {url.drivername!r}; leave it out to get"
+            f"store {shown(url)}: unknown driver {url.drivername!r}; remove it from the URL to use"
             f" {url.get_backend_name()}+{DRIVERS[url.get_backend_name()]}"
         ) from None
     except ModuleNotFoundError as error:
@@ -140,7 +140,7 @@ def engine_for(url: URL) -> Engine:
             f"store {shown(url)}: its driver, the package {error.name!r}, is not installed; pip install {error.name}"
         ) from None
     if engine.dialect.is_async:
-        raise StoreError(f"store {shown(url)}: the driver {url.drivername!r} is asynchronous; leave it out of the URL")
+        raise StoreError(f"store {shown(url)}: the driver {url.drivername!r} is asynchronous; remove it from the URL")
     event.listen(engine, "connect", _set_up_sqlite if on_sqlite else _set_up_postgresql)
     if on_sqlite:
         event.listen(engine, "begin", _begin_sqlite)
@@ -175,7 +175,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 class Unreachable(StoreError):
-    """The database is gone, or locked by others, for now: the same may well succeed later."""
+    """The database is unreachable or locked; a later attempt may succeed."""
 
 
 def retry_while_unreachable(body: Callable[[bool], T], seconds: float, unless: Callable[[], bool] = lambda: False) -> T:
@@ -193,7 +193,7 @@ def retry_while_unreachable(body: Callable[[bool], T], seconds: float, unless: C
         return retry(body, seconds, FIRST_PAUSE, may_pass)
     except Unreachable as error:
         if seconds_tried := round(time.monotonic() - began):
-            raise Unreachable(f"{error}; tried for {seconds_tried} s") from error
+            raise Unreachable(f"{error}; gave up after {seconds_tried} s") from error
         raise
 
 
@@ -209,10 +209,10 @@ def _may_pass(error: DBAPIError) -> bool:
 
 @contextmanager
 def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
-    """Run the body in one transaction: all of it is kept, or, where it raises, nothing.
+    """Run the body in one transaction, which is rolled back if the body raises.
 
     Raises:
-        Unreachable: the database is gone or locked.
+        Unreachable: the database is unreachable or locked.
         StoreError: it is full, read-only or damaged.
     """
     options: dict[str, Any] = {"leadline_write": write}
@@ -256,7 +256,7 @@ def upserting(connection: Connection, table: Table) -> postgresql.Insert | sqlit
 
 
 def is_there(engine: Engine) -> bool:
-    """Whether there is a store at all, without making one.
+    """Return whether a store exists, without creating one.
 
     Raises:
         StoreError: the database server cannot be reached.
@@ -268,7 +268,7 @@ def is_there(engine: Engine) -> bool:
 
 
 def prepare(engine: Engine) -> None:
-    """Bring the database to the newest schema; several processes may do so at once.
+    """Migrate the database to the newest schema; several processes may call this at once.
 
     Raises:
         StoreError: it cannot be opened or written, is no database, holds another program's tables, or was made by a
@@ -324,12 +324,13 @@ def _migrate(connection: Connection) -> None:
     name = shown(connection.engine.url)
     if version is None and (strangers := sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))):
         raise StoreError(
-            f"store {name}: holds the tables of another program ({', '.join(strangers)}); give a database of its own"
+            f"store {name}: holds the tables of another program ({', '.join(strangers)}); use a separate database for"
+            f" Leadline"
         )
     if version is not None and version not in known:
         raise StoreError(
             f"store {name}: its schema {version!r} was made by a newer Leadline (this one knows up to {HEAD!r});"
-            " upgrade Leadline or give another store"
+            f" upgrade Leadline or choose another store"
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

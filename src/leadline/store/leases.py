@@ -1,4 +1,4 @@
-"""Who owns which trial: taking the next one, and refusing those whose lease is lost."""
+"""Ownership of trials: claiming the next one, and rejecting owners whose lease is lost."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -125,5 +125,8 @@ def owned(connection: Connection, trial: str, owner: str) -> int:
         select(trials.c.id).where(trials.c.hash == trial, trials.c.owner == owner).with_for_update()
     )
     if found is None:
-        raise LeaseLost(f"trial {trial[:12]}: lease lost: it is no longer {owner}'s; leave it to its new owner")
+        raise LeaseLost(
+            f"trial {trial[:12]}: lease lost: {owner} no longer owns it, so its result is discarded; the"
+            f" new owner continues the trial"
+        )
     return found

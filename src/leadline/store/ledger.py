@@ -1,4 +1,4 @@
-"""The store itself: studies are entered, trials claimed under a lease, measured values committed epoch by epoch."""
+"""The store: registers studies, leases trials to workers and commits measurements epoch by epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class Store(Reader):
-    """A database of studies, trials and what they measured, with a folder of checkpoints beside it.
+    """A database of studies, trials and measurements, together with a folder of checkpoints.
 
-    Every method is one transaction and may raise StoreError: the database is gone, locked, full or damaged. Many
+    Every method is one transaction and may raise StoreError: the database is unreachable, locked, full or damaged. Many
     processes may share one database; each opens its own Store, which pickling one for another process does.
     """
 
     def __init__(self, url: str | None, folder: Path, patience: float = 0.0) -> None:
-        """Name a store without opening it; see `open`."""
+        """Refer to a store without opening it; see `open`."""
         super().__init__(url, folder, patience)
         self._series: dict[tuple[str, str], int] = {}
 
@@ -45,7 +45,7 @@ class Store(Reader):
 
     @patient
     def register(self, study: "ExpandedStudy") -> None:
-        """Enter a study and its trials; what is there already stays.
+        """Register a study and its trials; existing trials keep their results.
 
         A study of the same name gets the new specification and trials. No trial loses a result: those that no study
         names any more are kept, and found again by a study that does.
@@ -69,7 +69,7 @@ class Store(Reader):
             study: the study's name.
             owner: who takes it, `str(WorkerId.current())`.
             lease_seconds: how long it stays the owner's without a heartbeat.
-            unless: whether not to wait any longer for a database that is gone.
+            unless: function that says whether to stop retrying an unreachable database.
 
         Raises:
             StoreError: there is no such study.
@@ -97,7 +97,7 @@ class Store(Reader):
             )
 
     def heartbeat(self, trial: str, owner: str, lease_seconds: float) -> bool:
-        """Renew a lease for so many seconds from now; False: the trial is no longer the owner's.
+        """Renew a lease for `seconds` from now; return False if the trial is no longer the owner's.
 
         Below 0, the lease is ended: the trial may be taken even if its process seems to live.
         """
@@ -111,7 +111,7 @@ class Store(Reader):
             return True
 
     def release(self, trial: str, owner: str) -> bool:
-        """Give a trial back unfinished; False, and nothing happens, if it was lost or has ended.
+        """Release an unfinished trial; return False and change nothing if it was lost or has ended.
 
         It waits again and keeps its checkpoint. The attempt that ends so counts for none.
         """
@@ -125,7 +125,7 @@ class Store(Reader):
 
     @patient
     def requeue_failed(self, study: str) -> int:
-        """Let the failed trials of a study wait again, from their last checkpoints; return how many there were."""
+        """Queue the failed trials of a study again, from their last checkpoints; return their number."""
         with self._writing() as connection:
             ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id(connection, study))
             failed = and_(trials.c.state == "failed", trials.c.id.in_(ours))
@@ -144,7 +144,7 @@ class Store(Reader):
 
     @patient
     def set_environment(self, trial: str, owner: str, environment: Mapping[str, Any]) -> None:
-        """Keep what a trial runs on: versions, processor, commit; anything that JSON can hold.
+        """Store a trial's environment: versions, processor, commit; anything that JSON can represent.
 
         Raises:
             LeaseLost: the trial is no longer the owner's.
@@ -164,7 +164,7 @@ class Store(Reader):
         seconds: float,
         measurements: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        """Keep an epoch, or a checkpoint within one, whole or not at all.
+        """Commit an epoch, or a checkpoint within one, atomically.
 
         The checkpoint before stays known as the earlier one, on which `fall_back` falls back. With a new checkpoint
         the trial has got on, so the starts that are counted as its attempts are counted from this one again.
@@ -219,7 +219,7 @@ class Store(Reader):
         predictions: "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None" = None,
         measurements: tuple[int, Mapping[str, bytes]] = (0, MappingProxyType({})),
     ) -> None:
-        """Settle a trial: its state, last records and predictions in one transaction; the lease ends.
+        """End a trial: store its state, last records and predictions in one transaction, and end the lease.
 
         Args:
             trial: its hash.

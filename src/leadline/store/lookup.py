@@ -40,7 +40,7 @@ def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
         raise StoreError(f"store {shown(connection.engine.url)}: no trial's hash begins with {prefix!r}")
     if len(rows) > 1:
         some = ", ".join(row.hash[: len(prefix) + 8] for row in rows)
-        raise StoreError(f"trial {prefix!r} is one of several ({some}); give more of its hash")
+        raise StoreError(f"trial {prefix!r} matches several trials ({some}); give more characters of the hash")
     values = dict(rows[0]._mapping)
     del values["id"]
     return TrialRecord(trial=values.pop("hash"), **values)

@@ -1,4 +1,4 @@
-"""Opening a store, and reading what is in it."""
+"""Opening and reading a store."""
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
@@ -52,10 +52,10 @@ def _title(row: Any) -> str:
 
 
 class Reader:
-    """A store as those see it who only read; each method is one transaction."""
+    """Read access to a store; each method is one transaction."""
 
     def __init__(self, url: str | None, folder: Path, patience: float = 0.0) -> None:
-        """Name a store without opening it; see `open`."""
+        """Refer to a store without opening it; see `open`."""
         self.url = url
         self.folder = folder.absolute()
         self.patience = patience
@@ -63,12 +63,12 @@ class Reader:
 
     @classmethod
     def open(cls, runs: Path, url: str | None = None, patience: float = 0.0) -> Self:
-        """Open a store, made or brought to the newest schema where need be; several processes may do so at once.
+        """Open a store, creating or migrating it if needed; several processes may do so at once.
 
         Args:
             runs: the folder of checkpoints and of the default database, created if missing.
             url: a SQLite or PostgreSQL database; None: `leadline.db` in the runs folder.
-            patience: seconds for which opening it, and every call later, is tried again while the database is gone
+            patience: maximum seconds to retry opening it, and every later call, while the database is unreachable
                 or locked; `heartbeat` and `release` are not, for leases end by themselves.
 
         Raises:
@@ -81,6 +81,7 @@ class Reader:
         except OSError as error:
             raise StoreError(
                 f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
+                f" folder with --runs"
             ) from None
         try:
             retry_while_unreachable(lambda again: prepare(store._engine), patience)
@@ -91,15 +92,17 @@ class Reader:
 
     @classmethod
     def open_existing(cls, runs: Path, url: str | None = None) -> Self:
-        """Open a store that is there already, for those who only read; arguments and errors as in `open`.
+        """Open an existing store; arguments and errors as in `open`.
 
         Raises:
-            StoreError: there is none; nothing is made.
+            StoreError: the store does not exist; nothing is created.
         """
         store = cls(url, Path(runs))
         try:
             if not is_there(store._engine):
-                raise StoreError(f"store {shown(store._engine.url)}: there is none yet; `leadline run STUDY` makes one")
+                raise StoreError(
+                    f"store {shown(store._engine.url)}: does not exist yet; `leadline run STUDY` creates it"
+                )
         finally:
             store.close()
         return cls.open(runs, url)
@@ -119,7 +122,7 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Close every connection; a later call opens new ones."""
+        """Close all connections; a later call opens new ones."""
         self._engine.dispose()
 
     @property
@@ -132,10 +135,10 @@ class Reader:
 
     @patient
     def study(self, name: str) -> StudyRecord:
-        """Return a study as it was entered last.
+        """Return a study as it was last registered.
 
         Raises:
-            StoreError: there is no such study; the nearest name is given.
+            StoreError: there is no such study; the message suggests the closest name.
         """
         with self._reading() as connection:
             row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
@@ -162,7 +165,7 @@ class Reader:
 
     @patient
     def trial(self, prefix: str) -> TrialRecord:
-        """Return the one trial whose hash begins so.
+        """Return the trial whose hash begins with a prefix.
 
         Raises:
             StoreError: there is none, or more than one.

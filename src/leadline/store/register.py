@@ -1,4 +1,4 @@
-"""Entering a study: its trials, shared with every other study that contains them, and its links to them."""
+"""Registering a study: its trials, which are shared with every study that contains them, and links to them."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -27,8 +27,8 @@ def plan(study: "ExpandedStudy") -> "list[Planned]":
     """
     if study.unresolved:
         raise SpecError(
-            f"study {study.name}: {' and '.join(study.unresolved)} must be resolved before its trials are known;"
-            " `leadline run` does so"
+            f"study {study.name}: {' and '.join(study.unresolved)} must be resolved before its trials are known; use"
+            f" `leadline run`, which does so"
         )
     return [(arm, spec.content_hash, spec) for arm, spec in study.trials()]
 

@@ -1,11 +1,11 @@
-"""Calling again, with growing pauses, what fails for the moment."""
+"""Retry with exponential backoff."""
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 LONGEST_PAUSE = 10.0
-"""Maximum seconds between two tries; each pause is twice the one before, up to this."""
+"""Maximum seconds between two attempts; each pause is twice the one before, up to this."""
 
 T = TypeVar("T")
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 def retry(
     function: Callable[[bool], T], seconds: float, first_pause: float, may_pass: Callable[[Exception], bool]
 ) -> T:
-    """Return function(again), called again with growing pauses while what it raises may pass.
+    """Call function(again) and return its result, retrying with growing pauses while its errors may be temporary.
 
     Args:
-        function: is told whether it is called again; what it did before may or may not have had its effect.
-        seconds: after which no further try begins; 0: there is only one.
-        first_pause: seconds before the second try.
+        function: called with whether this is a retry; the earlier call may or may not have taken effect.
+        seconds: time after which no further attempt begins; 0: only one attempt.
+        first_pause: seconds before the second attempt.
         may_pass: whether a call that raised this error may succeed later.
 
     Raises:

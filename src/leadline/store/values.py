@@ -1,4 +1,4 @@
-"""What the store hands out and refuses with: frozen values, free of the database."""
+"""Frozen values and errors that the store returns and raises, independent of the database."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,18 @@ from leadline.study.resolved import ResolvedStudy
 
 
 class LeaseLost(StoreError):
-    """A trial that its worker no longer owns: another has taken it over, and what this one measured is not kept."""
+    """The worker no longer owns its trial: another worker has taken it over, and the results of this one are
+    discarded."""
 
 
 def storable(text: str) -> str:
-    """Return a text that every database takes: others' errors may hold null bytes, and file names that are no text."""
+    """Return a text that every database accepts, without null bytes and invalid characters of file names."""
     return text.replace("\0", "").encode(errors="replace").decode()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that a worker now owns, and where it goes on."""
+    """A trial that a worker owns, and where it resumes."""
 
     trial: str  # content hash of its specification
     arm: str
@@ -38,7 +39,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as it was entered last."""
+    """A study as it was last registered."""
 
     name: str
     spec: Mapping[str, Any]
@@ -57,7 +58,7 @@ class StudyRecord:
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study and how far it is."""
+    """A study and its progress."""
 
     name: str
     title: str
@@ -67,7 +68,7 @@ class StudySummary:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """Everything about one trial but its records."""
+    """Everything about one trial except its records."""
 
     trial: str
     spec: Mapping[str, Any]

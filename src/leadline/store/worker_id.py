@@ -1,4 +1,5 @@
-"""The id of a process that runs trials, by which another process of the same machine can tell whether it is dead."""
+"""Identifier of a process that runs trials, by which another process on the same machine can tell whether it is
+dead."""
 
 import os
 import socket

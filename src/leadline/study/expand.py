@@ -18,7 +18,7 @@ from leadline.specs.tuning import TuneSpec, Value, edges, near, path_of
 from leadline.study.resolved import NOTHING_FOUND, TITLE_OF_SEARCH, ResolvedStudy
 
 LONGEST_NAME = 255
-"""Letters of an arm's name with its levels: what every database keeps."""
+"""Maximum length of an arm's name with its levels, which every database can store."""
 
 Where = Callable[[tuple[int | str, ...]], str]
 
@@ -66,12 +66,12 @@ class ExpandedStudy:
 
     @property
     def contrasts(self) -> tuple[ContrastSpec, ...]:
-        """The contrasts between named arms; a search has none."""
+        """Contrasts between named arms; a search has none."""
         return self.pairs if self.resolved.search is None else ()
 
     @property
     def published(self) -> Sequence[Published]:
-        """The published numbers to print beside the measured ones."""
+        """Published numbers to print next to the measured ones."""
         return self.spec.published if self.resolved.search is None else ()
 
     @property
@@ -96,9 +96,7 @@ class ExpandedStudy:
         if self.spec.match is None or self.resolved.matched is None:
             return ()
         said = tuple(one.sentence for one in self.resolved.matched)
-        return said or (
-            f"match {self.spec.match.what}: the arms are equal within 1% as they are; nothing was changed.",
-        )
+        return said or (f"match {self.spec.match.what}: the arms are already equal within 1%; nothing was changed.",)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -144,15 +142,15 @@ class ExpandedStudy:
 
 
 def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND, where: Where | None = None) -> ExpandedStudy:
-    """Cross arms with factors and resolve every network.
+    """Cross the arms with the factors and resolve every network.
 
     Args:
         spec: the study.
-        resolved: what a run of it found, as the ledger keeps it.
-        where: turns a path of keys into the place that an error message opens with.
+        resolved: what earlier runs of it determined, as stored in the ledger.
+        where: function that turns a path of keys into the location at the start of an error message.
 
     Raises:
-        SpecError: an arm, argument or contrast that cannot be.
+        SpecError: an arm, argument or contrast is invalid.
     """
     levels = [[(key, value) for value in values] for key, values in spec.vary.items()]
     arms = []
@@ -165,7 +163,10 @@ def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND, where: Wher
                 raise SpecError(_placed(where, ("arms", base), error)) from None
             name = _arm_name(base, factors)
             if len(name) > LONGEST_NAME:
-                problem = f"{name[:60]}... has {len(name)} letters with its levels; {LONGEST_NAME} at most"
+                problem = (
+                    f"{name[:60]}... has {len(name)} characters with its levels; at most {LONGEST_NAME} are allowed;"
+                    f" shorten the names"
+                )
                 raise SpecError(_placed(where, ("arms", base), problem))
             arms.append(Arm(name, base, factors, trial))
     known = {arm.name for arm in arms} | set(spec.arms)
@@ -202,26 +203,33 @@ def compared(spec: StudySpec, arms: Sequence[Arm], where: Where | None = None) -
 
 
 def refuse_twins(contrast: ContrastSpec, arms: Mapping[str, Arm]) -> None:
-    """Refuse a contrast whose two sides are the same.
+    """Raise an error if the two arms of a contrast are the same.
 
     Raises:
-        SpecError: they are.
+        SpecError: they are the same.
     """
     if arms[contrast.a].trial == arms[contrast.b].trial:
-        raise SpecError(f"{contrast.a} and {contrast.b} are one network under one recipe: nothing to compare")
+        raise SpecError(
+            f"{contrast.a} and {contrast.b} have the same network and the same training, so there is nothing to"
+            f" compare; change one of them"
+        )
 
 
 def _check_tune(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where | None) -> None:
-    """See that every arm has the keys that are tuned, and that their spaces hold possible values."""
+    """Check that every arm has the tuned keys and that their spaces contain only valid values."""
     varied = {_path(key) for key in spec.vary}
     for key in tune.space:
         path = path_of(key)
         if path in varied:
             raise SpecError(
-                _placed(where, ("tune", key), f"{key} is varied and cannot be tuned as well; leave one out")
+                _placed(
+                    where,
+                    ("tune", key),
+                    f"{key} is varied and cannot be tuned as well; remove it from vary or from tune",
+                )
             )
         if spec.match is not None and path.startswith("network."):
-            problem = f"{key} would change networks that match makes equal; tune training alone, or leave out match"
+            problem = f"{key} would change networks that match makes equal; tune only training keys, or remove match"
             raise SpecError(_placed(where, ("tune", key), problem))
     try:
         tune.seed_values(spec.seed_values)
@@ -308,16 +316,16 @@ def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, An
 
 
 def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
-    """Set `data["a"]["b"]` from `a.b`, making mappings on the way.
+    """Set `data["a"]["b"]` from `a.b`, making intermediate mappings as needed.
 
     Raises:
-        SpecError: something on the way is no mapping.
+        SpecError: an intermediate value is not a mapping.
     """
     *path, last = dotted.split(".")
     for key in path:
         inner = data.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise SpecError(f"{dotted}: {key!r} holds {inner!r}, which has no keys inside")
+            raise SpecError(f"{dotted}: {key!r} is {inner!r}, which is not a mapping and has no keys")
         inner = dict(inner)  # a copy, as YAML's aliases stand for one mapping at several places
         data[key], data = inner, inner
     data[last] = value
@@ -363,7 +371,7 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
     else:
         pairs = spec.contrasts
     if spec.decide is not None and not pairs:
-        problem = "decide: the study has no contrasts to decide; give two arms or more, or leave out decide"
+        problem = "decide: the study has no contrasts to decide; add a second arm, or remove decide"
         raise SpecError(_placed(where, (), problem))
     for number, pair in enumerate(pairs):
         try:
@@ -373,7 +381,7 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
                 metric(contrast.metric)  # a custom one can be imported: said before anything is trained
                 sides = (frozenset((contrast.a, contrast.b)), contrast.metric, contrast.target)
                 if sides in said:
-                    raise SpecError(f"{contrast.a} and {contrast.b} are compared twice")
+                    raise SpecError(f"{contrast.a} and {contrast.b} are compared twice; remove one of the contrasts")
                 said.add(sides)
                 yield contrast
         except SpecError as error:
@@ -385,7 +393,7 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
         if side not in arms and side not in spec.arms:
             raise SpecError(unknown("arm", side, arms.keys() | spec.arms.keys()))
     if pair.a == pair.b:
-        raise SpecError(f"arm {pair.a!r} is compared with itself")
+        raise SpecError(f"arm {pair.a!r} is compared with itself; name two different arms")
     if pair.a in arms and pair.b in arms:
         found = [pair]
     elif pair.a in spec.arms and pair.b in spec.arms:
@@ -396,16 +404,20 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
         ]
     else:
         raise SpecError(
-            f"[{pair.a}, {pair.b}] pairs an arm at one level with an arm at all levels; name both or neither level"
+            f"[{pair.a}, {pair.b}] pairs an arm at one level with an arm at all levels; give the level of both arms or"
+            f" of neither"
         )
     for contrast in _of_their_task(found, arms):
         if arms[contrast.a].trial == arms[contrast.b].trial:
-            raise SpecError(f"{contrast.a} and {contrast.b} are one network under one recipe: nothing to compare")
+            raise SpecError(
+                f"{contrast.a} and {contrast.b} have the same network and the same training, so there is nothing to"
+                f" compare; change one of them"
+            )
         epochs = [arms[side].trial.training.epochs for side in (contrast.a, contrast.b)]
         if isinstance(metric(contrast.metric), CurveMetric) and len(set(epochs)) > 1:
             raise SpecError(
-                f"{contrast.a} and {contrast.b} are trained for {epochs[0]} and {epochs[1]} epochs, and a mean over"
-                " epochs needs as many of both; compare test_error or epochs_to"
+                f"{contrast.a} and {contrast.b} are trained for {epochs[0]} and {epochs[1]} epochs, but a mean over"
+                f" epochs needs equal numbers; compare test_error or epochs_to instead"
             )
         yield contrast
 

@@ -1,4 +1,4 @@
-"""Study files: ready studies by name, and one's own YAML, read so that an error names file, line and column."""
+"""Study files: ready studies by name, and YAML files, read so that errors name the file, line and column."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, Where, expand, set_key
 
 FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "tried"): "the search"}
-"""Keys of what a run finds out, and by what: no file says these."""
+"""Keys that a run determines and what determines them; study files must not contain them."""
 
 
 def ready_studies() -> dict[str, str]:
-    """The ready studies: name -> title."""
+    """Return the ready studies as name -> title."""
     return {
         path.name.removesuffix(".yaml"): next(
             (str(yaml.safe_load(line)["title"]) for line in path.read_text().splitlines() if line.startswith("title:")),
@@ -33,12 +33,12 @@ def ready_studies() -> dict[str, str]:
 def load_study(
     name_or_file: str | Path | Mapping[str, object], settings: Mapping[str, object] = MappingProxyType({})
 ) -> ExpandedStudy:
-    """Load a ready study by name, a study from a YAML file, or one given as a mapping, and expand it.
+    """Load and expand a ready study, a YAML file, or a mapping with the same keys.
 
     Args:
-        name_or_file: a ready study's name, a path, or a mapping of a study file's keys, whose values may also be
-            specifications, and custom functions or classes.
-        settings: dotted key -> value, laid over the file.
+        name_or_file: the name of a ready study, a path, or a mapping with the keys of a study file, whose values may
+            also be specifications, and custom functions or classes.
+        settings: dotted key -> value; these override the file.
 
     Raises:
         SpecError: no such study or file, or one line with file, line and column of what is wrong in it.
@@ -56,7 +56,7 @@ def load_study(
     elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise SpecError(f"{path}: no such file")
     else:
-        raise SpecError(f"{unknown('study', name_or_file, ready_studies())}; or give a YAML file")
+        raise SpecError(f"{unknown('study', name_or_file, ready_studies())}; or give the path of a YAML file")
     return _expand(*_parse_yaml(text, shown), settings)
 
 
@@ -65,7 +65,7 @@ def _expand(data: dict[str, Any], where: Where, settings: Mapping[str, object]) 
         set_key(data, key, value)
     for keys, finder in FOUND.items():
         if _holds(data, keys):
-            text = f"{keys[-1]} is what {finder} finds when the study runs, and the ledger keeps it; remove the key"
+            text = f"{keys[-1]} is determined by {finder} when the study runs and stored in the ledger; remove this key"
             raise SpecError(f"{where(keys)}: {'.'.join(keys)}: {text}")
     return expand(parse(StudySpec, data, where), where=where)
 
@@ -79,7 +79,7 @@ def _holds(data: object, keys: tuple[str, ...]) -> bool:
 
 
 def parse_value(text: str) -> object:
-    """Read the value of `--set key=value` as YAML does: numbers, booleans, lists, mappings, else the text itself."""
+    """Parse the value of `--set key=value` as YAML: a number, boolean, list or mapping, else the text itself."""
     try:
         return yaml.load(text, _Loader)
     except _NOT_YAML:
@@ -107,7 +107,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark)
                 seen.add(key.value)
         return node
 
@@ -125,7 +125,7 @@ def _parse_yaml(text: str, shown: str) -> tuple[dict[str, Any], Where]:
     except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark else shown
-        raise SpecError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+        raise SpecError(f"{place}: invalid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict) or node is None:
         raise SpecError(f"{shown}: expected a mapping with name, arms, ..., got {type(data).__name__}")
 

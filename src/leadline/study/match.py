@@ -24,7 +24,7 @@ What = Literal["parameters", "multiply_adds", "activations"]
 Widths = Mapping[str, int]  # "stem", "stages.0.width", "stages.0.inner_width" -> channels
 
 TOLERANCE = 0.01
-"""How far, of the count that is aimed at, an arm may be from it."""
+"""Maximum relative deviation of an arm from the target count."""
 
 _UNITS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "activations": "bytes of activations"}
 _SCALES = 12  # tries of one scale for all widths; the counts are smooth, so few are needed
@@ -60,7 +60,7 @@ def match(study: ExpandedStudy, data_dir: Path | None = None) -> ExpandedStudy:
         if isinstance(arm.trial.network, ModuleSpec):
             raise SpecError(
                 f"{title}: {arm.trial.network.module} is a custom module, with {before:,} {_UNITS[asked.what]}"
-                f" against {target:,} of {reference.name}; only networks of Leadline's parts can be matched"
+                f" against {target:,} of {reference.name}; only networks built from Leadline's parts can be matched"
             )
         network = nearest(arm.trial.network, target, lambda spec: count(asked.what, spec, shape, classes))  # noqa: B023
         after = count(asked.what, network, shape, classes)
@@ -68,8 +68,8 @@ def match(study: ExpandedStudy, data_dir: Path | None = None) -> ExpandedStudy:
         far = f"{100 * abs(after / target - 1):.1f}% from the {target:,} of {reference.name}"
         if abs(after / target - 1) > TOLERANCE:
             raise SpecError(
-                f"{title} cannot come within 1%; nearest: {said}, {far}; choose another arm as match.to, another depth,"
-                " or larger widths, whose steps are finer"
+                f"{title} cannot be matched within 1%; closest: {said}, {far}; choose another arm as match.to, another"
+                f" depth, or larger widths, which allow finer steps"
             )
         changes.append(MatchedArm(arm=arm.name, network=network, sentence=f"{title} {said}, {far}."))
     found = study.resolve(matched=changes)

@@ -1,4 +1,4 @@
-"""A study from its specification to its last trial: expanded, matched, searched, run in rounds.
+"""A study from its specification to its last trial: expand, match, search, run in rounds.
 
 Each step is a function of the study and the ledger, so that a study that was killed goes on where it was, and several
 drivers of one study take the same steps. A study is registered here, once its trials are known, and nowhere else.
@@ -99,10 +99,10 @@ def run_study(
 
 
 def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = UNSEEN) -> ExpandedStudy:
-    """Return a study with its arms matched, when its data are there and its networks can take them.
+    """Return a study with its arms matched, after checking that the data exist and the networks accept them.
 
     Raises:
-        LeadlineError: they are not, or cannot.
+        LeadlineError: the data are missing, or a network does not accept them.
     """
     code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
     study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
@@ -133,14 +133,14 @@ def resolve(study: ExpandedStudy, store: Store) -> ExpandedStudy:
     search = None if study.spec.tune is None else Search(study)
     if study.decide is not None or (search is not None and search.next(store) is not None):
         raise SpecError(
-            f"study {study.name}: its next trials depend on what the ones before give; start it with `leadline"
-            " run`, as often and on as many machines as there are to share it"
+            f"study {study.name}: its next trials depend on the results of earlier ones; run it with `leadline run`,"
+            f" on as many machines as you like"
         )
     return study if search is None else search.tuned()
 
 
 def _changes_of_code(study: ExpandedStudy, store: Store) -> Iterator[str]:
-    """Yield a line for each piece of custom code, or data file, that is another than when the study was last run."""
+    """Yield a line for each piece of custom code or data file that has changed since the study was last run."""
     if not any(one.name == study.name for one in store.studies()):
         return
     try:
@@ -158,8 +158,9 @@ def _changes_of_code(study: ExpandedStudy, store: Store) -> Iterator[str]:
         ended = frame["arm"].isin(arms) & frame["state"].isin(("finished", "diverged"))
         if count := int(ended.sum()):
             yield (
-                f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: they are kept as"
-                " results of the earlier version, which no verdict mixes with new ones, and are trained again."
+                f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: their results are"
+                f" kept as those of the earlier version, are never mixed with new ones in a verdict, and the trials"
+                f" are trained again."
             )
 
 
@@ -169,7 +170,7 @@ def _register(study: ExpandedStudy, store: Store) -> None:
 
 
 def _in_rounds(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> Outcome:
-    """Run a study round by round until its contrasts are decided or have all seeds, telling what each round shows.
+    """Run a study round by round until its contrasts are decided or have all seeds, reporting the result of each round.
 
     What to run next follows from the ledger alone, so that another driver's rounds are these as well.
     """

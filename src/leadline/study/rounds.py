@@ -130,8 +130,8 @@ def resumed(study: ExpandedStudy, linked: Iterable[Linked], before: ExpandedStud
         if (decide.confidence, _sides(study)) != (old.confidence, _sides(before)):
             raise SpecError(
                 f"study {study.name}: confidence {decide.confidence:g} of {_named(study)}, but"
-                f" its trials have been looked at with {old.confidence:g} of {_named(before)}, and intervals hold"
-                " at every look only where this was fixed before the first; set it back, or give the study another name"
+                f" its results have already been looked at with {old.confidence:g} of {_named(before)}, and these must"
+                f" not change after the first look; restore them, or give the study another name"
             )
         planned = before.shared_over
     return study.resolve(planned=planned, drawn=drawn)
@@ -161,7 +161,7 @@ def _shared(seeds: Mapping[str, int], course: Course) -> int:
 
 def _decide(study: ExpandedStudy) -> DecideSpec:
     if study.decide is None:
-        raise SpecError(f"study {study.name}: it has no decide, so all its seeds are fixed beforehand")
+        raise SpecError(f"study {study.name}: it has no `decide`, so all of its seeds are fixed in advance")
     return study.decide
 
 

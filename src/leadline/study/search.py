@@ -46,7 +46,7 @@ class Search:
             LeadlineError: the study tunes nothing, or optuna is not installed.
         """
         if study.spec.tune is None:
-            raise LeadlineError(f"{study.name}: nothing is tuned; give the study a tune")
+            raise LeadlineError(f"{study.name}: nothing is tuned; add `tune` to the study")
         _optuna()
         self.study = study
         self.tune: TuneSpec = study.spec.tune
@@ -79,8 +79,8 @@ class Search:
             best = min(range(len(scores)), key=scores.__getitem__)
             if math.isinf(scores[best]):
                 raise LeadlineError(
-                    f"{self.study.name}: all {len(scores)} settings of arm {name} diverged, so there is none to"
-                    " choose; widen the spaces of tune, or leave the arm out"
+                    f"{self.study.name}: all {len(scores)} settings of arm {name} diverged, so none can be chosen;"
+                    f" change the search spaces of tune, or remove the arm"
                 )
             chosen[name] = settings[best].values
         return self.study.resolve(chosen=chosen)
@@ -129,9 +129,7 @@ def _results(store: Store, name: str) -> dict[str, float]:
     if name not in {study.name for study in store.studies()}:
         return {}
     if not store.study(name).resolved.get("search"):
-        raise SpecError(
-            f"study {name} of the store is no search, but has a search's name; give the tuned study another"
-        )
+        raise SpecError(f"study {name} in the store is not a search, but has the name of one; rename the tuned study")
     trials, records = store.trials_frame(name), store.records_frame(name, splits=["final-validation"])
     errors = records[records["name"].eq("error")]
     found = dict(zip(errors["trial"], errors["value"].astype(float), strict=True))
@@ -141,7 +139,10 @@ def _results(store: Store, name: str) -> dict[str, float]:
             results[trial] = math.inf
         elif state == "finished":
             if not math.isfinite(found.get(trial, math.nan)):
-                raise LeadlineError(f"{name}: trial {trial[:12]} has finished without a validation error to choose by")
+                raise LeadlineError(
+                    f"{name}: trial {trial[:12]} has finished without a validation error, so its"
+                    f" setting cannot be ranked"
+                )
             results[trial] = found[trial]
     return results
 

@@ -55,17 +55,21 @@ class DataSpec(Spec):
     takes_tasks: ClassVar[bool] = False
     """Whether the data may have other targets than classes, and so be for another task than classification."""
 
-    train: int | None = Field(default=None, ge=1, description="training images; None: all that validation leaves")
+    train: int | None = Field(
+        default=None, ge=1, description="number of training images; None: all that are not used for validation"
+    )
     validation: int | None = Field(
         default=None,
         ge=1,
-        description="images cut from the training part; None: a tenth of it, at most 5,000. Of data that come with"
-        " validation images: how many of these; None: all",
+        description="number of validation images, split off the training part; None: a tenth of it, at most 5,000. If"
+        " the data set has its own validation images: how many of them; None: all",
     )
     test: int | None = Field(
-        default=None, ge=1, description="test images; None: all, of parity a quarter of the inputs, which are held out"
+        default=None, ge=1, description="number of test images; None: all; for parity, a held-out quarter of the inputs"
     )
-    subset_seed: int = Field(default=0, ge=0, description="chooses the images of a subset, evenly over the classes")
+    subset_seed: int = Field(
+        default=0, ge=0, description="seed for choosing the images of a subset, stratified by class"
+    )
     normalise: Literal["channel", "pixel-mean", "none", "imagenet"] = Field(
         default="channel",
         description="channel: mean 0 and deviation 1 per channel; pixel-mean: subtract the mean image, scale to [0, 1];"
@@ -80,7 +84,8 @@ class DataSpec(Spec):
     )
     task: str | Reference = Field(
         default="classification",
-        description="what networks are trained for: classification, or {module: package.module:Task} of a custom one",
+        description="task that networks are trained for: classification, or {module: package.module:Task} for a custom"
+        " one",
     )
 
     if TYPE_CHECKING:

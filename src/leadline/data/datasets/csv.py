@@ -30,7 +30,9 @@ class CsvManifest(ImageDataSpec):
     """
 
     name: Literal["csv"] = "csv"
-    corrupt: Literal["fail", "skip"] = Field(default="fail", description="what images that cannot be decoded lead to")
+    corrupt: Literal["fail", "skip"] = Field(
+        default="fail", description="what to do with images that cannot be decoded"
+    )
 
     def read(self, data_dir: Path, download: bool = True) -> EncodedImages:
         """List the images, each of which can be decoded.
@@ -46,7 +48,7 @@ class CsvManifest(ImageDataSpec):
         corrupt = _find_corrupt(manifest, [path for path, _, _ in rows])
         if corrupt and self.corrupt == "fail":
             raise DataError(
-                f"{describe_corrupt(manifest, corrupt)}; mend or remove them, or leave them out with data.corrupt skip"
+                f"{describe_corrupt(manifest, corrupt)}; repair or remove them, or skip them with data.corrupt: skip"
             )
         left_out = {one.path for one in corrupt}
         names = sort_class_names({label for _, label, _ in rows})
@@ -94,13 +96,15 @@ def _read_rows(manifest: Path) -> Iterator[tuple[str, str, str]]:
                 path, label = row["path"], (row["label"] or "").strip()
                 split = (row.get("split") or "").strip() or "train"
                 if not path or not label or None in row:
-                    raise DataError(f"{place}: expected {len(reader.fieldnames or ())} values, of which path and label")
+                    raise DataError(
+                        f"{place}: expected {len(reader.fieldnames or ())} values, including path and label"
+                    )
                 if split not in SPLITS:
                     raise DataError(f"{place}: split {split!r}; expected {', '.join(SPLITS)}")
                 if "\0" in path:
-                    raise DataError(f"{place}: {path!r} is no path")
+                    raise DataError(f"{place}: {path!r} is not a path")
                 if (same := posixpath.normpath(path)) in seen:
-                    raise DataError(f"{place}: {path} is listed already, in line {seen[same]}")
+                    raise DataError(f"{place}: {path} is already listed in line {seen[same]}")
                 seen[same] = reader.line_num
                 yield path, label, split
     except (csv.Error, UnicodeDecodeError) as error:

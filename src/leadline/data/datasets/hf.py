@@ -26,8 +26,8 @@ class HuggingFace(ImageDataSpec):
     name: Literal["hf"] = "hf"
     path: str = Field(
         min_length=1,
-        description="a .parquet file, a folder of them whose names begin with their split, or a name of the hub; a"
-        " relative path is looked for in the folder of the data sets",
+        description="a .parquet file, a folder of them whose names begin with their split, or a data set name on the"
+        " Hugging Face hub; relative paths are below the data folder",
     )
     image: str = Field(default="image", description="column of the images")
     label: str = Field(default="label", description="column of the labels, names or whole numbers")
@@ -119,7 +119,7 @@ class HuggingFace(ImageDataSpec):
             loaded = load_dataset(self.path)
         except Exception as error:  # of the network, the hub or its libraries
             raise DataError(
-                f"{self.path}: neither below {data_dir} nor to be had from Hugging Face's hub:"
+                f"{self.path}: not found below {data_dir}, and loading it from the Hugging Face hub failed:"
                 f" {type(error).__name__}: {' '.join(str(error).split())}"
             ) from None
         found = {}

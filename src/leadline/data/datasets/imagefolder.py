@@ -17,7 +17,9 @@ class ImageFolder(ImageDataSpec):
     """A folder that holds train/<class>/<image> and val or test, or <class>/<image>."""
 
     name: Literal["imagefolder"] = "imagefolder"
-    corrupt: Literal["fail", "skip"] = Field(default="fail", description="what images that cannot be decoded lead to")
+    corrupt: Literal["fail", "skip"] = Field(
+        default="fail", description="what to do with images that cannot be decoded"
+    )
 
     def read(self, data_dir: Path, download: bool = True) -> EncodedImages:
         """List the images, each of which can be decoded.

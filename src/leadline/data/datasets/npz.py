@@ -36,9 +36,7 @@ class Npz(DataSpec):
     takes_tasks: ClassVar = True
 
     name: Literal["npz"] = "npz"
-    path: str = Field(
-        min_length=1, description="of the file; a relative one is looked for in the folder of the data sets"
-    )
+    path: str = Field(min_length=1, description="path of the file; relative paths are below the data folder")
 
     @property
     def display_name(self) -> str:
@@ -78,11 +76,13 @@ def _read(path: Path, modified: int, size: int, task: Task) -> Arrays:
         with path.open("rb") as opened:  # NumPy leaves a damaged file open that it opened itself
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: one array alone; expected an .npz file")
+                raise DataError(f"{path}: contains a single array; expected an .npz file")
             with file:
                 return check_arrays(_arrays(path, file), str(path), task)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a whole .npz file of plain arrays: {' '.join(str(error).split())}") from None
+        raise DataError(
+            f"{path}: incomplete or not an .npz file of plain arrays: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _arrays(path: Path, file: Any) -> Arrays:

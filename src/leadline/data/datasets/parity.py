@@ -33,7 +33,7 @@ class Parity(DataSpec):
     """Parity of n bits: 1 x n, black and white, two classes; computed."""
 
     name: Literal["parity"] = "parity"
-    bits: int = Field(default=10, ge=2, le=64, description="n, the bits of an input")
+    bits: int = Field(default=10, ge=2, le=64, description="n, the number of bits of an input")
     samples: int | None = Field(
         default=None,
         ge=1,
@@ -52,8 +52,8 @@ class Parity(DataSpec):
             )
         if self.samples is not None and self.samples > everything:
             raise ValueError(
-                f"samples {self.samples:,} are more than the 2^{self.bits} = {everything:,} inputs that there are;"
-                " leave it out to take all of them"
+                f"samples {self.samples:,} are more than the 2^{self.bits} = {everything:,} possible inputs; remove it"
+                f" to use all of them"
             )
         if self.augment is not None:
             raise ValueError("augment of name parity would change bits and not the label; leave it out")

@@ -88,7 +88,7 @@ def read_members(path: Path, folder: str, limits: Mapping[str, int]) -> Iterator
                     if name is None:
                         continue
                     if not member.isreg() or member.issparse():
-                        raise ValueError(f"its member {member.name!r} is no plain file")
+                        raise ValueError(f"its member {member.name!r} is not a regular file")
                     if name in seen:
                         raise ValueError(f"has {member.name!r} twice")
                     if member.size > limits[name]:
@@ -98,15 +98,15 @@ def read_members(path: Path, folder: str, limits: Mapping[str, int]) -> Iterator
                     file = archive.extractfile(member)
                     content = file.read() if file else b""
                     if len(content) != member.size:
-                        raise ValueError(f"breaks off inside {member.name!r}")
+                        raise ValueError(f"ends inside {member.name!r}")
                     seen.add(name)
                     yield name, content
             while stream.read(2**20):
                 pass
     except EOFError:
-        raise ValueError("the gzip data break off before their end") from None
+        raise ValueError("the gzip data are truncated") from None
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
-        raise ValueError(f"not a whole tar.gz ({' '.join(str(error).split())[:100]})") from None
+        raise ValueError(f"incomplete or not a tar.gz file ({' '.join(str(error).split())[:100]})") from None
     missing = [name for name in limits if name not in seen]
     if missing:
         raise ValueError(f"has no {folder}/{missing[0]}")

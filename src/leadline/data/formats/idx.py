@@ -33,9 +33,9 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
             # One byte more than expected shows a longer file, and makes gzip verify its checksum at the end.
             content = file.read(size + 1)
     except gzip.BadGzipFile as error:
-        raise ValueError(f"not a whole gzip file ({_one_line(error)})") from None
+        raise ValueError(f"incomplete or not a gzip file ({_one_line(error)})") from None
     except EOFError:
-        raise ValueError("the gzip data break off before their end") from None
+        raise ValueError("the gzip data are truncated") from None
     except zlib.error as error:
         raise ValueError(f"the gzip data are damaged ({_one_line(error)})") from None
     magic = bytes((0, 0, UNSIGNED_BYTE, len(shape)))

@@ -80,7 +80,8 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
         if strange:
             more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
             raise DataError(
-                f"{test_folder / strange[0]}{more}: a class that {train_folder.name} lacks; add it there or remove it"
+                f"{test_folder / strange[0]}{more}: this class is missing in {train_folder.name}; add it there or"
+                f" remove it here"
             )
         folders += [test_folder / name for name in test_classes]
     files = {folder.relative_to(root).as_posix(): _files(folder) for folder in folders}
@@ -88,7 +89,7 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
     corrupt = tuple(Corrupt(f"{folder}/{name}", problem) for folder in files for name, problem in found[folder].items())
     if corrupt and not skip_corrupt:
         raise DataError(
-            f"{describe_corrupt(root, corrupt)}; mend or remove them, or leave them out with data.corrupt skip"
+            f"{describe_corrupt(root, corrupt)}; repair or remove them, or skip them with data.corrupt: skip"
         )
 
     def part(folder: Path, names: tuple[str, ...]) -> Part:
@@ -98,7 +99,10 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
             key = (folder / name).relative_to(root).as_posix()
             whole = [f"{key}/{file.name}" for file in files[key] if file.name not in found[key]]
             if not whole:
-                raise DataError(f"{folder / name}: not one of its {len(files[key])} images can be decoded; mend it")
+                raise DataError(
+                    f"{folder / name}: none of its {len(files[key])} images can be decoded; replace them"
+                    f" or remove the folder"
+                )
             paths += whole
             labels.append(np.full(len(whole), classes.index(name), np.int64))
         return Part(tuple(paths), np.concatenate(labels))
@@ -108,7 +112,9 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
         return Index(root, classes, train, part(test_folder, test_classes), corrupt)
     kept, held_out = cut_test_part(train.labels)
     if len(held_out) == 0:
-        raise DataError(f"{root}: {len(train.labels)} images are too few to cut a test part from; add some, or a val")
+        raise DataError(
+            f"{root}: {len(train.labels)} images are too few to split off a test part; add images or a val folder"
+        )
     return Index(root, classes, train.at(kept), train.at(held_out), corrupt)
 
 
@@ -151,7 +157,7 @@ def _files(folder: Path) -> list[ImageFile]:
     for entry in _entries(folder):
         status = _status(entry)
         if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{entry.path}: a folder inside a class folder, which is not read; {LAYOUT}")
+            raise DataError(f"{entry.path}: folders inside a class folder are not read; {LAYOUT}")
         if stat.S_ISREG(status.st_mode) and entry.name.lower().endswith(ENDINGS):
             files.append(ImageFile(entry.name, status.st_size, status.st_mtime_ns))
     if not files:
@@ -167,7 +173,7 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
     try:
         return entry.stat()
     except OSError as error:  # a link to nowhere, or to itself
-        raise DataError(f"{entry.path}: cannot be read: {error.strerror}; mend or remove it") from None
+        raise DataError(f"{entry.path}: cannot be read: {error.strerror}; repair or remove it") from None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

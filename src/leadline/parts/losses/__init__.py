@@ -65,11 +65,13 @@ class CustomLoss(Reference, Loss):
         import torch
 
         if smoothing:
-            raise SpecError(f"{self.module} knows no label_smoothing; set it to 0")
+            raise SpecError(f"{self.module} does not support label_smoothing; set it to 0")
         # what is referred to is looked up each time, for a notebook may define it again
         function, takes_reduction = _prepare(self.resolve(), self.model_dump_json())
         if reduction != "mean" and not takes_reduction:
-            raise SpecError(f"{self.module} takes no argument reduction and cannot be split; train on one device")
+            raise SpecError(
+                f"{self.module} has no argument `reduction`, so it cannot be split over devices; train on one device"
+            )
         try:
             loss = function(outputs, targets, **({"reduction": reduction} if takes_reduction else {}))
         except Exception as error:
@@ -97,7 +99,7 @@ def _prepare(thing: Callable[..., Any], spec: str) -> tuple[Callable[..., Any], 
     made: nn.Module = reference.call()
     if list(made.parameters()):
         raise SpecError(
-            f"{reference.module} has parameters of its own, which no optimizer would train; put them into the network"
+            f"{reference.module} has parameters, which no optimizer would train; move them into the network"
         )
     if not isinstance(getattr(made, "reduction", None), str):
         return made, False

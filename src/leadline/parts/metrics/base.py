@@ -169,7 +169,7 @@ class FinalMetric(Metric):
         if self.compute is None:
             return "its value is not finite, or was not recorded"
         if outputs is None or (self.needs_probabilities and probabilities is None):
-            return "trained before Leadline recorded it, and not to be had from what is stored"
+            return "trained before Leadline recorded it, and it cannot be computed from the stored outputs"
         if probabilities is not None and probabilities.shape[1] < self.fewest_classes:
             return f"it needs {self.fewest_classes} classes or more, and the data have {probabilities.shape[1]}"
         return ""

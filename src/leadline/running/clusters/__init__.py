@@ -11,7 +11,7 @@ EXECUTORS = ("local", "inprocess", "ray")
 
 
 def on_ray(executor: str, address: str | None, cpus: float, gpus: float, workers: int | None) -> "RayTasks | None":
-    """Return the Ray executor if it is the one that is named; None: this machine runs the trials.
+    """Return the Ray executor if it was requested, or None if this machine runs the trials.
 
     Raises:
         SpecError: the name is unknown, or options of one executor are given to another.
@@ -21,10 +21,16 @@ def on_ray(executor: str, address: str | None, cpus: float, gpus: float, workers
     if executor != "ray":
         for option, given in (("--address", address), ("--cpus-per-trial", cpus != 1), ("--gpus-per-trial", gpus)):
             if given:
-                raise SpecError(f"{option} is for --executor ray, and the executor is {executor}; leave it out")
+                raise SpecError(
+                    f"{option} needs --executor ray, but the executor is {executor}; remove this option or"
+                    f" change the executor"
+                )
         return None
     if workers is not None:
-        raise SpecError(f"--workers {workers} --executor ray: Ray starts as many trials as fit; leave one of them out")
+        raise SpecError(
+            f"--workers {workers} --executor ray: Ray itself starts as many trials as fit; remove one of"
+            f" the two options"
+        )
     from leadline.running.clusters.ray import RayTasks
 
     return RayTasks(address, cpus, gpus)

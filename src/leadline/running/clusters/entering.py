@@ -1,4 +1,4 @@
-"""Naming the study that workers share: one that the store has, or one that is entered now."""
+"""Find the study that workers share in the store, or register it."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from leadline.study.pipeline import prepare, resolve
 
 
 def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | None, data_dir: Path | None) -> str:
-    """Return the name of a study, entered into the store unless it is there; any number of workers may do so at once.
+    """Return a study's name, registering it in the store if missing; any number of workers may call this at once.
 
     Args:
-        study: the name of a study of the store or of a ready one, or a YAML file.
-        settings: changes; with any, the study is entered anew.
+        study: the name of a study in the store or of a ready study, or a YAML file.
+        settings: overrides; if there are any, the study is registered again.
         runs: folder of the checkpoints and of the default store.
         store_url: the store's address; None: inside the runs folder.
         data_dir: folder of the data sets; None: the user's cache.
 
     Raises:
-        SpecError: it cannot be read, or chooses its next trials by what the ones before gave.
+        SpecError: it cannot be read, or its next trials depend on the results of earlier ones.
         StoreError: the store cannot be used, or has no such study.
-        DataError: its data are not there.
+        DataError: its data are missing.
     """
     a_file = Path(study).suffix.lower() in (".yaml", ".yml")
     if not (a_file or settings or study in ready_studies()):

@@ -1,4 +1,4 @@
-"""Trials as tasks of a Ray cluster, while the ledger stays the truth: a task claims its trial as any worker does.
+"""Trials as tasks of a Ray cluster; the ledger stays authoritative: a task claims its trial as any worker does.
 
 A task takes the study's next trial, whichever that is. When its process or node dies, the driver ends the trial's
 lease and sends another task, which goes on from the trial's last checkpoint if it can read it, and else from the start,
@@ -28,24 +28,24 @@ from leadline.store.connect import address as store_address
 from leadline.store.schema import SETTLED
 
 WAIT_SECONDS = 0.5
-"""Between two looks at what tasks have told."""
+"""Seconds between two checks for events from tasks."""
 AT_ONCE = 1000
-"""Tasks that run or wait for their place; Ray looks at each of them each time."""
+"""Maximum number of tasks that run or are queued; Ray examines each of them in every scheduling step."""
 CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 20.0
-"""For tasks to write their checkpoints and give their trials back when the driver is stopped."""
+"""Maximum seconds for tasks to write checkpoints and release their trials when the driver is stopped."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # else Ray reports its use over the network
     "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, about which Ray warns otherwise
 }
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Keeps a cluster of one machine off the network, on every system; Ray reads it when it is imported."""
+"""Environment that keeps a single-machine cluster off the network; Ray reads it when it is imported."""
 
 
 @dataclass(frozen=True)
 class RayTasks:
-    """Runs trials as tasks of a Ray cluster; one whose process or node dies is sent again."""
+    """Run trials as tasks of a Ray cluster; a task whose process or node dies is submitted again."""
 
     address: str | None = None  # None: RAY_ADDRESS, and where that is not set, a cluster of this machine alone
     cpus_per_trial: float = 1.0
@@ -56,26 +56,29 @@ class RayTasks:
             if not (math.isfinite(value) and value >= 0):
                 raise SpecError(f"{option} {value}: expected 0 or more, such as 0.25")
         if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
-            raise SpecError(f"--gpus-per-trial {self.gpus_per_trial}: above 1 it must be a whole number")
+            raise SpecError(f"--gpus-per-trial {self.gpus_per_trial}: values above 1 must be whole numbers")
         if not self.cpus_per_trial and not self.gpus_per_trial:
-            raise SpecError("--cpus-per-trial 0 --gpus-per-trial 0: a trial must take something, or all start at once")
+            raise SpecError(
+                "--cpus-per-trial 0 --gpus-per-trial 0: a trial must reserve some resource, or all trials"
+                " would start at once; give one of the two"
+            )
 
     def device(self, asked: str) -> str:
-        """Return the device of a trial: that of the GPUs that Ray gives to it, if any.
+        """Return the device of a trial: CUDA if Ray assigns GPUs to it, else the CPU.
 
         Raises:
-            SpecError: another one was asked for.
+            SpecError: another device was requested.
         """
         ours = "cuda" if self.gpus_per_trial else "cpu"
         if asked not in ("auto", ours):
             raise SpecError(
-                f"--device {asked} --gpus-per-trial {self.gpus_per_trial:g}: trials on Ray take the device that Ray"
-                f" gives them, which is {ours}; leave --device out, or change --gpus-per-trial"
+                f"--device {asked} --gpus-per-trial {self.gpus_per_trial:g}: trials on Ray use the device that Ray"
+                f" assigns, which is {ours}; remove --device or change --gpus-per-trial"
             )
         return ours
 
     def run(self, job: Job, emit: Emit) -> None:
-        """Run until no trial is left that could be taken.
+        """Run until no trial is available.
 
         Raises:
             LeadlineError: Ray is not installed, its cluster cannot be reached or has no node that is large enough, or
@@ -101,15 +104,15 @@ class RayTasks:
         if not any(all(node["Resources"].get(kind, 0) >= need for kind, need in asked.items()) for node in nodes):
             largest = {kind: max((node["Resources"].get(kind, 0) for node in nodes), default=0) for kind in asked}
             raise LeadlineError(
-                f"no node of the Ray cluster has {asked['CPU']:g} CPUs and {asked['GPU']:g} GPUs for a trial; the most"
-                f" are {largest['CPU']:g} and {largest['GPU']:g}; lower --cpus-per-trial or --gpus-per-trial"
+                f"no node of the Ray cluster has {asked['CPU']:g} CPUs and {asked['GPU']:g} GPUs for a trial; the"
+                f" largest has {largest['CPU']:g} and {largest['GPU']:g}; reduce --cpus-per-trial or --gpus-per-trial"
             )
         machines = {node["NodeManagerHostname"] for node in nodes}
         url = store_address(job.store_url, job.runs)
         if len(machines) > 1 and url.get_backend_name() == "sqlite":
             raise LeadlineError(
-                f"the Ray cluster has {len(machines)} machines, and a SQLite store is for one; give --store"
-                " postgresql://HOST/NAME"
+                f"the Ray cluster has {len(machines)} machines, but a SQLite store works on one machine only; use"
+                f" --store postgresql://HOST/NAME"
             )
 
 
@@ -181,11 +184,12 @@ class _Driver:
                 self.deaths += 1
                 if self.deaths >= MOST_ATTEMPTS:
                     raise LeadlineError(
-                        f"{self.job.study}: {self.deaths} Ray tasks died before they began: {_first_line(error)}"
+                        f"{self.job.study}: {self.deaths} Ray tasks died before they started a trial:"
+                        f" {_first_line(error)}"
                     ) from None
             elif event.kind not in ENDS:
                 self.end_lease(event)
-                text = f"its process or node died ({type(error).__name__}); it is taken up again"
+                text = f"its process or node died ({type(error).__name__}); the trial will be resumed"
                 self.emit(replace(event, kind="died", text=text))
             return False
 

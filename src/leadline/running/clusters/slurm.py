@@ -17,16 +17,16 @@ from leadline.running.job import Job
 from leadline.store.connect import address
 
 WARNING_SECONDS = 90
-"""Before its time is over a job is told, so that it gives its trial back."""
+"""Seconds before its time limit at which a job is signalled, so that it can release its trial."""
 MOST_TIMEOUTS = 1000
-"""How often a job whose time is over is queued again: as long as trials are left."""
+"""Maximum number of times that a job is requeued after its time limit while trials are left."""
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 _MEMORY = re.compile(r"\d+[KMGT]?")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the array asks of Slurm, each worker alike."""
+    """Resources that each job of the array requests from Slurm."""
 
     workers: int = 1
     minutes: int = 60
@@ -40,10 +40,10 @@ class Resources:
     def of(
         cls, workers: int, time: str, cpus: int, gpus: int, memory: str, options: Sequence[str], setup: Sequence[str]
     ) -> "Resources":
-        """Read resources as they are written on the command line.
+        """Parse resources from command-line options.
 
         Raises:
-            SpecError: a time, a memory or an option that Slurm would not understand.
+            SpecError: Slurm would not understand a time, a memory size or an option.
         """
         match = _TIME.fullmatch(time)
         if match is None:
@@ -51,7 +51,10 @@ class Resources:
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         whole = (days * 24 + hours) * 60 + minutes + (seconds > 0)
         if whole * 60 <= WARNING_SECONDS:
-            raise SpecError(f"--time {time}: a job is told {WARNING_SECONDS} s before its end; give it some minutes")
+            raise SpecError(
+                f"--time {time}: a job is signalled {WARNING_SECONDS} s before its time limit; allow at"
+                f" least a few minutes"
+            )
         if not _MEMORY.fullmatch(memory):
             raise SpecError(f"--memory {memory!r}: expected a size such as 8G or 500M")
         read: dict[str, str] = {}
@@ -64,31 +67,32 @@ class Resources:
 
     @property
     def time(self) -> str:
-        """The time limit as sbatch reads it."""
+        """Time limit in sbatch's format."""
         return f"{self.minutes // 60}:{self.minutes % 60:02}:00"
 
 
 def check_store(store_url: str | None, runs: Path, workers: int) -> None:
-    """Refuse a store that jobs on several machines cannot share, or whose password would lie in the jobs' files.
+    """Check that jobs on several machines can share a store and that its URL contains no password.
 
     Raises:
-        StoreError: it is such a one.
+        StoreError: they cannot, or it does.
     """
     url = address(store_url, runs)
     if workers > 1 and url.get_backend_name() == "sqlite":
         raise StoreError(
-            f"{workers} workers may run on several machines, and a SQLite store is for one; give --store"
-            " postgresql://HOST/NAME, or --workers 1"
+            f"{workers} workers may run on several machines, but a SQLite store works on one machine only; use --store"
+            f" postgresql://HOST/NAME or --workers 1"
         )
     if url.password is not None:
         raise StoreError(
-            "--store: its password would lie readable in the jobs' files; leave it out of the URL and put it into"
-            " ~/.pgpass, which PostgreSQL's clients read"
+            "--store: the password would be readable in the job files; remove it from the URL and put it into"
+            " ~/.pgpass, which PostgreSQL clients read"
         )
 
 
 def script(job: Job, resources: Resources) -> str:
-    """Return a script for sbatch: an array of `leadline worker`, each told by SIGTERM that its time is nearly over."""
+    """Return an sbatch script for an array of `leadline worker` jobs, each of which gets SIGTERM before its time
+    limit."""
     job = job.anywhere()
     command = [sys.executable, "-m", "leadline", "worker", job.study, "--runs", str(job.runs)]
     command += ["--store", job.store_url] if job.store_url else []
@@ -167,10 +171,10 @@ def submit(job: Job, resources: Resources, cluster: Literal["slurm", "local", "d
         import submitit
     except ModuleNotFoundError:
         raise LeadlineError(
-            "submitting needs submitit, which is not installed; pip install 'leadline[slurm]', or give --print"
+            "submitting needs submitit, which is not installed; pip install 'leadline[slurm]', or use --print"
         ) from None
     if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise LeadlineError("there is no sbatch here; run this on a Slurm login node, or give --print")
+        raise LeadlineError("sbatch was not found; run this on a Slurm login node, or use --print")
     job = job.anywhere()
     executor = submitit.AutoExecutor(job.runs / "slurm", cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS)
     executor.update_parameters(
@@ -190,4 +194,4 @@ def submit(job: Job, resources: Resources, cluster: Literal["slurm", "local", "d
     except Exception as error:
         if cluster != "slurm":
             raise
-        raise LeadlineError(f"Slurm refuses: {' '.join(str(error).split())}") from None
+        raise LeadlineError(f"Slurm rejected the submission: {' '.join(str(error).split())}") from None

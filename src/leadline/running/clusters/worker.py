@@ -1,4 +1,4 @@
-"""A worker by itself: takes trials from a store until none is left, and gives its trial back when told to stop."""
+"""A standalone worker: runs trials from a store until none is left, and releases its trial when asked to stop."""
 
 import contextlib
 import sys
@@ -13,25 +13,25 @@ from leadline.store import Store
 from leadline.store.schema import SETTLED
 
 LOOK_SECONDS = 5.0
-"""Between two looks at trials that other workers run."""
+"""Seconds between two checks of trials that other workers run."""
 
 
 @dataclass
 class Tally:
-    """What a worker has done: how many trials it brought to each end."""
+    """Number of trials that a worker brought to each final state."""
 
     ends: Counter[str] = field(default_factory=Counter)
     stopped: bool = False  # by SIGTERM, before there was none left
 
     def to_json(self) -> dict[str, object]:
-        """Return it as plain data."""
+        """Return the counts as plain data."""
         return {**{end: self.ends[end] for end in SETTLED}, "stopped": self.stopped}
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return the counts as one line."""
         counts = ", ".join(f"{self.ends[end]} {end}" for end in SETTLED if self.ends[end])
-        line = f"worker: {self.ends.total()} trials taken to their end{f': {counts}' if counts else ''}"
-        return line + ("; stopped, and its trial is given back" if self.stopped else "")
+        line = f"worker: {self.ends.total()} trials completed{f': {counts}' if counts else ''}"
+        return line + ("; stopped, and its trial was released" if self.stopped else "")
 
 
 def say(event: Event) -> None:
@@ -43,13 +43,13 @@ def say(event: Event) -> None:
 
 
 def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say) -> Tally:
-    """Take trials until none is left that could be taken; at SIGTERM give the trial back and return.
+    """Run trials until none is available; at SIGTERM, release the current trial and return.
 
     Args:
-        job: where the store and the data are.
-        study: its name; None: all that are in the store whenever it looks.
-        until_empty: stay until every trial has ended, ready to take over those that other workers lose.
-        emit: is told what happens.
+        job: the locations of the store and the data.
+        study: the study's name; None: all studies in the store.
+        until_empty: stay until every trial has ended, to take over those that other workers lose.
+        emit: called with each event.
 
     Raises:
         StoreError: the store cannot be opened or used, or has no such study.

@@ -1,4 +1,4 @@
-"""What a study will take, before anything runs: trials, operations, hours on this machine, memory, disk, seeds."""
+"""The cost of a study before anything runs: trials, operations, hours on this machine, memory, disk, seeds."""
 
 import heapq
 import math
@@ -30,22 +30,22 @@ from leadline.training import choose_device
 from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
 
 PROCESS = 460 * 2**20
-"""Bytes of a worker with nothing to train: Python, PyTorch and the libraries of the store, measured on Linux."""
+"""Bytes of an idle worker process (Python, PyTorch and the store's libraries), measured on Linux."""
 
 KEPT = 2
 """Times what the backward pass keeps, that training takes: gradients of activations, workspaces and the allocator's
 gaps come on top. Measured at batch 128 on a CPU: 1.9 with ResNet-20, 1.5 with ResNet-56."""
 
 RECORD = 30
-"""Bytes of one record in SQLite: measured over the 1,314 of `demo`, pages and all."""
+"""Bytes per record in SQLite, measured over the 1,314 records of `demo`, including page overhead."""
 
 TRIAL = 4096
-"""Bytes of a trial's specification, environment and links in the store: measured likewise."""
+"""Bytes of a trial's specification, environment and links in the store, measured in the same way."""
 
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """What the trials of one arm will take, each of them."""
+    """The cost of each trial of one arm."""
 
     arm: str
     trials: int  # at most, where the study decides as it goes
@@ -62,7 +62,7 @@ class ArmPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study will take."""
+    """The cost of a study."""
 
     study: str
     arms: tuple[ArmPlan, ...]
@@ -79,17 +79,17 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        """All trials, those that tune included."""
+        """Total number of trials, including those of tuning."""
         return sum(arm.trials + arm.tuning for arm in self.arms)
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of all trials."""
+        """Total floating-point operations of all trials."""
         return sum((arm.trials + arm.tuning) * arm.flops for arm in self.arms)
 
     @property
     def worker_seconds(self) -> float:
-        """Seconds of all trials, one after another."""
+        """Total seconds of all trials run one after another."""
         return sum((arm.trials + arm.tuning) * arm.seconds for arm in self.arms)
 
     @property
@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def disk(self) -> int:
-        """Bytes of all trials."""
+        """Total bytes on disk of all trials."""
         return sum((arm.trials + arm.tuning) * arm.disk for arm in self.arms)
 
 
@@ -114,22 +114,22 @@ def plan(
     progress: Callable[[int, int], None] = lambda done, all_: None,
     seconds: float = SECONDS,
 ) -> Plan:
-    """Return what a study will take; a few training steps of each network are timed on synthetic images.
+    """Estimate the cost of a study by timing a few training steps of each network on synthetic images.
 
     Args:
         study: the study, expanded, and matched where it asks for that.
-        runs: where the store will be, whose disk is looked at.
-        data_dir: where the data are; only folders of pictures are looked at.
+        runs: folder where the store will be, whose free disk space is measured.
+        data_dir: folder with the data sets; only image folders are read.
         device: cpu, cuda, cuda:N or auto.
         workers: worker processes; None: one per core, or one on a GPU.
-        threads: of each worker.
+        threads: number of threads per worker.
         seeds: what `seeds_by_pilot` or `seeds_by_deviation` found.
-        progress: told how many networks are timed, of how many.
-        seconds: that the timed steps of a network take at least.
+        progress: called with the number of networks timed so far and the total.
+        seconds: minimum duration of the timed steps of a network.
 
     Raises:
-        SpecError: the device is not there, or a network cannot take the data's images.
-        DataError: more images are asked for than there are, or a folder of pictures cannot be read.
+        SpecError: the device is not available, or a network does not accept the data's images.
+        DataError: more images are requested than available, or an image folder cannot be read.
         Diverged: a network's loss is not finite on random images at its first step.
     """
     chosen, cores, devices = choose_device(device), count_cores(), study.spec.devices
@@ -166,10 +166,10 @@ def plan(
 
 
 def sizes(spec: DataSpec, data_dir: Path | None = None) -> SplitSizes:
-    """Return how many images each split has; of a published data set none is read, and nothing is downloaded.
+    """Return the number of images in each split without reading or downloading published data sets.
 
     Raises:
-        DataError: more are asked for than there are, or a file is missing or damaged.
+        DataError: more images are requested than available, or a file is missing or damaged.
     """
     parts = spec.sizes(data_dir or default_data_dir())
     validate_split_sizes(spec.display_name, parts, spec)
@@ -293,37 +293,34 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], uncounted: Sequence[st
     decide, tune = study.decide, study.spec.tune
     if decide is not None:
         yield (
-            f"The study decides as it goes: each arm has {decide.first} seeds at least and {decide.max_seeds} at most;"
-            " the numbers are for the most."
+            f"The study adds seeds until it is decided: each arm gets {decide.first} to {decide.max_seeds} seeds; the"
+            f" estimates assume the maximum."
         )
     if tune is not None and arms[0].tuning:
         yield (
-            f"Each arm is tuned by {arms[0].tuning:,} trials beforehand, which are counted, each at the cost of a trial"
-            " with the values that the study gives."
+            f"Each arm is tuned by {arms[0].tuning:,} trials beforehand; they are included, each at the cost of a"
+            f" trial with the study's own values."
         )
-    yield (
-        "FLOPs: 2 for each multiply-add, forward once and backward twice that, and forward alone where the network is"
-        " evaluated."
-    )
+    yield ("FLOPs: 2 per multiply-add; the backward pass counts as two forward passes, evaluation as one forward pass.")
     if uncounted:
         yield f"Not counted in the FLOPs: {join(uncounted)}."
     yield (
-        f"Hours: from {span} training steps of each network on random images, timed while as many networks trained as"
-        " there are workers; times of the store and of checkpoints are left out."
+        f"Hours: from {span} training steps of each network on random images, timed with as many networks training at"
+        f" once as there are workers; time for the store and checkpoints is not included."
     )
     yield (
-        "Memory of a worker: the process, the data, weights, gradients, optimizer state, and twice what the backward"
-        " pass keeps of a batch, or what evaluation holds at once. Disk: two checkpoints a trial, records, outputs"
-        " and what probes measured."
+        "Memory of a worker: the process, the data, weights, gradients, optimizer state, and twice the activations"
+        " stored for the backward pass of a batch, or the peak of evaluation. Disk: two checkpoints per trial,"
+        " records, outputs and probe measurements."
     )
     if study.spec.devices > 1:
         yield (
-            f"Each trial trains on {study.spec.devices} devices: its time is that of one, divided by their number; what"
-            " they exchange is not timed."
+            f"Each trial trains on {study.spec.devices} devices: its time is that of one device divided by their"
+            f" number; communication is not timed."
         )
     if any(not arm.trial.data.in_memory for arm in study.arms):
-        yield "Reading and decoding images is not timed; where it is slower than training, it decides the hours."
+        yield "Reading and decoding images is not timed; if it is slower than training, it determines the total time."
     if any(arm.trial.pretraining for arm in study.arms):
-        yield "Layer-wise pre-training is neither timed nor counted: it comes on top of the time and FLOPs of its arms."
+        yield "Layer-wise pre-training is neither timed nor counted; add it to the time and FLOPs of its arms."
     if any(arm.trial.probes.snapshots() for arm in study.arms):
-        yield "Probes of the network as a whole were timed once each, on random images before training."
+        yield "Snapshot probes were timed once each, on random images before training."

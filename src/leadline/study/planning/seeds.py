@@ -1,4 +1,4 @@
-"""How many seeds a study will need, from the spread of paired differences: given, or seen in a pilot."""
+"""How many seeds a study needs, from the standard deviation of paired differences, given or taken from a pilot."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from leadline.study.expand import ExpandedStudy
 
 POWER = 0.8
 SIMULATED = 2_000
-"""Studies that decide as they go, by which the number of their seeds is foretold."""
+"""Number of simulated studies from which the expected number of seeds is estimated."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, 
         found.append(_expected(study, needed, difference))
     if not found:
         raise SpecError(
-            f"--pilot {pilot.study}: it has no contrast of {study.name} with two pairs of finished trials or more;"
-            " give a study that has, or a deviation with --sd"
+            f"--pilot {pilot.study}: it has no contrast of {study.name} with at least two pairs of finished trials;"
+            f" choose another pilot study, or use --sd"
         )
     return tuple(found)
 

@@ -103,7 +103,7 @@ def measure(
                     found[running[future]] = future.result()
                 except BrokenProcessPool:
                     raise LeadlineError(
-                        "a process in which a network was timed died; if memory ran out, give fewer --workers, or lower"
+                        "a process that was timing a network died; if memory ran out, use fewer --workers or a smaller"
                         " training.batch_size"
                     ) from None
                 progress(len(found), len(work))
@@ -125,8 +125,8 @@ def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) ->
                 raise
             network = f"{count('parameters', work.trial.network, work.shape, work.classes):,} parameters"
             raise LeadlineError(
-                f"there is no memory for a training step of {network} at batch {work.trial.training.batch_size}; lower"
-                " training.batch_size, or give fewer --workers"
+                f"not enough memory for a training step of {network} at batch size {work.trial.training.batch_size};"
+                f" lower training.batch_size or use fewer --workers"
             ) from None
 
 

@@ -12,7 +12,7 @@ from leadline.text.tables import Column, Table
 from leadline.text.tables import to_text as table_text
 
 IDLE = 0.9
-"""The share of its cores below which a worker has been kept waiting by other programs."""
+"""Share of its cores below which a worker counts as slowed down by other programs."""
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -28,29 +28,29 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def to_text(plan: Plan) -> str:
-    """Return a plan as plain text: a row for each arm and for all, then what it takes here, and how that was found."""
+    """Return a plan as plain text: a row per arm and a total, the cost on this machine, and how it was estimated."""
     lines = [
-        f"{plan.study}: what it will take; steps, FLOPs, time, memory and disk are those of one trial",
+        f"{plan.study}: estimated cost; steps, FLOPs, time, memory and disk are per trial",
         "",
         table_text(Table("plan", plan.study, _COLUMNS, tuple(asdict(arm) for arm in plan.arms))),
     ]
-    lines += ["", f"In all: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
+    lines += ["", f"Total: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
     lines[-1] += (
         f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
     )
     lines.append(
-        f"Time here, on {plan.device}: {duration(plan.seconds)} with {plural(plan.workers, 'worker')} of"
+        f"Time on this machine, on {plan.device}: {duration(plan.seconds)} with {plural(plan.workers, 'worker')} of"
         f" {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')});"
-        f" {duration(plan.worker_seconds)} one after another."
+        f" {duration(plan.worker_seconds)} sequentially."
     )
     if plan.share < IDLE:
         lines[-1] += (
-            f" Other programs ran meanwhile, and a worker had {plan.share:.0%} of its cores: alone on this machine it"
+            f" Other programs were running, so a worker had {plan.share:.0%} of its cores; on an idle machine the time"
             f" is about {duration(plan.seconds * plan.share)}."
         )
-    fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "not one worker"
+    fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "no worker"
     where = "" if plan.device == "cpu" else " of the GPU"
-    lines.append(f"Memory: {size(plan.memory)}{where} are free, room for {fits}.")
+    lines.append(f"Memory: {size(plan.memory)}{where} free, enough for {fits}.")
     if plan.fits < plan.workers:
         lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
     if plan.seeds:
@@ -62,15 +62,20 @@ def _seeds_line(needed: SeedsNeeded) -> str:
     unit = " points" if metric(needed.metric).in_points else ""
     parts = []
     if needed.margin is not None:
-        parts.append(f"{_seeds(needed.for_margin)} for a difference of the margin, {needed.margin:g}{unit}")
+        parts.append(f"{_seeds(needed.for_margin)} to detect a difference equal to the margin, {needed.margin:g}{unit}")
     if needed.difference is not None:
-        said = "none for a difference of 0" if needed.difference == 0 else _seeds(needed.for_difference)
-        about = "" if needed.difference == 0 else f" for one of the pilot's {needed.difference:+.3g}{unit}"
+        said = (
+            "no number of seeds detects a difference of 0" if needed.difference == 0 else _seeds(needed.for_difference)
+        )
+        about = "" if needed.difference == 0 else f" to detect the pilot's difference of {needed.difference:+.3g}{unit}"
         parts.append(f"{said}{about}")
     if needed.expected is not None and needed.decided is not None:
-        parts.append(f"deciding as it goes, {needed.expected:.1f} on average, and decided in {needed.decided:.0%}")
+        parts.append(
+            f"with `decide`, {needed.expected:.1f} on average, with a decision in {needed.decided:.0%} of"
+            f" simulated studies"
+        )
     name = f"{needed.contrast}, {needed.metric}: " if needed.contrast else ""
-    pairs = f", {plural(needed.pairs, 'pair')} of the pilot" if needed.pairs is not None else ""
+    pairs = f", {plural(needed.pairs, 'pair')} in the pilot" if needed.pairs is not None else ""
     return f"  {name}{'; '.join(parts)} (standard deviation {needed.sd:.3g}{unit}{pairs})"
 
 
@@ -79,7 +84,7 @@ def _seeds(number: int | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time to two or three digits in the unit that suits it."""
+    """Format a time with two or three digits in a suitable unit."""
     for unit, length in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
@@ -87,7 +92,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Write bytes in the unit that suits them."""
+    """Format a number of bytes in a suitable unit."""
     for unit, length in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if number >= length:
             return f"{number / length:.3g} {unit}"
