@@ -186,5 +186,5 @@ def test_a_network_that_cannot_be_pretrained_is_refused(network: Any, words: str
 def test_images_that_are_no_probabilities_are_refused() -> None:
     data = batches.load(DataSpec(name="digits", train=100, validation=20, test=20))
     trial = next(trial for arm, trial in study().trials() if arm.name == "rbm")
-    with pytest.raises(DataError, match="normalise none"):
+    with pytest.raises(DataError, match="normalise: none"):
         pretrain(build(trial.network, (1, 8, 8), 10), data, PretrainingSpec(epochs=1), 0)
