@@ -259,7 +259,7 @@ def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "nowhere://x": "expected a folder or a URL such as",
         "s3://bucket/x": r"pip install 'leadline\[s3\]'",
         "gs://bucket/x": r"pip install 'leadline\[gcs\]'",
-        f"memory://{'x' * 200}": "are more than 150",
+        f"memory://{'x' * 200}": "more than 150",
         "ftp://me:secret@host/x": "a password in the URL would be stored in the ledger",
     }.items():
         with pytest.raises(SpecError, match=line) as caught:
