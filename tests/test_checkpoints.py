@@ -120,7 +120,11 @@ def test_a_whole_checkpoint_of_something_else_is_not_taken(
         assert texts == []
     else:
         (text,) = texts
-        said = "it belongs to another trial" if other == "another trial" else f"does not match its name: it holds {source}.safetensors"
+        said = (
+            "it belongs to another trial"
+            if other == "another trial"
+            else f"does not match its name: it holds {source}.safetensors"
+        )
         assert f"checkpoint {store.checkpoints / name}: " in text and "\n" not in text
         assert text.endswith(f"{said}; training continues from the previous checkpoint")
     assert results(store) == whole.results

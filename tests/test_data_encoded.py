@@ -309,7 +309,7 @@ def test_batches_on_another_device(root: Path) -> None:
 def test_skipped_pictures_leave_arms_paired(root: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     (copy / "train" / "red" / "003.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 corrupt image: train/red/003.png \(the file is empty\); mend"):
+    with pytest.raises(DataError, match=r"1 corrupt image: train/red/003.png \(the file is empty\); repair"):
         loaded(copy)
     one, other = loaded(copy, corrupt="skip"), loaded(copy, corrupt="skip")
     assert one.note == f"{copy}: 1 corrupt image: train/red/003.png (the file is empty); left out"
@@ -326,7 +326,7 @@ def test_a_file_that_changes_while_a_study_runs_is_fatal(root: Path, tmp_path: P
     data = loaded(copy, corrupt="skip")
     victim = copy / data.train.paths[40]
     victim.unlink() if how == "gone" else victim.write_bytes(b"")
-    words = "cannot be read: No such file" if how == "gone" else "the file is empty; it was whole when"
+    words = "cannot be read: No such file" if how == "gone" else "the file is empty; it was readable when"
     with pytest.raises(DataError, match=words) as caught:
         list(data.train_batches(0, 0, 8))
     assert str(caught.value).startswith(str(victim)) and "\n" not in str(caught.value)

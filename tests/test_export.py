@@ -212,7 +212,7 @@ def test_a_network_with_a_custom_shortcut_is_rebuilt_where_the_file_is_trusted(
     spec = parse(NetworkSpec, {**plain, "block": {**plain["block"], "shortcut": shortcut}})
     before = replace(loaded(), model=build(spec, SHAPE, 10, seed=5).eval(), network=spec)
     weights, _ = save(before, tmp_path / "saved")
-    with pytest.raises(SpecError, match=r"wants own_shortcut:Summed called to build it; if you trust the file"):
+    with pytest.raises(SpecError, match=r"needs own_shortcut:Summed to be called to build it; if you trust the file"):
         load(weights)
     after = load(weights, trust=True)
     assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))
@@ -222,7 +222,7 @@ def test_a_network_with_a_custom_shortcut_is_rebuilt_where_the_file_is_trusted(
 def test_a_file_that_is_not_trusted_calls_nothing(tmp_path: Path) -> None:
     weights, _ = save(loaded(), tmp_path)
     edited(weights, network={"module": "os:mkdir", "arguments": {"path": str(tmp_path / "hostile-was-here")}})
-    with pytest.raises(SpecError, match="wants os:mkdir called"):
+    with pytest.raises(SpecError, match="needs os:mkdir to be called"):
         load(weights)
     assert not (tmp_path / "hostile-was-here").exists()
 
@@ -313,7 +313,7 @@ def test_limits_of_the_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(export, "LARGEST_ONNX", 100_000)
     with pytest.raises(LeadlineError, match=r"[\d,]+ bytes of weights, but an ONNX file can hold at most 2 GiB"):
         to_onnx(trained(NETWORKS["comparative-cnn"]), SHAPE, tmp_path / "a.onnx")
-    with pytest.raises(LeadlineError, match=r"ends in '\.pt'; torch\.export writes \.pt2"):
+    with pytest.raises(LeadlineError, match=r"ends in '\.pt'; torch\.export files must end in \.pt2"):
         to_torch_export(trained(NETWORKS["comparative-cnn"]), SHAPE, tmp_path / "a.pt")
 
 
@@ -474,7 +474,7 @@ def test_images_that_cannot_be_read_give_one_line(tmp_path: Path, make: Callable
 
 def test_impossible_requests_say_why(tmp_path: Path) -> None:
     image = painted(tmp_path / "a.png")
-    with pytest.raises(SpecError, match=r"top 0: at least one class"):
+    with pytest.raises(SpecError, match=r"top 0: expected 1 or more classes"):
         predict(loaded(), [image], top=0)
     with pytest.raises(SpecError, match=r"a network of 4 channels: image files can only be read with 1"):
         predict(loaded(shape=(4, 16, 16)), [image])

@@ -127,7 +127,7 @@ def test_delta_orthogonal_keeps_norms(gain: float | None, groups: int) -> None:
 
 def test_delta_orthogonal_cannot_narrow() -> None:
     with pytest.raises(
-        SpecError, match=r"delta-orthogonal needs as many channels out as in, got 16 to 8; .*"
+        SpecError, match=r"delta-orthogonal needs at least as many output channels as input channels, got 16 to 8; .*"
     ) as caught:
         network("delta-orthogonal", stages=[{"blocks": 1, "width": 8, "inner_width": 16}], stem={"width": 8})
     assert "\n" not in str(caught.value)

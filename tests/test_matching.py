@@ -195,7 +195,7 @@ def test_a_wrong_key_in_the_file_gets_its_place(tmp_path: Path) -> None:
     for asked, message in [
         ("flops", r"s.yaml:3:1: match: 'flops': input should be 'parameters', 'multiply_adds'"),
         ("{what: parameters, to: nobody}", r"s.yaml:3:27: match.to: unknown arm 'nobody'; known: a, b"),
-        ("{to: a}", r"s.yaml:3:1: match: 'what' is missing"),
+        ("{to: a}", r"s.yaml:3:1: match: 'what' is required but missing"),
         ("3", r"s.yaml:3:1: match: 3"),
         (
             "parameters\nmatched: []",

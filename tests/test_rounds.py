@@ -191,7 +191,7 @@ def test_what_was_planned_stays_when_more_seeds_are_allowed() -> None:
 )
 def test_what_was_fixed_before_the_first_look_cannot_change_after_it(change: dict[str, Any]) -> None:
     first = resumed(a_study(), [], None)
-    with pytest.raises(SpecError, match="set it back, or give the study another name") as caught:
+    with pytest.raises(SpecError, match="restore them, or give the study another name") as caught:
         resumed(a_study(**change), ledger(first, 3), first)
     assert "\n" not in str(caught.value)
     assert resumed(a_study(**change), ledger(first, 3, ended=False), first).resolved.drawn

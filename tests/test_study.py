@@ -299,7 +299,9 @@ def test_an_epoch_that_an_arm_never_reaches_is_no_moment_for_a_probe(tmp_path: P
     text = "name: s\narms:\n  short: {network: comparative-plain, training: {epochs: 2}}\n"
     text += "  long: {network: comparative-resnet}\nprobes: {lesion: {at: [3]}}\n"
     (tmp_path / "s.yaml").write_text(text)
-    with pytest.raises(SpecError, match=r"s.yaml:3:3: arms.short: probes.lesion.at: epoch 3 is beyond") as caught:
+    with pytest.raises(
+        SpecError, match=r"s.yaml:3:3: arms.short: probes.lesion.at: epoch 3 is after the last"
+    ) as caught:
         load_study(str(tmp_path / "s.yaml"))
     assert "\n" not in str(caught.value)
     again = expand(parse(StudySpec, load_study("gradients").spec.model_dump(mode="json")))

@@ -446,7 +446,10 @@ def test_variance_result() -> None:
         (lambda: stack("he-normal", "relu", 3, 8, kernel=2), "stack: kernel 2: expected an odd number"),
         (lambda: stack("he-normal", "relu", 3, 8, gain=-1.0), "stack: gain -1.0: expected a number above 0"),
         (lambda: stack("he-normal", "relu", 1000, 1000), "stack: 1000000000 weights: expected at most"),
-        (lambda: Stack(Initialisation(name="delta-orthogonal"), "relu", (8, 4), 3), "stack: delta-orthogonal with 8"),
+        (
+            lambda: Stack(Initialisation(name="delta-orthogonal"), "relu", (8, 4), 3),
+            "stack: delta-orthogonal cannot go from 8",
+        ),
         (lambda: Stack(Initialisation(), "relu", (8,)), "stack: widths"),
         (lambda: variance(stack("he-normal", "relu", 3, 8), networks=0), "stack: networks 0: expected"),
         (lambda: variance(stack("he-normal", "relu", 3, 8, kernel=5), pixels=3), "stack: pixels 3 with kernel 5"),

@@ -424,7 +424,7 @@ def test_a_custom_loss_is_what_is_trained_on_and_evaluation_stays_comparable(dig
         ({"module": "torch.nn.functional:one_hot"}, "expected a tensor with the batch's mean loss|calling it failed"),
         (
             {"module": "torch.nn:Linear", "arguments": {"in_features": 2, "out_features": 2}},
-            "has parameters of its own",
+            "has parameters, which no optimizer would train",
         ),
     ],
 )

@@ -196,7 +196,7 @@ def test_no_study_is_run_before_it_is_searched(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         with pytest.raises(SpecError, match="study tuned: tune must be resolved before its trials are known"):
             store.register(study)
-        with pytest.raises(SpecError, match="its next trials depend on what the ones before give"):
+        with pytest.raises(SpecError, match="its next trials depend on the results of earlier ones"):
             resolve(study, store)
         assert store.studies() == []
         tuned, _ = searched(study, store)

@@ -181,7 +181,7 @@ def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path, m
     from leadline.running.clusters.ray import RayTasks
 
     monkeypatch.setattr("leadline.running.clusters.ray.AT_ONCE", 2)  # of four
-    asked = study(seeds=2, epochs=6, train=600)
+    asked = study(seeds=2, epochs=24, train=600)
     undisturbed = Ledger.of(tmp_path / "undisturbed", asked)
     undisturbed.run(InProcess())
     ledger = Ledger.of(tmp_path / "killed", asked)
