@@ -4,11 +4,11 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench docs clean
+.PHONY: help demo test test-all check format bench docs clean
 
 help:
 	@echo "make demo    set up, run the demo study, write its report (minutes)"
-	@echo "make test    set up, run the tests"
+	@echo "make test    set up, run the tests but for those that take seconds each; make test-all runs all"
 	@echo "make check   formatting, lint, strict types, import arrows"
 	@echo "make bench   speed against peers, what depth and probes cost, measured side by side (benchmarks/ has more)"
 	@echo "make docs    the pages of docs/ as HTML that needs no network, in build/docs"
@@ -27,6 +27,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n 2 -m ''
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -98,6 +98,7 @@ def test_the_verdict_prints_in_words_and_displays_itself(results: ll.Results) ->
     assert verdict.to_json()["study"] == "tiny"
 
 
+@pytest.mark.slow
 def test_figures_are_charts_and_the_report_is_written(results: ll.Results, tmp_path: Path) -> None:
     figures = results.figures
     assert "accuracy-curves" in figures
@@ -124,6 +125,7 @@ def test_results_that_are_not_there_get_one_line(results: ll.Results, tmp_path: 
         results.network("residual", seed=7)
 
 
+@pytest.mark.slow
 def test_a_study_with_a_search_is_searched_first(tmp_path: Path) -> None:
     study = tiny(tune={"learning_rate": {"choice": [0.001, 0.1]}, "budget": 2}, seeds=1)
     results = study.run(tmp_path, workers=0, progress=False)
@@ -132,6 +134,7 @@ def test_a_study_with_a_search_is_searched_first(tmp_path: Path) -> None:
     assert not hasattr(study.spec, "chosen") and "chosen" not in study.spec.model_dump(mode="json")["tune"]
 
 
+@pytest.mark.slow
 def test_a_plan_prints_and_displays_itself(tmp_path: Path) -> None:
     planned = tiny().plan(tmp_path, workers=1, device="cpu")
     assert "4 trials" in str(planned) and planned._repr_html_().startswith("<pre>")
@@ -144,6 +147,7 @@ def widths(classes: int, input_shape: tuple[int, int, int], width: int = 8) -> n
     )
 
 
+@pytest.mark.slow
 def test_custom_code_defined_here_runs_in_worker_processes_too(tmp_path: Path) -> None:
     def halves(classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
         return widths(classes, input_shape, 4)
@@ -160,6 +164,7 @@ def test_custom_code_defined_here_runs_in_worker_processes_too(tmp_path: Path) -
     assert set(code) == {"wide", "narrow"}
 
 
+@pytest.mark.slow
 def test_changed_code_is_trained_again_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +222,7 @@ def test_training_alone_says_recipe_and_seed_once() -> None:
         next(ll.train(3, DATA, {"epochs": 1}))
 
 
+@pytest.mark.slow
 def test_code_that_is_defined_again_is_not_slipped_under_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"hidden": 2}
 
@@ -240,6 +246,7 @@ def test_wrong_types_get_one_line(results: ll.Results, tmp_path: Path) -> None:
         ll.save(results.network("plain"), tmp_path)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_study_whose_code_is_gone_can_be_run_again_with_other_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +266,7 @@ def test_a_study_whose_code_is_gone_can_be_run_again_with_other_code(
     assert "share" in said[1]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_gets_one_line(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

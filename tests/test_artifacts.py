@@ -294,6 +294,7 @@ def interrupt(event: Event) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_from_the_url_to_the_same_bits(url: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "runs", url, interrupt)
@@ -318,6 +319,7 @@ def test_a_trial_goes_on_from_the_url_to_the_same_bits(url: str, tmp_path: Path)
     assert loaded.trial is not None and loaded.trial.data == DataSpec(name="digits", train=80, validation=50, test=50)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_gone_from_the_url_is_done_without(url: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "runs", url, interrupt)
@@ -333,6 +335,7 @@ def test_a_checkpoint_that_is_gone_from_the_url_is_done_without(url: str, tmp_pa
     assert values(store) == values(run(tmp_path / "whole", None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["changed here", "shorter here", "changed there", "shorter there", "gone there"])
 def test_the_copy_that_is_whole_is_used(url: str, tmp_path: Path, damaged: str) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -355,6 +358,7 @@ def test_the_copy_that_is_whole_is_used(url: str, tmp_path: Path, damaged: str) 
     assert values(store) == values(run(tmp_path / "whole", None))
 
 
+@pytest.mark.slow
 def test_where_nothing_may_be_removed_or_listed_trials_go_on(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
@@ -375,6 +379,7 @@ def test_where_nothing_may_be_removed_or_listed_trials_go_on(
     assert values(store) == values(run(tmp_path / "whole", None))
 
 
+@pytest.mark.slow
 def test_a_worker_waits_for_a_place_that_is_gone_for_minutes(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
@@ -419,6 +424,7 @@ def test_a_machine_that_knows_no_such_place_leaves_the_trials_to_others(tmp_path
     assert Store.open(tmp_path / "runs").trials_frame("small")["state"].tolist() == ["waiting"] * 2
 
 
+@pytest.mark.slow
 def test_a_study_moves_to_a_url_and_back(url: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "runs", None, interrupt)

@@ -420,6 +420,7 @@ def test_every_weight_of_every_step_is_the_one(order: str, normalisation: str) -
         assert not (isinstance(module, nn.Identity) and list(module.children())), "a layer that never runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("normalisation", "norms"), [("shared", 1), ("per-step", 5)])
 def test_count_of_a_recurrent_network_does_not_grow_with_its_steps(normalisation: str, norms: int) -> None:
     spec = small(stages=[{"blocks": 5, "width": 8}], sharing={"normalisation": normalisation})

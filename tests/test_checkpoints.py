@@ -101,6 +101,7 @@ def interrupted(store: Store, words: str, number: int) -> str:
 POSITIONS = ["pretraining-1-1", "pretraining-2-1", "0", "0-3", "1", "1-7", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["another trial", *POSITIONS])
 @pytest.mark.parametrize(
     ("words", "number", "position"), [("pre-training", 4, "pretraining-2-1"), ("loss", 4, "0-3"), ("epoch", 1, "1")]

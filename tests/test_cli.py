@@ -70,6 +70,7 @@ def test_list_for_people() -> None:
     assert "comparative-resnet" in text and "Identical residual blocks" in text
 
 
+@pytest.mark.slow
 def test_inspect_json() -> None:
     shape = ["--input", "1x28x28", "--json"]
     info = json.loads(invoke("inspect", "comparative-cnn", *shape))
@@ -137,6 +138,7 @@ def test_nothing_run_yet(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_run_verdict_report_end_to_end(tmp_path: Path) -> None:
     runs = ["--runs", str(tmp_path / "runs")]
     tiny = ["--set", "training.epochs=1", "--set", "vary.blocks=[2]", "--set", "seeds=2", "--set", "data.train=100"]
@@ -187,6 +189,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
         return str(runs), list(store.trials_frame("demo")["trial"])
 
 
+@pytest.mark.slow
 def test_every_probe_by_name_runs_on_a_stored_trial(stored: tuple[str, list[str]]) -> None:
     runs, (_, trial) = stored
     with Store.open(Path(runs)) as store:
@@ -201,6 +204,7 @@ def test_every_probe_by_name_runs_on_a_stored_trial(stored: tuple[str, list[str]
                 assert not frame.equals(probe_trial(store, trial, probe, images=64, seed=1)), name
 
 
+@pytest.mark.slow
 def test_the_report_says_what_a_deeper_probe_shows(stored: tuple[str, list[str]], tmp_path: Path) -> None:
     printed = invoke("report", "demo", "--runs", stored[0], "--output", str(tmp_path / "report"))
     html = Path(printed.split("report: ", 1)[1].strip()).read_text()
@@ -208,6 +212,7 @@ def test_the_report_says_what_a_deeper_probe_shows(stored: tuple[str, list[str]]
     assert (tmp_path / "report/tables/probe-jacobian.csv").exists()
 
 
+@pytest.mark.slow
 def test_probe_draws_several_trials_in_one_figure(stored: tuple[str, list[str]], tmp_path: Path) -> None:
     runs, (plain, residual) = stored
     given = ["--runs", runs, "--images", "16"]
@@ -281,6 +286,7 @@ def test_mistakes_in_probing_get_one_line(
     assert not list(tmp_path.glob("*.*"))
 
 
+@pytest.mark.slow
 def test_inspect_draws_and_checks_weights(tmp_path: Path) -> None:
     for suffix, magic in ((".svg", b"<svg"), (".png", b"\x89PNG"), (".pdf", b"%PDF")):
         file = tmp_path / f"network{suffix}"

@@ -27,6 +27,8 @@ from leadline.running.stopping import Stopped
 from leadline.store import Store
 from leadline.study.load import load_study
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 name: shared
 data: {name: digits, train: 120, validation: 50, test: 50}

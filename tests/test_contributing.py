@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
@@ -24,6 +26,7 @@ def test_there_are_ten_how_tos_and_every_file_that_they_name_is_there() -> None:
         assert not missing, missing
 
 
+@pytest.mark.slow
 def test_the_files_of_the_how_tos_make_a_study_that_runs(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     blocks = re.findall(r"^```(?:python|yaml)\n# (src/\S+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

@@ -160,6 +160,7 @@ def whole(batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 # --- the whole way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_two_arms_are_trained_on_the_same_batches(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = WAYS[way](tmp_path)

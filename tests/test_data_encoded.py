@@ -397,6 +397,7 @@ def tiny(root: Path, **data: object) -> StudySpec:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_study_over_a_folder(root: Path, tmp_path: Path, workers: int) -> None:
     study = expand(tiny(root))
@@ -444,6 +445,7 @@ def test_prediction_sees_what_evaluation_saw(root: Path, tmp_path: Path) -> None
     assert predict(one, [path])[0].probabilities != found.probabilities
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="LEADLINE_TEST_DATA holds no cifar10-images")
 def test_real_pictures(tmp_path: Path) -> None:
     """A hundred pictures of each class, linked; padded and cropped at random, and soon better than chance."""

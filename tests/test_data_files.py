@@ -366,6 +366,7 @@ def test_a_bad_archive_is_refused_in_one_line(tmp_path: Path, case: str) -> None
 REAL = os.environ.get("LEADLINE_TEST_DATA")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(REAL is None, reason="LEADLINE_TEST_DATA names no folder with real data")
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_real_files(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -99,6 +99,7 @@ def test_what_a_network_sees_is_plus_and_minus_one() -> None:
 # --- samples and seeds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [12, 20, 21, 40, 64])
 def test_samples_are_distinct_nested_and_chosen_by_their_seed(bits: int) -> None:
     def sample(count: int, seed: int = 0) -> set[int]:
@@ -126,6 +127,7 @@ def test_draws_that_repeat_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert draws == [10, 20, 40]
 
 
+@pytest.mark.slow
 def test_the_most_samples_are_quick_and_distinct() -> None:
     (train_images, train_labels), (test_images, test_labels) = parts(spec(bits=21, samples=2**20, test=2**19))
     assert len(train_labels) == len(test_labels) == 2**19

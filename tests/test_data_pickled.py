@@ -125,6 +125,7 @@ def test_a_bad_pickle_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_pickle_has_an_end() -> None:
     with pytest.raises(ValueError, match="more than 2,000,000 instructions"):
         read_pickle(b"\x80\x02" + b"N" * (MAX_INSTRUCTIONS + 1) + b".")

@@ -17,6 +17,8 @@ from leadline.running import executors, trial, worker
 from leadline.running.job import Event, Job
 from leadline.store import Store
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 name: decides
 data: {name: digits, train: 150, validation: 50, test: 100}

@@ -81,6 +81,7 @@ def test_the_frame_has_medians_by_epoch_and_place() -> None:
     assert head["block"].isna().all() and set(head["position"]) == {4}
 
 
+@pytest.mark.slow
 def test_vanishing_and_healthy_but_degraded_are_told_apart() -> None:
     why = diagnose(
         *study(
@@ -189,6 +190,7 @@ def test_dead_units_bring_their_own_figure() -> None:
     assert set(drawn["dead-units"].data["value"]) == {0.75}
 
 
+@pytest.mark.slow
 def test_arms_lie_side_by_side_on_one_colour_scale() -> None:
     trials, records, measured = study(
         ("plain", {"blocks": 3}, 0.1, 5.0),

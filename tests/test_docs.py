@@ -100,6 +100,7 @@ def test_every_command_is_real(command: Command) -> None:
         load_study(command[2], {key: yaml.safe_load(value) for key, _, value in pairs})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [each for each in COMMANDS if quick(each)], ids=shlex.join)
 def test_quick_commands_say_and_draw_what_the_chapter_shows(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,6 +190,7 @@ def test_a_figure_without_a_command_is_refused(monkeypatch: pytest.MonkeyPatch, 
         Page(tmp_path / "page.md").pictures()
 
 
+@pytest.mark.slow
 def test_a_block_that_fails_or_draws_something_else_is_one_line(tmp_path: Path) -> None:
     failing = Picture(DOCS / "figures/a.svg", (("leadline", "theory", "chain", "--layers", "0"),), Path("a.svg"))
     with pytest.raises(LeadlineError, match="layers 0") as error:

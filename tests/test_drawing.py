@@ -140,6 +140,7 @@ def check_layout(root: ET.Element) -> None:
 # --- what is drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [(name, MNIST if name in ("comparative-resnet", "mnist-cnn") else CIFAR) for name in FAMILIES],
@@ -225,6 +226,7 @@ def test_shortcuts(kind: str, layers: list[str], nodes: list[str]) -> None:
     assert ("g" in texts(drawn_block)) == (kind == "exclusive-gating")
 
 
+@pytest.mark.slow
 def test_dense_blocks_concatenate_and_transitions_stand_between() -> None:
     root = drawn("densenet", depth=100)
     assert blocks_drawn(root) == [16, 16, 16]
@@ -257,6 +259,7 @@ def test_recurrent_head_is_unrolled(steps: int, cells: int) -> None:
 # --- folding
 
 
+@pytest.mark.slow
 def test_1202_layers_fold() -> None:
     shallow = drawn("cifar-resnet", depth=20)
     deep = drawn("cifar-resnet", depth=1202)
@@ -285,6 +288,7 @@ def test_rates_of_folded_blocks_reach_from_the_first_to_the_last() -> None:
     assert blocks_drawn(root) == [10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [9, 10, 60])
 def test_many_different_stages_stay_bounded_and_say_what_is_left_out(count: int) -> None:
     spec = NetworkSpec(stem=Stem(width=16), stages=tuple(Stage(blocks=1 + i % 3, width=16 + i) for i in range(count)))
@@ -373,6 +377,7 @@ def specs(draw_: st.DrawFn) -> NetworkSpec:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(specs(), st.text(max_size=40))
 def test_any_network_is_drawn_whole(spec: NetworkSpec, title: str) -> None:

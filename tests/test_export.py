@@ -246,6 +246,7 @@ def in_onnxruntime(path: Path, images: Tensor) -> np.ndarray:
     return np.asarray(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_onnx_gives_the_same_logits_in_onnxruntime(tmp_path: Path, name: str) -> None:
     model = trained(NETWORKS[name]).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -262,6 +263,7 @@ def test_onnx_gives_the_same_logits_in_onnxruntime(tmp_path: Path, name: str) ->
         np.testing.assert_allclose(in_onnxruntime(path, images), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["comparative-resnet", "gated-preactivated", "recurrent", "group-norm"])
 def test_a_torch_export_program_gives_the_same_logits(tmp_path: Path, name: str) -> None:
     model = trained(NETWORKS[name]).train()

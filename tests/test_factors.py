@@ -369,6 +369,7 @@ def test_a_data_set_with_one_pair_is_listed_and_does_not_count() -> None:
     assert meta_sentence(none.meta_analyses[0]) == "Over 3 data sets residual and plain have no pair."
 
 
+@pytest.mark.slow
 def test_arms_that_tuning_and_matching_changed_on_each_data_set_are_one_contrast() -> None:
     data, rates = ["digits", "cifar10"], (0.01, 0.02)
     names = {f"{base}[data.name={name}]": rate for base in ARMS for name, rate in zip(data, rates, strict=True)}
@@ -411,6 +412,7 @@ def test_each_data_set_has_its_own_step() -> None:
 outcomes = st.tuples(st.integers(0, 1000), st.sampled_from(["finished", "finished", "diverged", "waiting"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(outcomes, min_size=24, max_size=24))
 def test_any_outcome_gives_plain_json_and_text(found: list[tuple[int, str]]) -> None:

@@ -140,6 +140,7 @@ def millions(count: int, like: str) -> str:
     return f"{count / 1e6:.{digits}f}M"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", GOLDEN, ids=str)
 def test_golden_parameters(golden: Golden) -> None:
     found = count(golden)
@@ -150,6 +151,7 @@ def test_golden_parameters(golden: Golden) -> None:
         assert millions(found, golden.printed) == golden.printed
 
 
+@pytest.mark.slow
 def test_the_1001_layers_of_10_2_million() -> None:
     """He et al. 2016 print 10.2M for 1001 layers, which is the convolutions and the linear layer alone.
 
@@ -185,6 +187,7 @@ MULTIPLY_ADDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments", "billions", "rounded"), MULTIPLY_ADDS, ids=str)
 def test_multiply_adds(name: str, arguments: dict[str, Any], billions: float, rounded: str) -> None:
     count = _info(family(name, arguments), IMAGENET, 1000).multiply_adds
@@ -197,6 +200,7 @@ def test_the_printed_multiply_adds_of_50_layers_are_cut_off() -> None:
     assert count // 10**8 / 10 == 3.8
 
 
+@pytest.mark.slow
 def test_stride_in_and_shortcut_a_change_no_parameter() -> None:
     first, middle = (
         _info(family("imagenet-resnet", {"depth": 50, "stride_in": where}), IMAGENET, 1000)
@@ -364,6 +368,7 @@ def test_impossible_combinations_say_why() -> None:
         family("cifar-resnt", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("states", "steps"), [(1, 1), (1, 8), (3, 1), (3, 5)])
 def test_recurrent_resnet_has_one_blocks_weights_in_each_state(states: int, steps: int) -> None:
     arguments = {"states": states, "steps": steps, "width": 4, "normalisation": "shared"}
@@ -462,6 +467,7 @@ def thin_too() -> NetworkSpec:
 MODULES = [name for _, name, _ in pkgutil.iter_modules(families.__path__) if name != "shapes"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_families")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_give_what_they_show(name: str) -> None:

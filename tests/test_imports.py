@@ -16,6 +16,7 @@ def test_specifications_and_parts_import_no_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["leadline.probes.snapshots", "leadline.reports.page"])
 def test_probes_are_asked_for_and_drawn_without_torch(module: str) -> None:
     code = f"import sys, {module}; from leadline.probes.snapshots import PROBES"

@@ -100,6 +100,7 @@ def test_pretraining_changes_the_network_and_counts_in_its_time(ran: tuple[Expan
     assert (frame[frame["split"].eq("time") & frame["epoch"].eq(0)]["arm"]).tolist() == ["rbm", "coder"]
 
 
+@pytest.mark.slow
 def test_pictures_are_stored_and_shown(ran: tuple[ExpandedStudy, Path], tmp_path: Path) -> None:
     made, runs = ran
     hashes = {arm.name: trial.content_hash for arm, trial in made.trials()}

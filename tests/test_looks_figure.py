@@ -82,6 +82,7 @@ outcomes = st.lists(
 # --- what the verdict keeps
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(outcomes, outcomes, st.integers(2, 12), st.sampled_from([None, 3, 30]))
 def test_the_course_is_what_a_look_at_each_number_of_seeds_shows_to_the_bit(
@@ -220,6 +221,7 @@ def of(*contrasts: ContrastFinding) -> Findings:
 FUNNEL = (math.inf, 600.0, 20.0, 5.0, 2.0, 1.0, 0.9)
 
 
+@pytest.mark.slow
 def test_panels_come_in_the_studys_order_and_those_with_the_most_seeds_are_drawn() -> None:
     many = [made(f"a{n}", FUNNEL[: 3 + n % 5], (3,)) for n in range(20)]
     figure = narrowing(of(*many))

@@ -35,12 +35,14 @@ def study(arms: dict[str, object], **more: object) -> ExpandedStudy:
     return expand(StudySpec.model_validate({"name": "equal", "arms": named, **more}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", list(INFO_FIELD))
 @pytest.mark.parametrize("spec", [comparative_cnn(3), cifar_preresnet(29), densenet(16), mlp(3), recnet(), _resnext()])
 def test_counts_are_those_of_inspection(what: str, spec: NetworkSpec) -> None:
     assert count(what, spec, SHAPE, 10) == getattr(inspect_network(spec, SHAPE, 10), INFO_FIELD[what])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", list(INFO_FIELD))
 def test_each_level_is_made_equal_to_its_own_reference(what: str) -> None:
     found = match(
@@ -58,6 +60,7 @@ def test_each_level_is_made_equal_to_its_own_reference(what: str) -> None:
         assert arms[f"resnet[blocks={blocks}]"].stages[0].blocks == blocks
 
 
+@pytest.mark.slow
 def test_a_stored_study_expands_to_the_same_trials(tmp_path: Path) -> None:
     asked = study({"a": "comparative-cnn", "b": "comparative-resnet"}, vary={"blocks": [2, 5]}, match="parameters")
     found = match(asked)
@@ -69,6 +72,7 @@ def test_a_stored_study_expands_to_the_same_trials(tmp_path: Path) -> None:
     assert [t.content_hash for _, t in found.trials()] != [t.content_hash for _, t in asked.trials()]
 
 
+@pytest.mark.slow
 def test_what_was_changed_is_said_with_its_numbers() -> None:
     found = match(
         study({"deep": "comparative-resnet", "cnn": "comparative-cnn"}, match={"what": "parameters", "to": "cnn"})
@@ -86,6 +90,7 @@ def test_what_was_changed_is_said_with_its_numbers() -> None:
     )
 
 
+@pytest.mark.slow
 def test_one_arm_at_one_level_can_be_the_measure_of_all() -> None:
     found = match(
         study({"r": "cifar-resnet"}, vary={"depth": [20, 32]}, match={"what": "parameters", "to": "r[depth=32]"})
@@ -114,6 +119,7 @@ def test_the_verdict_says_what_was_changed(tmp_path: Path) -> None:
     assert notes(findings)[0] == found.matching[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     st.sampled_from(
@@ -140,6 +146,7 @@ def test_what_is_found_is_near_and_keeps_all_but_widths(spec: NetworkSpec, facto
     build(found, SHAPE, 10)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None)
 @given(st.floats(0.4, 3))
 def test_equal_widths_stay_equal_where_blocks_are_shared(factor: float) -> None:
@@ -150,6 +157,7 @@ def test_equal_widths_stay_equal_where_blocks_are_shared(factor: float) -> None:
     assert found.stem is not None and found.stem.width == found.stages[0].width
 
 
+@pytest.mark.slow
 def test_bottlenecks_and_groups_get_widths_that_divide() -> None:
     spec = _resnext()
     target = count("parameters", spec, SHAPE, 10) // 2

@@ -259,6 +259,7 @@ def verdict(
     return analyze(study, pd.DataFrame(trials), pd.DataFrame(records), found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["macro_f1", KAPPA, FBETA, RECALL])
 @pytest.mark.parametrize("better", ["residual", "plain"])
 @pytest.mark.parametrize("decide", [None, {"max_seeds": 8, "first": 8}])

@@ -16,6 +16,7 @@ from leadline.specs import Block, NetworkSpec, Stage
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "shape", "parameters"),
     [
@@ -132,6 +133,7 @@ def test_old_uniform_and_he_normal_follow_their_formulas() -> None:
     assert he["stages.0.1.branch.conv1.bias"].eq(0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_building_leaves_the_global_generator_alone_and_nothing_unset(name: str) -> None:
     state = torch.get_rng_state()
@@ -146,6 +148,7 @@ def test_building_leaves_the_global_generator_alone_and_nothing_unset(name: str)
             assert value.eq(0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_counted_multiply_adds_are_those_of_the_calls(name: str) -> None:
     spec = family(name, {})

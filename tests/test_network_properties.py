@@ -184,6 +184,7 @@ def built(data: dict[str, Any], shape: tuple[int, int, int], classes: int) -> tu
     return spec, network
 
 
+@pytest.mark.slow
 @slow
 @given(likely(), SHAPES, CLASSES)
 def test_what_is_counted_is_there(data: dict[str, Any], shape: tuple[int, int, int], classes: int) -> None:
@@ -203,6 +204,7 @@ def test_what_is_counted_is_there(data: dict[str, Any], shape: tuple[int, int, i
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.slow
 @slow
 @given(likely(), SHAPES, CLASSES, st.integers(2, 3))
 def test_every_parameter_is_drawn_and_has_a_finite_gradient(
@@ -231,6 +233,7 @@ def test_every_parameter_is_drawn_and_has_a_finite_gradient(
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(NETWORKS, SHAPES, CLASSES)
 def test_anything_builds_or_says_why(data: dict[str, Any], shape: tuple[int, int, int], classes: int) -> None:
@@ -240,6 +243,7 @@ def test_anything_builds_or_says_why(data: dict[str, Any], shape: tuple[int, int
             assert made[1].train()(torch.ones(2, *shape)).shape == (2, classes)
 
 
+@pytest.mark.slow
 @slow
 @given(likely(), SHAPES)
 def test_plain_and_residual_twins(data: dict[str, Any], shape: tuple[int, int, int]) -> None:

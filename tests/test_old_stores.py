@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from leadline.cli import app
 from leadline.store import Store
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "fixtures" / "stores"
 FINISHED = ("fixed", "parts", "decide", "tune", "tune-tpe", "match", "probes", "diverged", "pretraining")
 PROSE = {"headline", "notes", "sentence"}

@@ -96,6 +96,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, Tensor], Te
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stuck", [False, True], ids=["meta", "cpu"])
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_called_is_counted(name: str, stuck: bool) -> None:

@@ -84,6 +84,7 @@ def test_inspect_says_what_is_in_no_count() -> None:
     assert "multiply-adds" in small and "not counted" not in small
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own")
 def test_a_function_may_give_a_specification(tmp_path: Path) -> None:
     spec = ModuleSpec(module="own_networks:described", arguments={"width": 4})
@@ -118,6 +119,7 @@ def test_building_is_seeded_and_leaves_the_global_generator_alone() -> None:
     assert not torch.equal(a["1.weight"], c["1.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own")
 def test_in_a_study_with_the_same_bits_each_time(tmp_path: Path) -> None:
     study = expand(

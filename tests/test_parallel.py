@@ -35,6 +35,8 @@ from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 RECIPE = TrainingSpec(
     epochs=2,

@@ -124,6 +124,7 @@ def test_a_schedule_of_the_users_own(own: Path) -> None:
         CustomSchedule(module="own_parts:rate", arguments={"top": -1.0}).at(0.0)
 
 
+@pytest.mark.slow
 def test_identity_covers_the_file_and_what_it_imports_from_its_folder(own: Path) -> None:
     first = identity_elsewhere("own_parts:rate", own)
     assert first.startswith("sha256:")
@@ -168,6 +169,7 @@ def helper(x: float) -> float:
     return FACTOR * x
 
 
+@pytest.mark.slow
 def test_objects_that_cannot_be_imported_are_identified_by_their_source_and_sent_pickled() -> None:
     def inside(progress: float) -> float:
         return helper(progress)
@@ -217,6 +219,7 @@ class Maker:
         return -x
 
 
+@pytest.mark.slow
 def test_objects_of_one_name_are_told_apart() -> None:
     def make(factor: float) -> Callable[[float], float]:
         def scaled(x: float) -> float:

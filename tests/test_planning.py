@@ -89,6 +89,7 @@ def test_memory_and_disk_have_their_parts(found: Plan) -> None:
     assert a.disk == 2 * 2 * 4 * a.parameters + records + planning.TRIAL + (4 + 2 * 10) * 50
 
 
+@pytest.mark.slow
 def test_a_batch_counts_in_memory_as_what_the_backward_pass_keeps(tmp_path: Path) -> None:
     network = {"network": {"family": "cifar-resnet", "depth": 8}}
     one, two = (
@@ -267,6 +268,7 @@ def test_probes_are_timed_and_sized(tmp_path: Path) -> None:
     assert other.disk > one.disk
 
 
+@pytest.mark.slow
 def test_several_processes_time_all_that_is_asked(tmp_path: Path) -> None:
     work = [Work(essence(arm.trial), (1, 8, 8), 10) for arm in small().arms]
     told: list[tuple[int, int]] = []
@@ -328,6 +330,7 @@ def test_sizes_in_words(number: float, text: str) -> None:
     assert plantext.size(number) == text
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_file_and_of_a_matched_study(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         "name: s\nmatch: parameters\ntraining: {epochs: 1}\ndata: {name: digits, train: 64, test: 50}\n"

@@ -160,6 +160,7 @@ def expected_divergence(rbm: RBM, images: Tensor, steps: int) -> dict[str, Tenso
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3])
 def test_contrastive_divergence_is_right_in_the_mean(steps: int) -> None:
     rbm, batch = machine(4, 3), 50
@@ -186,6 +187,7 @@ def test_contrastive_divergence_approaches_the_exact_gradient_as_steps_grow() ->
     assert distances[0] > 0.01 and distances[-1] < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_persistent_chains_reach_the_model(kind: Visible) -> None:
     """With the parameters held fixed, they give the exact gradient, however far from the data the model is."""
@@ -231,6 +233,7 @@ def epochs_of(rbm: RBM, images: Tensor, spec: PretrainingSpec, **more: object) -
     return list(train_rbm(rbm, images, spec, **more))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 def test_likelihood_is_that_of_scikit_learn_at_equal_epochs(persistent: bool) -> None:
     """16 hidden units on binary digits, exactly normalised; scikit-learn's is persistent CD-1."""

@@ -204,6 +204,7 @@ def test_a_gaussian_first_layer_has_a_rate_of_its_own() -> None:
         assert first[-1] < first[0]
 
 
+@pytest.mark.slow
 def test_a_pretrained_network_trains_where_the_old_initialisation_does_not() -> None:
     """Four sigmoid layers on digits, fine-tuned by the same steps."""
     images, labels = digits(), torch.from_numpy(load_digits().target)

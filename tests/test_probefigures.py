@@ -156,6 +156,7 @@ def test_every_probe_has_figures() -> None:
     assert set(MEASURES) == set(NAMES) == set(PROBES.members())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURES)
 def test_what_probes_give_is_drawn(name: str, results: dict[str, Results]) -> None:
     found = figures(name, study(results[name]), BOTH)

@@ -162,6 +162,7 @@ def test_a_chart_that_cannot_be_drawn_leaves_its_values_and_says_why() -> None:
     assert figure.caption.startswith("Count images. Its chart could not be drawn: TypeError: expected an altair.Chart")
 
 
+@pytest.mark.slow
 def test_a_study_takes_it_the_report_draws_it_and_so_does_the_command(own: Path) -> None:
     tiny = {"training.epochs": 1, "vary.blocks": [2], "seeds": 1, "data.train": 100}
     probes = [

@@ -109,6 +109,7 @@ def test_quadrature_has_the_moments_of_the_spectrum() -> None:
             assert weights @ nodes**power == pytest.approx(true, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_the_density_is_that_of_the_eigenvalues() -> None:
     network, (images, labels) = small(), batch()
     true = np.linalg.eigvalsh(exact(network, images, labels))

@@ -20,6 +20,7 @@ def bits(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PROBES.members() if name not in ("hessian", "noise")])
 @pytest.mark.parametrize("untrained", [True, False])
 def test_a_network_is_left_as_it_was_and_the_same_seed_gives_the_same(name: str, untrained: bool) -> None:

@@ -60,6 +60,7 @@ def kinds(findings: list[Finding]) -> set[str]:
     return {finding.kind for finding in findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [None, ["gradients"]])
 def test_a_plain_network_of_thirty_blocks_without_normalisation_is_said_to_vanish(
     digits: Data, what: list[str] | None
@@ -73,6 +74,7 @@ def test_a_plain_network_of_thirty_blocks_without_normalisation_is_said_to_vanis
     assert magnitude(vanishing.value) in vanishing.sentence and "median of 3 steps" in vanishing.sentence
 
 
+@pytest.mark.slow
 def test_a_plain_network_with_batch_normalisation_is_not_said_to_vanish(digits: Data) -> None:
     table = trained(cifar_plain(56), digits, 24)
     assert len(table.blocks) == 27
@@ -80,6 +82,7 @@ def test_a_plain_network_with_batch_normalisation_is_not_said_to_vanish(digits: 
     assert "vanishing" not in kinds(describe(table.between(0, 1)))
 
 
+@pytest.mark.slow
 def test_residual_networks_are_healthy(digits: Data) -> None:
     (finding,) = describe(trained(cifar_resnet(20), digits, 8))
     assert finding.kind == "healthy" and "gradient norms of all 9 blocks are " in finding.sentence
@@ -204,6 +207,7 @@ def fit(model: nn.Module, data: Data, steps: int) -> None:
         optimizer.step()
 
 
+@pytest.mark.slow
 def test_a_log_gets_each_finding_once(digits: Data) -> None:
     file = io.StringIO()
     model = build(comparative_plain(8), digits.shape, digits.classes)

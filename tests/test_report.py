@@ -255,6 +255,7 @@ def test_the_specification_beside_the_report_is_the_study(report: tuple[Path, Pa
     assert (folder / "study.yaml").read_text() in page.text
 
 
+@pytest.mark.slow
 def test_a_report_replaces_an_older_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(arms=("cnn",), blocks=(), seeds=1)
     first = written(study, *measured(study), tmp_path)
@@ -356,6 +357,7 @@ def test_why_says_what_was_measured_and_where_it_is_seen(report: tuple[Path, Pag
     assert 'href="#why"' in html
 
 
+@pytest.mark.slow
 def test_a_report_without_measurements_has_no_why_and_no_files_of_it(tmp_path: Path) -> None:
     study = study_of(blocks=(2,), seeds=1)
     trials, records = measured(study)
@@ -368,6 +370,7 @@ def test_a_report_without_measurements_has_no_why_and_no_files_of_it(tmp_path: P
     assert left == kept - gone
 
 
+@pytest.mark.slow
 def test_the_looks_of_a_study_that_decides_stand_below_its_differences(tmp_path: Path) -> None:
     deciding = study_of(seeds=12, decide={"margin": 0.5, "max_seeds": 12, "first": 5})
     trials, records = measured(deciding)
@@ -404,6 +407,7 @@ def looked_into(trials: pd.DataFrame, records: pd.DataFrame, name: str = "decomp
     return diagnose(trials, records, {}, {name: (ShownProbe(), stored)})
 
 
+@pytest.mark.slow
 def test_snapshot_probes_have_their_paragraph_their_figure_and_its_files(tmp_path: Path) -> None:
     study = study_of(blocks=(2,), seeds=2)
     trials, records = measured(study)
@@ -424,6 +428,7 @@ def test_snapshot_probes_have_their_paragraph_their_figure_and_its_files(tmp_pat
     assert not list(tmp_path.rglob("probe-*"))
 
 
+@pytest.mark.slow
 def test_a_probe_that_measured_nowhere_says_why_and_has_no_figure(tmp_path: Path) -> None:
     study = study_of(arms=("plain",), blocks=(2,), seeds=1)
     trials, records = measured(study)
@@ -502,6 +507,7 @@ def test_tables_and_charts_are_named_for_readers_who_do_not_see_them(report: tup
 ONE_LEVEL = study_of(blocks=())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["waiting", "running", "diverged", "failed"])
 def test_a_study_without_a_finished_trial(state: str, tmp_path: Path) -> None:
     page = Page(written(ONE_LEVEL, *measured(ONE_LEVEL, state), tmp_path))
@@ -521,6 +527,7 @@ def test_one_seed_one_arm_and_one_epoch(tmp_path: Path) -> None:
     assert "The only trial has finished" in page.text
 
 
+@pytest.mark.slow
 def test_no_validation_records_and_values_that_are_not_finite(tmp_path: Path) -> None:
     trials, records = measured(ONE_LEVEL)
     records = records[~records["split"].str.contains("validation")]
@@ -636,6 +643,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
+@pytest.mark.slow
 def test_every_chart_is_drawn_without_complaint_or_request(report: tuple[Path, Page], browser: Browser) -> None:
     path = report[0] / "report.html"
     browser.open(path)
@@ -653,6 +661,7 @@ def test_every_chart_is_drawn_without_complaint_or_request(report: tuple[Path, P
     assert browser.requests() == [path.as_uri()]
 
 
+@pytest.mark.slow
 def test_charts_follow_the_reader_into_the_dark(report: tuple[Path, Page], browser: Browser) -> None:
     stroke = "getComputedStyle(document.querySelector('#loss-curves .mark-line path')).stroke"
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -663,6 +672,7 @@ def test_charts_follow_the_reader_into_the_dark(report: tuple[Path, Page], brows
             assert browser.value(expression) == f"rgb({parts})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 375])
 def test_no_page_scrolls_sideways(width: int, report: tuple[Path, Page], browser: Browser) -> None:
     browser.open(report[0] / "report.html", width=width)
@@ -680,6 +690,7 @@ def test_no_page_scrolls_sideways(width: int, report: tuple[Path, Page], browser
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_keyboard_reaches_the_skip_link_first_then_every_scrolling_table(
     report: tuple[Path, Page], browser: Browser
 ) -> None:
@@ -704,6 +715,7 @@ def test_without_scripts_the_still_pictures_stay(report: tuple[Path, Page], brow
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_print_opens_the_details_and_fits_the_paper(report: tuple[Path, Page], browser: Browser) -> None:
     browser.open(report[0] / "report.html", dark=True)
     printed = browser.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
@@ -721,6 +733,7 @@ def test_print_opens_the_details_and_fits_the_paper(report: tuple[Path, Page], b
     assert browser.value(f"{wide}.map(e => e.outerHTML.slice(0, 80))") == []
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_words_in_a_browser(hostile: tuple[Path, Page], browser: Browser) -> None:
     browser.open(hostile[0] / "report.html")
     assert browser.complaints() == []

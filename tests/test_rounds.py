@@ -132,6 +132,7 @@ def test_rounds_are_the_same_from_any_point_on(seed: int, shift: float, step: in
         assert all(now or not then for then, now in zip(earlier, later, strict=True))
 
 
+@pytest.mark.slow
 def test_the_error_over_a_whole_study_stays_below_what_was_asked() -> None:
     # three arms that do not differ, two contrasts that share one of them; looks when the rounds ask for them
     study, wrong, studies = a_study(max_seeds=12, margin=0.05), 0, 300

@@ -66,6 +66,7 @@ def measured(store: Store) -> list[tuple[object, ...]]:
     return sorted(frame[["trial", "epoch", "step", "split", "name", "value"]].itertuples(index=False, name=None))
 
 
+@pytest.mark.slow
 def test_in_process_runs_everything_once(tmp_path: Path) -> None:
     store = registered(small(), tmp_path)
     events: list[Event] = []
@@ -138,6 +139,7 @@ def seen(store: Store, name: str) -> dict[str, dict[int, Measurement]]:
     }
 
 
+@pytest.mark.slow
 def test_all_probes_at_once_change_no_bit_of_training() -> None:
     data = load(DataSpec(name="digits", train=80, validation=64, test=20))
     training = TrainingSpec(epochs=2, batch_size=40)
@@ -158,6 +160,7 @@ def test_all_probes_at_once_change_no_bit_of_training() -> None:
     assert {one.reason for found in probed.measured.values() for one in found.values()} == {""}
 
 
+@pytest.mark.slow
 def test_deeper_probes_see_what_the_probe_sees_of_the_first_validation_images(tmp_path: Path) -> None:
     study = looked_into({"decomposition": {"images": 30}, "lesion": {"images": 1000}, "cka": {"images": 10}})
     store = registered(study, tmp_path)
@@ -196,6 +199,7 @@ def test_what_a_probe_cannot_measure_fails_no_trial(tmp_path: Path) -> None:
     assert "at least two full batches" in seen(store, "noise")[plain][2].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["epoch 1", "epoch 2"])
 def test_an_interrupted_trial_measures_the_same(tmp_path: Path, stop: str) -> None:
     def interrupt(event: Event) -> None:
@@ -230,6 +234,7 @@ def test_what_was_seen_before_the_first_step_is_kept_of_a_trial_that_diverges_at
     assert [list(epochs) for epochs in seen(store, "decomposition").values()] == [[0], [0]]
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bits_as_one_process(tmp_path: Path) -> None:
     with registered(small(), tmp_path / "one") as one, registered(small(), tmp_path / "two") as two:
         InProcess().run(Job("small", tmp_path / "one"), lambda event: None)
@@ -237,6 +242,7 @@ def test_processes_give_the_same_bits_as_one_process(tmp_path: Path) -> None:
         assert measured(one) == measured(two)
 
 
+@pytest.mark.slow
 def test_a_failing_trial_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_for_plain(spec: NetworkSpec, *args: object) -> torch.nn.Module:
         if spec.block.shortcut.kind == "none":
@@ -306,6 +312,7 @@ def wait_for_epochs(runs: Path, epochs: int) -> None:
     raise AssertionError("no epoch was stored within a minute")
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_then_the_same_command_goes_on(tmp_path: Path) -> None:
     process = start(tmp_path, workers=1)
     wait_for_epochs(tmp_path / "runs", 3)
@@ -325,6 +332,7 @@ def test_kill_9_in_the_middle_then_the_same_command_goes_on(tmp_path: Path) -> N
         assert measured(killed) == measured(unkilled)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     process = start(tmp_path, workers=2)
     wait_for_epochs(tmp_path / "runs", 1)
@@ -377,6 +385,7 @@ def test_what_is_started_hears_no_interrupt_from_its_first_moment() -> None:
         time.sleep(10)
 
 
+@pytest.mark.slow
 def test_a_dead_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
     study = small(epochs=6)
     store = registered(study, tmp_path)
@@ -392,6 +401,7 @@ def test_a_dead_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
     assert store.trial(killed[0]).started is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [500, 0, None])  # bytes of the checkpoint; None: it is gone
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path: Path, kept: int | None) -> None:
     def interrupt(event: Event) -> None:

@@ -81,6 +81,7 @@ def test_critical_values_do_not_depend_on_how_far_one_looks() -> None:
     assert critical_values(8, 0.9, 3)[2] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 @pytest.mark.parametrize("planned", [2, 7, 60])
 def test_critical_values_at_the_ends(planned: int, confidence: float) -> None:

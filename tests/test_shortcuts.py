@@ -80,6 +80,7 @@ def test_a_shortcut_of_the_users_own_is_given_by_reference_or_as_the_class_itsel
     assert parse(TrialSpec, {"network": network()}).with_code().code.keys() == {f"{__name__}:Weighted"}
 
 
+@pytest.mark.slow
 def test_it_is_counted_and_drawn() -> None:
     spec = network()
     joins = [(16, 16), (16, 32), (32, 64)]

@@ -281,6 +281,7 @@ def test_sign_flip_p_keeps_its_level() -> None:
         assert np.mean(p <= level) == pytest.approx(level, abs=margin_of_error(level, studies))
 
 
+@pytest.mark.slow
 def test_bca_covers_too_little_with_few_pairs() -> None:
     studies = 400
     draw = np.random.default_rng(4).standard_normal((studies, 5))
@@ -439,6 +440,7 @@ def test_spearman_sees_ranks_alone_and_nothing_where_nothing_varies() -> None:
         spearman(x, [1, 2, 3, 4, np.inf])
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_spearman_covers_a_known_correlation() -> None:
     draw = np.random.default_rng(0)
     rho = 6 / math.pi * math.asin(0.6 / 2)  # of a normal pair with Pearson's 0.6

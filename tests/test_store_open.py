@@ -361,6 +361,7 @@ def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pyte
         assert store.studies() == []
 
 
+@pytest.mark.slow
 def test_importing_and_reopening_stay_light(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     script = (

@@ -102,6 +102,7 @@ def test_contrast_between_levels() -> None:
     assert study.contrasts[0].metric == "train_error"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -238,6 +239,7 @@ def test_the_published_studies_hold_their_numbers() -> None:
     assert published[("resnet", "train_error")] == pytest.approx(100 * (1 - 0.98926))
 
 
+@pytest.mark.slow
 def test_the_parity_study_compares_networks_of_one_size() -> None:
     study = load_study("parity")
     parameters = {arm.base: inspect_network(arm.trial.network, (1, 1, 12), 2).parameters for arm in study.arms}

@@ -203,6 +203,7 @@ def test_log_rank_against_mantels_tables(a: Trials, b: Trials) -> None:
     assert back.statistic == pytest.approx(-found.statistic, abs=1e-9) and back.p == pytest.approx(found.p)
 
 
+@pytest.mark.slow
 def test_log_rank_keeps_its_level_and_finds_what_is_there() -> None:
     studies = 600
     draw = np.random.default_rng(2)

@@ -53,6 +53,8 @@ from leadline.study.expand import ExpandedStudy, expand
 from leadline.training import TrainState, prepare, train
 from leadline.training.layerwise import pretrain_network
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 DATA = DataSpec(name="digits", train=100, validation=40, test=40, augment=Augment())
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

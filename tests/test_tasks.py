@@ -83,6 +83,7 @@ def a_study(**changes: Any) -> ExpandedStudy:
     return expand(parse(StudySpec, plain | changes))
 
 
+@pytest.mark.slow
 def test_a_regression_is_trained_stored_judged_and_reported(tmp_path: Path) -> None:
     absolute = {"a": "residual", "b": "plain", "metric": {"module": "test_tasks:mean_absolute_error"}}
     study = a_study(contrasts=[["residual", "plain"], absolute])
@@ -124,6 +125,7 @@ def test_a_network_has_as_many_outputs_as_there_are_targets(tmp_path: Path) -> N
     assert network(images).shape == (4, 1) and targets.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_the_task_is_in_the_hash_with_its_code_and_classification_is_not() -> None:
     plain = parse(DataSpec, DATA)
     assert parse(DataSpec, plain.model_dump(mode="json")) == plain

@@ -81,6 +81,7 @@ def test_gradients_are_powers_of_the_weight(kind: Kind, weight: float) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 @pytest.mark.parametrize(("kind", "weight"), [("scalar", 0.9), ("dense", 1.1), ("convolutional", -0.9)])
 def test_thousand_layers_in_double_precision(kind: Kind, weight: float, shortcut: ChainShortcut) -> None:
@@ -161,6 +162,7 @@ def test_product_along_the_way(kind: Kind, activation: ChainActivation, shortcut
         assert deviation(frame, "float64") < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_deep_chains_with_activations(kind: Kind, activation: ChainActivation) -> None:
@@ -200,6 +202,7 @@ def test_slopes_that_saturate() -> None:
 # --- what precision loses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_single_precision_says_what_it_lost(kind: Kind) -> None:
     for weight, shortcut in ((0.5, "none"), (3.0, "none"), (1.1, "identity")):
@@ -250,6 +253,7 @@ def test_a_gradient_that_is_zero() -> None:
 # --- results
 
 
+@pytest.mark.slow
 def test_frame_words_and_determinism() -> None:
     result = chain(0.9, 1000, kind="dense", seed=3)
     frame = result.frame()
@@ -413,6 +417,7 @@ def test_convolutions(name: InitialisationName) -> None:
         assert deviations(stack(name, "relu", 4, 12, kernel=3), 60, samples=2, pixels=6).max() < 5
 
 
+@pytest.mark.slow
 def test_relu_is_exact_in_narrow_layers() -> None:
     """At width 8 all that is missing is what one dead layer in 256 stops."""
     assert deviations(stack("he-normal", "relu", 3, 8), 800, samples=1).max() < 5
@@ -469,6 +474,7 @@ def svg(figure: Any) -> str:
     return str(vl_convert.vegalite_to_svg(spec, vl_version=vl_convert.get_vegalite_versions()[-1]))
 
 
+@pytest.mark.slow
 def test_chain_figure() -> None:
     results = [chain(weight, 200, shortcut=shortcut) for shortcut in SHORTCUTS for weight in (0.5, 1.0, 1.1)]
     figure = chain_figure(results)

@@ -35,6 +35,7 @@ def test_the_chain_that_is_printed_is_the_one_in_the_file(tmp_path: Path) -> Non
     assert float(rows[0]["log10_closed"]) == pytest.approx(-10 * 0.30102999566)
 
 
+@pytest.mark.slow
 def test_variance_and_mean_field_put_measurement_beside_prediction(tmp_path: Path) -> None:
     text = said("theory", "variance", "--initialisation", "lecun-normal", "--activation", "linear", "--depth", "3")
     assert "lecun-normal, linear, 3 dense layers" in text
@@ -46,6 +47,7 @@ def test_variance_and_mean_field_put_measurement_beside_prediction(tmp_path: Pat
     assert (tmp_path / "mean-field-plane.svg").exists()
 
 
+@pytest.mark.slow
 def test_predict_depth_tells_a_plain_network_from_its_residual_twin() -> None:
     plain = said("predict-depth", "comparative-plain", "--set", "blocks=20", "--input", "1x28x28")
     assert "vanishing" in plain and "The same with shortcuts" in plain

@@ -170,6 +170,7 @@ def test_what_a_network_gives_does_not_keep_its_wires_in_memory() -> None:
 # --- the circuits of parity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_circuit_and_network_is_parity_on_all_inputs_to_12_bits_and_on_random_ones_beyond(name: str) -> None:
     for bits in [*range(2, 13), 17, 40]:
@@ -251,6 +252,7 @@ def test_the_tree_is_balanced_and_nots_are_free() -> None:
 # --- counts
 
 
+@pytest.mark.slow
 def test_every_count_is_on_its_closed_form() -> None:
     frame = _counted()
     assert len(frame) == 7 * len(NAMES) * len(QUANTITIES)

@@ -100,6 +100,7 @@ def test_preactivated_residual_relu_doubles() -> None:
     assert found.gradient[0] == pytest.approx(9 * math.log10(2) / 2, abs=0.01)
 
 
+@pytest.mark.slow
 def test_branches_that_start_at_zero_leave_the_shortcut() -> None:
     for branch, changes in (
         ("skipinit", {"kind": "single"}),
@@ -157,6 +158,7 @@ def test_variances_are_those_of_the_weights_drawn(name: InitialisationName, gain
 # --- against networks as they are built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -189,6 +191,7 @@ def test_networks_as_they_are_built_do_as_predicted(changes: dict[str, Any]) -> 
         assert np.abs(measured.mean(0) - predicted).max() < 4 * error + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("blocks", "name"), [(5, "comparative-plain"), (20, "comparative-plain"), (20, "comparative-resnet")]
 )
@@ -219,6 +222,7 @@ def test_the_comparative_study_is_told() -> None:
     assert "signals survive all 40 layers" in with_shortcuts and "ratio of 0." in with_shortcuts
 
 
+@pytest.mark.slow
 def test_twins_differ_in_their_shortcut_alone() -> None:
     plain = predict_depth(family("comparative-plain", {"blocks": 3}), (1, 8, 8))
     residual = predict_depth(family("comparative-resnet", {"blocks": 3}), (1, 8, 8))
@@ -251,6 +255,7 @@ def test_seeds_move_predictions_little_and_repeat_them() -> None:
     np.testing.assert_allclose(first.gradient, other.gradient, atol=0.03)
 
 
+@pytest.mark.slow
 def test_depth_far_beyond_floats_still_has_numbers() -> None:
     spec = network(stages=[{"blocks": 420, "width": 8}], initialisation="old-uniform")
     found = predict_depth(spec, (1, 2, 2), twin=False)

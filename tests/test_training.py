@@ -82,6 +82,7 @@ def test_arms_of_one_seed_see_the_same_batches_whatever_their_size(digits: Datas
     assert not torch.equal(seen[0][0], seen[0][5])
 
 
+@pytest.mark.slow
 def test_no_global_generator_is_touched() -> None:
     # in a process of its own: the type checker of these tests draws from `random` itself
     script = """
@@ -264,6 +265,7 @@ def test_a_divergence_by_the_very_last_step(digits: Dataset) -> None:
         list(train(fresh(spec), digits, spec))
 
 
+@pytest.mark.slow
 def test_it_learns(digits: Dataset) -> None:
     spec = TrainingSpec(epochs=12, batch_size=16, optimizer=Adam())
     data = load(DataSpec(name="digits"))

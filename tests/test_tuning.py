@@ -262,6 +262,7 @@ def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 # --- how a search goes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path: Path, sampler: str) -> None:
     study = study_of({**RATE, "sampler": sampler, "budget": 13, "seeds": 2})
@@ -515,6 +516,7 @@ def test_words_name_every_arm_and_key() -> None:
 # --- all of it
 
 
+@pytest.mark.slow
 def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of({**RATE, "momentum": {"choice": [0.0, 0.9]}, "budget": 2})
     outcome = run_study(study, tmp_path, None, None, 0, "cpu", Terminal())

@@ -471,6 +471,7 @@ def test_decisions_see_all_contrasts_at_once() -> None:
     assert twice[2].t_p_adjusted is twice[2].p_adjusted is None
 
 
+@pytest.mark.slow
 def test_verdict_imports_neither_torch_nor_sqlalchemy() -> None:
     code = "import sys, leadline.analysis.verdict; print({'torch', 'sqlalchemy', 'altair'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

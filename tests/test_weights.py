@@ -120,6 +120,7 @@ def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "depth", "groups", "group_width", "suffix"),
     [

@@ -127,6 +127,7 @@ GOLDEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "expected"), GOLDEN.items(), ids=str)
 def test_parameters(key: tuple[Kind, Option, int], expected: int) -> None:
     kind, option, n = key
@@ -139,6 +140,7 @@ def test_parameters(key: tuple[Kind, Option, int], expected: int) -> None:
     assert found.parameters == written_out == by_hand == expected
 
 
+@pytest.mark.slow
 def test_multiply_adds_and_receptive_field() -> None:
     pooled, averaged = (inspect_network(document(3, "basic", "A").with_(head=head), CIFAR, 10) for head in HEADS)
     stage = 9 * 16 * 16 * 32 * 32  # of a convolution from 16 to 16 maps; as many in each stage, half where they grow
@@ -191,6 +193,7 @@ def test_pre_activation_by_either_name(kind: Kind) -> None:
     assert cifar_preresnet(depth, kind, "A") == cifar_resnet(depth, "A", "full-preactivation", block=kind)
 
 
+@pytest.mark.slow
 def test_inspect_and_drawing_show_the_head() -> None:
     arguments = ["inspect", "cifar-resnet", "--set", "head=average-2x2", "--set", "order=preactivation-and-after"]
     shown = CliRunner().invoke(app, [*arguments, "--json"])

@@ -17,6 +17,8 @@ from leadline.specs.study import StudySpec
 from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 
+pytestmark = pytest.mark.slow
+
 NAME = "contract"
 
 

@@ -35,6 +35,8 @@ from leadline.store import Store, WorkerId, connect
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study.expand import ExpandedStudy, expand
 
+pytestmark = pytest.mark.slow
+
 NAME = "outage"
 HERE = str(WorkerId.current())
 HOUR = 3600.0

@@ -152,6 +152,7 @@ def test_a_store_of_the_first_schema_goes_on(place: Place) -> None:
         assert store.counts("old")["finished"] == 1 and len(store.records_frame("old")) == 3
 
 
+@pytest.mark.slow
 def test_what_a_run_wrote_into_a_specification_moves_beside_it(place: Place) -> None:
     tune = {"learning_rate": {"log": [0.001, 1]}, "budget": 2}
     decide = {"max_seeds": 5}
@@ -405,6 +406,7 @@ with Store.open(runs, url) as store:
 """
 
 
+@pytest.mark.slow
 def test_processes_together_run_every_trial_once(place: Place, store: Store) -> None:
     store.register(study(seeds=40))
     workers = [place.start(CLAIM_ALL) for _ in range(4)]
@@ -417,6 +419,7 @@ def test_processes_together_run_every_trial_once(place: Place, store: Store) -> 
     assert set(store.records_frame("one").groupby("trial").size()) == {1}
 
 
+@pytest.mark.slow
 def test_processes_together_open_a_new_store(place: Place) -> None:
     script = "from leadline.store import Store\nwith Store.open(runs, url) as store: print(len(store.studies()))"
     workers = [place.start(script) for _ in range(3)]
@@ -659,6 +662,7 @@ def test_attempts_count_from_the_last_checkpoint(store: Store) -> None:
 # --- the database gone for a while
 
 
+@pytest.mark.slow
 def test_a_call_whose_answer_got_lost_is_repeated_without_harm(
     place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -811,6 +815,7 @@ def test_a_study_grows_while_its_failed_trials_are_tried_again(
     assert store.counts("one")["waiting"] == 3
 
 
+@pytest.mark.slow
 def test_a_heartbeat_that_had_to_wait_renews_from_when_it_was_heard(
     place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -914,6 +919,7 @@ with Store.open(runs, url) as store:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_epoch_and_leaves_no_half_one(place: Place) -> None:
     with place.open() as store:
         store.register(study(seeds=1, arms=("cnn",)))
