@@ -8,7 +8,7 @@ READY := .venv/ready
 
 help:
 	@echo "make demo    set up, run the demo study, write its report (minutes)"
-	@echo "make test    set up, run the tests but for those that take seconds each; make test-all runs all"
+	@echo "make test    set up, run the tests except the slow ones (make test-all runs them all)"
 	@echo "make check   formatting, lint, strict types, import arrows"
 	@echo "make bench   speed against peers, what depth and probes cost, measured side by side (benchmarks/ has more)"
 	@echo "make docs    the pages of docs/ as HTML that needs no network, in build/docs"
