@@ -203,6 +203,7 @@ seeds: 1
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_training_alone_says_recipe_and_seed_once() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     before = module[1].weight.detach().clone()

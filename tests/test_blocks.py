@@ -369,6 +369,7 @@ def unrolled(shared: nn.Module, spec: NetworkSpec) -> nn.Module:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalisation", ["shared", "per-step"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(
@@ -448,6 +449,7 @@ def test_statistics_of_shared_and_per_step_normalisation() -> None:
 NOISY = {"dropout": 0.3, "stochastic_depth": 0.4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

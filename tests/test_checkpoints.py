@@ -155,6 +155,7 @@ def test_a_checkpoint_is_of_one_trial(store: Store, whole: Whole, tmp_path: Path
 # --- a device that fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["CUDA error: unspecified launch failure", "CUDA error: out of memory"])
 @pytest.mark.parametrize("place", [("loss", 6), ("pre-training", 4)])
 def test_a_device_that_fails_as_a_checkpoint_is_loaded_costs_no_epoch(

@@ -41,6 +41,7 @@ def failing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     return err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "--json"], ["schema"]])
 def test_quick_commands_import_nothing_heavy(arguments: list[str]) -> None:
     script = f"""

@@ -254,6 +254,7 @@ def test_too_few_inputs_get_one_line(given: dict[str, object], message: str) -> 
 # --- learning
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_table_of_a_few_bits() -> None:
     data = load(spec(bits=4, validation=1, test=1))
     recipe = TrainingSpec(epochs=150, batch_size=7, optimizer=Adam(learning_rate=0.01))

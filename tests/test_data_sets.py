@@ -51,6 +51,7 @@ def test_published_files_are_complete(name: str) -> None:
         assert member.parts.train % len(member.train_batches) == member.parts.test % len(member.test_batches) == 0
 
 
+@pytest.mark.slow
 def test_asking_for_data_needs_neither_torch_nor_what_reading_takes() -> None:
     code = (
         "import sys; from leadline.data.datasets import DATASETS; DATASETS.members();"

@@ -181,6 +181,7 @@ def test_a_trial_of_two_arms_counts_once_and_one_block_has_no_ratio() -> None:
     assert why.correlation.startswith("Across 5 trials:") and len(why.early) == 10
 
 
+@pytest.mark.slow
 def test_dead_units_bring_their_own_figure() -> None:
     trials, records, measured = study(("plain", {"blocks": 3}, 0.5, 5.0), dead=0.75)
     why = diagnose(trials, records, measured)

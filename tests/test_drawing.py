@@ -235,6 +235,7 @@ def test_dense_blocks_concatenate_and_transitions_stand_between() -> None:
     assert {"216×32×32", "108×16×16", "342×8×8"} <= set(texts(root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalisation", ["shared", "per-step"])
 def test_shared_weights_are_a_loop(normalisation: str) -> None:
     spec = family("recurrent-resnet", {"steps": 6, "states": 3, "normalisation": normalisation})
@@ -271,6 +272,7 @@ def test_1202_layers_fold() -> None:
     assert len(having(deep, "shortcut")) == 5
 
 
+@pytest.mark.slow
 def test_periods_of_stages_fold() -> None:
     root = drawn("comparative-cnn", MNIST, blocks=101)
     assert blocks_drawn(root) == [50, 50, 1]

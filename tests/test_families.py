@@ -383,6 +383,7 @@ def test_recurrent_resnet_has_one_blocks_weights_in_each_state(states: int, step
     assert apart.multiply_adds == shared.multiply_adds
 
 
+@pytest.mark.slow
 def test_recnet_and_its_shallow_counterpart() -> None:
     deep, shallow = (family("recnet", {"recurrent": on}) for on in (True, False))
     assert deep.with_(head={"pool": "none"}) == shallow

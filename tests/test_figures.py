@@ -182,6 +182,7 @@ def test_contrasts_are_named_as_shortly_as_is_clear() -> None:
     assert contrast_labels(across) == ["r[blocks=5] − r[blocks=2]", "r − p (train error)"]
 
 
+@pytest.mark.slow
 def test_figures_draw_what_the_frames_hold() -> None:
     findings = findings_of(contrast("resnet[blocks=5]", "cnn[blocks=5]", [-5.5, -4.0], "better"))
     drawn = {figure.name: figure for figure in figures.figures(findings, TWO, TWO_RECORDS)}

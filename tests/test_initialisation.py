@@ -82,6 +82,7 @@ def test_biases() -> None:
     assert biases.std().item() == pytest.approx(0.3, rel=5 / math.sqrt(2 * len(biases)))
 
 
+@pytest.mark.slow
 def test_gain_multiplies() -> None:
     for name in [*FORMULAS, "orthogonal", "delta-orthogonal"]:
         one, three = (weighted(network({"name": name, "gain": gain}))[1].weight for gain in (1.0, 3.0))

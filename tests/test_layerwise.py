@@ -137,6 +137,7 @@ def test_damaged_pictures_are_one_line() -> None:
         Pictures.from_bytes(b"PK nothing")
 
 
+@pytest.mark.slow
 def test_pretraining_sees_the_training_images_alone() -> None:
     trial = next(trial for arm, trial in study().trials() if arm.name == "rbm")
     assert trial.pretraining is not None

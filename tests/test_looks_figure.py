@@ -156,6 +156,7 @@ def test_json_has_the_looks_that_were_taken() -> None:
 # --- the figure
 
 
+@pytest.mark.slow
 def test_every_bar_is_an_interval_of_the_verdict() -> None:
     findings = until_decided(study_of((("a", "b"), ("a", "c")), step=3), {**CLOSE, "b": [*CLOSE["b"][:4], LOST] * 3})
     figure = narrowing(findings)

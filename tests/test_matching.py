@@ -111,6 +111,7 @@ def test_arms_that_are_equal_stay_as_they_are_and_that_is_said() -> None:
     assert match(study({"p": "comparative-plain", "r": "comparative-resnet"})).matching == ()
 
 
+@pytest.mark.slow
 def test_the_verdict_says_what_was_changed(tmp_path: Path) -> None:
     found = match(study({"cnn": "comparative-cnn", "resnet": "comparative-resnet"}, match="parameters", seeds=2))
     with Store.open(tmp_path) as store:

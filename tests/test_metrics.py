@@ -184,6 +184,7 @@ def test_no_pair_and_nothing_but_trials_that_diverged_at_once() -> None:
     assert to_target(10, [], []) is None and to_target(10, [gone], [gone]) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(*[st.integers(1, 9)] * 2, *[st.sampled_from(["reached", "not", "diverged"])] * 2), min_size=1)

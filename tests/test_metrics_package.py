@@ -34,6 +34,7 @@ from leadline.study.expand import expand
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 
 
+@pytest.mark.slow
 @given(pairs)
 def test_balanced_error_and_f1_against_scikit_learn(both: list[tuple[int, int]]) -> None:
     labels, predicted = np.array(both).T

@@ -137,6 +137,7 @@ def test_identity_covers_the_file_and_what_it_imports_from_its_folder(own: Path)
     assert identity_elsewhere("own_parts:rate", own) not in (first, second)
 
 
+@pytest.mark.slow
 def test_identity_does_not_depend_on_where_the_folder_is(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     (other / "own_parts.py").write_bytes(OWN.replace("\n", "\r\n").encode())
@@ -268,6 +269,7 @@ def net():
 """
 
 
+@pytest.mark.slow
 def test_a_notebooks_code_is_identified_by_all_that_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     main = types.ModuleType("__main__")  # as in a kernel: it has no file, and its source is of cells

@@ -277,6 +277,7 @@ def test_several_processes_time_all_that_is_asked(tmp_path: Path) -> None:
     assert told == [(0, 2), (1, 2), (2, 2)]
 
 
+@pytest.mark.slow
 def test_a_planned_trial_leaves_what_was_planned(tmp_path: Path) -> None:
     study = small(seeds=1)
     with Store.open(tmp_path) as store:
@@ -436,6 +437,7 @@ def filtered(input_shape: tuple[int, int, int], classes: int) -> torch.nn.Module
     return Filtered(input_shape[0], classes)
 
 
+@pytest.mark.slow
 def test_operations_that_are_not_counted_are_named(tmp_path: Path) -> None:
     arms = {"filtered": {"network": {"module": f"{__name__}:filtered"}}, "plain": {"network": "comparative-plain"}}
     notes = plan(small(arms=arms, vary={}), tmp_path, device="cpu", workers=1, seconds=0.01).notes

@@ -255,6 +255,7 @@ def test_likelihood_is_that_of_scikit_learn_at_equal_epochs(persistent: bool) ->
     assert ours > peers - 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_raises_the_exact_likelihood(kind: Visible) -> None:
     images = digits()

@@ -76,6 +76,7 @@ def test_corruption_sets_its_fraction_to_zero() -> None:
     assert float(kept.mean()) == pytest.approx(0.7, abs=5 * math.sqrt(0.21 / 200_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_autoencoder_learns_to_undo_the_noise(tied: bool) -> None:
     images = digits()

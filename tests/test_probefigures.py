@@ -176,6 +176,7 @@ def test_what_probes_give_is_drawn(name: str, results: dict[str, Results]) -> No
             assert numbers == {base: BOTH.index(base) + 1 for base in {*figure.data["base"]}}
 
 
+@pytest.mark.slow
 def test_one_trial_is_drawn_alone(results: dict[str, Results]) -> None:
     for name in MEASURES:
         one = {("residual", 0, 2): results[name]["residual", 0, 2]}

@@ -134,6 +134,7 @@ def close(a: Tensor, b: Tensor, scale: float) -> bool:
     return float((a - b).norm()) <= 1e-12 * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_parts_sum_to_autograds_gradient(name: str, training: bool) -> None:

@@ -82,6 +82,7 @@ def test_few_steps_are_honest_about_their_error() -> None:
         assert (np.abs(values[:, None] - true).min(1) <= errors + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_the_trace_is_without_bias_and_its_error_is_the_right_size() -> None:
     network, (images, labels) = small(), batch()
     matrix = exact(network, images, labels)

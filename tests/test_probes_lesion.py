@@ -110,6 +110,7 @@ RESIDUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESIDUAL)
 def test_each_residual_block_deleted_is_the_network_rebuilt_without_its_branch(name: str) -> None:
     model = network(RESIDUAL[name])
@@ -221,6 +222,7 @@ def test_somebodys_own_blocks_with_their_parts() -> None:
     assert result.losses[0] == pytest.approx(float(F.cross_entropy(alone, labels)), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_several_blocks_at_random() -> None:
     model = network(cifar_resnet(14))
     images, labels = batch()
@@ -286,6 +288,7 @@ def test_swapping_identical_blocks_changes_nothing() -> None:
     assert (result.errors == result.error).all() and (result.losses == result.loss).all() and len(result.errors) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", [lesion, lesion_several, swap, reorder, gradient_by_path_length])
 def test_the_network_is_left_as_it_was_found(probe: Any) -> None:
     model = network(cifar_resnet(14, "exclusive-gating")).train()
@@ -350,6 +353,7 @@ PATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PATHS)
 def test_all_paths_sum_to_the_gradient_by_length_and_in_all(name: str) -> None:
     model = network(PATHS[name])

@@ -144,6 +144,7 @@ def test_what_is_around_the_call_does_not_matter(name: str) -> None:
             assert PROBES[name](model).frame().equals(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBES)
 def test_a_compiled_model_is_measured_as_its_original(name: str) -> None:
     model = ours()

@@ -23,6 +23,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         leadline.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_no_public_name_is_hidden_by_a_module() -> None:
     script = """
 import importlib, pkgutil, leadline

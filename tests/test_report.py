@@ -518,6 +518,7 @@ def test_a_study_without_a_finished_trial(state: str, tmp_path: Path) -> None:
     assert page.text.count("not finite\n") == (12 if state == "diverged" else 0)  # among the unfinished, and among all
 
 
+@pytest.mark.slow
 def test_one_seed_one_arm_and_one_epoch(tmp_path: Path) -> None:
     study = study_of(arms=("cnn",), blocks=(), seeds=1)
     trials, records = measured(study)

@@ -93,6 +93,7 @@ def probed(**training: object) -> ExpandedStudy:
     return expand(parse(StudySpec, {**spec, "seeds": 1, "probes": ["flow"]}))
 
 
+@pytest.mark.slow
 def test_what_probes_saw_is_stored_epoch_by_epoch(tmp_path: Path) -> None:
     store = registered(probed(), tmp_path)
     InProcess().run(Job("small", tmp_path), lambda event: None)
@@ -187,6 +188,7 @@ def test_deeper_probes_see_what_the_probe_sees_of_the_first_validation_images(tm
     assert all(one.images == 50 for epochs in lesions.values() for one in epochs.values())
 
 
+@pytest.mark.slow
 def test_what_a_probe_cannot_measure_fails_no_trial(tmp_path: Path) -> None:
     store = registered(looked_into(["paths", "noise"]), tmp_path)
     InProcess().run(Job("small", tmp_path), lambda event: None)

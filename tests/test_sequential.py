@@ -48,6 +48,7 @@ def test_at_two_seeds_the_critical_value_is_cauchys(planned: int, confidence: fl
     assert found[1] == pytest.approx(math.tan(math.pi / 2 * (1 - spent)), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("planned", "seeds", "studies"), [(20, 80, 40_000), (3, 12, 100_000), (100, 100, 20_000)])
 def test_the_error_is_spent_as_promised(planned: int, seeds: int, studies: int) -> None:
     # |t| over whole paths, straight from its definition
@@ -73,6 +74,7 @@ def test_critical_values_against_the_single_look() -> None:
     assert (np.diff(many[1:]) < 0).all()
 
 
+@pytest.mark.slow
 def test_critical_values_do_not_depend_on_how_far_one_looks() -> None:
     far = critical_values(8, 0.9, 40)
     for seeds in (1, 2, 7, 8, 9, 17):
@@ -89,6 +91,7 @@ def test_critical_values_at_the_ends(planned: int, confidence: float) -> None:
     assert np.isfinite(found).all() and (found > stats.t.isf((1 - confidence) / 2, np.arange(1, 60))).all()
 
 
+@pytest.mark.slow
 def test_more_confidence_reaches_further() -> None:
     rows = [critical_values(10, confidence, 20)[1:] for confidence in (0.5, 0.8, 0.95, 0.99, 0.9999)]
     assert all((wide > narrow).all() for narrow, wide in pairwise(rows))
@@ -97,6 +100,7 @@ def test_more_confidence_reaches_further() -> None:
 # --- what is promised, by simulation of whole studies, looked at after every seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "studies"), [(20, 40_000), (50, 20_000), (100, 10_000)])
 def test_no_difference_is_seldom_found_over_the_whole_study(seeds: int, studies: int) -> None:
     # two arms that share what a seed does to both, with unequal noise of their own
@@ -111,6 +115,7 @@ def test_no_difference_is_seldom_found_over_the_whole_study(seeds: int, studies:
     assert np.mean(np.any([(low > 0) | (high < 0) for low, high in looks], axis=0)) > 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("truth", "scale"), [(0.7, 0.2), (-40.0, 1e-3), (0.0, 1e6)])
 def test_coverage_holds_at_all_looks_at_once_and_past_the_plan(truth: float, scale: float) -> None:
     studies = 20_000

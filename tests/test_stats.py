@@ -106,6 +106,7 @@ def test_paired_agrees_with_scipy(sample: list[tuple[float, float]]) -> None:
         assert result.ci95 == pytest.approx(tuple(oracle.confidence_interval(0.95)), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(pairs, st.floats(0, 1))
 def test_swapping_the_arms_mirrors_everything(sample: list[tuple[float, float]], resolution: float) -> None:
@@ -116,6 +117,7 @@ def test_swapping_the_arms_mirrors_everything(sample: list[tuple[float, float]],
     assert (back.p, back.t_p, back.seeds_to_decide) == (there.p, there.t_p, there.seeds_to_decide)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(pairs, st.floats(0, 1))
 def test_no_field_is_nan_and_an_undecided_effect_needs_more_pairs(

@@ -112,6 +112,7 @@ def test_scalar_chain_with_shortcuts() -> None:
             np.testing.assert_allclose(10 ** rows(frame, "weight-gradient")["log10_float64"], whole, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_branches_of_one_over_depth_are_bounded(kind: Kind) -> None:
     for weight in (0.9, 3.0):
@@ -222,6 +223,7 @@ def test_single_precision_says_what_it_lost(kind: Kind) -> None:
         assert gradient["float64"].eq("normal").all()
 
 
+@pytest.mark.slow
 def test_a_weight_near_one_never_leaves_the_least_numbers() -> None:
     """0.9 times four times the least number is rounded back to it: the gradient freezes instead of vanishing."""
     gradient = rows(chain(0.9, 1200).frame(), "activation-gradient")
@@ -400,6 +402,7 @@ def test_measured_on_predicted(name: InitialisationName, activation: Any) -> Non
         assert deviations(made, 24, samples=8).max() < 5
 
 
+@pytest.mark.slow
 def test_widths_that_change() -> None:
     """Xavier's compromise: neither direction is kept where widths change, and both are predicted."""
     widths = (32, 64, 128, 64, 16)

@@ -19,6 +19,7 @@ def said(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_parity_prints_its_table_and_writes_figures_drawings_and_data(tmp_path: Path) -> None:
     text = said("theory", "parity", "--bits", "3-4", "--output", str(tmp_path / "new"))
     assert "| 4 | DNF | 9 |" in text and "all 16 inputs" in text

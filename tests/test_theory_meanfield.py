@@ -344,6 +344,7 @@ def rows_of(figure: Figure) -> list[dict[str, object]]:
     return [row for data in spec["datasets"].values() for row in json.loads(data)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus", "sigmoid"])
 def test_maps_are_drawn_with_their_fixed_points(activation: Activation) -> None:
     points = three_points(activation)

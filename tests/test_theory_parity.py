@@ -184,6 +184,7 @@ def test_every_circuit_and_network_is_parity_on_all_inputs_to_12_bits_and_on_ran
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_all_inputs_of_16_bits(name: str) -> None:
     check = verify(circuit(name, 16), 16)
@@ -286,6 +287,7 @@ def test_circuits_too_large_to_build_stand_with_their_closed_forms_alone() -> No
 # --- figures, table, drawings
 
 
+@pytest.mark.slow
 def test_figures_draw_what_was_measured_on_closed_forms() -> None:
     drawn = figures(_counted())
     assert [figure.name for figure in drawn] == ["parity-gates", "parity-units"]
@@ -300,6 +302,7 @@ def test_figures_draw_what_was_measured_on_closed_forms() -> None:
     assert "XOR tree, gates: 16" in drawn[0].description
 
 
+@pytest.mark.slow
 def test_figures_say_that_a_circuit_is_wrong_or_was_not_built() -> None:
     frame = _counted()
     off = frame["circuit"].eq("tree") & frame["bits"].eq(5)

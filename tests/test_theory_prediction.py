@@ -214,6 +214,7 @@ def test_a_wrong_initialisation_is_told_apart() -> None:
 # --- what is said
 
 
+@pytest.mark.slow
 def test_the_comparative_study_is_told() -> None:
     said = predict_depth(family("comparative-plain", {"blocks": 20}), (1, 12, 12)).words()
     assert re.search(r"signals survive about \d of 40 layers; at that depth expect a gradient ratio of 1e-1\d,", said)
@@ -283,6 +284,7 @@ def test_one_block_has_no_ratio() -> None:
     assert "one block has no gradient ratio" in found.words() and found.gradient == (0.0,)
 
 
+@pytest.mark.slow
 def test_predictions_are_drawn_beside_what_was_measured() -> None:
     found = predict_depth(family("comparative-plain", {"blocks": 4}), (1, 8, 8))
     assert found.twin is not None
@@ -345,6 +347,7 @@ def test_an_unknown_module_is_named() -> None:
         walk.through(torch.nn.MaxPool2d(2), walk.images(IMAGE, (0.5,)))
 
 
+@pytest.mark.slow
 def test_signals_are_followed_no_further_than_said() -> None:
     spec = network(stem={"width": 8}, block={"kind": "single", "shortcut": "A"}, initialisation="old-uniform")
     found = predict_depth(spec.with_(initialisation={"name": "he-normal", "branch": "skipinit"}), (1, 2, 2), twin=False)

@@ -69,6 +69,7 @@ class Watched(nn.Module):
         return self.inner(x)
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_see_the_same_batches_whatever_their_size(digits: Dataset) -> None:
     spec = TrainingSpec(epochs=2, batch_size=32, optimizer=Adam())
     seen = []
@@ -141,6 +142,7 @@ def test_steps_against_a_loop_written_out(digits: Dataset) -> None:
         torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -376,6 +378,7 @@ def noisy_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits + torch.randn_like(logits), labels)
 
 
+@pytest.mark.slow
 def test_custom_parts_that_draw_are_keyed_by_the_step_and_leave_the_global_generators_alone(digits: Dataset) -> None:
     spec = parse(
         TrainingSpec,

@@ -405,6 +405,7 @@ states = st.sampled_from(["waiting", "running", "finished", "finished", "finishe
 errors = st.one_of(st.integers(0, 1000).map(lambda wrong: wrong / 10), st.just(math.nan))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(errors, states), min_size=12, max_size=12), st.integers(1, 3))
 def test_any_outcome_gives_plain_json_and_text(outcomes: list[tuple[float, str]], seeds: int) -> None:
@@ -595,6 +596,7 @@ def test_the_step_is_one_image_known_beforehand(metric: str, data: dict[str, Any
     assert findings.contrasts[0].metric == metric and findings.contrasts[0].resolution == pytest.approx(step)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(errors, states), min_size=10, max_size=10))
 def test_any_outcome_of_a_study_that_decides_gives_plain_json_and_text(outcomes: list[tuple[float, str]]) -> None:

@@ -257,6 +257,7 @@ def refusal(network: torch.nn.Module, path: Path) -> str:
     return line.removeprefix(f"weights {path}: ")
 
 
+@pytest.mark.slow
 def test_a_file_of_another_depth_names_the_first_mismatches(tmp_path: Path, resnet18: Path) -> None:
     thirty_four = build(family("imagenet-resnet", {"depth": 34}), SHAPE, 10)
     missing = len(torchvision_weights(34, counters=False)) - len(torchvision_weights(18, counters=False))
@@ -291,6 +292,7 @@ def like_resnet(kind: str, **changes: object) -> NetworkSpec:
     return family("imagenet-resnet", {"depth": 18 if kind == "basic" else 50}).with_(**changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes", "part"),
     [

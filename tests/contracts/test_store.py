@@ -893,6 +893,7 @@ def test_a_trial_is_found_by_the_beginning_of_its_hash(store: Store) -> None:
             store.trial(nothing)
 
 
+@pytest.mark.slow
 def test_a_store_travels_to_other_processes_by_its_address(store: Store) -> None:
     store.register(study())
     with pickle.loads(pickle.dumps(store)) as other:
