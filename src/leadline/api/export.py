@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -40,6 +40,7 @@ from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.networks.modules import build, distinct_tensors
 from leadline.networks.weights import load_weights
+from leadline.parts.reference import references
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
 from leadline.store import Store, artifacts
 from leadline.text import join
@@ -204,7 +205,7 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
         description = parse(_Description, json.loads(metadata[KEY]))
     except (SpecError, ValueError) as error:
         raise SpecError(f"network {file}: its metadata are invalid: {_line(error)}") from None
-    if not trust and (named := sorted(set(_named_code(description.network.model_dump(mode="json"))))):
+    if not trust and (named := sorted(references(description.network.model_dump(mode="json")))):
         raise SpecError(
             f"network {file}: needs {join(named)} to be called to build it; if you trust the file, load it with"
             " trust=True"
@@ -221,18 +222,6 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
         torch.tensor(description.scale).view(1, -1, 1, 1),
         description.trial,
     )
-
-
-def _named_code(part: object) -> Iterator[str]:
-    """Yield the custom code that a network's description names: of the network itself, or of its shortcuts."""
-    if isinstance(part, Mapping):
-        if isinstance(module := part.get("module"), str):
-            yield module
-        for value in part.values():
-            yield from _named_code(value)
-    elif isinstance(part, Sequence) and not isinstance(part, str):
-        for value in part:
-            yield from _named_code(value)
 
 
 # --- other formats

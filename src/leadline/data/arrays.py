@@ -112,6 +112,11 @@ def check_arrays(found: object, name: str, task: Task | None = None) -> Arrays:
     return replace(found, **parts, class_names=None if named is None else tuple(named), note=note)
 
 
+def looks_channels_last(images: NDArray[Any]) -> bool:
+    """Return whether images of shape [n, ?, ?, ?] have 1 or 3 channels as their last axis, and not as their second."""
+    return images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] > 3
+
+
 def _check_part(name: str, part: object, task: Task) -> tuple[NDArray[Any], NDArray[Any]]:
     if not isinstance(part, tuple | list) or len(part) != 2:
         raise DataError(f"{name}: expected a pair of images and labels, got a {type(part).__name__}")
@@ -120,7 +125,7 @@ def _check_part(name: str, part: object, task: Task) -> tuple[NDArray[Any], NDAr
         raise DataError(
             f"{name} images are {_describe(images)}; expected uint8 or float32 of shape [n, channels, height, width]"
         )
-    if images.shape[-1] in (1, 3) and images.shape[1] > 3:
+    if looks_channels_last(images):
         raise DataError(
             f"{name} images are {_describe(images)}, which looks like channels last; expected [n, channels, height,"
             " width], as `images.transpose(0, 3, 1, 2)` gives"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from leadline.data.arrays import Arrays, check_arrays
+from leadline.data.arrays import Arrays, check_arrays, looks_channels_last
 from leadline.data.datasets import DATASETS, DataSpec
 from leadline.data.files import compute_sha256, find_file
 from leadline.data.metadata import Metadata
@@ -107,5 +107,4 @@ def _arrays(path: Path, file: Any) -> Arrays:
 def _channels_first(images: Any, name: str) -> Any:
     if images.ndim == 3:
         return images[:, None]
-    last = images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] > 3
-    return images.transpose(0, 3, 1, 2) if last and name.startswith("x_") else images
+    return images.transpose(0, 3, 1, 2) if name.startswith("x_") and looks_channels_last(images) else images

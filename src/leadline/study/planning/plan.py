@@ -19,8 +19,8 @@ from leadline.networks.modules.memory import inference_memory
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.parts.metrics.outputs import bytes_kept
-from leadline.parts.shortcuts import CustomShortcut
-from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, TrainingSpec
+from leadline.parts.reference import references
+from leadline.specs import DataSpec, NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
 from leadline.study.match import count
 from leadline.study.planning.seeds import SeedsNeeded
@@ -278,11 +278,7 @@ def _free_memory(device: torch.device) -> int:
 def _uncounted(work: Iterable[Work]) -> list[str]:
     """Return the operations of custom networks that multiply and are in no count."""
     networks = {(of.trial.network, of.shape, of.classes) for of in work}
-    custom = [
-        given
-        for given in networks
-        if isinstance(given[0], ModuleSpec) or isinstance(given[0].block.shortcut, CustomShortcut)
-    ]
+    custom = [given for given in networks if references(given[0].model_dump(mode="json"))]
     return sorted({name for given in custom for name in inspect_network(*given).uncounted})
 
 
