@@ -50,7 +50,7 @@ def identify_module(package: str) -> str:
     root = _root(package, path)
     files = sorted(_imported_files(path, root))
     _check_loaded(files)
-    return digest([(str(file.relative_to(root)), _digest_of(file)) for file in files])
+    return _digest([(str(file.relative_to(root)), _digest_of(file)) for file in files])
 
 
 def identify_object(thing: object) -> str:
@@ -59,10 +59,10 @@ def identify_object(thing: object) -> str:
     Raises:
         SpecError: something that it is made of cannot be identified.
     """
-    return digest(_Described().describe(thing))
+    return _digest(_Described().describe(thing))
 
 
-def digest(content: object) -> str:
+def _digest(content: object) -> str:
     """Return a digest of plain data that is the same in every process."""
     return f"sha256:{hashlib.sha256(repr(content).encode()).hexdigest()}"
 
@@ -172,18 +172,17 @@ def _check_loaded(files: list[Path]) -> None:
     Raises:
         SpecError: functions, classes or constants of a module that is loaded are not those of its file.
     """
-    loaded = {file: module for module in list(sys.modules.values()) if (file := _loaded_from(module)) is not None}
+    wanted = set(map(str, files))
+    loaded = {origin: module for module in list(sys.modules.values()) if (origin := _loaded_from(module)) in wanted}
     for file in files:
-        if (module := loaded.get(file)) is not None and not _holds(_digest_of(file), file, module):
+        if (module := loaded.get(str(file))) is not None and not _holds(_digest_of(file), file, module):
             raise SpecError(f"{file} was changed after it was imported; restart Python or the notebook kernel")
 
 
-def _loaded_from(module: ModuleType) -> Path | None:
+def _loaded_from(module: ModuleType) -> str | None:
     """Return the file of a module that Python imported as it stands; an import hook may have rewritten what it runs."""
     spec = getattr(module, "__spec__", None)
-    if spec is None or type(spec.loader) is not SourceFileLoader or spec.origin is None:
-        return None
-    return Path(spec.origin)
+    return spec.origin if spec is not None and type(spec.loader) is SourceFileLoader else None
 
 
 def _holds(found: str, file: Path, module: ModuleType) -> bool:
