@@ -187,7 +187,7 @@ def test_each_effect_takes_the_seeds_that_it_has() -> None:
     assert n == {
         "mean over all levels": 1, "from blocks=2 to 4": 3, "from blocks=4 to 8": 1, "per doubling of blocks": 1
     }  # fmt: skip
-    assert "(one seed, so no interval), which may be no change." in next(
+    assert "(one seed, so no interval), which may be due to chance." in next(
         effect_sentence(effect) for effect in findings.factors if effect_change(effect) == "from blocks=4 to 8"
     )
     gone = verdict(a_study(vary={"blocks": [2, 4]}), by_depth, lambda arm, seed: "diverged")
@@ -387,12 +387,12 @@ def test_arms_that_tuning_and_matching_changed_on_each_data_set_are_one_contrast
 
 
 def test_equal_differences_are_as_sure_as_the_step_of_errors() -> None:
-    """Errors that no seed changes, in steps of the margin, 0.5: a mean of two arms has half the rounding of one."""
+    """Errors that no seed changes, in steps of one of 360 images: a mean of two arms has half the rounding of one."""
     findings = verdict(a_study(vary={"blocks": [2, 4]}), lambda arm, seed: int(arm.factors["blocks"]) + len(arm.base))
     both = next(effect.paired for effect in findings.factors if effect.of == "both")
     low, high = both.ci95 or (0, 0)
     assert both.difference == 2 and (high - low) / 2 == pytest.approx(
-        stats.t.ppf(0.975, 2) * 0.25 * math.sqrt(2 / 6) / math.sqrt(3)
+        stats.t.ppf(0.975, 2) * (100 / 360 / 2) * math.sqrt(2 / 6) / math.sqrt(3)
     )
     (one,) = verdict(a_study(vary={"data.name": ["digits", "mnist"]}), lambda arm, seed: len(arm.base)).meta_analyses
     assert one.summary and one.summary.mean == 3 and one.summary.interval[0] < 3 < one.summary.interval[1]

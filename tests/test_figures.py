@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from leadline.analysis.stats import paired
 from leadline.analysis.verdict import ContrastFinding, Findings
+from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
 from leadline.reports.charts import chart, figures
 from leadline.reports.charts import frames as chartdata
@@ -47,9 +48,8 @@ def contrast(a: str, b: str, differences: list[float], decision: str = "undecide
         "diverged_a": 0,
         "diverged_b": 0,
         "paired": paired(np.array(differences), np.zeros(len(differences))) if differences else None,
-        "p_adjusted": None,
         "mcnemar": (),
-        "decision": decision,
+        "judgement": Judgement(decision),
     }
     return ContrastFinding(**{**given, **changes})
 

@@ -14,8 +14,10 @@ import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadline.analysis.stats import Outcome
 from leadline.analysis.stats.sequential import interval_at_any_time
 from leadline.analysis.verdict import ContrastFinding, Findings, analyze, to_json
+from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.reports.charts import chart
 from leadline.reports.charts.chart import DECISIONS, LIGHT, theme
@@ -92,8 +94,14 @@ def test_the_course_is_what_a_look_at_each_number_of_seeds_shows_to_the_bit(
     contrast = shown(study, {**CLOSE, "a": a, "b": b}).contrasts[0]
     looks = contrast.sequential
     assert looks is not None and [one.seeds for one in looks.interim] == list(range(1, looks.seeds + 1))
-    places = tuple(contrast.seeds)  # seeds are 0, 1, 2, ... here, so each is its own place
-    truth = Course("a", "b", 0.5, contrast.resolution, looks.seeds, places, contrast.differences)
+    known = dict(zip(contrast.seeds, contrast.differences, strict=True))  # seeds are 0, 1, 2, ... here
+    truth = Course(
+        "a",
+        "b",
+        0.5,
+        contrast.resolution,
+        tuple(Outcome(known.get(seed), a[seed] == "diverged", b[seed] == "diverged") for seed in range(looks.seeds)),
+    )
     assert contrast.resolution == 100 / IMAGES
     for one in looks.interim:
         (low, high), decision = look(study, truth, one.seeds)
@@ -208,9 +216,8 @@ def made(name: str, widths: Sequence[float], looked: Sequence[int] = (), margin:
         0,
         0,
         None,
-        None,
         (),
-        decision,
+        Judgement(decision),
         sequential=sequential,
     )
 

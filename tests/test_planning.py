@@ -211,7 +211,7 @@ def test_a_pilot_gives_the_spread_and_the_difference_with_its_sign() -> None:
 def test_a_pilot_without_spread_or_difference_is_planned_with_too() -> None:
     study = small(contrasts=[["b", "a"]])
     [same] = seeds_by_pilot(study, shown(study, {"a": [5.0, 5.0], "b": [5.0, 5.0]}))
-    assert (same.sd, same.difference, same.for_difference) == (0.0, 0.0, None)
+    assert (same.sd, same.difference, same.for_difference) == (0.0, 0.0, 2)
     assert same.for_margin == 2
     [apart] = seeds_by_pilot(study, shown(study, {"a": [5.0, 5.0], "b": [7.0, 7.0]}))
     assert apart.sd > 0  # of the step in which errors move
@@ -297,13 +297,16 @@ def with_share(plan: Plan, share: float) -> Plan:
 
 
 def test_the_text_names_every_number_with_its_unit(found: Plan) -> None:
-    seeds = (*seeds_by_deviation(small(), [0.5]), SeedsNeeded("b against a", 9.0, 0.001, None, -2.0, 120, 3))
+    seeds = (*seeds_by_deviation(small(), [0.5]), SeedsNeeded("b against a", 9.0, 0.001, None, None, -2.0, 120, 3))
     text = plantext.to_text(replace(found, seeds=seeds, fits=0, disk_free=10))
     assert "Total: 8 trials" in text and "sequentially" in text
-    assert "10 seeds to detect a difference equal to the margin, 0.5 points (standard deviation 0.5 points)" in text
     assert (
-        "b against a, test_error: more than 10,000 seeds to detect a difference equal to the margin, 0.001 points; 120"
-        " seeds" in text
+        f"10 seeds to detect a difference equal to the margin, 0.5 points; {seeds[0].for_equivalence} seeds to show"
+        " equivalence where there is no difference (standard deviation 0.5 points)" in text
+    )
+    assert (
+        "b against a, test_error: more than 10,000 seeds to detect a difference equal to the margin, 0.001 points;"
+        " more than 10,000 seeds to show equivalence where there is no difference; 120 seeds" in text
     )
     assert "on an idle machine" not in plantext.to_text(with_share(found, 1.0))
     assert "a worker had 25% of its cores; on an idle machine the time is about" in plantext.to_text(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.analysis.stats import sequential
+from leadline.analysis.stats import Outcome, sequential
 from leadline.errors import SpecError
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
@@ -30,8 +30,8 @@ def a_study(contrasts: Sequence[Sequence[str]] = (("a", "b"), ("a", "c")), **dec
 def course(a: str, b: str, differences: Sequence[float], lost: Sequence[int] = (), ended: int | None = None) -> Course:
     """A contrast whose trials have all ended, with no pair at the seeds that are lost."""
     ended = len(differences) if ended is None else ended
-    places = tuple(place for place in range(ended) if place not in lost)
-    return Course(a, b, 0.5, STEP, ended, places, tuple(differences[place] for place in places))
+    values = (None if place in lost else float(differences[place]) for place in range(ended))
+    return Course(a, b, 0.5, STEP, tuple(Outcome(value, False, False) for value in values))
 
 
 def through(study: ExpandedStudy, truth: Mapping[tuple[str, str], Sequence[float]]) -> list[Mapping[str, int]]:
@@ -119,10 +119,7 @@ def test_rounds_are_the_same_from_any_point_on(seed: int, shift: float, step: in
     for before, after in pairwise(counts):
         assert all(before[arm] <= after[arm] for arm in before) and before != after
     for until in (3, 5, 8):
-        cut = [
-            replace(one, ended=until, places=one.places[:until], differences=one.differences[:until])
-            for one in with_margin.values()
-        ]
+        cut = [replace(one, outcomes=one.outcomes[:until]) for one in with_margin.values()]
         part = rounds(study, cut)
         assert [one for one in part if one.looks] == list(whole[: len([one for one in part if one.looks])])
         assert [one.seeds for one in part] == counts[: len(part)]

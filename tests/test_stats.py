@@ -1,5 +1,6 @@
 """Oracles: hand-worked and published examples, scipy's own tests, and simulation with fixed seeds."""
 
+import itertools
 import math
 import random
 from fractions import Fraction
@@ -13,19 +14,27 @@ from scipy import stats
 from leadline.analysis.stats import (
     Correlation,
     McNemar,
+    Outcome,
     StatisticsError,
     Summary,
+    benjamini_hochberg_both,
     decide,
+    difference_p,
+    difference_with_failures,
+    equivalence_p,
     holm,
+    holm_both,
     mcnemar,
     paired,
     power,
-    seeds_to_decide,
+    seeds_for_power,
+    seeds_for_word,
     sign_flip_p,
     spearman,
     summarise,
     t_interval,
 )
+from leadline.analysis.stats.pairing import ahead_at_a_seed, over_seeds_and_images, pairing
 from leadline.analysis.stats.survival import convergence_epoch
 from leadline.errors import LeadlineError
 
@@ -114,28 +123,24 @@ def test_swapping_the_arms_mirrors_everything(sample: list[tuple[float, float]],
     there, back = paired(a, b, resolution=resolution), paired(b, a, resolution=resolution)
     assert back.difference == -there.difference
     assert there.ci95 and back.ci95 and back.ci95 == pytest.approx((-there.ci95[1], -there.ci95[0]))
-    assert (back.p, back.t_p, back.seeds_to_decide) == (there.p, there.t_p, there.seeds_to_decide)
+    assert (back.p, back.t_p) == (there.p, there.t_p)
 
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(pairs, st.floats(0, 1))
-def test_no_field_is_nan_and_an_undecided_effect_needs_more_pairs(
-    sample: list[tuple[float, float]], resolution: float
-) -> None:
+def test_no_field_is_nan(sample: list[tuple[float, float]], resolution: float) -> None:
     a, b = np.array(sample).T
     result = paired(a, b, resolution=resolution)
     numbers = [result.difference, result.sd, result.t_p, result.p, result.p_smallest, result.effect_size]
     numbers += [*(result.ci95 or ()), *(result.bca95 or ())]
     assert all(math.isfinite(value) for value in numbers if value is not None)
-    if result.ci95 and result.ci95[0] < 0 < result.ci95[1] and result.seeds_to_decide:
-        assert result.seeds_to_decide > result.n
 
 
 def test_one_pair_has_a_difference_and_nothing_else() -> None:
     result = paired([3.0], [5.0])
     assert (result.n, result.difference) == (1, -2.0)
-    fields = ("sd", "ci95", "t_p", "bca95", "p", "p_smallest", "effect_size", "seeds_to_decide")
+    fields = ("sd", "ci95", "t_p", "bca95", "p", "p_smallest", "effect_size")
     assert all(getattr(result, field) is None for field in fields)
 
 
@@ -144,7 +149,7 @@ def test_equal_differences_collapse_to_a_point() -> None:
     assert result.sd == 0.0
     assert result.ci95 == pytest.approx((0.3, 0.3))
     assert (result.t_p, result.p, result.p_smallest) == (0.0, 0.125, 0.125)
-    assert result.bca95 is None and result.effect_size is None and result.seeds_to_decide is None
+    assert result.bca95 is None and result.effect_size is None
 
 
 def test_no_difference_at_all() -> None:
@@ -208,12 +213,11 @@ def test_bca_lies_within_the_sample_and_moves_with_it() -> None:
 @pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15)])
 def test_seeds_for_cohens_effects(effect: float, pairs: int) -> None:
     # Cohen's small, medium and large effect at 80% and 5% two-sided, as G*Power gives them
-    assert seeds_to_decide(effect) == seeds_to_decide(-effect) == pairs
+    assert seeds_for_power([effect, -effect], [1.0, 1.0]).tolist() == [pairs, pairs]
 
 
 def test_seeds_at_the_ends() -> None:
-    assert seeds_to_decide(0.0) is None and seeds_to_decide(1e-6) is None
-    assert seeds_to_decide(1e9) == 2
+    assert seeds_for_power([0.0, 1e-6, 1e9], [1.0, 1.0, 1.0]).tolist() == [math.inf, math.inf, 2]
     assert power(0.0, 7) == pytest.approx(0.05)
     assert all(
         0.05 <= power(effect, n) <= 1 for effect in np.geomspace(0.001, 1e6, 30) for n in (2, 3, 10, 100, 10_000)
@@ -221,8 +225,8 @@ def test_seeds_at_the_ends() -> None:
 
 
 @pytest.mark.parametrize("effect", [0.4, 0.8, 1.5, 3.0])
-def test_power_at_seeds_to_decide_by_simulation(effect: float) -> None:
-    studies, n = 20_000, seeds_to_decide(effect) or 0
+def test_power_at_the_seeds_for_it_by_simulation(effect: float) -> None:
+    studies, n = 20_000, int(seeds_for_power(effect, 1.0))
     noise = np.random.default_rng(5).standard_normal((studies, n))
     decided = {}
     for pairs in (n - 1, n):
@@ -231,6 +235,136 @@ def test_power_at_seeds_to_decide_by_simulation(effect: float) -> None:
     assert decided[n] >= 0.8 - margin_of_error(0.8, studies)
     assert decided[n - 1] < 0.8 + margin_of_error(0.8, studies)
     assert decided[n] == pytest.approx(power(effect, n), abs=margin_of_error(0.8, studies))
+
+
+@pytest.mark.parametrize(("difference", "sd", "needed"), [(0.1, 0.4, 8), (0.02, 0.2, 4), (0.0, 0.3, 5), (1.5, 1.0, 6)])
+def test_seeds_for_either_word_by_simulation(difference: float, sd: float, needed: int) -> None:
+    """Differences within the margin are decided too: .1 ± .4 takes 128 seeds to differ, and 8 to be equivalent."""
+    n, studies = int(seeds_for_power(difference, sd, margin=0.5)), 20_000
+    d = np.random.default_rng(3).normal(difference, sd, (studies, n))
+    word = (difference_p(d) <= 0.05) | (equivalence_p(d, 0.5) <= 0.05)
+    assert abs(n - needed) <= 1 and word.mean() >= 0.79
+    fewer = (difference_p(d[:, :-1]) <= 0.05) | (equivalence_p(d[:, :-1], 0.5) <= 0.05)
+    assert fewer.mean() < 0.81
+
+
+def test_seeds_for_a_word_are_a_range_as_wide_as_few_seeds_make_it() -> None:
+    three, more = (seeds_for_word(0.5, 1.0, n) for n in (3, 20))
+    assert three.likely == more.likely == 34 and three.low and more.low and more.high
+    assert three.low < more.low < 34 < more.high < (three.high or math.inf)
+    assert seeds_for_word(1.0, 1.0, 20).low == 21  # they are more than there are
+    assert (seeds_for_word(1.0, 1.0, 3, alpha=0.005).likely or 0) > 15  # of ten contrasts
+
+
+# --- words: tests of difference and of equivalence, corrections, failures
+
+
+def test_tests_are_those_of_scipy_sample_by_sample() -> None:
+    d = np.random.default_rng(0).normal(0.2, 1, (4, 5, 6))
+    for place in np.ndindex(4, 5):
+        assert difference_p(d)[place] == pytest.approx(stats.ttest_1samp(d[place], 0).pvalue)
+        below, above = (
+            stats.ttest_1samp(d[place], end, alternative=side).pvalue for end, side in ((1, "less"), (-1, "greater"))
+        )
+        assert equivalence_p(d, 1.0)[place] == pytest.approx(max(below, above))
+    assert difference_p([2.0, 2.0]) == 0 == equivalence_p([0.1, 0.1], 0.5) and difference_p([0.0, 0.0]) == 1
+    assert difference_p([2.0, 2.0], 0.5) == pytest.approx(2 * stats.t.sf(2 / (0.5 / math.sqrt(12)), 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1) | st.none()), min_size=1, max_size=4))
+def test_holm_over_both_tests_is_the_closed_test_by_bonferroni(values: list[tuple[float, float | None]]) -> None:
+    p, q = np.array([[one, math.nan if two is None else two] for one, two in values]).T
+    adjusted = np.array(holm_both(p, q))
+    expected = np.zeros_like(adjusted)
+    for kinds in itertools.product((None, 0, 1), repeat=len(p)):
+        chosen = [(kind, place) for place, kind in enumerate(kinds) if kind is not None]
+        ps = [(p, q)[kind][place] for kind, place in chosen]
+        if ps and not any(map(math.isnan, ps)):
+            for kind, place in chosen:
+                expected[kind, place] = max(expected[kind, place], min(1, len(ps) * min(ps)))
+    assert adjusted == pytest.approx(np.where(np.isnan([p, q]), math.nan, expected), nan_ok=True)
+    assert holm_both(p, np.full(len(p), math.nan))[0] == pytest.approx(holm(p.tolist()))
+
+
+def test_benjamini_hochberg_over_both_tests_ranks_them_together() -> None:
+    p, q = benjamini_hochberg_both([0.001, 0.5, 0.04], [0.9, 0.02, math.nan])
+    # three contrasts; in order .001, .02, .04, .5, .9
+    assert p == pytest.approx([0.003, 3 * 0.5 / 4, 0.04]) and q == pytest.approx(
+        [3 * 0.9 / 5, 0.03, math.nan], nan_ok=True
+    )
+
+
+def outcomes_of(*pairs: float | str) -> list[Outcome]:
+    """Differences, or which of the two trials failed."""
+    return [
+        Outcome(None, "a" in one, "b" in one) if isinstance(one, str) else Outcome(one, False, False) for one in pairs
+    ]
+
+
+def test_the_arm_that_diverges_is_not_the_better_one() -> None:
+    # 2.9, 2.91, diverged against 3.2, 3.22, 3.1: the two pairs that are left are nearly equal
+    p = float(difference_p([-0.3, -0.31]))
+    assert p < 0.05
+    found = difference_with_failures(outcomes_of(-0.3, -0.31, "a"), p, False)
+    assert found.sign == -1 and found.p == 1.0 and found.p_failures == pytest.approx(1.0)
+    # the other way round its divergence does not speak for it either
+    other = difference_with_failures(outcomes_of(0.3, 0.31, "a"), p, False)
+    assert other.sign == 1 and other.p == p
+    # where values are in favour of an arm at many seeds more than it fails, they outweigh its failures
+    many = outcomes_of(*np.linspace(-1.2, -0.8, 12), "a")
+    p = float(difference_p(np.linspace(-1.2, -0.8, 12)))
+    outweighed = difference_with_failures(many, p, False)
+    assert outweighed.p and p < outweighed.p < 0.05 and outweighed.sign == -1
+
+
+def test_failures_alone_decide_by_fishers_exact_test() -> None:
+    always = difference_with_failures(outcomes_of(*["a"] * 5), None, False)
+    assert always.p == pytest.approx(stats.fisher_exact([[5, 0], [0, 5]]).pvalue) and always.p < 0.05
+    assert (always.sign, always.ground) == (1, "failures")
+    assert difference_with_failures(outcomes_of(*["a"] * 5), None, True).sign == -1  # higher is better
+    assert difference_with_failures(outcomes_of("a", "ab", "b"), None, False).p is None
+    # beside values each gets half of the level
+    mixed = outcomes_of(*["b"] * 6, -0.1, 0.1)
+    both = difference_with_failures(mixed, 1.0, False)
+    assert both.p == pytest.approx(2 * stats.fisher_exact([[0, 8], [6, 2]]).pvalue) and both.sign == -1
+
+
+# --- what pairing, other seeds and other images say
+
+
+def test_pairing_is_worth_what_it_takes_from_the_variance() -> None:
+    draw = np.random.default_rng(1)
+    shared, a, b = draw.normal(size=(3, 4000))
+    found = pairing(shared + a, shared + b)
+    assert (
+        found and found.correlation == pytest.approx(0.5, abs=0.05) and found.worth / 4000 == pytest.approx(2, abs=0.1)
+    )
+    covered = 0
+    for _ in range(400):
+        shared, a, b = draw.normal(size=(3, 6))
+        one = pairing(shared + a, shared + b)
+        covered += one is not None and one.low <= 12 <= one.high
+    assert covered / 400 == pytest.approx(0.95, abs=0.033)
+    assert pairing([1.0, 2.0], [2.0, 1.0]) is None and pairing([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]) is None
+
+
+def test_ahead_at_a_seed_is_clopper_and_pearsons() -> None:
+    oracle = stats.binomtest(7, 10).proportion_ci(0.95)
+    found = ahead_at_a_seed(7, 0, 10)
+    assert (found.share, found.low, found.high) == pytest.approx((0.7, oracle.low, oracle.high))
+    assert ahead_at_a_seed(0, 2, 2).share == 0.5 and ahead_at_a_seed(0, 0, 3).low == 0
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(3, 40), (10, 40), (10, 400)])
+def test_intervals_over_seeds_and_images_cover(seeds: int, images: int) -> None:
+    draw, covered, studies = np.random.default_rng(seeds * images), 0, 600
+    for _ in range(studies):
+        effect = 0.3 + 0.1 * draw.normal(size=(seeds, 1)) + 0.2 * draw.normal(size=(1, images))
+        wrong = [draw.random((seeds, images)) < np.clip(chance, 0, 1) for chance in (effect, np.full_like(effect, 0.3))]
+        found = over_seeds_and_images(*wrong)
+        covered += found.low <= 0.15 <= found.high  # clipping moves the mean from 0 by about as much
+    assert covered / studies >= 0.93
 
 
 # --- what the interval promises, by simulation

@@ -75,7 +75,7 @@ class Results:
         """A row for each trial, in the study's order.
 
         Columns: trial (hash), arm, base (the arm without its levels), factors (a dict), seed, state (waiting, running,
-        finished, diverged or failed), error (text or None), diverged_step (optimizer step or NA), started and ended
+        finished, diverged or failed), error (text or None), diverged_step (optimizer step or NA), created, started and ended
         (UTC or NaT), seconds (training time or NaN), environment (a dict or None), note (text or None).
         """
         with self._store() as store:

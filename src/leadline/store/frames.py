@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TRIALS = (
     *("trial", "arm", "base", "factors", "seed", "state", "error", "diverged_step"),
-    *("started", "ended", "seconds", "environment", "note"),
+    *("created", "started", "ended", "seconds", "environment", "note"),
 )
 
 
@@ -28,7 +28,7 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
         select(
             trial.hash.label("trial"),
             *(link.arm, link.base, link.factors, trial.seed, trial.state, trial.error, trial.diverged_step),
-            *(trial.started, trial.ended, trial.seconds, trial.environment, trial.note),
+            *(trial.created, trial.started, trial.ended, trial.seconds, trial.environment, trial.note),
         )
         .join_from(study_trials, trials)
         .where(link.study_id == study_id)
@@ -41,6 +41,7 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
         **dict.fromkeys(("trial", "arm", "base", "state"), str),
         "seed": "int64",
         "diverged_step": "Int64",
+        "created": "datetime64[us, UTC]",
         "started": "datetime64[us, UTC]",
         "ended": "datetime64[us, UTC]",
         "seconds": "float64",

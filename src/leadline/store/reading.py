@@ -188,7 +188,8 @@ class Reader:
         """Return one row per trial of a study, in its order.
 
         Columns: trial (hash), arm, base, factors (dict), seed, state, error (text or None), diverged_step (Int64),
-        started, ended (UTC or NaT), seconds (training wall time over all attempts, or NaN), environment (dict or None).
+        created (UTC), started, ended (UTC or NaT), seconds (training wall time over all attempts, or NaN), environment
+        (dict or None).
 
         Raises:
             StoreError: there is no such study.

@@ -14,12 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leadline.analysis import stats
-from leadline.analysis.stats import Decision, sequential
+from leadline.analysis.stats import Decision, Outcome, sequential
 from leadline.errors import SpecError
 from leadline.specs.decide import DecideSpec
 from leadline.study.expand import ExpandedStudy
 
 Ends = tuple[float, float]
+
+FUTILE = 5
+"""Seeds at which both trials failed, and none at which one did not, after which a contrast gets no more."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,69 @@ class Course:
     b: str
     margin: float
     resolution: float
-    ended: int  # seeds, the first in the study's order, at which both trials have finished or diverged
-    places: tuple[int, ...]  # of the pairs among these seeds, rising; a seed at which one diverged is no pair
-    differences: tuple[float, ...]  # a minus b, one per pair
+    outcomes: tuple[Outcome, ...]  # of the first seeds in the study's order, at which both trials have ended
     higher_is_better: bool = False  # of the metric
 
+    @property
+    def ended(self) -> int:
+        """Seeds at which both trials have ended."""
+        return len(self.outcomes)
+
     def first(self, seeds: int) -> tuple[float, ...]:
-        """Return the differences at the first so many seeds."""
-        return self.differences[: sum(place < seeds for place in self.places)]
+        """Return the differences at the first so many seeds, those that form no pair left out."""
+        return tuple(one.difference for one in self.outcomes[:seeds] if one.difference is not None)
+
+    def word(self, seeds: int, ends: Ends, confidence: float) -> Decision:
+        """Return what the first so many seeds show.
+
+        Values decide by their interval. Before there are two of them, which is where one arm fails nearly always,
+        failures may decide: trials that diverged or learned nothing, where only one of a pair did. Two arms of which
+        one alone failed at some seed are not equivalent, and the arm that fails more is better only if it is ahead at
+        so many more seeds that its failures are outweighed.
+
+        Args:
+            seeds: that are looked at.
+            ends: of the interval that holds at every look.
+            confidence: of this contrast.
+        """
+        enough = 1 / (1 - confidence)
+        for looked in range(1, seeds + 1):
+            if len(self.first(looked)) > 1:
+                break
+            only_a, only_b = self._alone(looked)
+            if sequential.odds_against_even(only_a, only_b) >= enough:
+                return "worse" if only_a > only_b else "better"
+        decision, (only_a, only_b) = stats.decide(ends, self.margin, self.higher_is_better), self._alone(seeds)
+        if decision == "equivalent" and only_a + only_b:
+            return "undecided"
+        if decision == ("better" if only_a > only_b else "worse" if only_b > only_a else None):
+            # it is the arm that fails more: its failures have to be outweighed as well
+            ahead, behind = self._ahead(seeds)
+            if decision == "worse":
+                ahead, behind = behind, ahead
+            return decision if ahead > behind and sequential.odds_against_even(ahead, behind) >= enough else "undecided"
+        return decision
+
+    def _alone(self, seeds: int) -> tuple[int, int]:
+        """Return at how many of the first seeds a alone failed, and b alone."""
+        shown = self.outcomes[:seeds]
+        return (
+            sum(one.failed_a > one.failed_b for one in shown),
+            sum(one.failed_b > one.failed_a for one in shown),
+        )
+
+    def _ahead(self, seeds: int) -> tuple[int, int]:
+        """Return at how many of the first seeds a is better, and b, where who fails is worse."""
+        lower = [one.difference for one in self.outcomes[:seeds] if one.failed_a == one.failed_b and one.difference]
+        only_a, only_b = self._alone(seeds)
+        below, above = sum(value < 0 for value in lower), sum(value > 0 for value in lower)
+        better, worse = (above, below) if self.higher_is_better else (below, above)
+        return better + only_b, worse + only_a
+
+    def is_futile(self, seeds: int) -> bool:
+        """Whether more seeds are not worth their while: at none of so many has either arm learned anything."""
+        shown = self.outcomes[:seeds]
+        return len(shown) >= FUTILE and all(one.failed_a and one.failed_b for one in shown)
 
 
 @dataclass(frozen=True)
@@ -73,7 +131,11 @@ def rounds(study: ExpandedStudy, courses: Sequence[Course]) -> tuple[Round, ...]
     while all(course.ended >= _shared(seeds, course) for course in courses):
         looks = tuple(look(study, course, _shared(seeds, course)) for course in courses)
         found[-1] = replace(found[-1], looks=looks)
-        still_open = [course for course, (_, decision) in zip(courses, looks, strict=True) if decision == "undecided"]
+        still_open = [
+            course
+            for course, (_, decision) in zip(courses, looks, strict=True)
+            if decision == "undecided" and not course.is_futile(_shared(seeds, course))
+        ]
         wanted = [more for course in still_open if (more := _more(study, course, _shared(seeds, course)))]
         if not wanted:
             break
@@ -87,14 +149,14 @@ def rounds(study: ExpandedStudy, courses: Sequence[Course]) -> tuple[Round, ...]
 def look(study: ExpandedStudy, course: Course, seeds: int) -> tuple[Ends, Decision]:
     """Return a contrast's interval at its first so many seeds, which holds with all others at every look; what it says.
 
-    The interval has no ends, and nothing is decided, where there is no pair, or one.
+    The interval has no ends where there is no pair, or one.
     """
-    shown = course.first(seeds)
-    if not shown:
-        return (-math.inf, math.inf), "undecided"
-    confidence = confidence_of_each(study)
-    found = sequential.interval_at_any_time(shown, confidence, course.resolution, study.shared_over)
-    return (found.low, found.high), stats.decide((found.low, found.high), course.margin, course.higher_is_better)
+    shown, confidence = course.first(seeds), confidence_of_each(study)
+    ends = (-math.inf, math.inf)
+    if shown:
+        found = sequential.interval_at_any_time(shown, confidence, course.resolution, study.shared_over)
+        ends = (found.low, found.high)
+    return ends, course.word(seeds, ends, confidence)
 
 
 def confidence_of_each(study: ExpandedStudy) -> float:

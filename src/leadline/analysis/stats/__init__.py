@@ -1,7 +1,16 @@
 """Statistics: arrays in, frozen results out."""
 
 from leadline.analysis.stats.agreement import Correlation, McNemar, mcnemar, spearman
-from leadline.analysis.stats.corrections import benjamini_hochberg, holm
+from leadline.analysis.stats.corrections import benjamini_hochberg, benjamini_hochberg_both, holm, holm_both
+from leadline.analysis.stats.decisions import (
+    LEVEL,
+    DifferenceTest,
+    Outcome,
+    choose_word,
+    difference_p,
+    difference_with_failures,
+    equivalence_p,
+)
 from leadline.analysis.stats.effects import (
     EXACT_PAIRS,
     Decision,
@@ -13,25 +22,36 @@ from leadline.analysis.stats.effects import (
     summarise,
     t_interval,
 )
-from leadline.analysis.stats.power import LARGEST_PLAN, power, seeds_to_decide
+from leadline.analysis.stats.power import LARGEST_PLAN, SeedsForWord, power, seeds_for_power, seeds_for_word
 from leadline.analysis.stats.samples import StatisticsError
 
 __all__ = [
     "EXACT_PAIRS",
     "LARGEST_PLAN",
+    "LEVEL",
     "Correlation",
     "Decision",
+    "DifferenceTest",
     "McNemar",
+    "Outcome",
     "Paired",
+    "SeedsForWord",
     "StatisticsError",
     "Summary",
     "benjamini_hochberg",
+    "benjamini_hochberg_both",
+    "choose_word",
     "decide",
+    "difference_p",
+    "difference_with_failures",
+    "equivalence_p",
     "holm",
+    "holm_both",
     "mcnemar",
     "paired",
     "power",
-    "seeds_to_decide",
+    "seeds_for_power",
+    "seeds_for_word",
     "sign_flip_p",
     "spearman",
     "summarise",

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from leadline.analysis.stats.power import seeds_to_decide
 from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, sample
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
@@ -39,13 +38,12 @@ class Paired:
     n: int
     difference: float  # mean
     sd: float | None  # of the differences, with n - 1; None at n = 1
-    ci95: tuple[float, float] | None  # paired t, at `confidence`: 95% unless told otherwise; None at n = 1
+    ci95: tuple[float, float] | None  # paired t of this contrast alone, at `confidence`: 95% by default; None at n = 1
     t_p: float | None  # paired t test, two-sided; None at n = 1
     bca95: tuple[float, float] | None  # bias-corrected accelerated bootstrap; None where it does not exist
     p: float | None  # sign-flip permutation test, two-sided; None at n = 1
     p_smallest: float | None  # the smallest p that n pairs can reach: 2/2^n while flips are counted
     effect_size: float | None  # Cohen's d_z: difference / spread; None at n = 1 or without spread
-    seeds_to_decide: int | None  # pairs at which the observed effect has 80% power; None: no effect or > 10,000
 
 
 def summarise(values: ArrayLike) -> Summary:
@@ -63,15 +61,15 @@ def summarise(values: ArrayLike) -> Summary:
 
 
 def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, resolution: float = 0.0) -> Paired:
-    """Return the mean of a - b with intervals, tests, effect size and the number of pairs that would decide it.
+    """Return the mean of a - b with intervals, tests and effect size.
 
     The paired t (Student 1908) assumes independent pairs whose differences are normal. Errors on a finite test set
     move in steps, so that a few differences are often equal by chance, and t is then sure of a difference that one
     image made: between equal arms at 2 seeds, 360 images and 0.5% errors it finds one in 10% of studies. `resolution`
-    guards against this: the spread behind the t interval, its p, the effect size and the number of seeds is never
-    taken below resolution/sqrt(6), the deviation that rounding gives a difference of two values. With resolution 0
-    and all differences equal the interval is the point itself, t_p is 0 (1 at no difference), and there is no effect
-    size, bootstrap or number of seeds.
+    guards against this: the spread behind the t interval, its p and the effect size is never taken below
+    resolution/sqrt(6), the deviation that rounding gives a difference of two values. With resolution 0 and all
+    differences equal the interval is the point itself, t_p is 0 (1 at no difference), and there is no effect size or
+    bootstrap.
 
     BCa: Efron (1987). At 95% it covers 85% of normal samples of 5 and 91% of those of 10 (1,000 simulated studies
     each), so it stands beside the t interval and decides nothing.
@@ -96,7 +94,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
     if np.ptp(d) <= 16 * np.finfo(float).eps * max(np.abs(x).max(), np.abs(y).max()):
         d = np.full(n, difference)
     if n == 1:
-        return Paired(1, difference, None, None, None, None, None, None, None, None)
+        return Paired(1, difference, None, None, None, None, None, None, None)
     sd = summarise(d).sd or 0.0
     low, high = t_interval(d, confidence, resolution)
     spread = max(sd, resolution / math.sqrt(6))
@@ -112,7 +110,6 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         p=sign_flip_p(d, seed),
         p_smallest=2.0 ** (1 - n) if n <= EXACT_PAIRS else 1 / (FLIPS + 1),
         effect_size=effect,
-        seeds_to_decide=None if effect is None else seeds_to_decide(effect, alpha=1 - confidence),
     )
 
 

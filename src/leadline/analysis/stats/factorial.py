@@ -160,6 +160,24 @@ def shrink_to_mean(variances: ArrayLike, seeds: ArrayLike) -> Floats:
     return np.asarray((degrees * v + PRIOR * mean) / (degrees + PRIOR))
 
 
+def shrink_effects(effects: ArrayLike, sds: ArrayLike, seeds: ArrayLike) -> Floats:
+    """Return effects drawn to their mean, each by how little it is known: empirical Bayes (Efron & Morris 1975).
+
+    The largest of many observed effects owes its place to chance as well, so it overstates the true one.
+
+    Args:
+        effects: shape [k], k at least 2.
+        sds: of each over its seeds, above 0.
+        seeds: that each is the mean of, 2 or more.
+    """
+    y, n = np.asarray(effects, dtype=np.float64), np.asarray(seeds, dtype=np.float64)
+    variances = shrink_to_mean(np.square(np.asarray(sds, dtype=np.float64)), n) / n
+    between = between_variance(y, variances)
+    weights = 1 / (variances + between)
+    mean = (weights * y).sum() / weights.sum()
+    return np.asarray(mean + between / (between + variances) * (y - mean))
+
+
 def between_variance(effects: ArrayLike, variances: ArrayLike) -> Floats:
     """Return the variance between data sets (Paule & Mandel 1982), over the last axis; the rest are separate studies.
 

@@ -1,11 +1,31 @@
-"""Power: how many seeds an effect needs to be found."""
+"""Power: how many seeds it takes until a contrast gets a word, of difference or of equivalence."""
 
 import math
+from dataclasses import dataclass
 
-from scipy import stats
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from leadline.analysis.stats.samples import Floats
 
 LARGEST_PLAN = 10_000
-"""`seeds_to_decide` looks no further than a study may have seeds."""
+"""`seeds_for_word` looks no further than a study may have seeds."""
+
+RANGE = 0.8
+"""Of the means and spreads that are compatible with a few seeds, the share whose need for seeds a range covers."""
+
+_SPREADS = 4096, 16, 400  # quantiles of the sample's spread over which power is averaged: shared by cases, least, most
+_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class SeedsForWord:
+    """Seeds at which a contrast gets a word with the wanted power; None: more than 10,000."""
+
+    likely: int | None  # if mean and spread are as observed
+    low: int | None  # ends of a range, as few seeds show mean and spread only roughly
+    high: int | None
 
 
 def power(effect_size: float, n: int, alpha: float = 0.05) -> float:
@@ -15,6 +35,10 @@ def power(effect_size: float, n: int, alpha: float = 0.05) -> float:
         effect_size: true mean of the differences / their standard deviation.
         n: pairs, at least 2.
         alpha: level of the test.
+
+    Example:
+        >>> round(power(1.0, 10), 3)
+        0.803
     """
     # scipy's noncentral t is NaN far out, where the power is 1 to every digit anyway
     shift = min(abs(effect_size), 30.0) * math.sqrt(n)
@@ -24,21 +48,87 @@ def power(effect_size: float, n: int, alpha: float = 0.05) -> float:
     return float(stats.nct.sf(critical, n - 1, shift) + wrong_side)
 
 
-def seeds_to_decide(effect_size: float, wanted: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Return the smallest number of pairs at which the paired t test finds an effect with the wanted power.
+def word_power(difference: ArrayLike, sd: ArrayLike, n: ArrayLike, margin: float = 0.0, alpha: float = 0.05) -> Floats:
+    """Return the probability that n pairs show a difference, or equivalence, by the tests of `difference_p` and
+    `equivalence_p`, each at level alpha; averaged over the spread that a sample may have.
 
     Args:
-        effect_size: mean of the differences / their standard deviation, taken as true.
-        wanted: power, between 0 and 1.
-        alpha: level of the two-sided test.
+        difference, sd: true mean and standard deviation of normal differences; broadcast with n.
+        n: pairs, at least 2.
+        margin: of equivalence; 0: there is none.
+        alpha: level of the tests, divided by the number of contrasts where there are several.
 
-    Returns:
-        None where there is no effect, or more than 10,000 pairs would be needed.
+    Example:
+        >>> round(float(word_power(1.0, 1.0, 10)), 2), round(float(word_power(0.0, 0.2, 4, margin=0.5)), 2)
+        (0.8, 0.88)
     """
-    if effect_size == 0 or power(effect_size, LARGEST_PLAN, alpha) < wanted:
-        return None
-    low, high = 1, LARGEST_PLAN  # power below wanted at low, reached at high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(effect_size, middle, alpha) >= wanted else (middle, high)
-    return high
+    delta, sigma, n = (np.asarray(one, dtype=np.float64)[..., None] for one in (difference, sd, n))
+    shared, least, most = _SPREADS
+    number = min(most, max(least, shared // delta.size))
+    quantiles = (np.arange(number) + 0.5) / number
+    error = sigma / np.sqrt(n)
+    seen = error * np.sqrt(special.chdtri(n - 1, 1 - quantiles) / (n - 1))
+    outer = -special.stdtrit(n - 1, alpha / 2) * seen
+    inner = np.maximum(margin + special.stdtrit(n - 1, alpha) * seen, 0.0)
+
+    def within(end: Floats) -> Floats:
+        return special.ndtr((end - delta) / error) - special.ndtr((-end - delta) / error)
+
+    given = np.where(inner >= outer, 1.0, 1 - within(outer) + within(inner))
+    return np.asarray(given.mean(axis=-1))
+
+
+def seeds_for_power(
+    difference: ArrayLike, sd: ArrayLike, margin: float = 0.0, alpha: float = 0.05, wanted: float = 0.8
+) -> Floats:
+    """Return the smallest number of pairs at which a word has the wanted power; infinite: more than 10,000.
+
+    Args:
+        difference, sd, margin, alpha: see `word_power`; sd above 0.
+        wanted: power, between 0 and 1.
+
+    Example:
+        >>> seeds_for_power([1.0, 0.0], [1.0, 0.2], margin=0.5).tolist()
+        [10.0, 4.0]
+    """
+    delta, sigma = np.broadcast_arrays(*(np.asarray(one, dtype=np.float64) for one in (difference, sd)))
+    found = np.full(delta.shape, math.inf)
+
+    def first(left: NDArray[np.bool_], seeds: Floats) -> Floats:
+        enough = word_power(delta[left][:, None], sigma[left][:, None], seeds, margin, alpha) >= wanted
+        index = enough.argmax(axis=1)[:, None]
+        return np.where(enough.any(axis=1), np.take_along_axis(seeds, index, axis=-1)[:, 0], math.inf)
+
+    for start, stop, step in ((2, 41, 1), (41, 221, 5), (221, 1021, 25), (1021, LARGEST_PLAN + 1, 400)):
+        left = np.isinf(found)
+        if not left.any():
+            break
+        found[left] = first(left, np.arange(start, stop, step, dtype=float)[None, :])
+        coarse = left & np.isfinite(found)
+        if step > 1 and coarse.any():
+            found[coarse] = first(coarse, found[coarse][:, None] - np.arange(step - 1, -1, -1.0))
+    return found
+
+
+def seeds_for_word(
+    difference: float, sd: float, n: int, margin: float = 0.0, alpha: float = 0.05, wanted: float = 0.8, seed: int = 0
+) -> SeedsForWord:
+    """Return how many pairs, more than n, a contrast needs until it gets a word, from what n pairs have shown.
+
+    The range comes from means and spreads that could have given what is observed: the spread by the chi-squared
+    distribution, the mean by the normal one about the observed mean. At three seeds it is wide, as it has to be.
+
+    Args:
+        difference, sd: observed mean and standard deviation of n differences; sd above 0.
+        n: pairs, at least 2.
+        margin, alpha, wanted: see `seeds_for_power`.
+        seed: of the draws.
+    """
+    draw = np.random.default_rng(seed)
+    sigma = sd * np.sqrt((n - 1) / draw.chisquare(n - 1, _DRAWS))
+    delta = difference + sigma / math.sqrt(n) * draw.normal(size=_DRAWS)
+    sigma, delta = np.append(sigma, sd), np.append(delta, difference)
+    needed = np.maximum(seeds_for_power(delta, sigma, margin, alpha, wanted), n + 1)
+    ends = np.quantile(needed[:-1], [(1 - RANGE) / 2, (1 + RANGE) / 2], method="nearest")
+    low, high, likely = (int(one) if math.isfinite(one) else None for one in (*ends, needed[-1]))
+    return SeedsForWord(likely, low, high)

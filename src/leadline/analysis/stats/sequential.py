@@ -146,6 +146,22 @@ def next_round(
     return next((added for added, done in enumerate(decided, start=1) if done), len(seeds))
 
 
+def odds_against_even(only_a: int, only_b: int) -> float:
+    """Return the odds against two arms failing equally often, which may be looked at after every seed.
+
+    Of the seeds at which just one arm failed, half should be a's. A mixture over all other shares bets against that;
+    by Ville's inequality (1939) its odds ever reach 1/q in at most a share q of studies (Robbins 1970).
+
+    Args:
+        only_a, only_b: seeds at which only that arm failed.
+
+    Example:
+        >>> round(odds_against_even(8, 0), 1), odds_against_even(1, 1) < 1
+        (28.4, True)
+    """
+    return float(2.0 ** (only_a + only_b) * special.beta(only_a + 1, only_b + 1))
+
+
 def confidence_of_each(confidence: float, contrasts: int) -> float:
     """Return the confidence of each contrast's interval at which all of them hold together (Bonferroni).
 

@@ -1,21 +1,26 @@
 """From tidy frames to findings: arms are summarised, contrasts paired by seed and decided, all in numbers."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import accumulate, chain
 
+import numpy as np
 import pandas as pd
 
-from leadline.analysis.stats import Paired, Summary, paired, summarise
-from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts
+from leadline.analysis.stats import Outcome, Paired, Summary, paired, summarise
+from leadline.analysis.stats.factorial import shrink_effects
+from leadline.analysis.stats.pairing import Ahead, SeedsAndImages, ahead_at_a_seed, over_seeds_and_images, pairing
+from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts, seeds_needed
 from leadline.analysis.verdict.evidence import Evidence, gather
 from leadline.analysis.verdict.factors import factor_effects
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.meta_analysis import data_set, meta_analyses
 from leadline.analysis.verdict.pairs import Pairs, pair
-from leadline.analysis.verdict.sequential import interim_analyses
+from leadline.analysis.verdict.sequential import interim_analyses, looked_at_before
 from leadline.analysis.verdict.tuned import Tuning
-from leadline.parts.metrics import Outputs
+from leadline.parts.metrics import Outputs, metric
 from leadline.study.expand import Arm, ExpandedStudy, default_metric, tasks_of
 from leadline.study.rounds import Round
 
@@ -29,13 +34,14 @@ def analyze(
 ) -> Findings:
     """Return what a study shows so far; trials that have not finished are counted, never filled in.
 
-    A contrast pairs its arms by seed, over the seeds at which both finished; its decision rests on the 95% paired-t
-    interval of the differences. Where seeds are added until contrasts are decided it rests on the interval that holds
-    at every look, over the seeds before the first whose trials have not both ended.
+    A contrast pairs its arms by seed. Its word rests on paired t tests of difference and of equivalence, adjusted for
+    the study's contrasts, with trials that failed counted as worse than any other. Where seeds are added until
+    contrasts are decided it rests on the interval that holds at every look, over the seeds before the first whose
+    trials have not both ended; likewise where a study got more seeds after a verdict on its first ones could be seen.
 
     Args:
         study: the study, expanded.
-        trials: a row per trial: trial (hash), arm, seed, state, seconds.
+        trials: a row per trial: trial (hash), arm, seed, state, seconds; created and ended where they are known.
         records: a row per measured value: trial, epoch, split, name, value; errors in per cent, accuracies fractions.
         outputs: trial hash -> what its network gave for the test images.
         tuning: what the study's search tried; None: it tunes nothing, or that is not known.
@@ -45,17 +51,25 @@ def analyze(
     estimates: list[Paired | None] = []
     sequential: list[SequentialAnalysis | None] = [None] * len(pairs)
     rounds: tuple[Round, ...] = ()
+    looked: list[tuple[int, ...]] = [()] * len(pairs)
     if study.decide is None:
-        estimates += (paired(own.a, own.b, resolution=own.resolution) if own.seeds else None for own in pairs)
+        history = [evidence.rounds(own.contrast) for own in pairs]
+        if any(len(groups) > 1 for groups in history):
+            pairs, estimates, judgements = looked_at_before(pairs, [tuple(chain(*groups)) for groups in history])
+            looked = [tuple(accumulate(map(len, groups)))[:-1] for groups in history]
+        else:
+            estimates += (paired(own.a, own.b, resolution=own.resolution) if own.seeds else None for own in pairs)
+            judgements = decide_contrasts(pairs, estimates, study.spec.correction)
     else:
-        pairs, estimates, sequential[:], rounds = interim_analyses(
-            study, pairs, evidence.ended(study), evidence.tested()
-        )
-    judgements = decide_contrasts(pairs, estimates, study.spec.correction)
+        pairs, estimates, analyses, rounds = interim_analyses(study, pairs)
+        sequential[:], judgements = analyses, tuple(one.judgement for one in analyses)
     arms = tuple(_arm(arm, evidence.planned(study, arm.name), evidence) for arm in study.arms)
-    contrasts = tuple(map(partial(_contrast, evidence), pairs, estimates, judgements, sequential))
+    tested = sum(one.test.p is not None for one in judgements)
+    contrasts = _with_shrunk(
+        map(partial(_contrast, evidence, tested), pairs, estimates, judgements, sequential, looked)
+    )
     # seeds whose number depends on what they showed are no sample for statistics that look once
-    fixed = contrasts if study.decide is None else ()
+    fixed = contrasts if study.decide is None and not any(looked) else ()
     return Findings(
         study=study.name,
         title=study.title,
@@ -89,6 +103,7 @@ def _arm(arm: Arm, planned: int, evidence: Evidence) -> ArmFinding:
         finished=len(finished),
         diverged=evidence.count(arm.name, "diverged"),
         failed=evidence.count(arm.name, "failed"),
+        at_chance=sum(trial.hash in evidence.at_chance for trial in finished),
         metrics={metric: summary for metric, summary in summaries.items() if summary},
         convergence_epoch=_summary(
             evidence.converged[trial.hash] for trial in finished if trial.hash in evidence.converged
@@ -99,12 +114,14 @@ def _arm(arm: Arm, planned: int, evidence: Evidence) -> ArmFinding:
 
 def _contrast(
     evidence: Evidence,
+    tested: int,
     pairs: Pairs,
     estimate: Paired | None,
     judgement: Judgement,
     sequential: SequentialAnalysis | None,
+    looked: tuple[int, ...],
 ) -> ContrastFinding:
-    contrast = pairs.contrast
+    contrast, outcomes = pairs.contrast, [one for _, one in pairs.outcomes]
     return ContrastFinding(
         a=contrast.a,
         b=contrast.b,
@@ -115,18 +132,69 @@ def _contrast(
         diverged_a=evidence.count(contrast.a, "diverged"),
         diverged_b=evidence.count(contrast.b, "diverged"),
         paired=estimate,
-        p_adjusted=judgement.p_adjusted,
         mcnemar=pairs.mcnemar,
-        decision=judgement.decision,
-        t_p_adjusted=judgement.t_p_adjusted,
+        judgement=judgement,
+        failed_a=sum(one.failed_a for one in outcomes),
+        failed_b=sum(one.failed_b for one in outcomes),
+        at_chance_a=evidence.at_chance_of(contrast.a, (seed for seed, _ in pairs.outcomes)),
+        at_chance_b=evidence.at_chance_of(contrast.b, (seed for seed, _ in pairs.outcomes)),
+        ended=len(outcomes),
+        neither_learned=pairs.neither_learned,
         values_a=pairs.a,
         values_b=pairs.b,
         target=contrast.target,
         reach=pairs.reach,
         resolution=pairs.resolution,
         sequential=sequential,
+        looked=looked,
         finished=len(evidence.finished_seeds(contrast.a) & evidence.finished_seeds(contrast.b)),
+        needed=seeds_needed(pairs, estimate, tested) if judgement.decision == "undecided" else None,
+        pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent else None,
+        ahead=_ahead(outcomes, metric(contrast.metric).higher_is_better),
+        images=_over_images(pairs, evidence),
     )
+
+
+def _with_shrunk(contrasts: Iterable[ContrastFinding]) -> tuple[ContrastFinding, ...]:
+    """Return contrasts with their differences drawn to the mean of all of one metric, where there are three or more."""
+    found = list(contrasts)
+    groups: dict[tuple[str, float | None], list[int]] = {}
+    for place, one in enumerate(found):
+        if one.paired and one.paired.sd and not (one.reach and one.reach.silent):
+            groups.setdefault((one.metric, one.target), []).append(place)
+    for places in groups.values():
+        if len(places) > 2:
+            results = [own for place in places if (own := found[place].paired)]
+            effects, sds, seeds = zip(*((own.difference, own.sd, own.n) for own in results), strict=True)
+            for place, shrunk in zip(places, shrink_effects(effects, sds, seeds), strict=True):
+                found[place] = replace(found[place], shrunk=float(shrunk))
+    return tuple(found)
+
+
+def _ahead(outcomes: Sequence[Outcome], higher_is_better: bool) -> Ahead | None:
+    """How often a is better than b, where a trial that failed is worse than one that did not."""
+    known = [one for one in outcomes if one.difference is not None or one.failed_a or one.failed_b]
+    if not known:
+        return None
+    sign = 1 if higher_is_better else -1
+    scores = [
+        one.failed_b - one.failed_a if one.failed_a or one.failed_b else sign * (one.difference or 0.0) for one in known
+    ]
+    return ahead_at_a_seed(sum(score > 0 for score in scores), sum(score == 0 for score in scores), len(scores))
+
+
+def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
+    """The difference in test error for other images too; None where predictions are missing, or of other images."""
+    if pairs.contrast.metric != "test_error" or len(pairs.mcnemar) != len(pairs.seeds) or len(pairs.seeds) < 2:
+        return None
+    sides = []
+    for side in (pairs.contrast.a, pairs.contrast.b):
+        hashes = {trial.seed: trial.hash for trial in evidence.trials[side]}
+        seen = [evidence.outputs[hashes[seed]] for seed in pairs.seeds]
+        if any(not np.array_equal(one.labels, seen[0].labels) for one in seen) or len(seen[0].labels) < 2:
+            return None
+        sides.append([one.predicted != one.labels for one in seen])
+    return over_seeds_and_images(*sides)
 
 
 def _summary(values: Iterable[float]) -> Summary | None:

@@ -1,10 +1,24 @@
 """Decisions: the one place where they are taken, from the numbers of all contrasts of a study together."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from leadline.analysis.stats import Decision, Paired, benjamini_hochberg, decide, holm
+from leadline.analysis.stats import (
+    LEVEL,
+    Decision,
+    DifferenceTest,
+    Paired,
+    SeedsForWord,
+    benjamini_hochberg,
+    benjamini_hochberg_both,
+    choose_word,
+    difference_with_failures,
+    equivalence_p,
+    holm,
+    holm_both,
+    seeds_for_word,
+)
 from leadline.analysis.verdict.pairs import Pairs
 from leadline.parts.metrics import metric
 from leadline.specs.contrast import Correction
@@ -15,36 +29,87 @@ class Judgement:
     """What is decided about one contrast, beside the others."""
 
     decision: Decision
-    p_adjusted: float | None  # of the permutation test
-    t_p_adjusted: float | None  # of the paired t test
+    test: DifferenceTest = field(default_factory=lambda: DifferenceTest(None, 0))
+    difference_p_adjusted: float | None = None
+    equivalence_p: float | None = None
+    equivalence_p_adjusted: float | None = None
+    p_adjusted: float | None = None  # of the permutation test, among these
+
+    @property
+    def alone(self) -> bool:
+        """Whether the contrast is undecided only because there are others."""
+        ps = (self.test.p, self.equivalence_p)
+        return self.decision == "undecided" and any(p is not None and p <= LEVEL for p in ps)
 
 
 def decide_contrasts(
     pairs: Sequence[Pairs], estimates: Sequence[Paired | None], correction: Correction
 ) -> tuple[Judgement, ...]:
-    """Return what is decided about each contrast.
+    """Return what is decided about each contrast of a study whose seeds were fixed.
 
-    A decision rests on the contrast's own interval; p-values are adjusted over the contrasts that have one.
+    By p-values of difference and of equivalence that are adjusted for all contrasts that have any, so that what the
+    correction promises holds for the words. Failed trials count, see `stats.difference_with_failures`; where only one
+    trial of a pair failed, the two arms are not equivalent, and where none of any pair learned, nothing is decided.
 
     Args:
         pairs: what each contrast compares.
         estimates: what its pairs show; None without a pair.
         correction: of the p-values.
     """
-    p_adjusted = adjust([one.p if one else None for one in estimates], correction)
-    t_p_adjusted = adjust([one.t_p if one else None for one in estimates], correction)
-    decisions = (
-        decide(
-            estimate.ci95 if estimate and not compared.silent else None,
-            compared.margin,
-            metric(compared.contrast.metric).higher_is_better,
-        )
-        for compared, estimate in zip(pairs, estimates, strict=True)
-    )
-    return tuple(map(Judgement, decisions, p_adjusted, t_p_adjusted))
+    tests = [_difference(own, one) for own, one in zip(pairs, estimates, strict=True)]
+    equivalences = [_equivalence(own, one) for own, one in zip(pairs, estimates, strict=True)]
+    both = holm_both if correction == "holm" else benjamini_hochberg_both
+    differ, same = both(*(_with_nan(ps) for ps in ([test.p for test in tests], equivalences)))
+    permuted = adjust([one.p if one else None for one in estimates], correction)
+    found = []
+    for own, test, p, p_differ, p_same, p_permuted in zip(
+        pairs, tests, equivalences, _plain(differ), _plain(same), permuted, strict=True
+    ):
+        word = choose_word(test.sign, p_differ, p_same, metric(own.contrast.metric).higher_is_better)
+        found.append(Judgement(word, test, p_differ, p, p_same, p_permuted))
+    return tuple(found)
+
+
+def _difference(pairs: Pairs, estimate: Paired | None) -> DifferenceTest:
+    if pairs.neither_learned:
+        return DifferenceTest(None, 0)
+    p = None if estimate is None or pairs.silent else estimate.t_p
+    outcomes = [one for _, one in pairs.outcomes]
+    if not outcomes:  # times to a target, which have failures in them
+        return DifferenceTest(p, 0 if estimate is None else (estimate.difference > 0) - (estimate.difference < 0))
+    return difference_with_failures(outcomes, p, metric(pairs.contrast.metric).higher_is_better)
+
+
+def _equivalence(pairs: Pairs, estimate: Paired | None) -> float | None:
+    uneven = any(one.failed_a != one.failed_b for _, one in pairs.outcomes)
+    if estimate is None or estimate.n < 2 or pairs.silent or uneven or not pairs.margin:
+        return None
+    return float(equivalence_p(pairs.differences, pairs.margin, pairs.resolution))
+
+
+def seeds_needed(pairs: Pairs, estimate: Paired | None, contrasts: int) -> SeedsForWord | None:
+    """Return how many seeds would decide a contrast that is undecided; None where its few pairs tell nothing.
+
+    Args:
+        pairs, estimate: what it compares, and what that shows.
+        contrasts: that share the error of the study.
+    """
+    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent:
+        return None
+    spread = max(estimate.sd or 0.0, pairs.resolution / math.sqrt(6))
+    if not spread:
+        return None
+    return seeds_for_word(estimate.difference, spread, estimate.n, pairs.margin, LEVEL / max(1, contrasts))
 
 
 def adjust(ps: Sequence[float | None], correction: Correction) -> list[float | None]:
     """Return p-values adjusted for how many there are, None where there is none."""
-    adjusted = (holm if correction == "holm" else benjamini_hochberg)(ps)
-    return [None if math.isnan(p) else float(p) for p in adjusted]
+    return _plain((holm if correction == "holm" else benjamini_hochberg)(ps))
+
+
+def _with_nan(ps: Sequence[float | None]) -> list[float]:
+    return [math.nan if p is None else p for p in ps]
+
+
+def _plain(ps: Iterable[float]) -> list[float | None]:
+    return [None if math.isnan(p) else float(p) for p in ps]

@@ -11,7 +11,8 @@ import pandas as pd
 from leadline.analysis.stats.survival import convergence_epoch
 from leadline.analysis.verdict.values import Waited, curves, final_values, waited
 from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metric, metrics
-from leadline.specs import DataSpec
+from leadline.parts.tasks import task_of
+from leadline.specs import TrialSpec
 from leadline.specs.contrast import ContrastSpec
 from leadline.study.expand import ExpandedStudy, default_metric
 
@@ -24,18 +25,21 @@ class Trial:
     seed: int
     state: str
     seconds: float
+    created: float = -math.inf  # when the study got it, in seconds; -inf: not known
+    ended: float = math.inf  # inf: it has not, or that is not known
 
 
 @dataclass(frozen=True)
 class Evidence:
     """The frames, looked up."""
 
-    data: Mapping[str, DataSpec]  # by arm
+    specs: Mapping[str, TrialSpec]  # by arm
     trials: Mapping[str, tuple[Trial, ...]]  # by arm
     finals: Mapping[str, Mapping[str, float]]  # by metric and trial; finished trials and finite values only
     curves: Mapping[str, Curve]  # by trial; only where a contrast asks for what they show
     converged: Mapping[str, int]  # trial -> epoch of convergence
     outputs: Mapping[str, Outputs]  # of trials that left any
+    at_chance: frozenset[str]  # finished trials that have learned nothing
 
     def values(self, arm: str, name: str) -> dict[int, tuple[str, float]]:
         """Seed -> hash and metric of each trial of an arm that has finished."""
@@ -43,13 +47,6 @@ class Evidence:
         return {
             trial.seed: (trial.hash, found[trial.hash]) for trial in self.trials.get(arm, ()) if trial.hash in found
         }
-
-    def on_the_same_data(self, contrast: ContrastSpec) -> Iterable[float]:
-        """The contrast's metric of all trials on its arms' data, for on other images it moves in other steps."""
-        same = {self.data[contrast.a], self.data[contrast.b]}
-        for arm in self.trials:
-            if self.data.get(arm) in same:
-                yield from (value for _, value in self.values(arm, contrast.metric).values())
 
     def waited(self, arm: str, contrast: ContrastSpec) -> dict[int, Waited]:
         """Seed -> time to the contrast's target of each trial of an arm that has finished or diverged."""
@@ -62,26 +59,47 @@ class Evidence:
         )
         return {trial.seed: one for trial, one in found if one}
 
+    def rounds(self, contrast: ContrastSpec) -> tuple[tuple[int, ...], ...]:
+        """The seeds of a contrast, those together between which no verdict can have been shown, in order of time.
+
+        A verdict on some seeds was there to be seen if all of their trials had ended before others were created.
+        """
+        a, b = ({trial.seed: trial for trial in self.trials.get(arm, ())} for arm in (contrast.a, contrast.b))
+        seeds = [seed for seed in a if seed in b]
+        created = {seed: max(a[seed].created, b[seed].created) for seed in seeds}
+        ended = {seed: max(a[seed].ended, b[seed].ended) for seed in seeds}
+        found: list[tuple[int, ...]] = []
+        current: list[int] = []
+        for seed in sorted(seeds, key=lambda seed: (created[seed], seed)):
+            before = [other for other in seeds if created[other] < created[seed]]
+            was_shown = len(before) > 1 and max(ended[other] for other in before) <= created[seed]
+            if was_shown and created[seed] > created[current[-1]]:
+                found.append(tuple(current))
+                current = []
+            current.append(seed)
+        return (*found, tuple(current))
+
     def planned(self, study: ExpandedStudy, arm: str) -> int:
         """Trials of an arm that there are to be; of a study that decides while seeds are added, so far."""
         return len(study.seed_values) if study.decide is None else len(self.trials.get(arm, ()))
 
-    def ended(self, study: ExpandedStudy) -> dict[str, set[int]]:
-        """Arm -> seeds whose trials have finished or diverged."""
-        over = ("finished", "diverged")
+    def ended(self, arm: str) -> dict[int, bool]:
+        """Seed -> whether the trial failed, of an arm's trials that have ended: it diverged, or has learned nothing."""
         return {
-            arm.name: {trial.seed for trial in self.trials.get(arm.name, ()) if trial.state in over}
-            for arm in study.arms
+            trial.seed: trial.state == "diverged" or trial.hash in self.at_chance
+            for trial in self.trials.get(arm, ())
+            if trial.state in ("finished", "diverged")
         }
 
-    def tested(self) -> dict[str, int]:
-        """Arm -> images that its trials were tested on, where they left predictions."""
-        return {
-            arm: len(self.outputs[trial.hash].labels)
-            for arm, trials in self.trials.items()
-            for trial in trials
-            if trial.hash in self.outputs
-        }
+    def at_chance_of(self, arm: str, seeds: Iterable[int]) -> int:
+        """Trials of an arm, at some seeds, that have learned nothing."""
+        among = set(seeds)
+        return sum(trial.seed in among and trial.hash in self.at_chance for trial in self.trials.get(arm, ()))
+
+    def tested(self, arm: str) -> int | None:
+        """Images that an arm's trials were tested on; None where they left no predictions."""
+        sizes = (len(self.outputs[one.hash].labels) for one in self.trials.get(arm, ()) if one.hash in self.outputs)
+        return next(sizes, None)
 
     def unrecorded(self, study: ExpandedStudy) -> dict[str, dict[str, int]]:
         """Metric -> why finished trials of its contrasts lack it -> how many do; of metrics that all have, nothing."""
@@ -112,9 +130,14 @@ def gather(
     """Return the frames of a study, looked up; trials that have not finished have no values."""
     asked = _asked(study)
     by_arm: dict[str, list[Trial]] = defaultdict(list)
-    columns = (trials[name] for name in ("trial", "arm", "seed", "state", "seconds"))
-    for key, arm, seed, state, seconds in zip(*columns, strict=True):
-        by_arm[arm].append(Trial(key, int(seed), state, math.nan if pd.isna(seconds) else float(seconds)))
+    columns = trials.reindex(columns=["trial", "arm", "seed", "state", "seconds", "created", "ended"])
+    for key, arm, seed, state, seconds, *moments in columns.itertuples(index=False):
+        created, ended = (
+            other if pd.isna(moment) else pd.Timestamp(moment).timestamp()
+            for moment, other in zip(moments, (-math.inf, math.inf), strict=True)
+        )
+        seconds = math.nan if pd.isna(seconds) else float(seconds)
+        by_arm[arm].append(Trial(key, int(seed), state, seconds, created, ended))
     finished = {trial.hash for group in by_arm.values() for trial in group if trial.state == "finished"}
     kept = records[records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))]
     wanted = {name: metric(name) for name in sorted(asked)}
@@ -133,8 +156,17 @@ def gather(
         if place is not None:
             converged[str(key)] = int(curve["epoch"].iloc[place - 1])
     in_order = {arm: tuple(sorted(group, key=lambda trial: trial.seed)) for arm, group in by_arm.items()}
-    data = {arm.name: arm.trial.data for arm in study.arms}
-    return Evidence(data, in_order, finals, by_epoch, converged, outputs)
+    specs = {arm.name: arm.trial for arm in study.arms}
+    at_chance = frozenset(
+        trial.hash
+        for arm, group in by_arm.items()
+        if arm in specs
+        for trial in group
+        if trial.hash in finished
+        and trial.hash in outputs
+        and task_of(specs[arm].data.task).is_at_chance(outputs[trial.hash], finals["train_error"].get(trial.hash))
+    )
+    return Evidence(specs, in_order, finals, by_epoch, converged, outputs, at_chance)
 
 
 def _asked(study: ExpandedStudy) -> set[str]:

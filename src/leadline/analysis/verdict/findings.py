@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from leadline.analysis.stats import Decision, McNemar, Paired, Summary
+from leadline.analysis.stats import LEVEL, Decision, DifferenceTest, McNemar, Paired, SeedsForWord, Summary
 from leadline.analysis.stats.factorial import OverDataSets
+from leadline.analysis.stats.pairing import Ahead, Pairing, SeedsAndImages
+from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.tuned import Tuning
 from leadline.analysis.verdict.values import ToTarget
 from leadline.parts.tasks import task_of
@@ -25,6 +27,7 @@ class ArmFinding:
     finished: int
     diverged: int
     failed: int
+    at_chance: int  # of the finished, those that have learned nothing
     metrics: Mapping[str, Summary]  # of finished trials; per cent: test_error, train_error, validation_error
     convergence_epoch: Summary | None
     seconds: Summary | None  # wall time of a trial
@@ -62,6 +65,16 @@ class SequentialAnalysis:
     most: int  # seeds that the study may take
     taken: int  # looks, until it was decided
     interim: tuple[InterimAnalysis, ...]  # at 1, 2, 3, ... seeds, up to all of these
+    futile: bool = False  # whether it got no more seeds because neither arm learned anything
+
+    @property
+    def judgement(self) -> Judgement:
+        """What its last look decided, by values or, before there are two pairs, by failures."""
+        if not self.interim:
+            return Judgement("undecided")
+        last = self.interim[-1]
+        by_failures = last.pairs < 2 and last.decision != "undecided"
+        return Judgement(last.decision, DifferenceTest(None, 0, "failures" if by_failures else "values"))
 
 
 @dataclass(frozen=True)
@@ -72,33 +85,47 @@ class ContrastFinding:
     b: str
     metric: str
     margin: float  # percentage points
-    seeds: tuple[int, ...]  # at which both arms finished
+    seeds: tuple[int, ...]  # at which both arms have a value, and not both learned nothing
     differences: tuple[float, ...]  # one per seed, percentage points
     diverged_a: int
     diverged_b: int
-    paired: Paired | None  # None: no seed at which both finished
-    p_adjusted: float | None  # of the permutation test, over the study's contrasts
+    paired: Paired | None  # None: no such seed
     mcnemar: tuple[McNemar, ...]  # one per seed; empty where predictions are missing
-    decision: Decision
-    # of the paired t test, on which the decision rests: at few seeds the permutation test can reach no small p
-    t_p_adjusted: float | None = None
+    judgement: Judgement
+    failed_a: int = 0  # trials that diverged or stayed at chance, of the seeds at which both ended
+    failed_b: int = 0
+    at_chance_a: int = 0
+    at_chance_b: int = 0
+    ended: int = 0  # seeds at which both trials ended
+    neither_learned: bool = False  # whether at every such seed both failed
     values_a: tuple[float, ...] = ()  # the metric of a at each of the seeds, per cent
     values_b: tuple[float, ...] = ()
     target: float | None = None  # validation error, per cent, that times are measured to
     reach: ToTarget | None = None  # of such times, which the values give no further than to its horizon
     resolution: float = 0.0  # the step in which the values move
     sequential: SequentialAnalysis | None = None  # None: fixed seeds; else `paired` has its interval and no p
+    looked: tuple[int, ...] = ()  # seeds at which verdicts were there to see before more were added
     finished: int = 0  # seeds at which both arms finished, whether or not the metric has a value there
+    needed: SeedsForWord | None = None  # where it is undecided
+    shrunk: float | None = None  # the mean difference, drawn to that of all contrasts of the metric
+    pairing: Pairing | None = None
+    ahead: Ahead | None = None  # how often a is better at a fresh seed, failures counted
+    images: SeedsAndImages | None = None  # of test errors whose predictions are known at every seed
+
+    @property
+    def decision(self) -> Decision:
+        """What is decided, beside the study's other contrasts."""
+        return self.judgement.decision
+
+    @property
+    def by_failures(self) -> bool:
+        """Whether a difference is decided by how often trials failed, not by values."""
+        return self.decision in ("better", "worse") and self.judgement.test.ground == "failures"
 
     @property
     def estimate(self) -> Paired | None:
         """What its pairs show; None: there is none, or no trial reached the target."""
         return None if self.reach and self.reach.silent else self.paired
-
-    @property
-    def uncorrected(self) -> bool:
-        """Whether the contrast is decided, but not once its p-value is adjusted for the number of contrasts."""
-        return self.decision in ("better", "worse") and self.t_p_adjusted is not None and self.t_p_adjusted > 0.05
 
 
 @dataclass(frozen=True)
@@ -118,6 +145,11 @@ class FactorEffect:
     seeds: tuple[int, ...]  # at which every trial that it needs has its value
     paired: Paired  # of the effect, one number per seed
     t_p_adjusted: float | None  # over all such effects of the study
+
+    @property
+    def shown(self) -> bool:
+        """Whether the effect is shown to be other than 0, beside all others of the study."""
+        return self.t_p_adjusted is not None and self.t_p_adjusted <= LEVEL
 
 
 @dataclass(frozen=True)

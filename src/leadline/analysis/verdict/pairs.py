@@ -1,14 +1,15 @@
-"""What a contrast compares: the values of its two arms, seed by seed."""
+"""What a contrast compares: the values of its two arms, seed by seed, and the trials that failed."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from leadline.analysis.stats import McNemar, mcnemar
+from leadline.analysis.stats import McNemar, Outcome, mcnemar
 from leadline.analysis.verdict.evidence import Evidence
 from leadline.analysis.verdict.values import ToTarget, step_of_clock, to_target
-from leadline.parts.metrics import Outputs, TimeMetric, metric
+from leadline.data.split import split_sizes
+from leadline.parts.metrics import Counts, Outputs, TimeMetric, metric
 from leadline.specs.contrast import ContrastSpec
 
 
@@ -18,10 +19,12 @@ class Pairs:
 
     contrast: ContrastSpec
     margin: float
-    seeds: tuple[int, ...]  # at which both arms have a value
+    seeds: tuple[int, ...]  # at which both arms have a value, and not both learned nothing
     a: tuple[float, ...]
     b: tuple[float, ...]
     resolution: float  # the step in which the values move
+    declared: bool = True  # whether that is known beforehand, not from the values
+    outcomes: tuple[tuple[int, Outcome], ...] = ()  # seed by seed, at which both trials have ended
     mcnemar: tuple[McNemar, ...] = ()  # of the seeds whose predictions are known
     reach: ToTarget | None = None  # of times to a target
 
@@ -32,22 +35,30 @@ class Pairs:
 
     @property
     def silent(self) -> bool:
-        """Whether no trial reached the target, so that the values say nothing."""
-        return self.reach is not None and self.reach.silent
+        """Whether the values say nothing: no trial reached the target, or a lone pair of seeds has a failed trial.
 
-    def at(self, places: Iterable[int], resolution: float) -> "Pairs":
-        """Return the pairs at some places, in that order, of values that move in another step."""
+        Two trials of one arm that learned nothing agree, and agreement of two looks like certainty.
+        """
+        if self.reach is not None and self.reach.silent:
+            return True
+        failed = {seed for seed, one in self.outcomes if one.difference is not None and (one.failed_a or one.failed_b)}
+        return len(self.seeds) == 2 and not failed.isdisjoint(self.seeds)
+
+    @property
+    def neither_learned(self) -> bool:
+        """Whether at every seed that has ended both trials diverged, or learned nothing."""
+        return bool(self.outcomes) and all(one.failed_a and one.failed_b for _, one in self.outcomes)
+
+    def at(self, places: Iterable[int]) -> "Pairs":
+        """Return the pairs at some places, in that order."""
         kept = tuple(places)
         seeds = tuple(self.seeds[place] for place in kept)
-        return Pairs(
-            contrast=self.contrast,
-            margin=self.margin,
+        return replace(
+            self,
             seeds=seeds,
             a=tuple(self.a[place] for place in kept),
             b=tuple(self.b[place] for place in kept),
-            resolution=resolution,
             mcnemar=tuple(test for test in self.mcnemar if test.seed in seeds),
-            reach=self.reach,
         )
 
 
@@ -66,19 +77,30 @@ def pair(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
 
 def _values(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
     a, b = (evidence.values(side, contrast.metric) for side in (contrast.a, contrast.b))
-    seeds = sorted(a.keys() & b.keys())
+    failed_a, failed_b = (evidence.ended(side) for side in (contrast.a, contrast.b))
+    outcomes = []
+    for seed in sorted(failed_a.keys() & failed_b.keys()):
+        known = seed in a and seed in b and not (failed_a[seed] and failed_b[seed])
+        difference = a[seed][1] - b[seed][1] if known else None
+        outcomes.append((seed, Outcome(difference, failed_a[seed], failed_b[seed])))
+    seeds = [seed for seed, one in outcomes if one.difference is not None]
     tests = (
         _mcnemar(seed, evidence.outputs.get(a[seed][0]), evidence.outputs.get(b[seed][0]))
         for seed in seeds
         if contrast.metric == "test_error"
     )
+    values_a, values_b = (tuple(side[seed][1] for seed in seeds) for side in (a, b))
+    steps = [_declared(contrast.metric, side, evidence) for side in (contrast.a, contrast.b)]
+    declared = max((step for step in steps if step is not None), default=None)
     return Pairs(
         contrast=contrast,
         margin=margin,
         seeds=tuple(seeds),
-        a=tuple(a[seed][1] for seed in seeds),
-        b=tuple(b[seed][1] for seed in seeds),
-        resolution=_resolution(evidence.on_the_same_data(contrast), margin),
+        a=values_a,
+        b=values_b,
+        resolution=_smallest_gap((*values_a, *values_b)) if declared is None else declared,
+        declared=declared is not None,
+        outcomes=tuple(outcomes),
         mcnemar=tuple(test for test in tests if test),
     )
 
@@ -102,8 +124,19 @@ def _mcnemar(seed: int, a: Outputs | None, b: Outputs | None) -> McNemar | None:
     return mcnemar(a.predicted == a.labels, b.predicted == b.labels, seed)
 
 
-def _resolution(values: Iterable[float], margin: float) -> float:
-    """The step in which values move: the smallest gap between any two, at most the margin where there is one."""
+def _smallest_gap(values: Iterable[float]) -> float:
+    """The smallest gap between any two values, for a metric that declares no step; 0 where all are equal."""
     gaps = np.diff(np.unique(np.fromiter(values, dtype=float)))
-    # per cent that differ by less differ by rounding alone: one image in a million is 0.0001
-    return float(min([*([margin] if margin else []), *gaps[gaps > 1e-7]], default=0.0))
+    # values that differ by less differ by rounding alone
+    return float(min(gaps[gaps > 1e-7], default=0.0))
+
+
+def _declared(name: str, arm: str, evidence: Evidence) -> float | None:
+    """The step in which a metric moves, from what an arm's trials are evaluated on; None where it is not known."""
+    resolution, trial = metric(name).resolution, evidence.specs[arm]
+    if resolution is None:
+        return None
+    data = trial.data
+    sizes = split_sizes(data.known_sizes, data) if data.known_sizes else data  # what is asked for, where it is
+    tested = evidence.tested(arm) or sizes.test
+    return resolution(Counts(sizes.train, sizes.validation, tested, trial.training.epochs))

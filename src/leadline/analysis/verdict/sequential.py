@@ -1,24 +1,26 @@
 """Contrasts of a study that decides while seeds are added: intervals that hold at every look in place of the t's."""
 
 import math
-from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from leadline.analysis.stats import Paired, decide, summarise
+from leadline.analysis.stats import LEVEL, Paired, sequential, summarise
 from leadline.analysis.stats.sequential import running_interval
+from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.analysis.verdict.pairs import Pairs
-from leadline.data.split import split_sizes
-from leadline.parts.metrics import Counts, metric
-from leadline.specs import TrialSpec
+from leadline.parts.metrics import metric
 from leadline.study.expand import ExpandedStudy
 from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds
 
+PLANNED = 20
+"""Seeds over which the error is shared out where a study added some after a verdict; as many as `decide` takes."""
+
 
 def interim_analyses(
-    study: ExpandedStudy, every: Sequence[Pairs], ended: Mapping[str, Collection[int]], tested: Mapping[str, int]
+    study: ExpandedStudy, every: Sequence[Pairs]
 ) -> tuple[list[Pairs], list[Paired | None], list[SequentialAnalysis], tuple[Round, ...]]:
     """Return the pairs that count, what they show at every look, and the rounds that the study has gone through.
 
@@ -28,33 +30,64 @@ def interim_analyses(
     Args:
         study: one with `decide`.
         every: all pairs of each contrast.
-        ended: arm -> seeds whose trials have finished or diverged.
-        tested: arm -> images of its test set, where that is known from its predictions.
     """
     place = {seed: number for number, seed in enumerate(study.seed_values)}
-    trials = {arm.name: arm.trial for arm in study.arms}
     courses, kept = [], []
     for pairs in every:
-        sides = (pairs.contrast.a, pairs.contrast.b)
-        gap = (number for seed, number in place.items() if not all(seed in ended[side] for side in sides))
-        before = next(gap, len(place))
-        found = sorted((place[seed], at) for at, seed in enumerate(pairs.seeds) if place.get(seed, before) < before)
-        step = max(_step(pairs.contrast.metric, trials[side], tested.get(side)) for side in sides)
-        own = pairs.at((at for _, at in found), step)
-        numbers, higher = tuple(number for number, _ in found), metric(pairs.contrast.metric).higher_is_better
-        courses.append(Course(*sides, own.margin, step, before, numbers, own.differences, higher))
+        ended = dict(pairs.outcomes)
+        before = next((number for seed, number in place.items() if seed not in ended), len(place))
+        course, own = _course(pairs, [seed for seed, number in place.items() if number < before])
+        courses.append(course)
         kept.append(own)
     passed = rounds(study, courses)
     ends = [look(study, course, course.ended)[0] for course in courses]
     return (
         kept,
-        [_paired(course, own) if course.differences else None for course, own in zip(courses, ends, strict=True)],
+        list(map(_paired, courses, ends)),
         [
             _analysis(study, course, own, _looks_at(passed, number, course))
             for number, (course, own) in enumerate(zip(courses, ends, strict=True))
         ],
         passed,
     )
+
+
+def looked_at_before(
+    every: Sequence[Pairs], orders: Sequence[Sequence[int]]
+) -> tuple[list[Pairs], list[Paired | None], tuple[Judgement, ...]]:
+    """Return pairs, what they show, and what is decided, where seeds were added after a verdict had been there to see.
+
+    As for a study with `decide`: each contrast by the interval that holds at every look, all contrasts together at 95%,
+    its error shared out over `PLANNED` seeds, since the study named no number. p-values hold for a single look, so
+    there are none.
+
+    Args:
+        every: all pairs of each contrast.
+        orders: its seeds, in the order in which the study got them.
+    """
+    confidence = sequential.confidence_of_each(1 - LEVEL, len(every))
+    kept, estimates, judgements = [], [], []
+    for pairs, order in zip(every, orders, strict=True):
+        ended = dict(pairs.outcomes)
+        course, own = _course(pairs, [seed for seed in order if seed in ended][: sequential.MOST_SEEDS])
+        ends = (-math.inf, math.inf)
+        if shown := course.first(course.ended):
+            found = sequential.interval_at_any_time(shown, confidence, course.resolution, PLANNED)
+            ends = (found.low, found.high)
+        kept.append(own)
+        estimates.append(_paired(course, ends))
+        judgements.append(Judgement(course.word(course.ended, ends, confidence)))
+    return kept, estimates, tuple(judgements)
+
+
+def _course(pairs: Pairs, seeds: Sequence[int]) -> tuple[Course, Pairs]:
+    """Return the course of a contrast over seeds at which both trials ended, in their order, and its pairs there."""
+    ended, compared = dict(pairs.outcomes), pairs.contrast
+    own = pairs.at(pairs.seeds.index(seed) for seed in seeds if ended[seed].difference is not None)
+    higher = metric(compared.metric).higher_is_better
+    outcomes = tuple(ended[seed] for seed in seeds)
+    resolution = own.resolution if own.declared else 0.0  # what is seen only at a look may depend on it
+    return Course(compared.a, compared.b, own.margin, resolution, outcomes, higher), replace(own, resolution=resolution)
 
 
 def _analysis(
@@ -72,26 +105,29 @@ def _analysis(
         most=study.decide.max_seeds,
         taken=len(looked),
         interim=tuple(_interim(study, course, looked)),
+        futile=course.is_futile(course.ended),
     )
 
 
 def _interim(study: ExpandedStudy, course: Course, looked: Collection[int]) -> Iterator[InterimAnalysis]:
     """Yield what `look` returns at 1, 2, 3, ... seeds, all from one pass over the differences."""
     assert study.decide is not None
-    ends, differences = [(-math.inf, math.inf)], np.asarray(course.differences)
-    if course.differences:
-        planned = study.shared_over
-        low, high = running_interval(differences, confidence_of_each(study), course.resolution, planned)
+    ends, differences = [(-math.inf, math.inf)], np.asarray(course.first(course.ended))
+    confidence = confidence_of_each(study)
+    if len(differences):
+        low, high = running_interval(differences, confidence, course.resolution, study.shared_over)
         ends += zip(low.tolist(), high.tolist(), strict=True)
     for seeds in range(1, course.ended + 1):
-        pairs = bisect_left(course.places, seeds)
+        pairs = len(course.first(seeds))
         mean = float(differences[:pairs].mean()) if pairs else None
-        decision = decide(ends[pairs], course.margin, course.higher_is_better)
+        decision = course.word(seeds, ends[pairs], confidence)
         yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decision, seeds in looked)
 
 
-def _paired(course: Course, ends: tuple[float, float]) -> Paired:
-    over = summarise(course.differences)
+def _paired(course: Course, ends: tuple[float, float]) -> Paired | None:
+    if not (shown := course.first(course.ended)):
+        return None
+    over = summarise(shown)
     spread = max(over.sd or 0.0, course.resolution / math.sqrt(6))
     return Paired(
         n=over.n,
@@ -103,7 +139,6 @@ def _paired(course: Course, ends: tuple[float, float]) -> Paired:
         p=None,
         p_smallest=None,
         effect_size=over.mean / spread if over.n > 1 and spread > 0 else None,
-        seeds_to_decide=None,
     )
 
 
@@ -116,14 +151,3 @@ def _looks_at(found: Sequence[Round], contrast: int, course: Course) -> list[int
             if one.looks[contrast][1] != "undecided":
                 break
     return seen
-
-
-def _step(name: str, trial: TrialSpec, tested: int | None) -> float:
-    """Return the step in which a metric moves, known before the first trial; 0 where none is known."""
-    resolution = metric(name).resolution
-    if resolution is None:
-        return 0.0
-    data = trial.data
-    sizes = split_sizes(data.known_sizes, data) if data.known_sizes else data  # what is asked for, where it is
-    counts = Counts(sizes.train, sizes.validation, tested or sizes.test, trial.training.epochs)
-    return resolution(counts) or 0.0

@@ -3,7 +3,7 @@
 from typing import Any
 
 from leadline.parts.metrics import FinalMetric, register
-from leadline.parts.metrics.base import check_arrays
+from leadline.parts.metrics.base import check_arrays, per_cent_of
 
 
 def balanced_error(labels: Any, predicted: Any, probabilities: Any = None) -> float:
@@ -35,6 +35,7 @@ register(
         record=("final-test", "balanced_error"),
         compute=balanced_error,
         needs_probabilities=False,
+        resolution=lambda counts: per_cent_of(counts.test),
         position=(21, ""),
     )
 )

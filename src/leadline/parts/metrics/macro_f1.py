@@ -3,7 +3,7 @@
 from typing import Any
 
 from leadline.parts.metrics import FinalMetric, register
-from leadline.parts.metrics.base import check_arrays
+from leadline.parts.metrics.base import check_arrays, per_cent_of
 
 
 def macro_f1(labels: Any, predicted: Any, probabilities: Any = None) -> float:
@@ -41,6 +41,7 @@ register(
         record=("final-test", "macro_f1"),
         compute=macro_f1,
         needs_probabilities=False,
+        resolution=lambda counts: per_cent_of(counts.test),
         higher_is_better=True,
         position=(22, ""),
     )

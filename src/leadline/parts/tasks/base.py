@@ -81,6 +81,15 @@ class Task(ABC):
         """Return what is kept of a trained network's outputs [examples, outputs] for test data."""
         return Outputs(targets, self.predict(outputs).numpy())
 
+    def is_at_chance(self, outputs: Outputs, train_error: float | None) -> bool:
+        """Whether a trained network has learned nothing: it does no better than one constant prediction.
+
+        Args:
+            outputs: what it gave for test data.
+            train_error: on its training data, per cent; None: not recorded.
+        """
+        return False
+
     def final_values(self, outputs: Outputs) -> Mapping[str, float]:
         """Return what is recorded of test data beside `values`, by name."""
         return {}

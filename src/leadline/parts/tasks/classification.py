@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+CHANCE = 3.0
+"""Standard deviations of guessing within which a share of right predictions counts as guessing."""
+
+
 @register_task
 class Classification(Task):
     """One class of several for each example, by the largest logit."""
@@ -81,6 +85,17 @@ class Classification(Task):
         """Return classes and the probabilities of the softmax."""
         predicted = self.predict(outputs).numpy().astype(np.int16)
         return Outputs(targets.astype(np.int16), predicted, outputs.softmax(1).numpy())
+
+    def is_at_chance(self, outputs: Outputs, train_error: float | None) -> bool:
+        """Whether the share of right predictions is that of the most frequent class, on test or on training data.
+
+        On test data, up to `CHANCE` standard deviations of guessing above it, and half of the way to 100% at most, so
+        that few images do not make a good network a guess; on training data, which are many, up to one point.
+        """
+        most = float(np.bincount(outputs.labels).max() / len(outputs.labels))
+        above = min(CHANCE * math.sqrt(most * (1 - most) / len(outputs.labels)), (1 - most) / 2)
+        right = float(np.mean(outputs.labels == outputs.predicted))
+        return right <= most + above or (train_error is not None and 1 - train_error / 100 <= most + 0.01)
 
     def final_values(self, outputs: Outputs) -> Mapping[str, float]:
         """Return every built-in metric that is computed from outputs and is a finite number."""

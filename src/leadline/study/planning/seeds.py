@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from leadline.analysis.stats import seeds_to_decide
+from leadline.analysis.stats import LEVEL, seeds_for_power
 from leadline.analysis.stats.sequential import confidence_of_each, running_interval
 from leadline.analysis.verdict import Findings
 from leadline.errors import SpecError
@@ -26,8 +26,9 @@ class SeedsNeeded:
     sd: float  # of the paired differences
     margin: float | None  # None: the metric has none
     for_margin: int | None  # to find a true difference as large as the margin; None: more than 10,000
+    for_equivalence: int | None  # to find equivalence where there is no difference; None: as above, or no margin
     difference: float | None = None  # of the pilot
-    for_difference: int | None = None  # to find a true difference as large as the pilot's; None: as above, or it is 0
+    for_difference: int | None = None  # until the pilot's difference is decided, either way; None: as above
     pairs: int | None = None  # of the pilot
     metric: str = "test_error"
     expected: float | None = None  # mean number of seeds of a study that decides as it goes; None: it does not
@@ -37,8 +38,8 @@ class SeedsNeeded:
 def seeds_by_deviation(study: ExpandedStudy, deviations: Sequence[float]) -> tuple[SeedsNeeded, ...]:
     """Return the seeds that it takes to find a difference as large as the study's margin, for each deviation.
 
-    By the power of the paired t test at 5%; see `stats.seeds_to_decide`. Of a study that decides as it goes, also the
-    number of seeds to expect where that is the true difference.
+    By the power of the tests that decide, at 5% divided by the number of contrasts; see `stats.seeds_for_power`. Of a
+    study that decides as it goes, also the number of seeds to expect where that is the true difference.
 
     Args:
         study: the study, expanded.
@@ -53,7 +54,7 @@ def seeds_by_deviation(study: ExpandedStudy, deviations: Sequence[float]) -> tup
     for sd in deviations:
         if not (sd > 0 and math.isfinite(sd)):
             raise SpecError(f"--sd {sd:g}: expected the standard deviation of paired differences, in points, above 0")
-        needed = SeedsNeeded("", sd, margin, seeds_to_decide(margin / sd, POWER))
+        needed = SeedsNeeded("", sd, margin, _power(study, margin, sd), _power(study, 0.0, sd, margin))
         found.append(_expected(study, needed, margin))
     return tuple(found)
 
@@ -85,9 +86,10 @@ def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, 
             f"{contrast.a} against {contrast.b}",
             sd,
             margin,
-            None if margin is None else seeds_to_decide(margin / sd if sd else math.inf, POWER),
+            None if margin is None else _power(study, margin, sd),
+            None if margin is None else _power(study, 0.0, sd, margin),
             difference,
-            seeds_to_decide(difference / sd if sd else math.inf, POWER) if difference else None,
+            _power(study, difference, sd, margin or 0.0),
             result.n,
             contrast.metric,
         )
@@ -98,6 +100,14 @@ def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, 
             f" choose another pilot study, or use --sd"
         )
     return tuple(found)
+
+
+def _power(study: ExpandedStudy, difference: float, sd: float, margin: float = 0.0) -> int | None:
+    """Return the seeds at which a contrast of a study is decided with the wanted power; None: more than 10,000."""
+    if not sd:
+        return 2 if difference or margin else None
+    seeds = float(seeds_for_power(difference, sd, margin, LEVEL / max(1, len(study.contrasts)), POWER))
+    return int(seeds) if math.isfinite(seeds) else None
 
 
 def _expected(study: ExpandedStudy, needed: SeedsNeeded, difference: float) -> SeedsNeeded:

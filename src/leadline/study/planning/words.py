@@ -63,12 +63,10 @@ def _seeds_line(needed: SeedsNeeded) -> str:
     parts = []
     if needed.margin is not None:
         parts.append(f"{_seeds(needed.for_margin)} to detect a difference equal to the margin, {needed.margin:g}{unit}")
+        parts.append(f"{_seeds(needed.for_equivalence)} to show equivalence where there is no difference")
     if needed.difference is not None:
-        said = (
-            "no number of seeds detects a difference of 0" if needed.difference == 0 else _seeds(needed.for_difference)
-        )
-        about = "" if needed.difference == 0 else f" to detect the pilot's difference of {needed.difference:+.3g}{unit}"
-        parts.append(f"{said}{about}")
+        pilot = f"the pilot's difference of {needed.difference:+.3g}{unit}"
+        parts.append(f"{_seeds(needed.for_difference)} to decide {pilot}")
     if needed.expected is not None and needed.decided is not None:
         parts.append(
             f"with `decide`, {needed.expected:.1f} on average, with a decision in {needed.decided:.0%} of"

@@ -1,5 +1,6 @@
 """The verdict on a whole study in words, most important first."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
@@ -21,12 +22,16 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
         return
     lines = [*_summary(findings), *[meta_sentence(one) for one in findings.meta_analyses][:LONGEST]]
     yield from lines
-    uncorrected = [f"{contrast.a} against {contrast.b}" for contrast in contrasts if contrast.uncorrected]
-    if uncorrected and len(contrasts) > 1 and len(lines) != len(contrasts):
+    alone = [f"{contrast.a} against {contrast.b}" for contrast in contrasts if contrast.judgement.alone]
+    if alone and len(lines) != len(contrasts):
         yield (
-            f"With {len(contrasts)} contrasts these differences may be due to chance"
-            f" ({correction_name(findings.correction)}): {join(uncorrected)}."
+            f"Undecided because the study has {len(contrasts)} contrasts, though not by themselves"
+            f" ({correction_name(findings.correction)}): {join(alone)}."
         )
+    if neither := [f"{one.a} and {one.b}" for one in contrasts if one.neither_learned]:
+        yield f"Neither learned, so nothing is decided: {join(list(dict.fromkeys(neither)), LONGEST, ';')}."
+    if idle := [f"{arm.name} at {arm.at_chance} of {plural(arm.finished, 'seed')}" for arm in arms if arm.at_chance]:
+        yield f"Did no better than guessing: {join(idle)}."
     if diverged := [f"{arm.name} at {arm.diverged} of {plural(arm.planned, 'seed')}" for arm in arms if arm.diverged]:
         yield f"Diverged: {join(diverged)}."
     if unfinished := sum(arm.unfinished for arm in arms):
@@ -85,7 +90,9 @@ def _largest(findings: Findings) -> Iterator[str]:
         if decided:
             _, largest = max(decided, key=lambda pair: pair[0])
             of = f" in {unit}" if unit and len(units) > 1 else ""
-            yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}"
+            shrunk = largest.shrunk and metric(largest.metric).with_unit(number(abs(largest.shrunk), 2))
+            less = f" As the largest of {len(contrasts)} it is likely too large; shrunk: {shrunk}." if shrunk else ""
+            yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}{less}"
 
 
 _DIFFERENT = ("better", "worse")
@@ -117,13 +124,20 @@ _CLAUSES = {
 
 def _over_levels(a: str, b: str, levels: Mapping[str, ContrastFinding]) -> str:
     clauses: list[str] = []
-    for decision, later in _CLAUSES.items():
-        chosen = {level: contrast for level, contrast in levels.items() if contrast.decision == decision}
+    for decision, by_failures in itertools.product(_CLAUSES, (False, True)):
+        chosen = {
+            level: contrast
+            for level, contrast in levels.items()
+            if (contrast.decision, contrast.by_failures) == (decision, by_failures)
+        }
         if chosen:
             one = next(iter(chosen.values()))
             at = _at(list(chosen), len(levels))
-            form = later.format(kind=metric(one.metric), margin=metric(one.metric).amount(one.margin), at=at)
-            clauses.append(form if clauses else f"{opening(one, a, b)} {at}")
+            later = f"{opening(one, a, b)} {at}"
+            if clauses and not by_failures:
+                words = {"kind": metric(one.metric), "margin": metric(one.metric).amount(one.margin)}
+                later = _CLAUSES[decision].format(at=at, **words)
+            clauses.append(later)
     return f"{'; '.join(clauses)}."
 
 

@@ -36,9 +36,20 @@ def _about_trials(findings: Findings) -> Iterator[str]:
             "Diverged trials are counted but excluded from means and pairs, so means describe only the trials that did"
             " not diverge."
         )
+    yield from _about_failures(findings.contrasts)
     said = findings.metric in findings.unrecorded
     if silent := [arm.name for arm in arms if arm.finished and findings.metric not in arm.metrics and not said]:
         yield f"Finished trials without a {metric(findings.metric).named()} are left out: {join(silent)}."
+
+
+def _about_failures(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
+    if any(contrast.failed_a or contrast.failed_b for contrast in contrasts):
+        yield (
+            "A trial that diverged or did no better than guessing has failed, which counts as worse than any error. An"
+            " arm that fails more often is better only if worst-rank scores (Lachin 1999) show it too; an arm may be"
+            " worse by the number of its failures alone; arms of which only one failed at some seed are not called"
+            " equivalent."
+        )
 
 
 def _about_unrecorded(findings: Findings) -> Iterator[str]:
@@ -53,6 +64,13 @@ def _about_unrecorded(findings: Findings) -> Iterator[str]:
 def _about_pairs(findings: Findings) -> Iterator[str]:
     contrasts = findings.contrasts
     where = "each data set and split separately" if len(findings.data_sets) > 1 else "this one data set and split"
+    if any(contrast.looked for contrast in contrasts):
+        yield (
+            "Seeds were added after a verdict on fewer could be seen. Tests that look once would be wrong too often, so"
+            " each interval is one that holds at every look, and all hold together with 95% confidence (Bonferroni);"
+            " there are no p-values. A study with `decide` adds seeds until each contrast is decided, with intervals"
+            " that are planned for it."
+        )
     analyses = [(contrast, contrast.sequential) for contrast in contrasts if contrast.sequential]
     if analyses:
         yield from _about_looks(analyses)
@@ -61,21 +79,21 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
     pairs = [contrast.paired for contrast in contrasts if contrast.paired]
     if any(pair.n == 1 for pair in pairs):
         yield "One seed gives no interval and no p-value: a difference at one seed may be due to that seed."
-    tested = [pair for pair in pairs if pair.ci95]
+    tested = [pair for pair in pairs if pair.ci95 and pair.t_p is not None]
     if not tested:
         return
     fewest = min(pair.n for pair in tested)
     unseen = f"; {plural(fewest, 'seed is', 'seeds are')} too few to check this" if fewest < 10 else ""
     yield (
-        "Verdicts are based on the 95% paired-t interval, which assumes that seeds are independent and that the"
-        f" differences between arms are roughly normal{unseen}."
+        "Verdicts are based on paired t tests of difference and of equivalence, which assume that seeds are independent"
+        f" and that the differences between arms are roughly normal{unseen}."
     )
     yield f"Intervals and p-values describe training again with other seeds on {where}."
     yield from _about_p_values(findings, tested)
-    if any(contrast.decision == "undecided" and contrast.paired in tested for contrast in contrasts):
+    if any(contrast.needed for contrast in contrasts):
         yield (
-            "The number of seeds needed takes the observed difference and spread for the true ones, which few seeds"
-            " estimate only roughly."
+            "Seeds needed are those at which either test decides with 80% power, beside the study's other contrasts;"
+            " the range is for the middle 80% of means and spreads that agree with the seeds so far."
         )
     if any(pair.bca95 and pair.n < 20 for pair in tested):
         yield "The BCa bootstrap interval is too narrow with fewer than about twenty seeds."
@@ -93,14 +111,15 @@ def _about_p_values(findings: Findings, tested: Sequence[Paired]) -> Iterator[st
         yield f"With more than {EXACT_PAIRS} seeds the permutation p-value comes from 99,999 random sign flips."
     if len(tested) > 1 and findings.correction == "holm":
         yield (
-            f"Each interval has 95% confidence by itself; the adjusted p-values (Holm) hold for all {len(tested)}"
-            " contrasts together."
+            f"Each interval has 95% confidence by itself. Verdicts hold for all {len(tested)} contrasts together: their"
+            " p-values are adjusted by Holm's procedure over tests of difference and of equivalence, so that in at most"
+            " 5% of studies like this one any verdict is wrong."
         )
     elif len(tested) > 1:
         yield (
-            f"Each interval has 95% confidence by itself; among those of the {len(tested)} contrasts whose adjusted"
-            " p-value (Benjamini-Hochberg) is below 0.05, at most 5% are expected to be due to chance, if the contrasts"
-            " are independent or positively dependent."
+            f"Each interval has 95% confidence by itself. Of the verdicts on the {len(tested)} contrasts, which have"
+            " p-values adjusted by Benjamini and Hochberg's procedure over tests of difference and of equivalence, at"
+            " most 5% are expected to be wrong, if the contrasts are independent or positively dependent."
         )
 
 
@@ -156,9 +175,12 @@ def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     if tested:
         margins = {metric(contrast.metric).amount(contrast.margin) for contrast in tested}
         within = margins.pop() if len(margins) == 1 else "its contrast's margin"
+        how = "two one-sided t tests (Schuirmann 1987) show that the mean difference lies"
+        if tested[0].sequential or tested[0].looked:
+            how = f"the whole {level(tested[0])} interval lies"
         yield (
-            f"Equivalent means that the whole {level(tested[0])} interval lies within {within} of zero and contains"
-            " zero; an interval that excludes zero counts as a difference, however small."
+            f"Equivalent means that {how} within {within} of zero; a difference that is shown counts as a difference,"
+            " however small."
         )
     if any(contrast.paired and contrast.paired.ci95 and not contrast.margin for contrast in contrasts):
         yield "Contrasts whose metric has no margin are better, worse or undecided, but never equivalent."

@@ -24,10 +24,15 @@ WIDTH = 110  # letters of a line of text
 def to_json(findings: Findings) -> dict[str, Any]:
     """Return findings as plain JSON values: None for what is missing, errors in per cent, differences in points.
 
-    `p` is the sign-flip permutation test's and `p_adjusted` its adjustment by `correction`; `t_p` and `t_p_adjusted`
-    are those of the paired t test. `verdict` rests on `ci95`, the paired-t interval, alone. `factors` has how contrasts
-    depend on what is varied, `data_sets` what they show over several data sets. A contrast whose metric is a time to a
-    target has `target` and `reach`; its values and differences are in epochs or seconds up to the horizon there.
+    `verdict` rests on `difference_p_adjusted` and `equivalence_p_adjusted`: the paired t test of difference, with
+    failed trials counted, and two one-sided t tests of equivalence, adjusted together by `correction`. `ci95` is the
+    paired-t interval of the contrast by itself. `p` is the sign-flip permutation test's and `p_adjusted` its adjustment
+    among its like. `needed` has the seeds at which the contrast would be decided, `pairing` what pairing is worth,
+    `ahead` how often the first arm is better at a fresh seed, `images` an interval for other seeds and other test
+    images at once, `looked` the seeds at which a verdict was there to see before more were added. `factors` has how
+    contrasts depend on what is varied, `data_sets` what they show over several data sets. A contrast whose metric is a
+    time to a target has `target` and `reach`; its values and differences are in epochs or seconds up to the horizon
+    there.
 
     Where seeds are added until contrasts are decided, there are no p-values, `ci95` is the interval that holds at every
     look, if that is at 95%, and `looks` has it with how sure it is, how many seeds there are and how many there may be;

@@ -1,8 +1,8 @@
 """One sentence, or two, for each thing that findings hold: a contrast, an effect of a factor, a meta-analysis."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from leadline.analysis.stats import LARGEST_PLAN, Paired
+from leadline.analysis.stats import LARGEST_PLAN, LEVEL, Paired
 from leadline.analysis.verdict.findings import (
     ContrastFinding,
     DataSetFinding,
@@ -25,6 +25,12 @@ _OPENINGS = {
 }
 
 
+_FAILURES = {"better": "{b} fails to train more often than {a}", "worse": "{a} fails to train more often than {b}"}
+
+RARE = 0.05
+"""A share of seeds that a finding of equivalence may leave open without a word."""
+
+
 def correction_name(correction: Correction) -> str:
     """Return how a correction of p-values is called in a sentence."""
     return "Holm's correction" if correction == "holm" else f"the {CORRECTION_NAMES[correction]} correction"
@@ -37,7 +43,8 @@ def opening(one: ContrastFinding | MetaAnalysis, a: str = "", b: str = "") -> st
         one: a contrast, or a meta-analysis of several.
         a, b: how its arms are called; by default by their own names.
     """
-    return _OPENINGS[one.decision].format(
+    words = _FAILURES if isinstance(one, ContrastFinding) and one.by_failures else _OPENINGS
+    return words[one.decision].format(
         a=a or one.a,
         b=b or one.b,
         kind=metric(one.metric),
@@ -56,7 +63,7 @@ def contrast_sentence(contrast: ContrastFinding, findings: Findings) -> str:
 
 def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterator[str]:
     planned = {arm.name: arm.planned for arm in findings.arms}
-    yield _verdict(contrast, max(planned[contrast.a], planned[contrast.b]))
+    yield _verdict(contrast, max(planned[contrast.a], planned[contrast.b]), findings)
     n, reach = len(contrast.seeds), contrast.reach
     if reach and 0 < reach.reached_a + reach.reached_b < 2 * n:
         horizon = metric(contrast.metric).amount(reach.horizon, 4)
@@ -64,23 +71,101 @@ def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterat
             f"Within {horizon} {contrast.a} reached the target at {reach.reached_a} of {plural(n, 'seed')} and"
             f" {contrast.b} at {reach.reached_b}; a trial that did not reach it counts as {horizon}."
         )
-    lost = [(contrast.a, contrast.diverged_a), (contrast.b, contrast.diverged_b)]
-    if counts := [f"{name} diverged at {count} of {plural(planned[name], 'seed')}" for name, count in lost if count]:
-        consequence = "; these seeds form no pair" if contrast.seeds else ", which leaves no pair"
-        if reach:
-            consequence = "; a diverged trial never reaches the target unless it already had"
-        yield f"{join(counts)}{consequence}."
-    if contrast.uncorrected:
-        tests = sum(one.t_p_adjusted is not None for one in findings.contrasts)
+    yield from _about_failures(contrast, planned)
+    if contrast.judgement.alone:
+        yield _undecided_beside_others(contrast, findings)
+    if contrast.decision == "equivalent":
+        yield from _cannot_exclude(contrast)
+    if contrast.decision == "undecided" and not contrast.sequential:
+        yield from _these_networks_differ(contrast, findings)
+    if contrast.looked:
+        shown = join([str(seeds) for seeds in contrast.looked])
         yield (
-            f"With {tests} contrasts in the study this may be due to chance: {correction_name(findings.correction)}"
-            f" raises the p-value of its paired t test to {p_value(contrast.t_p_adjusted)}."
+            f"Seeds were added after a verdict on the first {shown} could be seen, so the interval is one that holds at"
+            " every look."
         )
 
 
-def _verdict(contrast: ContrastFinding, planned: int) -> str:
+def _about_failures(contrast: ContrastFinding, planned: Mapping[str, int]) -> Iterator[str]:
+    lost = [(contrast.a, contrast.diverged_a), (contrast.b, contrast.diverged_b)]
+    counts = [f"{name} diverged at {count} of {plural(planned[name], 'seed')}" for name, count in lost if count]
+    if contrast.reach:
+        if counts:
+            yield f"{join(counts)}; a diverged trial never reaches the target unless it already had."
+        return
+    failed = (
+        (contrast.a, contrast.failed_a, contrast.diverged_a),
+        (contrast.b, contrast.failed_b, contrast.diverged_b),
+    )
+    if not contrast.neither_learned:
+        counts += [
+            f"{name} stayed at chance at {idle} of {plural(contrast.ended, 'seed')}"
+            for name, count, diverged in failed
+            if (idle := count - diverged) > 0
+        ]
+    if counts:
+        counted = "; in the decision these count as worse than any error" if contrast.ended else ""
+        yield f"{join(counts)}{counted}."
+
+
+def _undecided_beside_others(contrast: ContrastFinding, findings: Findings) -> str:
+    judged = contrast.judgement
+    tests = sum(one.judgement.test.p is not None for one in findings.contrasts)
+    p, raised, of = judged.test.p, judged.difference_p_adjusted, "difference"
+    if p is None or p > LEVEL:
+        p, raised, of = judged.equivalence_p, judged.equivalence_p_adjusted, "equivalence"
+    return (
+        f"With {tests} contrasts in the study this may be due to chance: {correction_name(findings.correction)}"
+        f" raises the p-value of its test of {of} from {p_value(p)} to {p_value(raised)}."
+    )
+
+
+def _cannot_exclude(contrast: ContrastFinding) -> Iterator[str]:
+    """Yield what a finding of equivalence leaves open: seeds unlike those that were seen."""
+    n = len(contrast.seeds)
+    other = 1 - 0.05 ** (1 / n)
+    if other >= RARE:
+        largest = max(contrast.differences, key=abs)
+        digits = decimals(largest, (min(contrast.differences), max(contrast.differences)))
+        yield (
+            f"The largest difference at one seed is {metric(contrast.metric).with_unit(number(abs(largest), digits))};"
+            f" {plural(n, 'seed')} cannot exclude that up to {other:.0%} of seeds behave otherwise."
+        )
+
+
+def _these_networks_differ(contrast: ContrastFinding, findings: Findings) -> Iterator[str]:
+    """Yield that the trained networks differ at every seed, where too few seeds leave open whether others would."""
+    tests = contrast.mcnemar
+    total = sum(len(one.mcnemar) for one in findings.contrasts)
+    ahead = {test.a_only > test.b_only for test in tests}
+    if not tests or len(tests) != len(contrast.seeds) or len(ahead) > 1 or contrast.judgement.alone:
+        return
+    if (largest := total * max(test.p for test in tests)) <= LEVEL:
+        winner, loser = (contrast.a, contrast.b) if ahead.pop() else (contrast.b, contrast.a)
+        at = "At the one seed" if len(tests) == 1 else f"At each of the {len(tests)} seeds"
+        yield (
+            f"{at} the network of {winner} classifies more of the test images correctly than that of {loser}"
+            f" (McNemar's test, p {_equals(largest)}, Bonferroni); {plural(len(tests), 'seed does', 'seeds do')} not"
+            " show how much training again with other seeds would change that."
+        )
+
+
+def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str:
     undecided = f"Undecided between {contrast.a} and {contrast.b}"
     result, kind = contrast.paired, metric(contrast.metric)
+    if contrast.neither_learned:
+        return (
+            f"{undecided}: neither learned; at {_all(contrast.ended)} both trials diverged or did no better than"
+            " guessing."
+        )
+    if contrast.by_failures:
+        p = contrast.judgement.difference_p_adjusted
+        how = "odds that hold at every look" if contrast.sequential else f"Fisher's exact test, p {_equals(p)}"
+        counts = {contrast.a: contrast.failed_a, contrast.b: contrast.failed_b}
+        return (
+            f"{opening(contrast)}: trials of {contrast.a} failed at {counts[contrast.a]} and those of {contrast.b} at"
+            f" {counts[contrast.b]} of {plural(contrast.ended, 'seed')} ({how})."
+        )
     if result is None:
         if contrast.finished:
             return f"{undecided}: {kind.named(contrast.target)} has no value at any seed at which both finished."
@@ -99,13 +184,23 @@ def _verdict(contrast: ContrastFinding, planned: int) -> str:
     difference = f"a difference of {kind.with_unit(number(result.difference, digits))}"
     if result.ci95 is None:
         return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned)}."
-    numbers = f"{values}, {difference} ({_interval(contrast, result.ci95, digits)})"
+    numbers = (
+        f"{values}, {difference} ({_interval(contrast, result.ci95, digits, findings)}{_corrected(contrast, findings)})"
+    )
     if contrast.decision == "undecided":
-        following = next_step(contrast.sequential) if contrast.sequential else _needed(result)
-        return f"{undecided}: {numbers}; {following}."
+        following = next_step(contrast.sequential) if contrast.sequential else _needed(contrast)
+        return f"{undecided}: {numbers}{following and f'; {following}'}."
     small = contrast.decision != "equivalent" and max(map(abs, result.ci95)) < contrast.margin
     within = f", less than the margin of {metric(contrast.metric).amount(contrast.margin)}" if small else ""
     return f"{opening(contrast)}: {numbers}{within}."
+
+
+def _equals(p: float | None) -> str:
+    return p_value(p) if p_value(p).startswith("<") else f"= {p_value(p)}"
+
+
+def _all(seeds: int) -> str:
+    return "the only seed" if seeds == 1 else f"all {seeds} seeds"
 
 
 def _without_interval(contrast: ContrastFinding, planned: int) -> str:
@@ -116,25 +211,49 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
     return f"{only}; one seed gives no interval and no p-value"
 
 
-def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int) -> str:
+def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int, findings: Findings) -> str:
     sequential = contrast.sequential
-    basis = f"paired t, {plural(len(contrast.seeds), 'seed')}"
+    basis = f"paired t{', by itself' * (len(findings.contrasts) > 1)}, {plural(len(contrast.seeds), 'seed')}"
     if sequential:
         spent = f"{sequential.seeds} of at most {plural(sequential.most, 'seed')}"
         if len(contrast.seeds) != sequential.seeds:
             spent = f"{plural(len(contrast.seeds), 'pair')} at {spent}"
         basis = f"valid at every look, {spent}, {plural(sequential.taken, 'look')}"
+    elif contrast.looked:
+        basis = f"valid at every look, {plural(len(contrast.seeds), 'seed')}"
     return f"{level(contrast)} interval {interval(ends, digits)}, {basis}"
 
 
-def _needed(result: Paired) -> str:
-    if result.seeds_to_decide is not None:
-        needed = f"about {plural(result.seeds_to_decide, 'seed')}"
-    elif result.difference == 0:
-        return "the mean difference is zero, so the number of seeds needed cannot be estimated"
+def _corrected(contrast: ContrastFinding, findings: Findings) -> str:
+    """Return the p-value that a decision rests on, where it is not that of the interval beside it."""
+    judged = contrast.judgement
+    tests = sum(one.judgement.test.p is not None for one in findings.contrasts)
+    if contrast.decision == "undecided" or judged.test.p is None:
+        return ""
+    if contrast.decision == "equivalent":
+        kind, p = "; two one-sided tests, p", judged.equivalence_p_adjusted
+    elif tests > 1 or contrast.failed_a or contrast.failed_b:
+        kind, p = "; p", judged.difference_p_adjusted
     else:
-        needed = f"more than {plural(LARGEST_PLAN, 'seed')}"
-    return f"{needed} would be needed to detect a difference of this size with 80% power"
+        return ""
+    corrected = f" by {correction_name(findings.correction)} for {tests} contrasts" if tests > 1 else ""
+    return f"{kind} {_equals(p)}{corrected}"
+
+
+def _needed(contrast: ContrastFinding) -> str:
+    """Return how many seeds would probably decide a contrast, as far as its few seeds tell; empty: nothing is known."""
+    needed = contrast.needed
+    if needed is None:
+        return ""
+    likely = f"more than {LARGEST_PLAN:,}" if needed.likely is None else f"about {needed.likely}"
+    if needed.low is None:
+        return f"{likely} seeds would be needed to decide it with 80% power"
+    high = f"more than {LARGEST_PLAN:,}" if needed.high is None else str(needed.high)
+    roughly = plural(len(contrast.seeds), "seed shows", "seeds show")
+    return (
+        f"{likely} seeds ({needed.low} to {high}, as {roughly} mean and spread only roughly) would decide it with 80%"
+        " power"
+    )
 
 
 def level(contrast: ContrastFinding) -> str:
@@ -144,13 +263,15 @@ def level(contrast: ContrastFinding) -> str:
 
 def interval_name(contrasts: Sequence[ContrastFinding]) -> str:
     """Return what the intervals of a study's contrasts are, for captions and the headings of tables."""
-    if not any(contrast.sequential for contrast in contrasts):
+    if not any(contrast.sequential or contrast.looked for contrast in contrasts):
         return "95% interval (paired t)"
     return f"{level(contrasts[0])} interval that holds at every look"
 
 
 def next_step(sequential: SequentialAnalysis) -> str:
     """Return what happens to a contrast that is undecided."""
+    if sequential.futile:
+        return "it gets no more seeds, since neither arm learned anything"
     if sequential.seeds < sequential.most:
         return f"seeds are added until it is decided, up to {sequential.most}"
     return f"all {plural(sequential.most, 'seed')} are used"
@@ -184,8 +305,9 @@ def effect_sentence(effect: FactorEffect) -> str:
         basis = f" (95% interval {interval(result.ci95, digits)}, paired t, {plural(result.n, 'seed')})"
     if effect.over == "mean":
         return f"{effect_subject(effect)}: {size} on average over all levels{basis}."
-    open_ = result.ci95 is None or result.ci95[0] <= 0 <= result.ci95[1]
-    doubt = ", which may be no change" if open_ else ""
+    doubt = "" if effect.shown else ", which may be due to chance"
+    if result.ci95 and not effect.shown and effect.t_p_adjusted is not None:
+        doubt += f" (adjusted p {_equals(effect.t_p_adjusted)})"
     return f"{effect_subject(effect)}: changes by {size} {effect_change(effect)}{basis}{doubt}."
 
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
-from leadline.analysis.stats import Summary
+from leadline.analysis.stats import LARGEST_PLAN, SeedsForWord, Summary
+from leadline.analysis.stats.pairing import Ahead, Pairing, SeedsAndImages
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name
@@ -67,6 +68,8 @@ def contrasts_table(findings: Findings) -> Table:
     show = (lambda value, low, high, _: format_difference(value, low, high)) if unit else format_difference
     effect = Column("Effect size d", ("effect_size",), partial(number, signed=True))
     correction = f"{CORRECTION_NAMES[findings.correction]}-adjusted"
+    by_itself = ", by itself" * (len(contrasts) > 1)
+    heading = interval_name(contrasts).replace(" (paired t)", f", paired t{by_itself}")
     columns = [
         Column("Contrast", ("contrast", "a", "b", "metric", "target"), first, numeric=False),
         Column("Verdict", ("verdict",), plain, numeric=False),
@@ -81,23 +84,37 @@ def contrasts_table(findings: Findings) -> Table:
             Column(interval_name(contrasts), ends, interval_of),
             Column("Confidence", ("looks_confidence", "looks_of_each"), None),
             effect,
+            *_beside(),
         ]
         caption = "Contrasts: difference, first arm minus second, and seeds"
     else:
         columns += [
             Column("Pairs", ("n",), plain),
             Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), show, unit=unit),
-            Column("95% interval, paired t", ("ci95_low", "ci95_high"), interval_of),
+            Column(heading, ("ci95_low", "ci95_high"), interval_of),
             Column("95% interval, BCa", ("bca95_low", "bca95_high"), interval_of),
-            Column("p, paired t", ("t_p",), p_value),
-            Column(correction, ("t_p_adjusted",), p_value),
+            Column("p, difference", ("difference_p",), p_value),
+            Column(correction, ("difference_p_adjusted",), p_value),
+            Column("p, equivalence", ("equivalence_p",), p_value),
+            Column(correction, ("equivalence_p_adjusted",), p_value),
             Column("p, permutation (smallest possible)", ("p", "p_smallest"), _p_of_least),
             Column(correction, ("p_adjusted",), p_value),
             effect,
-            Column("Seeds for 80% power", ("seeds_to_decide",), plain),
+            Column("Seeds to decide, 80% power", ("needed_likely", "needed_low", "needed_high"), _seeds_range),
+            *_beside(),
         ]
         caption = "Contrasts: difference, first arm minus second"
     return Table("contrasts", caption, tuple(columns), tuple(rows))
+
+
+def _beside() -> tuple[Column, ...]:
+    """Return what is known of a contrast beside its decision: what pairing is worth, other seeds, other images."""
+    return (
+        Column("Correlation of pairs", ("pairing_correlation",), partial(number, signed=True)),
+        Column("Pairing is worth, unpaired seeds", ("pairing_worth", "pairing_low", "pairing_high"), _worth),
+        Column("First is better at a fresh seed", ("ahead_share", "ahead_low", "ahead_high"), _share),
+        Column("95% interval, other images too", ("images_low", "images_high"), interval_of),
+    )
 
 
 def mcnemar_table(findings: Findings) -> Table:
@@ -144,6 +161,21 @@ def interval_of(low: float | None, high: float | None) -> str:
     return interval((low, high), digits)
 
 
+def _seeds_range(likely: int | None, low: int | None, high: int | None) -> str:
+    if low is None and likely is None:
+        return NOTHING
+    most = f">{LARGEST_PLAN:,}"
+    return f"{likely or most} ({low or most} to {high or most})"
+
+
+def _worth(worth: float | None, low: float | None, high: float | None) -> str:
+    return NOTHING if worth is None else f"{worth:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _share(share: float | None, low: float | None, high: float | None) -> str:
+    return NOTHING if share is None or low is None or high is None else f"{share:.0%} ({low:.0%} to {high:.0%})"
+
+
 def _p_of_least(p: float | None, least: float | None) -> str:
     return p_value(p) if least is None else f"{p_value(p)} ({p_value(least)})"
 
@@ -184,7 +216,7 @@ def contrast_values(contrast: ContrastFinding) -> dict[str, Any]:
         "difference": result.difference if result else None,
         "ci95": list(result.ci95) if result and result.ci95 and at_95 else None,
         "p": result.p if result else None,
-        "p_adjusted": contrast.p_adjusted,
+        "p_adjusted": contrast.judgement.p_adjusted,
         "verdict": contrast.decision,
         "margin": contrast.margin,
         "seeds": list(contrast.seeds),
@@ -195,14 +227,33 @@ def contrast_values(contrast: ContrastFinding) -> dict[str, Any]:
         "bca95": list(result.bca95) if result and result.bca95 else None,
         "p_smallest": result.p_smallest if result else None,
         "t_p": result.t_p if result else None,
-        "t_p_adjusted": contrast.t_p_adjusted,
+        "t_p_adjusted": contrast.judgement.difference_p_adjusted,
+        "difference_p": contrast.judgement.test.p,
+        "difference_p_adjusted": contrast.judgement.difference_p_adjusted,
+        "equivalence_p": contrast.judgement.equivalence_p,
+        "equivalence_p_adjusted": contrast.judgement.equivalence_p_adjusted,
+        "ground": contrast.judgement.test.ground,
+        "failed_a": contrast.failed_a,
+        "failed_b": contrast.failed_b,
+        "failures_p": contrast.judgement.test.p_failures,
+        "neither_learned": contrast.neither_learned,
+        "looked": list(contrast.looked),
+        "shrunk": contrast.shrunk,
         "effect_size": result.effect_size if result else None,
-        "seeds_to_decide": result.seeds_to_decide if result else None,
+        "needed": _fields(SeedsForWord, contrast.needed),
+        "pairing": _fields(Pairing, contrast.pairing),
+        "ahead": _fields(Ahead, contrast.ahead),
+        "images": _fields(SeedsAndImages, contrast.images),
         "mcnemar": [asdict(test) for test in contrast.mcnemar],
         **({"looks": _looks(sequential)} if sequential else {}),
         **({} if contrast.target is None else {"target": contrast.target}),
         **({"reach": asdict(contrast.reach)} if contrast.reach else {}),
     }
+
+
+def _fields(kind: type[Any], known: Any) -> dict[str, Any]:
+    """Return a frozen result as plain values, all None where there is none, so that tables have their columns."""
+    return dict.fromkeys((one.name for one in fields(kind)), None) if known is None else asdict(known)
 
 
 def _looks(sequential: SequentialAnalysis) -> dict[str, Any]:

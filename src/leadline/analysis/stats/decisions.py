@@ -1,0 +1,164 @@
+"""What a contrast is called, and the tests that it rests on: of difference, of equivalence, and of failures.
+
+The hypotheses are that the mean difference is 0 (paired t, two-sided), and that it is the margin or more (two
+one-sided tests, Schuirmann 1987). At most one of them is true, so each may be tested at the full level; what has to be
+paid for is the number of contrasts, see `leadline.analysis.stats.corrections`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+from leadline.analysis.stats.effects import Decision, sign_flip_p
+from leadline.analysis.stats.samples import Floats
+
+LEVEL = 0.05
+"""The share of studies in which some word may be wrong; by Benjamini and Hochberg's correction, the share of words."""
+
+
+def difference_p(differences: ArrayLike, resolution: float = 0.0) -> Floats:
+    """Return the two-sided p of the paired t test, over the last axis; the rest are separate samples.
+
+    The spread is never taken below resolution/sqrt(6); see `paired`. Equal differences without a resolution have p 0,
+    or 1 where they are 0.
+
+    Args:
+        differences: shape [..., n], n at least 2.
+        resolution: the step in which the values move, in their unit.
+    """
+    mean, error, n = _mean_and_error(differences, resolution)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * special.stdtr(n - 1, -np.abs(mean) / error)
+    return np.where(mean == 0, 1.0, np.where(error == 0, 0.0, p))
+
+
+def equivalence_p(differences: ArrayLike, margin: float, resolution: float = 0.0) -> Floats:
+    """Return the p of the test that the mean difference is within the margin: the larger of two one-sided t tests.
+
+    Args:
+        differences: shape [..., n], n at least 2.
+        margin: the smallest difference that matters, above 0.
+        resolution: see `difference_p`.
+    """
+    mean, error, n = _mean_and_error(differences, resolution)
+    room = margin - np.abs(mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = special.stdtr(n - 1, -room / error)
+    return np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
+
+
+def _mean_and_error(differences: ArrayLike, resolution: float) -> tuple[Floats, Floats, int]:
+    d = np.asarray(differences, dtype=np.float64)
+    n = d.shape[-1]
+    spread = np.where(np.ptp(d, axis=-1) == 0, 0.0, d.std(axis=-1, ddof=1))
+    return d.mean(axis=-1), np.maximum(spread, resolution / math.sqrt(6)) / math.sqrt(n), n
+
+
+def choose_word(
+    favours: int, difference: float | None, equivalence: float | None, higher_is_better: bool = False
+) -> Decision:
+    """Return what adjusted p-values say of a contrast; a difference that is real and within the margin is a difference.
+
+    Args:
+        favours: the side of 0 on which the difference lies: -1, 0 or 1.
+        difference, equivalence: adjusted p-values; None: there is no such test.
+        higher_is_better: whether a difference above 0 is in favour of the first arm.
+    """
+    if difference is not None and difference <= LEVEL and favours:
+        return "better" if (favours > 0) == higher_is_better else "worse"
+    return "equivalent" if equivalence is not None and equivalence <= LEVEL else "undecided"
+
+
+# --- failures
+
+
+def count_p(failed_a: int, failed_b: int, seeds: int) -> float:
+    """Return the two-sided p of Fisher's exact test that two arms fail equally often.
+
+    It takes the arms as independent. Seeds that are hard for both make it careful, and arms of one study share them.
+
+    Args:
+        failed_a, failed_b: seeds at which each arm failed.
+        seeds: at which both trials have ended.
+    """
+    return _fisher(failed_a, failed_b, seeds)
+
+
+@lru_cache(maxsize=4096)
+def _fisher(a: int, b: int, seeds: int) -> float:
+    return float(stats.fisher_exact(np.array([[a, seeds - a], [b, seeds - b]])).pvalue)
+
+
+Ground = Literal["values", "failures"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pair of trials ended."""
+
+    difference: float | None  # a minus b; None where one of them has no value
+    failed_a: bool
+    failed_b: bool
+
+
+@dataclass(frozen=True)
+class DifferenceTest:
+    """Whether two arms differ, with their failures counted."""
+
+    p: float | None  # two-sided; None: nothing can be tested
+    sign: int  # of the difference: -1, 0 or 1
+    ground: Ground = "values"
+    p_failures: float | None = None  # that the arms fail equally often; None where neither fails more
+
+
+def difference_with_failures(outcomes: Sequence[Outcome], p: float | None, higher_is_better: bool) -> DifferenceTest:
+    """Return the test of a difference between two arms of which trials failed.
+
+    A trial that fails is worse than any that does not. To leave it out flatters the arm that fails more, which is rid
+    of its hardest seeds. So two things are tested, each at half the level where both can be: whether the arms fail
+    equally often (`count_p`), and whether the values of complete pairs differ. A difference in favour of the arm that
+    fails more counts only as far as the signed ranks of all pairs show it too, with a failure ranked as worse than any
+    value (worst-rank scores: Lachin 1999), by sign flips. Where even the most uneven count of so many failures would
+    show nothing, counts are not tested (Tarone 1990).
+
+    Args:
+        outcomes: of every seed at which both trials ended.
+        p: of the paired t test of the differences; None where there are fewer than two.
+        higher_is_better: whether a difference above 0 is in favour of a.
+    """
+    values = [one.difference for one in outcomes if one.difference is not None]
+    sign = int(np.sign(np.mean(values))) if values else 0
+    failed_a, failed_b = sum(one.failed_a for one in outcomes), sum(one.failed_b for one in outcomes)
+    if failed_a == failed_b:
+        return DifferenceTest(p, sign)
+    worse = -1 if higher_is_better else 1
+    failing = worse if failed_a > failed_b else -worse  # the sign of a difference that tells against who fails more
+    by_values, by_count = p, count_p(failed_a, failed_b, len(outcomes))
+    if p is not None and sign == -failing:
+        by_rank, favours = _worst_rank(outcomes, worse)
+        by_values = max(p, by_rank) if favours == sign else 1.0
+    total = failed_a + failed_b
+    if count_p(max(0, total - len(outcomes)), min(total, len(outcomes)), len(outcomes)) > LEVEL:
+        return DifferenceTest(by_values, sign, "values", by_count)
+    if by_values is None:
+        return DifferenceTest(by_count, failing, "failures", by_count)
+    if by_count <= by_values:
+        return DifferenceTest(min(1.0, 2 * by_count), failing, "failures", by_count)
+    return DifferenceTest(min(1.0, 2 * by_values), sign, "values", by_count)
+
+
+def _worst_rank(outcomes: Sequence[Outcome], worse: int) -> tuple[float, int]:
+    """Return the p of signed worst ranks by sign flips, and the sign that they have together."""
+    far = 1 + max((abs(one.difference) for one in outcomes if one.difference is not None), default=0.0)
+    scores = [
+        worse * far * (one.failed_a - one.failed_b) if one.failed_a or one.failed_b else one.difference or 0.0
+        for one in outcomes
+    ]
+    ranks = np.sign(scores) * stats.rankdata(np.abs(scores))
+    return sign_flip_p(ranks), int(np.sign(ranks.sum()))
