@@ -148,6 +148,14 @@ def test_recipes_that_gave_something_else_have_another_hash(recipe: dict[str, ob
     assert parse(TrialSpec, json.loads(trial.model_dump_json())).content_hash == trial.content_hash
 
 
+def test_only_trials_whose_probe_measures_otherwise_have_another_hash() -> None:
+    def hashed(probe: str) -> str:
+        return parse(TrialSpec, {"network": NETWORK, "probes": [probe]}).content_hash
+
+    assert hashed("jacobian") == "61c11f697d6360bc15a1498a32e8049b04bbfee148bf339e35a3e9417e9b2ba1"
+    assert hashed("hessian") != "d5609a9d92d9e5957d1825d0edac17c181116b81d16331fd0dc2420a265e5b51"
+
+
 def test_a_revision_anywhere_inside_changes_the_hash_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = parse(TrialSpec, {"network": NETWORK, "probes": ["cka"]})
     plain, before = trial.model_dump(mode="json"), trial.content_hash
