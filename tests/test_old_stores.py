@@ -1,7 +1,7 @@
 """Stores that an earlier Leadline wrote: every later one opens them, gives their verdicts and carries them on.
 
 What `fixtures/stores` holds, and how it was made, is said there. Wording may change from version to version; names,
-numbers and the hashes of trials may not.
+numbers and the hashes of trials may not, but for trials that a version trains otherwise: they get another hash.
 """
 
 import gzip
@@ -19,12 +19,17 @@ from sqlalchemy import create_engine, make_url, text
 from typer.testing import CliRunner
 
 from leadline.cli import app
+from leadline.errors import StoreError
+from leadline.running.trial import check_revision
+from leadline.specs import TrialSpec
 from leadline.store import Store
 
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parent / "fixtures" / "stores"
 FINISHED = ("fixed", "parts", "decide", "tune", "tune-tpe", "match", "probes", "diverged", "pretraining")
+REVISED = {"cosine", "one-cycle"}
+"""Arms of `parts` that were trained with other learning rates: a cosine after a warm-up, and the one-cycle policy."""
 PROSE = {"headline", "notes", "sentence"}
 
 
@@ -128,11 +133,35 @@ def test_every_verdict_is_what_it_was(old: OldStore) -> None:
 
 def test_a_finished_study_is_recognised_and_nothing_is_trained_again(old: OldStore) -> None:
     before = old.trials()
-    for study in FINISHED:
+    recognised = [study for study in FINISHED if study != "parts"]
+    for study in recognised:
         outcome = old.run(study)
         assert outcome["complete"], study
         assert old.trials() == before, study
     assert verdict_differences(old, list(old.said)) == []
+
+
+def test_only_trials_that_are_trained_otherwise_are_trained_again(old: OldStore) -> None:
+    before = old.trials()
+    assert old.run("parts")["complete"]
+    after = old.trials()
+    pairs = list(zip(before.pop("parts"), after.pop("parts"), strict=True))
+    assert after == before
+    for then, now in pairs:
+        assert (then["arm"], then["seed"], then["state"]) == (now["arm"], now["seed"], now["state"])
+        assert (then != now) == (then["trial"] != now["trial"]) == (then["arm"] in REVISED)
+    with Store.open(old.runs, old.url) as store:  # what they gave is kept, apart from the study
+        assert all(store.trial(then["trial"]).state == "finished" for then, _ in pairs)
+    assert verdict_differences(old, [study for study in old.said if study != "parts"]) == []
+
+
+def test_an_old_trial_is_not_trained_under_its_old_name(old: OldStore) -> None:
+    trial = next(one["trial"] for one in old.trials()["parts"] if one["arm"] == "cosine")
+    with Store.open(old.runs, old.url) as store:
+        spec = TrialSpec.model_validate(store.trial(trial).spec)
+    with pytest.raises(StoreError, match=f"trial {trial[:12]} was registered with another version of Leadline"):
+        check_revision(spec, trial)
+    check_revision(spec, spec.content_hash)
 
 
 def test_what_probes_measured_is_there(old: OldStore) -> None:

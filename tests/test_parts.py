@@ -119,9 +119,9 @@ def test_optimizers_of_the_users_own_are_checked_when_they_are_built() -> None:
 
 def test_a_schedule_of_the_users_own(own: Path) -> None:
     schedule = CustomSchedule(module="own_parts:rate", arguments={"top": 0.5})
-    assert [schedule.at(progress) for progress in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
+    assert [schedule.at(step, 4) for step in (0, 2, 4)] == [0.5, 0.25, 0.0]
     with pytest.raises(SpecError, match=r"own_parts:rate returned -1.0 at progress 0; expected a number of 0 or more"):
-        CustomSchedule(module="own_parts:rate", arguments={"top": -1.0}).at(0.0)
+        CustomSchedule(module="own_parts:rate", arguments={"top": -1.0}).at(0, 4)
 
 
 @pytest.mark.slow

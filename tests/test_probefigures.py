@@ -51,7 +51,7 @@ Probe = Callable[[nn.Module], Any]
 MEASURES: dict[str, list[Probe]] = {
     "cka": [lambda model: cka.cka(model, IMAGES)],
     "decomposition": [lambda model: decomposition.decompose(model, IMAGES, LABELS)],
-    "hessian": [lambda model: hessian.hessian(model, IMAGES[:8], LABELS[:8], steps=8, vectors=2)],
+    "hessian": [lambda model: hessian.hessian(model, IMAGES[:8], LABELS[:8], steps=8, vectors=2, trace_vectors=4)],
     "jacobian": [
         lambda model: jacobian.jacobian(model, IMAGES[:3]),
         lambda model: jacobian.jacobian(model, IMAGES[:3], maps="from-input", steps=4),
@@ -302,7 +302,8 @@ def test_traces_and_largest_eigenvalues_are_said(results: dict[str, Results]) ->
     (figure,) = figures("hessian", study(results["hessian"]))
     pair = [results["hessian"]["residual", seed, 2][0] for seed in (0, 1)]
     traces = [own.trace for own in pair]
-    said = f"{np.mean(traces):.3g} ({min(traces):.3g} to {max(traces):.3g})"
+    error = np.hypot(*(own.trace_error for own in pair)) / 2
+    said = f"{np.mean(traces):.3g} ± {error:.2g} ({min(traces):.3g} to {max(traces):.3g})"
     assert f"residual[blocks=3], epoch 2: {said}" in figure.caption
     assert f"residual[blocks=3], epoch 2: {np.mean([own.largest[0] for own in pair]):.3g}" in figure.description
     shown = [row["x"] for row in drawn_rows(figure) if row.get("quantity") == "largest"]

@@ -64,7 +64,8 @@ def test_products_are_those_with_the_matrix(chunk: int) -> None:
 def test_eigenvalues_are_those_of_the_matrix(chunk: int) -> None:
     network, (images, labels) = small(), batch()
     true = np.linalg.eigvalsh(exact(network, images, labels))[::-1]
-    result = hessian(network, images, labels, count=3, steps=200, vectors=0, tolerance=1e-9, chunk=chunk)
+    nothing = {"vectors": 0, "trace_vectors": 0}
+    result = hessian(network, images, labels, count=3, steps=200, tolerance=1e-9, chunk=chunk, **nothing)
     assert result.parameters == len(true) == 63 and result.images == 12
     np.testing.assert_allclose(result.largest, true[:3], rtol=1e-7)
     assert (np.abs(result.smallest[:, None] - true).min(1) <= result.smallest_error + 1e-12).all()
@@ -86,12 +87,44 @@ def test_few_steps_are_honest_about_their_error() -> None:
 def test_the_trace_is_without_bias_and_its_error_is_the_right_size() -> None:
     network, (images, labels) = small(), batch()
     matrix = exact(network, images, labels)
-    result = hessian(network, images, labels, count=0, steps=1, vectors=400)
+    result = hessian(network, images, labels, count=0, steps=1, vectors=0, trace_vectors=400)
     # for random signs the variance is 2 (|H|^2 - |diagonal|^2): Hutchinson 1989
     spread = np.sqrt(2 * ((matrix**2).sum() - (np.diag(matrix) ** 2).sum()) / 400)
     assert abs(result.trace - np.trace(matrix)) < 4 * spread
     assert result.trace_error == pytest.approx(spread, rel=0.2)
     assert result.largest.size == 0 and result.steps == 0
+
+
+def test_the_trace_is_exact_where_lanczos_reaches_everything() -> None:
+    network, (images, labels) = small(), batch()
+    true = np.trace(exact(network, images, labels))
+    whole = hessian(network, images, labels, count=63, steps=63, vectors=0, trace_vectors=2)
+    assert whole.trace == pytest.approx(true, rel=1e-9) and whole.trace_error < 1e-9 * true
+
+
+@pytest.mark.slow
+def test_dividing_the_trace_leaves_no_bias_and_the_error_of_the_rest() -> None:
+    network, (images, labels) = small(), batch()
+    matrix = torch.from_numpy(exact(network, images, labels))
+
+    def variance(basis: Tensor) -> float:
+        """Of 8 random signs outside a space: Hutchinson 1989, on the matrix with both sides projected."""
+        outside = torch.eye(len(matrix), dtype=torch.float64) - basis.T @ basis
+        rest = outside @ matrix @ outside
+        return float(2 * (rest.square().sum() - rest.diag().square().sum()) / 8)
+
+    random = torch.Generator().manual_seed(0)
+    starts = torch.randn(20, len(matrix), generator=random, dtype=torch.float64)
+    expected = np.mean([variance(lanczos(lambda v: matrix @ v, start, 10).basis) for start in starts]) ** 0.5
+    found = [
+        hessian(network, images, labels, count=1, steps=10, tolerance=0, vectors=0, trace_vectors=8, seed=seed)
+        for seed in range(40)
+    ]
+    off = np.array([one.trace - float(matrix.trace()) for one in found])
+    assert abs(off.mean()) < 4 * expected / 40**0.5
+    assert off.std(ddof=1) == pytest.approx(expected, rel=0.35)
+    assert np.mean([one.trace_error**2 for one in found]) ** 0.5 == pytest.approx(expected, rel=0.25)
+    assert expected < 0.75 * variance(matrix[:0]) ** 0.5  # of the same number of signs for the whole trace
 
 
 def test_quadrature_has_the_moments_of_the_spectrum() -> None:
@@ -103,7 +136,7 @@ def test_quadrature_has_the_moments_of_the_spectrum() -> None:
     # k steps are exact for the vector's own moments up to 2k - 1: check them on the vectors that were drawn
     for number, (nodes, weights) in enumerate(zip(result.nodes, result.weights, strict=True)):
         vector = (
-            torch.randint(0, 2, (63,), generator=generator(9, "hessian", "trace", number)) * 2 - 1
+            torch.randint(0, 2, (63,), generator=generator(9, "hessian", "density", number)) * 2 - 1
         ).numpy() / 63**0.5
         for power in range(10):
             true = vector @ np.linalg.matrix_power(matrix, power) @ vector
@@ -198,16 +231,26 @@ def test_on_our_networks_by_seed_with_progress() -> None:
     images = F.interpolate(images, (8, 8))
     calls: list[tuple[int, int]] = []
 
+    def note(done: int, total: int) -> None:
+        calls.append((done, total))
+
     def once(seed: int) -> Hessian:
         calls.clear()
         return hessian(
-            network, images, labels, steps=6, vectors=2, seed=seed, progress=lambda *done: calls.append(done)
+            network,
+            images,
+            labels,
+            steps=6,
+            vectors=2,
+            trace_vectors=5,
+            seed=seed,
+            progress=lambda *done: calls.append(done),
         )
 
     first, again, other = once(1), once(1), once(2)
     np.testing.assert_array_equal(first.largest, again.largest)
     assert first.trace == again.trace != other.trace
-    assert calls[-1] == (18, 18) and calls == sorted(calls)
+    assert calls[-1] == (23, 23) and calls == sorted(calls)
 
 
 def test_what_cannot_be_measured_is_refused_in_one_line() -> None:

@@ -65,7 +65,9 @@ PROBES: dict[str, Probe] = {
     "along": lambda model, **more: along(model, images(), labels(), points=3, chunk=3, **more),
     "plane": lambda model, **more: plane(model, images(), labels(), points=2, **more),
     "between": lambda model, **more: between(model, images(), labels(), model, points=3, **more),
-    "hessian": lambda model, **more: hessian(model, images(), labels(), steps=4, vectors=1, chunk=5, **more),
+    "hessian": lambda model, **more: hessian(
+        model, images(), labels(), steps=4, vectors=1, trace_vectors=2, chunk=5, **more
+    ),
     "noise": lambda model, **more: gradient_noise(model, images(), labels(), batch_size=2, **more),
 }
 

@@ -44,12 +44,13 @@ def trials() -> st.SearchStrategy[TrialSpec]:
         st.builds(Cosine),
         st.builds(OneCycle, peak_at=st.floats(0.1, 0.9)),
     )
+    warmups = st.none() | st.builds(Warmup, steps=st.integers(1, 500))
+    recipes = st.tuples(schedules, warmups).filter(lambda recipe: not (isinstance(recipe[0], OneCycle) and recipe[1]))
     training = st.builds(
-        TrainingSpec,
+        lambda recipe, **rest: TrainingSpec(schedule=recipe[0], warmup=recipe[1], **rest),
+        recipe=recipes,
         epochs=st.integers(1, 1000),
         optimizer=optimizers,
-        schedule=schedules,
-        warmup=st.none() | st.builds(Warmup, steps=st.integers(1, 500)),
         clip_norm=st.none() | st.floats(0.1, 10),
     )
     data = st.builds(
@@ -102,6 +103,69 @@ def test_hash_changes_with_a_default() -> None:
 def test_hash_is_the_same_on_every_machine() -> None:
     # pinned: a change here means that finished trials are no longer recognised, and needs a new schema version
     assert cifar_resnet(20).content_hash == PINNED_CIFAR_RESNET_20
+
+
+@pytest.mark.parametrize(
+    ("recipe", "before"),
+    [
+        ({"schedule": "cosine"}, "ed4fbc4e2193d109cc39518402fa015c42e053c2e539cfd00c689ff9b42b52ba"),
+        (
+            {"schedule": "step", "warmup": {"steps": 5, "factor": 0.1}},
+            "a0f98538197737454ceb5aa66ba3dd42e1711af3cba5172e6c020cd4f1f2de82",
+        ),
+        (
+            {"warmup": {"steps": 5, "factor": 0.1, "form": "constant"}},
+            "977599f837e09798ecccb91c0c2ed17681f2bff5309f21d473634e4fc18089c1",
+        ),
+    ],
+)
+def test_recipes_that_give_what_they_gave_keep_their_hash(recipe: dict[str, object], before: str) -> None:
+    assert parse(TrialSpec, {"network": NETWORK, "training": recipe}).content_hash == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "before"),
+    [
+        ({"schedule": "one-cycle"}, "9f10581004b50555fbcee0ead26a06533832b36ea903fa2c2cea583e5c2a6528"),
+        ({"warmup": {"steps": 5}}, "1f36c03c25aaf37569a483393a5764b5138f92f322b925312e4c3c5455ae2313"),
+        (
+            {"schedule": "step", "warmup": {"steps": 5}},
+            "0cbf5df7cd0178d65fa87a6799c9e439c9677a1307a85da6d7795c27e468be08",
+        ),
+        (
+            {"schedule": "cosine", "warmup": {"steps": 5, "factor": 0.1}},
+            "4d145bbdb1cff39f3c0fb1edec6df8ee4bc6eb07f27d0ed9906dc09e0a2d813d",
+        ),
+        (
+            {"schedule": {"module": "math:sqrt"}, "warmup": {"steps": 5, "factor": 0.1}},
+            "3238d7432c42d0d5a8c622fe8ced41fb4dcec3a11a1c919605bfcacced7c9951",
+        ),
+    ],
+)
+def test_recipes_that_gave_something_else_have_another_hash(recipe: dict[str, object], before: str) -> None:
+    trial = parse(TrialSpec, {"network": NETWORK, "training": recipe})
+    assert trial.content_hash != before
+    assert parse(TrialSpec, json.loads(trial.model_dump_json())).content_hash == trial.content_hash
+
+
+def test_only_trials_whose_probe_measures_otherwise_have_another_hash() -> None:
+    def hashed(probe: str) -> str:
+        return parse(TrialSpec, {"network": NETWORK, "probes": [probe]}).content_hash
+
+    assert hashed("jacobian") == "61c11f697d6360bc15a1498a32e8049b04bbfee148bf339e35a3e9417e9b2ba1"
+    assert hashed("hessian") != "d5609a9d92d9e5957d1825d0edac17c181116b81d16331fd0dc2420a265e5b51"
+
+
+def test_a_revision_anywhere_inside_changes_the_hash_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = parse(TrialSpec, {"network": NETWORK, "probes": ["cka"]})
+    plain, before = trial.model_dump(mode="json"), trial.content_hash
+    hashes = {before}
+    for kind in (Stage, type(trial.probes.snapshots()["cka"]), TrialSpec):  # in a tuple, in a mapping, the whole
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "revision", 2)
+            hashes.add(trial.content_hash)
+            assert trial.model_dump(mode="json") == plain
+    assert len(hashes) == 4 and trial.content_hash == before
 
 
 PINNED_CIFAR_RESNET_20 = "211eb0981d4994e740cf1b8b23763933f258a92085f1b05746339738e12667f7"

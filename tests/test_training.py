@@ -1,14 +1,18 @@
 """Training: pairing, oracles for step and schedule, exact resume, divergence, nothing global."""
 
 import functools
+import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import lr_scheduler as schedulers
+from torch.optim.lr_scheduler import LRScheduler
 
 from leadline.data.batches import Dataset, load
 from leadline.errors import SpecError
@@ -17,6 +21,7 @@ from leadline.networks.modules import build
 from leadline.parts.base import parse
 from leadline.parts.metrics.record import Record
 from leadline.parts.optimizers import CustomOptimizer
+from leadline.parts.schedules import CustomSchedule
 from leadline.specs import (
     SGD,
     Adam,
@@ -276,44 +281,117 @@ def test_it_learns(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "progress", "factor"),
+    ("schedule", "step", "factor"),
     [
-        (Constant(), 0.9, 1.0),
-        (StepDecay(), 0.49, 1.0),
-        (StepDecay(), 0.5, 0.1),
-        (StepDecay(), 0.75, 0.01),
-        (Cosine(), 0.0, 1.0),
-        (Cosine(), 0.5, 0.5),
-        (Cosine(final=0.2), 1.0, 0.2),
-        (OneCycle(peak_at=0.25, start=0.1), 0.0, 0.1),
-        (OneCycle(peak_at=0.25), 0.25, 1.0),
-        (OneCycle(peak_at=0.2, final=0.5), 0.6, 0.75),
+        (Constant(), 90, 1.0),
+        (StepDecay(), 49, 1.0),
+        (StepDecay(), 50, 0.1),
+        (StepDecay(), 75, 0.01),
+        (Cosine(), 0, 1.0),
+        (Cosine(), 50, 0.5),
+        (Cosine(final=0.2), 100, 0.2),
+        (OneCycle(peak_at=0.25, start=0.1), 0, 0.1),
+        (OneCycle(peak_at=0.25), 24, 1.0),
+        (OneCycle(peak_at=0.2, final=0.5), 59, 0.75),
+        (OneCycle(), 99, 0.000004),
     ],
 )
-def test_schedules_by_hand(schedule: Schedule, progress: float, factor: float) -> None:
-    assert schedule.at(progress) == pytest.approx(factor)
+def test_schedules_by_hand(schedule: Schedule, step: int, factor: float) -> None:
+    assert schedule.at(step, 100) == pytest.approx(factor)
 
 
-def test_cosine_and_step_against_torch() -> None:
-    for ours, theirs in (
-        (Cosine(), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 60)),
-        (StepDecay(), lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [30, 45])),
-    ):
-        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.3)
-        scheduler = theirs(optimizer)
-        factor = rate_factor(TrainingSpec(schedule=ours), 60)
-        for step in range(60):
-            assert 0.3 * factor(step) == pytest.approx(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            scheduler.step()
+def in_torch(make: Callable[[torch.optim.Optimizer], LRScheduler], steps: int) -> list[float]:
+    """The learning rate of every step, of a scheduler of PyTorch over one of 1."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def rates(steps: int, schedule: Schedule, warmup: Warmup | None = None) -> list[float]:
+    factor = rate_factor(TrainingSpec(schedule=schedule, warmup=warmup), steps)
+    return [factor(step) for step in range(steps)]
+
+
+@pytest.mark.parametrize("steps", [2, 7, 60])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Constant(), lambda o, steps: schedulers.ConstantLR(o, 1.0)),
+        (Cosine(), lambda o, steps: schedulers.CosineAnnealingLR(o, steps)),
+        (Cosine(final=0.1), lambda o, steps: schedulers.CosineAnnealingLR(o, steps, eta_min=0.1)),
+        (StepDecay(), lambda o, steps: schedulers.MultiStepLR(o, [math.ceil(steps / 2), math.ceil(steps * 3 / 4)])),
+        (OneCycle(peak_at=0.6), lambda o, steps: schedulers.OneCycleLR(o, 1.0, steps, pct_start=0.6)),
+        (
+            OneCycle(peak_at=0.9, start=0.1, final=0.02),
+            lambda o, steps: schedulers.OneCycleLR(o, 1.0, steps, pct_start=0.9, div_factor=10, final_div_factor=5),
+        ),
+    ],
+)
+def test_schedules_are_those_of_torch(
+    steps: int, ours: Schedule, theirs: Callable[[torch.optim.Optimizer, int], LRScheduler]
+) -> None:
+    assert rates(steps, ours) == pytest.approx(in_torch(lambda o: theirs(o, steps), steps), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "theirs"),
+    [
+        (Warmup(steps=8), lambda o: schedulers.LinearLR(o, 1 / 8, total_iters=8)),
+        (Warmup(steps=8, factor=0.1), lambda o: schedulers.LinearLR(o, 0.1, total_iters=8)),
+        (Warmup(steps=8, factor=0.1, form="constant"), lambda o: schedulers.ConstantLR(o, 0.1, total_iters=8)),
+    ],
+)
+def test_schedules_go_on_from_a_warm_up_as_in_torch(
+    warmup: Warmup, theirs: Callable[[torch.optim.Optimizer], LRScheduler]
+) -> None:
+    steps, warm = 60, 8
+
+    def warmed(o: torch.optim.Optimizer, after: LRScheduler) -> LRScheduler:
+        return schedulers.SequentialLR(o, [theirs(o), after], [warm])
+
+    cosine = in_torch(lambda o: warmed(o, schedulers.CosineAnnealingLR(o, steps - warm)), steps)
+    assert rates(steps, Cosine(), warmup) == pytest.approx(cosine, abs=1e-12)
+    # milestones are fractions of the whole training, as in He et al. 2016 and Goyal et al. 2017
+    falling = in_torch(lambda o: warmed(o, schedulers.MultiStepLR(o, [30 - warm, 45 - warm])), steps)
+    assert rates(steps, StepDecay(), warmup) == pytest.approx(falling, abs=1e-12)
+
+
+def test_every_step_trains_and_a_warm_up_ends_at_the_full_rate() -> None:
+    found = rates(100, Cosine(), Warmup(steps=30))
+    assert min(found) > 0 and found[0] == 1 / 30 and max(found) == found[30] == 1.0
+    assert max(abs(after - before) for before, after in itertools.pairwise(found)) < 0.04
+    assert rates(3, Constant(), Warmup(steps=1)) == [1.0, 1.0, 1.0]
+    assert len(rates(3, Cosine(), Warmup(steps=5))) == 3  # one longer than training
+
+
+def test_a_custom_schedule_goes_on_from_a_warm_up() -> None:
+    schedule = CustomSchedule(module="math:sqrt")
+    assert rates(5, schedule, Warmup(steps=1)) == pytest.approx([1.0, 0.0, 0.5, 0.5**0.5, 0.75**0.5])
+
+
+@pytest.mark.parametrize("peak_at", [0.001, 0.3, 0.999])
+@pytest.mark.parametrize("steps", [1, 2, 3, 1000])
+def test_one_cycle_ends_at_the_rate_that_is_asked_for(steps: int, peak_at: float) -> None:
+    found = rates(steps, OneCycle(peak_at=peak_at, start=0.1, final=0.01))
+    assert found[-1] == pytest.approx(0.01 if steps > 1 else 1.0) and 0 < min(found) <= max(found) <= 1
+
+
+def test_warm_ups_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(SpecError, match="a constant warm-up with factor 0 trains nothing"):
+        parse(Warmup, {"steps": 5, "form": "constant"})
+    with pytest.raises(SpecError, match="one-cycle is a warm-up itself: leave warmup out"):
+        parse(TrainingSpec, {"schedule": "one-cycle", "warmup": {"steps": 5}})
 
 
 def test_warm_up_as_he_et_al_do_it() -> None:
     spec = TrainingSpec(warmup=Warmup(steps=400, factor=0.1, form="constant"), optimizer=SGD(learning_rate=0.1))
     factor = rate_factor(spec, 64_000)
     assert (factor(0), factor(399), factor(400)) == pytest.approx((0.1, 0.1, 1.0))
-    linear = rate_factor(spec.with_(warmup={"steps": 10}), 100)
-    assert [linear(step) for step in (0, 5, 10)] == pytest.approx([0, 0.5, 1.0])
 
 
 def test_evaluation_changes_nothing_and_does_not_depend_on_layout(digits: Dataset) -> None:

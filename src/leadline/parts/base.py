@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Self, TypeVar
 
@@ -25,13 +25,23 @@ class Spec(BaseModel):
         return hash(self.model_dump_json())  # a field may be a mapping, which has no hash of its own
 
     @property
+    def revision(self) -> int:
+        """1, and more for values of the fields whose meaning has changed: what they gave before has another hash."""
+        return 1
+
+    @property
     def content_hash(self) -> str:
-        """SHA-256 over the schema version, the kind of specification and every field, defaults included."""
+        """SHA-256 over the schema version, the kind of specification and every field, defaults included.
+
+        Revisions above 1, of this specification and of those inside it, are hashed as well.
+        """
         content = {
             "schema": SCHEMA_VERSION,
             "kind": type(self).__name__,
             "content": self.model_dump(mode="json"),
         }
+        if revised := dict(_revisions(self)):  # so that the first revision changed no hash of the rest
+            content["revisions"] = revised
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def with_(self, **changes: Any) -> Self:
@@ -41,6 +51,22 @@ class Spec(BaseModel):
             SpecError: a field is unknown or its value impossible.
         """
         return parse(type(self), {**self.model_dump(mode="json"), **changes})
+
+
+def _revisions(value: object, path: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the path and the revision of each specification whose revision is above 1, inside any value."""
+    if isinstance(value, Spec):
+        if value.revision > 1:
+            yield path, value.revision
+        inside: Iterable[tuple[object, object]] = value
+    elif isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, tuple | list):
+        inside = enumerate(value)
+    else:
+        return
+    for key, one in inside:
+        yield from _revisions(one, f"{path}.{key}")
 
 
 def canonical_json(value: object) -> str:

@@ -23,6 +23,7 @@ class Tridiagonal:
     diagonal: Floats  # k
     off_diagonal: Floats  # k - 1
     rest: float  # norm of the vector that would come next
+    basis: Tensor  # k x length, orthonormal: the rows of Q'
 
     def eigen(self) -> tuple[Floats, Floats]:
         """Return eigenvalues in ascending order (k) and eigenvectors as columns (k x k); NaN where T is not finite."""
@@ -67,9 +68,9 @@ def lanczos(
         basis[k] = q
         w = product(q)
         diagonal.append(_dot(q, w))
-        w = _orthogonal(w, basis[: k + 1])
+        w = orthogonal(w, basis[: k + 1])
         rest = float(_norm(w))
-        done = Tridiagonal(np.array(diagonal), np.array(off_diagonal), rest)
+        done = Tridiagonal(np.array(diagonal), np.array(off_diagonal), rest, basis[: k + 1])
         # rounding leaves this much of a vector of which nothing should be left
         exhausted = not rest > 10 * torch.finfo(w.dtype).eps * max(map(abs, [*diagonal, *off_diagonal]))
         if k + 1 == steps or not np.isfinite(rest) or (enough is not None and enough(done)):
@@ -77,7 +78,7 @@ def lanczos(
         if exhausted:
             if redraw is None:
                 return done
-            w, rest = _orthogonal(redraw(), basis[: k + 1]), 0.0
+            w, rest = orthogonal(redraw(), basis[: k + 1]), 0.0
         off_diagonal.append(rest)
         q = w / _norm(w)
 
@@ -148,7 +149,8 @@ def _next(w: Tensor, basis: Tensor, scale: Tensor, draw: Callable[[int], Tensor]
     return _unit(w), norm
 
 
-def _orthogonal(w: Tensor, basis: Tensor) -> Tensor:
+def orthogonal(w: Tensor, basis: Tensor) -> Tensor:
+    """Return what is left of a vector (n) outside the space of orthonormal rows (k x n)."""
     for _ in range(2):
         w = w - basis.T @ (basis @ w)
     return w

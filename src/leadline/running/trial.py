@@ -65,6 +65,7 @@ class TrialRun:
     def restore(self) -> None:
         """Restore the last intact checkpoint in all processes, or the initial state."""
         spec = self.checkpoints.spec
+        check_revision(spec, self.checkpoints.claim.trial)
         check_code(spec, self.job.data_dir)
         self.data = load_data(spec.data, self.job.data_dir, self.device)
         self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.tell)
@@ -202,6 +203,19 @@ def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial:
         broadcast_state(state, group)
     for _ in train(state, data, spec.training, spec.seed, spec.probes, group=group):
         pass
+
+
+def check_revision(spec: TrialSpec, trial: str) -> None:
+    """Check that this version of Leadline computes what the hash of a trial stands for.
+
+    Raises:
+        StoreError: an option that the trial uses means something else in this version.
+    """
+    if spec.content_hash != trial:
+        raise StoreError(
+            f"trial {trial[:12]} was registered with another version of Leadline, which trains or measures it"
+            f" otherwise; run the study again with `leadline run`"
+        )
 
 
 def check_code(spec: TrialSpec, data_dir: Path | None) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from leadline.parts.base import Spec
 from leadline.parts.losses import Loss
@@ -10,14 +10,41 @@ from leadline.parts.optimizers import Optimizer
 from leadline.parts.optimizers.sgd import SGD
 from leadline.parts.schedules import Schedule
 from leadline.parts.schedules.constant import Constant
+from leadline.parts.schedules.one_cycle import OneCycle
 
 
 class Warmup(Spec):
-    """Steps at a smaller learning rate before the schedule takes over."""
+    """Steps at a smaller learning rate before the schedule takes over (Goyal et al. 2017)."""
 
     steps: int = Field(ge=1)
-    factor: float = Field(default=0.0, ge=0, lt=1, description="initial learning rate as a fraction of the full one")
+    factor: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="learning rate of the first step as a fraction of the full one; 0: 1/steps",
+    )
     form: Literal["linear", "constant"] = "linear"
+
+    @property
+    def revision(self) -> int:
+        """2: the first step trains."""
+        return 1 if self.factor else 2
+
+    @model_validator(mode="after")
+    def _training_something(self) -> "Warmup":
+        if self.form == "constant" and not self.factor:
+            raise ValueError("a constant warm-up with factor 0 trains nothing; give a factor above 0, such as 0.1")
+        return self
+
+    def at(self, step: int) -> float:
+        """Return what the learning rate is multiplied by at a step of the warm-up, counted from 0.
+
+        Example:
+            >>> [Warmup(steps=4).at(step) for step in range(4)]
+            [0.25, 0.4375, 0.625, 0.8125]
+        """
+        first = self.factor or 1 / self.steps
+        return first if self.form == "constant" else first + (1 - first) * (step / self.steps)
 
 
 class TrainingSpec(Spec):
@@ -42,6 +69,17 @@ class TrainingSpec(Spec):
     test_every: int = Field(
         default=0, ge=0, description="epochs between evaluations on the test data; 0: only at the end"
     )
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> "TrainingSpec":
+        if self.warmup is not None and isinstance(self.schedule, OneCycle):
+            raise ValueError("schedule one-cycle is a warm-up itself: leave warmup out, or use schedule cosine")
+        return self
+
+    @property
+    def revision(self) -> int:
+        """2: the schedule begins where the warm-up ends."""
+        return 1 if self.warmup is None or self.schedule.counts_warmup else 2
 
     @model_serializer(mode="wrap")
     def _without_a_loss_that_is_not_named(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:

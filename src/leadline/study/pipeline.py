@@ -36,6 +36,10 @@ from leadline.training import choose_device
 Run = Callable[[ExpandedStudy], Outcome]
 """Runs the trials of a study that is registered."""
 
+_KEPT = (
+    "kept as those of the earlier version and never mixed with new ones in a verdict, and the trials are trained again."
+)
+
 
 def run_study(
     study: ExpandedStudy,
@@ -81,7 +85,7 @@ def run_study(
     job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url, objects)
     with Store.open(runs, store_url) as store:
         store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
-        for line in _changes_of_code(study, store):
+        for line in _changes(study, store):
             screen.say(line)
 
         def run(asked: ExpandedStudy) -> Outcome:
@@ -139,8 +143,11 @@ def resolve(study: ExpandedStudy, store: Store) -> ExpandedStudy:
     return study if search is None else search.tuned()
 
 
-def _changes_of_code(study: ExpandedStudy, store: Store) -> Iterator[str]:
-    """Yield a line for each piece of custom code or data file that has changed since the study was last run."""
+def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
+    """Yield a line for each piece of custom code or data file that has changed since the study was last run.
+
+    Another says which trials this version of Leadline trains or measures otherwise than the one that ran them.
+    """
     if not any(one.name == study.name for one in store.studies()):
         return
     try:
@@ -149,19 +156,26 @@ def _changes_of_code(study: ExpandedStudy, store: Store) -> Iterator[str]:
         yield f"What {study.name} was when it was last run cannot be read any more: {error}"
         return
     frame = store.trials_frame(study.name)
+    ended = frame[frame["state"].isin(("finished", "diverged"))]
     changed: dict[str, set[str]] = {}  # what has changed -> the arms that use it
     for arm, used in study.resolved.code.items():
         for name, identity in used.items():
             if before.resolved.code.get(arm, {}).get(name) != identity:
                 changed.setdefault(name, set()).add(arm)
     for name, arms in changed.items():
-        ended = frame["arm"].isin(arms) & frame["state"].isin(("finished", "diverged"))
-        if count := int(ended.sum()):
+        if count := int(ended["arm"].isin(arms).sum()):
             yield (
                 f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: their results are"
-                f" kept as those of the earlier version, are never mixed with new ones in a verdict, and the trials"
-                f" are trained again."
+                f" {_KEPT}"
             )
+    now = {(arm.name, trial.seed): trial.content_hash for arm, trial in before.trials()}
+    keys = zip(ended["arm"], ended["seed"], strict=True)
+    revised = ended[[now.get(key, trial) != trial for key, trial in zip(keys, ended["trial"], strict=True)]]
+    if len(revised):
+        yield (
+            f"This version of Leadline trains or measures {plural(len(revised), 'trial')} of"
+            f" {join(sorted(set(revised['arm'])))} otherwise than the one that ran them: their results are {_KEPT}"
+        )
 
 
 def _register(study: ExpandedStudy, store: Store) -> None:

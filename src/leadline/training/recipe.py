@@ -49,12 +49,12 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
 
 def rate_factor(spec: TrainingSpec, steps: int) -> Callable[[int], float]:
     """Return what learning rates are multiplied by, as a function of the steps already done, of `steps` in all."""
+    warmup, schedule = spec.warmup, spec.schedule
+    skipped = 0 if warmup is None or schedule.counts_warmup else warmup.steps
 
     def factor(step: int) -> float:
-        warmup = spec.warmup
         if warmup is not None and step < warmup.steps:
-            grown = step / warmup.steps if warmup.form == "linear" else 0.0
-            return warmup.factor + (1 - warmup.factor) * grown
-        return spec.schedule.at(step / steps)
+            return warmup.at(step)
+        return schedule.at(step - skipped, steps - skipped)
 
     return factor

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema
@@ -16,11 +16,14 @@ SCHEDULES: "Registry[Schedule]" = Registry("schedule", __name__)
 
 
 class Schedule(ABC):
-    """How the learning rate changes while a network is trained."""
+    """How the learning rate changes while a network is trained, from the end of the warm-up, if there is one."""
+
+    counts_warmup: ClassVar[bool] = False
+    """Whether steps are counted from the start of training instead, so that a warm-up moves nothing."""
 
     @abstractmethod
-    def at(self, progress: float) -> float:
-        """Return what the learning rate is multiplied by when a fraction `progress` of training is done."""
+    def at(self, step: int, steps: int) -> float:
+        """Return what the learning rate is multiplied by at a step, counted from 0, of `steps` in all."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -30,14 +33,18 @@ class Schedule(ABC):
 
 @SCHEDULES.register
 class CustomSchedule(Reference, Schedule):
-    """A function of progress, from 0 to 1, and of `arguments` that returns the learning rate's factor."""
+    """A function that returns the learning rate's factor, given progress and `arguments`.
 
-    def at(self, progress: float) -> float:
+    Progress is 0 at the first step after the warm-up, and would be 1 at the step after the last.
+    """
+
+    def at(self, step: int, steps: int) -> float:
         """Return the function's value.
 
         Raises:
             SpecError: it cannot be imported, calling it fails, or what it returns is no finite number of 0 or more.
         """
+        progress = step / steps
         value = self.call(progress)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise SpecError(

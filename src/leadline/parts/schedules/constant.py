@@ -1,6 +1,6 @@
 """A constant learning rate."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from leadline.parts.base import Spec
 from leadline.parts.schedules import SCHEDULES, Schedule
@@ -12,6 +12,8 @@ class Constant(Spec, Schedule):
 
     name: Literal["constant"] = "constant"
 
-    def at(self, progress: float) -> float:
+    counts_warmup: ClassVar[bool] = True
+
+    def at(self, step: int, steps: int) -> float:
         """Return 1."""
         return 1.0

@@ -15,6 +15,6 @@ class Cosine(Spec, Schedule):
     name: Literal["cosine"] = "cosine"
     final: float = Field(default=0.0, ge=0, lt=1)
 
-    def at(self, progress: float) -> float:
-        """Return the cosine's value, from 1 to `final`."""
-        return anneal(1.0, self.final, progress)
+    def at(self, step: int, steps: int) -> float:
+        """Return the cosine's value, 1 at the first step; `final` would follow the last."""
+        return anneal(1.0, self.final, step / steps)

@@ -1,6 +1,6 @@
 """A learning rate that falls in steps."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from leadline.parts.schedules import SCHEDULES, Schedule
 
 @SCHEDULES.register
 class StepDecay(Spec, Schedule):
-    """The learning rate is multiplied by `factor` at each milestone."""
+    """The learning rate is multiplied by `factor` at each milestone, a fraction of training with its warm-up."""
 
     name: Literal["step"] = "step"
     milestones: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = (
@@ -18,6 +18,8 @@ class StepDecay(Spec, Schedule):
         0.75,
     )
     factor: float = Field(default=0.1, gt=0, lt=1)
+
+    counts_warmup: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _in_order(self) -> "StepDecay":
@@ -27,6 +29,6 @@ class StepDecay(Spec, Schedule):
             )
         return self
 
-    def at(self, progress: float) -> float:
+    def at(self, step: int, steps: int) -> float:
         """Return `factor` to the power of the milestones passed."""
-        return self.factor ** sum(progress >= milestone for milestone in self.milestones)
+        return self.factor ** sum(step / steps >= milestone for milestone in self.milestones)

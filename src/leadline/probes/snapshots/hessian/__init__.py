@@ -24,12 +24,14 @@ class HessianProbe(SnapshotProbe):
 
     heading: ClassVar[str] = "Hessian"
     title: ClassVar[str] = "The spectrum of the Hessian"
-    columns: ClassVar[tuple[str, ...]] = ("quantity", "index", "x", "value")
+    columns: ClassVar[tuple[str, ...]] = ("quantity", "index", "x", "value", "error")
     about: ClassVar[str] = (
         "Eigenvalues of the Hessian, the second derivatives of the loss with respect to all weights that are"
-        " trained: how steeply the loss bends, and in how many directions. The largest come from Lanczos iteration,"
-        " the trace from Hutchinson's estimator, the density from stochastic Lanczos quadrature (Ghorbani, Krishnan"
-        " & Xiao 2019; Papyan 2018), all by Hessian-vector products and without ever forming the matrix. Plain"
+        " trained: how steeply the loss bends, and in how many directions. The largest come from Lanczos iteration;"
+        " the trace is summed over the space that it reaches and estimated outside it by random vectors, in the manner"
+        " of Hutch++ (Meyer, Musco, Musco & Woodruff 2021), with its standard error; the density comes from"
+        " stochastic Lanczos quadrature (Ghorbani, Krishnan & Xiao 2019; Papyan 2018); all take Hessian-vector"
+        " products and never form the matrix. Plain"
         " gradient descent diverges where the largest eigenvalue stays above 2 / learning rate; most"
         " eigenvalues lie near 0, and a few, often as many as there are classes, stand far out (Sagun et al. 2017);"
         " negative ones say that the network is not at a minimum. Ghorbani et al. see eigenvalues far outside the"
@@ -38,6 +40,11 @@ class HessianProbe(SnapshotProbe):
         " evaluation mode"
         " unless the figure says otherwise."
     )
+
+    @property
+    def revision(self) -> int:
+        """2: the trace is exact in the space of the largest eigenvalues."""
+        return 2
 
     def measure(
         self,

@@ -19,6 +19,7 @@ from leadline.reports.charts.chart import (
     spread,
 )
 from leadline.reports.charts.probe_curves import (
+    PLACE,
     SHOWN_EPOCHS,
     SHOWN_LEVELS,
     arm_keys,
@@ -124,13 +125,19 @@ def _eigenvalues(seen: Sequence[float]) -> alt.X:
 def _traces(rows: pd.DataFrame) -> Iterator[str]:
     found = over_seeds(rows, [])
     if len(found):
+        # each seed's estimate has an error of its own, and these are independent
+        errors = over_seeds(rows.assign(value=rows["error"] ** 2), [])
+        found = found.merge(errors.assign(error=(errors["mean"] / errors["seeds"]) ** 0.5)[[*PLACE, "error"]], "left")
         said = [
             f"{row.arm}, {at_epoch(row.epoch)}: {row.mean:.3g}"
+            + (f" ± {row.error:.2g}" if np.isfinite(row.error) else "")
             + (f" ({row.low:.3g} to {row.high:.3g})" if row.seeds > 1 else "")
             for row in each(found)
         ]
         over = ", the mean over seeds" if found["seeds"].gt(1).any() else ""
-        yield f"Trace, the sum of all eigenvalues{over}: {join(said, mark=';')}."
+        yield (
+            f"Trace, the sum of all eigenvalues{over}, ± the standard error of its estimate: {join(said, mark=';')}."
+        )
 
 
 def _largest(rows: pd.DataFrame) -> Iterator[str]:
