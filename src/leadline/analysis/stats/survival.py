@@ -22,6 +22,12 @@ from leadline.analysis.stats import StatisticsError
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+SETTLED = 0.25
+"""Share of the epochs, the last ones, over which a curve that has converged stays where it ends."""
+
+LEARNED = 0.2
+"""Share of the way from chance to no errors that a network must have gone before it can be said to converge."""
+
 
 @dataclass(frozen=True)
 class Survival:
@@ -85,23 +91,34 @@ def first_epoch(curve: ArrayLike, target: float) -> int | None:
     return int(there[0]) + 1 if there.size else None
 
 
-def convergence_epoch(curve: ArrayLike, tolerance: float = 0.01) -> int | None:
-    """Return the first epoch, from 1, from which a curve stays within the tolerance of its final value.
+def convergence_epoch(curve: ArrayLike, chance: float, tolerance: float = 0.01) -> int | None:
+    """Return the first epoch, from 1, from which a curve of accuracies stays within the tolerance of its last value.
+
+    A curve that is still rising, or that has not learned, has not converged, however flat it is: it must have been
+    within the tolerance for the last `SETTLED` of its epochs, two at least, and end at `LEARNED` of the way from
+    chance to 1, or above.
 
     Args:
-        curve: shape [epochs]; a value that is not finite is outside the tolerance.
-        tolerance: in the curve's unit: 0.01 is one point of an accuracy.
+        curve: accuracies between 0 and 1, shape [epochs]; a value that is not finite is outside the tolerance.
+        chance: the accuracy of what has learned nothing, such as 0.1 for ten classes of one size.
+        tolerance: of accuracies: 0.01 is one point.
 
     Returns:
-        None for an empty curve, or one whose final value is not finite.
+        None for a curve that has not converged.
+
+    Example:
+        >>> convergence_epoch([0.5, 0.9, 0.98, 0.99], chance=0.1)
+        3
+        >>> convergence_epoch([0.1, 0.1, 0.1, 0.1], chance=0.1) is None
+        True
     """
     x = np.asarray(curve, dtype=np.float64)
-    if x.size == 0 or not np.isfinite(x[-1]):
+    if x.size < 2 or not x[-1] >= chance + LEARNED * (1 - chance):
         return None
     # 0.99 - 0.98 is above 0.01 in binary
-    near = np.isfinite(x) & (np.abs(np.where(np.isfinite(x), x, 0.0) - x[-1]) <= tolerance + 1e-9)
-    outside = np.flatnonzero(~near)
-    return int(outside[-1]) + 2 if outside.size else 1
+    outside = np.flatnonzero(~(np.abs(x - x[-1]) <= tolerance + 1e-9))
+    first = int(outside[-1]) + 1 if outside.size else 0
+    return first + 1 if len(x) - first >= max(2, math.ceil(SETTLED * len(x))) else None
 
 
 def up_to(times: ArrayLike, reached: ArrayLike, horizon: float) -> Floats:
