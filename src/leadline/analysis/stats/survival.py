@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from leadline.analysis.stats import StatisticsError
+from leadline.analysis.stats.samples import RESAMPLES
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -50,7 +51,7 @@ class RestrictedMean:
     horizon: float
     mean: float
     se: float
-    low: float  # normal interval, at `confidence`; no further than 0 and the horizon
+    low: float  # beta product interval, at `confidence`; no further than 0 and the horizon
     high: float
 
 
@@ -127,6 +128,10 @@ def up_to(times: ArrayLike, reached: ArrayLike, horizon: float) -> Floats:
     The mean of it is the restricted mean (Irwin 1949; Royston & Parmar 2013), and differences of it between two arms
     are complete data. A trial that diverged never reaches a target: its time may be given as the horizon, censored.
 
+    The paired t of such differences covers too little where few trials reach the target and arms differ, since it then
+    sees hardly any spread: with one arm 1.5 to 3 times slower and 30% of the faster one's trials reaching it, 49 to 88%
+    instead of 95% of 2 to 10 pairs, and with 70% reaching it, 86 to 95% (`python -m benchmarks.intervals`).
+
     Args:
         times: shape [n], when the target was reached or, where it was not, how long it was waited for.
         reached: shape [n], true where the target was reached.
@@ -179,16 +184,23 @@ def kaplan_meier(times: ArrayLike, reached: ArrayLike, confidence: float = 0.95)
     )
 
 
-def restricted_mean(times: ArrayLike, reached: ArrayLike, horizon: float, confidence: float = 0.95) -> RestrictedMean:
+def restricted_mean(
+    times: ArrayLike, reached: ArrayLike, horizon: float, confidence: float = 0.95, seed: int = 0
+) -> RestrictedMean:
     """Return the mean time to the target up to a horizon: the area under the Kaplan-Meier curve (Irwin 1949).
 
-    Standard error: Greenwood's, by Kaplan & Meier (1958), section 6. It takes many trials for the normal interval to
-    hold (with ten it covers 91% instead of 95%); of few, compare pairs by `up_to`.
+    Standard error: Greenwood's, by Kaplan & Meier (1958), section 6. No interval comes from it: of three trials the
+    normal one covers 54 to 74% instead of 95%, and Student's t 60 to 92%, for where no trial has reached the target
+    they see no spread at all. The interval is the area under the ends of the beta product procedure (Fay, Brittain &
+    Proschan 2013), in which the share left is a product of beta variables between each event and the next. Of complete
+    times it is Gaffke's (2005), and where only reaching the target counts Clopper & Pearson's, so that it covers at
+    least what it states at two trials as well, and is as wide as two trials leave it.
 
     Args:
         times, reached: see `up_to`.
         horizon: above 0, and no later than the last time, unless all had reached the target by then.
         confidence: between 0 and 1.
+        seed: of the draws that the interval is made of.
 
     Raises:
         StatisticsError: impossible times, a confidence outside (0, 1), or a horizon at which the curve is not known.
@@ -212,16 +224,32 @@ def restricted_mean(times: ArrayLike, reached: ArrayLike, horizon: float, confid
     survivors = at_risk - events
     terms = np.divide(after**2 * events, at_risk * survivors, out=np.zeros_like(share), where=survivors > 0)
     se = math.sqrt(terms.sum())
-    half = float(stats.norm.isf((1 - confidence) / 2)) * se
+    least, most = _areas(t, done, horizon, seed)
     return RestrictedMean(
         n=len(t),
         reached=int(np.sum(done & (t <= horizon))),
         horizon=float(horizon),
         mean=mean,
         se=se,
-        low=max(0.0, mean - half),
-        high=min(float(horizon), mean + half),
+        low=float(np.quantile(least, (1 - confidence) / 2)),
+        high=float(np.quantile(most, (1 + confidence) / 2)),
     )
+
+
+def _areas(times: Floats, reached: Flags, horizon: float, seed: int) -> tuple[Floats, Floats]:
+    """Return draws of the area under the curve, shape [draws]: with each fall as early as it may be, and as late."""
+    draw, done = np.random.default_rng(seed), reached & (times <= horizon)
+    order = np.lexsort((~done, times))  # at one time, those who reach the target come first
+    edges = np.append(np.minimum(times[order], horizon), horizon)
+    least, most, share, fall = np.zeros(RESAMPLES), np.zeros(RESAMPLES), np.ones(RESAMPLES), draw.random(RESAMPLES)
+    passed = np.diff(edges, prepend=0.0)
+    for place, event in enumerate(done[order].tolist()):
+        after = share * fall ** (1 / (len(order) - place))  # beta: the smallest of as many as are watched
+        least += passed[place] * after
+        most += passed[place] * share
+        if event:
+            share, fall = after, draw.random(RESAMPLES)
+    return least, most + passed[-1] * share
 
 
 def log_rank(times_a: ArrayLike, reached_a: ArrayLike, times_b: ArrayLike, reached_b: ArrayLike) -> LogRank:
