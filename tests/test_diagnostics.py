@@ -228,15 +228,31 @@ def test_early_flow_and_final_error_are_correlated_by_rank() -> None:
     )
     why = diagnose(trials, records, measured)
     rho = stats.spearmanr(ratios, errors).statistic
-    assert (
-        "Across 6 trials" in why.correlation and f"correlation −{-rho:.2f} (95% bootstrap interval" in why.correlation
-    )
+    assert why.correlation.startswith("Across 6 trials:")
+    assert f"correlation −{-rho:.2f} (permutation of trials: p = 0.017, smallest possible 0.0028)" in why.correlation
     assert "1 diverged trial has no final error." in why.correlation
     assert why.early["ratio"].iloc[2] == pytest.approx(math.log10(0.04))
     few = diagnose(*study(*[("plain", {"blocks": 3}, 0.5, error) for error in errors[:4]]))
     assert (
         few.correlation
         == "The correlation of early flow and final error needs 5 trials with both, but only 4 have them."
+    )
+
+
+def test_arms_are_correlated_not_their_trials() -> None:
+    """Trials of one arm are alike, so that three of each of two arms are two things that were seen, not six."""
+    flow = {"a": 0.9, "b": 0.5, "c": 0.3, "d": 0.2, "e": 0.1}
+    errors = {"a": 5.0, "b": 1.0, "c": 2.0, "d": 4.0, "e": 3.0}
+    given = [
+        (name, {"blocks": 3}, flow[name] + seed / 100, errors[name] + seed / 10) for name in flow for seed in range(3)
+    ]
+    why = diagnose(*study(*given))
+    # rho of ranks 5 4 3 2 1 and 5 1 2 4 3 is 1 - 6 * 18 / 120
+    assert "Across the means of 5 arms (15 trials):" in why.correlation
+    assert "rank correlation 0.10 (permutation of arms: p = 0.95, smallest possible 0.017)" in why.correlation
+    assert "Arms differ in more than their flow, so this is correlation, not causation." in why.correlation
+    assert diagnose(*study(*given[:12])).correlation == (
+        "The correlation of early flow and final error needs 5 arms with both, but only 4 have them."
     )
 
 

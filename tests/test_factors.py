@@ -18,6 +18,7 @@ from leadline.analysis.stats.factorial import (
     between_variance,
     mean_weights,
     over_data_sets,
+    prediction_interval,
     shrink_to_mean,
     slope_weights,
     step_weights,
@@ -226,11 +227,24 @@ def test_equal_variances_give_the_paired_t_over_data_sets_or_the_pooled_error() 
     assert found.between == pytest.approx(math.sqrt(np.var(y, ddof=1) - 0.25)) and found.mean == 3
     half = stats.t.ppf(0.975, 2) * math.sqrt(np.var(y, ddof=1) / 3)
     assert found.interval == pytest.approx((3 - half, 3 + half)) and found.weights == pytest.approx([1 / 3] * 3)
-    far = stats.t.ppf(0.975, 1) * math.sqrt(found.between**2 + np.var(y, ddof=1) / 3)
-    assert found.prediction == pytest.approx((3 - far, 3 + far))
     assert found.p == pytest.approx(2 * stats.t.sf(3 / math.sqrt(np.var(y, ddof=1) / 3), 2))
     alike = over_data_sets([3.0, 3.0, 3.0], [1.0] * 3, [4] * 3)
     assert alike.between == 0 and alike.interval[1] - 3 == pytest.approx(stats.t.ppf(0.975, 2) * math.sqrt(0.25 / 3))
+
+
+def test_the_prediction_interval_is_its_closed_form_for_equal_variances() -> None:
+    """Of equal variances v, the variance between is the squares over a chi-squared variable, less v."""
+    y, v, draw = np.array([1.0, 2.0, 4.0, 6.0, 6.5]), 0.25, np.random.default_rng(3)
+    squares = ((y - y.mean()) ** 2).sum()
+    between = np.maximum(squares / draw.chisquare(4, 400_000) - v, 0)
+    spread = np.sqrt(between) * draw.normal(size=between.shape)
+    expected = np.quantile(
+        y.mean() + spread + draw.standard_t(4, between.shape) * np.sqrt((v + between) / 5), (0.025, 0.975)
+    )
+    found = np.array(prediction_interval([y, y + 10], np.full(5, v)))
+    assert found[:, 0] == pytest.approx(expected, abs=0.03 * np.ptp(expected))
+    assert found[:, 1] == pytest.approx(found[:, 0] + 10)
+    assert over_data_sets(y.tolist(), [1.0] * 5, [4] * 5).prediction == pytest.approx(found[:, 0])
 
 
 def test_two_data_sets_have_one_degree_of_freedom_and_no_prediction() -> None:

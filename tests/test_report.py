@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +35,17 @@ from leadline.reports.page import WHY_FIGURES, write
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.text.tables import Column, Table, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
+from leadline.text.tables import (
+    Column,
+    Table,
+    latex_escape,
+    markdown_escape,
+    to_csv,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_text,
+)
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 ENVIRONMENT = {
@@ -316,6 +327,14 @@ def test_table_as_latex() -> None:
     assert r"Arm & Error, \% \\" in text
     assert r"x|y\_1 & -1.5 to None \\" in text
     assert r"\begin{tabular}{lr}" in text
+
+
+def test_a_note_stands_below_the_table() -> None:
+    noted = replace(TABLE, note="100% <sure>")
+    assert to_markdown(noted).endswith("|\n\n100% \\<sure\\>\n")
+    assert r"\end{tabular}" + "\n  \\par\\footnotesize 100\\% " in to_latex(noted)
+    assert to_html(noted).endswith("</table><p>100% &lt;sure&gt;</p>")
+    assert to_text(noted).splitlines()[-1] == "100% <sure>" and to_csv(noted) == to_csv(TABLE)
 
 
 @given(st.text())

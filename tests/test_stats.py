@@ -490,23 +490,32 @@ def test_mcnemar_agrees_with_scipy(outcomes: list[tuple[bool, bool]]) -> None:
     ("curve", "epoch"),
     [
         ([0.5, 0.9, 0.98, 0.99, 0.985], 3),
-        ([0.98, 0.5, 0.98], 3),
+        ([0.98, 0.5, 0.98, 0.98], 3),
+        ([0.98, 0.5, 0.98], None),  # the last epoch alone is no plateau
         ([0.98, 0.99], 1),  # one point apart, which in binary is a little more
-        ([0.9], 1),
-        ([0.97, math.nan, 0.97], 3),
+        ([0.9], None),
+        ([0.97, math.nan, 0.97, 0.97], 3),
+        ([0.1] * 8, None),  # chance, however flat
+        ([0.27] * 8, None),
+        ([0.28] * 8, 1),  # a fifth of the way from 0.1 to 1
+        (np.linspace(0.5, 0.99, 40).tolist(), None),  # still rising
+        ([0.5] * 6 + [0.9, 0.9], 7),
+        ([0.5] * 7 + [0.9, 0.9], None),  # a quarter of nine epochs are three
         ([0.9, math.nan], None),
         ([], None),
     ],
 )
 def test_convergence_epoch(curve: list[float], epoch: int | None) -> None:
-    assert convergence_epoch(curve) == epoch
+    assert convergence_epoch(curve, chance=0.1) == epoch
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0.001, 0.5))
 def test_convergence_epoch_against_its_definition(curve: list[float], tolerance: float) -> None:
-    found = convergence_epoch(curve, tolerance)
+    found = convergence_epoch(curve, 0.5, tolerance)
     stays = [all(abs(x - curve[-1]) <= tolerance + 1e-9 for x in curve[start:]) for start in range(len(curve))]
-    assert found == stays.index(True) + 1
+    first = stays.index(True)
+    settled = len(curve) - first >= max(2, len(curve) / 4) and curve[-1] >= 0.6
+    assert found == (first + 1 if settled else None)
 
 
 # --- decisions
@@ -552,37 +561,38 @@ def test_impossible_input_is_one_line(call: object, message: str) -> None:
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_spearman_is_scipys_ties_included() -> None:
-    draw = np.random.default_rng(3)
-    for n in (5, 16, 40):
-        x = draw.integers(0, 6, n).astype(float)
-        y = x + draw.normal(0, 3, n).round()
-        found = spearman(x, y)
-        assert found.n == n
-        assert found.rho == pytest.approx(stats.spearmanr(x, y).statistic)
-        assert found.ci95 is not None and -1 <= found.ci95[0] <= found.rho <= found.ci95[1] <= 1
-        assert spearman(x, y) == found
-        turned = spearman(-x, y)
-        assert turned.rho == pytest.approx(-found.rho)
+@pytest.mark.parametrize("n", [5, 7, 16, 40])
+def test_spearman_is_scipys_ties_included(n: int) -> None:
+    draw = np.random.default_rng(n)
+    x = draw.integers(0, 6, n).astype(float)
+    y = x + draw.normal(0, 3, n).round()
+    found, turned = spearman(x, y), spearman(-x, y)
+    assert found.n == n and found == spearman(x, y)
+    assert found.rho == pytest.approx(stats.spearmanr(x, y).statistic) and turned.rho == pytest.approx(-found.rho)
+
+    def rho(order: np.ndarray) -> float:
+        return float(stats.spearmanr(x, order).statistic)
+
+    test = stats.permutation_test(
+        (y,), rho, permutation_type="pairings", n_resamples=math.inf if n < 8 else 2000, rng=draw
+    )
+    share = np.mean(np.abs(test.null_distribution) >= abs(rho(y)) - 1e-9)
+    assert found.p == pytest.approx(share, abs=1e-9 if n < 8 else 0.04)
 
 
 def test_spearman_sees_ranks_alone_and_nothing_where_nothing_varies() -> None:
     x = np.array([1.0, 2.0, 4.0, 8.0, 1e30])
-    assert spearman(x, np.log(x)) == Correlation(5, pytest.approx(1.0), (pytest.approx(1.0),) * 2)
-    assert spearman(x, np.zeros(5)) == Correlation(5, None, None)
+    # of 120 orders, the one as it is and its mirror image are as far from 0
+    assert spearman(x, np.log(x)) == Correlation(5, pytest.approx(1.0), pytest.approx(2 / 120), pytest.approx(2 / 120))
+    assert spearman(x, np.zeros(5)) == Correlation(5, None, None, None)
     with pytest.raises(StatisticsError, match="the same number of each"):
         spearman(x, x[:4])
     with pytest.raises(StatisticsError, match="not finite"):
         spearman(x, [1, 2, 3, 4, np.inf])
 
 
-@pytest.mark.slow
-def test_the_bootstrap_of_spearman_covers_a_known_correlation() -> None:
-    draw = np.random.default_rng(0)
-    rho = 6 / math.pi * math.asin(0.6 / 2)  # of a normal pair with Pearson's 0.6
-    inside = 0
-    for _ in range(60):
-        x = draw.normal(size=30)
-        low, high = spearman(x, 0.6 * x + 0.8 * draw.normal(size=30)).ci95 or (0.0, 0.0)
-        inside += low <= rho <= high
-    assert inside >= 50
+@pytest.mark.parametrize("n", [5, 6, 12])
+def test_spearmans_test_keeps_its_level(n: int) -> None:
+    draw, studies = np.random.default_rng(0), 400
+    p = [spearman(draw.standard_t(2, n), draw.exponential(1, n)).p or 0.0 for _ in range(studies)]
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / studies)

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,23 @@ def test_numbers_of_one_contrast_by_hand() -> None:
     # one contrast: nothing to adjust
     assert contrast.paired.p == contrast.judgement.p_adjusted == 0.25
     assert contrast.judgement.test.p == contrast.judgement.difference_p_adjusted == contrast.paired.t_p
+
+
+def test_what_has_not_learned_has_no_epoch_of_convergence() -> None:
+    study = a_study(seeds=3)
+    trials, records, outputs = frames(study, by_base({"plain": [90.0] * 3, "residual": [5.0, 6.0, 90.0]}))
+    chance = records["split"].eq("validation") & (records["arm"].eq("plain") | records["seed"].eq(2))
+    findings = analyze(study, trials, records.assign(value=records["value"].mask(chance, 0.1)), outputs)
+    plain, residual = findings.arms
+    assert plain.convergence_epoch is None and residual.convergence_epoch and residual.convergence_epoch.n == 2
+    table = arms_table(findings)
+    place = [column.heading for column in table.columns].index("Epoch of convergence")
+    assert [row[place] for row in table.shown] == ["–", "3.0 ± 0.0 (2 of 3)"]
+    assert "Epoch of convergence: the first" in table.note and table.note in to_text(findings)
+    # without outputs for test images, and so the most common class, chance is not known
+    assert all(arm.convergence_epoch is None for arm in analyze(study, trials, records, {}).arms)
+    # a task without accuracies has no such epoch, and no note of it
+    assert arms_table(replace(findings, curves={"loss": "Loss"})).note == ""
 
 
 def test_trials_pair_by_seed_whatever_the_order_of_rows() -> None:

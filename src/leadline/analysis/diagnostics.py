@@ -14,13 +14,13 @@ from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import SnapshotProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
 from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe
-from leadline.text import interval, join, magnitude, number, plural
+from leadline.text import join, magnitude, number, p_value, plural
 
 DEGRADED = 1.0
 """Percentage points by which the final training error of a degraded arm exceeds that of a shallower one."""
 
-FEWEST_TRIALS = 5
-"""Trials below which no rank correlation is given, because it could hardly be told from none."""
+FEWEST_CORRELATED = 5
+"""Arms, or trials of a single arm, below which no correlation is given: of four, none can reach a p below 0.083."""
 
 COLUMNS = ("trial", "arm", "base", "seed", "epoch", "kind", "layer", "position", "block", "value")
 THRESHOLDS = (
@@ -70,7 +70,7 @@ class Diagnostics:
     frame: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
     statements: tuple[Statement, ...] = ()
     early: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["arm", "base", "seed", "ratio", "error"]))
-    correlation: str = ""  # of early flow and final error
+    correlation: str = ""  # of early flow and final error, over arms
     cost: str = ""
     probes: tuple[ProbeResult, ...] = ()
 
@@ -262,20 +262,26 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
     what = "log10 of the first over the last layer's gradient norm in epoch 1, and final test error"
     lost = int(trials.drop_duplicates("trial")["state"].eq("diverged").sum())
     aside = f" {plural(lost, 'diverged trial has', 'diverged trials have')} no final error." if lost else ""
-    if len(pairs) < FEWEST_TRIALS:
-        few = (
-            f"The correlation of early flow and final error needs {FEWEST_TRIALS} trials with both, but only"
-            f" {len(pairs)} have them."
+    # trials of one arm have much in common beside their flow, so arms are what was seen independently
+    arms = pairs.groupby("arm", sort=False)[["ratio", "error"]].mean()
+    seen, unit = (arms, "arm") if len(arms) > 1 else (pairs, "trial")
+    if len(seen) < FEWEST_CORRELATED:
+        return early, (
+            f"The correlation of early flow and final error needs {FEWEST_CORRELATED} {unit}s with both, but only"
+            f" {len(seen)} {'has' if len(seen) == 1 else 'have'} them.{aside}"
         )
-        return early, few + aside
-    among = plural(len(pairs), "trial")
-    found = spearman(pairs["ratio"], pairs["error"])
+    found = spearman(seen["ratio"], seen["error"])
+    among = f"the means of {len(arms)} arms ({len(pairs)} trials)" if len(arms) > 1 else f"{len(pairs)} trials"
     if found.rho is None:
-        return early, f"Across {among}, one of the two does not vary: {what}." + aside
-    spread = f"95% bootstrap interval {interval(found.ci95)}" if found.ci95 else "no interval"
+        return early, f"Across {among}, one of the two does not vary: {what}.{aside}"
+    caution = (
+        "Arms differ in more than their flow, so this is correlation, not causation."
+        if len(arms) > 1
+        else "It is correlation, not causation."
+    )
     return early, (
-        f"Across {among}: {what} have Spearman's rank correlation {number(found.rho)} ({spread}). Trials of different"
-        f" arms differ in more than their flow, so this is correlation, not causation.{aside}"
+        f"Across {among}: {what} have Spearman's rank correlation {number(found.rho)} (permutation of {unit}s:"
+        f" p = {p_value(found.p)}, smallest possible {p_value(found.p_smallest)}). {caution}{aside}"
     )
 
 

@@ -75,8 +75,9 @@ class Results:
         """A row for each trial, in the study's order.
 
         Columns: trial (hash), arm, base (the arm without its levels), factors (a dict), seed, state (waiting, running,
-        finished, diverged or failed), error (text or None), diverged_step (optimizer step or NA), created, started and ended
-        (UTC or NaT), seconds (training time or NaN), environment (a dict or None), note (text or None).
+        finished, diverged or failed), error (text or None), diverged_step (optimizer step or NA), created,
+        started and ended (UTC or NaT), seconds (training time or NaN), environment (a dict or None), note (text or
+        None).
         """
         with self._store() as store:
             return store.trials_frame(self.name)

@@ -40,6 +40,7 @@ class Table:
     caption: str
     every: tuple[Column, ...]
     rows: tuple[Mapping[str, Any], ...]
+    note: str = ""  # below the table: what a column means
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -81,7 +82,10 @@ def to_frame(table: Table) -> pd.DataFrame:
 
 
 def to_text(table: Table) -> str:
-    """Return a table as lines of text, its wide columns left out: the first to the left, numbers to the right."""
+    """Return a table as lines of text, its wide columns left out: the first to the left, numbers to the right.
+
+    A note is the last line.
+    """
     places = [place for place, column in enumerate(table.columns) if not column.wide]
     rows = [[column.title for column in table.columns], *table.shown]
     cells = [[row[place] for row in rows] for place in places]
@@ -91,7 +95,8 @@ def to_text(table: Table) -> str:
         for column, right in zip(cells, numeric, strict=True)
         for width in [max(map(len, column))]
     ]
-    return "\n".join("  ".join(line).rstrip() for line in zip(*laid, strict=True))
+    lines = ["  ".join(line).rstrip() for line in zip(*laid, strict=True)]
+    return "\n".join([*lines, *([table.note] if table.note else [])])
 
 
 def to_html(table: Table) -> str:
@@ -102,7 +107,8 @@ def to_html(table: Table) -> str:
         "<tr>" + "".join(f"<td>{html.escape(row[place])}</td>" for place, _ in shown) + "</tr>" for row in table.shown
     )
     caption = f"<caption>{html.escape(table.caption)}</caption>"
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    note = f"<p>{html.escape(table.note)}</p>" if table.note else ""
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
 
 def to_csv(table: Table) -> str:
@@ -116,11 +122,12 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Return a table as GitHub's Markdown, its caption above it."""
+    """Return a table as GitHub's Markdown, its caption above it and its note below."""
     titles = [markdown_escape(column.title) for column in table.columns]
     rules = ["---:" if column.numeric else "---" for column in table.columns]
     rows = [titles, rules, *([markdown_escape(cell) for cell in row] for row in table.shown)]
-    return f"**{markdown_escape(table.caption)}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    note = f"\n{markdown_escape(table.note)}\n" if table.note else ""
+    return f"**{markdown_escape(table.caption)}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows) + note
 
 
 def to_latex(table: Table) -> str:
@@ -128,11 +135,12 @@ def to_latex(table: Table) -> str:
     layout = "".join("r" if column.numeric else "l" for column in table.columns)
     head = " & ".join(latex_escape(column.title) for column in table.columns)
     body = "".join(f"    {' & '.join(map(latex_escape, row))} \\\\\n" for row in table.shown)
+    note = f"\n  \\par\\footnotesize {latex_escape(table.note)}" if table.note else ""
     return (
         "% needs \\usepackage{booktabs}\n\\begin{table}\n  \\centering\n"
         f"  \\caption{{{latex_escape(table.caption)}}}\n  \\label{{tab:{table.name}}}\n"
         f"  \\begin{{tabular}}{{{layout}}}\n    \\toprule\n    {head} \\\\\n    \\midrule\n{body}"
-        "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+        f"    \\bottomrule\n  \\end{{tabular}}{note}\n\\end{{table}}\n"
     )
 
 

@@ -25,6 +25,9 @@ PRIOR = 4
 """Degrees of freedom that the mean spread has where the spread on each data set is drawn to it. Without, of 8 data
 sets at 3 seeds, or 3 whose spreads are far apart, intervals cover 85 to 91%; with 4, 94.6% or more of all simulated."""
 
+_QUANTILES = 200  # of the variance between data sets
+_DRAWS = 200  # of an effect, at each
+
 _HALVINGS = 60  # of the bracket that holds the variance between data sets: to the last digit
 
 
@@ -95,8 +98,12 @@ def over_data_sets(
     Paule & Mandel (1982), and each observed effect about it with the variance that its seeds show. Few seeds show it
     badly, so each is drawn to their mean, as if that had `PRIOR` degrees of freedom (as Smyth 2004 does for genes).
     Interval: Knapp & Hartung (2003), Sidik & Jonkman (2002), by Student's t with k - 1 degrees of freedom; their
-    factor, never taken below 1, is 1 with Paule & Mandel's variance. Prediction interval: Higgins, Thompson &
-    Spiegelhalter (2009).
+    factor, never taken below 1, is 1 with Paule & Mandel's variance.
+
+    Prediction interval: a parametric bootstrap from a confidence distribution (Nagashima, Noma & Furukawa 2019), so
+    that it holds how little a few data sets tell of the variance between them; the distribution is that of the
+    Q-profile (Viechtbauer 2007). Of three data sets it covers more than it states, up to all; of ten with spreads
+    far apart, 93% instead of 95%. `python -m benchmarks.intervals` measures it.
 
     With two data sets there is one degree of freedom, and the interval says next to nothing, as it should.
 
@@ -135,8 +142,8 @@ def over_data_sets(
     half = float(stats.t.isf(tail, k - 1)) * se
     prediction = None
     if k > 2:
-        far = float(stats.t.isf(tail, k - 2)) * math.sqrt(float(between) + se**2)
-        prediction = (mean - far, mean + far)
+        low, high = prediction_interval(y, v, confidence)
+        prediction = float(low), float(high)
     return OverDataSets(
         k=k,
         mean=mean,
@@ -146,6 +153,32 @@ def over_data_sets(
         p=float(2 * stats.t.sf(abs(mean) / se, k - 1)),
         weights=tuple(weights.tolist()),
     )
+
+
+def prediction_interval(
+    effects: ArrayLike, variances: ArrayLike, confidence: float = 0.95, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Return the ends of the interval for the effect on one more data set, over the last axis.
+
+    Each variance between data sets is taken as often as the data speak for it: it is the one at which the weighted
+    squares add up to a quantile of the chi-squared distribution with k - 1 degrees of freedom, 0 where they are less
+    even without it. With each go a mean, its error by Student's t, and an effect about that mean.
+
+    Args:
+        effects, variances: shape [..., k], k at least 3; variances above 0.
+        confidence: between 0 and 1.
+        seed: of the draws.
+    """
+    y, v = (np.asarray(values, dtype=np.float64)[..., None, :] for values in (effects, variances))
+    degrees, draw = y.shape[-1] - 1, np.random.default_rng(seed)
+    between = between_variance(y, v, stats.chi2.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, degrees))
+    weights = 1 / (v + between[..., None])
+    total = weights.sum(axis=-1)
+    mean = (weights * y).sum(axis=-1) / total
+    about, of_mean = draw.standard_normal((_DRAWS, _QUANTILES)), draw.standard_t(degrees, (_DRAWS, _QUANTILES))
+    effect = mean[..., None, :] + about * np.sqrt(between)[..., None, :] + of_mean / np.sqrt(total)[..., None, :]
+    low, high = np.quantile(effect, ((1 - confidence) / 2, (1 + confidence) / 2), axis=(-2, -1))
+    return low, high
 
 
 def shrink_to_mean(variances: ArrayLike, seeds: ArrayLike) -> Floats:
@@ -178,7 +211,7 @@ def shrink_effects(effects: ArrayLike, sds: ArrayLike, seeds: ArrayLike) -> Floa
     return np.asarray(mean + between / (between + variances) * (y - mean))
 
 
-def between_variance(effects: ArrayLike, variances: ArrayLike) -> Floats:
+def between_variance(effects: ArrayLike, variances: ArrayLike, squares: ArrayLike | None = None) -> Floats:
     """Return the variance between data sets (Paule & Mandel 1982), over the last axis; the rest are separate studies.
 
     It is the one at which the weighted squares about the weighted mean add up to what is expected of them, k - 1; 0
@@ -186,11 +219,13 @@ def between_variance(effects: ArrayLike, variances: ArrayLike) -> Floats:
 
     Args:
         effects, variances: shape [..., k], k at least 2; variances above 0.
+        squares: shape [...], above 0: what they are to add up to instead.
     """
     y, v = np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)
-    wanted = y.shape[-1] - 1
+    wanted = np.asarray(y.shape[-1] - 1 if squares is None else squares, dtype=np.float64)
     # squares about the plain mean are no less, so that at their variance the sum is at most what is wanted
-    low, high = np.zeros(y.shape[:-1]), y.var(axis=-1, ddof=1)
+    high = np.asarray(y.var(axis=-1) * y.shape[-1] / wanted)
+    low = np.zeros(high.shape)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         weights = 1 / (v + middle[..., None])

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from leadline.analysis.stats.survival import convergence_epoch
-from leadline.analysis.verdict.values import Waited, curves, final_values, waited
+from leadline.analysis.verdict.values import Waited, convergence_epochs, curves, final_values, waited
 from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metric, metrics
 from leadline.parts.tasks import task_of
 from leadline.specs import TrialSpec
@@ -149,12 +148,6 @@ def gather(
         computed = {key: _computed(one, by_epoch.get(key), outputs.get(key)) for key in sorted(finished)}
         found = {key: value for key, value in computed.items() if value is not None and math.isfinite(value)}
         finals[name] = found | recorded.get(name, {})
-    accuracies = kept[(kept["split"] == "validation") & (kept["name"] == "accuracy")].sort_values("epoch")
-    converged = {}
-    for key, curve in accuracies.groupby("trial"):
-        place = convergence_epoch(curve["value"].to_numpy(dtype=float))
-        if place is not None:
-            converged[str(key)] = int(curve["epoch"].iloc[place - 1])
     in_order = {arm: tuple(sorted(group, key=lambda trial: trial.seed)) for arm, group in by_arm.items()}
     specs = {arm.name: arm.trial for arm in study.arms}
     at_chance = frozenset(
@@ -166,7 +159,7 @@ def gather(
         and trial.hash in outputs
         and task_of(specs[arm].data.task).is_at_chance(outputs[trial.hash], finals["train_error"].get(trial.hash))
     )
-    return Evidence(specs, in_order, finals, by_epoch, converged, outputs, at_chance)
+    return Evidence(specs, in_order, finals, by_epoch, convergence_epochs(kept, outputs), outputs, at_chance)
 
 
 def _asked(study: ExpandedStudy) -> set[str]:

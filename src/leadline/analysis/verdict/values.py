@@ -7,15 +7,15 @@ Andersen, Hansen & Klein (2004), complete data to which the paired statistics ap
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from leadline.analysis.stats.survival import Earlier, earlier, first_epoch, kaplan_meier, up_to
-from leadline.parts.metrics import Curve, FinalMetric, Metric, TimeMetric, metrics
+from leadline.analysis.stats.survival import Earlier, convergence_epoch, earlier, first_epoch, kaplan_meier, up_to
+from leadline.parts.metrics import Curve, FinalMetric, Metric, Outputs, TimeMetric, metrics
 
 Floats = NDArray[np.float64]
 
@@ -85,6 +85,26 @@ def curves(records: pd.DataFrame) -> dict[str, Curve]:
         whole = np.array_equal(epochs, np.arange(1, len(epochs) + 1))
         seconds = np.cumsum(rows["time"].to_numpy()) if whole else np.full(len(epochs), math.nan)
         found[str(trial)] = Curve(epochs, rows["validation"].to_numpy(), seconds)
+    return found
+
+
+def convergence_epochs(records: pd.DataFrame, outputs: Mapping[str, Outputs]) -> dict[str, int]:
+    """Return trial -> epoch from which its validation accuracy stays where it ends; only of trials that converged.
+
+    Chance is the accuracy of giving every test image the most common label. Where no outputs for test images are
+    stored it is not known, nor whether the trial has learned.
+
+    Args:
+        records: of finished trials: trial, epoch, split, name, value.
+        outputs: trial -> what its network gave for the test images.
+    """
+    rows = records[(records["split"] == "validation") & (records["name"] == "accuracy")].sort_values("epoch")
+    found = {}
+    for trial, curve in rows[rows["trial"].isin(outputs.keys())].groupby("trial"):
+        labels = outputs[str(trial)].labels
+        chance = float(np.unique(labels, return_counts=True)[1].max() / labels.size)
+        if place := convergence_epoch(curve["value"].to_numpy(dtype=float), chance):
+            found[str(trial)] = int(curve["epoch"].iloc[place - 1])
     return found
 
 

@@ -12,7 +12,7 @@ from leadline.text import join
 def early_flow(diagnostics: Diagnostics) -> Figure:
     """Return every trial's early gradient ratio against its final test error, coloured by arm.
 
-    The caption is `Diagnostics.correlation`: their rank correlation with its interval, or why there is none.
+    The caption is `Diagnostics.correlation`: their rank correlation over arms with its p-value, or why there is none.
     """
     title = "Early gradient flow and final error"
     early = diagnostics.early

@@ -8,6 +8,7 @@ from typing import Any
 
 from leadline.analysis.stats import LARGEST_PLAN, SeedsForWord, Summary
 from leadline.analysis.stats.pairing import Ahead, Pairing, SeedsAndImages
+from leadline.analysis.stats.survival import LEARNED, SETTLED
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name
@@ -33,12 +34,27 @@ def arms_table(findings: Findings) -> Table:
         _metric("validation_error", wide=True),
         _metric("train_error"),
         *(_metric(name, wide=True) for name in others),
-        Column("Epoch of convergence", _of_summary("convergence_epoch"), _mean(1)),
+        Column("Epoch of convergence", (*_of_summary("convergence_epoch"), "n"), _convergence),
         Column("Seconds per trial", _of_summary("seconds"), _mean(1), wide=True),
     )
     missing = {key: None for name in others for key in _of_summary(name)}
     rows = tuple({"arm": arm.name} | missing | flat(arm_values(arm)) for arm in findings.arms)
-    return Table("arms", "Arms: mean ± standard deviation over finished trials", columns, rows)
+    note = _CONVERGENCE if "accuracy" in findings.curves else ""
+    return Table("arms", "Arms: mean ± standard deviation over finished trials", columns, rows, note)
+
+
+_CONVERGENCE = (
+    "Epoch of convergence: the first from which the validation accuracy stays within 1 point of its last value. A"
+    f" trial has one only if that holds for the last {SETTLED:.0%} of its epochs, so that it no longer improves, and if"
+    f" its last accuracy is {LEARNED:.0%} of the way or more from chance (always giving the most common class) to 100%."
+    " Where not all finished trials have one, the number that do is in brackets."
+)
+
+
+def _convergence(converged: int, mean: float | None, sd: float | None, *others: float | int | None) -> str:
+    finished = others[-1]
+    shown = mean_sd(mean, sd, 1)
+    return shown if converged in (0, finished) else f"{shown} ({converged} of {finished})"
 
 
 def _metric(name: str, wide: bool = False) -> Column:
