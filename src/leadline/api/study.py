@@ -51,9 +51,9 @@ class Study:
         if not isinstance(arms, Mapping):
             raise SpecError(f"arms: expected a mapping of name to network, got a {type(arms).__name__}")
         given = {arm: one if isinstance(one, Mapping) else {"network": one} for arm, one in arms.items()}
-        self._keep(load_study({"name": name, "arms": given, **keys}))
+        self._set_expanded(load_study({"name": name, "arms": given, **keys}))
 
-    def _keep(self, expanded: ExpandedStudy) -> None:
+    def _set_expanded(self, expanded: ExpandedStudy) -> None:
         self._expanded = expanded
         used = set().union(*(references(arm.trial.model_dump(mode="json")) for arm in expanded.arms))
         self._local = {name: identify(name) for name in used if is_local(name)}
@@ -85,7 +85,7 @@ class Study:
             Study('demo': 2 arms, 2 trials)
         """
         made = cls.__new__(cls)
-        made._keep(load_study(study, changes or {}))
+        made._set_expanded(load_study(study, changes or {}))
         return made
 
     @property
@@ -186,11 +186,11 @@ class Study:
         """
         from leadline.running.checkpoints import Interval
         from leadline.running.console import Terminal
-        from leadline.running.driving import UNSEEN
+        from leadline.running.driving import SILENT
         from leadline.study.pipeline import run_study
 
         self._check_local()
-        screen: Screen = Terminal() if progress else UNSEEN
+        screen: Screen = Terminal() if progress else SILENT
         outcome = run_study(
             self._expanded,
             Path(runs),
