@@ -27,7 +27,7 @@ from leadline.parts.metrics.macro_f1 import macro_f1
 from leadline.parts.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
 from leadline.parts.metrics.top5_error import top5_error
 from leadline.reports.charts.forest import forest
-from leadline.reports.charts.looks import narrowing
+from leadline.reports.charts.interim import interim_intervals
 from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
 
@@ -277,7 +277,7 @@ def test_where_higher_is_better_the_arm_with_more_is_the_better_one(given: Any, 
     axis = json.dumps([panel.chart.to_dict() for panel in forest(findings).panels], ensure_ascii=False)
     assert "← plain better · residual better →" in axis
     if decide is not None:
-        figure = narrowing(findings)
+        figure = interim_intervals(findings)
         assert "above zero favours the first arm" in figure.caption
         assert set(figure.data["decision"]) <= {contrast.decision, "undecided"}
     values = to_json(findings)["contrasts"][0]
