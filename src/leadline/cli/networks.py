@@ -77,7 +77,7 @@ def inspect(
         from leadline.reports.charts.files import write_drawing
 
         title = " ".join([network, *(settings or [])])
-        write_drawing(draw(_drawable(spec), shape, classes, title, info), figure)
+        write_drawing(draw(_require_drawable(spec), shape, classes, title, info), figure)
     if weights is not None:
         from leadline.networks.weights import load_weights
 
@@ -108,7 +108,7 @@ def predict_depth(
         typer.echo(found.words())
 
 
-def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
+def _require_drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
     from leadline.specs import ModuleSpec
 
     if isinstance(spec, ModuleSpec):
@@ -127,7 +127,7 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 def _print_layers(name: str, info: "NetworkInfo") -> None:
-    """Print a network's layers and totals."""
+    """Print the layers and totals of a network."""
     from rich.console import Console
     from rich.table import Table
 
