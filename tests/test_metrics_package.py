@@ -193,7 +193,7 @@ def test_a_metric_of_a_notebook_is_kept_in_its_process() -> None:
     [
         ({"module": "sklearn.metrics:f1_score", "argument": {}}, "unknown key 'argument'"),
         ({"arguments": {}}, "'module' is required but missing"),
-        ({"module": "a:b", "higher_is_better": 1}, "higher_is_better is true or false, got 1"),
+        ({"module": "a:b", "higher_is_better": 1}, "higher_is_better must be true or false, got 1"),
         ("tset_error", "unknown metric 'tset_error'; did you mean 'test_error'"),
         (3, "metric: 3: input should be a valid string"),
     ],
