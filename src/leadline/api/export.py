@@ -169,12 +169,12 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
             for tensor in loaded.model.parameters()
         ),
     ).model_dump(mode="json")
-    weights, beside = folder / WEIGHTS, folder / DESCRIPTION
+    weights, readable = folder / WEIGHTS, folder / DESCRIPTION
     with _write_atomically(weights) as partial:
         save_file(tensors, partial, {KEY: canonical_json(description)})
-    with _write_atomically(beside) as partial:
+    with _write_atomically(readable) as partial:
         partial.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return [weights, beside]
+    return [weights, readable]
 
 
 def load(path: str | Path, trust: bool = False) -> Loaded:

@@ -58,7 +58,7 @@ def inspect(
     network: Annotated[str, typer.Argument(help="A network's name (`leadline list`), or package.module:function.")],
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=1)] = 10,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
     figure: Annotated[Path | None, typer.Option(help="Draw the network into this file: .svg, .pdf or .png.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Check that a weights file fits the network.")] = None,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that opens without a network, and its figures and tables as files beside it."""
+"""The report of a study: an HTML file that can be viewed offline, and separate files of its figures and tables."""
 
 import base64
 import hashlib

@@ -110,7 +110,7 @@ def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.D
 
 
 def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:
-    """Yield what mean-field theory says of the arms that it covers, beside random networks of the same kind."""
+    """Yield the predictions of mean-field theory for the arms that it covers, compared with random networks."""
     if diagnostics.frame.empty:
         return
     from leadline.data.metadata import describe

@@ -66,8 +66,8 @@ def three_points(activation: Activation) -> tuple[Point, Point, Point]:
     edge = zip(*edge_of_chaos(activation, np.geomspace(0.3, 1e4, 200)), strict=True)
     middle, bias = next(((float(w), float(b)) for w, b in edge if _is_reached(activation, w, b)), without)
     # an edge with sigma_b = 0 is a single point; its neighbours get a nonzero sigma_b
-    beside = round(bias, 3) or 0.2
-    low, high = (Point(activation, round(factor * middle, 2), beside) for factor in (0.75, 1.4))
+    sigma_b = round(bias, 3) or 0.2
+    low, high = (Point(activation, round(factor * middle, 2), sigma_b) for factor in (0.75, 1.4))
     return low, Point(activation, middle, bias), high
 
 

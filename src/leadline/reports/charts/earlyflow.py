@@ -1,4 +1,4 @@
-"""Early flow beside final error: one mark for each trial of a study."""
+"""Early gradient flow against final error, with one mark per trial of a study."""
 
 import altair as alt
 import numpy as np

@@ -64,7 +64,7 @@ def figures(
 
 
 def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str, axis: str) -> Figure:
-    """Return training beside validation curves of a record such as `loss`, one column of panels per level."""
+    """Return training and validation curves of a record such as `loss`, one column of panels per level."""
     bands, loose = curve_frame(trials, records, quantity), unfinished_frame(trials, records, quantity)
     name, title = f"{quantity}-curves", f"{quantity.capitalize()} during training"
     if bands.empty and loose.empty:

@@ -33,8 +33,8 @@ PROCESS = 460 * 2**20
 """Bytes of an idle worker process (Python, PyTorch and the store's libraries), measured on Linux."""
 
 KEPT = 2
-"""Times what the backward pass keeps, that training takes: gradients of activations, workspaces and the allocator's
-gaps come on top. Measured at batch 128 on a CPU: 1.9 with ResNet-20, 1.5 with ResNet-56."""
+"""Memory of training relative to the activations kept for the backward pass, because of gradients of activations,
+workspaces and gaps of the allocator. Measured at batch 128 on a CPU: 1.9 with ResNet-20, 1.5 with ResNet-56."""
 
 RECORD = 30
 """Bytes per record in SQLite, measured over the 1,314 records of `demo`, including page overhead."""
