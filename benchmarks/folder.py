@@ -1,4 +1,4 @@
-"""Pictures per second out of a folder: Leadline against PyTorch's DataLoader, interleaved in one run; ratios as JSON.
+"""Images per second out of a folder: Leadline against PyTorch's DataLoader, interleaved in one run; ratios as JSON.
 
     python -m benchmarks.folder [--root FOLDER --size 32] [--rounds 5] [--output folder.json]
 
@@ -24,14 +24,14 @@ from PIL import Image
 
 from leadline.data.batches import load
 from leadline.data.encoded import EncodedDataset
-from leadline.data.threads import decoders
+from leadline.data.threads import decoder_threads
 from leadline.specs import DataSpec
 
 BATCH = 64
 
 
 def make(root: Path, count: int) -> None:
-    """Write smooth pictures with some noise, of the size and about the weight of ImageNet's."""
+    """Write smooth images with some noise, of the size and about the weight of ImageNet's."""
     rng = np.random.default_rng(0)
     for part, number in (("train", count), ("val", 20)):
         for position in range(number):
@@ -43,8 +43,8 @@ def make(root: Path, count: int) -> None:
             Image.fromarray(noisy).save(folder / f"{position}.jpg", quality=92)
 
 
-class Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """One picture at a time, as most training scripts do it."""
+class Images(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """One image at a time, as most training scripts do it."""
 
     def __init__(
         self, paths: list[Path], labels: list[int], size: int, mean: torch.Tensor, scale: torch.Tensor
@@ -58,12 +58,12 @@ class Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         with self.paths[index].open("rb") as file:
-            picture = Image.open(file).convert("RGB")
-        left, top, width, height = self.part(*picture.size)
-        picture = picture.crop((left, top, left + width, top + height)).resize((self.size, self.size), 2)
+            image = Image.open(file).convert("RGB")
+        left, top, width, height = self.part(*image.size)
+        image = image.crop((left, top, left + width, top + height)).resize((self.size, self.size), 2)
         if self.random.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return (tensor - self.mean) / self.scale, self.labels[index]
 
     def part(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -84,9 +84,14 @@ def ours(data: EncodedDataset) -> Callable[[], int]:
 
 def theirs(data: EncodedDataset) -> Callable[[], int]:
     paths = [data.root / path for path in data.train.paths]
-    pictures = Pictures(paths, data.train.labels.tolist(), data.spec.size, data.mean[0], data.scale[0])
+    images = Images(paths, data.train.labels.tolist(), data.spec.size, data.mean[0], data.scale[0])
     loader = torch.utils.data.DataLoader(
-        pictures, BATCH, shuffle=True, num_workers=decoders(), persistent_workers=True, multiprocessing_context="fork"
+        images,
+        BATCH,
+        shuffle=True,
+        num_workers=decoder_threads(),
+        persistent_workers=True,
+        multiprocessing_context="fork",
     )
     return lambda: sum(len(labels) for _, labels in loader)
 
@@ -99,13 +104,13 @@ def measure(data: EncodedDataset, rounds: int) -> dict[str, object]:
     for _ in range(rounds):
         for name, once in peers.items():
             started = time.perf_counter()
-            pictures = once()
-            speed[name].append(pictures / (time.perf_counter() - started))
+            images = once()
+            speed[name].append(images / (time.perf_counter() - started))
     ratio = statistics.median(a / b for a, b in zip(speed["leadline"], speed["dataloader"], strict=True))
     return {
-        "pictures": data.train_size,
+        "images": data.train_size,
         "size": data.spec.size,
-        "cores": decoders(),
+        "cores": decoder_threads(),
         "pictures_per_second": {name: statistics.median(values) for name, values in speed.items()},
         "all": speed,
         "ratio": ratio,
@@ -114,23 +119,23 @@ def measure(data: EncodedDataset, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--root", type=Path, help="a folder of pictures; default: one is made")
+    parser.add_argument("--root", type=Path, help="a folder of images; default: one is made")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--pictures", type=int, default=600, help="how many are made, or are taken of the folder")
+    parser.add_argument("--images", type=int, default=600, help="how many are made, or are taken of the folder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("folder.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
-        root, train = options.root, options.pictures
+        root, train = options.root, options.images
         if root is None:
             root, train = Path(made), None
-            make(root, options.pictures)
+            make(root, options.images)
         data = load(DataSpec(name="imagefolder", path=str(root.resolve()), size=options.size, train=train))
         assert isinstance(data, EncodedDataset)
         results = measure(data, options.rounds)
     for name, value in results["pictures_per_second"].items():  # type: ignore[attr-defined]
-        print(f"{name:<12} {value:8.0f} pictures/s")
+        print(f"{name:<12} {value:8.0f} images/s")
     print(f"ratio        {results['ratio']:8.2f}")
     options.output.write_text(json.dumps(results, indent=2))
     print(f"written: {options.output}")

@@ -1,11 +1,11 @@
-"""These pages as HTML that needs no network, and the commands in them that draw their figures, run anew.
+"""Render these pages as offline HTML, and run the commands in them that draw their figures.
 
     python -m docs.make [--output build/docs]    pages: formulas as MathML, figures inside
     python -m docs.make --figures [PAGE ...]     runs the commands whose figures pages show, into docs/figures
 
 Pages are Markdown, and render on code-hosting sites as they are. A figure stands on the page of the command that makes
 it: what a command writes as `NAME`, with --figure NAME or below --output FOLDER, is kept as `docs/figures/NAME` where
-the page shows it. A picture too large to keep as SVG is kept as PNG, drawn from it. A shell block runs from its first
+the page shows it. A figure too large to keep as SVG is kept as PNG, drawn from it. A shell block runs from its first
 command to its last, in a folder of its own; studies in it take their time, but for trials that LEADLINE_RUNS has.
 """
 
@@ -57,7 +57,7 @@ Command = tuple[str, ...]  # its words
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """An image of a page that a command on it draws."""
 
     path: Path  # where it is kept
@@ -113,7 +113,7 @@ class Page:
             last = _commands(token.content)[-1] if token.info.strip() == "sh" else None
         return found
 
-    def pictures(self) -> list[Picture]:
+    def figures(self) -> list[Figure]:
         """Return the figures that it shows and a command on it draws.
 
         Raises:
@@ -128,7 +128,7 @@ class Page:
             place = next((place for place in (drawn, *drawn.parents) if place in places), None)
             if place is None:
                 raise DataError(f"{self.path}: no command with --output {drawn.parent} draws {drawn}; name it")
-            found.append(Picture(path, places[place], drawn))
+            found.append(Figure(path, places[place], drawn))
         return found
 
     def _shown(self) -> list[Path]:
@@ -294,13 +294,13 @@ def _colours(palette: Any) -> list[str]:
 # --- what the commands draw
 
 
-def draw(pictures: Sequence[Picture], folder: Path) -> dict[Path, bytes]:
-    """Run the shell blocks of pictures, each once, inside a folder, and return what is to be kept of them.
+def draw(figures: Sequence[Figure], folder: Path) -> dict[Path, bytes]:
+    """Run the shell blocks of figures, each once, inside a folder, and return what is to be kept of them.
 
     Raises:
         LeadlineError: a command fails, or does not write what a page shows.
     """
-    for command in [each for block in dict.fromkeys(picture.block for picture in pictures) for each in block]:
+    for command in [each for block in dict.fromkeys(figure.block for figure in figures) for each in block]:
         if command[0] != "leadline":
             raise LeadlineError(f"{shlex.join(command)}: not a command of Leadline; keep it out of blocks with figures")
         print(shlex.join(command), flush=True)
@@ -309,26 +309,26 @@ def draw(pictures: Sequence[Picture], folder: Path) -> dict[Path, bytes]:
         run = subprocess.run(words, cwd=folder, env=one, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if run.returncode:
             raise LeadlineError(f"{shlex.join(command)}: {' '.join(run.stderr.split())}")
-    return {picture.path: kept(picture, folder) for picture in pictures}
+    return {figure.path: kept(figure, folder) for figure in figures}
 
 
-def kept(picture: Picture, folder: Path) -> bytes:
-    """Return a picture that was drawn in a folder as it is kept.
+def kept(figure: Figure, folder: Path) -> bytes:
+    """Return a figure that was drawn in a folder as it is kept.
 
     Raises:
         LeadlineError: it was not drawn.
     """
-    if not (folder / picture.drawn).is_file():
-        raise LeadlineError(f"{shlex.join(picture.block[-1])}: did not write {picture.drawn}; see which name it gives")
-    svg = (folder / picture.drawn).read_text(encoding="utf-8")
-    return vl_convert.svg_to_png(svg, scale=1.5) if picture.path.suffix == ".png" else svg.encode()
+    if not (folder / figure.drawn).is_file():
+        raise LeadlineError(f"{shlex.join(figure.block[-1])}: did not write {figure.drawn}; see which name it gives")
+    svg = (folder / figure.drawn).read_text(encoding="utf-8")
+    return vl_convert.svg_to_png(svg, scale=1.5) if figure.path.suffix == ".png" else svg.encode()
 
 
 def main() -> None:
-    """Make the pages, or their figures."""
+    """Render the pages, or draw their figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("build/docs"), help="folder of the HTML")
-    parser.add_argument("--figures", nargs="*", metavar="PAGE", help="draw figures anew, of all pages or of some")
+    parser.add_argument("--figures", nargs="*", metavar="PAGE", help="draw the figures of all pages or of some")
     options = parser.parse_args()
     found = pages()
     try:
@@ -336,9 +336,9 @@ def main() -> None:
             if strange := set(options.figures) - {page.name for page in found}:
                 raise SpecError(unknown("page", min(strange), [page.name for page in found]))
             chosen = [page for page in found if page.name in options.figures or not options.figures]
-            pictures = [picture for page in chosen for picture in page.pictures()]
+            figures = [figure for page in chosen for figure in page.figures()]
             with tempfile.TemporaryDirectory() as folder:
-                contents = draw(pictures, Path(folder))
+                contents = draw(figures, Path(folder))
         else:
             contents = {options.output / f"{page.name}.html": html(page, found).encode() for page in found}
         for path, content in contents.items():

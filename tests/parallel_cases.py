@@ -18,7 +18,7 @@ from leadline.specs import Augment, DataSpec, NetworkSpec, ProbeSpec, TrainingSp
 from leadline.training import Diverged, evaluate, prepare, train
 
 CPU = torch.device("cpu")
-Tell = Callable[..., None]
+Report = Callable[..., None]
 
 
 def digits(train: int) -> Dataset:
@@ -67,14 +67,14 @@ def trained(
     return records, {name: one.numpy() for name, one in state.tensors().items()}, state.test_outputs.predicted, flow
 
 
-def train_all(group: ProcessGroup, device: torch.device, tell: Tell, cases: Sequence[tuple[Any, ...]]) -> None:
+def train_all(group: ProcessGroup, device: torch.device, report: Report, cases: Sequence[tuple[Any, ...]]) -> None:
     for case in cases:
-        tell(group.all_gather(trained(group, *case)))
-    tell(group.all_gather([layer_by_layer(group, rows) for rows in ROWS]))
+        report(group.all_gather(trained(group, *case)))
+    report(group.all_gather([layer_by_layer(group, rows) for rows in ROWS]))
     network, spec = cases[0][0], cases[0][1]
     model = build(network, (1, 8, 8), 10, 5)
     data = load(DataSpec(name="digits", train=1200, validation=60, test=50))
-    tell(group.all_gather(evaluate(model, data, "train", spec, group)))
+    report(group.all_gather(evaluate(model, data, "train", spec, group)))
 
 
 ROWS = (7, 2, 1)
@@ -113,25 +113,25 @@ def layer_by_layer(group: ProcessGroup, rows: int) -> dict[str, list[Tensor]]:
 # --- what goes wrong
 
 
-def fails(group: ProcessGroup, device: torch.device, tell: Tell) -> None:
+def fails(group: ProcessGroup, device: torch.device, report: Report) -> None:
     if group.rank == 1:
         raise ValueError("no such thing")
     group.broadcast(1)
 
 
-def meets(group: ProcessGroup, device: torch.device, tell: Tell) -> None:
-    tell(group.all_gather(group.rank))
+def meets(group: ProcessGroup, device: torch.device, report: Report) -> None:
+    report(group.all_gather(group.rank))
 
 
-def ends_alone(group: ProcessGroup, device: torch.device, tell: Tell, late: Path) -> None:
+def ends_alone(group: ProcessGroup, device: torch.device, report: Report, late: Path) -> None:
     """Let rank 0 end while the other is stuck, and makes a file when it is waited for."""
     if group.rank == 1:
         time.sleep(60)
         late.touch()
-    tell("stored")
+    report("stored")
 
 
-def sleeps(group: ProcessGroup, device: torch.device, tell: Tell) -> None:
+def sleeps(group: ProcessGroup, device: torch.device, report: Report) -> None:
     if group.rank == 1:
         time.sleep(600)
     group.broadcast(1)

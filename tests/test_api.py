@@ -243,7 +243,7 @@ def test_code_that_is_defined_again_is_not_slipped_under_a_study(monkeypatch: py
 def test_wrong_types_get_one_line(results: ll.Results, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="arms: expected a mapping of name to network, got a list"):
         ll.Study("mine", arms=[ll.networks.mlp()])  # type: ignore[arg-type]
-    with pytest.raises(SpecError, match="expected what `load` or `from_trial` returns, got a "):
+    with pytest.raises(SpecError, match="expected a network from `load` or `from_trial`, got a "):
         ll.save(results.network("plain"), tmp_path)  # type: ignore[arg-type]
 
 

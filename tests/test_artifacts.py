@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def names(url: str) -> list[str]:
     system, path = fsspec.url_to_fs(url)
-    return sorted(artifacts.base(name) for name in system.ls(path, detail=False)) if system.exists(path) else []
+    return sorted(artifacts.file_name(name) for name in system.ls(path, detail=False)) if system.exists(path) else []
 
 
 def content(url: str) -> bytes:

@@ -232,12 +232,12 @@ def resources(**given: Any) -> Resources:
 
 def test_a_job_means_the_same_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    here = Job("one", Path("runs"), "sqlite:///folder/a.db", Path("data")).anywhere()
+    here = Job("one", Path("runs"), "sqlite:///folder/a.db", Path("data")).with_absolute_paths()
     assert (here.runs, here.data_dir) == (tmp_path / "runs", tmp_path / "data")
     assert here.store_url is not None and make_url(here.store_url).database == str(tmp_path / "folder" / "a.db")
     elsewhere = "postgresql://someone:secret@host/name"
-    assert Job("one", Path("runs"), elsewhere).anywhere().store_url == elsewhere
-    assert Job("one", Path("runs")).anywhere().store_url is None
+    assert Job("one", Path("runs"), elsewhere).with_absolute_paths().store_url == elsewhere
+    assert Job("one", Path("runs")).with_absolute_paths().store_url is None
 
 
 def test_the_script_is_what_sbatch_and_bash_read(tmp_path: Path) -> None:

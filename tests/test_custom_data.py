@@ -374,7 +374,7 @@ def test_an_npz_file_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mon
         return str(caught.value)
 
     path = tmp_path / "a.npz"
-    assert refused() == (f"{path}: no such file; a.npz is looked for below {tmp_path}; change data.path or --data-dir")
+    assert refused() == (f"{path}: no such file; a.npz is relative to {tmp_path}; change data.path or --data-dir")
     path.write_bytes(b"PK\x03\x04")
     assert "incomplete or not an .npz file of plain arrays" in refused()
     np.savez(path, images=IMAGES)

@@ -24,7 +24,7 @@ from leadline.data.encoded import EncodedDataset
 from leadline.data.encoded_images import Part
 from leadline.data.formats.images import centre, decode
 from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisation
-from leadline.data.threads import in_order
+from leadline.data.threads import map_in_order
 from leadline.errors import DataError, SpecError
 from leadline.networks import comparative_resnet
 from leadline.networks.modules import build
@@ -51,7 +51,7 @@ def _global_generators_stay_untouched() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_thread_is_left_behind() -> Iterator[None]:
     yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("leadline-pictures")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("leadline-decode")]
 
 
 @pytest.fixture(scope="session")
@@ -358,13 +358,13 @@ def test_results_come_in_order_and_errors_in_their_turn() -> None:
 
     found = []
     with pytest.raises(ValueError, match="seven"):
-        for result in in_order(work, itertools.count(), 4, 6):
+        for result in map_in_order(work, itertools.count(), 4, 6):
             found.append(result)
     assert found == [item * item for item in range(7)]
 
 
 def test_the_number_of_threads_is_bounded() -> None:
-    assert 1 <= pool.decoders() <= pool.MOST_THREADS
+    assert 1 <= pool.decoder_threads() <= pool.MOST_THREADS
 
 
 def test_memory_does_not_grow_with_the_epoch(root: Path) -> None:

@@ -228,10 +228,10 @@ def test_a_name_alone_is_checked_in_python_too() -> None:
             {"bits": 2},
             "parity: a tenth of its 3 training images for validation is zero; set data.validation",
         ),
-        ({"samples": 3}, "parity: a quarter of its 3 inputs for testing is none; give data.test"),
+        ({"samples": 3}, "parity: a quarter of its 3 inputs for testing is zero; set data.test"),
         (
             {"bits": 4, "test": 16},
-            "parity: 16 test inputs leave none of its 16 for training; lower data.test, or give more data.bits or"
+            "parity: 16 test inputs leave none of its 16 for training; lower data.test, or raise data.bits or"
             " data.samples",
         ),
         (

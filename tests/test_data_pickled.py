@@ -105,7 +105,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "hash bomb": (b"\x80\x02}" + b")" + b"q\0h\0\x86" * 99 + b"K\0s.", "a dictionary key that is a tuple"),
     "memo bomb": (b"\x80\x02}r\xff\xff\xff\x7f.", "has no 'data', only nothing"),
     "length bomb": (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.", "the pickle is damaged"),
-    "encode bomb": (ENCODE_BOMB + b".", "makes more bytes of its strings than the file has"),
+    "encode bomb": (ENCODE_BOMB + b".", "creates more bytes from its strings than the file has"),
     "old instruction": (b"(ios\nsystem\n.", "has the instruction INST, which plain data never need"),
     "unknown extension": (b"\x80\x02\x82\x01.", "has the instruction EXT1"),
     "persistent": (b"\x80\x02U\x01aQ.", "has the instruction BINPERSID"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from docs.make import DOCS, Command, Page, Picture, draw, html, kept, mathml, pages, target
+from docs.make import DOCS, Command, Figure, Page, draw, html, kept, mathml, pages, target
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -110,9 +110,9 @@ def test_quick_commands_say_and_draw_what_the_chapter_shows(
     assert result.exit_code == 0
     if command in OUTPUTS:
         assert_alike(*(ROUNDING.sub("", text) for text in (OUTPUTS[command], result.output)))
-    for picture in [each for page in PAGES for each in page.pictures() if command in each.block]:
-        now = kept(picture, tmp_path).decode()
-        assert_alike(str([*said_by(picture.path.read_text())]), str([*said_by(now)]), noise=1e-5)
+    for figure in [each for page in PAGES for each in page.figures() if command in each.block]:
+        now = kept(figure, tmp_path).decode()
+        assert_alike(str([*said_by(figure.path.read_text())]), str([*said_by(now)]), noise=1e-5)
 
 
 def test_the_table_of_circuits_has_what_is_counted() -> None:
@@ -137,7 +137,7 @@ def test_most_output_that_chapters_show_is_checked() -> None:
 
 
 def test_every_kept_figure_is_shown_and_drawn_by_a_command_of_its_page() -> None:
-    shown = {picture.path for page in PAGES for picture in page.pictures()}
+    shown = {figure.path for page in PAGES for figure in page.figures()}
     assert shown == {path for path in (DOCS / "figures").rglob("*") if path.is_file()}
 
 
@@ -187,16 +187,16 @@ def test_a_figure_without_a_command_is_refused(monkeypatch: pytest.MonkeyPatch, 
         "# Page\n\n```sh\nleadline theory chain --output b\n```\n\n![a](figures/a/a.svg)\n"
     )
     with pytest.raises(DataError, match="no command with --output a draws"):
-        Page(tmp_path / "page.md").pictures()
+        Page(tmp_path / "page.md").figures()
 
 
 @pytest.mark.slow
 def test_a_block_that_fails_or_draws_something_else_is_one_line(tmp_path: Path) -> None:
-    failing = Picture(DOCS / "figures/a.svg", (("leadline", "theory", "chain", "--layers", "0"),), Path("a.svg"))
+    failing = Figure(DOCS / "figures/a.svg", (("leadline", "theory", "chain", "--layers", "0"),), Path("a.svg"))
     with pytest.raises(LeadlineError, match="layers 0") as error:
         draw([failing], tmp_path)
     assert "\n" not in str(error.value)
     with pytest.raises(LeadlineError, match="not a command of Leadline"):
-        draw([Picture(failing.path, (("rm", "a"),), Path("a.svg"))], tmp_path)
+        draw([Figure(failing.path, (("rm", "a"),), Path("a.svg"))], tmp_path)
     with pytest.raises(LeadlineError, match=r"did not write a\.svg"):
         kept(failing, tmp_path)

@@ -112,7 +112,7 @@ def test_curve_frame_by_hand() -> None:
 
 
 def test_loose_frame_holds_what_did_not_finish() -> None:
-    frame = chartdata.loose_frame(TWO, TWO_RECORDS, "loss")
+    frame = chartdata.unfinished_frame(TWO, TWO_RECORDS, "loss")
     rows = [tuple(row) for row in frame[["trial", "epoch", "value", "state", "last"]].itertuples(index=False)]
     assert rows == [("c1", 1, 9.0, "diverged", True)]
 
@@ -151,7 +151,7 @@ def test_arms_that_share_a_trial_do_not_multiply_it() -> None:
     assert list(chartdata.error_frame(trials, records)["arm"]) == ["a", "b"]
     assert list(chartdata.curve_frame(trials, records, "loss")["seeds"]) == [1, 1]
     trials["state"] = "running"
-    assert len(chartdata.loose_frame(trials, records, "loss")) == 2
+    assert len(chartdata.unfinished_frame(trials, records, "loss")) == 2
 
 
 def test_profiles_take_the_first_the_middle_and_the_last_epoch() -> None:

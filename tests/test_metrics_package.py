@@ -27,7 +27,7 @@ from leadline.parts.metrics.macro_f1 import macro_f1
 from leadline.parts.metrics.outputs import bytes_kept, pack_outputs, unpack_outputs
 from leadline.parts.metrics.top5_error import top5_error
 from leadline.reports.charts.forest import forest
-from leadline.reports.charts.looks import narrowing
+from leadline.reports.charts.interim import interim_intervals
 from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
 
@@ -193,7 +193,7 @@ def test_a_metric_of_a_notebook_is_kept_in_its_process() -> None:
     [
         ({"module": "sklearn.metrics:f1_score", "argument": {}}, "unknown key 'argument'"),
         ({"arguments": {}}, "'module' is required but missing"),
-        ({"module": "a:b", "higher_is_better": 1}, "higher_is_better is true or false, got 1"),
+        ({"module": "a:b", "higher_is_better": 1}, "higher_is_better must be true or false, got 1"),
         ("tset_error", "unknown metric 'tset_error'; did you mean 'test_error'"),
         (3, "metric: 3: input should be a valid string"),
     ],
@@ -277,7 +277,7 @@ def test_where_higher_is_better_the_arm_with_more_is_the_better_one(given: Any, 
     axis = json.dumps([panel.chart.to_dict() for panel in forest(findings).panels], ensure_ascii=False)
     assert "← plain better · residual better →" in axis
     if decide is not None:
-        figure = narrowing(findings)
+        figure = interim_intervals(findings)
         assert "above zero favours the first arm" in figure.caption
         assert set(figure.data["decision"]) <= {contrast.decision, "undecided"}
     values = to_json(findings)["contrasts"][0]

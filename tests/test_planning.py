@@ -32,7 +32,7 @@ from leadline.study.planning import timing
 from leadline.study.planning import words as plantext
 from leadline.study.planning.plan import Plan, plan, sizes
 from leadline.study.planning.seeds import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
-from leadline.study.planning.timing import Work, essence, measure, time_one
+from leadline.study.planning.timing import Work, measure, strip_for_timing, time_one
 
 SMALL = DataSpec(name="digits", train=200, validation=100, test=50)
 
@@ -239,13 +239,13 @@ def test_trials_of_one_pace_are_timed_once() -> None:
     study = small(
         arms={"a": {"network": "mlp"}}, vary={"training.optimizer.learning_rate": [0.1, 0.2], "training.epochs": [1, 5]}
     )
-    assert len({essence(arm.trial) for arm in study.arms}) == 1
+    assert len({strip_for_timing(arm.trial) for arm in study.arms}) == 1
     wider = small(vary={"training.batch_size": [8, 16], "training.optimizer.name": ["sgd", "adam"]})
-    assert len({essence(arm.trial) for arm in wider.arms}) == 8
+    assert len({strip_for_timing(arm.trial) for arm in wider.arms}) == 8
 
 
 def test_timing_leaves_threads_and_generators_as_they_were() -> None:
-    work = Work(essence(small().arms[0].trial), (1, 8, 8), 10)
+    work = Work(strip_for_timing(small().arms[0].trial), (1, 8, 8), 10)
     before, state = torch.get_num_threads(), torch.random.get_rng_state()
     once = time_one(work, "cpu", 2, 0.0)
     assert torch.get_num_threads() == before
@@ -261,7 +261,7 @@ def test_probes_are_timed_and_sized(tmp_path: Path) -> None:
         arms={"a": {"network": {"family": "mlp", "hidden": 3}}},
         probes={"flow": {"every": 2}, "jacobian": {"images": 2}},
     )
-    work = Work(essence(probed.arms[0].trial), (1, 8, 8), 10)
+    work = Work(strip_for_timing(probed.arms[0].trial), (1, 8, 8), 10)
     timed = time_one(work, "cpu", 1, 0.0)
     assert timed.flow_bytes > 0 and set(timed.snapshots) == {"jacobian"} and timed.snapshots["jacobian"][1] > 0
     one, other = (plan(each, tmp_path, device="cpu", workers=1, seconds=0.0).arms[0] for each in (plain, probed))
@@ -270,7 +270,7 @@ def test_probes_are_timed_and_sized(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_processes_time_all_that_is_asked(tmp_path: Path) -> None:
-    work = [Work(essence(arm.trial), (1, 8, 8), 10) for arm in small().arms]
+    work = [Work(strip_for_timing(arm.trial), (1, 8, 8), 10) for arm in small().arms]
     told: list[tuple[int, int]] = []
     timings = measure(work, "cpu", 1, 2, lambda done, all_: told.append((done, all_)), seconds=0.0)
     assert [timing.state for timing in timings] == [time_one(one, "cpu", 1, 0.0).state for one in work]
@@ -419,8 +419,8 @@ def test_a_recomputed_network_goes_forward_twice(tmp_path: Path) -> None:
 
 def test_specs_of_probes_and_training_are_untouched_by_essence() -> None:
     trial = small(probes={"flow": {"every": 3}}).arms[0].trial
-    assert essence(trial).probes == trial.probes != ProbeSpec()
-    assert essence(trial).training.batch_size == trial.training.batch_size
+    assert strip_for_timing(trial).probes == trial.probes != ProbeSpec()
+    assert strip_for_timing(trial).training.batch_size == trial.training.batch_size
     assert trial.training == TrainingSpec(epochs=3, batch_size=64, test_every=2)
 
 

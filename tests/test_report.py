@@ -394,10 +394,12 @@ def test_the_looks_of_a_study_that_decides_stand_below_its_differences(tmp_path:
     deciding = study_of(seeds=12, decide={"margin": 0.5, "max_seeds": 12, "first": 5})
     trials, records = measured(deciding)
     html = written(deciding, trials, records, tmp_path)
-    places = [html.index(text) for text in ('<figure id="differences"', '<figure id="looks"', "Contrasts: difference,")]
-    assert places == sorted(places) and html.count('<figure id="looks"') == 1
-    assert {path.name for path in (tmp_path / "figures").glob("looks.*")} == {"looks.svg", "looks.pdf"}
-    rows, contrasts = rows_of(tmp_path / "tables" / "looks.csv"), rows_of(tmp_path / "tables" / "contrasts.csv")
+    places = [
+        html.index(text) for text in ('<figure id="differences"', '<figure id="interim"', "Contrasts: difference,")
+    ]
+    assert places == sorted(places) and html.count('<figure id="interim"') == 1
+    assert {path.name for path in (tmp_path / "figures").glob("interim.*")} == {"interim.svg", "interim.pdf"}
+    rows, contrasts = rows_of(tmp_path / "tables" / "interim.csv"), rows_of(tmp_path / "tables" / "contrasts.csv")
     assert len(rows) == 5 * len(contrasts) == 10 and {row["seeds"] for row in rows if not row["low"]} == {"1"}
     for row, contrast in zip(rows[4::5], contrasts, strict=True):  # the last is the verdict's, to the bit
         assert (row["a"], row["b"], row["decision"]) == (contrast["a"], contrast["b"], contrast["verdict"])
@@ -405,8 +407,8 @@ def test_the_looks_of_a_study_that_decides_stand_below_its_differences(tmp_path:
             float(contrast[end]) for end in ("looks_low", "looks_high", "difference")
         ]
     fixed = study_of()
-    assert 'id="looks"' not in written(fixed, *measured(fixed), tmp_path)
-    assert not list(tmp_path.glob("*/looks.*"))
+    assert 'id="interim"' not in written(fixed, *measured(fixed), tmp_path)
+    assert not list(tmp_path.glob("*/interim.*"))
 
 
 class ShownProbe(DecompositionProbe):

@@ -16,7 +16,7 @@ from leadline.errors import SpecError
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.study.rounds import Course, Linked, confidence_of_each, look, resumed, rounds, with_seeds
+from leadline.study.rounds import Course, Linked, confidence_of_each, look, resume, rounds, with_seeds
 
 STEP = 100 / 360
 
@@ -154,27 +154,27 @@ def ledger(study: ExpandedStudy, drawn: int, ended: bool = True) -> list[Linked]
 
 def test_a_study_goes_on_with_the_seeds_that_are_there() -> None:
     study = a_study()
-    fresh = resumed(study, [], None)
+    fresh = resume(study, [], None)
     assert set(fresh.resolved.drawn.values()) == {3} and len(list(fresh.trials())) == 12
     there = [one for one in ledger(study, 7) if one.arm != "b" or one.seed < 4]
-    assert resumed(study, there, study).resolved.drawn == {"a": 7, "b": 4, "c": 7, "d": 7}
+    assert resume(study, there, study).resolved.drawn == {"a": 7, "b": 4, "c": 7, "d": 7}
     # trials of another recipe under the same names are not its own
     other = expand(study.spec.with_(training={"epochs": 3}))
-    assert set(resumed(other, there, study).resolved.drawn.values()) == {3}
-    assert with_seeds(resumed(study, there, study), {"a": 3, "b": 9, "c": 7, "d": 3}).resolved.drawn["b"] == 9
+    assert set(resume(other, there, study).resolved.drawn.values()) == {3}
+    assert with_seeds(resume(study, there, study), {"a": 3, "b": 9, "c": 7, "d": 3}).resolved.drawn["b"] == 9
 
 
 def test_what_was_planned_stays_when_more_seeds_are_allowed() -> None:
-    first = resumed(a_study(max_seeds=8), [], None)
+    first = resume(a_study(max_seeds=8), [], None)
     assert first.resolved.planned == 8 and first.spec == a_study(max_seeds=8).spec
-    more = resumed(a_study(max_seeds=30), ledger(first, 8), first)
+    more = resume(a_study(max_seeds=30), ledger(first, 8), first)
     assert more.spec.decide and (more.resolved.planned, more.spec.decide.max_seeds) == (8, 30)
-    again = resumed(a_study(max_seeds=40), ledger(more, 9), more)
+    again = resume(a_study(max_seeds=40), ledger(more, 9), more)
     assert again.resolved.planned == 8
     # and so do the intervals at the looks that were taken
     before, after = (look(one, course("a", "b", CLOSE[:6]), 6) for one in (first, more))
     assert before == after
-    unlooked = resumed(a_study(max_seeds=30), ledger(first, 3, ended=False), first)
+    unlooked = resume(a_study(max_seeds=30), ledger(first, 3, ended=False), first)
     assert unlooked.resolved.planned == 30
 
 
@@ -188,8 +188,8 @@ def test_what_was_planned_stays_when_more_seeds_are_allowed() -> None:
     ],
 )
 def test_what_was_fixed_before_the_first_look_cannot_change_after_it(change: dict[str, Any]) -> None:
-    first = resumed(a_study(), [], None)
+    first = resume(a_study(), [], None)
     with pytest.raises(SpecError, match="restore them, or give the study another name") as caught:
-        resumed(a_study(**change), ledger(first, 3), first)
+        resume(a_study(**change), ledger(first, 3), first)
     assert "\n" not in str(caught.value)
-    assert resumed(a_study(**change), ledger(first, 3, ended=False), first).resolved.drawn
+    assert resume(a_study(**change), ledger(first, 3, ended=False), first).resolved.drawn

@@ -114,7 +114,7 @@ def test_a_database_of_a_newer_leadline(tmp_path: Path) -> None:
     database.commit()
     database.close()
     message = refusal(tmp_path)
-    assert "schema '9999' was made by a newer Leadline" in message
+    assert "schema '9999' was made by a newer version of Leadline" in message
     assert "upgrade Leadline or choose another store" in message
 
 
@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_written(locked_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("nonsense", "'nonsense' is no database URL; expected one like sqlite:///runs/leadline.db"),
+        ("nonsense", "'nonsense' is not a database URL; expected one like sqlite:///runs/leadline.db"),
         ("postgres://host/name", "unknown database 'postgres'; did you mean 'postgresql'?"),
         ("oracle://host/name", "unknown database 'oracle'; known: postgresql, sqlite"),
         ("sqlite+nodriver:///x.db", "unknown driver 'sqlite+nodriver'; remove it from the URL to use sqlite+pysqlite"),

@@ -430,7 +430,7 @@ def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("leadline.running.stopping.GRACE_SECONDS", 0.05)
     ended = False
     with at_sigterm() as stop:
-        with pytest.raises(Stopped), stop.gently():
+        with pytest.raises(Stopped), stop.defer():
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.asked
             time.sleep(30)

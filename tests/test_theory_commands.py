@@ -60,7 +60,7 @@ def test_predict_depth_tells_a_plain_network_from_its_residual_twin() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("theory", "parity", "--bits", "9-2"), "the range falls"),
+        (("theory", "parity", "--bits", "9-2"), "the range is empty"),
         (("theory", "parity", "--bits", "many"), "expected a number or a range"),
         (("theory", "parity", "--bits", "1"), "2"),
         (("theory", "chain", "--layers", "0"), "0"),

@@ -278,7 +278,7 @@ def test_closed_forms_are_what_their_text_says() -> None:
 def test_circuits_too_large_to_build_stand_with_their_closed_forms_alone() -> None:
     frame = counts([21], beyond=True).set_index("circuit")
     assert frame.loc["dnf", "measured"].isna().all()
-    assert set(frame.loc["dnf", "verified"]) == {"not built: closed form alone"}
+    assert set(frame.loc["dnf", "verified"]) == {"not built, closed form only"}
     assert frame.loc["tree", "measured"].notna().all()
     assert frame.loc["dnf"].set_index("quantity").loc["gates", "formula"] == 2**20 + 1
     assert (counts([56], beyond=True)["formula"] > 0).all()
@@ -319,7 +319,7 @@ def test_the_table_has_a_row_per_circuit_and_marks_what_is_off() -> None:
     shown = table(frame).shown
     assert len(shown) == 2 * len(NAMES)
     assert shown[0][:5] == ("4", "DNF", "9", "40", "2") and shown[0][-1] == "all 16 inputs"
-    assert shown[5][2] == "(1,048,577)" and shown[5][-1] == "not built: closed form alone"
+    assert shown[5][2] == "(1,048,577)" and shown[5][-1] == "not built, closed form only"
     assert NOTE in table(frame).caption and "n log n" in NOTE
     for write in (to_csv, to_markdown, to_latex):
         assert "XOR tree" in write(table(frame))

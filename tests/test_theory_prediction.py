@@ -308,20 +308,20 @@ BLOCK = {"kind": "basic", "bias": True}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"normalisation": "batch"}, "normalisation batch: layers no longer act on each image alone"),
+        ({"normalisation": "batch"}, "normalisation batch: layers do not act on each image separately"),
         ({"normalisation": "layer"}, "normalisation layer: it divides by"),
         ({"normalisation": "group"}, "normalisation group"),
         ({"weight_standardisation": True}, "weight_standardisation: the weights of a unit sum to 0"),
-        ({"block": {**BLOCK, "shortcut": "A"}, "sharing": {}}, "sharing: each layer must draw weights of its own"),
+        ({"block": {**BLOCK, "shortcut": "A"}, "sharing": {}}, "sharing: the weights of different layers"),
         ({"block": {**BLOCK, "shortcut": "exclusive-gating"}}, "block.shortcut exclusive-gating: a gate multiplies"),
-        ({"block": {**BLOCK, "shortcut": "dropout"}}, "block.shortcut dropout 0.5: two images"),
+        ({"block": {**BLOCK, "shortcut": "dropout"}}, "block.shortcut dropout 0.5: different images"),
         ({"block": {**BLOCK, "dropout": 0.3, "shortcut": "A"}}, "block.dropout 0.3"),
         ({"block": {**BLOCK, "shortcut": "A", "stochastic_depth": 0.2}}, "block.stochastic_depth 0.2"),
         (
             {"block": {"kind": "dense", "shortcut": "concatenate", "order": "full-preactivation"}},
             "block.shortcut concatenate",
         ),
-        ({"stem": {"width": 8, "pool": True}}, "stem.pool: what it gives depends on how neighbouring pixels"),
+        ({"stem": {"width": 8, "pool": True}}, "stem.pool: its output depends on the correlations"),
         ({"stages": [{"blocks": 1, "width": 4}, {"blocks": 1, "width": 4, "pool": True}]}, "stages.1.pool"),
     ],
 )

@@ -1,6 +1,6 @@
-"""A trained network outside of its study: a folder that rebuilds itself, ONNX, torch.export, predictions for images.
+"""Use a trained network outside of its study: save and load it, export it to other formats, classify images.
 
-A saved folder holds `model.safetensors`, whose metadata say how to rebuild the network around the weights, and
+A saved folder contains `model.safetensors`, whose metadata describe how to build the network for the weights, and
 `model.json`, the same description for readers and for other programs:
 
     format            1
@@ -9,9 +9,9 @@ A saved folder holds `model.safetensors`, whose metadata say how to rebuild the 
     trial             the TrialSpec that it was trained by, or null
     input_shape       channels, height, width
     classes           number of logits
-    mean, scale       the network sees (image - mean) / scale of bytes from 0 to 255; mean is [channel][row][column],
-                      with one row and column where it is the same for all pixels; scale is [channel]
-    channels_last     whether the weights lie so in memory, on which the last bits of logits depend
+    mean, scale       the input is (image - mean) / scale for bytes from 0 to 255; mean is [channel][row][column], with
+                      one row and column if it is the same for all pixels; scale is [channel]
+    channels_last     memory layout of the weights, which affects the last bits of logits
 """
 
 import contextlib
@@ -61,7 +61,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network with all that using it takes; what it sees of an image is (image - mean) / scale."""
+    """A network with everything needed to use it; its input is (image - mean) / scale."""
 
     model: nn.Module  # in evaluation mode
     network: NetworkSpec | ModuleSpec
@@ -69,11 +69,11 @@ class Loaded:
     classes: int
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
-    trial: TrialSpec | None = None  # what it was trained by, where that is known
+    trial: TrialSpec | None = None  # the trial in which it was trained, if known
 
     @torch.inference_mode()
     def logits(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        """Return the logits of images as they come from a file, on the model's device."""
+        """Return the logits of images with bytes from 0 to 255, on the device of the model."""
         device = next(self.model.parameters()).device
         normalised = images.to(device).float().sub_(self.mean.to(device)).div_(self.scale.to(device))
         out: Tensor = self.model(normalised)
@@ -101,7 +101,7 @@ class _Description(Spec):
     channels_last: bool = False
 
     @model_validator(mode="after")
-    def _constants_fit_the_images(self) -> "_Description":
+    def _check_constants(self) -> "_Description":
         channels, height, width = self.input_shape
         for rows, columns in ((1, 1), (height, width)):
             if all(len(plane) == rows and all(len(row) == columns for row in plane) for plane in self.mean):
@@ -122,10 +122,10 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
     Args:
         store: the store that contains the trial.
         prefix: prefix of the trial's hash.
-        data_dir: where the data set's files are; None: the default folder.
+        data_dir: folder of the data sets; None: the default folder.
 
     Raises:
-        StoreError: there is no such trial, or more than one, or it has not finished, or its checkpoint's URL has none.
+        StoreError: there is no such trial, or more than one, it has not finished, or its checkpoint cannot be fetched.
         SpecError: its checkpoint is missing or damaged.
         DataError: the data set cannot be read.
     """
@@ -144,13 +144,13 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
     """Write `model.safetensors` and `model.json` into a folder, created if missing, and return both paths.
 
     Raises:
-        SpecError: what is given is a bare module, without what rebuilds it.
+        SpecError: `loaded` is a plain module, which does not describe how to build it.
         LeadlineError: the folder cannot be written.
     """
     if not isinstance(loaded, Loaded):
         raise SpecError(
-            f"expected what `load` or `from_trial` returns, got a {type(loaded).__name__}; of a study's network,"
-            " `leadline export` writes the files"
+            f"expected a network from `load` or `from_trial`, got a {type(loaded).__name__}; use `leadline export` for"
+            " the network of a study"
         )
     folder = Path(folder)
     tensors = {
@@ -162,31 +162,31 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
         trial=loaded.trial,
         input_shape=loaded.input_shape,
         classes=loaded.classes,
-        mean=_nested(loaded.mean[0].tolist()),
+        mean=_to_tuples(loaded.mean[0].tolist()),
         scale=tuple(loaded.scale.flatten().tolist()),
         channels_last=any(
             tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
             for tensor in loaded.model.parameters()
         ),
     ).model_dump(mode="json")
-    weights, beside = folder / WEIGHTS, folder / DESCRIPTION
-    with _whole(weights) as partial:
+    weights, readable = folder / WEIGHTS, folder / DESCRIPTION
+    with _write_atomically(weights) as partial:
         save_file(tensors, partial, {KEY: canonical_json(description)})
-    with _whole(beside) as partial:
+    with _write_atomically(readable) as partial:
         partial.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return [weights, beside]
+    return [weights, readable]
 
 
 def load(path: str | Path, trust: bool = False) -> Loaded:
     """Load a network written by `save`; its logits are bit-identical to those of the saved network.
 
     Args:
-        path: the folder, or the `.safetensors` file in it, which is all that is read.
-        trust: whether a file may name the function that builds its network, which is then imported and called: for
-            custom networks; use it only for files that you trust as you would a program.
+        path: the folder, or the `.safetensors` file in it, which is the only file that is read.
+        trust: whether to import and call the function that builds a custom network; only for files that you would
+            trust like a program.
 
     Raises:
-        SpecError: the file is missing, damaged or was not written by `save`, or names a function and is not trusted.
+        SpecError: the file is missing, damaged or was not written by `save`, or needs `trust`.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
@@ -196,7 +196,7 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise SpecError(f"network {file}: is not a valid safetensors file: {_line(error)}") from None
+        raise SpecError(f"network {file}: is not a valid safetensors file: {_one_line(error)}") from None
     if KEY not in metadata:
         raise SpecError(
             f"network {file}: was not saved by Leadline as a network; load plain weights with leadline.load_weights"
@@ -204,7 +204,7 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
     try:
         description = parse(_Description, json.loads(metadata[KEY]))
     except (SpecError, ValueError) as error:
-        raise SpecError(f"network {file}: its metadata are invalid: {_line(error)}") from None
+        raise SpecError(f"network {file}: its metadata are invalid: {_one_line(error)}") from None
     if not trust and (named := sorted(references(description.network.model_dump(mode="json")))):
         raise SpecError(
             f"network {file}: needs {join(named)} to be called to build it; if you trust the file, load it with"
@@ -228,15 +228,17 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
 
 
 def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
-    """Write a network in evaluation mode as one ONNX file: `images` in, normalised, any number of them; `logits` out.
+    """Write a network in evaluation mode as an ONNX file with the input `images`, normalised, and the output `logits`.
+
+    The batch size is dynamic.
 
     Args:
         model: the network, which is not modified.
         input_shape: channels, height, width of an image.
-        path: to write.
+        path: the file to write.
 
     Raises:
-        LeadlineError: the packages for it are not installed, the network is too large for one ONNX file or cannot be
+        LeadlineError: a required package is not installed, the network is too large for an ONNX file or cannot be
             traced, or the file cannot be written.
     """
     for package in ("onnx", "onnxscript"):
@@ -251,9 +253,9 @@ def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
         raise LeadlineError(
             f"{path}: {size:,} bytes of weights, but an ONNX file can hold at most 2 GiB; use torch.export instead"
         )
-    with _whole(path) as partial, _tracing(path):
+    with _write_atomically(path) as partial, _silence_tracing(path):
         torch.onnx.export(
-            _program(model, input_shape),
+            _export_program(model, input_shape),
             f=partial,
             dynamo=True,
             verbose=False,
@@ -269,33 +271,33 @@ def to_torch_export(model: nn.Module, input_shape: InputShape, path: Path) -> Pa
 
     Args:
         model: the network, which is not modified.
-        input_shape: channels, height, width of an image; any number of them, normalised, goes in.
-        path: to write, ending in `.pt2`.
+        input_shape: channels, height, width of an image; the input is a batch of any number of normalised images.
+        path: the file to write, ending in `.pt2`.
 
     Raises:
-        LeadlineError: the path ends otherwise, the network cannot be traced, or the file cannot be written.
+        LeadlineError: the path has another suffix, the network cannot be traced, or the file cannot be written.
     """
     if path.suffix != ".pt2":
         raise LeadlineError(f"{path}: the name ends in {path.suffix!r}; torch.export files must end in .pt2")
-    with _whole(path) as partial, _tracing(path):
-        torch.export.save(_program(model, input_shape), partial)
+    with _write_atomically(path) as partial, _silence_tracing(path):
+        torch.export.save(_export_program(model, input_shape), partial)
     return path
 
 
-def _program(model: nn.Module, input_shape: InputShape) -> torch.export.ExportedProgram:
-    """Trace a copy of a network on the CPU, in evaluation mode, with the number of images left open."""
+def _export_program(model: nn.Module, input_shape: InputShape) -> torch.export.ExportedProgram:
+    """Trace a copy of a network on the CPU, in evaluation mode, with a dynamic batch size."""
     still = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    two = torch.zeros(2, *input_shape)  # of one, tracing would take the number for a constant
+    two = torch.zeros(2, *input_shape)  # with one image, tracing would treat the batch size as a constant
     with torch.no_grad():
         return torch.export.export(still, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 @contextlib.contextmanager
-def _tracing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in a tracer into one line, and keep from the user what PyTorch says of itself."""
+def _silence_tracing(path: Path) -> Iterator[None]:
+    """Convert errors of tracing into one line, and silence warnings that are irrelevant to users."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
-    registration.setLevel(logging.ERROR)  # that torchvision is not installed, once for each of its operators
+    registration.setLevel(logging.ERROR)  # hides a warning per torchvision operator if torchvision is not installed
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
@@ -303,7 +305,7 @@ def _tracing(path: Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        raise LeadlineError(f"{path}: the network cannot be traced: {_line(error)}") from error
+        raise LeadlineError(f"{path}: the network cannot be traced: {_one_line(error)}") from error
     finally:
         registration.setLevel(level)
 
@@ -312,23 +314,23 @@ def _tracing(path: Path) -> Iterator[None]:
 
 
 def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Prediction]:
-    """Classify image files: PNG or JPEG of any size, resized to the network's without keeping their proportions.
+    """Classify PNG or JPEG files of any size, resized to the input of the network without keeping the aspect ratio.
 
-    A network that was trained on an image folder gets the centre crop of each image, as in evaluation.
+    For a network trained on encoded images, the centre crop of each image is used, as in evaluation.
 
     Args:
         loaded: the network.
-        images: files, rotated by their EXIF orientation, without transparency, and converted to grey for a network with
-            one channel.
-        top: maximum number of classes to return for each image.
+        images: image files; their EXIF orientation is applied, transparency is dropped, and they are converted to grey
+            for a network with one channel.
+        top: maximum number of classes to return per image.
 
     Returns:
         One prediction per image, in order; probabilities are the softmax over all classes.
 
     Raises:
         LeadlineError: Pillow is not installed.
-        SpecError: the network takes neither one channel nor three, or `top` is below 1.
-        DataError: an image is missing, damaged, or of more than 8 bits per channel.
+        SpecError: the input of the network has neither one nor three channels, or `top` is below 1.
+        DataError: an image is missing, damaged, or has more than 8 bits per channel.
     """
     if top < 1:
         raise SpecError(f"top {top}: expected 1 or more classes per image")
@@ -345,9 +347,9 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
 
 
 def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = None) -> UInt8[Tensor, "c h w"]:
-    """Read one image file into bytes of a network's channels and size; arguments and errors as in `predict`.
+    """Read an image file as bytes in the input shape of a network; arguments and errors as in `predict`.
 
-    Where a shorter side is given, the image is resized to it, keeping its proportions, and its centre cut out.
+    If a shorter side is given, return the centre crop after resizing to it with the original aspect ratio.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -368,23 +370,23 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as opened:
                 mode = opened.mode
-                picture = ImageOps.exif_transpose(opened)
-                if mode == "P":  # a palette's transparency would be lost with a warning
-                    picture = picture.convert("RGBA")
-                picture = picture.convert("L" if channels == 1 else "RGB")
+                image = ImageOps.exif_transpose(opened)
+                if mode == "P":  # avoids Pillow's warning about transparency in a palette
+                    image = image.convert("RGBA")
+                image = image.convert("L" if channels == 1 else "RGB")
                 if shorter_side is not None:
-                    picture = centre(picture, height, shorter_side)
+                    image = centre(image, height, shorter_side)
                 else:
-                    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+                    image = image.resize((width, height), Image.Resampling.BILINEAR)
     except UnidentifiedImageError:
         raise DataError(f"image {path}: not a PNG or JPEG file, or damaged; check the file or convert it") from None
     except Exception as error:
-        raise DataError(f"image {path}: cannot be read: {_line(error)}; expected a PNG or JPEG file") from None
+        raise DataError(f"image {path}: cannot be read: {_one_line(error)}; expected a PNG or JPEG file") from None
     if mode.startswith(("I", "F")):
         raise DataError(
             f"image {path}: has more than 8 bits per channel (mode {mode}); save it with 8 bits per channel"
         )
-    return torch.from_numpy(np.array(picture, dtype=np.uint8)).view(height, width, channels).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).view(height, width, channels).permute(2, 0, 1)
 
 
 # --- small parts
@@ -395,25 +397,25 @@ def _lay_out(model: nn.Module, channels_last: bool) -> None:
     model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def _nested(values: Any) -> Any:
-    return tuple(map(_nested, values)) if isinstance(values, list) else values
+def _to_tuples(values: Any) -> Any:
+    return tuple(map(_to_tuples, values)) if isinstance(values, list) else values
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a name to write to, which becomes `path` when all is written; nothing half-written is left."""
+def _write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that is renamed to `path` after the body, or removed if the body fails."""
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise LeadlineError(f"{path}: cannot be written: {_line(error)}") from None
+        raise LeadlineError(f"{path}: cannot be written: {_one_line(error)}") from None
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split(". ")[0].split()).rstrip(".") or type(error).__name__

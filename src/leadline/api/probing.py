@@ -1,4 +1,4 @@
-"""Probes of stored trials: of the trained or the untrained network, on test images."""
+"""Run probes on the trained or untrained networks of stored trials, with test images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from leadline.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN_HASH = 10  # characters of a trial's hash that stand for its name
+SHOWN_HASH = 10  # characters of a hash in the name of a trial
 
 
 def probe_trial(
@@ -34,10 +34,10 @@ def probe_trial(
     progress: Progress | None = None,
     at_initialisation: bool = False,
 ) -> "pd.DataFrame":
-    """Run a probe on a stored trial's network and the first of its test images.
+    """Run a probe on the network of a stored trial, with the first of its test images.
 
     Args:
-        store: where the trial is.
+        store: the store that contains the trial.
         prefix: the trial's hash, or a prefix of it.
         probe: from `leadline.probes.snapshots.find_probe`.
         images: maximum number of test images given to the probe.
@@ -45,14 +45,14 @@ def probe_trial(
         seed: random seed of the probe.
         progress: called with (done, total).
         at_initialisation: measure the network as initialised from the trial's seed, before its first step, whatever
-            became of the trial; batch normalisation uses the batch's statistics then, where the probe can.
+            the state of the trial; batch normalisation then uses batch statistics if the probe supports that.
 
     Returns:
-        The probe's own columns after `arm` and `base`, which are names that studies gave the trial or else the
-        beginning of its hash, `seed`, the trial's, and `epoch`, epochs trained.
+        A frame with the columns `arm` and `base` (names of the trial in a study, or else the beginning of its hash),
+        `seed`, `epoch` (epochs trained) and those of the probe.
 
     Raises:
-        StoreError: there is no such trial, or it has not finished and is asked for as trained.
+        StoreError: there is no such trial, or its trained network is requested and it has not finished.
         LeadlineError: the probe cannot measure this network.
     """
     record = store.trial(prefix)
@@ -65,7 +65,7 @@ def probe_trial(
         assert loaded.trial is not None
         spec, model = loaded.trial, loaded.model
         data = batches.load(spec.data, data_dir)
-    x, y = _first(data, images)
+    x, y = _sample_images(data, images)
     own = at_initialisation and probe.takes_batch_statistics and has_batch_normalisation(model)
     frame = probe.measure(model, x, y, seed, own, progress)
     arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
@@ -84,9 +84,9 @@ def probe_trials(
     progress: Progress | None = None,
     at_initialisation: bool = False,
 ) -> "pd.DataFrame":
-    """Run a probe on several stored trials, and return their rows one below the other; see `probe_trial`.
+    """Run a probe on several stored trials, and return the concatenated frames; see `probe_trial`.
 
-    Trials of one arm and seed, as studies with different recipes may have, are told apart by their hashes instead.
+    Trials with the same arm and seed, for example from different studies, are named by their hashes instead.
 
     Raises:
         SpecError: a trial is given twice.
@@ -111,6 +111,6 @@ def probe_trials(
     return pd.concat(frames, ignore_index=True)
 
 
-def _first(data: batches.Data, count: int) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
+def _sample_images(data: batches.Data, count: int) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
     images, labels = data.sample("test", count)
     return images.to(memory_format=torch.contiguous_format), labels

@@ -72,7 +72,7 @@ class Results:
 
     @property
     def trials(self) -> "pd.DataFrame":
-        """A row for each trial, in the study's order.
+        """One row per trial, in the order of the study.
 
         Columns: trial (hash), arm, base (the arm without its levels), factors (a dict), seed, state (waiting, running,
         finished, diverged or failed), error (text or None), diverged_step (optimizer step or NA), created,
@@ -84,7 +84,7 @@ class Results:
 
     @property
     def records(self) -> "pd.DataFrame":
-        """A row for each measured value, by trial, epoch and step.
+        """One row per measured value, by trial, epoch and step.
 
         Columns: trial (hash), arm, base, seed, step (optimizer steps done), epoch (epochs done), split (such as train,
         validation or final-test), name (such as loss in nats, accuracy as a fraction, error in per cent), value.
@@ -94,10 +94,10 @@ class Results:
 
     @property
     def predictions(self) -> "pd.DataFrame":
-        """A row for each finished trial and test image.
+        """One row per finished trial and test image.
 
-        Columns: trial (hash), arm, seed, image (its place in the test data, from 0), label (true class), predicted
-        (predicted class), probability (of the predicted class, or NaN where probabilities were not kept).
+        Columns: trial (hash), arm, seed, image (index in the test data), label (true class), predicted (predicted
+        class), probability (of the predicted class, or NaN if probabilities were not stored).
         """
         import numpy as np
         import pandas as pd
@@ -159,8 +159,8 @@ class Results:
         """Return the trained network of an arm at a seed, in evaluation mode.
 
         Args:
-            arm: the arm's name, with its levels where factors are varied, such as `residual[blocks=10]`.
-            seed: one of the study's.
+            arm: the arm's name, with its levels if factors are varied, such as `residual[blocks=10]`.
+            seed: a seed of the study.
 
         Raises:
             StoreError: there is no such arm or seed, or its trial has not finished.

@@ -32,7 +32,7 @@ class Study:
             where a file refers to code.
 
     Raises:
-        SpecError: a key or value is not possible.
+        SpecError: a key or value is invalid.
 
     Example:
         >>> import leadline as ll
@@ -51,18 +51,18 @@ class Study:
         if not isinstance(arms, Mapping):
             raise SpecError(f"arms: expected a mapping of name to network, got a {type(arms).__name__}")
         given = {arm: one if isinstance(one, Mapping) else {"network": one} for arm, one in arms.items()}
-        self._keep(load_study({"name": name, "arms": given, **keys}))
+        self._set_expanded(load_study({"name": name, "arms": given, **keys}))
 
-    def _keep(self, expanded: ExpandedStudy) -> None:
+    def _set_expanded(self, expanded: ExpandedStudy) -> None:
         self._expanded = expanded
         used = set().union(*(references(arm.trial.model_dump(mode="json")) for arm in expanded.arms))
         self._local = {name: identify(name) for name in used if is_local(name)}
 
     def _check_local(self) -> None:
-        """Refuse to go on with code that a notebook has defined again, for the study would get the new code.
+        """Check that code defined in a notebook has not changed, because the study would use the new code.
 
         Raises:
-            SpecError: a function or class is another than when the study was made.
+            SpecError: a function or class has changed since the study was created.
         """
         for name, identity in self._local.items():
             if identify(name) != identity:
@@ -77,7 +77,7 @@ class Study:
             changes: dotted key -> value; these override the study, such as `{"training.epochs": 3}`.
 
         Raises:
-            SpecError: there is no such study, or a key or value is not possible.
+            SpecError: there is no such study, or a key or value is invalid.
 
         Example:
             >>> import leadline as ll
@@ -85,7 +85,7 @@ class Study:
             Study('demo': 2 arms, 2 trials)
         """
         made = cls.__new__(cls)
-        made._keep(load_study(study, changes or {}))
+        made._set_expanded(load_study(study, changes or {}))
         return made
 
     @property
@@ -100,7 +100,7 @@ class Study:
 
     @property
     def expanded(self) -> ExpandedStudy:
-        """The study spelled out: every arm at every level of the factors, and every contrast."""
+        """The expanded study: every arm at every level of the factors, and every contrast."""
         return self._expanded
 
     def __repr__(self) -> str:
@@ -126,8 +126,8 @@ class Study:
             data_dir: the folder of the data sets; None: the default one.
             workers: worker processes; None: one per core, or one on a GPU.
             device: `cpu`, `cuda`, `cuda:N` or `auto`.
-            pilot: the name of a study that has run; its paired differences say how many seeds this one needs.
-            deviations: standard deviations of paired differences, in points; the plan says how many seeds each needs.
+            pilot: name of a completed study whose paired differences are used to estimate the number of seeds.
+            deviations: standard deviations of paired differences, in points, for which to estimate the number of seeds.
 
         Raises:
             LeadlineError: the device or data are not available, a network does not accept the data's images, or the
@@ -186,11 +186,11 @@ class Study:
         """
         from leadline.running.checkpoints import Interval
         from leadline.running.console import Terminal
-        from leadline.running.driving import UNSEEN
+        from leadline.running.driving import SILENT
         from leadline.study.pipeline import run_study
 
         self._check_local()
-        screen: Screen = Terminal() if progress else UNSEEN
+        screen: Screen = Terminal() if progress else SILENT
         outcome = run_study(
             self._expanded,
             Path(runs),

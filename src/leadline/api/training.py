@@ -24,14 +24,14 @@ def train(
 
     Args:
         network: a specification, the name of a family, a reference to code, or a module, which is trained in place.
-        data: a data set's name, its specification, a function that returns `Arrays`, or a data set that is loaded.
-        recipe: a `TrainingSpec` or a mapping of its keys; None: its defaults.
+        data: the name of a data set, its specification, a function that returns `Arrays`, or a loaded data set.
+        recipe: a `TrainingSpec` or a mapping of its keys; None: the defaults.
         seed: random seed of the initial weights (of a specification), the image order, augmentation and noise.
         device: `cpu`, `cuda`, `cuda:N` or `auto`.
         data_dir: the folder of the data sets; None: the default one.
 
     Yields:
-        Records: while an epoch runs of the loss, after it of training and validation, at the end of all splits.
+        Records of the loss during an epoch, of training and validation after it, and of all splits at the end.
 
     Raises:
         LeadlineError: the data, the network or the recipe is invalid.
@@ -68,7 +68,7 @@ def train(
     yield from run_loop(prepare(network, spec, place), loaded, spec, seed)
 
 
-_ANY = {"module": "torch.nn:Identity"}  # for a specification of data is parsed as a part of a trial's
+_ANY = {"module": "torch.nn:Identity"}  # a placeholder, because data are parsed as part of a trial
 
 
 def _refer(network: object) -> Mapping[str, Any]:

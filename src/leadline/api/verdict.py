@@ -14,12 +14,12 @@ class Verdict:
     notebook."""
 
     def __init__(self, findings: "Findings") -> None:
-        """Wrap what `leadline.analysis.verdict.analyze` found."""
+        """Wrap the findings of `leadline.analysis.verdict.analyze`."""
         self.findings = findings
 
     @property
     def contrasts(self) -> "pd.DataFrame":
-        """A row for each contrast; the columns are those of `contrasts.csv` in a report, named as in `to_json`."""
+        """One row per contrast, with the columns of `contrasts.csv` in a report, named as in `to_json`."""
         from leadline.analysis.verdict import contrasts_table
         from leadline.text.tables import to_frame
 
@@ -27,7 +27,7 @@ class Verdict:
 
     @property
     def arms(self) -> "pd.DataFrame":
-        """A row for each arm; the columns are those of `arms.csv` in a report, named as in `to_json`."""
+        """One row per arm, with the columns of `arms.csv` in a report, named as in `to_json`."""
         from leadline.analysis.verdict import arms_table
         from leadline.text.tables import to_frame
 

@@ -58,7 +58,7 @@ def inspect(
     network: Annotated[str, typer.Argument(help="A network's name (`leadline list`), or package.module:function.")],
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=1)] = 10,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
     figure: Annotated[Path | None, typer.Option(help="Draw the network into this file: .svg, .pdf or .png.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Check that a weights file fits the network.")] = None,
     as_json: Json = False,
@@ -77,7 +77,7 @@ def inspect(
         from leadline.reports.charts.files import write_drawing
 
         title = " ".join([network, *(settings or [])])
-        write_drawing(draw(_drawable(spec), shape, classes, title, info), figure)
+        write_drawing(draw(_require_drawable(spec), shape, classes, title, info), figure)
     if weights is not None:
         from leadline.networks.weights import load_weights
 
@@ -108,7 +108,7 @@ def predict_depth(
         typer.echo(found.words())
 
 
-def _drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
+def _require_drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
     from leadline.specs import ModuleSpec
 
     if isinstance(spec, ModuleSpec):
@@ -127,7 +127,7 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 def _print_layers(name: str, info: "NetworkInfo") -> None:
-    """Print a network's layers and totals."""
+    """Print the layers and totals of a network."""
     from rich.console import Console
     from rich.table import Table
 

@@ -123,7 +123,7 @@ def predict(
     """Classify images with a trained network and print class probabilities."""
     from leadline.api import export
 
-    loaded = export.load(Path(trial)) if Path(trial).exists() else _trained(trial, runs, store_url, data_dir)
+    loaded = export.load(Path(trial)) if Path(trial).exists() else _load_trained(trial, runs, store_url, data_dir)
     found = export.predict(loaded, images, top)
     if as_json:
         print_json(
@@ -158,7 +158,7 @@ def export_(
     for name in formats or []:
         if name not in writers:
             raise SpecError(unknown("--format", name, writers))
-    loaded = _trained(trial, runs, store_url, data_dir)
+    loaded = _load_trained(trial, runs, store_url, data_dir)
     with destination(output) as folder:
         written = export.save(loaded, folder)
         written += [writers[name](loaded.model, loaded.input_shape, folder / f"model.{name}") for name in formats or []]
@@ -166,7 +166,7 @@ def export_(
         typer.echo(f"written: {output.rstrip('/')}/{path.relative_to(folder)}")
 
 
-def _trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None) -> "Loaded":
+def _load_trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None) -> "Loaded":
     from leadline.api.export import from_trial
     from leadline.store import Store
 

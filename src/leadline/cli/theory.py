@@ -1,4 +1,4 @@
-"""`leadline theory ...`: parse, compute, print; figures and tables as files where asked for."""
+"""The commands `leadline theory ...`: parse options, compute, print, and optionally write figures and data."""
 
 import math
 from collections.abc import Sequence
@@ -14,22 +14,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Output = Annotated[
-    Path | None, typer.Option(help="Folder to write figures (SVG) and their data (CSV) into; created if missing.")
-]
+Output = Annotated[Path | None, typer.Option(help="Folder for figures (SVG) and their data (CSV); created if missing.")]
 
 
 @app.command()
 def parity(
-    bits: Annotated[str, typer.Option(help="Sizes: 12, or 2-16.")] = "2-16",
+    bits: Annotated[str, typer.Option(help="Number of bits or a range, such as 12 or 2-16.")] = "2-16",
     output: Output = None,
 ) -> None:
-    """Count gates and depth of parity's circuits beside their closed forms, and verify every circuit."""
+    """Count the gates and depth of parity circuits, compare them with closed forms, and verify each circuit."""
     from leadline.text.tables import to_markdown
     from leadline.theory.parity import FAMILIES, circuit, counts
     from leadline.theory.parity_figures import draw, figures, table
 
-    frame = counts(_range(bits), beyond=True)
+    frame = counts(_parse_range(bits), beyond=True)
     typer.echo(to_markdown(table(frame)))
     if output is not None:
         drawings = {f"parity-{name}-4": draw(circuit(name, 4)) for name in FAMILIES}
@@ -38,14 +36,17 @@ def parity(
 
 @app.command()
 def chain(
-    weight: Annotated[list[float] | None, typer.Option(help="|W|; repeatable.  [default: 0.9, 1.0, 1.1]")] = None,
-    layers: Annotated[int, typer.Option(help="Up to 10000.")] = 100,
-    kind: Annotated[str, typer.Option(help="scalar, dense or convolutional.")] = "dense",
-    activation: Annotated[str, typer.Option(help="linear, tanh, sigmoid or relu.")] = "linear",
-    shortcut: Annotated[str, typer.Option(help="none, identity or scaled.")] = "none",
+    weight: Annotated[
+        list[float] | None,
+        typer.Option(help="Singular value of every weight matrix; repeatable; default: 0.9, 1.0 and 1.1."),
+    ] = None,
+    layers: Annotated[int, typer.Option(help="Number of layers, at most 10000.")] = 100,
+    kind: Annotated[str, typer.Option(help="Kind of layer: scalar, dense or convolutional.")] = "dense",
+    activation: Annotated[str, typer.Option(help="Activation: linear, tanh, sigmoid or relu.")] = "linear",
+    shortcut: Annotated[str, typer.Option(help="Shortcut: none, identity or scaled.")] = "none",
     output: Output = None,
 ) -> None:
-    """Measure vanishing and exploding gradients in deep chains beside the closed form."""
+    """Measure vanishing and exploding gradients in deep chains, and compare them with the closed form."""
     from leadline.theory.chain_figures import chain_figure
     from leadline.theory.chains import chain as measured
 
@@ -59,15 +60,20 @@ def chain(
 
 @app.command()
 def variance(
-    initialisation: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
-    activation: Annotated[str, typer.Option(help="linear, relu or tanh.")] = "relu",
-    depth: int = 30,
-    width: int = 256,
-    kernel: Annotated[int | None, typer.Option(help="Of 2-D convolutions; without it, dense layers.")] = None,
-    networks: Annotated[int, typer.Option(help="Random networks that are measured.")] = 16,
+    initialisation: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of an initialisation; repeatable; default: old-uniform, xavier-normal, he-normal and orthogonal."
+        ),
+    ] = None,
+    activation: Annotated[str, typer.Option(help="Activation: linear, relu or tanh.")] = "relu",
+    depth: Annotated[int, typer.Option(help="Number of layers.")] = 30,
+    width: Annotated[int, typer.Option(help="Units or channels per layer.")] = 256,
+    kernel: Annotated[int | None, typer.Option(help="Kernel size of 2-D convolutions; default: dense layers.")] = None,
+    networks: Annotated[int, typer.Option(help="Number of random networks to measure.")] = 16,
     output: Output = None,
 ) -> None:
-    """Predict how an initialisation carries signals and gradients through depth, and measure it."""
+    """Predict the second moments of activations and gradients by depth for initialisations, and measure them."""
     from leadline.theory.chain_figures import variance_figure
     from leadline.theory.variance import stack
     from leadline.theory.variance import variance as measured
@@ -83,15 +89,21 @@ def variance(
 
 @app.command("mean-field")
 def mean_field(
-    activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid, gelu, ...")] = "tanh",
-    sigma_w: Annotated[float | None, typer.Option(help="Of weights, times the square root of the fan-in.")] = None,
-    sigma_b: Annotated[float, typer.Option(help="Of biases.")] = 0.0,
-    depth: Annotated[int, typer.Option(help="Layers that random networks are measured to.")] = 30,
-    width: int = 1000,
-    seeds: int = 5,
+    activation: Annotated[str, typer.Option(help="Activation: relu, tanh, sigmoid, gelu, ...")] = "tanh",
+    sigma_w: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation of the weights times the square root of the fan-in; default: one value in each"
+            " phase, ordered, critical and chaotic, with a suitable sigma-b."
+        ),
+    ] = None,
+    sigma_b: Annotated[float, typer.Option(help="Standard deviation of the biases, if sigma-w is given.")] = 0.0,
+    depth: Annotated[int, typer.Option(help="Number of layers.")] = 30,
+    width: Annotated[int, typer.Option(help="Units per layer of the random networks.")] = 1000,
+    seeds: Annotated[int, typer.Option(help="Number of random networks to measure.")] = 5,
     output: Output = None,
 ) -> None:
-    """Predict how signals and gradients go through a wide random network, and measure such networks."""
+    """Predict how signals and gradients propagate in wide random networks, and measure them."""
     from typing import get_args
 
     from leadline.specs.network import Activation
@@ -114,30 +126,31 @@ def mean_field(
         ]
         typer.echo(
             f"{activation}, sigma_w {point.sigma_w:.3g}, sigma_b {point.sigma_b:.3g} ({fixed.phase}): q* {fixed.q:.4g},"
-            f" c* {fixed.c:.4g}, chi_1 {fixed.chi_1:.4g}, depth scales {_layers(fixed.xi_c)} of the signal and"
-            f" {_layers(fixed.xi_gradient)} of the squared gradient. {seeds} networks of width {width}, {depth} layers:"
-            f" mean q within {apart[0]:.1%}, c within {apart[1]:.2g}, log10 of the gradient within {apart[2]:.2g}."
+            f" c* {fixed.c:.4g}, chi_1 {fixed.chi_1:.4g}, depth scale of the signal {_format_scale(fixed.xi_c)}, of"
+            f" the squared gradient {_format_scale(fixed.xi_gradient)}. {seeds} networks of width {width}, {depth}"
+            f" layers: mean q within {apart[0]:.1%}, c within {apart[1]:.2g}, log10 of the gradient within"
+            f" {apart[2]:.2g}."
         )
     if output is not None:
         _write([maps_figure(points), plane_figure(known, points), depth_figure(points, measured)], output)
 
 
-def _layers(scale: float) -> str:
-    return "no end" if math.isinf(scale) else f"{scale:.3g} layers"
+def _format_scale(scale: float) -> str:
+    return "infinite" if math.isinf(scale) else f"{scale:.3g} layers"
 
 
-def _range(text: str) -> range:
+def _parse_range(text: str) -> range:
     low, dash, high = text.partition("-")
     if not low.isdecimal() or (dash and not high.isdecimal()):
         raise SpecError(f"--bits {text!r}: expected a number or a range, such as 2-16")
     sizes = range(int(low), int(high or low) + 1)
     if not sizes:
-        raise SpecError(f"--bits {text!r}: the range falls; expected one that rises, such as 2-16")
+        raise SpecError(f"--bits {text!r}: the range is empty; expected an increasing range, such as 2-16")
     return sizes
 
 
 def _write(figures: Sequence["Figure"], folder: Path, drawings: dict[str, str] | None = None) -> None:
-    """Write each figure as SVG with its data beside it, and drawings as they are.
+    """Write each figure as SVG together with its data, and the drawings.
 
     Raises:
         LeadlineError: a file cannot be written.

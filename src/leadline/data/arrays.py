@@ -1,4 +1,4 @@
-"""Data sets in memory: the arrays that custom functions and files give, checked before training; no torch."""
+"""Data sets in memory: arrays from custom functions and files, checked before training; no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,23 +15,23 @@ NO_TEST_PART = "no test images given; a fixed fifth of each class is held out as
 """Note on a data set without test images."""
 
 Part = tuple[Any, Any]
-"""Images and labels: NumPy arrays, or what `numpy.asarray` makes arrays of, such as tensors on the CPU."""
+"""Images and labels: NumPy arrays, or objects that `numpy.asarray` converts, such as tensors on the CPU."""
 
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """A whole data set in memory, as a custom data set returns it.
+    """A data set in memory, as returned by a custom data set.
 
-    Images are uint8, from 0 to 255, or float32, which are used as they are; [n, channels, height, width]. Labels are
-    whole numbers from 0 to classes - 1; [n]. Where the data are for another task than classification, targets take
-    the place of labels, such as numbers of shape [n] or [n, outputs].
+    Images are uint8 from 0 to 255, or float32, which are used as they are; [n, channels, height, width]. Labels are
+    integers from 0 to classes - 1; [n]. For tasks other than classification, targets take the place of labels, such as
+    numbers of shape [n] or [n, outputs].
 
     Args:
-        train: training images and labels; the validation images are cut from them unless given.
-        test: test images and labels; None: a fixed fifth of each class of `train`, which is then held out.
-        validation: validation images and labels; None: cut from `train`.
-        class_names: of all classes, in the order of the labels; None: as many classes as the labels have, unnamed.
-        note: what a user should know of the data, in one line; mostly empty.
+        train: training images and labels; validation images are split off unless given.
+        test: test images and labels; None: a fixed fifth of each class of `train` is held out.
+        validation: validation images and labels; None: split off `train`.
+        class_names: names of all classes in the order of the labels; None: classes have no names.
+        note: a line that a user should know about the data; usually empty.
 
     Example:
         >>> import numpy as np
@@ -48,7 +48,7 @@ class Arrays:
 
     @property
     def classes(self) -> int:
-        """The number of classes; of targets that are no whole numbers, of each example's numbers."""
+        """The number of classes; for real-valued targets, the number of outputs."""
         targets = np.asarray(self.train[1])
         if targets.dtype.kind == "f":
             return 1 if targets.ndim == 1 else targets.shape[1]
@@ -62,22 +62,22 @@ class Arrays:
 
     @property
     def sizes(self) -> PartSizes:
-        """The sizes of the parts; of checked arrays alone, which have a test part."""
+        """The sizes of the parts; only of checked arrays, which have a test part."""
         assert self.test is not None
         validation = None if self.validation is None else len(self.validation[1])
         return PartSizes(len(self.train[1]), validation, len(self.test[1]))
 
 
 def check_arrays(found: object, name: str, task: Task | None = None) -> Arrays:
-    """Return a data set in memory with its parts as arrays, its targets as the task takes them, and a test part.
+    """Check a data set, convert its images and targets to the types that training expects, and split off a test part.
 
     Args:
-        found: what a custom function returned, or what was read from a file.
-        name: what messages call it.
-        task: what networks are trained for on it; None: classification.
+        found: the result of a custom function, or the content of a file.
+        name: name of the data set in messages.
+        task: the task; None: classification.
 
     Raises:
-        DataError: it is no `Arrays`, or holds images or labels that no network can be trained on.
+        DataError: it is not an `Arrays`, or its images or labels are invalid.
     """
     task = task or task_of("classification")
     if not isinstance(found, Arrays):
@@ -113,7 +113,7 @@ def check_arrays(found: object, name: str, task: Task | None = None) -> Arrays:
 
 
 def looks_channels_last(images: NDArray[Any]) -> bool:
-    """Return whether images of shape [n, ?, ?, ?] have 1 or 3 channels as their last axis, and not as their second."""
+    """Return whether images of shape [n, ?, ?, ?] have 1 or 3 channels in their last axis and not in their second."""
     return images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] > 3
 
 

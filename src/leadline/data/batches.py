@@ -1,9 +1,8 @@
-"""From a specification of data to batches on a device: splits, normalisation, order and augmentation.
+"""Load data sets and make batches on a device: splits, normalisation, order and augmentation.
 
-`load` gives `Data`, whether the images lie in memory (`Dataset`) or are decoded when they are needed
-(`encoded.EncodedDataset`). In memory they stay tensors on the device, of uint8 mostly, and become floats batch by
-batch. What a sample is turned into in an epoch is a function of (seed, epoch, sample) alone: not of the batch size, the
-device, or what else was drawn.
+`load` returns `Data`, with images in memory (`Dataset`) or decoded on demand (`encoded.EncodedDataset`). Images in
+memory are stored as tensors on the device, mostly uint8, and converted to floats batch by batch. The augmentation of a
+sample depends only on (seed, epoch, sample), and not on the batch size, the device, or other random numbers.
 
 Measured with one thread of a 2-core CPU machine (AVX2), milliseconds per batch of 128, mean of 3 epochs: MNIST 0.05
 (indexing images that are normalised floats already: 0.13), CIFAR-10 0.40 (0.35), CIFAR-10 with crop and flip 0.99.
@@ -27,7 +26,7 @@ from leadline.data.encoded_images import EncodedImages
 from leadline.data.files import default_data_dir
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.metadata import Metadata
-from leadline.data.pixels import Pixels, generator, normalisation, normalised, to_memory_format
+from leadline.data.pixels import Pixels, generator, normalisation, normalise, to_memory_format
 from leadline.data.split import cut, validate_split_sizes
 from leadline.distributed.shard import WHOLE, Shard
 from leadline.parts.augmentations import BatchAugmentation
@@ -43,11 +42,11 @@ the last batch may be smaller."""
 
 @runtime_checkable
 class Data(Protocol):
-    """A data set as a specification asks for it; what a network sees of an image is (image - mean) / scale."""
+    """A data set loaded from a specification; the input of a network is (image - mean) / scale."""
 
     @property
     def spec(self) -> DataSpec:
-        """What was asked for."""
+        """The specification."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -59,23 +58,23 @@ class Data(Protocol):
 
     @property
     def metadata(self) -> Metadata | None:
-        """What was known of the data before the images were read, such as the names of the classes."""
+        """What is known without reading the images, such as the class names."""
 
     @property
     def mean(self) -> Float[Tensor, "1 c mh mw"]:
-        """What is subtracted, in the images' own units; one value per channel, or per channel and pixel."""
+        """The mean to subtract, in the units of the images; one value per channel, or per channel and pixel."""
 
     @property
     def scale(self) -> Float[Tensor, "1 c 1 1"]:
-        """What is divided by, in the images' own units."""
+        """The scale to divide by, in the units of the images."""
 
     @property
     def device(self) -> torch.device:
-        """Where batches are."""
+        """The device of the batches."""
 
     @property
     def train_size(self) -> int:
-        """The number of training images, and so of images in an epoch."""
+        """The number of training images, which is the number of images in an epoch."""
 
     @property
     def test_labels(self) -> NDArray[Any]:
@@ -83,34 +82,34 @@ class Data(Protocol):
 
     @property
     def note(self) -> str:
-        """What a user should know of the data, in one line, such as which images were left out; mostly empty."""
+        """A line that a user should know about the data, such as skipped images; usually empty."""
 
     def to(self, device: torch.device | str) -> "Data":
-        """Return these data with batches on a device."""
+        """Return the data with batches on a device."""
 
     def take_shard(self, shard: Shard) -> "Data":
-        """Return these data with a shard of every training batch, and of the batches of evaluation."""
+        """Return the data with a shard of every training batch and of the evaluation batches."""
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
     ) -> Batches:
         """Yield one epoch of normalised, augmented training images with their labels.
 
-        The order depends on (seed, epoch) alone, the augmentation of a sample on (seed, epoch, sample) alone.
+        The order depends only on (seed, epoch), and the augmentation of a sample only on (seed, epoch, sample).
 
         Args:
             seed: the trial's seed.
-            epoch: counted from 0 or from 1, as the caller likes.
+            epoch: number of the epoch.
             batch_size: images per batch.
             channels_last: memory layout of the images.
-            first: number of the batch to begin with, for an epoch that goes on; the batches are the same.
+            first: number of the first batch to yield, to continue an epoch with the same batches.
         """
 
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
-        """Yield a split in its own order, normalised and not augmented."""
+        """Yield a split in its original order, normalised and not augmented."""
 
     def sample(self, split: Part, count: int, channels_last: bool = True) -> Batch:
-        """Return at most so many images of a split, of all classes and always the same, as they are evaluated."""
+        """Return at most `count` images of a split, normalised, always the same ones and from all classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +126,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in memory; what a network sees of an image is (image - mean) / scale."""
+    """A data set in memory; the input of a network is (image - mean) / scale."""
 
     spec: DataSpec
     shape: tuple[int, int, int]  # channels, height, width
@@ -143,12 +142,12 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """What messages call the data set."""
+        """Name of the data set in messages."""
         return self.spec.display_name
 
     @property
     def device(self) -> torch.device:
-        """Where images and batches are."""
+        """The device of the images and batches."""
         return self.train.images.device
 
     @property
@@ -167,13 +166,13 @@ class Dataset:
         return replace(self, **splits, mean=self.mean.to(device), scale=self.scale.to(device))
 
     def take_shard(self, shard: Shard) -> "Dataset":
-        """Return this data set with a shard of every training batch, and of the batches of evaluation."""
+        """Return this data set with a shard of every training batch and of the evaluation batches."""
         return replace(self, shard=shard)
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
     ) -> Batches:
-        """Yield one epoch as `Data.train_batches` says, bit for bit the same on every device.
+        """Yield one epoch as described in `Data.train_batches`, bit-identical on all devices.
 
         Raises:
             SpecError: a custom augmentation fails.
@@ -184,40 +183,40 @@ class Dataset:
         for start in range(first * batch_size, count, batch_size):
             indices = order[start : start + batch_size]
             indices = indices[self.shard.rows(len(indices))]
-            images = normalised(self.train.images.index_select(0, indices), self.mean, self.scale)
+            images = normalise(self.train.images.index_select(0, indices), self.mean, self.scale)
             if isinstance(augment, BatchAugmentation) and drawn is not None and len(indices):
                 with drawing_of(augment, stream(seed, AUGMENT, epoch, int(indices[0]))):
                     images = augment.apply(images, drawn.index_select(0, indices))
             yield to_memory_format(images, channels_last), self.train.labels.index_select(0, indices)
 
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
-        """Yield a split in its own order, normalised and not augmented."""
+        """Yield a split in its original order, normalised and not augmented."""
         part: Split = getattr(self, split)
         shard = self.shard
         for first in range(shard.index * batch_size, len(part.labels), shard.count * batch_size):
             batch = slice(first, first + batch_size)
-            images = normalised(part.images[batch], self.mean, self.scale)
+            images = normalise(part.images[batch], self.mean, self.scale)
             yield to_memory_format(images, channels_last), part.labels[batch]
 
     def sample(self, split: Part, count: int, channels_last: bool = True) -> Batch:
-        """Return the first images of a split: data sets that come in files mix their classes."""
+        """Return the first images of a split, which contain all classes in published data sets."""
         return next(iter(self.evaluation_batches(split, count, channels_last)))
 
 
 def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) -> Data:
-    """Read a data set, cut its validation part and subsets, and take the normalisation from the training images.
+    """Read a data set, split off validation images and subsets, and compute the normalisation from training images.
 
-    Every choice of images is even over the classes, and fixed: see `split.cut`. Images keep their order. Encoded images
-    are decoded while a network trains: see `encoded.load`.
+    All choices of images are stratified by class and fixed: see `split.cut`. Images keep their order. Encoded images
+    are decoded during training: see `encoded.load`.
 
     Args:
-        spec: what to load.
-        data_dir: where the files are; None: the default folder.
-        download: fetch files that are missing.
+        spec: the data set.
+        data_dir: folder of the files; None: the default folder.
+        download: whether to download missing files.
 
     Raises:
-        DataError: a file is missing or damaged, or more images are asked for than there are.
-        LeadlineError: a package that reading takes is not installed.
+        DataError: a file is missing or damaged, or more images are requested than available.
+        LeadlineError: a required package is not installed.
 
     Example:
         >>> load(DataSpec(name="digits", train=100)).train_size

@@ -1,4 +1,4 @@
-"""Checking a data set: every file of it read, and what is in it counted; no torch."""
+"""Check a data set: read every file and count its images; no torch."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from leadline.data.published import PublishedDataSpec
 
 
 def check(spec: DataSpec, data_dir: Path | None = None) -> list[str]:
-    """Read every file of a data set that is there and return a line on each, then one on each part of the data.
+    """Read every file of a data set, and return a line about each file and each part of the data.
 
     Args:
         spec: any data set.
-        data_dir: where the files are; None: the default folder.
+        data_dir: folder of the files; None: the default folder.
 
     Raises:
-        DataError: a file is missing or is not what it should be.
+        DataError: a file is missing or invalid.
     """
     folder = data_dir or default_data_dir()
     found = spec.read(folder, download=False)

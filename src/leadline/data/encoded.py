@@ -1,8 +1,8 @@
-"""Encoded images as data for training: decoded in threads a few batches ahead, augmented as they are decoded.
+"""Encoded images as training data: decoded and augmented in threads, a few batches ahead.
 
-Images stay where they are, however many there are; what lies in memory is their paths, and of the batches those in
-the making. An image's random part and flip are a function of (seed, epoch, sample) alone, the order one of
-(seed, epoch), so that batches depend neither on threads nor on the batch size, and arms are paired.
+Only the paths of the images and the next batches are in memory. The random crop and flip of an image depend only on
+(seed, epoch, sample), and the order only on (seed, epoch), so that batches depend neither on the number of threads nor
+on the batch size, and arms are paired.
 
 Measured against PyTorch's DataLoader with as many worker processes (`benchmarks.folder`; 2 busy cores, medians of 5
 interleaved rounds): JPEG of 500x375 to 224x224 241 images/s, ratio 1.01; CIFAR-10 as JPEG 4,280 images/s, 1.13.
@@ -23,9 +23,9 @@ from leadline.data.encoded_images import EncodedImages, Part
 from leadline.data.formats.images import centre, decode
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.metadata import Metadata
-from leadline.data.pixels import generator, normalisation, normalised, to_memory_format
+from leadline.data.pixels import generator, normalisation, normalise, to_memory_format
 from leadline.data.split import cut, stratified_order, validate_split_sizes
-from leadline.data.threads import decoders, in_order
+from leadline.data.threads import decoder_threads, map_in_order
 from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import DataError
 from leadline.parts.augmentations import BatchAugmentation, DecodingAugmentation
@@ -35,24 +35,24 @@ from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
 CPU = torch.device("cpu")
 
 SAMPLE = 1_000
-"""Training images that the normalisation's constants are taken from, evenly over the classes, for every seed the
-same; the mean of a channel then has a standard error of about 0.2 of 255."""
+"""Number of training images from which the normalisation is computed, stratified by class and the same for every seed;
+the mean of a channel then has a standard error of about 0.2 of 255."""
 
 CHUNK = 16
-"""Images that a thread decodes at a time."""
+"""Number of images that a thread decodes at a time."""
 
 AHEAD = 2
-"""Batches that are decoded before they are asked for."""
+"""Number of batches that are decoded in advance."""
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Neighbouring images of one batch, and the rows of it that they fill."""
+    """Consecutive images of one batch, and the rows of the batch that they fill."""
 
-    batch: NDArray[np.uint8]  # [b, height, width, channels], of the whole batch
+    batch: NDArray[np.uint8]  # [b, height, width, channels], the whole batch
     first: int
     paths: tuple[str, ...]
-    drawn: tuple[int, ...] | None  # one number an image decides its random part; None: the centre
+    drawn: tuple[int, ...] | None  # random number per image, which determines its crop; None: the centre
 
     @property
     def last(self) -> bool:
@@ -61,10 +61,10 @@ class _Chunk:
 
 @dataclass(frozen=True, eq=False)
 class EncodedDataset:
-    """Encoded images; what a network sees of one is (image - mean) / scale, at one size."""
+    """Encoded images, decoded to one size; the input of a network is (image - mean) / scale."""
 
     spec: ImageDataSpec
-    root: Path  # of the images that messages name
+    root: Path  # folder of the images, for messages
     class_names: tuple[str, ...]
     train: Part
     validation: Part
@@ -74,7 +74,7 @@ class EncodedDataset:
     scale: Float[Tensor, "1 c 1 1"]
     note: str = ""
     device: torch.device = CPU
-    threads: int = field(default_factory=decoders)  # that decode; no result depends on it
+    threads: int = field(default_factory=decoder_threads)  # decoding threads; results do not depend on their number
     shard: Shard = WHOLE
 
     @property
@@ -107,24 +107,24 @@ class EncodedDataset:
         return replace(self, mean=self.mean.to(device), scale=self.scale.to(device), device=torch.device(device))
 
     def take_shard(self, shard: Shard) -> "EncodedDataset":
-        """Return this data set with a shard of every training batch, and of the batches of evaluation."""
+        """Return this data set with a shard of every training batch and of the evaluation batches."""
         return replace(self, shard=shard)
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
     ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]]:
-        """Yield one epoch as `Data.train_batches` says; a translation is that of data in memory, of the centre crop.
+        """Yield one epoch as described in `Data.train_batches`; a translation is applied to the centre crop.
 
         Raises:
-            DataError: a file has gone or has changed since it was checked.
+            DataError: a file has been removed or changed since it was checked.
         """
         augment, count = self.spec.augment, self.train_size
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
         drawn = augment.draw(count, stream(seed, AUGMENT, epoch)) if augment else None
         parts = drawn[:, 0] if drawn is not None and isinstance(augment, DecodingAugmentation) else None
         batches = [indices[self.shard.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
-        for indices, images in zip(batches, self._decoded(self.train, batches, parts), strict=True):
-            floats = normalised(self._moved(images), self.mean, self.scale)
+        for indices, images in zip(batches, self._decode_batches(self.train, batches, parts), strict=True):
+            floats = normalise(self._to_device(images), self.mean, self.scale)
             if drawn is not None and isinstance(augment, BatchAugmentation) and len(indices):
                 with drawing_of(augment, stream(seed, AUGMENT, epoch, int(indices[0]))):
                     floats = augment.apply(floats, drawn[indices].to(self.device))
@@ -134,59 +134,59 @@ class EncodedDataset:
     def evaluation_batches(
         self, split: Literal["train", "validation", "test"], batch_size: int, channels_last: bool = True
     ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]]:
-        """Yield a split in its own order, normalised: the centre of each image, its shorter side resized before.
+        """Yield a split in its original order, normalised: the centre crop of each image after resizing.
 
         Raises:
-            DataError: a file has gone or has changed since it was checked.
+            DataError: a file has been removed or changed since it was checked.
         """
         part: Part = getattr(self, split)
         batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.shard.index :: self.shard.count]
-        for indices, images in zip(batches, self._decoded(part, batches), strict=True):
+        for indices, images in zip(batches, self._decode_batches(part, batches), strict=True):
             labels = torch.from_numpy(part.labels[indices.numpy()])
-            floats = normalised(self._moved(images), self.mean, self.scale)
+            floats = normalise(self._to_device(images), self.mean, self.scale)
             yield to_memory_format(floats, channels_last), labels.to(self.device)
 
     def sample(
         self, split: Literal["train", "validation", "test"], count: int, channels_last: bool = True
     ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]:
-        """Return so many images of a split, evenly over its classes, which lie in one folder after the other.
+        """Return `count` images of a split, stratified by class, because images are sorted by class.
 
         Raises:
-            DataError: a file has gone or has changed since it was checked.
+            DataError: a file has been removed or changed since it was checked.
         """
         part: Part = getattr(self, split)
         chosen = np.sort(stratified_order(part.labels, stream(0, SUBSET, "few"))[:count])
-        [images] = self._decoded(part, [torch.from_numpy(chosen)])
-        floats = normalised(self._moved(images), self.mean, self.scale)
+        [images] = self._decode_batches(part, [torch.from_numpy(chosen)])
+        floats = normalise(self._to_device(images), self.mean, self.scale)
         return to_memory_format(floats, channels_last), torch.from_numpy(part.labels[chosen]).to(self.device)
 
-    def _moved(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-        """Bring bytes to the device: a quarter of what floats would take."""
+    def _to_device(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+        """Copy images to the device as bytes, a quarter of the size of floats."""
         if self.device.type != "cuda":
             return images.to(self.device)
         return images.pin_memory().to(self.device, non_blocking=True)
 
-    def _decoded(
+    def _decode_batches(
         self, part: Part, batches: Sequence[Int64[Tensor, "_"]], drawn: Int64[Tensor, "n"] | None = None
     ) -> Iterator[UInt8[Tensor, "b c h w"]]:
-        """Yield the images of each batch of positions; element i of `drawn` decides the random part of image i."""
+        """Yield the images of each batch of positions; element i of `drawn` determines the random crop of image i."""
         channels, size, _ = self.shape
 
         def chunks() -> Iterator[_Chunk]:
             for positions in batches:
                 batch = np.empty((len(positions), size, size, channels), np.uint8)
-                for first in range(0, max(1, len(positions)), CHUNK):  # an empty shard is a chunk as well
+                for first in range(0, max(1, len(positions)), CHUNK):  # an empty shard is also a chunk
                     some = positions[first : first + CHUNK]
                     paths = tuple(part.paths[position] for position in some.tolist())
                     yield _Chunk(batch, first, paths, None if drawn is None else tuple(drawn[some].tolist()))
 
         ahead = max(2 * self.threads, AHEAD * -(-max(map(len, batches), default=0) // CHUNK))
-        for chunk in in_order(self._fill, chunks(), self.threads, ahead):
+        for chunk in map_in_order(self._fill, chunks(), self.threads, ahead):
             if chunk.last:
                 yield torch.from_numpy(chunk.batch).permute(0, 3, 1, 2)
 
     def _fill(self, chunk: _Chunk) -> _Chunk:
-        """Decode a chunk's images into its rows; runs in several threads."""
+        """Decode the images of a chunk into its rows; called in several threads."""
         size, augment, grey = self.spec.size, self.spec.augment, self.spec.channels == "grey"
         for row, path in enumerate(chunk.paths):
             try:
@@ -204,14 +204,14 @@ class EncodedDataset:
 
 
 def load(spec: ImageDataSpec, found: EncodedImages) -> EncodedDataset:
-    """Cut the splits of encoded images as for data in memory, and take the normalisation's constants.
+    """Split encoded images as for data in memory, and compute the normalisation.
 
     Args:
-        spec: of the data.
-        found: what it reads.
+        spec: the data set.
+        found: its images.
 
     Raises:
-        DataError: more images are asked for than there are, or one cannot be decoded.
+        DataError: more images are requested than available, or one cannot be decoded.
     """
     validate_split_sizes(found.name, found.sizes, spec)
     validation = found.train if found.validation is None else found.validation
@@ -230,6 +230,6 @@ def load(spec: ImageDataSpec, found: EncodedImages) -> EncodedDataset:
         note=found.note,
     )
     sample = stratified_order(data.train.labels, stream(0, SUBSET, "normalisation"))[:SAMPLE]
-    parts = data._decoded(data.train, torch.split(torch.from_numpy(np.sort(sample)), CHUNK * AHEAD))
+    parts = data._decode_batches(data.train, torch.split(torch.from_numpy(np.sort(sample)), CHUNK * AHEAD))
     mean, scale = normalisation(parts, spec.normalise, channels=spec.shape[0])
     return replace(data, mean=mean, scale=scale)

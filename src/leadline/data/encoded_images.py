@@ -1,4 +1,4 @@
-"""Images in their encoded form, JPEG, PNG or WebP, which are decoded when a batch needs them; no torch."""
+"""Encoded images, JPEG, PNG or WebP, which are decoded on demand; no torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from leadline.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images of one part of the data: the keys that they are read by, and their classes from 0 up."""
+    """Images of one part of the data: their keys and their classes from 0."""
 
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
 
     def at(self, chosen: NDArray[np.int64]) -> "Part":
-        """Return some of the images, in the order given."""
+        """Return the images at these positions, in this order."""
         return Part(tuple(self.paths[position] for position in chosen.tolist()), self.labels[chosen])
 
 
@@ -29,14 +29,14 @@ class EncodedImages:
     """A data set whose images are read one by one."""
 
     name: str
-    """What messages call it."""
+    """Name of the data set in messages."""
     root: Path
-    """What messages of one image put before its key."""
+    """Prefix of the keys of images in messages."""
     class_names: tuple[str, ...]
     train: Part
     test: Part
     read: Callable[[str], bytes]
-    """Returns the encoded image of a key; raises `DataError` where it cannot be read now."""
+    """Function that returns the encoded image of a key, and raises `DataError` if it cannot be read."""
     validation: Part | None = None
     note: str = ""
 
@@ -50,10 +50,10 @@ class EncodedImages:
         read: Callable[[str], bytes],
         note: str = "",
     ) -> "EncodedImages":
-        """Return a data set of some of the parts train, validation and test; a missing test part is cut from train.
+        """Return a data set from the parts train, validation and test; a missing test part is split off train.
 
         Raises:
-            DataError: a class has no training image, or there are too few to cut a test part from.
+            DataError: a class has no training image, or there are too few images to split off a test part.
         """
         train, test = parts.get("train", Part((), np.zeros(0, np.int64))), parts.get("test")
         missing = np.flatnonzero(np.bincount(train.labels, minlength=len(class_names)) == 0)
@@ -75,7 +75,7 @@ class EncodedImages:
 
 
 def sort_class_names(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of classes in their order: that of numbers where all are whole numbers, else the alphabet's.
+    """Return the names of classes, sorted numerically if all are integers, else alphabetically.
 
     Example:
         >>> sort_class_names({"10", "9", "0"}), sort_class_names({"10", "9", "cat"})

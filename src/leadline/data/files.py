@@ -1,4 +1,4 @@
-"""Where files of data sets are, and what is in them; no torch."""
+"""Locate and read the files of data sets; no torch."""
 
 import hashlib
 import os
@@ -10,34 +10,34 @@ from leadline.errors import DataError
 
 
 def default_data_dir() -> Path:
-    """Return the folder that LEADLINE_DATA names, else the one in the user's cache."""
+    """Return the folder in the environment variable LEADLINE_DATA, or else in the user's cache."""
     given = os.environ.get("LEADLINE_DATA")
     return Path(given) if given else platformdirs.user_cache_path("leadline") / "data"
 
 
 def locate(path: str, data_dir: Path) -> Path:
-    """Return where a path of a specification leads; a relative one is below the folder of the data sets."""
+    """Return the path in a specification, relative to the folder of the data sets."""
     return data_dir / Path(path).expanduser()
 
 
 def find_file(path: str, data_dir: Path) -> Path:
-    """Return an existing file.
+    """Return the path of an existing file.
 
     Raises:
-        DataError: there is none.
+        DataError: the file does not exist.
     """
     found = locate(path, data_dir)
     if not found.is_file():
-        below = "" if Path(path).expanduser().is_absolute() else f"; {path} is looked for below {data_dir}"
+        below = "" if Path(path).expanduser().is_absolute() else f"; {path} is relative to {data_dir}"
         raise DataError(f"{found}: no such file{below}; change data.path or --data-dir")
     return found
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return a file's content.
+    """Return the content of a file.
 
     Raises:
-        DataError: it cannot be read now, which says nothing of what is in it.
+        DataError: it cannot be read, for reasons other than its content.
     """
     try:
         return path.read_bytes()
@@ -46,10 +46,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def compute_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal.
+    """Return the hexadecimal SHA-256 of a file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Data sets in four idx files, gzip-packed or not, as MNIST has them."""
+"""Data sets of four idx files, optionally compressed with gzip, such as MNIST."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-lab
 
 
 def idx_downloads(folder: str, hosts: tuple[str, ...], checksums: tuple[str, str, str, str]) -> tuple[Download, ...]:
-    """Return the four files below a folder, each at every host, with their checksums in the order of `FILES`."""
+    """Return the downloads of the four files of a folder, in the order of `FILES`, with a mirror at each host."""
     names = [f"{part}-ubyte.gz" for part in FILES]
     return tuple(
         Download(f"{folder}/{name}", checksum, tuple(host + name for host in hosts))
@@ -24,12 +24,12 @@ def idx_downloads(folder: str, hosts: tuple[str, ...], checksums: tuple[str, str
 
 
 class IdxDataSpec(PublishedDataSpec):
-    """A data set in four idx files; a member gives its `downloads` in the order of `FILES`."""
+    """Base class of data sets of four idx files, which define their `downloads` in the order of `FILES`."""
 
     def _find(self, folder: Path) -> tuple[Mapping[str, Path], tuple[Download, ...]]:
         found = {}
         for item in self.downloads:
-            for path in _spellings(folder / item.path):
+            for path in _possible_paths(folder / item.path):
                 if path.is_file():
                     found[item.name] = path
                     break
@@ -61,8 +61,8 @@ class IdxDataSpec(PublishedDataSpec):
         )
 
 
-def _spellings(packed: Path) -> Iterator[Path]:
-    """The names under which people keep one idx file: unpacked or not, with a hyphen or a dot before `idx`."""
+def _possible_paths(packed: Path) -> Iterator[Path]:
+    """Yield the usual paths of an idx file: compressed or not, with a hyphen or a dot before `idx`."""
     for name in (packed.name, packed.name.replace("-idx", ".idx")):
         yield packed.with_name(name.removesuffix(".gz"))
         yield packed.with_name(name)

@@ -1,4 +1,4 @@
-"""What data sets of encoded images have in common: the size that a network sees, and random parts of images."""
+"""Base class of data sets of encoded images, with their input size and random crops."""
 
 import math
 from abc import abstractmethod
@@ -14,7 +14,7 @@ from leadline.parts.augmentations.resized_crop import ResizedCrop
 
 
 class ImageDataSpec(DataSpec):
-    """A data set of encoded images of any size, which a network sees at one size."""
+    """A data set of encoded images of any size, which are resized to one size."""
 
     in_memory: ClassVar = False
 
@@ -31,7 +31,7 @@ class ImageDataSpec(DataSpec):
 
     @model_validator(mode="before")
     @classmethod
-    def _are_cropped_at_random(cls, value: object) -> object:
+    def _add_default_crop(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         augment = value.get("augment", {})
@@ -40,7 +40,7 @@ class ImageDataSpec(DataSpec):
         return {**value, "augment": {"scale": ResizedCrop().scale, **augment}}
 
     @model_validator(mode="after")
-    def _is_cut_out_of_what_is_larger(self) -> Self:
+    def _check_image_settings(self) -> Self:
         if self.resize is not None and self.resize < self.size:
             raise ValueError(
                 f"resize {self.resize} is smaller than size {self.size}, which is cropped from it; raise resize"
@@ -49,8 +49,8 @@ class ImageDataSpec(DataSpec):
             raise ValueError("normalise imagenet is for three channels, got channels grey; use channel")
         return self
 
-    def _silent(self) -> set[str]:
-        return super()._silent() | ({"channels"} if self.channels == "colour" else set())
+    def _omitted_keys(self) -> set[str]:
+        return super()._omitted_keys() | ({"channels"} if self.channels == "colour" else set())
 
     @property
     def display_name(self) -> str:
@@ -64,7 +64,7 @@ class ImageDataSpec(DataSpec):
 
     @property
     def shorter_side(self) -> int:
-        """The shorter side of an image before its centre is cut out."""
+        """The shorter side of an image before the centre crop."""
         return self.resize or math.floor(self.size * 256 / 224 + 0.5)
 
     def metadata(self, data_dir: Path) -> Metadata:

@@ -1,4 +1,4 @@
-"""What is known of a data set before its images are read; no torch."""
+"""Metadata of a data set, known without reading its images; no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Shape of an image, classes, and their names where they are known."""
+    """Shape of an image, number of classes, and their names if known."""
 
     shape: tuple[int, int, int]  # channels, height, width
     classes: int
@@ -22,7 +22,7 @@ class Metadata:
 
     @classmethod
     def of_arrays(cls, arrays: "Arrays") -> "Metadata":
-        """Return what arrays say of themselves."""
+        """Return the metadata of arrays."""
         return cls(arrays.shape, arrays.classes, _tuple(arrays.class_names))
 
 
@@ -31,7 +31,7 @@ def describe(spec: "DataSpec", data_dir: Path | None = None) -> tuple[tuple[int,
 
     Args:
         spec: any data set.
-        data_dir: where the files are; None: the default folder.
+        data_dir: folder of the files; None: the default folder.
 
     Raises:
         DataError: a file is missing or damaged, or a folder of images is not sorted into classes.

@@ -1,4 +1,4 @@
-"""Data sets in pickled batches, in a folder or still in their tar.gz, as CIFAR has them."""
+"""Data sets of pickled batches, in a folder or a tar.gz archive, such as CIFAR."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from leadline.data.published import Download, PublishedDataSpec
 
 
 class PickledDataSpec(PublishedDataSpec):
-    """A data set in pickled batches; a member gives its archive as its only download."""
+    """Base class of data sets of pickled batches, with an archive as the only download."""
 
     folder: ClassVar[str]  # on disk as well as inside the archive
     train_batches: ClassVar[tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""What is done to images whatever they come from: normalisation and memory layout."""
+"""Normalisation and memory layout of images."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue from 0 to 1: published with torchvision's trained networks, and in use since."""
+"""For red, green and blue from 0 to 1, as published with the pre-trained networks of torchvision."""
 
 Pixels = UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
 """Images of 0 to 255, or floats that are used as they are."""
@@ -20,16 +20,16 @@ def normalisation(
     kind: Literal["channel", "pixel-mean", "none", "imagenet"],
     channels: int,
 ) -> tuple[Float[Tensor, "1 c mh mw"], Float[Tensor, "1 c 1 1"]]:
-    """Return mean and scale, in the images' own units, such that (image - mean) / scale is normalised.
+    """Return mean and scale, in the units of the images, such that (image - mean) / scale is normalised.
 
-    Of bytes they come from exact counts, so they do not depend on the machine; a channel that never varies is divided
-    by 255. Floats are used as they are: `none` leaves them so, `pixel-mean` subtracts the mean image alone, `channel`
-    divides a channel that never varies by 1.
+    For bytes, they are computed from exact counts, so that they do not depend on the machine; the scale of a constant
+    channel is 255. Floats are used as they are: `none` does not change them, `pixel-mean` only subtracts the mean
+    image, and for `channel`, the scale of a constant channel is 1.
 
     Args:
-        parts: the training images alone, in parts of any size; asked for no more than one where `kind` needs none.
+        parts: the training images, in parts of any size; not all are read if `kind` does not need them.
         kind: as in `DataSpec.normalise`.
-        channels: of an image.
+        channels: number of channels.
     """
     first = next(parts, None)
     if first is not None:
@@ -69,19 +69,19 @@ def _normalisation_of_floats(
     return mean.float(), torch.where(deviation > 0, deviation, 1.0).float()
 
 
-def normalised(
+def normalise(
     images: Pixels, mean: Float[Tensor, "1 c mh mw"], scale: Float[Tensor, "1 c 1 1"]
 ) -> Float[Tensor, "b c h w"]:
-    """Return (image - mean) / scale, in the memory layout that the images have."""
+    """Return (image - mean) / scale, in the memory layout of the images."""
     return images.to(torch.float32, copy=True).sub_(mean).div_(scale)
 
 
 def to_memory_format(images: Float[Tensor, "b c h w"], channels_last: bool) -> Float[Tensor, "b c h w"]:
     """Return images in one of the two memory layouts."""
-    # Floats are rearranged last: on bytes each of the steps before would take longer in this layout.
+    # Done last, on floats, because the previous steps are slower on bytes in this layout.
     return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def generator(seed: int) -> torch.Generator:
-    """Return a generator of its own on the CPU, whatever device the numbers are for."""
+    """Return a new generator on the CPU, whatever the device of the data."""
     return torch.Generator(device="cpu").manual_seed(seed)

@@ -1,8 +1,7 @@
-"""Data sets that are published as files: finding these in the layouts that people have, downloading and checking them.
+"""Published data sets: find their files in the usual layouts, download and check them.
 
-The checksums are those that the collections' own loaders publish (TensorFlow Datasets for the idx files, Keras
-for CIFAR). They hold for downloads; files that are there already may be packed otherwise and are checked by
-their structure.
+The checksums are those published by common loaders (TensorFlow Datasets for the idx files, Keras for CIFAR). They are
+used for downloads; existing files may be packed differently and are checked by their structure.
 """
 
 import sys
@@ -26,7 +25,7 @@ class Download:
 
     path: str  # below the data folder
     sha256: str
-    mirrors: tuple[str, ...]  # whole addresses, tried in this order
+    mirrors: tuple[str, ...]  # complete URLs, tried in this order
 
     @property
     def name(self) -> str:
@@ -35,7 +34,7 @@ class Download:
 
 
 class PublishedDataSpec(DataSpec):
-    """A data set in published files; a member says what it holds and where its files are."""
+    """Base class of published data sets, which define their content and the URLs of their files."""
 
     shape: ClassVar[tuple[int, int, int]]
     class_names: ClassVar[tuple[str, ...]]
@@ -48,24 +47,24 @@ class PublishedDataSpec(DataSpec):
         return self.parts
 
     def metadata(self, data_dir: Path) -> Metadata:
-        """Return what is published of the data; nothing is read."""
+        """Return the published metadata, without reading any file."""
         return Metadata(self.shape, len(self.class_names), self.class_names)
 
     def read(self, data_dir: Path, download: bool = True) -> Arrays:
-        """Read the data set whole, every file of it checked to its last byte.
+        """Read the data set and check every file completely.
 
         Raises:
-            DataError: a file is missing, damaged, hostile or cannot be had.
+            DataError: a file is missing, damaged or malicious, or cannot be downloaded.
         """
         if download:
             self.fetch(data_dir)
         return self._read_files(self._complete(data_dir), data_dir)
 
     def fetch(self, data_dir: Path) -> list[Path]:
-        """Download what is missing and return the files; what is there is left alone and unread.
+        """Download missing files and return all files; existing files are not read.
 
         Raises:
-            DataError: no mirror gave the file as it was published, or it cannot be written.
+            DataError: no mirror has the published file, or it cannot be written.
         """
         for missing in self._find(data_dir)[1]:
             _download(self.display_name, missing, data_dir / missing.path)
@@ -81,7 +80,7 @@ class PublishedDataSpec(DataSpec):
 
     @abstractmethod
     def _find(self, folder: Path) -> tuple[Mapping[str, Path], tuple[Download, ...]]:
-        """Return the files to read, by the name of the published file or batch, and the downloads that lack one."""
+        """Return the existing files by the name of the published file or batch, and the downloads that are missing."""
 
     @abstractmethod
     def _read_files(self, found: Mapping[str, Path], data_dir: Path) -> Arrays:
@@ -106,7 +105,7 @@ class PublishedDataSpec(DataSpec):
 
 
 def _download(name: str, item: Download, target: Path) -> None:
-    """Fetch one file from the first mirror that has it as published; it appears whole or not at all."""
+    """Download one file atomically from the first mirror that has the published version."""
     import pooch
     import requests
 
@@ -125,7 +124,7 @@ def _download(name: str, item: Download, target: Path) -> None:
         except requests.Timeout:
             problem = "no answer in 30 s"
         except requests.RequestException as error:
-            # A connection that breaks off is a ChunkedEncodingError, none at all a ConnectionError.
+            # An interrupted connection raises ChunkedEncodingError, a failed one ConnectionError.
             broken = isinstance(error, requests.exceptions.ChunkedEncodingError)
             problem = "connection lost during the download" if broken else "connection failed"
         except ValueError:

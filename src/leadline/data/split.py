@@ -1,4 +1,4 @@
-"""Choosing images evenly over the classes, in an order that is the same on every machine and in every version."""
+"""Stratified choice of images, with an order that is the same on every machine and in every version."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from leadline.data.datasets import DataSpec
 
 MOST_VALIDATION = 5_000
-"""Images that the validation part has at most, unless the specification says how many."""
+"""Maximum number of validation images, unless the specification sets their number."""
 TEST_SHARE = 5
-"""Where a data set has no test part, one image in five of each class is it."""
+"""Without a test part, one image in this many of each class is held out for testing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Positions of the images of each split, rising: of the first two in the data's training part."""
+    """Ascending positions of the images of each split; the first two refer to the training part of the data."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -29,7 +29,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class PartSizes:
-    """Numbers of images of the parts of a data set; None for validation: it is cut from the training part."""
+    """Numbers of images in the parts of a data set; validation None: it is split off the training part."""
 
     train: int
     validation: int | None
@@ -42,11 +42,11 @@ def cut(
     spec: "DataSpec",
     validation_labels: NDArray[Any] | None = None,
 ) -> Cut:
-    """Choose the images of the three splits, evenly over the classes.
+    """Choose the images of the three splits, stratified by class.
 
-    The validation part is cut from the training part, unless the data have one, and is the same for every seed; a
-    smaller one lies inside a larger one. Subsets of training and test images are chosen by `spec.subset_seed`, again
-    each inside the larger ones of that seed.
+    Unless the data have validation images, these are split off the training part. They are the same for every seed, and
+    smaller validation parts are contained in larger ones. Subsets of training and test images are chosen by
+    `spec.subset_seed`, and are also contained in the larger subsets of that seed.
     """
     held = train_labels if validation_labels is None else validation_labels
     order = stratified_order(held, stream(0, SUBSET, "validation"))
@@ -59,7 +59,7 @@ def cut(
 
 
 def cut_test_part(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positions of the images that stay for training, and of the fixed fifth of each class that does not."""
+    """Return the positions of the remaining training images, and of the fixed fifth of each class for testing."""
     order = stratified_order(labels, stream(0, SUBSET, "imagefolder"))
     count = len(labels) // TEST_SHARE
     return np.sort(order[count:]), np.sort(order[:count])
@@ -67,7 +67,7 @@ def cut_test_part(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Numbers of images of the three splits that a specification asks for."""
+    """Numbers of images in the three splits of a specification."""
 
     train: int
     validation: int
@@ -75,7 +75,7 @@ class SplitSizes:
 
 
 def split_sizes(parts: PartSizes, spec: "DataSpec") -> SplitSizes:
-    """Return how many images each split has that is cut from parts of given sizes; see `validate_split_sizes`."""
+    """Return the number of images in each split, given the sizes of the parts; see `validate_split_sizes`."""
     if parts.validation is None:
         validation = spec.validation or min(parts.train // 10, MOST_VALIDATION)
         return SplitSizes(spec.train or parts.train - validation, validation, spec.test or parts.test)
@@ -83,10 +83,10 @@ def split_sizes(parts: PartSizes, spec: "DataSpec") -> SplitSizes:
 
 
 def validate_split_sizes(name: str, parts: PartSizes, spec: "DataSpec") -> None:
-    """Compare what a specification asks for with the images that the parts of a data set have.
+    """Check the requested numbers of images against the sizes of the parts.
 
     Raises:
-        DataError: more are asked for than there are, or none would be left for training or validation.
+        DataError: more images are requested than available, or none would be left for training or validation.
     """
     train, validation = parts.train, split_sizes(parts, spec).validation
     if parts.validation is not None:
@@ -126,14 +126,14 @@ def _subset(labels: NDArray[Any], count: int | None, seed: int) -> NDArray[np.in
 
 
 def stratified_order(labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
-    """Return an order of all images of which every beginning holds the classes in their proportions.
+    """Return an order of all images whose prefixes have the classes in their proportions.
 
-    So a smaller subset lies inside each larger one of the same seed. Within a class the order is that of
-    SplitMix64 of (seed, position), a pure function with no generator behind it.
+    Smaller subsets are therefore contained in larger ones of the same seed. Within a class, the order is that of
+    SplitMix64 of (seed, position), a pure function.
 
     Args:
-        labels: [n], classes from 0 up; targets that are no whole numbers count as one class.
-        seed: 63 bits, as `leadline.seeds.stream` gives.
+        labels: [n], classes from 0; real-valued targets count as one class.
+        seed: 63 bits, as from `leadline.seeds.stream`.
     """
     keys = split_mix(np.arange(len(labels), dtype=np.uint64), seed)
     if labels.dtype.kind == "f":
@@ -143,17 +143,17 @@ def stratified_order(labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
     starts = np.cumsum(sizes) - sizes
     classes = labels[by_class]
     rank = np.arange(len(labels)) - starts[classes]
-    # The middle of each image's share of its class: classes of any size advance together.
+    # The position of each image within its class, from 0 to 1, so that classes of any size advance together.
     progress = (rank + 0.5) / sizes[classes]
     return by_class[np.lexsort((keys[by_class], progress))].astype(np.int64)
 
 
 def split_mix(positions: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """Return the outputs at positions of SplitMix64 from a seed: Steele, Lea & Flood 2014.
+    """Return the outputs of SplitMix64 at the given positions: Steele, Lea & Flood 2014.
 
     Args:
         positions: [n], counted from 0.
-        seed: the state that the generator starts from, 64 bits.
+        seed: initial state, 64 bits.
     """
     state = np.uint64(seed) + (positions + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -62,24 +62,24 @@ def launch(
     arguments: tuple[Any, ...],
     devices: Sequence[torch.device],
     threads: int,
-    hear: Callable[..., None],
+    receive: Callable[..., None],
     check: Callable[[], None],
     timeout: timedelta = TIMEOUT,
 ) -> None:
-    """Run function(group, device, tell, *arguments) in a process for each device, and return when all have.
+    """Run function(group, device, report, *arguments) in one process per device; return when all have returned.
 
     Args:
-        function: that another process can import; `tell` hands what it is given to `hear`, from rank 0 alone.
+        function: importable by another process; `report` of rank 0 passes its arguments to `receive`.
         arguments: must be picklable.
         devices: one per process.
-        threads: of each.
-        hear: called here with what rank 0 tells.
-        check: called here about once a second until rank 0 is done; what it raises ends the processes.
-        timeout: how long they wait for each other.
+        threads: number of threads per process.
+        receive: called in this process with each report of rank 0.
+        check: called in this process about once a second until rank 0 is done; an exception ends the processes.
+        timeout: how long the processes wait for each other.
 
     Raises:
         ProcessDied: a process died.
-        Exception: what the function raised: in rank 0, or else in the first that did.
+        Exception: the function raised it, in rank 0 or else in the first process that failed.
     """
     with tempfile.TemporaryDirectory(prefix="leadline-") as folder:
         rendezvous = str(Path(folder) / "rendezvous")
@@ -89,19 +89,19 @@ def launch(
                 given = function, arguments, rank, tuple(devices), threads, rendezvous, timeout
                 with start_process(_run_rank, *given) as (process, events):
                     ranks.append(_Rank(rank, process, events))
-            _watch(ranks, hear, check)
+            _watch(ranks, receive, check)
         finally:
             _end(ranks)
-    if ranks[0].done:  # all is stored, whatever became of the others then
+    if ranks[0].done:  # all results are stored, however the other processes ended
         return
     errors = [rank.error for rank in ranks if rank.error is not None]
     if errors:
-        raise min(errors, key=_gravity)
+        raise min(errors, key=_error_rank)
 
 
 @dataclass(eq=False)
 class _Rank:
-    """A process of a group, as seen from outside."""
+    """A process of a group, as seen by the parent process."""
 
     number: int
     process: BaseProcess
@@ -110,7 +110,7 @@ class _Rank:
     done: bool = False
 
     def note_end(self, world_size: int) -> None:
-        """Note how the process ended, if it has not said so itself."""
+        """Record how the process ended, unless it has reported that itself."""
         self.process.join()
         if self.done or self.error is not None:
             return
@@ -118,8 +118,8 @@ class _Rank:
         self.error = ProcessDied(f"the process of device {self.number + 1} of {world_size} {how}")
 
 
-def _watch(ranks: Sequence[_Rank], hear: Callable[..., None], check: Callable[[], None]) -> None:
-    """Hear the processes until all have ended, or those beside one that died, failed or stored all had their time."""
+def _watch(ranks: Sequence[_Rank], receive: Callable[..., None], check: Callable[[], None]) -> None:
+    """Receive from the processes until all have ended, or until a grace period after one died, failed or finished."""
     running = {rank.events: rank for rank in ranks}
     until = float("inf")
     while running and time.monotonic() < until:
@@ -132,13 +132,13 @@ def _watch(ranks: Sequence[_Rank], hear: Callable[..., None], check: Callable[[]
                 rank.note_end(len(ranks))
                 del running[events]
             else:
-                if kind == "told":
-                    hear(*content)
+                if kind == "reported":
+                    receive(*content)
                 elif kind == "raised":
                     rank.error = _unpack_error(*content)
                 else:
                     rank.done = True
-                    if rank.number == 0:  # all is stored: nobody waits for the others
+                    if rank.number == 0:  # all results are stored, so the others are not needed any more
                         until = min(until, time.monotonic() + AFTER_DEATH_SECONDS)
             if rank.error is not None:
                 alone = isinstance(rank.error, ProcessDied | Disconnected)
@@ -148,7 +148,7 @@ def _watch(ranks: Sequence[_Rank], hear: Callable[..., None], check: Callable[[]
 
 
 def _end(ranks: Sequence[_Rank]) -> None:
-    """End what still runs: rank 0 in peace, for it may store where it is, then the others."""
+    """End the processes that still run: first rank 0, which may still write a checkpoint, then the others."""
     for rank in ranks[:1]:
         rank.process.terminate()
         rank.process.join(GRACE_SECONDS)
@@ -158,8 +158,8 @@ def _end(ranks: Sequence[_Rank]) -> None:
         rank.events.close()
 
 
-def _gravity(error: BaseException) -> int:
-    """Order what processes ended with, first what explains the rest: others only lose contact with what fails."""
+def _error_rank(error: BaseException) -> int:
+    """Return the sort key of an error, causes first: other processes only lose contact with the one that failed."""
     return 2 if isinstance(error, Disconnected) else 1 if isinstance(error, ProcessDied) else 0
 
 
@@ -175,24 +175,24 @@ def _run_rank(
 ) -> None:
     """Join the group in a new process and run the function, sending its outcome to the parent."""
 
-    def send(kind: str, content: tuple[Any, ...]) -> None:  # whole: tensors would otherwise stay with the sender
+    def send(kind: str, content: tuple[Any, ...]) -> None:  # pickled, because shared tensors would need the sender
         events.send_bytes(pickle.dumps((kind, content)))
 
-    def tell(*content: Any) -> None:
+    def report(*content: Any) -> None:
         if rank == 0:
-            send("told", content)
+            send("reported", content)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides what Ctrl-C means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     follow_parent(signal.SIGKILL)
-    # they are all on this machine, whatever its name resolves to
+    # all processes are on this machine, whatever its name resolves to
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(threads)
     with contextlib.suppress(BrokenPipeError):
         try:
-            store = FileStore(rendezvous, len(devices))  # a URL would be torn apart at some characters
+            store = FileStore(rendezvous, len(devices))  # not a file:// URL, which fails for some characters in a path
             store.set_timeout(timeout)
             with join_process_group(rank, len(devices), devices[rank], store, timeout) as group:
-                function(group, devices[rank], tell, *arguments)
+                function(group, devices[rank], report, *arguments)
         except BaseException as error:
             send("raised", _pack_error(error))
         else:
@@ -200,11 +200,11 @@ def _run_rank(
 
 
 def _pack_error(error: BaseException) -> tuple[bytes | None, str, str]:
-    """Return an exception as what goes through a pipe: as it is, where pickle takes it, and in words."""
+    """Return an exception in a form that can be sent through a pipe: pickled if possible, and as text."""
     words = f"{type(error).__name__}: {error}"
     try:
         content = pickle.dumps((type(error), error.args, error.__dict__))
-    except Exception:  # whatever somebody's exception may hold
+    except Exception:  # custom exceptions can contain anything
         content = None
     return content, words, traceback.format_exc()
 
@@ -212,7 +212,7 @@ def _pack_error(error: BaseException) -> tuple[bytes | None, str, str]:
 def _unpack_error(content: bytes | None, words: str, trace: str) -> BaseException:
     error: BaseException = RuntimeError(words)
     if content is not None:
-        with contextlib.suppress(Exception):  # a class that cannot be imported here stays in words
+        with contextlib.suppress(Exception):  # the class may not be importable here
             kind, arguments, values = pickle.loads(content)
             error = kind.__new__(kind, *arguments)
             error.args = arguments

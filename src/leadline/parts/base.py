@@ -1,4 +1,4 @@
-"""What every specification shares: frozen, validated, round-trips through JSON, and is identified by its content."""
+"""Base class of all specifications: frozen, validated, convertible to JSON, and identified by their content."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from leadline.errors import SpecError, unknown
 
 SCHEMA_VERSION = 1
-"""Enters every content hash: raise it when the meaning of a field changes while its name stays."""
+"""Part of every content hash: increase it if the meaning of a field changes but its name does not."""
 
 S = TypeVar("S", bound="Spec")
 
@@ -22,7 +22,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # a field may be a mapping, which has no hash of its own
+        return hash(self.model_dump_json())  # fields may be mappings, which are not hashable
 
     @property
     def revision(self) -> int:
@@ -31,9 +31,9 @@ class Spec(BaseModel):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over the schema version, the kind of specification and every field, defaults included.
+        """SHA-256 of the schema version, the kind of specification and all fields, including defaults.
 
-        Revisions above 1, of this specification and of those inside it, are hashed as well.
+        Revisions above 1, of this specification and of those inside it, are included as well.
         """
         content = {
             "schema": SCHEMA_VERSION,
@@ -48,7 +48,7 @@ class Spec(BaseModel):
         """Return a validated copy with the given fields changed.
 
         Raises:
-            SpecError: a field is unknown or its value impossible.
+            SpecError: a field is unknown or its value is invalid.
         """
         return parse(type(self), {**self.model_dump(mode="json"), **changes})
 
@@ -70,21 +70,22 @@ def _revisions(value: object, path: str = "") -> Iterator[tuple[str, int]]:
 
 
 def canonical_json(value: object) -> str:
-    """Return the one JSON text of a value: keys sorted, no spaces, ASCII."""
+    """Return the canonical JSON text of a value: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> S:
-    """Validate plain data (as JSON or YAML give it) into a specification.
+    """Validate plain data, as from JSON or YAML, and return a specification.
 
     Args:
-        kind: the specification's class.
-        data: mappings, lists, strings, numbers, booleans, None; in them specifications, and functions or classes of
-            the user's own, which become references.
-        where: turns a path of keys into the place that an error message opens with, such as `study.yaml:7`.
+        kind: class of the specification.
+        data: mappings, lists, strings, numbers, booleans and None, which may contain specifications, and custom
+            functions or classes, which become references.
+        where: function that converts a path of keys into the location at the beginning of an error message, such as
+            `study.yaml:7`.
 
     Raises:
-        SpecError: one line with the place, the value and what was expected.
+        SpecError: the data are invalid; the message is one line with the location, the value and what was expected.
     """
     try:
         return kind.model_validate_json(json.dumps(data, default=_plain))
@@ -97,22 +98,22 @@ def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], 
 
 def _plain(value: object) -> object:
     """Return a specification, or custom code, as plain data."""
-    from leadline.parts.reference import refer  # which is a specification itself
+    from leadline.parts.reference import refer  # circular import: a reference is a specification
 
     if isinstance(value, Spec):
         return value.model_dump(mode="json")
     if isinstance(value, PurePath):
         return str(value)
-    as_plain = getattr(value, "as_plain", None)  # a part that is declared in code, such as a metric
+    as_plain = getattr(value, "as_plain", None)  # a part declared in code, such as a metric
     if callable(as_plain):
         return as_plain()
     if callable(value):
         return refer(value)
-    raise TypeError(f"{_shown(value)} is a {type(value).__name__}")
+    raise TypeError(f"{_shorten(value)} is a {type(value).__name__}")
 
 
 def explain(error: ValidationError, data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> str:
-    """Return the first problem of a validation error as one line; say how many more there are."""
+    """Return the first problem of a validation error as one line, with the number of further problems."""
     problems = error.errors(include_url=False)
     first = problems[0]
     kind = first["type"]
@@ -127,14 +128,14 @@ def explain(error: ValidationError, data: object, where: Callable[[tuple[int | s
         tags = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
         text, shown_path = unknown("name", first["ctx"]["tag"], tags), (*path, "name")
     else:
-        text, shown_path = f"{_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}", path
+        text, shown_path = f"{_shorten(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}", path
     place = where(path if kind == "extra_forbidden" else shown_path) if where else ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ": ".join(part for part in (place, ".".join(map(str, shown_path)), text + more) if part)
 
 
 def _path_in(data: object, location: tuple[int | str, ...], keep_last: bool) -> tuple[int | str, ...]:
-    """Drop from a pydantic location what is no key of the data: the tags of unions."""
+    """Remove the tags of unions, which are not keys of the data, from a location of Pydantic."""
     path: list[int | str] = []
     for position, key in enumerate(location):
         last = position == len(location) - 1
@@ -151,6 +152,6 @@ def _path_in(data: object, location: tuple[int | str, ...], keep_last: bool) -> 
     return tuple(path)
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""Code as a part of identity: what a user's own function computes follows from its source, so a hash must cover it."""
+"""Identity of custom code: results depend on the source of custom functions, so hashes must include it."""
 
 import sys
 
@@ -7,14 +7,14 @@ from leadline.parts.reference import is_local, references, resolve
 from leadline.parts.source import identify_module, identify_object
 
 _identified: dict[str, str] = {}
-"""Module -> its identity when it was first asked for: what is imported stays as it was then."""
+"""Module -> its identity at first use; imported code does not change afterwards."""
 
 
 def identify_all(plain: object) -> dict[str, str]:
     """Return reference -> identity of all custom code in plain data, such as the JSON of a trial.
 
     Raises:
-        SpecError: code cannot be found, or was changed after this process had imported it.
+        SpecError: code cannot be found, or has changed since this process imported it.
     """
     return {module: identify(module) for module in sorted(references(plain))}
 
@@ -23,7 +23,7 @@ def identify(module: str) -> str:
     """Return the identity of `package.module:thing`, such as `sha256:9f86d081...`, `torch 2.13.0` or `python 3.11`.
 
     Raises:
-        SpecError: it cannot be found, or was changed after this process had imported it.
+        SpecError: it cannot be found, or has changed since this process imported it.
 
     Example:
         >>> import platform

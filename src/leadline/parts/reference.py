@@ -1,7 +1,7 @@
-"""References to a user's own code: by module and name, as YAML and the ledger hold them, or the object itself.
+"""References to custom code: by module and name, as in YAML and in the ledger, or by the object itself.
 
-An object that can be imported is referred to by its module and name. One that cannot, because it was defined in a
-notebook, is kept in this process under the name that it has there, and worker processes are given it pickled.
+Objects that can be imported are referred to by module and name. Objects that cannot, because they are defined in a
+notebook, are kept in this process under their names there, and are sent to worker processes as pickles.
 """
 
 import functools
@@ -23,9 +23,9 @@ from leadline.seeds import seeded
 PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 _objects: dict[str, Any] = {}
-"""Objects that were referred to in this process, by their reference."""
+"""Reference -> object, for the objects referred to in this process."""
 _local: set[str] = set()
-"""References to those of them that no other process can import."""
+"""References to objects that other processes cannot import."""
 
 
 class Reference(Spec):
@@ -38,7 +38,7 @@ class Reference(Spec):
     arguments: dict[str, Any] = Field(default={}, description="keyword arguments, of JSON types")
 
     def resolve(self) -> Any:
-        """Return the object that is referred to.
+        """Return the object.
 
         Raises:
             SpecError: it cannot be imported.
@@ -63,7 +63,7 @@ def refer(thing: Callable[..., Any]) -> dict[str, Any]:
     """Return the reference to a function, a class, or a `functools.partial` of one, as plain data.
 
     Raises:
-        SpecError: it has no name, as a lambda has none, or arguments by position.
+        SpecError: it has no name, such as a lambda, or has positional arguments.
 
     Example:
         >>> import math, functools
@@ -89,7 +89,7 @@ def refer(thing: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _key(module: str, name: str, thing: object) -> str:
-    """Return the name of an object; where no module has it, note that it is local, and tell it from its like."""
+    """Return the reference to an object; if it cannot be imported, record it as local and make its name unique."""
     found = find_by_name(module, name)
     is_there = found is thing or (inspect.ismethod(found) and found == thing)  # a class method is bound at each access
     package = module
@@ -105,18 +105,18 @@ def _key(module: str, name: str, thing: object) -> str:
 
 
 def _suffix(thing: object) -> str:
-    """Return what tells an object from others of the same name, in every process alike."""
+    """Return a suffix that distinguishes an object from others of the same name, equal in all processes."""
     return "_" + identify_object(thing).removeprefix("sha256:")[:8]
 
 
 def refer_to_object(thing: object, name: str) -> dict[str, Any]:
-    """Return the reference to an object that is no function or class: by where a module has it at its top level.
+    """Return the reference to an object other than a function or class, by its name at the top level of a module.
 
-    One that no module but a notebook has is kept in this process.
+    An object that is defined in a notebook is kept in this process.
 
     Args:
         thing: the object.
-        name: what to keep it under where no module has it.
+        name: name to use if no module contains the object.
     """
     for package, module in list(sys.modules.items()):
         if package not in SCRIPTS:
@@ -139,7 +139,7 @@ def resolve(module: str) -> Any:
     """Return the object behind `package.module:thing`.
 
     Raises:
-        SpecError: the module cannot be imported, or has nothing callable of that name.
+        SpecError: the module cannot be imported, or has no such function or class.
     """
     if module in _objects:
         return _objects[module]
@@ -149,35 +149,35 @@ def resolve(module: str) -> Any:
         sys.path.append(here)
     try:
         found: Any = importlib.import_module(package)
-    except Exception as error:  # whatever the import of somebody's code may raise
+    except Exception as error:  # importing custom code can raise any exception
         reason = " ".join(str(error).split())
         hint = "; it was defined in a notebook or an interactive session" if package == "__main__" else ""
         raise SpecError(f"{module}: importing {package} failed: {type(error).__name__}: {reason}{hint}") from None
     for attribute in name.split("."):
         found = getattr(found, attribute, None)
     if found is None or isinstance(found, bool | int | float | str | bytes):
-        kept = "; what a notebook defined exists only while that notebook runs" if package == "__main__" else ""
+        kept = "; code defined in a notebook exists only while that notebook runs" if package == "__main__" else ""
         raise SpecError(f"{module}: {package} has no function or class {name!r}{kept}")
     return found
 
 
 def drawing_of(part: object, seed: int) -> AbstractContextManager[None]:
-    """Return a context in which a custom part may draw from global generators; any other draws from none.
+    """Return a context that seeds the global generators for a custom part; built-in parts do not use them.
 
     Args:
-        part: a member of a kind of part.
-        seed: from `leadline.seeds.stream`, of what the part draws in the body.
+        part: a built-in or custom part.
+        seed: from `leadline.seeds.stream`.
     """
     return seeded(seed) if isinstance(part, Reference) else nullcontext()
 
 
 def is_local(module: str) -> bool:
-    """Whether a reference is to an object of this process alone, such as one that a notebook defined."""
+    """Return whether a reference is to an object that exists only in this process, such as one from a notebook."""
     return module in _local
 
 
 def pack_objects(names: Iterable[str]) -> bytes | None:
-    """Return what another process needs to resolve references; None where it can import all of them.
+    """Return the pickled local objects of references, or None if other processes can import all of them.
 
     Args:
         names: the references, `package.module:thing` each.
@@ -201,7 +201,7 @@ def pack_objects(names: Iterable[str]) -> bytes | None:
 
 
 def unpack_objects(packed: bytes | None) -> None:
-    """Take over objects that `pack_objects` packed in another process."""
+    """Register the objects that `pack_objects` packed in another process."""
     if packed is not None:
         import cloudpickle
 

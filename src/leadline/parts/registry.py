@@ -1,6 +1,6 @@
-"""Kinds of parts whose members are found by name: one file a member, in the package of its kind.
+"""Registries of parts that are found by name; each part has its own file in the package of its kind.
 
-A kind is an abstract class with a registry; a member is a specification that is an instance of it::
+A kind is an abstract class with a registry; a part is a specification that is a subclass of it::
 
     @OPTIMIZERS.register
     class SGD(Spec, Optimizer):
@@ -9,8 +9,8 @@ A kind is an abstract class with a registry; a member is a specification that is
 
         def build(self, parameters): ...
 
-A field whose type is the kind takes any member, by its name or with its arguments, and a reference to code of the
-user's own: `sgd`, `{name: sgd, learning_rate: 0.05}` or `{module: torch.optim:NAdam, arguments: {lr: 0.002}}`.
+A field of that type accepts any part, by name or with arguments, and a reference to custom code: `sgd`,
+`{name: sgd, learning_rate: 0.05}` or `{module: torch.optim:NAdam, arguments: {lr: 0.002}}`.
 """
 
 import importlib
@@ -31,12 +31,12 @@ _CUSTOM = "custom"
 
 
 class Registry(Generic[K]):
-    """The members of one kind of part.
+    """The parts of one kind.
 
     Args:
-        kind: what messages call a member, such as `optimizer`.
-        package: where the files of the members are; all of its modules are imported when members are first asked for.
-        infer: which member a mapping without `name` and `module` stands for; None: it has to name one.
+        kind: name of the kind in messages, such as `optimizer`.
+        package: package of the parts; all of its modules are imported on first use.
+        infer: function that returns the name for a mapping without `name` and `module`; None: these are invalid.
 
     Example:
         >>> from leadline.parts.optimizers import OPTIMIZERS
@@ -52,10 +52,10 @@ class Registry(Generic[K]):
         self._custom: type[Spec] | None = None
 
     def register(self, member: type[M]) -> type[M]:
-        """Add a member under each of the names that its field `name` allows; a `Reference` stands for users' code.
+        """Add a part under each name that its field `name` allows; a `Reference` is used for custom code.
 
         Raises:
-            ValueError: another member has the name.
+            ValueError: another part has the name.
         """
         if issubclass(member, Reference):
             self._custom = member
@@ -67,14 +67,14 @@ class Registry(Generic[K]):
         return member
 
     def members(self) -> Mapping[str, type[Spec]]:
-        """Return every member's specification by name."""
+        """Return the specification class of every part by name."""
         home = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(home.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         return dict(self._members)
 
     def schema(self, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Return the schema of a field that takes any member."""
+        """Return the schema of a field that accepts any part."""
         members = self.members()
         choices = {name: handler.generate_schema(member) for name, member in members.items()}
         if self._custom is not None:
@@ -83,7 +83,7 @@ class Registry(Generic[K]):
         return core_schema.no_info_before_validator_function(lambda value: self._spell_out(value, members), union)
 
     def _spell_out(self, value: object, members: Mapping[str, type[Spec]]) -> object:
-        """Return a part as a mapping or a specification, from its bare name or the object itself."""
+        """Convert a name or a custom object to a mapping; return mappings and specifications unchanged."""
         if isinstance(value, str):
             value = {"module": value} if ":" in value else {"name": value}
         elif not isinstance(value, Mapping | Spec) and callable(value):

@@ -1,9 +1,9 @@
-"""Where code comes from: what identifies a module's files, and an object that no module has.
+"""Identify the source of modules, and of objects that cannot be imported.
 
-A module is identified by a digest of its file and of every file that it imports, directly or not, from the same folder
-or package; one of an installed distribution by the distribution's name and version, one of Python's own by the version
-of Python. An object that a notebook or another function made is identified by its source and by everything that the
-source uses: arguments' default values, captured variables, globals, and the modules that these come from.
+A module is identified by a digest of its file and of every file that it imports, directly or indirectly, from the same
+folder or package; a module of an installed distribution by the name and version of the distribution, and one of the
+standard library by the version of Python. An object that is defined in a notebook or in a function is identified by its
+source and by everything that it uses: default values of arguments, captured variables, globals, and their modules.
 """
 
 import ast
@@ -29,7 +29,7 @@ import numpy as np
 from leadline.errors import SpecError
 
 SCRIPTS = ("__main__", "__mp_main__")
-"""Names of the module that a process was started with."""
+"""Names of the main module of a process."""
 
 _NO_PART_OF_A_CLASS = {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__firstlineno__"}
 
@@ -38,14 +38,14 @@ def identify_module(package: str) -> str:
     """Return the identity of a module, such as `sha256:9f86d081...`, `torch 2.13.0` or `python 3.11`.
 
     Raises:
-        SpecError: it cannot be found, or was changed after this process had imported it.
+        SpecError: it cannot be found, or has changed since this process imported it.
     """
     if package.partition(".")[0] == "leadline":
         return f"leadline {importlib.metadata.version('leadline')}"
     path = _file_of(package)
-    if path is None or _within(path, _standard_library()):
+    if path is None or _is_inside(path, _standard_library()):
         return "python " + ".".join(platform.python_version_tuple()[:2])
-    if any(_within(path, folder) for folder in _site_folders()):
+    if any(_is_inside(path, folder) for folder in _site_folders()):
         return _distribution(package)
     root = _root(package, path)
     files = sorted(_imported_files(path, root))
@@ -54,21 +54,21 @@ def identify_module(package: str) -> str:
 
 
 def identify_object(thing: object) -> str:
-    """Return the identity of an object that no module has, `sha256:...`.
+    """Return the identity of an object that cannot be imported, `sha256:...`.
 
     Raises:
-        SpecError: something that it is made of cannot be identified.
+        SpecError: something that it uses cannot be identified.
     """
-    return _digest(_Described().describe(thing))
+    return _digest(_Describer().describe(thing))
 
 
 def _digest(content: object) -> str:
-    """Return a digest of plain data that is the same in every process."""
+    """Return a digest of plain data, equal in all processes."""
     return f"sha256:{hashlib.sha256(repr(content).encode()).hexdigest()}"
 
 
 def find_by_name(module: str, name: str) -> object:
-    """Return what a module that is loaded has under a dotted name; None: nothing."""
+    """Return the object with a dotted name in a loaded module, or None."""
     found: object = sys.modules.get(module)
     for attribute in name.split("."):
         found = getattr(found, attribute, None)
@@ -76,9 +76,9 @@ def find_by_name(module: str, name: str) -> object:
 
 
 def script_name(name: str) -> str | None:
-    """Return the module name under which other processes import what a script defines.
+    """Return the module name under which other processes can import an object defined in a script.
 
-    None: this process runs no script, or its script does not define it at the top level, as an import would.
+    None: this process does not run a script, or its script does not define the object at the top level.
     """
     file = getattr(sys.modules["__main__"], "__file__", None)
     if not file or Path(file).suffix != ".py" or not Path(file).is_file():
@@ -93,11 +93,11 @@ def script_name(name: str) -> str | None:
     return Path(file).stem if name.partition(".")[0] in defined else None
 
 
-class _Described:
-    """Describes objects as plain data, each once."""
+class _Describer:
+    """Describe objects as plain data, each object once."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, object] = {}  # kept, so that no number is used again
+        self.seen: dict[int, object] = {}  # keeps objects alive, so that ids are unique
 
     def describe(self, one: Any) -> object:
         if one is None or isinstance(one, bool | int | float | complex | str | bytes):
@@ -161,33 +161,33 @@ def _content(cell: Any) -> object:
 
 
 def _globals_used(code: CodeType) -> set[str]:
-    """Return the names in a function's code that may be global, those of functions within it included."""
+    """Return the names in a function's code that may be global, including those in nested functions."""
     inner = (one for one in code.co_consts if isinstance(one, CodeType))
     return set(code.co_names).union(*map(_globals_used, inner))
 
 
 def _check_loaded(files: list[Path]) -> None:
-    """Refuse files that no longer hold what this process imported from them.
+    """Check that loaded modules still match their files.
 
     Raises:
-        SpecError: functions, classes or constants of a module that is loaded are not those of its file.
+        SpecError: functions, classes or constants of a loaded module differ from those in its file.
     """
     wanted = set(map(str, files))
     loaded = {origin: module for module in list(sys.modules.values()) if (origin := _loaded_from(module)) in wanted}
     for file in files:
-        if (module := loaded.get(str(file))) is not None and not _holds(_digest_of(file), file, module):
+        if (module := loaded.get(str(file))) is not None and not _matches_file(_digest_of(file), file, module):
             raise SpecError(f"{file} was changed after it was imported; restart Python or the notebook kernel")
 
 
 def _loaded_from(module: ModuleType) -> str | None:
-    """Return the file of a module that Python imported as it stands; an import hook may have rewritten what it runs."""
+    """Return the file of a loaded module, or None if an import hook may have rewritten its source."""
     spec = getattr(module, "__spec__", None)
     return spec.origin if spec is not None and type(spec.loader) is SourceFileLoader else None
 
 
-def _holds(found: str, file: Path, module: ModuleType) -> bool:
-    """Return whether a file, of a certain digest, defines what the module that was loaded from it has."""
-    codes, constants = _defined(found, file)
+def _matches_file(found: str, file: Path, module: ModuleType) -> bool:
+    """Return whether a file with a given digest defines the content of the module that was loaded from it."""
+    codes, constants = _definitions(found, file)
     for value in list(vars(module).values()):
         if getattr(value, "__module__", None) != module.__name__:
             continue
@@ -200,8 +200,8 @@ def _holds(found: str, file: Path, module: ModuleType) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _defined(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tuple[str, object], ...]]:
-    """Return the code of a file's functions, and its constants: names that are assigned once, a literal."""
+def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tuple[str, object], ...]]:
+    """Return the code of a file's functions, and its constants: names that are assigned a literal exactly once."""
     tree = ast.parse(file.read_bytes(), str(file))
     codes: set[CodeType] = set()
     waiting = [compile(tree, str(file), "exec", dont_inherit=True)]
@@ -238,7 +238,7 @@ def _digest_at(file: Path, modified: int, size: int) -> str:
 
 
 def _file_of(package: str) -> Path | None:
-    """Return the file of a module, without importing it; None: it is built into Python."""
+    """Return the file of a module without importing it, or None if it is built into Python."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -262,7 +262,7 @@ def _standard_library() -> Path:
     return Path(sysconfig.get_path("stdlib")).resolve()
 
 
-def _within(path: Path, folder: Path) -> bool:
+def _is_inside(path: Path, folder: Path) -> bool:
     inside = path.is_relative_to(folder)
     return inside and not (folder == _standard_library() and "site-packages" in path.relative_to(folder).parts)
 
@@ -273,18 +273,18 @@ def _distribution(package: str) -> str:
     if not names:
         return f"{top} of unknown version"
     name = sorted(set(names))[0]
-    version = importlib.metadata.version(name).partition("+")[0]  # a build for another device is the same code
+    version = importlib.metadata.version(name).partition("+")[0]  # builds for different devices have the same code
     return f"{name} {version}"
 
 
 def _root(package: str, path: Path) -> Path:
-    """Return the folder from which a module is imported: that of its topmost package."""
+    """Return the folder from which a module is imported: the parent of its top-level package."""
     depth = len(package.split(".")) - (path.name != "__init__.py")
     return path.parents[depth]
 
 
 def _imported_files(path: Path, root: Path) -> set[Path]:
-    """Return a file and what it imports, directly or not, from below the folder that it is imported from."""
+    """Return a file and the files that it imports, directly or indirectly, from the same root folder."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -298,7 +298,7 @@ def _imported_files(path: Path, root: Path) -> set[Path]:
 
 
 def _imports(file: Path, root: Path) -> Iterator[str]:
-    """Yield the modules that a file may import, by their names from the root; of `from a import b` also `a.b`."""
+    """Yield the absolute names of modules that a file may import, including `a.b` for `from a import b`."""
     try:
         tree = ast.parse(file.read_bytes(), str(file))
     except SyntaxError as error:
@@ -315,7 +315,7 @@ def _imports(file: Path, root: Path) -> Iterator[str]:
 
 
 def _files_below(root: Path, name: str) -> Iterator[Path]:
-    """Yield the file of a module and of the packages around it, of those that lie below a folder."""
+    """Yield the files of a module and of its parent packages that are inside a folder."""
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
         base = root.joinpath(*parts[:count])

@@ -62,7 +62,7 @@ class PretrainingResult:
         return tuple(
             Record(each.step, each.epoch, f"pretraining-{each.layer}", name, value)
             for each in self.epochs
-            for name, value in _measured(each)
+            for name, value in _measurements(each)
         )
 
     def frame(self) -> "pd.DataFrame":
@@ -70,7 +70,7 @@ class PretrainingResult:
         import pandas as pd
 
         columns = ["layer", "epoch", "step", "quantity", "value"]
-        rows = [(each.layer, each.epoch, each.step, *pair) for each in self.epochs for pair in _measured(each)]
+        rows = [(each.layer, each.epoch, each.step, *pair) for each in self.epochs for pair in _measurements(each)]
         return pd.DataFrame(rows, columns=columns)
 
 
@@ -146,11 +146,11 @@ def train_layers(
     codes, others = images.detach(), None if held_out is None else held_out.detach()
     for number, layer in enumerate(layers, 1):
         if number > len(machines):
-            machines.append(_new(state, codes, layer.out_features, seed, number))
+            machines.append(_new_machine(state, codes, layer.out_features, seed, number))
             state.layer = LayerState()
         machine = machines[number - 1]
         if number == len(machines):
-            for epoch in _trained(machine, codes, state, seed, number, others):
+            for epoch in _train_machine(machine, codes, state, seed, number, others):
                 state.epochs.append(epoch)
                 yield epoch
         codes = machine.hidden_mean(codes)
@@ -161,14 +161,14 @@ def train_layers(
             layer.bias.copy_(machine.hidden_bias)
 
 
-def _new(state: PretrainingState, images: Tensor, hidden: int, seed: int, number: int) -> Machine:
+def _new_machine(state: PretrainingState, images: Tensor, hidden: int, seed: int, number: int) -> Machine:
     """Return a layer's machine before training."""
     if state.spec.method == "rbm":
         return new_rbm(images, hidden, state.visible(number), seed, number)
     return new_autoencoder(images, hidden, state.visible(number), state.spec.tied, seed, number)
 
 
-def _trained(
+def _train_machine(
     machine: Machine, images: Tensor, state: PretrainingState, seed: int, number: int, others: Tensor | None
 ) -> Iterator[LayerEpoch]:
     """Return what trains the machine of the layer at work from where it is to its last epoch."""
@@ -206,7 +206,7 @@ def _check_layers(layers: Sequence[nn.Linear], activation: str, features: int) -
         features = layer.out_features
 
 
-def _measured(epoch: LayerEpoch) -> Iterator[tuple[str, float]]:
+def _measurements(epoch: LayerEpoch) -> Iterator[tuple[str, float]]:
     yield "reconstruction_error", epoch.reconstruction_error
     if epoch.free_energy_gap is not None:
         yield "free_energy_gap", epoch.free_energy_gap

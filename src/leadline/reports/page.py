@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that opens without a network, and its figures and tables as files beside it."""
+"""The report of a study: an HTML file that can be viewed offline, and separate files of its figures and tables."""
 
 import base64
 import hashlib
@@ -22,8 +22,8 @@ from leadline.errors import LeadlineError
 from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import figures
-from leadline.reports.charts.files import own_ids, to_svg, write_whole
-from leadline.reports.charts.looks import narrowing
+from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
+from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
@@ -35,7 +35,7 @@ SHOWN_EFFECTS = 12  # in words; the table beside them has all of them
 SHOWN_ROWS = 200  # of a table on the page; its files have all of them
 FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
 WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
-EARLY, LOOKS = "early-flow", "looks"
+EARLY, INTERIM = "early-flow", "interim"
 PROBE = "probe-"  # begins the names of the figures of probes that take a snapshot
 OPTIONAL = ("pretraining-", "predicted-", "tuning-")  # begin the names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
@@ -95,7 +95,7 @@ def write(
         for prefix in (PROBE, *OPTIONAL)
         for path in (*folder.glob(f"figures/{prefix}*"), *folder.glob(f"tables/{prefix}*.csv"))
     }
-    for name in {*WHY_FIGURES, EARLY, LOOKS, *earlier} - {figure.name for figure in drawn}:
+    for name in {*WHY_FIGURES, EARLY, INTERIM, *earlier} - {figure.name for figure in drawn}:
         files |= {f"figures/{name}.{end}": None for end in ("svg", "pdf")}
         files |= {f"tables/{name}.{end}": None for end in ("csv", "md", "tex")}
     for table in tabled:
@@ -157,7 +157,7 @@ def draw_figures(
     return [
         *figures(findings, trials, records, diagnostics),
         *(figure for group in _snapshot_figures(diagnostics).values() for figure in group),
-        *([narrowing(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
+        *([interim_intervals(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
         *([] if diagnostics.frame.empty else [early_flow(diagnostics)]),
         *(figure for section in sections for figure in section.figures),
     ]
@@ -194,7 +194,7 @@ def _page_figure(figure: Figure) -> dict[str, Any]:
             {
                 "title": panel.title,
                 "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
-                "still": Markup(own_ids(still, f"{figure.name}-{number}-")),
+                "still": Markup(prefix_ids(still, f"{figure.name}-{number}-")),
                 "spec": Markup(_json_in_html(spec | {"width": "container"})),
             }
         )

@@ -1,4 +1,4 @@
-"""The tables of a study: its arms, contrasts and trials, its numbers beside published ones."""
+"""The tables of a study: arms, contrasts, trials, and a comparison with published numbers."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def tables(study: ExpandedStudy, findings: Findings, trials: pd.DataFrame, recor
 
 
 def published_table(study: ExpandedStudy, arms: tuple[ArmFinding, ...]) -> Table:
-    """Return one row per published number and arm that it is about: published beside measured."""
+    """Return one row per published number and its arm, with the measured number."""
     rows = []
     in_per_cent = all(metric(one.metric).in_points for one in study.published)
     for published in study.published:

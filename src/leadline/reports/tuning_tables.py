@@ -4,7 +4,7 @@ import numpy as np
 
 from leadline.analysis.verdict.tuned import Tuning, shown
 from leadline.reports.charts.chart import DIVERGED, each, spread
-from leadline.reports.charts.tuning import CHOSEN, flat
+from leadline.reports.charts.tuning import CHOSEN, settings_frame
 from leadline.text import number
 from leadline.text.tables import Column, Table
 
@@ -13,7 +13,7 @@ SHOWN_BUDGETS = 8
 
 def tuning_tables(tuning: Tuning) -> tuple[Table, ...]:
     """Return the chosen values, the best of k by arm and contrast, and every setting; empty where nothing is left."""
-    return chosen_table(tuning), best_table(tuning), leads_table(tuning), tried_table(tuning)
+    return chosen_table(tuning), best_table(tuning), leads_table(tuning), settings_table(tuning)
 
 
 def chosen_table(tuning: Tuning) -> Table:
@@ -73,10 +73,10 @@ def leads_table(tuning: Tuning) -> Table:
     return Table("tuning-leads", _LEADS_CAPTION, columns, tuple(rows))
 
 
-def tried_table(tuning: Tuning) -> Table:
+def settings_table(tuning: Tuning) -> Table:
     """Return one row per setting of every arm, in the order of the search."""
     keys = list(tuning.spec.space)
-    rows = tuple({str(name): value for name, value in row.items()} for row in flat(tuning).to_dict("records"))
+    rows = tuple({str(name): value for name, value in row.items()} for row in settings_frame(tuning).to_dict("records"))
     columns = (
         Column("Arm", ("arm",), str, numeric=False),
         Column("Setting", ("number",), str),

@@ -66,7 +66,7 @@ def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredS
     sections = (
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
-        *_predicted(study, diagnostics, data_dir),
+        *_predict(study, diagnostics, data_dir),
     )
     return StoredStudy(study, trials, records, findings, diagnostics, sections)
 
@@ -109,8 +109,8 @@ def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.D
         yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(pictures, trials, records)))
 
 
-def _predicted(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:
-    """Yield what mean-field theory says of the arms that it covers, beside random networks of the same kind."""
+def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:
+    """Yield the predictions of mean-field theory for the arms that it covers, compared with random networks."""
     if diagnostics.frame.empty:
         return
     from leadline.data.metadata import describe

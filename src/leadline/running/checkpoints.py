@@ -136,15 +136,15 @@ class Checkpoints:
             artifacts.remove(self.earlier, self.store.checkpoints)
             self.earlier = None
 
-    def restore_or_init(self, init: Callable[[], TrainState], tell: Callable[[str, float, str], None]) -> TrainState:
+    def restore_or_init(self, init: Callable[[], TrainState], report: Callable[[str, float, str], None]) -> TrainState:
         """Return the state of the last intact checkpoint, or a new state; training gives the same bits either way.
 
         Args:
             init: function that returns the state before the first step, into which a checkpoint is loaded.
-            tell: called with a message for each damaged or missing checkpoint.
+            report: called for each damaged or missing checkpoint.
         """
         trial, epochs = self.claim.trial, self.spec.training.epochs
-        kept = [artifacts.base(name) for name in (self.last, self.earlier) if name is not None]
+        kept = [artifacts.file_name(name) for name in (self.last, self.earlier) if name is not None]
         remove_strays(self.store.checkpoints, trial, kept)
         artifacts.remove_strays(self.url, trial, kept)
         while self.last is not None:
@@ -155,13 +155,13 @@ class Checkpoints:
                 if self.earlier is not None:
                     done, follows = self.claim.earlier_epoch, "training continues from the previous checkpoint"
                 self.store.fall_back(trial, self.worker, self.last, f"{error}; {follows}")
-                tell("restarted", done / epochs, f"{error}; {follows}")
+                report("restarted", done / epochs, f"{error}; {follows}")
                 self.last, self.earlier = self.earlier, None
         return init()
 
     def _restore(self, name: str, init: Callable[[], TrainState]) -> TrainState:
-        """Return the state of a checkpoint: of the copy here where that is whole, else of the one at its URL."""
-        here = self.store.checkpoints / artifacts.base(name)
+        """Return the state of a checkpoint, from the local copy if it is intact, else from its URL."""
+        here = self.store.checkpoints / artifacts.file_name(name)
         if artifacts.is_url(name) and here.is_file():
             with contextlib.suppress(DamagedCheckpoint):
                 return self._load(here, init)
@@ -169,7 +169,7 @@ class Checkpoints:
         return self._load(artifacts.get(name, self.store.checkpoints, self.store.patience), init)
 
     def _load(self, path: Path, init: Callable[[], TrainState]) -> TrainState:
-        """Return the state of a file, which must be of the trial and of the place in it that its name says."""
+        """Return the state in a file, after checking that its trial and position match its name."""
         state = init()
         load_checkpoint(state, path, self.spec)
         if (inside := checkpoint_name(self.claim.trial, state)) != path.name:
@@ -178,7 +178,7 @@ class Checkpoints:
 
 
 def checkpoint_name(trial: str, state: TrainState) -> str:
-    """Return the name of a state's file, which is another for every step, and every epoch of a layer before them."""
+    """Return the file name of a state, which is unique to its step, or to its layer and epoch of pre-training."""
     if state.pretraining is not None:
         layer, epoch = len(state.pretraining.machines), state.pretraining.layer.epochs
         return f"{trial}-pretraining-{layer}-{epoch}{SUFFIX}"
@@ -214,7 +214,7 @@ def save_checkpoint(state: TrainState, spec: TrialSpec, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a file's new name to the disk, where the system lets one do so."""
+    """Flush a folder to disk, so that the new name of a file survives a crash, where the system supports it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -262,7 +262,7 @@ def load_checkpoint(state: TrainState, path: Path, trial: TrialSpec | None = Non
 
 
 def remove_strays(folder: Path, trial: str, kept: Collection[str | None]) -> None:
-    """Remove the files of a trial that a killed worker left behind: partly written ones, and those never committed."""
+    """Remove files that a killed worker left behind: partly written and uncommitted checkpoints of a trial."""
     for path in folder.glob(f"{trial}-*"):
         if path.name not in kept:
             path.unlink(missing_ok=True)

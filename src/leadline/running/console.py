@@ -22,7 +22,7 @@ class Terminal:
     """Show progress bars on a terminal or in a notebook, or else a line per finished trial on standard error."""
 
     def say(self, line: str) -> None:
-        """Show a line that stays."""
+        """Show a line that remains on the screen."""
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
@@ -87,10 +87,8 @@ class _Lines:
         """Print a line when a trial ends or restarts."""
         self.tally.take(event)
         if event.kind in ("restarted", *SETTLED, "died"):
-            text = f": {event.text}" if event.text else ""
             self.console.print(
-                f"{self.tally.ended}/{self.tally.total} {event.arm} seed {event.seed} {event.kind}{text};"
-                f" {self.tally.left()}",
+                f"{self.tally.ended}/{self.tally.total} {event.line()}; {self.tally.left()}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -108,46 +106,45 @@ class _Bars:
         self.tasks: dict[str, TaskID] = {}
 
     def show(self, event: Event) -> None:
-        """Update the bars; a trial's own bar goes when it ends."""
+        """Update the bars; the bar of a trial is removed when it ends."""
         self.tally.take(event)
         if event.kind in ("started", "progress"):
             if event.trial not in self.tasks:
-                self.tasks[event.trial] = self.progress.add_task(f"{event.arm} seed {event.seed}", total=1.0, note="")
+                self.tasks[event.trial] = self.progress.add_task(event.name, total=1.0, note="")
             self.progress.update(self.tasks[event.trial], completed=event.fraction, note=event.text)
         elif event.trial in self.tasks:
             self.progress.remove_task(self.tasks.pop(event.trial))
             if event.kind in ("restarted", "failed", "diverged", "died"):
-                self.progress.console.print(f"{event.arm} seed {event.seed} {event.kind}: {event.text}", markup=False)
+                self.progress.console.print(event.line(), markup=False)
         done = self.tally.ended + sum(self.tally.running.values())
         self.progress.update(self.whole, completed=done, note=self.tally.note())
 
 
 REFRESH_SECONDS = 0.25
-"""Minimum seconds between two updates of a notebook's bars, of which each is a message to the browser."""
+"""Minimum seconds between two updates of a notebook's bars; each update is a message to the browser."""
 
 
 class _NotebookBars:
-    """Bars in the output of a notebook's cell, updated in place; they stay when the run has ended."""
+    """Progress bars in the output of a notebook cell, updated in place; they remain after the run."""
 
     def __init__(self, study: str, tally: _Tally) -> None:
         self.study = study
         self.tally = tally
-        self.notes: dict[str, str] = {}  # trial -> its name and what it does
+        self.notes: dict[str, str] = {}  # trial -> its name and last message
         self.lines: list[str] = []
         self.shown = time.monotonic()
         self.place = uuid4().hex
         self.display(update=False)
 
     def show(self, event: Event) -> None:
-        """Update the bars, at once when a trial ends."""
+        """Update the bars, immediately when a trial ends."""
         self.tally.take(event)
-        name = f"{event.arm} seed {event.seed}"
         if event.kind in ("started", "progress"):
-            self.notes[event.trial] = f"{name} {event.text}".rstrip()
+            self.notes[event.trial] = f"{event.name} {event.text}".rstrip()
         else:
             self.notes.pop(event.trial, None)
             if event.kind in ("restarted", "failed", "diverged", "died"):
-                self.lines.append(f"{name} {event.kind}: {event.text}")
+                self.lines.append(event.line())
         if event.kind != "progress" or time.monotonic() - self.shown >= REFRESH_SECONDS:
             self.shown = time.monotonic()
             self.display(update=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended
-from leadline.running.job import Emit, Job
+from leadline.running.job import Emit, Job, trial_name
 from leadline.store import Store
 
 
@@ -15,14 +15,14 @@ class Screen(Protocol):
     """Display for the progress of a study."""
 
     def say(self, line: str) -> None:
-        """Show a line that stays."""
+        """Show a line that remains on the screen."""
 
     def watch(self, study: str, total: int, ended: int) -> AbstractContextManager[Emit]:
         """Show the progress of `total` trials, of which `ended` have ended; yield the function that takes their
         events."""
 
 
-class _Unseen:
+class _Silent:
     def say(self, line: str) -> None:
         """Show nothing."""
 
@@ -31,7 +31,7 @@ class _Unseen:
         return nullcontext(lambda event: None)
 
 
-UNSEEN: Screen = _Unseen()
+SILENT: Screen = _Silent()
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Outcome:
     """Result of running a study."""
 
     study: str
-    counts: Mapping[str, int]  # state -> trials, of the states that there are
+    counts: Mapping[str, int]  # state -> number of trials, without zeros
     failed: tuple[str, ...]  # one line each
     interrupted: bool
     seconds: float
-    decided: str = ""  # of a study that decides while seeds are added, in one line
+    decided: str = ""  # one-line result of a study with `decide`
 
     @property
     def complete(self) -> bool:
@@ -103,7 +103,7 @@ def run_trials(store: Store, job: Job, runner: Executor | int, screen: Screen) -
     frame = store.trials_frame(name)
     bad = frame[frame["state"] == "failed"]
     failed = tuple(
-        f"{arm} seed {seed}: {str(error).splitlines()[0]}"
+        f"{trial_name(arm, seed)}: {str(error).splitlines()[0]}"
         for arm, seed, error in zip(bad["arm"], bad["seed"], bad["error"], strict=True)
     )
     return Outcome(

@@ -40,13 +40,13 @@ class InProcess:
     def run(self, job: Job, emit: Emit) -> None:
         """Run until no trial is available.
 
-        SIGTERM has its effect when the trial has a checkpoint and has been given back.
+        SIGTERM takes effect after a checkpoint has been written and the trial has been released.
         """
         try:
             with at_sigterm() as stop:
                 work(job, emit, stop=stop)
         except Stopped:
-            signal.raise_signal(signal.SIGTERM)  # it means again what it meant before
+            signal.raise_signal(signal.SIGTERM)  # now handled by the previous handler
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class LocalProcesses:
             LeadlineError: a worker could not use the store, or died before its first trial.
         """
         current: dict[Connection, _Worker] = {}
-        silent_deaths = 0  # in a row, of workers that had told nothing yet
-        told = False
+        silent_deaths = 0  # consecutive deaths of workers that had reported nothing yet
+        reported = False
         try:
             for _ in range(self.workers):
                 _start_worker(job, current)
@@ -75,9 +75,9 @@ class LocalProcesses:
                         message = events.recv()
                     except (EOFError, OSError):
                         del current[events]
-                        if (text := worker.death()) is not None:
+                        if (text := worker.describe_death()) is not None:
                             silent_deaths = silent_deaths + 1 if worker.last is None else 0
-                            if silent_deaths and (not told or silent_deaths == MOST_ATTEMPTS):
+                            if silent_deaths and (not reported or silent_deaths == MOST_ATTEMPTS):
                                 raise LeadlineError(f"{job.study}: {text}") from None
                             if worker.last is not None and worker.last.kind not in ENDS:
                                 emit(replace(worker.last, kind="died", text=f"{text}; the trial will be resumed"))
@@ -85,7 +85,7 @@ class LocalProcesses:
                         continue
                     if isinstance(message, LeadlineError):
                         raise message
-                    worker.last, told = message, True
+                    worker.last, reported = message, True
                     emit(message)
         finally:
             for worker in current.values():
@@ -100,16 +100,16 @@ class _Worker:
     process: BaseProcess
     last: Event | None = None
 
-    def death(self) -> str | None:
-        """Return how the worker died; None: it ended by itself, for no trial was left."""
+    def describe_death(self) -> str | None:
+        """Return how the worker died, or None if it exited normally."""
         self.process.join()
         if not self.process.exitcode:
             return None
         return f"its worker process {describe_death(self.process.exitcode, 'if memory ran out, use fewer workers')}"
 
     def end(self, events: Connection, until: float) -> None:
-        """Wait until the worker has ended, up to a moment, and kill it then."""
-        # what it tells must not fill the pipe, or it waits
+        """Wait for the worker to exit, and kill it at the time `until`."""
+        # a full pipe would block the worker
         with contextlib.suppress(EOFError, OSError):
             while (left := until - time.monotonic()) > 0 and events.poll(left):
                 events.recv()
@@ -118,7 +118,7 @@ class _Worker:
 
 
 def _start_worker(job: Job, current: dict[Connection, _Worker]) -> None:
-    """Start a worker, and enter it among the current ones, which are ended when the driver is."""
+    """Start a worker and add it to the current ones, which the driver ends when it exits."""
     with start_process(_worker_main, job) as (process, events):
         current[events] = _Worker(process)
 
@@ -135,11 +135,11 @@ def _worker_main(events: Connection, job: Job) -> None:
             work(job, emit, stop=stop)
         except LeadlineError as error:
             events.send(error)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is about to exit anyway
 
 
 def run_until_ended(executor: Executor, job: Job, store: Store, emit: Emit) -> None:
-    """Run a study's trials, and those that other drivers lose, until no trial waits or runs anywhere.
+    """Run a study's trials, including those that other drivers lose, until none is waiting or running anywhere.
 
     Raises:
         LeadlineError: as the executor does.

@@ -1,4 +1,4 @@
-"""A worker's job description and the events that it reports."""
+"""The job description of a worker, and the events that it reports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,13 +23,13 @@ class Job:
     store_url: str | None = None
     data_dir: Path | None = None
     device: str = "cpu"
-    threads: int = 1  # per process; bits change with it
-    checkpoint_every: Interval = TEN_MINUTES  # no bit changes with it
-    devices: int | None = None  # that train a trial together; last bits change with it; None: as the study says
+    threads: int = 1  # per process; results depend on it in their last bits
+    checkpoint_every: Interval = TEN_MINUTES  # results do not depend on it
+    devices: int | None = None  # per trial; results depend on it in their last bits; None: the study's setting
     artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
     objects: bytes | None = None  # custom code that no other process can import, from `pack_objects`
 
-    def anywhere(self) -> "Job":
+    def with_absolute_paths(self) -> "Job":
         """Return the same job with absolute paths, for a process that may start in another folder."""
         data_dir = None if self.data_dir is None else self.data_dir.absolute()
         return replace(self, runs=self.runs.absolute(), store_url=absolute(self.store_url), data_dir=data_dir)
@@ -47,8 +47,22 @@ class Event:
     fraction: float = 0.0  # of the trial's steps done
     text: str = ""
 
+    @property
+    def name(self) -> str:
+        """The trial's name, such as `plain seed 0`."""
+        return trial_name(self.arm, self.seed)
+
+    def line(self) -> str:
+        """Return the event as one line, such as `plain seed 0 failed: out of memory`."""
+        return f"{self.name} {self.kind}: {self.text}" if self.text else f"{self.name} {self.kind}"
+
+
+def trial_name(arm: str, seed: int) -> str:
+    """Return the name of a trial in progress displays and messages."""
+    return f"{arm} seed {seed}"
+
 
 Emit = Callable[[Event], None]
 
-Tell = Callable[[str, float, str], None]
-"""Tells how one trial gets on: the kind of event, the fraction of its steps done, and a line."""
+ReportProgress = Callable[[str, float, str], None]
+"""Callback with the progress of one trial: the kind of event, the fraction of its steps done, and a message."""

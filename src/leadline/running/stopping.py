@@ -11,48 +11,48 @@ GRACE_SECONDS = 12.0
 
 
 class Stopped(BaseException):
-    """The process was asked to stop; no Exception, so that nothing but the worker's end catches it."""
+    """The process was asked to stop; not an Exception, so that only the end of the worker catches it."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which means to a driver what Ctrl-C does."""
+    """SIGTERM, which a driver handles like Ctrl-C."""
 
 
 @dataclass
 class Stop:
-    """Whether a process has been asked to stop, which it is once.
+    """Stop request of a process.
 
     Attributes:
-        asked: True from then on.
+        asked: whether the process has been asked to stop.
     """
 
     asked: bool = False
-    _gentle: bool = False
+    _deferred: bool = False
 
     def ask(self) -> None:
         """Ask to stop.
 
         Raises:
-            Stopped: unless a trial is between its steps, where it sees `asked`; then, after 12 s.
+            Stopped: at once outside `defer`; inside it after 12 s.
         """
         self.asked = True
-        if not self._gentle:
+        if not self._deferred:
             raise Stopped
         if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     @contextmanager
-    def gently(self) -> Iterator[None]:
-        """Let the body look at `asked` by itself.
+    def defer(self) -> Iterator[None]:
+        """Defer a stop request to the end of the body, which checks `asked` to end early.
 
         Raises:
-            Stopped: on leaving it, when asked; and within it, when that takes too long.
+            Stopped: at the end of the body if the process was asked to stop, or within it 12 s after the request.
         """
-        self._gentle = True
+        self._deferred = True
         try:
             yield
         finally:
-            self._gentle = False
+            self._deferred = False
             if self.asked and hasattr(signal, "setitimer"):
                 signal.setitimer(signal.ITIMER_REAL, 0)
         if self.asked:
@@ -61,9 +61,9 @@ class Stop:
 
 @contextmanager
 def at_sigterm() -> Iterator[Stop]:
-    """Ask the yielded `Stop` at the first SIGTERM within the body; later ones are ignored, so that it can clean up.
+    """Call `ask` of the yielded `Stop` at the first SIGTERM; ignore later ones, so that the body can clean up.
 
-    Outside the main thread, which alone may set signals, nobody asks it.
+    Only the main thread can handle signals; in other threads, `ask` is never called.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -91,9 +91,9 @@ def at_sigterm() -> Iterator[Stop]:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[Stop]:
-    """Raise `Terminated` in the body at the first SIGTERM; later ones are ignored, so that it can clean up.
+    """Raise `Terminated` in the body at the first SIGTERM; ignore later ones, so that the body can clean up.
 
-    What is yielded tells afterwards whether there was one.
+    Afterwards, `asked` of the yielded `Stop` says whether there was one.
     """
     stop = Stop()
 

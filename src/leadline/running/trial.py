@@ -19,7 +19,7 @@ from leadline.parts.reference import is_local
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
 from leadline.running.checkpoints import Checkpoints, Timer
-from leadline.running.job import Job, Tell
+from leadline.running.job import Job, ReportProgress
 from leadline.running.stopping import Stop, Stopped, at_sigterm
 from leadline.specs import DataSpec, TrialSpec
 from leadline.training import Diverged, TrainState, choose_device, prepare, train
@@ -28,12 +28,12 @@ from leadline.training.layerwise import hidden_layers, pretrain_network, pretrai
 
 @dataclass
 class TrialRun:
-    """A claimed trial trained in this process, alone or as rank 0 of several."""
+    """Train a claimed trial in this process, alone or as rank 0 of several."""
 
     job: Job
     checkpoints: Checkpoints  # with the claim, its specification and the store
     device: torch.device  # of this process
-    tell: Tell
+    report: ReportProgress
     check_lease: Callable[[], None]  # raises LeaseLost when another worker has taken the trial over
     stop: Stop
     group: ProcessGroup = SINGLE_PROCESS
@@ -53,10 +53,10 @@ class TrialRun:
         try:
             self.restore()
             if self.state.pretraining is not None:
-                with self.stop.gently():
+                with self.stop.defer():
                     self.pretrain(self.state.pretraining)
                 broadcast_state(self.state, self.group)
-            with self.stop.gently():
+            with self.stop.defer():
                 self.finish(self.train())
         except (Diverged, PretrainingDiverged):
             self.checkpoints.remove_earlier()  # nobody would after the trial's end
@@ -68,7 +68,7 @@ class TrialRun:
         check_revision(spec, self.checkpoints.claim.trial)
         check_code(spec, self.job.data_dir)
         self.data = load_data(spec.data, self.job.data_dir, self.device)
-        self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.tell)
+        self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.report)
         broadcast_state(self.state, self.group)
 
     def pretrain(self, pretraining: PretrainingState) -> None:
@@ -79,7 +79,7 @@ class TrialRun:
         for epoch in pretrain_network(pretraining, self.state.model, self.data, seed):
             self.check_lease()
             seconds += epoch.seconds
-            self.tell("progress", 0.0, f"pre-training layer {epoch.layer} of {layers}")
+            self.report("progress", 0.0, f"pre-training layer {epoch.layer} of {layers}")
             asked = self.stop.asked  # looked at once, for it may change at any moment
             if asked or self.timer.due(pretraining.steps) or epoch.epoch == pretraining.spec.epochs:
                 self.checkpoint(seconds=seconds)
@@ -107,8 +107,8 @@ class TrialRun:
             for record in train(state, self.data, spec.training, spec.seed, spec.probes, pause, self.group):
                 self.check_lease()
                 if record.split == "batch":
-                    self.tell("progress", record.step / steps, f"loss {record.value:.4g}")
-                    asked = self.stop.asked  # looked at once, for it may change at any moment
+                    self.report("progress", record.step / steps, f"loss {record.value:.4g}")
+                    asked = self.stop.asked  # read only once, because it can change at any time
                     if asked or self.timer.due(record.step):
                         self.checkpoint()
                     if asked:
@@ -118,15 +118,15 @@ class TrialRun:
                 if state.epoch == stored_epoch:
                     continue
                 seconds = sum(one.value for one in pending if (one.split, one.name) == ("time", "seconds"))
-                self.checkpoint(pending, seconds, self._measured(state.epoch))
+                self.checkpoint(pending, seconds, self._collect_measurements(state.epoch))
                 pending, stored_epoch = [], state.epoch
-                self.tell("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
+                self.report("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
                 if self.stop.asked:
                     raise Stopped
-        except Diverged:  # no later epoch will store what probes saw of this one
+        except Diverged:  # no later epoch stores the measurements of this one
             if state.epoch < spec.training.epochs:
                 self._commit_start()
-                self._commit(state.epoch + 1, self._measured(state.epoch + 1))
+                self._commit(state.epoch + 1, self._collect_measurements(state.epoch + 1))
             raise
         return pending
 
@@ -144,7 +144,7 @@ class TrialRun:
         outputs = self.state.test_outputs
         assert outputs is not None
         classes = outputs.probabilities is not None
-        self.checkpoints.remove_earlier()  # nobody would, were the process killed after the trial's end
+        self.checkpoints.remove_earlier()  # before the trial ends: afterwards, nothing would clean up after a crash
         files = self.checkpoints
         files.store.finish(
             files.claim.trial,
@@ -154,50 +154,52 @@ class TrialRun:
             predictions=(outputs.predicted, outputs.labels) if classes else None,
             measurements=(self.state.epoch, {OUTPUTS: pack_outputs(outputs)}),
         )
-        self.tell("finished", 1.0, "")
+        self.report("finished", 1.0, "")
 
     def _commit_start(self) -> None:
-        """Store what probes saw before the first step, once; a trial killed before its checkpoint sees it again."""
-        if seen := self._probed(0):
+        """Store the measurements taken before the first step; they are repeated if no checkpoint follows."""
+        if seen := self._pack_snapshots(0):
             self._commit(0, seen)
 
     def _commit(self, epoch: int, measurements: Mapping[str, bytes]) -> None:
         files = self.checkpoints
         files.store.commit_epoch(files.claim.trial, files.worker, [], None, epoch, 0.0, measurements)
 
-    def _measured(self, epoch: int) -> dict[str, bytes]:
-        """Return what was measured inside the network in an epoch, or in the part of it that training got through."""
+    def _collect_measurements(self, epoch: int) -> dict[str, bytes]:
+        """Return the probe measurements of an epoch, which may be incomplete."""
         flow = self.state.flow
-        return self._probed(epoch) | ({"flow": flow.to_bytes()} if flow is not None and len(flow.steps) else {})
+        return self._pack_snapshots(epoch) | ({"flow": flow.to_bytes()} if flow is not None and len(flow.steps) else {})
 
-    def _probed(self, epoch: int) -> dict[str, bytes]:
+    def _pack_snapshots(self, epoch: int) -> dict[str, bytes]:
         return {name: one.to_bytes() for name, one in self.state.measured.get(epoch, {}).items()}
 
 
-def run_rank(group: ProcessGroup, device: torch.device, tell: Tell, job: Job, checkpoints: Checkpoints) -> None:
-    """Be one of the processes that train a trial; rank 0 stores what it gives, and a worker outside keeps its lease."""
+def run_rank(
+    group: ProcessGroup, device: torch.device, report: ReportProgress, job: Job, checkpoints: Checkpoints
+) -> None:
+    """Run one of the processes that train a trial; rank 0 stores the results, and the worker renews the lease."""
     if group.rank:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while rank 0 needs it to end a step; then it ends as well
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 needs this process to complete its step
         follow_trial(group, device, job.threads, checkpoints.claim.spec, job.data_dir)
         return
     with at_sigterm() as stop:
-        TrialRun(job, checkpoints, device, tell, lambda: None, stop, group).run()
+        TrialRun(job, checkpoints, device, report, lambda: None, stop, group).run()
 
 
 def assist(torchrun: Torchrun, device: str) -> None:
-    """Train beside rank 0 for as long as it has trials, in a process that torchrun has started."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 ends its step first, and then calls no more
+    """Train together with rank 0 until it has no more trials, in a process started by torchrun."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 completes its step and then ends this process
     torchrun.follow_tasks(torchrun.device(choose_device(device)), follow_trial)
 
 
 def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial: str, data_dir: Path | None) -> None:
-    """Train a trial, given its specification as JSON, as rank 0 does, from the state that it gives; store nothing."""
+    """Train a trial from the state of rank 0, like rank 0 but without storing anything; `trial` is its JSON."""
     torch.set_num_threads(threads)
     spec = TrialSpec.model_validate_json(trial)
     data = load_data(spec.data, data_dir, device)
     state = init_state(spec, data, device)
     broadcast_state(state, group)
-    if state.pretraining is not None:  # as rank 0 does, for nobody waits for another longer than an epoch
+    if state.pretraining is not None:  # computed here too, so that no process waits longer than an epoch
         for _ in pretrain_network(state.pretraining, state.model, data, spec.seed):
             group.broadcast(None)
         broadcast_state(state, group)
@@ -231,7 +233,7 @@ def check_code(spec: TrialSpec, data_dir: Path | None) -> None:
     except (SpecError, DataError) as error:
         raise StoreError(str(error)) from None
     for name, identity in spec.code.items():
-        if not is_local(name) and here.get(name) != identity:  # what was sent pickled is what the driver has
+        if not is_local(name) and here.get(name) != identity:  # local objects were sent by the driver itself
             raise StoreError(
                 f"{name} on this machine is not the version that the study was registered with; run the study again"
                 f" with `leadline run`, or copy that version to this machine"

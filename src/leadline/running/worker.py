@@ -19,7 +19,7 @@ from leadline.parts.reference import unpack_objects
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.running.checkpoints import Checkpoints
 from leadline.running.environment import environment
-from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, Tell
+from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, ReportProgress
 from leadline.running.stopping import Stop, Stopped
 from leadline.running.trial import TrialRun, run_rank
 from leadline.specs import ProbeSpec, TrialSpec
@@ -34,8 +34,8 @@ HEARTBEAT_SECONDS = 20.0
 JOIN_SECONDS = 5.0
 
 
-class _NotTold(BaseException):
-    """An event callback raised an error; not an Exception, because it is not a failure of the trial."""
+class _ReportFailed(BaseException):
+    """The event callback raised an error; not an Exception, because it is not a failure of the trial."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
@@ -76,28 +76,28 @@ class Worker:
 
     store: Store
     id: str
-    devices: Sequence[torch.device]  # that train a trial together
+    devices: Sequence[torch.device]  # per trial
     job: Job
     emit: Emit
     stop: Stop
 
     def run_trial(self) -> bool:
-        """Claim a trial, run it from its last checkpoint to its end, and store its results; return False if there is
-        none.
+        """Claim a trial, run it from its last checkpoint, and store its results; return False if none is available.
 
-        A trial that diverges or fails is stored as such; the caller goes on with the next one. When the process is
-        asked to stop, the step ends, a checkpoint is written, and the claim is given back, as it is whatever is raised.
+        If a trial diverges or fails, its state is stored and the caller continues with the next one. If the process is
+        asked to stop, the current step is completed, a checkpoint is written and the claim is released. The claim is
+        also released after any exception.
         """
         claim: Claim | None = None
-        try:  # around the claim as well, for a stop may come in any moment
-            with hold_signal(signal.SIGINT) as interrupted, self.stop.gently():
+        try:  # includes the claim, because a stop request can arrive at any time
+            with hold_signal(signal.SIGINT) as interrupted, self.stop.defer():
                 claim = self.store.claim(
                     self.job.study, self.id, LEASE_SECONDS, lambda: interrupted() or self.stop.asked
                 )
             if claim is not None:
                 self._run(claim)
             return claim is not None
-        except _NotTold as error:
+        except _ReportFailed as error:
             self._give_back(claim)
             raise error.reason from None
         except BaseException:
@@ -105,12 +105,12 @@ class Worker:
             raise
 
     def _run(self, claim: Claim) -> None:
-        """Run a trial under its lease, and store how it ends."""
-        trial, tell = claim.trial, self._telling(claim)
+        """Run a trial under its lease and store its final state."""
+        trial, report = claim.trial, self._make_report(claim)
         lost_process: Exception | None = None
         try:
             checkpoints = Checkpoints(self.store, claim, self.id, self.job.artifacts)
-            tell("started", claim.epochs_done / checkpoints.spec.training.epochs, "")
+            report("started", claim.epochs_done / checkpoints.spec.training.epochs, "")
             with _heartbeat(self.store, trial, self.id) as lost:
                 try:
                     if claim.attempts > MOST_ATTEMPTS:
@@ -118,10 +118,10 @@ class Worker:
                             f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
                         )
                     self.store.set_environment(trial, self.id, environment(self.devices))
-                    self._train(checkpoints, tell, lost)
+                    self._train(checkpoints, report, lost)
                 except (Diverged, PretrainingDiverged) as error:
                     self.store.finish(trial, self.id, "diverged", error=str(error), diverged_step=error.step)
-                    tell("diverged", 1.0, str(error))
+                    report("diverged", 1.0, str(error))
                 except StoreError:
                     raise
                 except Exception as error:
@@ -131,15 +131,15 @@ class Worker:
                     else:
                         line, detail = _describe_failure(error)
                         self.store.finish(trial, self.id, "failed", error=line + detail)
-                        tell("failed", 0.0, line)
-            if lost_process is not None:  # the lease is ended when nothing renews it any more
+                        report("failed", 0.0, line)
+            if lost_process is not None:  # end the lease only after the heartbeat has stopped
                 retry_while_unreachable(lambda _: self.store.heartbeat(trial, self.id, -1.0), PATIENCE_SECONDS)
-                tell("died", 0.0, f"{lost_process}; the trial will be resumed")
+                report("died", 0.0, f"{lost_process}; the trial will be resumed")
         except LeaseLost as error:
-            tell("stopped", 0.0, str(error))
+            report("stopped", 0.0, str(error))
 
-    def _train(self, checkpoints: Checkpoints, tell: Tell, lost: threading.Event) -> None:
-        """Train on one device, in this process, or on several: in new processes, or with those of torchrun."""
+    def _train(self, checkpoints: Checkpoints, report: ReportProgress, lost: threading.Event) -> None:
+        """Train in this process on one device; on several, in new processes or in those of torchrun."""
         job, device = self.job, self.devices[0]
 
         def check_lease() -> None:
@@ -147,36 +147,36 @@ class Worker:
                 raise LeaseLost(f"trial {checkpoints.claim.trial[:12]}: another worker has taken it over")
 
         if len(self.devices) == 1:
-            TrialRun(job, checkpoints, device, tell, check_lease, self.stop).run()
+            TrialRun(job, checkpoints, device, report, check_lease, self.stop).run()
         elif (torchrun := Torchrun.current()) is not None:
             device = torchrun.device(device)
             with torchrun.start_task((job.threads, checkpoints.claim.spec, job.data_dir), device) as group:
-                TrialRun(job, checkpoints, device, tell, check_lease, self.stop, group).run()
+                TrialRun(job, checkpoints, device, report, check_lease, self.stop, group).run()
         else:
-            launch(run_rank, (job, checkpoints), self.devices, job.threads, tell, check_lease)
+            launch(run_rank, (job, checkpoints), self.devices, job.threads, report, check_lease)
 
-    def _telling(self, claim: Claim) -> Tell:
-        """Return what tells of a claimed trial."""
+    def _make_report(self, claim: Claim) -> ReportProgress:
+        """Return a function that emits the events of a claimed trial."""
         seed = TrialSpec.model_validate_json(claim.spec).seed
 
-        def tell(kind: str, fraction: float, text: str) -> None:
+        def report(kind: str, fraction: float, text: str) -> None:
             try:
                 self.emit(Event(kind, claim.trial, claim.arm, seed, self.id, fraction, text))
             except Exception as error:
-                raise _NotTold(error) from error
+                raise _ReportFailed(error) from error
 
-        return tell
+        return report
 
     def _give_back(self, claim: Claim | None) -> None:
         """Release the trial so that another worker can claim it."""
         if claim is None:
             return
         given_back = True
-        with contextlib.suppress(StoreError):  # then it ends with the process, or its lease
+        with contextlib.suppress(StoreError):  # the claim then expires with the process or the lease
             given_back = self.store.release(claim.trial, self.id)
         if given_back:
-            with contextlib.suppress(_NotTold):
-                self._telling(claim)("stopped", 0.0, "")
+            with contextlib.suppress(_ReportFailed):
+                self._make_report(claim)("stopped", 0.0, "")
 
 
 def _describe_failure(error: Exception) -> tuple[str, str]:
@@ -200,7 +200,7 @@ def _heartbeat(store: Store, trial: str, owner: str) -> Iterator[threading.Event
             pause = HEARTBEAT_SECONDS / 4
             with contextlib.suppress(StoreError):
                 if not store.heartbeat(trial, owner, LEASE_SECONDS):
-                    if store.trial(trial).state not in SETTLED:  # else it has just ended
+                    if store.trial(trial).state not in SETTLED:  # otherwise, the trial has just ended
                         lost.set()
                     return
                 pause = HEARTBEAT_SECONDS
@@ -211,4 +211,4 @@ def _heartbeat(store: Store, trial: str, owner: str) -> Iterator[threading.Event
         yield lost
     finally:
         done.set()
-        thread.join(JOIN_SECONDS)  # it may hang on a database that is gone
+        thread.join(JOIN_SECONDS)  # the thread may hang on an unreachable database

@@ -60,7 +60,7 @@ def folder_url(place: str) -> str:
     """
     if is_url(place) and urlsplit(place).password is not None:
         raise SpecError(
-            f"artifacts {_shown(place)}: a password in the URL would be stored in the ledger; put it into the"
+            f"artifacts {_hide_password(place)}: a password in the URL would be stored in the ledger; put it into the"
             f" environment instead"
         )
     system, path = _system(place)
@@ -79,7 +79,7 @@ def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
         patience: maximum seconds to retry while the artifact store is unreachable.
 
     Raises:
-        StoreError: it cannot be written, either permanently (raised at once) or for `patience` seconds.
+        StoreError: it cannot be written: permanently, raised at once, or for `patience` seconds.
     """
     if url is None:
         return path.name
@@ -88,7 +88,7 @@ def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
     def copy(again: bool) -> None:
         system, target = _system(place, again)
         if urlsplit(place).scheme in WHOLE_BY_THEMSELVES:
-            system.put_file(str(path), target)  # there are no folders to make, and a bucket of a wrong name is not made
+            system.put_file(str(path), target)  # without makedirs, which would create a bucket for a mistyped name
             return
         system.makedirs(system._parent(target), exist_ok=True)
         partial = f"{target}.{os.getpid()}.partial"
@@ -102,7 +102,7 @@ def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
 
     try:
         _retry(copy, f"{place}: cannot be written", patience)
-    except FileNotFoundError as error:  # a bucket, or what the folder would be in
+    except FileNotFoundError as error:  # the bucket or the parent folder is missing
         raise StoreError(f"artifacts {place}: cannot be written: {error}; everything stored so far is kept") from None
     return place
 
@@ -111,21 +111,21 @@ def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
     """Return the local copy of a file named in the ledger, downloading it into a folder if missing.
 
     Args:
-        name: of a file in the folder, or its URL.
-        folder: of checkpoints.
+        name: a file name in the folder, or a URL.
+        folder: the folder of checkpoints.
         patience: maximum seconds to retry while the artifact store is unreachable.
 
     Raises:
         MissingArtifact: the file does not exist at the URL.
-        StoreError: it cannot be read now, or from this machine, and perhaps later.
+        StoreError: it cannot be read now or from this machine.
     """
-    here = folder / base(name)
+    here = folder / file_name(name)
     if not is_url(name):
         return here
 
     def copy(again: bool) -> None:
         system, source = _system(name, again)
-        system.invalidate_cache()  # another machine may have written it since the folder was last looked at
+        system.invalidate_cache()  # another machine may have written it since the folder was last listed
         size = system.size(source)
         if here.is_file() and here.stat().st_size == size:
             return
@@ -149,40 +149,40 @@ def remove(name: str, folder: Path) -> None:
     A file that cannot be removed, for example from an append-only bucket, only costs space.
     """
     with contextlib.suppress(OSError):
-        (folder / base(name)).unlink()
+        (folder / file_name(name)).unlink()
     if is_url(name):
-        with contextlib.suppress(Exception):  # each kind of storage has exceptions of its own
+        with contextlib.suppress(Exception):  # each kind of storage has its own exceptions
             system, target = _system(name)
             system.rm_file(target)
 
 
 def remove_strays(url: str | None, trial: str, kept: Collection[str | None]) -> None:
-    """Remove files of a trial at a URL that the ledger never came to name, for its worker was killed.
+    """Remove files of a trial at a URL that are not in the ledger because a worker was killed.
 
-    What cannot be listed or removed stays, as with `remove`.
+    Files that cannot be listed or removed are left alone, as in `remove`.
     """
     if url is None:
         return
-    named = {base(name) for name in kept if name is not None}
+    named = {file_name(name) for name in kept if name is not None}
     found: list[str] = []
     with contextlib.suppress(Exception):
         system, path = _system(url)
         system.invalidate_cache()
-        found = [str(one) for one in system.ls(path, detail=False)]  # no glob: the folder's own name may have a [
+        found = [str(one) for one in system.ls(path, detail=False)]  # not glob: the folder's name may contain a [
     for stray in found:
-        if base(stray).startswith(f"{trial}-") and base(stray) not in named:
+        if file_name(stray).startswith(f"{trial}-") and file_name(stray) not in named:
             with contextlib.suppress(Exception):
                 system.rm_file(stray)
 
 
-def base(name: str) -> str:
+def file_name(name: str) -> str:
     """Return a file's name without the URL of its folder."""
     return name.rsplit("/", 1)[-1]
 
 
 @contextlib.contextmanager
 def destination(place: str) -> Iterator[Path]:
-    """Give a folder to write into, which is the place itself, or is copied to its URL when the body ends well.
+    """Yield a folder to write into: the place itself, or a temporary folder that is copied to its URL afterwards.
 
     Raises:
         LeadlineError: the URL cannot be used or written.
@@ -200,54 +200,56 @@ def destination(place: str) -> Iterator[Path]:
                 put(path, url if below == "." else f"{url}/{below}")
 
 
-def _system(place: str, anew: bool = False) -> tuple[Any, str]:
-    """Return fsspec's file system of a URL, connected anew where asked, and the path in it.
+def _system(place: str, reconnect: bool = False) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, optionally with a new connection, and the path in it.
 
     Raises:
-        SpecError: there is none, or its package is not installed.
+        SpecError: the URL is not supported, or a required package is not installed.
     """
     kind = urlsplit(place).scheme if is_url(place) else "file"
     try:
-        system, path = fsspec.url_to_fs(place, **({"skip_instance_cache": True} if anew else {}))
+        system, path = fsspec.url_to_fs(place, **({"skip_instance_cache": True} if reconnect else {}))
     except ImportError as error:
         extra = EXTRAS.get(kind)
         how = f"pip install 'leadline[{extra}]'" if extra else " ".join(str(error).split())
-        raise SpecError(f"artifacts {_shown(place)}: {kind}:// needs a package that is not installed: {how}") from None
+        raise SpecError(
+            f"artifacts {_hide_password(place)}: {kind}:// needs a package that is not installed: {how}"
+        ) from None
     except ValueError as error:
         raise SpecError(
-            f"artifacts {_shown(place)}: {' '.join(str(error).split())}; expected a folder or a URL such as"
+            f"artifacts {_hide_password(place)}: {' '.join(str(error).split())}; expected a folder or a URL such as"
             " file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH"
         ) from None
     return system, str(path)
 
 
 def _retry(function: Callable[[bool], T], what: str, patience: float) -> T:
-    """Return a function's result, called again for a while when it fails, but not where waiting cannot help.
+    """Return the result of a function, retrying while its errors may be temporary.
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoreError: it failed for so many seconds, or will fail however long one waits.
+        StoreError: the function failed for `patience` seconds, or with a permanent error.
     """
     try:
-        return retry(function, patience, FIRST_PAUSE, _may_pass)
+        return retry(function, patience, FIRST_PAUSE, _is_transient)
     except FileNotFoundError:
         raise
-    except SpecError as error:  # of this machine, not of the trial
+    except SpecError as error:  # a problem of this machine, not of the trial
         raise StoreError(str(error)) from None
-    except Exception as error:  # each kind of storage has exceptions of its own
+    except Exception as error:  # each kind of storage has its own exceptions
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise StoreError(f"artifacts {what}: {reason}; everything stored so far is kept") from None
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     """Return whether an error may be temporary."""
     kinds = SpecError | FileNotFoundError | PermissionError | FileExistsError | IsADirectoryError | NotADirectoryError
-    # of botocore, google.auth and azure, which may not be here
+    # errors of botocore, google.auth and azure, which may not be installed
     unknown = type(error).__name__.endswith(("CredentialsError", "AuthenticationError"))
     hopeless = isinstance(error, kinds | NotImplementedError) or getattr(error, "errno", None) in HOPELESS
     return not (hopeless or unknown)
 
 
-def _shown(place: str) -> str:
+def _hide_password(place: str) -> str:
     parts = urlsplit(place)
     return place if parts.password is None else place.replace(f":{parts.password}@", ":***@")

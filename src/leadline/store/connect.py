@@ -56,18 +56,18 @@ CONNECTION = {
     **{"client_encoding": "utf8", "connect_timeout": 10, "tcp_user_timeout": 60_000},
     **{"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
 }
-"""Of a connection to PostgreSQL, in seconds and milliseconds: a server that vanishes without a word is noticed within
-a minute, and not after the two hours of the system's own setting."""
+"""Options of a PostgreSQL connection, in seconds and milliseconds: a server that disappears is noticed within a minute,
+instead of after the system's default of two hours."""
 
 ABANDONED_SECONDS = 60.0
-"""Time after which PostgreSQL ends a transaction whose client is silent."""
+"""Time after which PostgreSQL ends the transaction of an idle client."""
 
 SERVERS_END = {
     **{"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3},
     **{"tcp_user_timeout": 60_000},
 }
-"""The same as `CONNECTION` at the server's end: else a client that vanishes without a word holds its trial's row, on
-which the next try waits, for as long as the server's system keeps a dead connection."""
+"""The same as `CONNECTION` on the server side: otherwise a client that disappears keeps the row of its trial locked
+until the server's system drops the dead connection."""
 
 T = TypeVar("T")
 
@@ -86,14 +86,16 @@ def address(url: str | None, folder: Path) -> URL:
         parsed = make_url(url)
     except ArgumentError:
         raise StoreError(
-            f"store {_without_password(url)!r} is no database URL; expected one like sqlite:///runs/leadline.db or"
+            f"store {_without_password(url)!r} is not a database URL; expected one like sqlite:///runs/leadline.db or"
             " postgresql://host/name"
         ) from None
     kind = parsed.get_backend_name()
     if kind not in DRIVERS:
-        raise StoreError(f"store {shown(parsed)}: {unknown('database', kind, DRIVERS)}")
+        raise StoreError(f"store {display_address(parsed)}: {unknown('database', kind, DRIVERS)}")
     if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise StoreError(f"store {shown(parsed)} is in memory, where other processes cannot see it; use sqlite:///FILE")
+        raise StoreError(
+            f"store {display_address(parsed)} is in memory, where other processes cannot see it; use sqlite:///FILE"
+        )
     # SQLAlchemy's own default for PostgreSQL differs between its versions.
     return parsed if "+" in parsed.drivername else parsed.set(drivername=f"{kind}+{DRIVERS[kind]}")
 
@@ -110,8 +112,8 @@ def _without_password(text: str) -> str:
     return re.sub(r"[^/]*@", "***@", text)
 
 
-def shown(url: URL) -> str:
-    """Return the address as messages show it: a file's path, or the URL without its password."""
+def display_address(url: URL) -> str:
+    """Return the address for messages: the path of a file, or a URL without its password."""
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
     return url.render_as_string(hide_password=True)
@@ -132,15 +134,18 @@ def engine_for(url: URL) -> Engine:
         engine = create_engine(url, **options)
     except NoSuchModuleError:
         raise StoreError(
-            f"store {shown(url)}: unknown driver {url.drivername!r}; remove it from the URL to use"
+            f"store {display_address(url)}: unknown driver {url.drivername!r}; remove it from the URL to use"
             f" {url.get_backend_name()}+{DRIVERS[url.get_backend_name()]}"
         ) from None
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"store {shown(url)}: its driver, the package {error.name!r}, is not installed; pip install {error.name}"
+            f"store {display_address(url)}: its driver, the package {error.name!r}, is not installed; pip install"
+            f" {error.name}"
         ) from None
     if engine.dialect.is_async:
-        raise StoreError(f"store {shown(url)}: the driver {url.drivername!r} is asynchronous; remove it from the URL")
+        raise StoreError(
+            f"store {display_address(url)}: the driver {url.drivername!r} is asynchronous; remove it from the URL"
+        )
     event.listen(engine, "connect", _set_up_sqlite if on_sqlite else _set_up_postgresql)
     if on_sqlite:
         event.listen(engine, "begin", _begin_sqlite)
@@ -148,11 +153,11 @@ def engine_for(url: URL) -> Engine:
 
 
 def _set_up_postgresql(connection: Any, _: object) -> None:
-    # Not in the address: a pooler between here and the server refuses settings there that it does not know.
+    # Not in the address, because connection poolers reject unknown settings there.
     wanted = {**SERVERS_END, "idle_in_transaction_session_timeout": round(1000 * ABANDONED_SECONDS)}
     values = ", ".join(f"('{name}', '{value}')" for name, value in wanted.items())
     with closing(connection.cursor()) as cursor:
-        # of those settings that the server has: an old one lacks some
+        # only settings that the server knows: old versions lack some
         cursor.execute(
             "SELECT set_config(name, wanted.value, false)"
             f" FROM pg_settings JOIN (VALUES {values}) AS wanted (name, value) USING (name)"
@@ -161,15 +166,15 @@ def _set_up_postgresql(connection: Any, _: object) -> None:
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
-    # Python's sqlite3 would otherwise begin transactions by its own rules, and only before a write.
+    # By default, Python's sqlite3 begins transactions by itself, and only before a write.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads and then writes must hold the write lock from its start, or it may fail half-way
-    # without waiting, because what it read has changed.
+    # A transaction that reads and then writes must hold the write lock from the start: otherwise it fails without
+    # waiting if the data that it read have changed.
     write = connection.get_execution_options().get("leadline_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -179,26 +184,26 @@ class Unreachable(StoreError):
 
 
 def retry_while_unreachable(body: Callable[[bool], T], seconds: float, unless: Callable[[], bool] = lambda: False) -> T:
-    """Return body(again) as `retry` does while the database cannot be reached, but not once `unless` is so.
+    """Return body(again), retrying as `retry` does while the database is unreachable and `unless` returns False.
 
     Raises:
-        StoreError: whatever `body` raised last.
+        StoreError: the last error of `body`.
     """
     began = time.monotonic()
 
-    def may_pass(error: Exception) -> bool:
+    def is_transient(error: Exception) -> bool:
         return isinstance(error, Unreachable) and not unless()
 
     try:
-        return retry(body, seconds, FIRST_PAUSE, may_pass)
+        return retry(body, seconds, FIRST_PAUSE, is_transient)
     except Unreachable as error:
         if seconds_tried := round(time.monotonic() - began):
             raise Unreachable(f"{error}; gave up after {seconds_tried} s") from error
         raise
 
 
-def _may_pass(error: DBAPIError) -> bool:
-    """Whether an error is one of the connection or of a lock, not of what was asked or of a full disk."""
+def _is_transient(error: DBAPIError) -> bool:
+    """Return whether an error is due to the connection or a lock, and not to the statement or a full disk."""
     if error.connection_invalidated:
         return True
     if isinstance(error.orig, sqlite3.Error):
@@ -217,7 +222,7 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
     """
     options: dict[str, Any] = {"leadline_write": write}
     if not write and engine.dialect.name == "postgresql":
-        # All queries of one reading see one state, as they do on SQLite.
+        # All queries of a transaction see the same snapshot, as on SQLite.
         options["isolation_level"] = "REPEATABLE READ"
     try:
         with engine.connect().execution_options(**options) as connection, connection.begin():
@@ -226,17 +231,17 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
         forbidden = getattr(error.orig, "sqlstate", None) == FORBIDDEN_ON_POSTGRESQL
         if isinstance(error, IntegrityError | ProgrammingError) and not forbidden:
             raise
-        kind = Unreachable if _may_pass(error) else StoreError
-        raise kind(f"store {shown(engine.url)}: {one_line(error.orig)}") from error
+        kind = Unreachable if _is_transient(error) else StoreError
+        raise kind(f"store {display_address(engine.url)}: {one_line(error.orig)}") from error
 
 
 def one_line(error: object) -> str:
-    """Return an error's text without its line breaks."""
+    """Return the text of an error on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def clock(connection: Connection) -> ColumnElement[datetime]:
-    """The time by which leases are judged: the database server's, so that workers' clocks may differ."""
+    """Return an SQL expression for the database server's time, so that the clocks of workers may differ."""
     if connection.dialect.name == "sqlite":
         return literal(datetime.now(UTC), Moment)
     return func.clock_timestamp(type_=Moment)
@@ -250,8 +255,8 @@ def now(connection: Connection) -> datetime:
     return moment
 
 
-def upserting(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT of the connection's dialect that can say what to do about a row that is there already."""
+def build_insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT statement of the connection's dialect, which supports ON CONFLICT."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
@@ -271,8 +276,8 @@ def prepare(engine: Engine) -> None:
     """Migrate the database to the newest schema; several processes may call this at once.
 
     Raises:
-        StoreError: it cannot be opened or written, is no database, holds another program's tables, or was made by a
-            newer Leadline.
+        StoreError: it cannot be opened or written, is not a database, holds tables of another program, or was made by
+            a newer version of Leadline.
     """
     if engine.dialect.name == "sqlite":
         _use_write_ahead_log(engine)
@@ -284,7 +289,7 @@ def prepare(engine: Engine) -> None:
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
-    # Changing the mode does not wait for other processes as transactions do.
+    # Unlike a transaction, changing the mode does not wait for other processes.
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -299,7 +304,7 @@ def _use_write_ahead_log(engine: Engine) -> None:
             if "locked" not in reason or time.monotonic() > deadline:
                 locked = "locked" in reason or "unable to open" in reason
                 kind = Unreachable if locked else StoreError
-                raise kind(f"store {shown(engine.url)}: cannot be opened: {reason}") from None
+                raise kind(f"store {display_address(engine.url)}: cannot be opened: {reason}") from None
             time.sleep(0.02)
 
 
@@ -316,12 +321,12 @@ def _migrate(connection: Connection) -> None:
 
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(VERSION_TABLE))))
-    # Asked again, now that no other process can be migrating.
+    # Read again, now that no other process can be migrating.
     version = _schema_version(connection)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    name = shown(connection.engine.url)
+    name = display_address(connection.engine.url)
     if version is None and (strangers := sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))):
         raise StoreError(
             f"store {name}: holds the tables of another program ({', '.join(strangers)}); use a separate database for"
@@ -329,8 +334,8 @@ def _migrate(connection: Connection) -> None:
         )
     if version is not None and version not in known:
         raise StoreError(
-            f"store {name}: its schema {version!r} was made by a newer Leadline (this one knows up to {HEAD!r});"
-            f" upgrade Leadline or choose another store"
+            f"store {name}: its schema {version!r} was made by a newer version of Leadline (this one supports up to"
+            f" {HEAD!r}); upgrade Leadline or choose another store"
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -1,4 +1,4 @@
-"""What a study measured, as the frames that statistics, figures and reports take."""
+"""The results of a study as data frames for statistics, figures and reports."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ from sqlalchemy import Connection, and_, case, or_, select
 
 from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
-from leadline.store.measured import unpack
+from leadline.store.measured import unpack_classes
 from leadline.store.schema import measurements, predictions, records, series, study_trials, trials
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ TRIALS = (
 
 
 def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
-    """One row per trial of a study, in the study's order; columns as in `TRIALS`."""
+    """Return one row per trial, in the order of the study; columns as in `TRIALS`."""
     import pandas as pd
 
     link, trial = study_trials.c, trials.c
@@ -35,7 +35,7 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
         .order_by(link.position)
     ).all()
     columns = dict(zip(TRIALS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(TRIALS, ())
-    # Without a type of their own, columns of None and text would come back as NaN and text.
+    # With explicit types, because None in text columns would become NaN.
     types: dict[str, Any] = {
         **dict.fromkeys(("factors", "error", "environment", "note"), object),
         **dict.fromkeys(("trial", "arm", "base", "state"), str),
@@ -50,7 +50,7 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
 
 
 def records_frame(connection: Connection, study_id: int, splits: Collection[str] | None = None) -> "pd.DataFrame":
-    """Every record of a study's trials, by position in the study, epoch, step, split, name."""
+    """Return every record of a study's trials, by position in the study, epoch, step, split and name."""
     import numpy as np
     import pandas as pd
 
@@ -72,7 +72,7 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
         query = query.where(records.c.series_id.in_([row.id for row in wanted]))
     rows = connection.execute(query).all()
 
-    # Names repeat for thousands of rows: they are joined here, by number, and not in the database.
+    # Names repeat for thousands of rows, so they are joined here by id instead of in the database.
     integers = np.array([row[:4] for row in rows], dtype=np.int64).reshape(-1, 4)
     values = np.array([row[4] for row in rows], dtype=np.float64)
     ordered = sorted(wanted, key=lambda row: (row.split, row.name))
@@ -101,7 +101,7 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
 
 
 def study_outputs(connection: Connection, study_id: int, probabilities: bool) -> dict[str, Outputs]:
-    """Trial -> what it gave for test images, of the trials that left any, in the study's order."""
+    """Return trial -> outputs on the test images, for the trials that have stored them, in the order of the study."""
     kept = measurements.alias()
     content = kept.c.content if probabilities else case((predictions.c.trial_id.is_(None), kept.c.content))
     rows = connection.execute(
@@ -114,7 +114,7 @@ def study_outputs(connection: Connection, study_id: int, probabilities: bool) ->
     )
     found: dict[str, Outputs] = {}
     for row in rows:
-        pair = None if row.predicted is None else (unpack(row.predicted), unpack(row.labels))
+        pair = None if row.predicted is None else (unpack_classes(row.predicted), unpack_classes(row.labels))
         if row.content is not None:
             found[row.hash] = unpack_outputs(row.content, pair)
         elif pair is not None:
@@ -123,7 +123,7 @@ def study_outputs(connection: Connection, study_id: int, probabilities: bool) ->
 
 
 def study_measurements(connection: Connection, study_id: int, name: str) -> dict[str, list[tuple[int, bytes]]]:
-    """Trial -> what a probe measured by epoch, of the trials that have any, in the study's order."""
+    """Return trial -> [(epoch, packed measurement)] of a probe, in the order of the study."""
     rows = connection.execute(
         select(trials.c.hash, measurements.c.epoch, measurements.c.content)
         .join_from(study_trials, trials)

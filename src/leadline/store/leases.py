@@ -13,20 +13,20 @@ from leadline.store.values import Claim, LeaseLost
 from leadline.store.worker_id import WorkerId
 
 ENDED = datetime(1970, 1, 1, tzinfo=UTC)
-"""When a lease ran out that was ended by hand."""
+"""Expiry of a lease that was ended explicitly."""
 
 
 @dataclass(frozen=True)
-class Around:
-    """What a claim must know first, from one look at the store."""
+class ClaimContext:
+    """What a claim depends on: the study, the time and the current owners."""
 
     study_id: int
     moment: datetime
-    owners: tuple[str, ...]  # of all trials that run, in any study
+    owners: tuple[str, ...]  # of all running trials of any study
 
     @classmethod
-    def look(cls, connection: Connection, study: str) -> "Around":
-        """Look a study, the time and the owners up in one query: over a network each would be a way there and back.
+    def read(cls, connection: Connection, study: str) -> "ClaimContext":
+        """Read all of it in one query, which saves round trips over a network.
 
         Raises:
             StoreError: there is no such study.
@@ -39,15 +39,15 @@ class Around:
         id_, moment, _ = rows[0]
         return cls(id_, moment, tuple(owner for _, _, owner in rows if owner is not None))
 
-    def takeable(self, owner: str) -> ColumnElement[bool]:
-        """Return the condition on a trial that this owner may take it now: it waits, or its worker is gone.
+    def claimable(self, owner: str) -> ColumnElement[bool]:
+        """Return the SQL condition for trials that this owner can claim: waiting, or with a lost worker.
 
-        A worker of this machine is gone when its process is dead, and not before: its lease runs out as well where the
-        machine sleeps or its clock is set. One of elsewhere is gone when its lease has run out, and any whose lease was
-        ended.
+        A worker on this machine is lost only when its process is dead, because its lease also expires while the machine
+        sleeps or if its clock is changed. A worker on another machine is lost when its lease has expired. Any worker is
+        lost when its lease was ended explicitly.
         """
         trial = trials.c
-        here = [(name, parsed) for name in self.owners if name != owner and (parsed := _of_here(name))]
+        here = [(name, parsed) for name in self.owners if name != owner and (parsed := _parse_local(name))]
         dead = [name for name, parsed in here if parsed.is_dead()]
         alive = [name for name, parsed in here if name not in dead and parsed.is_certain]
         expired = or_(trial.lease_until <= ENDED, and_(trial.lease_until < self.moment, trial.owner.not_in(alive)))
@@ -55,7 +55,7 @@ class Around:
         return or_(trial.state == "waiting", and_(trial.state == "running", gone))
 
 
-def _of_here(name: str) -> WorkerId | None:
+def _parse_local(name: str) -> WorkerId | None:
     parsed = WorkerId.parse(name)
     return parsed if parsed is not None and parsed.is_here() else None
 
@@ -63,17 +63,17 @@ def _of_here(name: str) -> WorkerId | None:
 def claim_next(
     connection: Connection, study: str, owner: str, lease_seconds: float, again: bool = False
 ) -> Claim | None:
-    """Take the first trial, in the study's order, that waits or whose worker is gone; None: there is no such trial.
+    """Claim the first trial, in the study's order, that is waiting or whose worker is lost; None if there is none.
 
-    Asked `again`, because no answer came, it first gives the trial that the unheard answer may have given.
+    With `again`, because the previous call got no response, prefer the trial that it may have claimed.
 
     Raises:
         StoreError: there is no such study.
     """
     link, trial = study_trials.c, trials.c
-    around = Around.look(connection, study)
-    free, own = around.takeable(owner), trial.owner == owner
-    unsettled = and_(link.study_id == around.study_id, ~link.settled)
+    context = ClaimContext.read(connection, study)
+    free, own = context.claimable(owner), trial.owner == owner
+    unsettled = and_(link.study_id == context.study_id, ~link.settled)
     first = (
         select(trial.id)
         .join_from(study_trials, trials)
@@ -90,11 +90,11 @@ def claim_next(
     taking = update(trials).values(
         state="running",
         owner=owner,
-        lease_until=around.moment + timedelta(seconds=lease_seconds),
+        lease_until=context.moment + timedelta(seconds=lease_seconds),
         attempts=trial.attempts + (case((own, 0), else_=1) if again else 1),
-        started=func.coalesce(trial.started, around.moment),
+        started=func.coalesce(trial.started, context.moment),
     )
-    if connection.dialect.name == "sqlite":  # no way there and back to spare, and no RETURNING before 3.35
+    if connection.dialect.name == "sqlite":  # no round trips to save, and no RETURNING before 3.35
         id_ = connection.scalar(first)
         connection.execute(taking.where(trial.id == id_))
         row = connection.execute(select(*found).where(trial.id == id_)).first()
@@ -102,24 +102,24 @@ def claim_next(
         row = connection.execute(taking.where(trial.id == first.scalar_subquery()).returning(*found)).first()
     if row is None:
         return None
-    if row.started != around.moment:  # else nothing has been measured yet
-        forget_beyond(connection, row.id, row.checkpoint_epoch)
+    if row.started != context.moment:  # otherwise nothing has been measured yet
+        drop_after(connection, row.id, row.checkpoint_epoch)
     spec = canonical_json(row.spec)
     last, earlier = (row.checkpoint, row.checkpoint_epoch), (row.earlier_checkpoint, row.earlier_epoch or 0)
     return Claim(row.hash, row.arm, spec, *last, row.attempts, *earlier)
 
 
-def forget_beyond(connection: Connection, trial_id: int, epoch: int) -> None:
-    """Drop what was measured after an epoch: the epochs that follow are trained again."""
+def drop_after(connection: Connection, trial_id: int, epoch: int) -> None:
+    """Delete the records and measurements after an epoch, because the following epochs are trained again."""
     for table in (records, measurements):
         connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.epoch > epoch))
 
 
-def owned(connection: Connection, trial: str, owner: str) -> int:
-    """Return the id of a trial that is the owner's, and stays so until the transaction ends.
+def find_owned(connection: Connection, trial: str, owner: str) -> int:
+    """Return the id of a trial after checking its owner; the row stays locked until the transaction ends.
 
     Raises:
-        LeaseLost: it is not.
+        LeaseLost: the trial belongs to another owner.
     """
     found: int | None = connection.scalar(
         select(trials.c.id).where(trials.c.hash == trial, trials.c.owner == owner).with_for_update()

@@ -11,14 +11,14 @@ from sqlalchemy import Connection, and_, select, update
 
 from leadline.parts.metrics.record import Record
 from leadline.store.connect import now, retry_while_unreachable, transaction
-from leadline.store.leases import ENDED, Around, claim_next, owned
+from leadline.store.leases import ENDED, ClaimContext, claim_next, find_owned
 from leadline.store.lookup import study_id
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
 from leadline.store.progress import advance, fall_back, settle
-from leadline.store.reading import Reader, patient
+from leadline.store.reading import Reader, with_retries
 from leadline.store.register import plan, register
 from leadline.store.schema import Settled, study_trials, trials
-from leadline.store.values import Claim, storable
+from leadline.store.values import Claim, clean_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Store(Reader):
     """A database of studies, trials and measurements, together with a folder of checkpoints.
 
-    Every method is one transaction and may raise StoreError: the database is unreachable, locked, full or damaged. Many
-    processes may share one database; each opens its own Store, which pickling one for another process does.
+    Each method is one transaction and raises StoreError if the database is unreachable, locked, full or damaged. Many
+    processes can share one database; each opens its own Store. A pickled Store is opened again when it is unpickled.
     """
 
     def __init__(self, url: str | None, folder: Path, patience: float = 0.0) -> None:
@@ -41,17 +41,17 @@ class Store(Reader):
     def _writing(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, write=True)
 
-    # --- entering and taking trials
+    # --- registering and claiming trials
 
-    @patient
+    @with_retries
     def register(self, study: "ExpandedStudy") -> None:
         """Register a study and its trials; existing trials keep their results.
 
-        A study of the same name gets the new specification and trials. No trial loses a result: those that no study
-        names any more are kept, and found again by a study that does.
+        A study of the same name gets the new specification and trials. Results are never lost: trials that no study
+        contains any more are kept and used again by any study that contains them.
 
         Raises:
-            SpecError: its trials hang on what no run has found yet: what `match`, `tune` or `decide` resolve to.
+            SpecError: `match`, `tune` or `decide` is not resolved yet.
         """
         planned = plan(study)
         with self._writing() as connection:
@@ -60,16 +60,16 @@ class Store(Reader):
     def claim(
         self, study: str, owner: str, lease_seconds: float, unless: Callable[[], bool] = lambda: False
     ) -> Claim | None:
-        """Take the next trial of a study: in its order, the first that waits or whose worker is gone; None: no such.
+        """Claim the first trial of a study, in its order, that is waiting or whose worker is lost; None if none is.
 
-        A worker is gone when it was a process of this machine that is dead, or one of elsewhere whose lease has run
-        out. Records beyond the trial's last checkpoint are dropped, for its epochs are trained again.
+        A worker is lost if it was a process of this machine and is dead, or ran on another machine and its lease has
+        expired. Records after the trial's last checkpoint are deleted, because its epochs are trained again.
 
         Args:
             study: the study's name.
-            owner: who takes it, `str(WorkerId.current())`.
-            lease_seconds: how long it stays the owner's without a heartbeat.
-            unless: function that says whether to stop retrying an unreachable database.
+            owner: the claiming worker, `str(WorkerId.current())`.
+            lease_seconds: time after which the claim expires without a heartbeat.
+            unless: function that returns whether to stop retrying an unreachable database.
 
         Raises:
             StoreError: there is no such study.
@@ -81,31 +81,31 @@ class Store(Reader):
 
         return retry_while_unreachable(body, self.patience, unless)
 
-    @patient
+    @with_retries
     def is_claimable(self, study: str, owner: str) -> bool:
-        """Whether `claim` would give this owner a trial now.
+        """Return whether `claim` would return a trial for this owner now.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            link, around = study_trials.c, Around.look(connection, study)
-            open_ = and_(link.study_id == around.study_id, ~link.settled, around.takeable(owner))
+            link, context = study_trials.c, ClaimContext.read(connection, study)
+            open_ = and_(link.study_id == context.study_id, ~link.settled, context.claimable(owner))
             return (
                 connection.scalar(select(link.position).join_from(study_trials, trials).where(open_).limit(1))
                 is not None
             )
 
     def heartbeat(self, trial: str, owner: str, lease_seconds: float) -> bool:
-        """Renew a lease for `seconds` from now; return False if the trial is no longer the owner's.
+        """Renew a lease for `lease_seconds` from now; return False if the owner has lost the trial.
 
-        Below 0, the lease is ended: the trial may be taken even if its process seems to live.
+        A negative value ends the lease: the trial can be claimed even if its process still seems to be alive.
         """
         with self._writing() as connection:
             mine = and_(trials.c.hash == trial, trials.c.owner == owner)
             if connection.scalar(select(trials.c.id).where(mine).with_for_update()) is None:
                 return False
-            # from now on, however long the row was locked
+            # from now on, even if the row was locked for a while
             until = now(connection) + timedelta(seconds=lease_seconds) if lease_seconds >= 0 else ENDED
             connection.execute(update(trials).where(mine).values(lease_until=until))
             return True
@@ -113,23 +113,23 @@ class Store(Reader):
     def release(self, trial: str, owner: str) -> bool:
         """Release an unfinished trial; return False and change nothing if it was lost or has ended.
 
-        It waits again and keeps its checkpoint. The attempt that ends so counts for none.
+        The trial is waiting again and keeps its checkpoint. The attempt is not counted.
         """
         with self._writing() as connection:
-            given_back = (
+            statement = (
                 update(trials)
                 .where(trials.c.hash == trial, trials.c.owner == owner)
                 .values(state="waiting", owner=None, lease_until=None, attempts=trials.c.attempts - 1)
             )
-            return connection.execute(given_back).rowcount == 1
+            return connection.execute(statement).rowcount == 1
 
-    @patient
+    @with_retries
     def requeue_failed(self, study: str) -> int:
         """Queue the failed trials of a study again, from their last checkpoints; return their number."""
         with self._writing() as connection:
             ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id(connection, study))
             failed = and_(trials.c.state == "failed", trials.c.id.in_(ours))
-            # trials are locked before links, as everywhere: a study that is being entered links them by their states
+            # lock trials before links, as everywhere: registering a study reads their states to write its links
             connection.execute(select(trials.c.id).where(failed).order_by(trials.c.hash).with_for_update()).all()
             connection.execute(
                 update(study_trials)
@@ -142,18 +142,18 @@ class Store(Reader):
 
     # --- what a worker reports
 
-    @patient
+    @with_retries
     def set_environment(self, trial: str, owner: str, environment: Mapping[str, Any]) -> None:
         """Store a trial's environment: versions, processor, commit; anything that JSON can represent.
 
         Raises:
-            LeaseLost: the trial is no longer the owner's.
+            LeaseLost: the owner has lost the trial.
         """
         with self._writing() as connection:
-            id_ = owned(connection, trial, owner)
+            id_ = find_owned(connection, trial, owner)
             connection.execute(update(trials).where(trials.c.id == id_).values(environment=dict(environment)))
 
-    @patient
+    @with_retries
     def commit_epoch(
         self,
         trial: str,
@@ -166,47 +166,46 @@ class Store(Reader):
     ) -> None:
         """Commit an epoch, or a checkpoint within one, atomically.
 
-        The checkpoint before stays known as the earlier one, on which `fall_back` falls back. With a new checkpoint
-        the trial has got on, so the starts that are counted as its attempts are counted from this one again.
+        The previous checkpoint is kept as the earlier one for `fall_back`. A new checkpoint resets the number of
+        attempts, because the trial has progressed.
 
         Args:
             trial: its hash.
-            owner: who ran it.
-            records: what was measured; a record that is there already gets the new value.
-            checkpoint: name of the file, inside the checkpoints folder, that holds the state after this epoch or
-                somewhere in the next, and is on disk by now; None: none was made, so the one before stays the place to
-                go on from.
-            epoch: whole epochs done.
+            owner: the worker that runs it.
+            records: what was measured; replaces existing records.
+            checkpoint: name of a file, already in the checkpoints folder, with the state after this epoch or within the
+                next one; None: no new checkpoint, the previous one remains the last.
+            epoch: number of complete epochs.
             seconds: wall time since the last commit.
-            measurements: what each probe saw in this epoch, by its name.
+            measurements: probe measurements of this epoch, by name.
 
         Raises:
-            LeaseLost: the trial is no longer the owner's; nothing was kept.
+            LeaseLost: the owner has lost the trial; nothing was stored.
         """
         ids = self._series_ids(records)
         with self._writing() as connection:
-            id_ = owned(connection, trial, owner)
+            id_ = find_owned(connection, trial, owner)
             put_records(connection, id_, records, ids)
             put_measurements(connection, id_, epoch, measurements)
             advance(connection, id_, checkpoint, epoch, seconds)
 
-    @patient
+    @with_retries
     def fall_back(self, trial: str, owner: str, damaged: str, note: str) -> None:
-        """Go on from the checkpoint before a damaged one, or from the start where there is none; say so in a note.
+        """Go back to the checkpoint before a damaged one, or to the start if there is none, and add a note.
 
-        What was measured after the earlier checkpoint is dropped. Nothing happens if the last is another by now.
+        Measurements after the earlier checkpoint are deleted. Nothing happens if `damaged` is no longer the last one.
 
         Args:
             trial: its hash.
-            owner: who runs it.
+            owner: the worker that runs it.
             damaged: name of the last checkpoint.
-            note: one line, that is added to the trial's note.
+            note: line to add to the trial's note.
 
         Raises:
-            LeaseLost: the trial is no longer the owner's.
+            LeaseLost: the owner has lost the trial.
         """
         with self._writing() as connection:
-            fall_back(connection, owned(connection, trial, owner), damaged, storable(note))
+            fall_back(connection, find_owned(connection, trial, owner), damaged, clean_text(note))
 
     def finish(
         self,
@@ -223,28 +222,28 @@ class Store(Reader):
 
         Args:
             trial: its hash.
-            owner: who ran it.
+            owner: the worker that ran it.
             state: finished, diverged or failed.
             error: why it failed.
             diverged_step: the optimizer step whose loss was not finite.
             records: what was measured since the last commit.
-            predictions: of the test images, predicted and true, whole numbers [n] each.
-            measurements: what else was measured at its end, by name, with the epoch.
+            predictions: predicted and true classes of the test images, integers [n] each.
+            measurements: the epoch, and measurements of it by name.
 
         Raises:
-            LeaseLost: the trial is no longer the owner's; nothing was kept.
-            ValueError: the predictions are not two rows of one length that fit int16.
+            LeaseLost: the owner has lost the trial; nothing was stored.
+            ValueError: the predictions are not two arrays of one length within int16.
         """
         packed = None if predictions is None else pack_pair(*predictions)
-        said = None if error is None else storable(error)
+        said = None if error is None else clean_text(error)
         values = {"state": state, "error": said, "diverged_step": diverged_step}
 
         def body(again: bool) -> None:
             ids = self._series_ids(records)
             with self._writing() as connection:
                 if again and connection.scalar(select(trials.c.state).where(trials.c.hash == trial)) == state:
-                    return  # an earlier call was kept, and only its answer got lost
-                id_ = owned(connection, trial, owner)
+                    return  # an earlier call succeeded, and only its response was lost
+                id_ = find_owned(connection, trial, owner)
                 put_records(connection, id_, records, ids)
                 settle(connection, id_, values)
                 put_measurements(connection, id_, *measurements)
@@ -254,7 +253,7 @@ class Store(Reader):
         retry_while_unreachable(body, self.patience)
 
     def _series_ids(self, records: Sequence[Record]) -> Mapping[tuple[str, str], int]:
-        # In a transaction of their own, remembered after it: a number that is kept here is never rolled back.
+        # In a separate transaction, so that an id cached here is never rolled back.
         missing = {(record.split, record.name) for record in records} - self._series.keys()
         if missing:
             with self._writing() as connection:

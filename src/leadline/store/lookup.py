@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, func, select
 
 from leadline.errors import StoreError, unknown
-from leadline.store.connect import shown
+from leadline.store.connect import display_address
 from leadline.store.schema import STATES, TrialState, studies, study_trials, trials
 from leadline.store.values import TrialRecord
 
 
 def study_id(connection: Connection, name: str) -> int:
-    """Return the number of a study.
+    """Return the id of a study.
 
     Raises:
-        StoreError: there is no such study; the nearest name is given.
+        StoreError: there is no such study; the message suggests the closest name.
     """
     found: int | None = connection.scalar(select(studies.c.id).where(studies.c.name == name))
     if found is None:
@@ -23,13 +23,13 @@ def study_id(connection: Connection, name: str) -> int:
 
 
 def no_study(connection: Connection, name: str) -> StoreError:
-    """Return the error that says that there is no study of that name, and gives the nearest one."""
+    """Return the error for an unknown study, which suggests the closest name."""
     names = connection.scalars(select(studies.c.name))
-    return StoreError(f"store {shown(connection.engine.url)}: {unknown('study', name, names)}")
+    return StoreError(f"store {display_address(connection.engine.url)}: {unknown('study', name, names)}")
 
 
 def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
-    """Return the one trial whose hash begins so.
+    """Return the trial whose hash begins with a prefix.
 
     Raises:
         StoreError: there is none, or more than one.
@@ -37,7 +37,7 @@ def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
     begins = trials.c.hash.startswith(prefix.lower(), autoescape=True)
     rows = connection.execute(select(trials).where(begins).order_by(trials.c.hash).limit(3)).all()
     if not rows:
-        raise StoreError(f"store {shown(connection.engine.url)}: no trial's hash begins with {prefix!r}")
+        raise StoreError(f"store {display_address(connection.engine.url)}: no trial's hash begins with {prefix!r}")
     if len(rows) > 1:
         some = ", ".join(row.hash[: len(prefix) + 8] for row in rows)
         raise StoreError(f"trial {prefix!r} matches several trials ({some}); give more characters of the hash")
@@ -47,7 +47,7 @@ def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
 
 
 def arm_of(connection: Connection, trial: str) -> tuple[str, str] | None:
-    """Return the arm of a trial, and its name without levels, in the newest study that has it; None: no study's."""
+    """Return the arm of a trial in the newest study that contains it, with and without its levels, or None."""
     link = study_trials.c
     row = connection.execute(
         select(link.arm, link.base)
@@ -60,8 +60,8 @@ def arm_of(connection: Connection, trial: str) -> tuple[str, str] | None:
     return None if row is None else (row.arm, row.base)
 
 
-def counted(connection: Connection, study_id: int | None) -> dict[int, dict[TrialState, int]]:
-    """Study's number -> state -> trials; of one study, or of all."""
+def count_trials(connection: Connection, study_id: int | None) -> dict[int, dict[TrialState, int]]:
+    """Return study id -> state -> number of trials, for one study or for all."""
     link = study_trials.c
     query = (
         select(link.study_id, trials.c.state, func.count())
@@ -77,5 +77,5 @@ def counted(connection: Connection, study_id: int | None) -> dict[int, dict[Tria
 
 
 def all_states(counted: Mapping[TrialState, int] | None) -> dict[TrialState, int]:
-    """Fill in the states that no trial is in."""
+    """Fill in zeros for states without trials."""
     return {state: (counted or {}).get(state, 0) for state in STATES}

@@ -1,4 +1,4 @@
-"""What was measured, in the compact form that the database keeps: numbered series, packed predictions."""
+"""Measurements in the compact form stored in the database: numbered series and packed predictions."""
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, delete, insert, select
 
 from leadline.parts.metrics.record import Record
-from leadline.store.connect import upserting
+from leadline.store.connect import build_insert
 from leadline.store.schema import measurements, predictions, records, series
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def number_series(connection: Connection, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """Number these series (split, name) where they have none yet, and return the numbers of all series."""
+    """Insert missing series (split, name), and return the ids of all series."""
     connection.execute(
-        upserting(connection, series).on_conflict_do_nothing(index_elements=[series.c.split, series.c.name]),
-        # In one order, so that two workers cannot wait for each other.
+        build_insert(connection, series).on_conflict_do_nothing(index_elements=[series.c.split, series.c.name]),
+        # Sorted, so that two workers cannot deadlock.
         [{"split": split, "name": name} for split, name in sorted(wanted)],
     )
     rows = connection.execute(select(series.c.split, series.c.name, series.c.id))
@@ -28,10 +28,10 @@ def number_series(connection: Connection, wanted: Collection[tuple[str, str]]) -
 def put_records(
     connection: Connection, trial_id: int, new: Sequence[Record], numbers: Mapping[tuple[str, str], int]
 ) -> None:
-    """Enter records of a trial; one that is there already gets the new value."""
+    """Insert records of a trial, replacing existing values."""
     if not new:
         return
-    statement = upserting(connection, records)
+    statement = build_insert(connection, records)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=list(records.primary_key), set_={"value": statement.excluded.value}
@@ -50,7 +50,7 @@ def put_records(
 
 
 def put_measurements(connection: Connection, trial_id: int, epoch: int, new: Mapping[str, bytes]) -> None:
-    """Enter what probes measured in an epoch, by name, instead of any that is there."""
+    """Insert probe measurements of an epoch, by name, replacing existing ones."""
     if new:
         where = measurements.c.trial_id == trial_id, measurements.c.epoch == epoch, measurements.c.name.in_(new)
         connection.execute(delete(measurements).where(*where))
@@ -59,16 +59,16 @@ def put_measurements(connection: Connection, trial_id: int, epoch: int, new: Map
 
 
 def put_predictions(connection: Connection, trial_id: int, packed: tuple[bytes, bytes]) -> None:
-    """Enter a trial's packed predictions and labels, instead of any that are there."""
+    """Insert the packed predictions and labels of a trial, replacing existing ones."""
     connection.execute(delete(predictions).where(predictions.c.trial_id == trial_id))
     connection.execute(insert(predictions).values(trial_id=trial_id, predicted=packed[0], labels=packed[1]))
 
 
 def pack_pair(predicted: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]") -> tuple[bytes, bytes]:
-    """Compress two rows of class numbers, [n] each, as little-endian int16.
+    """Compress two integer arrays of classes, [n] each, as little-endian int16.
 
     Raises:
-        ValueError: they differ in length, or are not rows of whole numbers that fit.
+        ValueError: their shapes differ, or they are not one-dimensional arrays of integers within int16.
     """
     if predicted.shape != labels.shape:
         raise ValueError(f"predictions {predicted.shape} and labels {labels.shape} differ in shape")
@@ -79,12 +79,12 @@ def _pack(classes: "np.ndarray[Any, Any]") -> bytes:
     limits = -(2**15), 2**15 - 1
     inside = classes.size == 0 or limits[0] <= classes.min() <= classes.max() <= limits[1]
     if classes.ndim != 1 or classes.dtype.kind not in "iu" or not inside:
-        raise ValueError(f"expected one row of whole numbers that fit int16, got {classes.dtype} {classes.shape}")
+        raise ValueError(f"expected a 1-D array of integers that fit int16, got {classes.dtype} {classes.shape}")
     return zlib.compress(classes.astype("<i2").tobytes())
 
 
-def unpack(blob: bytes) -> "np.ndarray[Any, np.dtype[np.int16]]":
-    """Undo the packing of one row."""
+def unpack_classes(blob: bytes) -> "np.ndarray[Any, np.dtype[np.int16]]":
+    """Return the classes, int16 [n], from their packed form."""
     import numpy as np
 
     return np.frombuffer(zlib.decompress(blob), dtype="<i2").astype(np.int16)

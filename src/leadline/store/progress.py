@@ -1,4 +1,4 @@
-"""How far a trial is: where it goes on from, on what it falls back, how it ended."""
+"""Progress of a trial: its checkpoints, falling back to the earlier one, and its final state."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from sqlalchemy import Connection, case, func, null, select, update
 
 from leadline.store.connect import now
-from leadline.store.leases import forget_beyond
+from leadline.store.leases import drop_after
 from leadline.store.schema import study_trials, trials
 
 
 def advance(connection: Connection, trial_id: int, checkpoint: str | None, epoch: int, seconds: float) -> None:
-    """Enter a trial's new checkpoint, if any, and the time that it took; the one before becomes the earlier one."""
+    """Store a trial's new checkpoint, if any, and add the elapsed time; the last checkpoint becomes the earlier one."""
     trial = trials.c
     values: dict[str, Any] = {"seconds": func.coalesce(trial.seconds, 0.0) + seconds}
     if checkpoint is not None:
-        # where it is known already, an earlier call was kept, and only its answer got lost
+        # if it is stored already, an earlier call succeeded and only its response was lost
         known = trial.checkpoint == checkpoint
         before = (known, trial.earlier_epoch), (trial.checkpoint.is_(None), null())
         values = {
@@ -30,12 +30,12 @@ def advance(connection: Connection, trial_id: int, checkpoint: str | None, epoch
 
 
 def fall_back(connection: Connection, trial_id: int, damaged: str, note: str) -> None:
-    """Go back to the checkpoint before a damaged one; nothing happens if the last is another by now."""
+    """Go back to the checkpoint before a damaged one; do nothing if the damaged one is no longer the last."""
     row = connection.execute(select(trials).where(trials.c.id == trial_id)).one()
     if row.checkpoint != damaged:
         return
     epoch = row.earlier_epoch or 0
-    forget_beyond(connection, trial_id, epoch)
+    drop_after(connection, trial_id, epoch)
     values = {
         "checkpoint": row.earlier_checkpoint,
         "checkpoint_epoch": epoch,
@@ -47,7 +47,7 @@ def fall_back(connection: Connection, trial_id: int, damaged: str, note: str) ->
 
 
 def settle(connection: Connection, trial_id: int, values: Mapping[str, Any]) -> None:
-    """End a trial and its lease."""
+    """Store the final state of a trial and end its lease."""
     given = {**values, "owner": None, "lease_until": None, "ended": now(connection)}
     connection.execute(update(trials).where(trials.c.id == trial_id).values(**given))
     connection.execute(update(study_trials).where(study_trials.c.trial_id == trial_id).values(settled=True))

@@ -14,15 +14,15 @@ from leadline.parts.metrics import Outputs
 from leadline.store import frames
 from leadline.store.connect import (
     address,
+    display_address,
     engine_for,
     is_there,
     one_line,
     prepare,
     retry_while_unreachable,
-    shown,
     transaction,
 )
-from leadline.store.lookup import all_states, arm_of, counted, study_id, trial_by_prefix
+from leadline.store.lookup import all_states, arm_of, count_trials, study_id, trial_by_prefix
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
 from leadline.study.resolved import TITLE_OF_SEARCH
@@ -36,8 +36,8 @@ S = TypeVar("S", bound="Reader")
 R = TypeVar("R")
 
 
-def patient(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concatenate[S, P], R]":
-    """Let a method that may be repeated be so while the database is gone, as long as its store has patience."""
+def with_retries(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concatenate[S, P], R]":
+    """Retry a method for up to `patience` seconds while the database is unreachable; it must be safe to repeat."""
 
     @wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -68,12 +68,12 @@ class Reader:
         Args:
             runs: the folder of checkpoints and of the default database, created if missing.
             url: a SQLite or PostgreSQL database; None: `leadline.db` in the runs folder.
-            patience: maximum seconds to retry opening it, and every later call, while the database is unreachable
-                or locked; `heartbeat` and `release` are not, for leases end by themselves.
+            patience: maximum seconds to retry opening it, and every later call, while the database is unreachable or
+                locked; `heartbeat` and `release` are not retried, because leases expire by themselves.
 
         Raises:
-            StoreError: the folder cannot be written, the URL or driver is unknown, or the database cannot be opened, is
-                none, belongs to another program or was made by a newer Leadline.
+            StoreError: the folder cannot be written, the URL or driver is unknown, the file is not a database, or the
+                database cannot be opened, belongs to another program or was made by a newer version of Leadline.
         """
         store = cls(url, Path(runs), patience)
         try:
@@ -101,7 +101,7 @@ class Reader:
         try:
             if not is_there(store._engine):
                 raise StoreError(
-                    f"store {shown(store._engine.url)}: does not exist yet; `leadline run STUDY` creates it"
+                    f"store {display_address(store._engine.url)}: does not exist yet; `leadline run STUDY` creates it"
                 )
         finally:
             store.close()
@@ -111,7 +111,7 @@ class Reader:
         return type(self).open, (self.folder, self.url, self.patience)
 
     def __repr__(self) -> str:
-        return f"Store({shown(self._engine.url)!r})"
+        return f"Store({display_address(self._engine.url)!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -127,13 +127,13 @@ class Reader:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder that the names of checkpoints are relative to."""
+        """The folder of checkpoints."""
         return self.folder / "checkpoints"
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine)
 
-    @patient
+    @with_retries
     def study(self, name: str) -> StudyRecord:
         """Return a study as it was last registered.
 
@@ -144,26 +144,26 @@ class Reader:
             row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
         return StudyRecord(row.name, row.spec, row.resolved, row.hash, row.created)
 
-    @patient
+    @with_retries
     def studies(self) -> list[StudySummary]:
-        """Return every study, oldest first, with how many of its trials are in each state."""
+        """Return every study, oldest first, with the number of its trials in each state."""
         with self._reading() as connection:
             rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
-            counts = counted(connection, None)
+            counts = count_trials(connection, None)
         return [StudySummary(row.name, _title(row), row.created, all_states(counts.get(row.id))) for row in rows]
 
-    @patient
+    @with_retries
     def counts(self, study: str) -> dict[TrialState, int]:
-        """Return how many of a study's trials are in each of the five states.
+        """Return the number of a study's trials in each of the five states.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
             id_ = study_id(connection, study)
-            return all_states(counted(connection, id_).get(id_))
+            return all_states(count_trials(connection, id_).get(id_))
 
-    @patient
+    @with_retries
     def trial(self, prefix: str) -> TrialRecord:
         """Return the trial whose hash begins with a prefix.
 
@@ -173,19 +173,19 @@ class Reader:
         with self._reading() as connection:
             return trial_by_prefix(connection, prefix)
 
-    @patient
+    @with_retries
     def arm_of(self, trial: str) -> tuple[str, str] | None:
-        """Return the arm of a trial, and its name without levels, in the newest study that has it; None: no study's.
+        """Return the arm of a trial in the newest study that contains it, with and without its levels, or None.
 
         Args:
-            trial: its hash, whole.
+            trial: its full hash.
         """
         with self._reading() as connection:
             return arm_of(connection, trial)
 
-    @patient
+    @with_retries
     def trials_frame(self, study: str) -> "pd.DataFrame":
-        """Return one row per trial of a study, in its order.
+        """Return one row per trial, in the order of the study.
 
         Columns: trial (hash), arm, base, factors (dict), seed, state, error (text or None), diverged_step (Int64),
         created (UTC), started, ended (UTC or NaT), seconds (training wall time over all attempts, or NaN), environment
@@ -197,7 +197,7 @@ class Reader:
         with self._reading() as connection:
             return frames.trials_frame(connection, study_id(connection, study))
 
-    @patient
+    @with_retries
     def records_frame(self, study: str, splits: Collection[str] | None = None) -> "pd.DataFrame":
         """Return every record of a study's trials, by position in the study, epoch, step, split and name.
 
@@ -205,7 +205,7 @@ class Reader:
 
         Args:
             study: its name.
-            splits: the splits wanted; None: all.
+            splits: the splits to return; None: all.
 
         Raises:
             StoreError: there is no such study.
@@ -213,13 +213,13 @@ class Reader:
         with self._reading() as connection:
             return frames.records_frame(connection, study_id(connection, study), splits)
 
-    @patient
+    @with_retries
     def outputs(self, study: str, probabilities: bool = True) -> dict[str, Outputs]:
-        """Return trial -> what its network gave for the test images, of the trials that left any.
+        """Return trial -> outputs of its network on the test images, for the trials that have stored them.
 
         Args:
             study: its name.
-            probabilities: whether to read those of the classes as well, which take most of the memory.
+            probabilities: whether to read the class probabilities too, which take most of the memory.
 
         Raises:
             StoreError: there is no such study.
@@ -227,9 +227,9 @@ class Reader:
         with self._reading() as connection:
             return frames.study_outputs(connection, study_id(connection, study), probabilities)
 
-    @patient
+    @with_retries
     def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:
-        """Return trial -> (epoch, what the probe of that name measured in it), of the trials that have any.
+        """Return trial -> [(epoch, packed measurement)] of a probe, for the trials that have any.
 
         Raises:
             StoreError: there is no such study.

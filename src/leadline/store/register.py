@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Table, delete, insert, select, text
 
 from leadline.errors import SpecError
-from leadline.store.connect import now, upserting
+from leadline.store.connect import build_insert, now
 from leadline.store.schema import SETTLED, studies, study_trials, trials
 
 if TYPE_CHECKING:
@@ -20,21 +20,21 @@ CHUNK = 500  # values in one IN (...): well below every database's limit
 
 
 def plan(study: "ExpandedStudy") -> "list[Planned]":
-    """Spell out a study's trials with their hashes, which takes seconds for 100,000 and needs no database.
+    """Return a study's trials with their hashes; outside any transaction, since 100,000 trials take seconds.
 
     Raises:
-        SpecError: the trials hang on what no run has found yet.
+        SpecError: `match`, `tune` or `decide` is not resolved yet.
     """
     if study.unresolved:
         raise SpecError(
             f"study {study.name}: {' and '.join(study.unresolved)} must be resolved before its trials are known; use"
-            f" `leadline run`, which does so"
+            f" `leadline run`, which resolves them"
         )
     return [(arm, spec.content_hash, spec) for arm, spec in study.trials()]
 
 
 def register(connection: Connection, study: "ExpandedStudy", planned: "list[Planned]") -> None:
-    """Enter a study, or replace all but the trials' results of the one with its name."""
+    """Insert a study, or replace the one of the same name, keeping the results of trials."""
     moment = now(connection)
     study_id = _put_study(connection, study, moment)
     known = _put_trials(connection, {hash_: spec for _, hash_, spec in planned}, moment)
@@ -57,12 +57,12 @@ def register(connection: Connection, study: "ExpandedStudy", planned: "list[Plan
         insert(study_trials),
         [{"study_id": study_id, "settled": settled[row[1]], **dict(zip(names, row, strict=True))} for row in links],
     )
-    _count_anew(connection, study_trials)
+    _update_statistics(connection, study_trials)
 
 
-def _count_anew(connection: Connection, table: Table) -> None:
-    # PostgreSQL plans by statistics that it renews a minute later: until then it takes the table for an empty one, and
-    # a claim reads every trial of the study.
+def _update_statistics(connection: Connection, table: Table) -> None:
+    # PostgreSQL updates its statistics about a minute later. Until then, it plans for an empty table, and each claim
+    # reads every trial of the study.
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"ANALYZE {table.name}"))
 
@@ -74,7 +74,7 @@ def _put_study(connection: Connection, study: "ExpandedStudy", moment: datetime)
         "spec": study.spec.model_dump(mode="json"),
         "resolved": study.resolved.model_dump(mode="json", exclude_defaults=True),
     }
-    statement = upserting(connection, studies).values(**values, created=moment)
+    statement = build_insert(connection, studies).values(**values, created=moment)
     connection.execute(statement.on_conflict_do_update(index_elements=[studies.c.name], set_=values))
     found: int = connection.execute(select(studies.c.id).where(studies.c.name == study.name)).scalar_one()
     return found
@@ -83,16 +83,16 @@ def _put_study(connection: Connection, study: "ExpandedStudy", moment: datetime)
 def _put_trials(
     connection: Connection, planned: "dict[str, TrialSpec]", moment: datetime
 ) -> dict[str, tuple[int, str]]:
-    """Enter the trials that are new and return hash -> (id, state) of all."""
+    """Insert the new trials and return hash -> (id, state) of all."""
     known = _find_trials(connection, planned)
-    # In one order, so that two studies entered at once cannot wait for each other.
+    # Sorted, so that two concurrent registrations cannot deadlock.
     new = sorted(planned.keys() - known.keys())
     if new:
         connection.execute(
-            upserting(connection, trials).on_conflict_do_nothing(index_elements=[trials.c.hash]),
+            build_insert(connection, trials).on_conflict_do_nothing(index_elements=[trials.c.hash]),
             [_new_trial(hash_, planned[hash_], moment) for hash_ in new],
         )
-        _count_anew(connection, trials)
+        _update_statistics(connection, trials)
         known |= _find_trials(connection, new)
     return known
 
@@ -113,7 +113,7 @@ def _find_trials(connection: Connection, hashes: Iterable[str]) -> dict[str, tup
     ordered: Sequence[str] = sorted(hashes)
     found: dict[str, tuple[int, str]] = {}
     for start in range(0, len(ordered), CHUNK):
-        # Shared locks, where the database has them: a state must not change before its link is written.
+        # With shared locks, if supported, because a state must not change before its link is written.
         rows = connection.execute(
             select(trials.c.hash, trials.c.id, trials.c.state)
             .where(trials.c.hash.in_(ordered[start : start + CHUNK]))

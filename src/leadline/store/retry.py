@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def retry(
-    function: Callable[[bool], T], seconds: float, first_pause: float, may_pass: Callable[[Exception], bool]
+    function: Callable[[bool], T], seconds: float, first_pause: float, is_transient: Callable[[Exception], bool]
 ) -> T:
     """Call function(again) and return its result, retrying with growing pauses while its errors may be temporary.
 
@@ -19,10 +19,10 @@ def retry(
         function: called with whether this is a retry; the earlier call may or may not have taken effect.
         seconds: time after which no further attempt begins; 0: only one attempt.
         first_pause: seconds before the second attempt.
-        may_pass: whether a call that raised this error may succeed later.
+        is_transient: whether a call that raised this error may succeed later.
 
     Raises:
-        Exception: what the function raised last.
+        Exception: the last error of the function.
 
     >>> retry(lambda again: 1 / int(again), 5.0, 0.01, lambda error: isinstance(error, ZeroDivisionError))
     1.0
@@ -32,7 +32,7 @@ def retry(
         try:
             return function(again)
         except Exception as error:
-            if not may_pass(error) or time.monotonic() + pause > began + seconds:
+            if not is_transient(error) or time.monotonic() + pause > began + seconds:
                 raise
         time.sleep(pause)
         pause, again = min(2 * pause, LONGEST_PAUSE), True

@@ -1,7 +1,7 @@
-"""The store's tables, as the newest migration leaves them.
+"""The tables of the store, as after the newest migration.
 
-A trial is known by its specification's content hash and belongs to every study that contains it. Inside the
-database it goes by a small integer, and so does each series (split, name), because records outnumber all else.
+A trial is identified by the content hash of its specification and belongs to every study that contains it. Inside the
+database, trials and series (split, name) have integer ids, which keeps the many records small.
 """
 
 import math
@@ -34,40 +34,40 @@ TrialState = Literal["waiting", "running", "finished", "diverged", "failed"]
 STATES: tuple[TrialState, ...] = get_args(TrialState)
 
 HEAD = "0004"
-"""The newest revision in migrations/versions: a database that is there already is opened without alembic."""
+"""The newest revision in migrations/versions; a database at this revision is opened without importing Alembic."""
 
 VERSION_TABLE = "leadline_version"
 
 
 class Moment(TypeDecorator[datetime]):
-    """A moment in UTC, aware of its time zone on databases that are not."""
+    """A time in UTC, with its time zone also on databases that do not store one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn any aware moment into UTC."""
+        """Convert a time to UTC."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give the time zone back to a moment that was stored without one."""
+        """Restore the time zone UTC if the database does not store it."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Measured(TypeDecorator[float]):
-    """A float that may be NaN, which is kept as NULL because SQLite knows no NaN."""
+    """A float that may be NaN, stored as NULL because SQLite does not support NaN."""
 
     impl = Double()
     cache_ok = True
 
     def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
-        """Turn NaN into NULL."""
+        """Convert NaN to NULL."""
         return None if value is None or math.isnan(value) else float(value)
 
     def process_result_value(self, value: float | None, dialect: Dialect) -> float:
-        """Turn NULL into NaN."""
+        """Convert NULL to NaN."""
         return math.nan if value is None else value
 
 
@@ -136,7 +136,7 @@ study_trials = Table(
     Column("arm", String(255), nullable=False),
     Column("base", String(255), nullable=False),
     Column("factors", JSON, nullable=False),
-    # The trial's state decides; this only spares a claim the walk past what is done.
+    # Redundant with the trial's state; lets a claim skip trials that have ended.
     Column("settled", Boolean, nullable=False),
 )
 Index(

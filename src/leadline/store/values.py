@@ -18,8 +18,8 @@ class LeaseLost(StoreError):
     discarded."""
 
 
-def storable(text: str) -> str:
-    """Return a text that every database accepts, without null bytes and invalid characters of file names."""
+def clean_text(text: str) -> str:
+    """Return a text without null bytes and surrogates, which some databases reject."""
     return text.replace("\0", "").encode(errors="replace").decode()
 
 
@@ -31,10 +31,10 @@ class Claim:
     arm: str
     spec: str  # JSON of the TrialSpec
     checkpoint: str | None  # file name inside the checkpoints folder; None: from the start
-    epochs_done: int  # whole epochs that the checkpoint holds
-    attempts: int  # how often the trial has been claimed since it last had a new checkpoint, this time included
-    earlier_checkpoint: str | None = None  # the one before, to fall back on
-    earlier_epoch: int = 0  # whole epochs that it holds
+    epochs_done: int  # complete epochs in the checkpoint
+    attempts: int  # claims since the last new checkpoint, including this one
+    earlier_checkpoint: str | None = None  # the previous one, to fall back on
+    earlier_epoch: int = 0  # complete epochs in it
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class StudyRecord:
 
     name: str
     spec: Mapping[str, Any]
-    resolved: Mapping[str, Any]  # what a run of it found
+    resolved: Mapping[str, Any]  # what a run has determined
     hash: str
     created: datetime
 
     def expand(self) -> ExpandedStudy:
-        """Return the study spelled out, as far as it is resolved.
+        """Return the expanded study, as far as it is resolved.
 
         Raises:
-            SpecError: another version of Leadline wrote it, and this one cannot read it.
+            SpecError: it was written by another version of Leadline and cannot be read by this one.
         """
         return expand(parse(StudySpec, self.spec), parse(ResolvedStudy, self.resolved))
 
@@ -88,4 +88,4 @@ class TrialRecord:
     checkpoint_epoch: int
     earlier_checkpoint: str | None
     earlier_epoch: int | None
-    note: str | None  # what befell it on its way, such as a damaged checkpoint; one line each
+    note: str | None  # incidents such as a damaged checkpoint, one per line

@@ -1,5 +1,4 @@
-"""Identifier of a process that runs trials, by which another process on the same machine can tell whether it is
-dead."""
+"""Identifiers of worker processes, from which other processes on the same machine can tell whether a worker is dead."""
 
 import os
 import socket
@@ -10,15 +9,15 @@ from pathlib import Path
 from typing import Self
 
 UNKNOWN = "-"
-"""The start of a process where the system does not tell it."""
+"""Start of a process whose start time is not available."""
 
 
 @dataclass(frozen=True)
 class WorkerId:
     """A process, written `host:pid:start`.
 
-    The host is the machine's name and, on Linux, its boot and process namespace as well, so that two containers of
-    one name never judge each other's processes. The start tells a process from a later one with its number.
+    The host is the machine's name and, on Linux, its boot id and process namespace, which distinguishes containers of
+    the same name. The start time distinguishes a process from a later one with the same pid.
     """
 
     host: str
@@ -32,13 +31,13 @@ class WorkerId:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """Return the id of a process of this machine, given its number."""
+        """Return the id of a process of this machine from its pid."""
         process = _process(pid)
         return cls(_host(), pid, process[1] if process else UNKNOWN)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read `host:pid:start`; None for anything else."""
+        """Parse `host:pid:start`; return None for any other text."""
         host, _, rest = text.partition(":")
         pid, _, start = rest.partition(":")
         return cls(host, int(pid), start) if host and pid.isdecimal() and start else None
@@ -47,17 +46,17 @@ class WorkerId:
         return f"{self.host}:{self.pid}:{self.start}"
 
     def is_here(self) -> bool:
-        """Whether the process is, or was, one of this machine that can be asked about."""
-        # On Windows os.kill would end the process that it is asked about.
+        """Return whether the process is or was on this machine and can be checked."""
+        # On Windows, os.kill would end the process.
         return self.host == _host() and os.name == "posix"
 
     @property
     def is_certain(self) -> bool:
-        """Whether a process that has this number now can be told from this one; else only the lease tells."""
+        """Whether the process can be distinguished from a later one with the same pid."""
         return self.start != UNKNOWN
 
     def is_dead(self) -> bool:
-        """Whether the process is certainly no more; False for a process of elsewhere, which only its lease can tell."""
+        """Return whether the process has certainly ended; always False for a process of another machine."""
         if not self.is_here():
             return False
         try:
@@ -70,7 +69,7 @@ class WorkerId:
         return process is not None and (process[0] in "ZX" or process[1] != self.start)
 
 
-@lru_cache(maxsize=1)  # a claim asks for every trial that runs
+@lru_cache(maxsize=1)  # needed for every running trial in each claim
 def _host() -> str:
     name = socket.gethostname().replace(":", "-") or "localhost"
     if sys.platform != "linux":
@@ -83,11 +82,11 @@ def _host() -> str:
 
 
 def _process(pid: int) -> tuple[str, str] | None:
-    """The state letter and the start time, in clock ticks after boot, of a process; None where it cannot be read."""
+    """Return the state letter and the start time of a process, in clock ticks after boot; None if unavailable."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # proc(5): the second field, the command's name in brackets, may itself hold brackets and spaces.
+    # proc(5): the second field, the command's name in brackets, may itself contain brackets and spaces.
     fields = text.rpartition(")")[2].split()
     return fields[0], fields[19]

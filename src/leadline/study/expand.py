@@ -36,7 +36,7 @@ class Arm:
         """Return this arm's trial at a seed."""
         return self.trial.model_copy(update={"seed": seed})
 
-    def changed(self, **parts: object) -> "Arm":
+    def with_changes(self, **parts: object) -> "Arm":
         """Return this arm with parts of its trial replaced."""
         return replace(self, trial=self.trial.model_copy(update=parts))
 
@@ -104,13 +104,15 @@ class ExpandedStudy:
         found, arms = self.resolved, list(self.asked)
         networks = {one.arm: one.network for one in found.matched or ()}
         arms = [
-            arm.changed(network=networks.get(arm.name, arm.trial.network), code=found.code.get(arm.name, {}))
+            arm.with_changes(network=networks.get(arm.name, arm.trial.network), code=found.code.get(arm.name, {}))
             for arm in arms
         ]
         if found.search is not None:
-            return tuple(one for arm in arms for one in _searched(self.spec, arm, found.search.tried.get(arm.name, [])))
+            return tuple(
+                one for arm in arms for one in _search_arms(self.spec, arm, found.search.tried.get(arm.name, []))
+            )
         if found.chosen is not None:
-            arms = [replace(arm, trial=tuned_trial(self.spec, arm, found.chosen[arm.name])) for arm in arms]
+            arms = [replace(arm, trial=apply_tuned(self.spec, arm, found.chosen[arm.name])) for arm in arms]
         return tuple(arms)
 
     @property
@@ -160,46 +162,46 @@ def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND, where: Wher
             try:
                 trial = _trial(spec, arm, factors)
             except SpecError as error:
-                raise SpecError(_placed(where, ("arms", base), error)) from None
+                raise SpecError(_locate(where, ("arms", base), error)) from None
             name = _arm_name(base, factors)
             if len(name) > LONGEST_NAME:
                 problem = (
                     f"{name[:60]}... has {len(name)} characters with its levels; at most {LONGEST_NAME} are allowed;"
                     f" shorten the names"
                 )
-                raise SpecError(_placed(where, ("arms", base), problem))
+                raise SpecError(_locate(where, ("arms", base), problem))
             arms.append(Arm(name, base, factors, trial))
     known = {arm.name for arm in arms} | set(spec.arms)
     if spec.match is not None and spec.match.to is not None and spec.match.to not in known:
-        raise SpecError(_placed(where, ("match", "to"), unknown("arm", spec.match.to, known)))
+        raise SpecError(_locate(where, ("match", "to"), unknown("arm", spec.match.to, known)))
     for number, published in enumerate(spec.published):
         if published.arm not in known:
-            raise SpecError(_placed(where, ("published", number, "arm"), unknown("arm", published.arm, known)))
+            raise SpecError(_locate(where, ("published", number, "arm"), unknown("arm", published.arm, known)))
     if resolved.search is not None:
         return ExpandedStudy(spec, tuple(arms), (), resolved)
     if spec.tune is not None:
         _check_tune(spec, spec.tune, arms, where)
-    contrasts = tuple(_contrasts(spec, compared(spec, arms, where), where))
+    contrasts = tuple(_contrasts(spec, align_tuned(spec, arms, where), where))
     if spec.decide is not None and (left := 1 - spec.decide.confidence) / len(contrasts) < LEAST_ERROR:
         problem = f"confidence {spec.decide.confidence:g} leaves {left:.2g} for {len(contrasts)} contrasts; lower it"
-        raise SpecError(_placed(where, ("decide", "confidence"), problem))
+        raise SpecError(_locate(where, ("decide", "confidence"), problem))
     return ExpandedStudy(spec, tuple(arms), contrasts, resolved)
 
 
-def compared(spec: StudySpec, arms: Sequence[Arm], where: Where | None = None) -> list[Arm]:
-    """Return arms as they are compared: with the same value of each key that is tuned, for tuning alone makes no pair.
+def align_tuned(spec: StudySpec, arms: Sequence[Arm], where: Where | None = None) -> list[Arm]:
+    """Return arms with the same value of each tuned key, so that arms that differ only by tuning compare equal.
 
     Raises:
-        SpecError: values that are possible one by one are impossible together.
+        SpecError: values that are valid one by one are invalid together.
     """
     if spec.tune is None:
         return list(arms)
     same = {key: edges(space)[-1] for key, space in spec.tune.space.items()}
     try:
-        return [replace(arm, trial=tuned_trial(spec, arm, same)) for arm in arms]
+        return [replace(arm, trial=apply_tuned(spec, arm, same)) for arm in arms]
     except SpecError as error:
         problem = f"{', '.join(f'{key} {value!r}' for key, value in same.items())} together: {error}"
-        raise SpecError(_placed(where, ("tune",), problem)) from None
+        raise SpecError(_locate(where, ("tune",), problem)) from None
 
 
 def refuse_twins(contrast: ContrastSpec, arms: Mapping[str, Arm]) -> None:
@@ -222,7 +224,7 @@ def _check_tune(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where |
         path = path_of(key)
         if path in varied:
             raise SpecError(
-                _placed(
+                _locate(
                     where,
                     ("tune", key),
                     f"{key} is varied and cannot be tuned as well; remove it from vary or from tune",
@@ -230,25 +232,25 @@ def _check_tune(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where |
             )
         if spec.match is not None and path.startswith("network."):
             problem = f"{key} would change networks that match makes equal; tune only training keys, or remove match"
-            raise SpecError(_placed(where, ("tune", key), problem))
+            raise SpecError(_locate(where, ("tune", key), problem))
     try:
         tune.seed_values(spec.seed_values)
     except SpecError as error:
-        raise SpecError(_placed(where, ("tune", "seeds"), error)) from None
+        raise SpecError(_locate(where, ("tune", "seeds"), error)) from None
     for arm, (key, space) in itertools.product(arms, tune.space.items()):
         for value in edges(space):
             try:
-                tuned_trial(spec, arm, {key: value})
+                apply_tuned(spec, arm, {key: value})
             except SpecError as error:
                 raise SpecError(
-                    _placed(where, ("tune", key), f"{value!r} for arm {arm.name}: {error}{near(key)}")
+                    _locate(where, ("tune", key), f"{value!r} for arm {arm.name}: {error}{near(key)}")
                 ) from None
 
 
-def _searched(spec: StudySpec, arm: Arm, tried: Iterable[Mapping[str, Value]]) -> Iterable[Arm]:
+def _search_arms(spec: StudySpec, arm: Arm, tried: Iterable[Mapping[str, Value]]) -> Iterable[Arm]:
     for number, values in enumerate(tried, 1):
         factors = {**arm.factors, "trial": number, **values}
-        yield Arm(setting_name(arm, number), arm.base, factors, searched_trial(spec, arm, values))
+        yield Arm(setting_name(arm, number), arm.base, factors, search_trial(spec, arm, values))
 
 
 def setting_name(arm: Arm, number: int) -> str:
@@ -256,11 +258,11 @@ def setting_name(arm: Arm, number: int) -> str:
     return _arm_name(arm.base, {**arm.factors, "trial": number})
 
 
-def tuned_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value], probes: ProbeSpec | None = None) -> TrialSpec:
-    """Return an arm's trial with tuned values laid over it, and with these probes in place of the study's.
+def apply_tuned(spec: StudySpec, arm: Arm, values: Mapping[str, Value], probes: ProbeSpec | None = None) -> TrialSpec:
+    """Return an arm's trial with tuned values, and with these probes instead of the study's.
 
     Raises:
-        SpecError: the arm has no such key, or the value is impossible.
+        SpecError: the arm has no such key, or the value is invalid.
     """
     laid = {path_of(key): value for key, value in values.items()}
     trial = _trial(spec, spec.arms[arm.base], {**arm.factors, **laid}, probes)
@@ -268,9 +270,9 @@ def tuned_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value], probes: 
     return trial.model_copy(update=kept)
 
 
-def searched_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value]) -> TrialSpec:
-    """Return the trial of a search: as `tuned_trial`, without probes, which would cost time and choose nothing."""
-    return tuned_trial(spec, arm, values, ProbeSpec())
+def search_trial(spec: StudySpec, arm: Arm, values: Mapping[str, Value]) -> TrialSpec:
+    """Return the trial of a search: like `apply_tuned`, but without probes, which do not affect the choice."""
+    return apply_tuned(spec, arm, values, ProbeSpec())
 
 
 def _path(key: str) -> str:
@@ -284,8 +286,8 @@ def _arm_name(base: str, factors: Mapping[str, Scalar]) -> str:
 
 def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar], probes: ProbeSpec | None = None) -> TrialSpec:
     plain = {
-        "data": _merged(spec.data.model_dump(mode="json"), arm.data),
-        "training": _merged(spec.training.model_dump(mode="json"), arm.training),
+        "data": _merge(spec.data.model_dump(mode="json"), arm.data),
+        "training": _merge(spec.training.model_dump(mode="json"), arm.training),
         "probes": (probes or spec.probes).model_dump(mode="json"),
         **({} if arm.pretraining is None else {"pretraining": arm.pretraining}),
     }
@@ -294,7 +296,7 @@ def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar], probes:
         set_key(changes, _path(key), value)
     network = resolve_network(arm.network, changes.pop("network", {}))
     for section, change in changes.items():
-        plain[section] = _merged(plain.get(section, {}), change)
+        plain[section] = _merge(plain.get(section, {}), change)
     return parse(TrialSpec, {**plain, "network": network.model_dump(mode="json")})
 
 
@@ -312,7 +314,7 @@ def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, An
     if "module" in network:
         own = network.get("arguments", {})
         return parse(ModuleSpec, {**network, "arguments": {**own, **arguments} if isinstance(own, Mapping) else own})
-    return parse(NetworkSpec, _merged(network, arguments))
+    return parse(NetworkSpec, _merge(network, arguments))
 
 
 def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
@@ -331,24 +333,24 @@ def set_key(data: dict[str, Any], dotted: str, value: object) -> None:
     data[last] = value
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay changes over a base, mapping by mapping; a mapping that becomes another part or other code is replaced whole.
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge changes into a base recursively; a mapping with another `name` or `module` is replaced as a whole.
 
-    The base itself, when it becomes another, keeps what is common to all, such as the size of a data set's subset.
+    If the base itself is replaced, it keeps the keys that all members share, such as the sizes of a data set's splits.
     """
     result = dict(base)
-    if _is_another(base, changes):
+    if _is_replaced(base, changes):
         for key in ("name", "module", "arguments"):
             result.pop(key, None)
     for key, value in changes.items():
         old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _is_another(old, value):
-            value = _merged(old, value)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _is_replaced(old, value):
+            value = _merge(old, value)
         result[key] = value
     return result
 
 
-def _is_another(base: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
+def _is_replaced(base: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
     return any(key in changes and changes[key] != base.get(key) for key in ("name", "module"))
 
 
@@ -372,12 +374,12 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
         pairs = spec.contrasts
     if spec.decide is not None and not pairs:
         problem = "decide: the study has no contrasts to decide; add a second arm, or remove decide"
-        raise SpecError(_placed(where, (), problem))
+        raise SpecError(_locate(where, (), problem))
     for number, pair in enumerate(pairs):
         try:
             if spec.decide is not None:
                 pair = spec.decide.fill(pair)
-            for contrast in _at_all_levels(spec, by_name, pair):
+            for contrast in _cross_levels(spec, by_name, pair):
                 metric(contrast.metric)  # a custom one can be imported: said before anything is trained
                 sides = (frozenset((contrast.a, contrast.b)), contrast.metric, contrast.target)
                 if sides in said:
@@ -385,10 +387,10 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
                 said.add(sides)
                 yield contrast
         except SpecError as error:
-            raise SpecError(_placed(where, ("contrasts", number), error)) from None
+            raise SpecError(_locate(where, ("contrasts", number), error)) from None
 
 
-def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec) -> Iterable[ContrastSpec]:
+def _cross_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec) -> Iterable[ContrastSpec]:
     for side in (pair.a, pair.b):
         if side not in arms and side not in spec.arms:
             raise SpecError(unknown("arm", side, arms.keys() | spec.arms.keys()))
@@ -407,7 +409,7 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
             f"[{pair.a}, {pair.b}] pairs an arm at one level with an arm at all levels; give the level of both arms or"
             f" of neither"
         )
-    for contrast in _of_their_task(found, arms):
+    for contrast in _with_task_metric(found, arms):
         if arms[contrast.a].trial == arms[contrast.b].trial:
             raise SpecError(
                 f"{contrast.a} and {contrast.b} have the same network and the same training, so there is nothing to"
@@ -422,13 +424,13 @@ def _at_all_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec)
         yield contrast
 
 
-def _of_their_task(contrasts: Iterable[ContrastSpec], arms: Mapping[str, Arm]) -> Iterable[ContrastSpec]:
-    """Yield contrasts with their task's own metric in place of the test error, the default of specifications."""
+def _with_task_metric(contrasts: Iterable[ContrastSpec], arms: Mapping[str, Arm]) -> Iterable[ContrastSpec]:
+    """Yield contrasts with the metric of their task instead of test error, the default of specifications."""
     for contrast in contrasts:
         own = metric_name(task_of(arms[contrast.a].trial.data.task).metric)
         yield contrast.model_copy(update={"metric": own}) if contrast.metric == "test_error" != own else contrast
 
 
-def _placed(where: Where | None, path: tuple[int | str, ...], problem: object) -> str:
+def _locate(where: Where | None, path: tuple[int | str, ...], problem: object) -> str:
     place = where(path) if where else ""
     return ": ".join(part for part in (place, ".".join(map(str, path)), str(problem)) if part)

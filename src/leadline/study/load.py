@@ -64,13 +64,13 @@ def _expand(data: dict[str, Any], where: Where, settings: Mapping[str, object]) 
     for key, value in settings.items():
         set_key(data, key, value)
     for keys, finder in FOUND.items():
-        if _holds(data, keys):
+        if _has_key(data, keys):
             text = f"{keys[-1]} is determined by {finder} when the study runs and stored in the ledger; remove this key"
             raise SpecError(f"{where(keys)}: {'.'.join(keys)}: {text}")
     return expand(parse(StudySpec, data, where), where=where)
 
 
-def _holds(data: object, keys: tuple[str, ...]) -> bool:
+def _has_key(data: object, keys: tuple[str, ...]) -> bool:
     for key in keys:
         if not isinstance(data, Mapping) or key not in data:
             return False

@@ -17,7 +17,7 @@ from leadline.errors import SpecError
 from leadline.networks.modules import InputShape, count_operations, inspect_network, skeleton
 from leadline.networks.modules.memory import training_memory
 from leadline.specs import ModuleSpec, NetworkSpec, parse
-from leadline.study.expand import Arm, ExpandedStudy, compared, refuse_twins
+from leadline.study.expand import Arm, ExpandedStudy, align_tuned, refuse_twins
 from leadline.study.resolved import MatchedArm
 
 What = Literal["parameters", "multiply_adds", "activations"]
@@ -64,16 +64,16 @@ def match(study: ExpandedStudy, data_dir: Path | None = None) -> ExpandedStudy:
             )
         network = nearest(arm.trial.network, target, lambda spec: count(asked.what, spec, shape, classes))  # noqa: B023
         after = count(asked.what, network, shape, classes)
-        said = f"{_changed(arm.trial.network, network)}: {before:,} -> {after:,} {_UNITS[asked.what]}"
-        far = f"{100 * abs(after / target - 1):.1f}% from the {target:,} of {reference.name}"
+        said = f"{_describe_changes(arm.trial.network, network)}: {before:,} -> {after:,} {_UNITS[asked.what]}"
+        gap = f"{100 * abs(after / target - 1):.1f}% from the {target:,} of {reference.name}"
         if abs(after / target - 1) > TOLERANCE:
             raise SpecError(
-                f"{title} cannot be matched within 1%; closest: {said}, {far}; choose another arm as match.to, another"
+                f"{title} cannot be matched within 1%; closest: {said}, {gap}; choose another arm as match.to, another"
                 f" depth, or larger widths, which allow finer steps"
             )
-        changes.append(MatchedArm(arm=arm.name, network=network, sentence=f"{title} {said}, {far}."))
+        changes.append(MatchedArm(arm=arm.name, network=network, sentence=f"{title} {said}, {gap}."))
     found = study.resolve(matched=changes)
-    arms = {arm.name: arm for arm in compared(study.spec, found.arms)}
+    arms = {arm.name: arm for arm in align_tuned(study.spec, found.arms)}
     for contrast in found.contrasts:
         refuse_twins(contrast, arms)
     return found
@@ -110,14 +110,14 @@ def nearest(spec: NetworkSpec, target: int, counted: Callable[[NetworkSpec], int
     """Return a network within 1% of a target count, or the nearest that was found.
 
     Args:
-        spec: the network whose widths may change.
-        target: the count that is aimed at, above 0.
-        counted: what is counted, which grows with every width.
+        spec: the network whose widths may be changed.
+        target: the target count, above 0.
+        counted: function that counts; its value grows with every width.
     """
     known: dict[NetworkSpec, float] = {}
 
     def ratio(widths: Widths) -> float:
-        """Return count / target; not a number where there is no such network."""
+        """Return count / target, or NaN if there is no such network."""
         try:
             network = with_widths(spec, widths)
             if network not in known:
@@ -126,22 +126,22 @@ def nearest(spec: NetworkSpec, target: int, counted: Callable[[NetworkSpec], int
             return math.nan
         return known[network]
 
-    def far(widths: Widths) -> float:
+    def distance(widths: Widths) -> float:
         found = abs(ratio(widths) - 1)
         return math.inf if math.isnan(found) else found
 
     own = widths_of(spec)
-    best = min(_scaled(spec, own, ratio), key=far)
+    best = min(_scale_widths(spec, own, ratio), key=distance)
     together = [tuple(place for place in own if own[place] == width) for width in dict.fromkeys(own.values())]
-    best = _moved(spec, best, together, ratio, far)
-    if far(best) > TOLERANCE:
+    best = _refine_widths(spec, best, together, ratio, distance)
+    if distance(best) > TOLERANCE:
         best = widths_of(with_widths(spec, best), inside=True)
         inside = [(place,) for place in best if place.endswith(".inner_width")]
-        best = _moved(spec, best, inside, ratio, far)
+        best = _refine_widths(spec, best, inside, ratio, distance)
         # blocks are shared where a stage is as wide as what comes before it
         if spec.sharing is None:
-            best = _moved(spec, best, [(place,) for place in best], ratio, far)
-    return _tidy(spec, with_widths(spec, best))
+            best = _refine_widths(spec, best, [(place,) for place in best], ratio, distance)
+    return _omit_implied(spec, with_widths(spec, best))
 
 
 def widths_of(spec: NetworkSpec, inside: bool = False) -> dict[str, int]:
@@ -154,7 +154,7 @@ def widths_of(spec: NetworkSpec, inside: bool = False) -> dict[str, int]:
     found = {} if spec.stem is None else {"stem.width": spec.stem.width}
     for number, stage in enumerate(spec.stages):
         found[f"stages.{number}.width"] = stage.width
-        inner = stage.inner_width or (_derived(spec, stage.width) if inside else None)
+        inner = stage.inner_width or (_implied_width(spec, stage.width) if inside else None)
         if inner is not None and spec.block.kind != "single":
             found[f"stages.{number}.inner_width"] = inner
     return found
@@ -177,7 +177,7 @@ def with_widths(spec: NetworkSpec, widths: Widths) -> NetworkSpec:
 
 
 def _pairs(study: ExpandedStudy, to: str | None) -> Iterator[tuple[Arm, Arm]]:
-    """Yield each arm that is to be made equal, with the one to which it is."""
+    """Yield each arm that is to be matched, with its reference arm."""
     wanted = next(iter(study.spec.arms)) if to is None else to
     for arm in study.arms:
         at_each_level = [one for one in study.arms if one.base == wanted and one.factors == arm.factors]
@@ -201,8 +201,8 @@ def _step(spec: NetworkSpec, widths: Widths, places: Iterable[str]) -> int:
     return math.lcm(*steps)
 
 
-def _scaled(spec: NetworkSpec, own: Widths, ratio: Callable[[Widths], float]) -> Iterator[dict[str, int]]:
-    """Yield widths under one scale after another, each from where the last two say that the target lies."""
+def _scale_widths(spec: NetworkSpec, own: Widths, ratio: Callable[[Widths], float]) -> Iterator[dict[str, int]]:
+    """Yield scaled widths, estimating each scale from the previous two (secant method on the logarithm)."""
     steps = {width: _step(spec, own, [place for place in own if own[place] == width]) for width in own.values()}
     log_scale, power = 0.0, 2.0  # counts grow with the power 1 to 2 of the scale
     before: tuple[float, float] | None = None
@@ -224,15 +224,15 @@ def _scaled(spec: NetworkSpec, own: Widths, ratio: Callable[[Widths], float]) ->
         log_scale -= error / power
 
 
-def _moved(
+def _refine_widths(
     spec: NetworkSpec,
     widths: dict[str, int],
     knobs: Sequence[tuple[str, ...]],
     ratio: Callable[[Widths], float],
-    far: Callable[[Widths], float],
+    distance: Callable[[Widths], float],
 ) -> dict[str, int]:
-    """Move the widths of one knob at a time, always that which helps most, until near enough or nothing helps."""
-    while far(widths) > TOLERANCE:
+    """Greedily change the group of widths that helps most, until within the tolerance or nothing helps."""
+    while distance(widths) > TOLERANCE:
         direction = -1 if ratio(widths) > 1 else 1
         tried = []
         for places in knobs:
@@ -241,26 +241,26 @@ def _moved(
                 changed = {place: widths[place] + direction * move * step for place in places}
                 if min(changed.values()) > 0:
                     tried.append({**widths, **changed})
-        best = min(tried, key=far, default=widths)
-        if far(best) >= far(widths):
+        best = min(tried, key=distance, default=widths)
+        if distance(best) >= distance(widths):
             return widths
         widths = best
     return widths
 
 
-def _tidy(before: NetworkSpec, after: NetworkSpec) -> NetworkSpec:
-    """Leave unsaid the widths inside branches that were not said and follow from their stage's."""
+def _omit_implied(before: NetworkSpec, after: NetworkSpec) -> NetworkSpec:
+    """Omit widths inside branches that were not specified before and follow from the width of their stage."""
     stages = [
         {**new.model_dump(mode="json"), "inner_width": None}
-        if old.inner_width is None and new.inner_width == _derived(before, new.width)
+        if old.inner_width is None and new.inner_width == _implied_width(before, new.width)
         else new.model_dump(mode="json")
         for old, new in zip(before.stages, after.stages, strict=True)
     ]
     return after.with_(stages=stages)
 
 
-def _derived(spec: NetworkSpec, width: int) -> int | None:
-    """Return the width inside the branch that follows from the stage's; None: there is none, or none follows."""
+def _implied_width(spec: NetworkSpec, width: int) -> int | None:
+    """Return the width inside the branch that follows from the stage's, or None if there is none."""
     match spec.block.kind:
         case "single":
             return None
@@ -272,8 +272,8 @@ def _derived(spec: NetworkSpec, width: int) -> int | None:
             return 4 * width
 
 
-def _changed(before: NetworkSpec, after: NetworkSpec) -> str:
-    """Say which widths became which; those that were equal and still are, once."""
+def _describe_changes(before: NetworkSpec, after: NetworkSpec) -> str:
+    """Describe which widths were changed to which; equal widths are listed once if they remain equal."""
     explicit = widths_of(before).keys() | widths_of(after).keys()
     old, new = (
         {place: width for place, width in widths_of(spec, inside=True).items() if place in explicit}

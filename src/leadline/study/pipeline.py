@@ -20,7 +20,7 @@ from leadline.networks.modules import check, skeleton
 from leadline.parts.reference import pack_objects
 from leadline.probes.selection import select
 from leadline.running.checkpoints import TEN_MINUTES, Interval
-from leadline.running.driving import UNSEEN, Outcome, Screen, run_trials
+from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
 from leadline.specs import NetworkSpec
@@ -28,7 +28,7 @@ from leadline.store import Store
 from leadline.store.artifacts import folder_url
 from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match
-from leadline.study.rounds import Linked, resumed, with_seeds
+from leadline.study.rounds import Linked, resume, with_seeds
 from leadline.study.search import Search
 from leadline.text import join, plural
 from leadline.training import choose_device
@@ -36,9 +36,7 @@ from leadline.training import choose_device
 Run = Callable[[ExpandedStudy], Outcome]
 """Runs the trials of a study that is registered."""
 
-_KEPT = (
-    "kept as those of the earlier version and never mixed with new ones in a verdict, and the trials are trained again."
-)
+_AGAIN = "run again; the earlier results are kept separately and are not used in the verdict."
 
 
 def run_study(
@@ -48,7 +46,7 @@ def run_study(
     data_dir: Path | None,
     workers: int | None,
     device: str,
-    screen: Screen = UNSEEN,
+    screen: Screen = SILENT,
     executor: Executor | None = None,
     checkpoint_every: Interval = TEN_MINUTES,
     devices: int | None = None,
@@ -63,7 +61,7 @@ def run_study(
         data_dir: folder of the data sets; None: the user's cache.
         workers: processes of this machine; None: one per core, or one for a GPU; 0: inside this one.
         device: cpu, cuda, cuda:N or auto.
-        screen: where its progress is shown; `UNSEEN`: nowhere.
+        screen: display for the progress; `SILENT` shows nothing.
         executor: runs the trials elsewhere, on a device of this name there; None: this machine does.
         checkpoint_every: between two checkpoints of a trial within an epoch.
         devices: that train each trial together; None: as many as the study says.
@@ -92,7 +90,7 @@ def run_study(
             return run_trials(store, replace(job, study=asked.name), executor or workers, screen)
 
         if study.spec.tune is not None:
-            found = _searched(study, store, run, screen)
+            found = _search(study, store, run, screen)
             if isinstance(found, Outcome):
                 return found
             study = found
@@ -102,7 +100,7 @@ def run_study(
         return run(study)
 
 
-def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = UNSEEN) -> ExpandedStudy:
+def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT) -> ExpandedStudy:
     """Return a study with its arms matched, after checking that the data exist and the networks accept them.
 
     Raises:
@@ -152,8 +150,8 @@ def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
         return
     try:
         before = store.study(study.name).expand()
-    except SpecError as error:  # such as a module that is gone: nothing can be said of what used it
-        yield f"What {study.name} was when it was last run cannot be read any more: {error}"
+    except SpecError as error:  # such as a missing module, whose users cannot be compared
+        yield f"The version of {study.name} that was last run cannot be read any more: {error}"
         return
     frame = store.trials_frame(study.name)
     ended = frame[frame["state"].isin(("finished", "diverged"))]
@@ -165,8 +163,8 @@ def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
     for name, arms in changed.items():
         if count := int(ended["arm"].isin(arms).sum()):
             yield (
-                f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: their results are"
-                f" {_KEPT}"
+                f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: the trials are"
+                f" {_AGAIN}"
             )
     now = {(arm.name, trial.seed): trial.content_hash for arm, trial in before.trials()}
     keys = zip(ended["arm"], ended["seed"], strict=True)
@@ -174,7 +172,7 @@ def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
     if len(revised):
         yield (
             f"This version of Leadline trains or measures {plural(len(revised), 'trial')} of"
-            f" {join(sorted(set(revised['arm'])))} otherwise than the one that ran them: their results are {_KEPT}"
+            f" {join(sorted(set(revised['arm'])))} differently from the version that ran them: the trials are {_AGAIN}"
         )
 
 
@@ -186,23 +184,23 @@ def _register(study: ExpandedStudy, store: Store) -> None:
 def _in_rounds(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> Outcome:
     """Run a study round by round until its contrasts are decided or have all seeds, reporting the result of each round.
 
-    What to run next follows from the ledger alone, so that another driver's rounds are these as well.
+    What to run next depends only on the ledger, so that several drivers run the same rounds.
     """
     started = time.monotonic()
-    study = _with_what_is_there(study, store)
+    study = _merge_with_stored(study, store)
     _register(study, store)
     findings = _findings(study, store)
-    told = sum(bool(one.looks) for one in findings.rounds)
+    reported = sum(bool(one.looks) for one in findings.rounds)
     while True:
         outcome = run(study)
         findings = _findings(study, store)
         over = [one for one in findings.rounds if one.looks]
-        for one in over[told:]:
+        for one in over[reported:]:
             screen.say(round_line(findings, one))
-        told = max(told, len(over))
+        reported = max(reported, len(over))
         if outcome.interrupted or outcome.counts.get("failed"):
             break
-        study = _with_what_is_there(study, store)
+        study = _merge_with_stored(study, store)
         last = findings.rounds[-1]
         wider = with_seeds(study, last.seeds)
         if outcome.complete and last.looks and wider == study:
@@ -211,11 +209,11 @@ def _in_rounds(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> 
     return replace(outcome, seconds=time.monotonic() - started, decided=decided_line(findings))
 
 
-def _with_what_is_there(study: ExpandedStudy, store: Store) -> ExpandedStudy:
-    """Return a study that decides with the seeds that its arms have in the ledger, and planned as it was at first."""
+def _merge_with_stored(study: ExpandedStudy, store: Store) -> ExpandedStudy:
+    """Return a study with `decide` with the seeds that its arms have in the ledger and its original plan."""
     name = study.name
     if not any(one.name == name for one in store.studies()):
-        return resumed(study, (), None)
+        return resume(study, (), None)
     frame = store.trials_frame(name)
     columns = (frame[column] for column in ("arm", "seed", "trial", "state"))
     linked = [
@@ -223,7 +221,7 @@ def _with_what_is_there(study: ExpandedStudy, store: Store) -> ExpandedStudy:
         for arm, seed, trial, state in zip(*columns, strict=True)
     ]
     before = store.study(name)
-    return resumed(study, linked, before.expand() if before.spec.get("decide") else None)
+    return resume(study, linked, before.expand() if before.spec.get("decide") else None)
 
 
 def _findings(study: ExpandedStudy, store: Store) -> Findings:
@@ -233,8 +231,8 @@ def _findings(study: ExpandedStudy, store: Store) -> Findings:
     )
 
 
-def _searched(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> ExpandedStudy | Outcome:
-    """Search for every arm's best values; give the study with them, or how the search ended without."""
+def _search(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> ExpandedStudy | Outcome:
+    """Search for the best values of every arm; return the study with them, or the outcome of an incomplete search."""
     assert study.spec.tune is not None
     search = Search(study)
     while (asked := search.next(store)) is not None:

@@ -125,22 +125,22 @@ def rounds(study: ExpandedStudy, courses: Sequence[Course]) -> tuple[Round, ...]
         study: one with `decide`.
         courses: one per contrast of the study, in their order.
     """
-    decide = _decide(study)
+    decide = _require_decide(study)
     seeds = {arm.name: decide.first for arm in study.arms}
     found = [Round(1, dict(seeds), decide.first, ())]
-    while all(course.ended >= _shared(seeds, course) for course in courses):
-        looks = tuple(look(study, course, _shared(seeds, course)) for course in courses)
+    while all(course.ended >= _common_seeds(seeds, course) for course in courses):
+        looks = tuple(look(study, course, _common_seeds(seeds, course)) for course in courses)
         found[-1] = replace(found[-1], looks=looks)
         still_open = [
             course
             for course, (_, decision) in zip(courses, looks, strict=True)
-            if decision == "undecided" and not course.is_futile(_shared(seeds, course))
+            if decision == "undecided" and not course.is_futile(_common_seeds(seeds, course))
         ]
-        wanted = [more for course in still_open if (more := _more(study, course, _shared(seeds, course)))]
+        wanted = [more for course in still_open if (more := _seeds_to_add(study, course, _common_seeds(seeds, course)))]
         if not wanted:
             break
         for course in still_open:
-            goal = min(_shared(seeds, course) + min(wanted), decide.max_seeds)
+            goal = min(_common_seeds(seeds, course) + min(wanted), decide.max_seeds)
             seeds |= {side: max(seeds[side], goal) for side in (course.a, course.b)}
         found.append(Round(len(found) + 1, dict(seeds), min(wanted), ()))
     return tuple(found)
@@ -161,14 +161,14 @@ def look(study: ExpandedStudy, course: Course, seeds: int) -> tuple[Ends, Decisi
 
 def confidence_of_each(study: ExpandedStudy) -> float:
     """Return the confidence of each contrast's interval at which all of them hold together."""
-    return sequential.confidence_of_each(_decide(study).confidence, len(study.contrasts))
+    return sequential.confidence_of_each(_require_decide(study).confidence, len(study.contrasts))
 
 
-def resumed(study: ExpandedStudy, linked: Iterable[Linked], before: ExpandedStudy | None) -> ExpandedStudy:
-    """Return a study with at least the seeds that its arms have in the ledger, and its error shared out as at first.
+def resume(study: ExpandedStudy, linked: Iterable[Linked], before: ExpandedStudy | None) -> ExpandedStudy:
+    """Return a study with at least the seeds that its arms have in the ledger, and its original error spending.
 
-    What was fixed before the first look stays: how sure all contrasts together must be, how many there are, and over
-    how many seeds the error is shared out, even where `max_seeds` is another now.
+    Whatever was fixed before the first look is kept: the joint confidence, the contrasts, and the number of seeds over
+    which the error is spent, even if `max_seeds` has changed since.
 
     Args:
         study: one with `decide`, as its file gives it.
@@ -176,9 +176,9 @@ def resumed(study: ExpandedStudy, linked: Iterable[Linked], before: ExpandedStud
         before: that study; None: there is none, or it does not decide.
 
     Raises:
-        SpecError: the confidence or the number of contrasts is another than at the looks that were taken.
+        SpecError: the confidence or the contrasts differ from those at earlier looks.
     """
-    decide, trials = _decide(study), list(linked)
+    decide, trials = _require_decide(study), list(linked)
     there = {(one.arm, one.seed): one.hash for one in trials}
     drawn, seeds = {}, study.seed_values
     for arm in study.arms:
@@ -191,9 +191,9 @@ def resumed(study: ExpandedStudy, linked: Iterable[Linked], before: ExpandedStud
         old = before.decide
         if (decide.confidence, _sides(study)) != (old.confidence, _sides(before)):
             raise SpecError(
-                f"study {study.name}: confidence {decide.confidence:g} of {_named(study)}, but"
-                f" its results have already been looked at with {old.confidence:g} of {_named(before)}, and these must"
-                f" not change after the first look; restore them, or give the study another name"
+                f"study {study.name}: confidence {decide.confidence:g} of {_list_contrasts(study)}, but its results"
+                f" have already been looked at with {old.confidence:g} of {_list_contrasts(before)}, and these must not"
+                f" change after the first look; restore them, or give the study another name"
             )
         planned = before.shared_over
     return study.resolve(planned=planned, drawn=drawn)
@@ -205,23 +205,23 @@ def with_seeds(study: ExpandedStudy, seeds: Mapping[str, int]) -> ExpandedStudy:
     return study.resolve(drawn=drawn)
 
 
-def _more(study: ExpandedStudy, course: Course, seeds: int) -> int:
-    """Return how many seeds a contrast that is undecided should get; 0: it has all."""
-    decide, shown = _decide(study), course.first(seeds)
+def _seeds_to_add(study: ExpandedStudy, course: Course, seeds: int) -> int:
+    """Return how many more seeds an undecided contrast needs; 0 if it has all."""
+    decide, shown = _require_decide(study), course.first(seeds)
     left = decide.max_seeds - seeds
     if left == 0 or decide.step is not None:
         return min(decide.step or 0, left)
-    # a seed that gave no pair is spent all the same
+    # a seed without a pair counts towards max_seeds
     most = len(shown) + left
     confidence = confidence_of_each(study)
     return sequential.next_round(shown, course.margin, confidence, course.resolution, study.shared_over, most)
 
 
-def _shared(seeds: Mapping[str, int], course: Course) -> int:
+def _common_seeds(seeds: Mapping[str, int], course: Course) -> int:
     return min(seeds[course.a], seeds[course.b])
 
 
-def _decide(study: ExpandedStudy) -> DecideSpec:
+def _require_decide(study: ExpandedStudy) -> DecideSpec:
     if study.decide is None:
         raise SpecError(f"study {study.name}: it has no `decide`, so all of its seeds are fixed in advance")
     return study.decide
@@ -231,6 +231,6 @@ def _sides(study: ExpandedStudy) -> set[tuple[frozenset[str], str]]:
     return {(frozenset((one.a, one.b)), one.metric) for one in study.contrasts}
 
 
-def _named(study: ExpandedStudy) -> str:
+def _list_contrasts(study: ExpandedStudy) -> str:
     shown = [f"{one.metric} of {one.a} against {one.b}" for one in study.contrasts[:3]]
     return "; ".join([*shown, *(["..."] if len(study.contrasts) > 3 else [])])

@@ -18,7 +18,7 @@ from leadline.seeds import TUNE, stream
 from leadline.specs.study import SEARCH
 from leadline.specs.tuning import IntegerSpace, LinearSpace, LogSpace, Space, TuneSpec, Values
 from leadline.store import Store
-from leadline.study.expand import Arm, ExpandedStudy, searched_trial
+from leadline.study.expand import Arm, ExpandedStudy, search_trial
 from leadline.study.resolved import Searched
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class _Setting:
 
 
 class Search:
-    """The search of a study's arms: `next` says what must be run, until `tuned` has the study with what was chosen."""
+    """Hyperparameter search of a study: run what `next` returns until it returns None; then call `tuned`."""
 
     def __init__(self, study: ExpandedStudy) -> None:
-        """Begin the search of a study, which is its own `tune`.
+        """Start the search that the `tune` of a study asks for.
 
         Raises:
-            LeadlineError: the study tunes nothing, or optuna is not installed.
+            LeadlineError: the study has no `tune`, or Optuna is not installed.
         """
         if study.spec.tune is None:
             raise LeadlineError(f"{study.name}: nothing is tuned; add `tune` to the study")
@@ -55,20 +55,20 @@ class Search:
         self._scores: dict[str, list[float]] = {}
 
     def next(self, store: Store) -> ExpandedStudy | None:
-        """Return the study to run next, with all that was tried so far and what is asked for now; None: it is done.
+        """Return the study to run next, with all settings so far and the new ones, or None if the search is complete.
 
-        Arms go on side by side: each has as many open settings as its sampler may ask for at once.
+        The arms are searched in parallel: each has as many open settings as its sampler can suggest at once.
 
         Raises:
             StoreError: the store cannot be read.
-            SpecError: values that are possible one by one are impossible together.
+            SpecError: values that are valid one by one are invalid together.
         """
         results = _results(store, self.study.name + SEARCH)
         open_arms = [arm for arm in self.study.arms if not self._advance(arm, results)]
-        return self._asked() if open_arms else None
+        return self._pending_study() if open_arms else None
 
     def tuned(self) -> ExpandedStudy:
-        """Return the study with each arm's best values; of equals the one that was tried first.
+        """Return the study with the best values of each arm; of equal ones, those tried first.
 
         Raises:
             LeadlineError: every setting of an arm diverged.
@@ -86,7 +86,7 @@ class Search:
         return self.study.resolve(chosen=chosen)
 
     def _advance(self, arm: Arm, results: Mapping[str, float]) -> bool:
-        """Ask for settings until one of them has no result yet; return whether the budget is used up."""
+        """Suggest settings until one has no result yet; return whether the budget is used up."""
         settings = self._settings[arm.name]
         while True:
             scores = [_score(setting, results) for setting in settings]
@@ -95,10 +95,10 @@ class Search:
             if len(known) < len(settings) or len(settings) == self.tune.budget:
                 return len(known) == self.tune.budget
             tried = [setting.values for setting in settings]
-            for number in range(len(settings), len(settings) + self._at_once(len(settings))):
+            for number in range(len(settings), len(settings) + self._next_count(len(settings))):
                 settings.append(self._setting(arm, suggest(self.tune, number, tried, known)))
 
-    def _at_once(self, done: int) -> int:
+    def _next_count(self, done: int) -> int:
         left = self.tune.budget - done
         if self.tune.sampler == "random":
             return left
@@ -106,20 +106,20 @@ class Search:
 
     def _setting(self, arm: Arm, values: Values) -> _Setting:
         try:
-            trial = searched_trial(self.study.spec, arm, values)
+            trial = search_trial(self.study.spec, arm, values)
         except SpecError as error:
             said = ", ".join(f"{key} {value}" for key, value in values.items())
             raise SpecError(f"tune: {said} for arm {arm.name}: {error}; change a space") from None
         at = (trial.model_copy(update={"seed": seed}) for seed in self.seeds)
         return _Setting(values, tuple(one.content_hash for one in at))
 
-    def _asked(self) -> ExpandedStudy:
+    def _pending_study(self) -> ExpandedStudy:
         tried = {name: [setting.values for setting in settings] for name, settings in self._settings.items()}
         return self.study.resolve(search=Searched(seeds=list(self.seeds), tried=tried))
 
 
 def _score(setting: _Setting, results: Mapping[str, float]) -> float | None:
-    """Mean over the seeds; infinite where one diverged; None where one has no result yet."""
+    """Return the mean over the seeds: infinite if one diverged, None if one has no result yet."""
     found = [results[trial] for trial in setting.trials if trial in results]
     return sum(found) / len(found) if len(found) == len(setting.trials) else None
 
@@ -189,7 +189,7 @@ def suggest(tune: TuneSpec, number: int, tried: Sequence[Values], scores: Sequen
             optuna.trial.create_trial(params=values, distributions=spaces, value=score)
             for values, score in zip(tried, scores, strict=True)
         ]
-    with _quiet(optuna):
+    with _quieten(optuna):
         study = optuna.create_study(sampler=sampler)
         study.add_trials(known)
         drawn = study.ask(spaces).params
@@ -216,8 +216,8 @@ def _optuna() -> Any:
 
 
 @contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
-    """Keep optuna from telling of every study that it makes; its settings stay the user's."""
+def _quieten(optuna: Any) -> Iterator[None]:
+    """Silence Optuna's log messages in the body, and restore the user's setting afterwards."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,6 +1,6 @@
-"""Figures of chains and initialisations: what was measured, as points on the line of its closed form, layer by layer.
+"""Figures of chains and initialisations by layer: measurements as marks, closed forms as lines.
 
-Values are drawn as their log10, for no axis holds 1e-600 otherwise.
+Values are drawn as log10, because they range down to 1e-600.
 """
 
 import math
@@ -15,8 +15,6 @@ from leadline.errors import SpecError
 from leadline.reports.charts.axes import whole_step
 from leadline.reports.charts.chart import (
     CROSS,
-    DASHES,
-    MARKERS,
     SHOWN_BASES,
     Figure,
     Key,
@@ -26,6 +24,7 @@ from leadline.reports.charts.chart import (
     each,
     grid_columns,
     inline,
+    legend_keys,
     spread,
 )
 from leadline.text import join
@@ -51,14 +50,14 @@ _AXES = {
 
 
 def chain_figure(results: Sequence["ChainResult"], quantity: "Quantity" = "activation-gradient") -> Figure:
-    """Return chains by layer: a colour for each weight, a panel for each kind, activation and shortcut.
+    """Return a figure of chains by layer: one colour per weight, one panel per kind, activation and shortcut.
 
     Args:
         results: chains of one depth; at most seven weights.
-        quantity: what is drawn.
+        quantity: the quantity to draw.
 
     Raises:
-        SpecError: no chain, chains of several depths, too many weights, or two chains for one line.
+        SpecError: no chain, chains of different depths, too many weights, or two chains for the same line.
     """
     if not results:
         raise SpecError("chain figure: no chain; expected at least one")
@@ -70,7 +69,7 @@ def chain_figure(results: Sequence["ChainResult"], quantity: "Quantity" = "activ
     frames = []
     for result in results:
         own = result.frame().query("quantity == @quantity")
-        frames.append(own.assign(base=f"W = {result.chain.weight:g}", panel=_setting(result)))
+        frames.append(own.assign(base=f"W = {result.chain.weight:g}", panel=_panel_name(result)))
     frame = pd.concat(frames, ignore_index=True)
     if frame.duplicated(["base", "panel", "layer"]).any():
         raise SpecError("chain figure: two chains of one weight, kind, activation and shortcut; expected one of each")
@@ -86,11 +85,11 @@ def chain_figure(results: Sequence["ChainResult"], quantity: "Quantity" = "activ
     panels = tuple(Panel(name, _chain_panel(drawn[drawn["panel"].eq(name)], weights, x, y, low_high)) for name in names)
     caption = ["Lines: the closed form. Marks: measured by autograd in single precision, on some of the layers."]
     if drawn["lost"].any():
-        caption.append(f"Crosses: {LOST}, drawn where the closed form is; it was lost at {_lost(drawn)}.")
+        caption.append(f"Crosses: {LOST}, drawn where the closed form is; it was lost at {_describe_lost(drawn)}.")
     caption.append("The input is at the left; dL/da has norm 1 at the last layer.")
     first = frame[frame["layer"].eq(1)]
     said = [f"{row.panel}, {row.base}: {_power(row.value)}" for row in each(first)]
-    keys = [Key(base, MARKERS[place], tuple(DASHES[place]), place + 1) for place, base in enumerate(weights)]
+    keys = legend_keys(weights)
     return Figure(
         f"chain-{quantity}",
         title,
@@ -104,10 +103,10 @@ def chain_figure(results: Sequence["ChainResult"], quantity: "Quantity" = "activ
 
 
 def variance_figure(results: Sequence["VarianceResult"]) -> Figure:
-    """Return second moments by layer: a colour for each initialisation, a row of panels for each kind and activation.
+    """Return a figure of second moments by layer: one colour per initialisation, one row per kind and activation.
 
     Raises:
-        SpecError: no stack, stacks of several depths, or too many initialisations.
+        SpecError: no stack, stacks of different depths, or too many initialisations.
     """
     if not results:
         raise SpecError("variance figure: no stack; expected at least one")
@@ -128,7 +127,7 @@ def variance_figure(results: Sequence["VarianceResult"]) -> Figure:
     logs = {"value": frame["predicted"], "measured_log": frame["measured"], "high_log": frame["high"]}
     with np.errstate(divide="ignore"):
         drawn = frame.assign(**{name: np.log10(values) for name, values in logs.items()})
-        # an interval that reaches 0 has no logarithm there: it is drawn to a tenth of the mean
+        # an interval that reaches 0 has no logarithm: draw it to a tenth of the mean
         drawn["low_log"] = np.log10(np.maximum(frame["low"], frame["measured"] / 10))
     drawn = drawn.replace([np.inf, -np.inf], np.nan)
     y, _ = _powers_axis("Second moment", list(drawn[["value", "measured_log", "high_log"]].to_numpy().ravel()))
@@ -156,11 +155,11 @@ def variance_figure(results: Sequence["VarianceResult"]) -> Figure:
         f"{title}. Activations at the last layer: {join(said, mark=';')}.",
         panels,
         2,
-        tuple(Key(base, MARKERS[place], tuple(DASHES[place]), place + 1) for place, base in enumerate(bases)),
+        tuple(legend_keys(bases)),
     )
 
 
-def _setting(result: "ChainResult") -> str:
+def _panel_name(result: "ChainResult") -> str:
     own = result.chain
     words = {"none": "no shortcut", "identity": "identity shortcuts"}
     if own.shortcut == "scaled":
@@ -172,9 +171,9 @@ def _setting(result: "ChainResult") -> str:
 
 def _chain_panel(rows: pd.DataFrame, bases: Sequence[str], x: alt.X, y: alt.Y, ends: tuple[int, int]) -> alt.LayerChart:
     colour, dash, shape = arm_channels(bases)
-    shown = _in_turn(rows, bases)
+    shown = _stagger(rows, bases)
     layers = list(_limits(x, y, *ends, last=rows["layer"].max()))
-    line = alt.Chart(inline(_thinned(rows, SHOWN_STEPS), ["base", "layer", "value"])).mark_line(strokeWidth=1.5)
+    line = alt.Chart(inline(_thin(rows, SHOWN_STEPS), ["base", "layer", "value"])).mark_line(strokeWidth=1.5)
     layers.append(line.encode(x=x, y=at_field(y, "value"), color=colour, strokeDash=dash))
     tips = [alt.Tooltip("base:N", title="chain"), alt.Tooltip("layer:Q", format="d")]
     tips += [alt.Tooltip("value:Q", title="closed form, log10", format=".4~f")]
@@ -191,11 +190,11 @@ def _chain_panel(rows: pd.DataFrame, bases: Sequence[str], x: alt.X, y: alt.Y, e
 
 def _moments_panel(rows: pd.DataFrame, bases: Sequence[str], x: alt.X, y: alt.Y) -> alt.LayerChart:
     colour, dash, shape = arm_channels(bases)
-    shown = _in_turn(rows, bases)
+    shown = _stagger(rows, bases)
     columns = ["base", "layer", "value", "predicted", "measured", "measured_log", "low_log", "high_log", "low", "high"]
     tips = [alt.Tooltip("base:N", title="initialisation"), alt.Tooltip("layer:Q", format="d")]
     tips += [alt.Tooltip(f"{name}:Q", format=".4~g") for name in ("predicted", "measured", "low", "high")]
-    line = alt.Chart(inline(_thinned(rows, SHOWN_STEPS), ["base", "layer", "value"])).mark_line(strokeWidth=1.5)
+    line = alt.Chart(inline(_thin(rows, SHOWN_STEPS), ["base", "layer", "value"])).mark_line(strokeWidth=1.5)
     layers = [line.encode(x=x, y=at_field(y, "value"), color=colour, strokeDash=dash)]
     if not (barred := shown[shown["high_log"].notna() & shown["low_log"].notna()]).empty:
         bars = alt.Chart(inline(barred, columns)).mark_rule(strokeWidth=1.5)
@@ -205,12 +204,12 @@ def _moments_panel(rows: pd.DataFrame, bases: Sequence[str], x: alt.X, y: alt.Y)
     return alt.LayerChart(layer=layers, height=230)
 
 
-def _thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+def _thin(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return rows[rows["layer"].isin(spread(sorted(rows["layer"].unique()), most))]
 
 
-def _in_turn(rows: pd.DataFrame, bases: Sequence[str]) -> pd.DataFrame:
-    """Return some layers of each line, other ones of each, so that lines upon one another show that they are many."""
+def _stagger(rows: pd.DataFrame, bases: Sequence[str]) -> pd.DataFrame:
+    """Return some layers of each line, staggered so that the marks of coinciding lines do not overlap."""
     step = math.ceil(rows["layer"].max() / SHOWN_POINTS)
     turns = {base: place * step // len(bases) for place, base in enumerate(bases)}
     return rows[(rows["layer"] - 1 - rows["base"].map(turns)).mod(step).eq(0)]
@@ -247,8 +246,8 @@ def _layers_axis(last: int) -> alt.X:
     return alt.X("layer:Q", title="Layer, from the input", axis=alt.Axis(values=ticks, format="d"), scale=scale)
 
 
-def _lost(rows: pd.DataFrame) -> str:
-    """Say at how many layers single precision lost each line."""
+def _describe_lost(rows: pd.DataFrame) -> str:
+    """Describe at how many layers each line is lost in single precision."""
     words = {"zero": "0", "overflow": "not finite"}
     counts = rows[rows["lost"]].groupby(["panel", "base", "float32"], sort=False).size().reset_index(name="many")
     return join(

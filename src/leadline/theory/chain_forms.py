@@ -1,17 +1,17 @@
-"""What a chain of equal layers is, and the closed form of its activations and gradients, in NumPy and in logarithms.
+"""Chains of equal layers, and the closed form of their activations and gradients, in NumPy and in logarithms.
 
-A chain has one weight at every layer: a_n = alpha a_(n-1) + beta phi(W a_(n-1)) for n = 1 to l. `none` is alpha = 0,
-beta = 1; `identity` is alpha = beta = 1; `scaled` has factors of its own. Linear chains then have
+A chain has the same weight in every layer: a_n = alpha a_(n-1) + beta phi(W a_(n-1)) for n = 1 to l. The shortcut
+`none` is alpha = 0, beta = 1; `identity` is alpha = beta = 1; `scaled` takes any factors. Linear chains then have
 
     dL/da_n = (alpha + beta W^T)^(l-n) dL/da_l    and    dL/dW_n = beta dL/da_n a_(n-1)^T,
 
 so that gradients vanish where |alpha + beta W| < 1 and explode where it is above 1 (Hochreiter 1991; Bengio, Simard &
-Frasconi 1994). With beta = 1/l the product stays below (1 + |W|/l)^l < e^|W| however deep the chain is. In a chain with
-an activation beta W^T is beta W^T phi'(z_n) along the way that the input takes.
+Frasconi 1994). With beta = 1/l, the product stays below (1 + |W|/l)^l < e^|W| at any depth. With an activation, beta
+W^T becomes beta W^T phi'(z_n) at the activations of the input.
 
-So that |W| has a meaning in every kind, a layer is W times an orthogonal map, the same one at every layer: each of its
-singular values is |W|. Closed forms are kept as a direction and the logarithm of its length, in double precision, so
-that they neither underflow nor overflow.
+So that |W| has the same meaning for every kind, each layer is W times the same orthogonal map, and all of its singular
+values are |W|. Closed forms are computed as a direction and the logarithm of its norm, in double precision, so that
+they neither underflow nor overflow.
 """
 
 import math
@@ -34,7 +34,7 @@ Quantity = Literal["activation", "activation-gradient", "weight-gradient"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 MOST_LAYERS = 10_000
 MOST_NUMBERS = 50_000_000
-"""Weights and activations of a chain at most, all layers together: 400 MB of each copy in double precision."""
+"""Maximum total number of weights and activations of a chain: 400 MB per copy in double precision."""
 
 _GREATEST = float(np.finfo(np.float32).max)
 _LEAST = float(np.finfo(np.float32).tiny)
@@ -45,15 +45,15 @@ Kernel = Float[np.ndarray, "channels channels taps"]
 
 @dataclass(frozen=True)
 class Chain:
-    """What a chain is. See the module for its equation.
+    """A chain of equal layers. See the module for its equation.
 
-    `scalar`: one number; `dense`: `width` numbers and a matrix; `convolutional`: `width` channels on a circle of
-    `positions`, kernels of size 3 that turn the channels, shift each by -1, 0 or 1 and turn them again. The input has
-    a root mean square of 1 and dL/da_l a norm of 1; in a scalar chain both are 1.
+    `scalar` has one unit; `dense` has `width` units and a matrix; `convolutional` has `width` channels at `positions`
+    periodic positions and kernels of size 3, which rotate the channels, shift each by -1, 0 or 1 and rotate them again.
+    The input has a root mean square of 1 and dL/da_l a norm of 1; in a scalar chain, both are 1.
 
     Raises:
-        SpecError: an unknown name, a number that is not finite or too small, a chain too large to hold, or factors of
-            a shortcut that is not `scaled`.
+        SpecError: an unknown name, a number that is not finite or too small, a chain that is too large, or factors
+            with a shortcut other than `scaled`.
     """
 
     weight: float
@@ -97,7 +97,7 @@ class Chain:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, positions and the kernel's size."""
+        """Channels, positions and kernel size."""
         match self.kind:
             case "scalar":
                 return 1, 1, 1
@@ -108,7 +108,7 @@ class Chain:
 
     @property
     def factors(self) -> tuple[float, float]:
-        """What the shortcut and the branch are multiplied by: alpha and beta."""
+        """Factors alpha of the shortcut and beta of the branch."""
         match self.shortcut:
             case "none":
                 return 0.0, 1.0
@@ -129,16 +129,16 @@ class Chain:
 
 
 def closed_form(chain: Chain) -> Float[np.ndarray, "quantities layers"]:
-    """Return log10 of the norms of `QUANTITIES` by layer: powers of W where the chain is linear, else the product."""
+    """Return log10 of the norms of `QUANTITIES` by layer: by `power_form` for linear chains, else by `product_form`."""
     return power_form(chain) if chain.activation == "linear" else product_form(chain)
 
 
 def power_form(chain: Chain) -> Float[np.ndarray, "quantities layers"]:
     """Return the closed form of a linear chain from powers of alpha + beta W, by the eigenvalues of W.
 
-    An orthogonal map is normal: with its eigenvalues e^(i theta) and the parts c of a vector along its eigenvectors,
-    |(alpha + beta W)^k c|^2 = sum |alpha + beta |W| e^(i theta)|^(2k) |c|^2. On the circle it is one matrix for each
-    frequency.
+    An orthogonal map is normal: with its eigenvalues e^(i theta) and the coefficients c of a vector in its
+    eigenvectors, |(alpha + beta W)^k c|^2 = sum |alpha + beta |W| e^(i theta)|^(2k) |c|^2. A periodic convolution is
+    one matrix per frequency.
     """
     kernel, (entering, leaving), layers = orthogonal(chain), ends(chain), chain.layers
     alpha, beta = chain.factors
@@ -169,7 +169,7 @@ def _powers(
     state: State,
     most: int,
 ) -> list[tuple[State, float]]:
-    """Return M^k times a state for k = 0 to `most`, each as a direction and the logarithm of its norm."""
+    """Return M^k times a state for k = 0 to `most`, as directions and logarithms of norms."""
     parts = np.einsum("foi,of->fi", vectors.conj(), np.fft.fft(state, norm="ortho"))
     with np.errstate(divide="ignore"):
         logs, angles = np.log(np.abs(values)), np.angle(values)
@@ -189,9 +189,9 @@ def _powers(
 
 
 def product_form(chain: Chain) -> Float[np.ndarray, "quantities layers"]:
-    """Return the closed form of any chain: the product of alpha + beta W^T phi'(z_n) along its own activations.
+    """Return the closed form of any chain: the product of alpha + beta W^T phi'(z_n) at its activations.
 
-    Vectors are kept as a direction and the logarithm of their norm.
+    Vectors are represented by a direction and the logarithm of their norm.
     """
     kernel, (entering, leaving) = chain.weight * orthogonal(chain), ends(chain)
     alpha, beta = chain.factors
@@ -201,15 +201,15 @@ def product_form(chain: Chain) -> Float[np.ndarray, "quantities layers"]:
         scale = log if math.isfinite(log) else 0.0
         z = _apply(kernel, direction)
         slopes.append(_log_slope(chain.activation, z, scale))
-        # without a branch, a sigmoid's value over a state that shrinks would be infinite, times 0
-        branch = beta * _activated(chain.activation, z, scale) if beta else np.zeros_like(z)
+        # without a branch, a sigmoid over a shrinking state would give 0 times infinity
+        branch = beta * _activate(chain.activation, z, scale) if beta else np.zeros_like(z)
         states.append(_split(alpha * direction + branch, scale))
     gradient = _split(leaving)
     gradients, weight_gradients = [gradient[1]], []
     for slope, (state, log) in zip(reversed(slopes), reversed(states[:-1]), strict=True):
         steepest = slope.max()
         pulled = beta * gradient[0] * np.exp(slope - steepest) if steepest > -math.inf else np.zeros_like(state)
-        steepest = max(steepest, -1e300)  # a number, so that nothing times it is still nothing
+        steepest = max(steepest, -1e300)  # finite, so that 0 times it is 0
         weight_gradients.append(gradient[1] + steepest + log + _log_norm(_outer(pulled, state, kernel)))
         back = _apply(kernel.transpose(1, 0, 2)[:, :, ::-1], pulled)
         if alpha:
@@ -220,7 +220,7 @@ def product_form(chain: Chain) -> Float[np.ndarray, "quantities layers"]:
     return np.array([[log for _, log in states[1:]], gradients[-2::-1], weight_gradients[::-1]]) / math.log(10)
 
 
-def _activated(name: ChainActivation, z: State, log: float) -> State:
+def _activate(name: ChainActivation, z: State, log: float) -> State:
     """Return phi(z e^log) / e^log."""
     with np.errstate(over="ignore"):
         match name:
@@ -228,14 +228,14 @@ def _activated(name: ChainActivation, z: State, log: float) -> State:
                 return z
             case "relu":
                 return np.asarray(np.maximum(z, 0))
-            case "tanh":  # is its argument to double precision, where that is so small
+            case "tanh":  # equal to its argument in double precision if that is small enough
                 return z if log < -40 else np.asarray(np.tanh(z * np.exp(log)) * np.exp(-log), dtype=np.float64)
             case "sigmoid":
                 return np.asarray(expit(z * np.exp(log)) * np.exp(-log), dtype=np.float64)
 
 
 def _log_slope(name: ChainActivation, z: State, log: float) -> State:
-    """Return the logarithm of phi'(z e^log), exact where phi saturates."""
+    """Return the logarithm of phi'(z e^log), accurate even if phi saturates."""
     with np.errstate(over="ignore"):
         size = np.abs(z) * np.exp(log)
     match name:
@@ -260,7 +260,7 @@ def _log_norm(vector: Float[np.ndarray, "..."]) -> float:
     return math.log(largest) + math.log(float(np.linalg.norm(vector / largest))) if largest else -math.inf
 
 
-# --- what a chain is made of
+# --- weights and inputs of a chain
 
 
 def ends(chain: Chain) -> tuple[State, State]:
@@ -273,7 +273,7 @@ def ends(chain: Chain) -> tuple[State, State]:
 
 
 def orthogonal(chain: Chain) -> Kernel:
-    """Return the kernel of an orthogonal map: two rotations, and between them a shift of each channel (see Chain)."""
+    """Return the kernel of an orthogonal map: two rotations with a shift of each channel in between (see `Chain`)."""
     channels, _, taps = chain.shape
     if chain.kind == "scalar":
         return np.ones((1, 1, 1))
@@ -297,10 +297,10 @@ def _offsets(kernel: Kernel) -> range:
 
 
 def _apply(kernel: Kernel, state: State) -> State:
-    """Correlate on the circle, as a convolutional layer does."""
+    """Cross-correlate periodically, as a convolutional layer does."""
     return np.asarray(sum(kernel[:, :, t] @ np.roll(state, -by, axis=1) for t, by in enumerate(_offsets(kernel))))
 
 
 def _outer(gradient: State, state: State, kernel: Kernel) -> Kernel:
-    """Return the gradient of a kernel from those of what leaves and what enters it."""
+    """Return the gradient of a kernel from the gradient of its output and its input."""
     return np.stack([gradient @ np.roll(state, -by, axis=1).T for by in _offsets(kernel)], axis=-1)

@@ -1,7 +1,7 @@
-"""Chains measured: activations and gradients by layer as autograd gives them, beside their closed form.
+"""Measure the activations and gradients of chains by layer with autograd, to compare them with the closed form.
 
-`chain_forms` has the equations. Here a chain is a network of PyTorch's own layers that goes forward and backward once
-in single and once in double precision; what underflow and overflow made of a value is said beside it.
+`chain_forms` has the equations. Here, a chain is a network of PyTorch layers that is run forward and backward in single
+and in double precision; underflow and overflow are reported with each value.
 """
 
 import math
@@ -39,7 +39,7 @@ _MODULES: dict[ChainActivation, type[nn.Module]] = {
 
 
 class ChainNetwork(nn.Module):
-    """A chain as a module: layers of PyTorch's own, each with a weight of its own that has the same value."""
+    """A chain as a module of PyTorch layers whose separate weights have equal values."""
 
     def __init__(self, chain: Chain, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -56,11 +56,11 @@ class ChainNetwork(nn.Module):
         self.layers = nn.ModuleList(deepcopy(layer) for _ in range(chain.layers))
 
     def forward(self, input: Float[Tensor, "batch *state"]) -> list[Float[Tensor, "batch *state"]]:
-        """Return the activations a_0 to a_l, the input among them."""
+        """Return the activations a_0 to a_l, including the input."""
         states = [input]
         for layer in self.layers:
             branch = self.activation(layer(states[-1]))
-            # without a shortcut nothing is added, not even zero times an infinity
+            # without a shortcut, do not add zero times a possible infinity
             states.append(
                 self.shortcut_factor * states[-1] + self.branch_factor * branch
                 if self.shortcut_factor
@@ -73,7 +73,7 @@ class ChainNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Results of autograd in one precision; arrays have a row per quantity in `QUANTITIES` and a column per layer."""
+    """Results of autograd in one precision, with one row per quantity in `QUANTITIES` and one column per layer."""
 
     log10: Float[np.ndarray, "quantities layers"]  # of the norm; -inf: 0, NaN: not finite
     ranges: tuple[tuple[Range, ...], ...]
@@ -83,8 +83,8 @@ class Measured:
 class ChainResult:
     """Norms by layer: |a_n|, |dL/da_n| and |dL/dW_n| (Frobenius) for n = 1 to l, as log10.
 
-    A measured `zero` beside a closed form within the precision's range is not an underflow of the result but of the
-    way to it: a factor that was too small, or a saturated derivative such as 1 - tanh(z)^2 that was rounded to 0.
+    If a value is measured as `zero` although its closed form is within the range of the precision, an intermediate
+    result has underflowed: a factor was too small, or a saturated derivative such as 1 - tanh(z)^2 was rounded to 0.
     """
 
     chain: Chain
@@ -95,9 +95,9 @@ class ChainResult:
     def frame(self) -> "pd.DataFrame":
         """Return one row per quantity and layer.
 
-        Columns: layer (from 1 at the input), quantity, log10_closed, log10_float32, float32, log10_float64, float64;
-        the bare names of the precisions say `normal`, `subnormal` (digits were lost), `zero` (the logarithm is -inf)
-        or `overflow` (infinite, not a number, or a gradient through activations that are; the logarithm is NaN).
+        Columns: layer (from 1 at the input), quantity, log10_closed, log10_float32, float32, log10_float64, float64.
+        The columns float32 and float64 contain `normal`, `subnormal` (reduced precision), `zero` (the logarithm is
+        -inf) or `overflow` (infinite or NaN, or a gradient through such activations; the logarithm is NaN).
         """
         import pandas as pd
 
@@ -115,7 +115,7 @@ class ChainResult:
         )
 
     def words(self) -> str:
-        """Return one sentence: the gradient at the first layer, where float32 failed, and the largest deviation."""
+        """Return a sentence with the gradient at the first layer, the failures of float32 and the largest deviation."""
         row = QUANTITIES.index("activation-gradient")
         said = [f"{self.chain}: |dL/da_1| = {_power(self.closed[row, 0])} |dL/da_{self.chain.layers}|"]
         for state, what in (("zero", "is 0"), ("overflow", "is not finite"), ("subnormal", "has lost digits")):
@@ -149,22 +149,22 @@ def chain(
     positions: int = 16,
     seed: int = 0,
 ) -> ChainResult:
-    """Measure a chain's activations and gradients by layer in both precisions, beside their closed form.
+    """Measure a chain's activations and gradients by layer in both precisions, and compute their closed form.
 
-    Where a chain with an activation is chaotic (large |W|, no shortcut), rounding leads the measured network to other
-    activations than the closed form's; the two then agree in how fast gradients grow, not in each value.
+    In chaotic chains (an activation, large |W|, no shortcut), rounding errors grow until the measured activations
+    differ from those of the closed form; the two then agree only in how fast gradients grow.
 
     Args:
         weight: W; negative for a scalar chain that changes sign.
-        layers: l.
+        layers: number of layers l.
         kind: scalar, dense or convolutional.
         activation: phi.
         shortcut: none, identity or scaled.
         shortcut_factor: alpha of `scaled`; None: 1.
         branch_factor: beta of `scaled`; None: 1 / layers.
-        width: numbers of a dense chain, channels of a convolutional one.
-        positions: on the circle of a convolutional chain.
-        seed: of the orthogonal map, the input and the direction of dL/da_l.
+        width: units of a dense chain, or channels of a convolutional one.
+        positions: number of positions of a convolutional chain, which is periodic.
+        seed: seed of the orthogonal map, the input and the direction of dL/da_l.
 
     Raises:
         SpecError: see `Chain`.
@@ -177,19 +177,19 @@ def chain(
 
 
 def measure(chain: Chain, dtype: torch.dtype) -> Measured:
-    """Run a chain forward and backward once and return the norms that came out, with what became of their range."""
+    """Run a chain forward and backward once, and return the norms and their ranges."""
     model = ChainNetwork(chain, dtype)
     entering, leaving = (
         torch.from_numpy(state[None] if chain.kind == "convolutional" else state.T).to(dtype) for state in ends(chain)
     )
     states = model(entering.requires_grad_())
     weights = [layer.weight for layer in model.layers]
-    # the loss is linear in the output, so its gradient there is the direction that was chosen
+    # the loss is linear in the output, so its gradient there is the chosen direction
     grads = torch.autograd.grad(states[-1], [*states[1:], *weights], leaving)
     tensors = (states[1:], grads[: chain.layers], grads[chain.layers :])
-    judged = [[_judged(tensor.detach()) for tensor in row] for row in tensors]
+    judged = [[_norm_and_range(tensor.detach()) for tensor in row] for row in tensors]
     if chain.activation != "linear" and any(state.isnan().any() for state in states):
-        # ReLU has the slope 0 where its input is not a number: what comes back looks like a gradient and is none
+        # ReLU has slope 0 at NaN, so the gradients look valid but are not
         judged[1:] = [[(math.nan, "overflow")] * chain.layers] * 2
     return Measured(
         np.array([[norm for norm, _ in row] for row in judged]),
@@ -197,14 +197,14 @@ def measure(chain: Chain, dtype: torch.dtype) -> Measured:
     )
 
 
-def _judged(values: Tensor) -> tuple[float, Range]:
-    """Return log10 of a tensor's norm, and its range by its largest number."""
+def _norm_and_range(values: Tensor) -> tuple[float, Range]:
+    """Return log10 of the norm of a tensor, and the range of its largest element."""
     largest = values.abs().max().item()
     if not math.isfinite(largest):
         return math.nan, "overflow"
     if largest == 0:
         return -math.inf, "zero"
-    # squares of small numbers would vanish even in double precision
+    # squares of small numbers would underflow even in double precision
     norm = math.log10(largest) + math.log10((values.double() / largest).norm().item())
     return norm, "normal" if largest >= torch.finfo(values.dtype).tiny else "subnormal"
 

@@ -1,9 +1,9 @@
-"""Circuits of AND, OR, NOT, XOR and threshold gates: gate lists as data, and the same as exact threshold networks.
+"""Circuits of AND, OR, NOT, XOR and threshold gates, as gate lists and as exact threshold networks.
 
-Sizes are counted as circuit complexity counts them: a NOT is free, because it is a sign on the wire that leaves it,
-so gates, wires and depth are those of the other gates. An XOR gate is no threshold unit: no single weighted sum of
-a and b gives a XOR b (Minsky & Papert 1969). It is a gadget of two layers, so depth is counted in both: one for each
-XOR gate of a gate list, two for it in a threshold network.
+Sizes are counted as in circuit complexity: a NOT is free, because it only changes a sign, so gates, wires and depth are
+those of the other gates. An XOR gate is not a threshold unit, because no single weighted sum of a and b gives a XOR b
+(Minsky & Papert 1969). It takes two layers of units, so an XOR gate adds 1 to the depth of a gate list and 2 to that of
+a threshold network.
 """
 
 from collections import defaultdict
@@ -22,9 +22,9 @@ from leadline.errors import SpecError
 Bits = UInt8[np.ndarray, "inputs bits"]
 Values = UInt8[np.ndarray, "inputs"]
 
-_MOST_BYTES = 3 * 2**26  # that the wires of a gate list take while it is evaluated
-_MOST_SUM = 2**23  # float32 adds whole numbers exactly up to 2^24, and NOTs shift a threshold by no more than this
-_MOST_WEIGHTS, _MOST_WIRES = 2**26, 2**24  # of one layer, zeros included; of a whole network
+_MOST_BYTES = 3 * 2**26  # of all wires during the evaluation of a gate list
+_MOST_SUM = 2**23  # sums in float32 are exact up to 2^24, and NOTs shift a threshold by at most this
+_MOST_WEIGHTS, _MOST_WIRES = 2**26, 2**24  # weights of one layer, including zeros; wires of a network
 
 
 # --- gate lists
@@ -32,45 +32,45 @@ _MOST_WEIGHTS, _MOST_WIRES = 2**26, 2**24  # of one layer, zeros included; of a 
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """1 where all of its wires are 1."""
+    """1 if all inputs are 1."""
 
     inputs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """1 where any of its wires is 1."""
+    """1 if any input is 1."""
 
     inputs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """1 where its wire is 0."""
+    """1 if its input is 0."""
 
     input: int
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """Its one wire."""
+        """The wire that it reads, as for other gates."""
         return (self.input,)
 
 
 @dataclass(frozen=True, slots=True)
 class Xor:
-    """1 where an odd number of its wires is 1."""
+    """1 if an odd number of inputs is 1."""
 
     inputs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """1 where the weighted sum of its wires reaches the threshold.
+    """1 if the weighted sum of its inputs is at least the threshold.
 
-    Majority of k wires: weights of 1, threshold k // 2 + 1.
+    The majority of k inputs has weights of 1 and the threshold k // 2 + 1.
 
     Raises:
-        SpecError: weights and wires differ in number, or the weights are too large for exact sums in float32.
+        SpecError: the numbers of weights and inputs differ, or the weights are too large for exact sums in float32.
     """
 
     inputs: tuple[int, ...]
@@ -96,12 +96,12 @@ Gate = And | Or | Not | Xor | Threshold
 
 @dataclass(frozen=True)
 class Circuit:
-    """Gates in an order in which they can be evaluated; what the last gate gives is what the circuit gives.
+    """Gates in evaluation order; the output of the last gate is the output of the circuit.
 
-    Wires have numbers: 0 to bits - 1 are the circuit's inputs, bits + i is what gate i gives.
+    Wires are numbered: 0 to bits - 1 are the inputs of the circuit, and bits + i is the output of gate i.
 
     Raises:
-        SpecError: no gate, a gate without wires, or a wire that is not there before the gate that reads it.
+        SpecError: no gates, a gate without inputs, or a gate that reads a wire that is not defined before it.
     """
 
     name: str
@@ -126,15 +126,15 @@ class Circuit:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """One cell applied step by step: it reads the state (wire 0, at first 0) and the step's bit, and gives the state.
+    """One cell applied step by step: it reads the state (wire 0, initially 0) and one bit, and returns the new state.
 
     Raises:
-        SpecError: the cell does not read two bits, or there is no step.
+        SpecError: the cell does not read two bits, or there are no steps.
     """
 
     name: str
     cell: Circuit
-    bits: int  # and steps
+    bits: int  # also the number of steps
 
     def __post_init__(self) -> None:
         if self.cell.bits != 2 or self.bits < 1:
@@ -146,12 +146,12 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a circuit is; NOT gates are free, and a recurrence counts as unrolled."""
+    """Size of a circuit; NOT gates are free, and a recurrence is counted as unrolled."""
 
     gates: int
-    wires: int  # into gates
-    depth: int  # gates on the longest way from an input to the output
-    fan_in: int  # of the gate that reads most wires
+    wires: int  # inputs of gates
+    depth: int  # gates on the longest path from an input to the output
+    fan_in: int  # maximum over gates
 
 
 def size(form: Circuit | Recurrence) -> Size:
@@ -166,11 +166,11 @@ def size(form: Circuit | Recurrence) -> Size:
 
 
 def levels(circuit: Circuit, start: Sequence[int] | None = None) -> list[int]:
-    """Return how many gates, NOT left out, lie on the longest way to each wire.
+    """Return the number of gates, without NOTs, on the longest path to each wire.
 
     Args:
         circuit: the circuit.
-        start: the levels of the circuit's inputs, all 0 where it is not given.
+        start: levels of the inputs; None: all 0.
     """
     known = list(start or [0] * circuit.bits)
     for gate in circuit.gates:
@@ -179,10 +179,10 @@ def levels(circuit: Circuit, start: Sequence[int] | None = None) -> list[int]:
 
 
 def evaluate(form: Circuit | Recurrence, inputs: Bits) -> Values:
-    """Return what a circuit gives for each input, 0 or 1, exactly: 8 inputs to the byte, one gate at a time.
+    """Return the exact output of a circuit for each input, 0 or 1; gates are evaluated one by one on packed bits.
 
     Raises:
-        SpecError: the inputs are no array of 0 and 1 with one column per bit.
+        SpecError: the inputs are not an array of 0 and 1 with one column per bit.
     """
     if inputs.ndim != 2 or inputs.shape[1] != form.bits or inputs.dtype != np.uint8 or (inputs > 1).any():
         raise SpecError(
@@ -223,10 +223,10 @@ def _gate_by_gate(circuit: Circuit, inputs: Bits) -> Values:
 
 
 class ThresholdLayer(nn.Module):
-    """Linear threshold units: 1 where the weighted sum of what a unit reads reaches its threshold, else 0.
+    """Linear threshold units: 1 if the weighted sum of a unit's inputs is at least its threshold, else 0.
 
-    Weights and thresholds are whole numbers, which float32 and float64 add exactly. A step has no gradient, so
-    they ask for none.
+    Weights and thresholds are integers, whose sums are exact in float32 and float64. They do not require gradients,
+    because the step function has none.
     """
 
     reads: Tensor | slice
@@ -239,26 +239,26 @@ class ThresholdLayer(nn.Module):
         self.threshold = nn.Parameter(threshold, requires_grad=False)
         first, last = int(reads[0]), int(reads[-1])
         if torch.equal(reads, torch.arange(first, last + 1)):
-            self.reads = slice(first, last + 1)  # of which no copy is made
+            self.reads = slice(first, last + 1)  # avoids a copy
         else:
             self.register_buffer("reads", reads)
 
     def forward(self, wires: Float[Tensor, "batch wires"]) -> Float[Tensor, "batch units"]:
-        """Return what the units give, 0 or 1."""
+        """Return the outputs of the units, 0 or 1."""
         total: Tensor = wires[:, self.reads] @ self.weight.T
         return total.ge_(self.threshold)
 
 
 class ThresholdNetwork(nn.Module):
-    """The circuit as layers of linear threshold units with exact whole-number weights.
+    """A circuit as layers of linear threshold units with exact integer weights.
 
-    A layer may read the input and every earlier layer, as threshold circuits do; if it could read the last layer alone,
-    units that hand a value on would come in addition. AND of k wires is the threshold k, OR the threshold 1, a NOT the
-    sign of a weight. XOR of k wires takes two layers: units that ask whether at least 1, 2, ... k wires are 1, then one
-    that adds these with signs +, -, +, ... and asks for 1 (Muroga 1971, for symmetric functions).
+    A layer can read the input and every earlier layer, as in threshold circuits. An AND of k wires has the threshold k,
+    an OR the threshold 1, and a NOT is the sign of a weight. An XOR of k wires takes two layers: units for at least 1,
+    2, ... k ones, and a unit with the threshold 1 that adds these with alternating signs (Muroga 1971, for symmetric
+    functions).
 
     Raises:
-        SpecError: the network would have more weights than memory should hold.
+        SpecError: the network would have too many weights.
     """
 
     def __init__(self, circuit: Circuit) -> None:
@@ -269,7 +269,7 @@ class ThresholdNetwork(nn.Module):
         self.units = len(units)
 
     def forward(self, x: Float[Tensor, "batch bits"]) -> Float[Tensor, " batch"]:
-        """Return what the circuit gives for bits that are 0 or 1."""
+        """Return the output of the circuit for bits that are 0 or 1."""
         wires = x.new_empty(len(x), self.bits + self.units)
         wires[:, : self.bits] = x
         start = self.bits
@@ -281,7 +281,7 @@ class ThresholdNetwork(nn.Module):
 
 
 class RecurrentThresholdNetwork(nn.Module):
-    """A recurrence as a threshold network: one set of weights, applied once for each bit."""
+    """A recurrence as a threshold network: one set of weights, applied once per bit."""
 
     def __init__(self, recurrence: Recurrence) -> None:
         super().__init__()
@@ -300,19 +300,19 @@ def network(form: Circuit | Recurrence) -> ThresholdNetwork | RecurrentThreshold
     """Return the threshold network of a circuit.
 
     Raises:
-        SpecError: the network would have more weights than memory should hold.
+        SpecError: the network would have too many weights.
     """
     return ThresholdNetwork(form) if isinstance(form, Circuit) else RecurrentThresholdNetwork(form)
 
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """How large a threshold network is; units, wires and layers as unrolled, parameters as stored."""
+    """Size of a threshold network; units, wires and layers as unrolled, parameters as stored."""
 
     units: int
-    wires: int  # weights that are not 0
+    wires: int  # nonzero weights
     layers: int
-    parameters: int  # weights that are not 0, and thresholds
+    parameters: int  # nonzero weights and thresholds
 
 
 def network_size(built: ThresholdNetwork | RecurrentThresholdNetwork) -> NetworkSize:
@@ -327,13 +327,13 @@ def network_size(built: ThresholdNetwork | RecurrentThresholdNetwork) -> Network
 @dataclass(frozen=True, slots=True)
 class _Unit:
     layer: int
-    reads: tuple[int, ...]  # numbers below `bits` are inputs, the others units in the order of making
+    reads: tuple[int, ...]  # numbers below `bits` are inputs, the others are units in the order of creation
     weights: tuple[int, ...]
     threshold: int
 
 
 def _units(circuit: Circuit) -> tuple[list[_Unit], int]:
-    """Return the units of a circuit in the order of layers, and the wire among inputs and units that is its output."""
+    """Return the units of a circuit sorted by layer, and the number of the wire that is its output."""
     wires = sum(len(gate.inputs) * (1 + len(gate.inputs) * isinstance(gate, Xor)) for gate in circuit.gates)
     if wires > _MOST_WIRES:
         raise SpecError(
@@ -342,12 +342,12 @@ def _units(circuit: Circuit) -> tuple[list[_Unit], int]:
         )
     made: list[_Unit] = []
     layer = [0] * circuit.bits
-    wire = list(range(circuit.bits))  # where the circuit's wires are found: an input or a unit
-    sign = [1] * circuit.bits  # -1 where what is found there is the wire's opposite
+    wire = list(range(circuit.bits))  # the input or unit of each wire
+    sign = [1] * circuit.bits  # -1 if that is the negation of the wire
 
     def add(reads: Sequence[int], signs: Sequence[int], weights: tuple[int, ...], threshold: int) -> int:
         signed = tuple(map(mul, weights, signs))
-        # w (1 - x) is w - w x: the opposite of a wire turns its weight and lowers the threshold
+        # w (1 - x) is w - w x: a negated wire flips the sign of its weight and lowers the threshold
         lowered = threshold - (sum(weights) - sum(signed)) // 2
         made.append(_Unit(1 + max(map(layer.__getitem__, reads)), tuple(reads), signed, lowered))
         layer.append(made[-1].layer)
@@ -373,7 +373,7 @@ def _units(circuit: Circuit) -> tuple[list[_Unit], int]:
                 unit = add(counting, ones, tuple(1 - 2 * (i % 2) for i in range(len(reads))), 1)
         wire.append(unit)
         sign.append(1)
-    if sign[-1] < 0:  # there is no weight after the output to turn
+    if sign[-1] < 0:  # no weight follows the output whose sign could be flipped
         wire[-1] = add(wire[-1:], sign[-1:], (1,), 1)
     order = sorted(range(len(made)), key=lambda place: made[place].layer)
     moved = [*range(circuit.bits), *(0 for _ in made)]

@@ -1,13 +1,13 @@
-"""Mean-field theory of deep random networks: how far signals and gradients reach, before anything is trained.
+"""Mean-field theory of deep random networks: how far signals and gradients propagate before training.
 
-In a network whose layers are wide and whose weights are drawn independently with mean 0 and variance sigma_w^2 /
-fan-in, biases with variance sigma_b^2, what enters a layer's activation is Gaussian over the units. Two numbers say
-all: its variance q, and the correlation c of what two inputs give. From layer to layer each follows a map of one
-variable (Poole et al. 2016, "Exponential expressivity in deep neural networks through transient chaos"; Schoenholz et
-al. 2017, "Deep information propagation"; Xiao et al. 2018 for convolutions, where fan-in counts the kernel).
+In a network with wide layers, independent weights of mean 0 and variance sigma_w^2 / fan-in, and biases of variance
+sigma_b^2, the pre-activations are Gaussian over the units of a layer. They are described by two numbers: their variance
+q, and the correlation c for two inputs. From layer to layer, each follows a map of one variable (Poole et al. 2016,
+"Exponential expressivity in deep neural networks through transient chaos"; Schoenholz et al. 2017, "Deep information
+propagation"; Xiao et al. 2018 for convolutions, where the fan-in includes the kernel).
 
-Expectations are integrals of Gauss type over pieces that end where rectifiers have their kink. Gauss-Hermite nodes
-straddle the kink, and are too far apart where a saturating activation with a large variance turns: with 200 of them,
+Expectations are computed by Gauss-Legendre quadrature on intervals that end at the kink of rectifiers. Gauss-Hermite
+nodes straddle the kink and are too coarse for saturating activations with a large variance: with 200 of them,
 E[tanh^2] at q = 100 is 2% too large.
 """
 
@@ -30,10 +30,10 @@ Function = Callable[[Floats], Floats]
 Phase = Literal["ordered", "critical", "chaotic"]
 
 SMALLEST, LARGEST = 1e-24, 1e24
-"""Variances at which every activation has reached what it tends to: its slope at 0, and its slopes far out."""
+"""Variances at which every activation has reached its limits: the slope at 0 and the asymptotic slopes."""
 
 CRITICAL = 1e-6
-"""How near to 1 chi_1 counts as critical: depth scales beyond a million layers."""
+"""Maximum distance of chi_1 from 1 that counts as critical: depth scales beyond a million layers."""
 
 _SQRT2, _ROOT_2PI = math.sqrt(2), math.sqrt(2 * math.pi)
 _LEAK = 0.01  # PyTorch's default
@@ -44,7 +44,7 @@ def _gelu(x: Floats) -> Floats:
 
 
 def _gelu_slope(x: Floats) -> Floats:
-    near = np.clip(x, -1e3, 1e3)  # beyond, the density is 0 and its exponent would overflow
+    near = np.clip(x, -1e3, 1e3)  # the density is 0 outside, where its exponent would overflow
     return (1 + erf(x / _SQRT2)) / 2 + near * np.exp(-near * near / 2) / _ROOT_2PI
 
 
@@ -62,7 +62,7 @@ _FUNCTIONS: dict[Activation, tuple[Function, Function]] = {
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the (sigma_w, sigma_b) plane and an activation: all that mean-field theory knows of a layer.
+    """A point of the (sigma_w, sigma_b) plane and an activation, which define a layer in mean-field theory.
 
     Raises:
         SpecError: the activation is unknown, sigma_w is not from 1e-6 to 1e6, or sigma_b not from 0 to 1e6.
@@ -86,17 +86,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Where a deep network's maps end, and how fast: the depth scales of Schoenholz et al. 2017.
+    """Fixed points of the maps, and the depth scales of Schoenholz et al. 2017.
 
-    Depth scales are numbers of layers in which a distance falls (a gradient's square: falls or grows) by a factor e.
+    A depth scale is the number of layers in which a distance decreases (a squared gradient: decreases or increases) by
+    a factor of e.
     """
 
-    q: float  # variance: 0 and infinity included
+    q: float  # variance, possibly 0 or infinite
     c: float  # correlation of two inputs
-    chi_1: float  # factor of the squared norm of a gradient, layer by layer backwards
+    chi_1: float  # factor of the squared gradient norm per layer, backwards
     xi_q: float  # depth scale of the variance
-    xi_c: float  # of the correlation: how deep what tells inputs apart comes
-    xi_gradient: float  # of the squared norm of the gradient, whether it vanishes or explodes
+    xi_c: float  # depth scale of the correlation: how deep differences between inputs propagate
+    xi_gradient: float  # depth scale of the squared gradient norm, vanishing or exploding
     phase: Phase
 
 
@@ -109,10 +110,10 @@ def variance_map(point: Point, q: float | Floats) -> Floats:
 def variance_slope(point: Point, q: float) -> float:
     """Return V'(q); by Stein's lemma sigma_w^2 E[phi phi' z] / sqrt(q), which needs no second derivative."""
     phi, slope = _FUNCTIONS[point.activation]
-    q = _within(q)
+    q = _clip(q)
     found = mean(lambda x: phi(x) * slope(x) * x, q) / q
     if point.activation in ("sigmoid", "softplus") and q < 1e-6:
-        # phi(0) is not 0: the integral is a small difference of large numbers, and phi'^2 + phi phi'' is at hand
+        # phi(0) is not 0, so the integral suffers from cancellation; use phi'^2 + phi phi'' instead
         curvature = 0.0 if point.activation == "sigmoid" else 0.25
         found = slope(np.zeros(1))[0] ** 2 + phi(np.zeros(1))[0] * curvature
     return float(point.sigma_w**2 * found)
@@ -126,21 +127,21 @@ def covariance_map(point: Point, q: float, c: float) -> float:
 
 def correlation_map(point: Point, q: float, c: float) -> float:
     """Return the next layer's correlation, the covariance over V(q); at the fixed point q* this is C(c)."""
-    q = _within(q)
+    q = _clip(q)
     return covariance_map(point, q, c) / float(variance_map(point, q))
 
 
 def chi(point: Point, q: float | Floats) -> Floats:
-    """Return sigma_w^2 E[phi'(sqrt(q) z)^2]; chi_1 where q is the fixed point: Poole et al. 2016."""
+    """Return sigma_w^2 E[phi'(sqrt(q) z)^2]; chi_1 if q is the fixed point: Poole et al. 2016."""
     _, slope = _FUNCTIONS[point.activation]
     return np.asarray(point.sigma_w**2 * mean(lambda x: slope(x) ** 2, q))
 
 
 def fixed_variance(point: Point, start: float = 1.0) -> float:
-    """Return the variance that V leads to from `start`: finite, 0 or infinite.
+    """Return the limit of iterating V from `start`: finite, 0 or infinite.
 
-    V grows with q for every activation here, so that iterates never turn and the first crossing is the limit. Where
-    every q is fixed, as for ReLU with sigma_w^2 = 2 and sigma_b = 0, that is `start` itself.
+    V increases with q for every activation here, so that iterates are monotonic and the first crossing is the limit. If
+    every q is fixed, as for ReLU with sigma_w^2 = 2 and sigma_b = 0, the limit is `start` itself.
     """
     _check_start(start)
     squares, grid = _mean_squares(point.activation)
@@ -160,17 +161,17 @@ def fixed_variance(point: Point, start: float = 1.0) -> float:
     near = max(start, float(grid[far - 1])) if here > 0 else min(start, float(grid[far + 1]))
     ends = [near, float(grid[far])]
     for end in ends:
-        if abs(gap(end)) <= 1e-13 * end:  # a fixed point on the grid itself, where rounding decides the sign
+        if abs(gap(end)) <= 1e-13 * end:  # a fixed point on the grid, where the sign depends on rounding
             return end
     return float(brentq(gap, ends[0], ends[1], rtol=1e-13, xtol=1e-300))
 
 
 def fixed_point(point: Point, start: float = 1.0) -> Fixed:
-    """Return the fixed points of both maps, chi_1 and the depth scales, from a variance `start` of the first layer."""
+    """Return the fixed points of both maps, chi_1 and the depth scales for a variance `start` of the first layer."""
     q = fixed_variance(point, start)
     chi_1 = float(chi(point, q))
-    at = _within(q)
-    # where q goes to 0 or to infinity, correlations follow the map of the ratio of covariance and variance
+    at = _clip(q)
+    # if q goes to 0 or infinity, correlations follow the map of the ratio of covariance and variance
     steepness = chi_1 * at / float(variance_map(point, at))
     c = _fixed_correlation(point, at, steepness)
     rate = steepness if c == 1.0 else _correlation_slope(point, at, c)
@@ -186,7 +187,7 @@ def fixed_point(point: Point, start: float = 1.0) -> Fixed:
 
 
 def depth_scale(factor: float) -> float:
-    """Return the layers in which what takes this factor a layer falls or grows by a factor e."""
+    """Return the number of layers in which a quantity with this factor per layer changes by a factor of e."""
     if factor <= 0:
         return 0.0
     log = abs(math.log(factor))
@@ -194,10 +195,10 @@ def depth_scale(factor: float) -> float:
 
 
 def edge_of_chaos(activation: Activation, q: Floats) -> tuple[Floats, Floats]:
-    """Return sigma_w and sigma_b where q is the fixed point and chi_1 = 1; NaN where no sigma_b gives that.
+    """Return sigma_w and sigma_b for which q is the fixed point and chi_1 = 1; NaN if there are none.
 
-    A curve in the plane, with q along it, for tanh (Poole et al. 2016). For ReLU it is one point, at every q:
-    sigma_w^2 = 2, sigma_b = 0, which is He et al. 2015's initialisation.
+    For tanh, this is a curve in the plane, parametrised by q (Poole et al. 2016). For ReLU, it is the same point for
+    every q: sigma_w^2 = 2, sigma_b = 0, the initialisation of He et al. 2015.
     """
     unit = Point(activation, 1.0)
     weight = 1 / chi(unit, q)
@@ -212,13 +213,13 @@ def signal(
 ) -> tuple[Floats, Floats]:
     """Return q and c of layers 1 to `depth`, for two inputs whose first layer has variance `start`.
 
-    With `residual`, of blocks x + W phi(x) + b, whose variances and covariances add up: Yang & Schoenholz 2017, "Mean
-    field residual networks", here with one weight matrix in a block.
+    With `residual`, layers are blocks x + W phi(x) + b, whose variances and covariances add up: Yang & Schoenholz 2017,
+    "Mean field residual networks", here with one weight matrix per block.
 
-    A variance that leaves the range from 1e-24 to 1e24 stays at its end; the correlation goes on.
+    Variances are clipped to the range from 1e-24 to 1e24.
 
     Raises:
-        SpecError: depth below 1, a start outside that range, a correlation outside [-1, 1].
+        SpecError: depth below 1, a start outside that range, or a correlation outside [-1, 1].
     """
     _check_start(start)
     if depth < 1:
@@ -230,15 +231,15 @@ def signal(
         kept = q[-1] if residual else 0.0
         variance = kept + float(variance_map(point, q[-1]))
         covariance = kept * c[-1] + covariance_map(point, q[-1], c[-1])
-        q.append(_within(variance))
+        q.append(_clip(variance))
         c.append(min(1.0, max(-1.0, covariance / variance)))
     return np.array(q), np.array(c)
 
 
 def gradient(point: Point, q: Floats, residual: bool = False) -> Floats:
-    """Return the log10 of the gradient's norm at layers with variances q, over that at the last of them.
+    """Return log10 of the gradient norm at layers with variances q, relative to the last of them.
 
-    Backwards through a layer the squared norm takes the factor chi(q), through a residual block 1 + chi(q):
+    Backwards through a layer, the squared norm is multiplied by chi(q), through a residual block by 1 + chi(q):
     Schoenholz et al. 2017; Yang & Schoenholz 2017.
     """
     factors = chi(point, q[:-1]) + (1.0 if residual else 0.0)
@@ -248,13 +249,13 @@ def gradient(point: Point, q: Floats, residual: bool = False) -> Floats:
 
 
 def batch_norm_growth(activation: Activation) -> float:
-    """Return the factor of a gradient's squared norm per layer of a plain network with batch normalisation.
+    """Return the factor of the squared gradient norm per layer of a plain network with batch normalisation.
 
-    E[phi'(z)^2] / Var[phi(z)] for z normal: before each activation a unit has mean 0 and variance 1 over the batch, and
-    the next normalisation divides by the variance over the batch of W phi, which lacks what all images have in common.
-    For ReLU pi / (pi - 1) = 1.467, as in Yang et al. 2019, "A mean field theory of batch normalization". It is never
-    below 1 (Poincare's inequality), so such a network explodes at any initialisation. Wide layers, large batches,
-    images that differ; scale 1 and shift 0.
+    It is E[phi'(z)^2] / Var[phi(z)] for z normal: before each activation, a unit has mean 0 and variance 1 over the
+    batch, and the next normalisation divides by the batch variance of W phi, without the mean over images. For ReLU,
+    it is pi / (pi - 1) = 1.467, as in Yang et al. 2019, "A mean field theory of batch normalization". It is never below
+    1 (Poincare inequality), so gradients explode at any initialisation. It assumes wide layers, large batches of
+    different images, scale 1 and shift 0.
     """
     phi, slope = _FUNCTIONS[Point(activation, 1.0).activation]
     variance = mean(lambda x: phi(x) ** 2, 1.0) - mean(phi, 1.0) ** 2
@@ -262,20 +263,20 @@ def batch_norm_growth(activation: Activation) -> float:
 
 
 def batch_norm_residual_growth(activation: Activation, variance: float, layers: int = 2) -> float:
-    """Return the factor of a gradient's squared norm through one residual block with normalised pre-activation.
+    """Return the factor of the squared gradient norm of one pre-activated residual block with batch normalisation.
 
-    1 + g^m / v for a branch of m layers, the plain network's g, and a block's input whose variance over the batch is v
-    times that of a branch's output. Every branch gives the same variance, so v grows by 1 a block (De & Smith 2020,
-    "Batch normalization biases residual blocks towards the identity function"), and the product over L
-    blocks as a power of L, not exponentially.
+    It is 1 + g^m / v for a branch of m layers, the factor g of a plain network, and an input whose batch variance is v
+    times that of the branch's output. Since all branches have the same output variance, v increases by 1 per block (De
+    & Smith 2020, "Batch normalization biases residual blocks towards the identity function"), and the product over L
+    blocks grows like a power of L, not exponentially.
 
     Args:
-        activation: of the branch.
+        activation: activation of the branch.
         variance: v; about l in block l.
         layers: m.
 
     Raises:
-        SpecError: a variance that is not above 0, or fewer layers than 1.
+        SpecError: a variance that is not above 0, or fewer than 1 layer.
     """
     if not (variance > 0 and layers >= 1):
         raise SpecError(f"variance {variance}, layers {layers}: expected a number above 0, a whole number of 1 or more")
@@ -295,7 +296,7 @@ def mean(function: Function, q: float | Floats) -> Floats:
 def mean_of_two(function: Function, q: float, c: float) -> float:
     """Return E[f(u) f(v)] for u, v normal with variance q and correlation c; f may have a kink or a jump at 0.
 
-    In polar coordinates u = r cos(t), v = r cos(t - arccos(c)), so that both kinks are rays between sectors.
+    In polar coordinates, u = r cos(t) and v = r cos(t - arccos(c)), so that both kinks lie on boundaries of sectors.
     """
     angle = math.acos(min(1.0, max(-1.0, c)))
     turn, share = _sector()
@@ -304,7 +305,7 @@ def mean_of_two(function: Function, q: float, c: float) -> float:
     widths = (angle, math.pi - angle, angle, math.pi - angle)
     angles = np.concatenate([edge + width * turn for edge, width in zip(edges, widths, strict=True)])
     weights = np.concatenate([width * share for width in widths]) / (2 * math.pi)
-    length = math.sqrt(_within(q)) * radius
+    length = math.sqrt(_clip(q)) * radius
     u, v = np.cos(angles)[:, None] * length, np.cos(angles - angle)[:, None] * length
     return float(weights @ (function(u) * function(v)) @ density)
 
@@ -319,7 +320,7 @@ def _legendre(edges: tuple[float, ...], order: int) -> tuple[Floats, Floats]:
 
 @cache
 def _half_line() -> tuple[Floats, Floats]:
-    """Nodes above 0 at every scale down to a millionth, with the normal density in their weights."""
+    """Return positive nodes at every scale down to 1e-6, with weights that include the normal density."""
     z, weight = _legendre((0.0, *(2.0**power for power in range(-20, 1)), 1.5, 2.0, 3.0, 4.0, 5.5, 7.5, 10.0, 13.0), 8)
     return z, weight * np.exp(-z * z / 2) / _ROOT_2PI
 
@@ -332,7 +333,7 @@ def _radius() -> tuple[Floats, Floats]:
 
 @cache
 def _sector() -> tuple[Floats, Floats]:
-    """Nodes of a unit interval, dense at both of its ends, where a steep activation turns."""
+    """Return nodes of the unit interval, dense at both ends, where steep activations bend."""
     rising = [0.0, *(2.0**power for power in range(-10, 0))]
     return _legendre((*rising, *(1 - edge for edge in rising[-2::-1])), 8)
 
@@ -350,7 +351,7 @@ def _fixed_correlation(point: Point, q: float, steepness: float) -> float:
     def gap(c: float) -> float:
         return correlation_map(point, q, c) - c
 
-    # the map is convex from 0 to 1 and steeper than the diagonal at 1: it crosses once
+    # the map is convex from 0 to 1 and steeper than the diagonal at 1, so it crosses the diagonal once
     high = 1 - 1e-7
     if gap(high) >= 0:
         return 1.0
@@ -362,7 +363,7 @@ def _correlation_slope(point: Point, q: float, c: float) -> float:
     return point.sigma_w**2 * mean_of_two(slope, q, c) * q / float(variance_map(point, q))
 
 
-def _within(q: float) -> float:
+def _clip(q: float) -> float:
     return min(max(q, SMALLEST), LARGEST)
 
 

@@ -1,4 +1,4 @@
-"""Figures of mean-field theory: the two maps, the plane with its edge of chaos, predicted on measured by depth."""
+"""Figures of mean-field theory: the two maps, the plane with the edge of chaos, and predictions by depth."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ import pandas as pd
 
 from leadline.errors import SpecError
 from leadline.reports.charts.chart import (
-    DASHES,
     MARKERS,
     SHOWN_BASES,
     Figure,
@@ -22,6 +21,7 @@ from leadline.reports.charts.chart import (
     each,
     grid_columns,
     inline,
+    legend_keys,
     spread,
 )
 from leadline.specs.network import Activation
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from leadline.theory.random_networks import Measured, MeasuredBlocks
 
 SHOWN_MARKS = 16
-CELLS = 44  # of the plane, along each axis
-LEAST_SCALE, GREATEST_SCALE = 1.0, 100.0  # layers: ends of the plane's colours
-_HALO, _ON_HALO = "white", "black"  # on a colour map, which is the same on light pages and on dark ones
+CELLS = 44  # cells of the plane along each axis
+LEAST_SCALE, GREATEST_SCALE = 1.0, 100.0  # layers at the ends of the colour scale
+_HALO, _ON_HALO = "white", "black"  # on a colour map, which is the same on light and dark pages
 _TITLES = {
     "q": "Variance q of a layer",
     "c": "Correlation c of two inputs",
@@ -57,25 +57,24 @@ _TITLES = {
 
 
 def three_points(activation: Activation) -> tuple[Point, Point, Point]:
-    """Return a point of the plane on the edge of chaos between one in the ordered and one in the chaotic phase.
+    """Return a point in the ordered phase, one on the edge of chaos and one in the chaotic phase.
 
-    On the edge where the fixed point is 0.3, or the least variance above it that a sigma_b gives and to which a
-    variance of 1 leads. Where there is no edge, as for softplus, with sigma_b = 0 and the sigma_w at which chi(1) = 1
-    in the middle.
+    The middle one is the point of the edge whose fixed point is 0.3, or the smallest variance above it that is reached
+    from a variance of 1. If there is no edge, as for softplus, it has sigma_b = 0 and the sigma_w for which chi(1) = 1.
     """
     without = 1 / math.sqrt(float(chi(Point(activation, 1.0), 1.0))), 0.0
     edge = zip(*edge_of_chaos(activation, np.geomspace(0.3, 1e4, 200)), strict=True)
     middle, bias = next(((float(w), float(b)) for w, b in edge if _is_reached(activation, w, b)), without)
-    # an edge without sigma_b is a point, beside which sigma_b tells more
-    beside = round(bias, 3) or 0.2
-    low, high = (Point(activation, round(factor * middle, 2), beside) for factor in (0.75, 1.4))
+    # an edge with sigma_b = 0 is a single point; its neighbours get a nonzero sigma_b
+    sigma_b = round(bias, 3) or 0.2
+    low, high = (Point(activation, round(factor * middle, 2), sigma_b) for factor in (0.75, 1.4))
     return low, Point(activation, middle, bias), high
 
 
 def _is_reached(activation: Activation, sigma_w: float, sigma_b: float) -> bool:
-    """Whether chi_1 is 1 where a variance of 1 leads, and not only at a fixed point that variances leave.
+    """Return whether chi_1 is 1 at the fixed point reached from a variance of 1, and not at an unstable one.
 
-    GELU and SiLU have such points: where phi phi'' is positive in the mean, V is steeper than chi_1.
+    GELU and SiLU have unstable ones: V is steeper than chi_1 if the mean of phi phi'' is positive.
     """
     if math.isnan(sigma_w):
         return False
@@ -89,7 +88,7 @@ def maps_figure(points: Sequence[Point]) -> Figure:
     Raises:
         SpecError: no point, or more than seven.
     """
-    names = _names(points)
+    names = _point_names(points)
     fixed = {name: fixed_point(point) for name, point in zip(names, points, strict=True)}
     ends = [own.q for own in fixed.values() if math.isfinite(own.q)]
     q = np.linspace(0, max(1.0, 2 * max(ends, default=1.0)), 121)
@@ -137,7 +136,7 @@ def maps_figure(points: Sequence[Point]) -> Figure:
         f"Fixed points. {join(said, mark=';')}.",
         panels,
         2,
-        _keys(names),
+        tuple(legend_keys(names)),
     )
 
 
@@ -199,7 +198,7 @@ def plane_figure(activation: Activation, points: Sequence[Point] = ()) -> Figure
     elif len(edge):
         ring = alt.Chart(inline(edge.head(1), ["x", "y"])).mark_point(size=260, strokeWidth=2, color=_HALO, opacity=1)
         layers.append(ring.encode(x=x, y=y))
-    names = _names(points) if points else []
+    names = _point_names(points) if points else []
     if points:
         marks = pd.DataFrame({"base": names, "x": [p.sigma_w for p in points], "y": [p.sigma_b for p in points]})
         shapes = alt.Scale(domain=names, range=list(MARKERS[: len(names)]))
@@ -240,7 +239,7 @@ def depth_figure(points: Sequence[Point], measured: Sequence["Measured"], residu
     Raises:
         SpecError: no point, more than seven, or not one measurement for each.
     """
-    names = _names(points)
+    names = _point_names(points)
     if len(measured) != len(points):
         raise SpecError(f"depth figure: {len(measured)} measurements of {len(points)} points; expected one for each")
     frames = []
@@ -252,7 +251,7 @@ def depth_figure(points: Sequence[Point], measured: Sequence["Measured"], residu
             ("c", c, own.c),
             ("gradient", gradient(point, q, residual), own.gradient),
         ):
-            frames.append(_beside("layer", theory, values).assign(base=name, quantity=quantity))
+            frames.append(_comparison_frame("layer", theory, values).assign(base=name, quantity=quantity))
     frame = pd.concat(frames, ignore_index=True)
     panels = tuple(
         Panel(title, _overlay(frame[frame["quantity"].eq(quantity)], names, "layer", "Layer", quantity != "c"))
@@ -275,7 +274,7 @@ def depth_figure(points: Sequence[Point], measured: Sequence["Measured"], residu
         f"Largest deviations of the mean. {join(said, mark=';')}.",
         panels,
         grid_columns(len(panels)),
-        _keys(names),
+        tuple(legend_keys(names)),
     )
 
 
@@ -306,7 +305,7 @@ def prediction_figure(
             ("gradient", np.array(own.gradient), real.gradient),
             ("q", _log10(np.array(own.second_moment)), _log10(real.second_moment)),
         ):
-            frames.append(_beside("block", theory, values).assign(base=name, quantity=quantity))
+            frames.append(_comparison_frame("block", theory, values).assign(base=name, quantity=quantity))
     frame = pd.concat(frames, ignore_index=True)
     titles = {"gradient": "Gradient norm, over the last block's", "q": "Second moment of the block's output"}
     panels = tuple(
@@ -324,14 +323,14 @@ def prediction_figure(
         f"Gradient of the first block over the last one's. {join(said, mark=';')}.",
         panels,
         2,
-        _keys(names),
+        tuple(legend_keys(names)),
     )
 
 
 # --- parts
 
 
-def _names(points: Sequence[Point]) -> list[str]:
+def _point_names(points: Sequence[Point]) -> list[str]:
     if not 1 <= len(points) <= SHOWN_BASES:
         raise SpecError(f"mean-field figure: {len(points)} points; expected 1 to {SHOWN_BASES}")
     if len({point.activation for point in points}) > 1:
@@ -347,18 +346,14 @@ def _log10(values: Floats) -> Floats:
         return np.asarray(np.log10(values))
 
 
-def _beside(place: str, predicted: Floats, measured: Floats) -> pd.DataFrame:
-    """Return a row for each layer or block, with the mean and the ends of what networks [networks, places] gave."""
+def _comparison_frame(place: str, predicted: Floats, measured: Floats) -> pd.DataFrame:
+    """Return a row per layer or block, with the mean and the range of the measurements [networks, places]."""
     frame = pd.DataFrame({place: np.arange(1, len(predicted) + 1), "predicted": predicted})
-    # a value without a logarithm makes the mean of its place missing, and warns of nothing
+    # an infinite value makes the mean missing, without a warning
     finite = np.where(np.isfinite(measured), measured, np.nan)
     return frame.assign(
         measured=finite.mean(0), low=finite.min(0), high=finite.max(0), seeds=np.full(len(predicted), len(measured))
     )
-
-
-def _keys(names: Sequence[str]) -> tuple[Key, ...]:
-    return tuple(Key(name, MARKERS[place], tuple(DASHES[place]), place + 1) for place, name in enumerate(names))
 
 
 def _map_panel(
@@ -382,7 +377,7 @@ def _map_panel(
 
 
 def _overlay(rows: pd.DataFrame, names: Sequence[str], place: str, title: str, powers: bool) -> alt.LayerChart:
-    """Return lines of what was predicted and marks of what was measured, on some of the places."""
+    """Return a chart with predictions as lines and measurements as marks, at some of the places."""
     colour, dash, shape = arm_channels(names)
     rows = rows.rename(columns={place: "x"}).replace([np.inf, -np.inf], np.nan)
     x = alt.X(
@@ -395,7 +390,7 @@ def _overlay(rows: pd.DataFrame, names: Sequence[str], place: str, title: str, p
     values = values[np.isfinite(values)]
     low, high = values.min(), values.max()
     if powers:
-        # whole powers where they are many, else as many as make a grid
+        # integer powers over a wide range, else enough ticks for a grid
         step = max(1.0, math.ceil((high - low) / 6)) if high - low > 2 else 0.5 if high - low > 0.7 else 0.1
         unit = min(step, 1.0)
         low, high = unit * math.floor(low / unit - 1e-9), unit * math.ceil(high / unit + 1e-9)

@@ -1,13 +1,13 @@
-"""Parity as circuits: what depth saves, counted in circuits that are built and verified, beside the closed forms.
+"""Circuits for parity: what depth saves, counted in verified circuits and compared with closed forms.
 
-Parity, sum(x) mod 2, is the classical function for which depth pays. A circuit of ANDs and ORs of depth 2 needs
-2^(n-1) terms: a term that leaves a bit out would be 1 on inputs of both parities, so each input of odd parity has a
-term of its own. Any fixed depth k needs exp(Omega(n^(1/(k-1)))) gates (Hastad 1986). A tree of XOR gates needs n - 1.
+Parity, sum(x) mod 2, is the classical function that benefits from depth. A circuit of ANDs and ORs of depth 2 needs
+2^(n-1) terms: a term that omits a bit would be 1 on inputs of both parities, so each input of odd parity needs its own
+term. Any fixed depth k needs exp(Omega(n^(1/(k-1)))) gates (Hastad 1986). A tree of XOR gates needs n - 1.
 
-What costs so much is AND and OR, not depth 2 alone: linear threshold gates, which is what neurons are, compute every
-symmetric function of n bits in two layers of n + 1 gates (Muroga 1971). For parity the wires are then n (n + 1), and
-more layers save on those, which the tree does: a threshold circuit of depth d needs (n/2)^(1/(2(d-1))) gates, and at
-any fixed depth more than linearly many wires (Impagliazzo, Paturi & Saks 1997).
+The cost is due to AND and OR, not to depth 2 alone: linear threshold gates, which model neurons, compute every
+symmetric function of n bits in two layers of n + 1 gates (Muroga 1971). For parity, these have n (n + 1) wires, which
+more layers reduce, as in the tree: a threshold circuit of depth d needs (n/2)^(1/(2(d-1))) gates, and at any fixed
+depth a superlinear number of wires (Impagliazzo, Paturi & Saks 1997).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,17 +40,17 @@ from leadline.theory.circuits import (
 )
 
 ALL_INPUTS_TO = 16
-"""Up to so many bits a circuit is verified on all of its inputs."""
+"""Maximum number of bits for which a circuit is verified on all inputs."""
 RANDOM_INPUTS = 2048
 COUNTED_TO = 56
-"""Bits up to which every count is a whole number below 2^63."""
+"""Maximum number of bits for which every count is below 2^63."""
 
 NOTE = (
-    "n bits; NOT gates are free. XOR tree: n − 1 gates, 2(n − 1) wires, depth ⌈log2 n⌉. O(n log n) is true of it as an"
-    " upper bound, but none of the three is n log n: gates and wires are linear in n. DNF: exponential because its"
-    " gates are AND and OR; threshold gates do with n + 1 at the same depth, and n(n + 1) wires. An XOR gate is two"
-    " layers of threshold units, so depth is given in both. The recurrent cell is counted as unrolled, its parameters"
-    " as stored."
+    "n bits; NOT gates are free. XOR tree: n − 1 gates, 2(n − 1) wires, depth ⌈log2 n⌉; O(n log n) is a valid but loose"
+    " upper bound, because gates and wires are linear in n. DNF: exponential, because its gates are AND and OR;"
+    " threshold gates need only n + 1 gates at the same depth, with n(n + 1) wires. An XOR gate takes two layers of"
+    " threshold units, so depth is given in gates and in layers. The recurrent cell is counted as unrolled, its"
+    " parameters as stored."
 )
 
 
@@ -58,10 +58,10 @@ NOTE = (
 
 
 def dnf(bits: int) -> Circuit:
-    """Return parity as an OR of ANDs: a term for each of the 2^(n-1) inputs of odd parity.
+    """Return parity as an OR of ANDs: one term for each of the 2^(n-1) inputs of odd parity.
 
     Raises:
-        SpecError: fewer than 2 bits, or over 20, which make more terms than are worth building.
+        SpecError: fewer than 2 bits or over 20, which would need too many terms.
     """
     _check(bits, "dnf")
     values = all_inputs(bits)
@@ -89,7 +89,7 @@ def tree(bits: int) -> Circuit:
 
 
 def chain(bits: int) -> Circuit:
-    """Return parity as XOR gates in a row, each of which takes one bit more.
+    """Return parity as a chain of XOR gates, each of which adds one bit.
 
     Raises:
         SpecError: fewer than 2 bits or over 1,024.
@@ -99,7 +99,7 @@ def chain(bits: int) -> Circuit:
 
 
 def recurrent(bits: int) -> Recurrence:
-    """Return parity as one XOR cell that is applied to one bit after another, as a recurrent network is.
+    """Return parity as one XOR cell that is applied to the bits one by one, like a recurrent network.
 
     Raises:
         SpecError: fewer than 2 bits or over 1,024.
@@ -109,7 +109,7 @@ def recurrent(bits: int) -> Recurrence:
 
 
 def threshold(bits: int) -> Circuit:
-    """Return parity as two layers of threshold gates: are at least 1, 2, ... n bits 1? + - + ... of the answers.
+    """Return parity as two layers of threshold gates: gates for at least 1, 2, ... n ones, then their alternating sum.
 
     Source: Muroga 1971, for every symmetric function.
 
@@ -124,7 +124,7 @@ def threshold(bits: int) -> Circuit:
 
 @dataclass(frozen=True)
 class Law:
-    """A closed form: as it is written, and its value for so many bits."""
+    """A closed form as text, and as a function of the number of bits."""
 
     text: str
     value: Callable[[int], int]
@@ -244,10 +244,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 def circuit(name: str, bits: int) -> Circuit | Recurrence:
-    """Return the parity circuit of this name: dnf, threshold, tree, chain or recurrent.
+    """Return a parity circuit by name: dnf, threshold, tree, chain or recurrent.
 
     Raises:
-        SpecError: no such name, or a number of bits that it cannot be built for.
+        SpecError: the name is unknown, or the circuit cannot be built for this number of bits.
     """
     if name not in FAMILIES:
         raise SpecError(unknown("parity circuit", name, FAMILIES))
@@ -262,8 +262,8 @@ def _check(bits: int, name: str) -> None:
         return
     if name == "dnf":
         raise SpecError(
-            f"parity of {bits} bits as a DNF: 2^{bits - 1} terms are too many to build; at most {most} bits, or take"
-            " the closed forms alone"
+            f"parity of {bits} bits as a DNF: 2^{bits - 1} terms are too many to build; at most {most} bits, or use"
+            " only the closed forms"
         )
     raise SpecError(f"parity of {bits} bits, {name}: at most {most:,} bits")
 
@@ -273,15 +273,15 @@ def _check(bits: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class Verification:
-    """On how many inputs a circuit was tried, and on how many it was wrong."""
+    """Number of inputs on which a circuit was verified, and of wrong outputs."""
 
     inputs: int
-    complete: bool  # these are all there are
+    complete: bool  # whether these are all inputs
     wrong: int
 
     @property
     def words(self) -> str:
-        """How it was verified, such as `all 256 inputs`."""
+        """The inputs in words, such as `all 256 inputs`."""
         return f"all {self.inputs:,} inputs" if self.complete else f"{self.inputs:,} random inputs"
 
 
@@ -292,7 +292,7 @@ def parity(inputs: Bits) -> Values:
 
 
 def all_inputs(bits: int) -> Bits:
-    """Return all 2^n inputs, in the order of binary numbers, wire 0 the highest digit."""
+    """Return all 2^n inputs in the order of binary numbers, with wire 0 as the most significant bit."""
     numbers = np.arange(2**bits, dtype=np.uint32)
     return (numbers[:, None] >> np.arange(bits - 1, -1, -1, dtype=np.uint32) & 1).astype(np.uint8)
 
@@ -300,12 +300,12 @@ def all_inputs(bits: int) -> Bits:
 def verify(
     form: Circuit | Recurrence | ThresholdNetwork | RecurrentThresholdNetwork, bits: int, seed: int = 0
 ) -> Verification:
-    """Compare a circuit or a threshold network with parity: on all inputs up to 16 bits, beyond on 2,048 random ones.
+    """Compare a circuit or a threshold network with parity, on all inputs up to 16 bits, else on 2,048 random ones.
 
     Args:
-        form: what is verified.
-        bits: how many it has.
-        seed: of the random inputs, which are drawn with replacement and are the same for every circuit.
+        form: the circuit or network.
+        bits: its number of bits.
+        seed: seed of the random inputs, which are drawn with replacement and are the same for every circuit.
 
     Raises:
         SpecError: the circuit has another number of bits.
@@ -324,7 +324,7 @@ def verify(
 
 def _run(built: ThresholdNetwork | RecurrentThresholdNetwork, inputs: Bits) -> np.ndarray:
     units = built.units if isinstance(built, ThresholdNetwork) else built.cell.units
-    rows = max(1, 2**19 // (built.bits + units))  # so that a processor's cache holds them
+    rows = max(1, 2**19 // (built.bits + units))  # fits into the processor's cache
     with torch.no_grad():
         parts = [built(torch.from_numpy(inputs[i : i + rows]).float()) for i in range(0, len(inputs), rows)]
     given: np.ndarray = torch.cat(parts).numpy()
@@ -335,19 +335,19 @@ def _run(built: ThresholdNetwork | RecurrentThresholdNetwork, inputs: Bits) -> n
 
 
 def counts(bits: Sequence[int], seed: int = 0, beyond: bool = False) -> pd.DataFrame:
-    """Return what each parity circuit takes for each number of bits: measured in the built circuit, and closed form.
+    """Return the size of each parity circuit for each number of bits: counted in the circuit, and by its closed form.
 
-    Columns: bits, circuit, quantity (a key of `QUANTITIES`), measured (missing where not built), formula (the closed
-    form's value), law (the closed form as it is written), verified (in words), inputs tried, wrong_gates and
-    wrong_network (inputs on which the gate list and the threshold network differ from parity).
+    Columns: bits, circuit, quantity (a key of `QUANTITIES`), measured (missing if the circuit was not built), formula
+    (value of the closed form), law (text of the closed form), verified (in words), inputs (their number), wrong_gates
+    and wrong_network (inputs on which the gate list and the threshold network differ from parity).
 
     Args:
         bits: numbers of bits, each from 2 to 56.
-        seed: of the random inputs on which circuits of more than 16 bits are verified.
-        beyond: whether circuits that are too large to build stand with their closed forms alone.
+        seed: seed of the random inputs on which circuits of more than 16 bits are verified.
+        beyond: whether to list circuits that are too large to build with only their closed forms.
 
     Raises:
-        SpecError: no bits; fewer than 2 or over 56; or too many for a circuit, and `beyond` is not set.
+        SpecError: no number of bits, one below 2 or above 56, or one too large for a circuit without `beyond`.
     """
     if not bits:
         raise SpecError("parity: no number of bits; give at least one, 2 or more")
@@ -366,7 +366,7 @@ def counts(bits: Sequence[int], seed: int = 0, beyond: bool = False) -> pd.DataF
 def _rows(name: str, bits: int, seed: int) -> Iterator[dict[str, object]]:
     family = FAMILIES[name]
     measured: Mapping[str, int | None] = dict.fromkeys(QUANTITIES)
-    tried: dict[str, object] = {"verified": "not built: closed form alone"}
+    tried: dict[str, object] = {"verified": "not built, closed form only"}
     tried |= {"inputs": None, "wrong_gates": None, "wrong_network": None}
     if bits <= family.most:
         form = family.build(bits)

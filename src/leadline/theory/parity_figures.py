@@ -1,4 +1,4 @@
-"""Parity circuits shown: how they grow with the number of bits, the same in a table, and the circuits as drawings."""
+"""Figures, a table and drawings of parity circuits: their growth with the number of bits, and the circuits."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -29,14 +29,13 @@ from leadline.networks.drawing.svg import (
 )
 from leadline.reports.charts.chart import (
     DASHES,
-    MARKERS,
     Figure,
-    Key,
     Panel,
     arm_channels,
     at_field,
     each,
     inline,
+    legend_keys,
     spread,
 )
 from leadline.text import join, plural
@@ -51,10 +50,10 @@ _TITLES = [family.title for family in FAMILIES.values()]
 
 
 def figures(frame: pd.DataFrame) -> list[Figure]:
-    """Return the figures of a frame of counts: growth in gates, and growth in threshold units, which are one measure.
+    """Return the figures of a frame of counts: growth in gates and growth in threshold units.
 
     Args:
-        frame: what `leadline.theory.parity.counts` returns.
+        frame: from `leadline.theory.parity.counts`.
     """
     same = "Coinciding marks: XOR tree and chain have the same number of gates, DNF and threshold gates the same depth."
     common = (
@@ -78,17 +77,17 @@ def _growth(frame: pd.DataFrame, name: str, title: str, quantities: Sequence[str
     return Figure(
         name,
         title,
-        f"{caption} {words} {_tried(frame)}",
+        f"{caption} {words} {_describe_verification(frame)}",
         rows.drop(columns="base"),
         f"{title}. At {most} bits: {join(said, len(said), ';')}.",
         tuple(Panel(QUANTITIES[quantity], _panel(rows, quantity)) for quantity in quantities),
         len(quantities),
-        tuple(Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(_TITLES)),
+        tuple(legend_keys(_TITLES)),
     )
 
 
-def _tried(frame: pd.DataFrame) -> str:
-    """Return how the circuits were verified, and how that ended."""
+def _describe_verification(frame: pd.DataFrame) -> str:
+    """Describe how the circuits were verified, and the result."""
     built = frame.dropna(subset="measured").drop_duplicates(["bits", "circuit"])
     wrong = int(built[["wrong_gates", "wrong_network"]].sum().sum())
     ways = {True: "on all inputs", False: "on random inputs"}
@@ -149,10 +148,10 @@ def _panel(rows: pd.DataFrame, quantity: str) -> alt.LayerChart:
 
 
 def table(frame: pd.DataFrame) -> Table:
-    """Return the counts as a table, one row per circuit and number of bits; a count off its closed form says so.
+    """Return the counts as a table, one row per circuit and number of bits; deviations from closed forms are marked.
 
     Args:
-        frame: what `leadline.theory.parity.counts` returns.
+        frame: from `leadline.theory.parity.counts`.
     """
     rows = []
     for (bits, name), part in frame.groupby(["bits", "circuit"], sort=False):
@@ -167,19 +166,19 @@ def table(frame: pd.DataFrame) -> Table:
     columns = (
         Column("Bits", ("bits",), str),
         Column("Circuit", ("circuit",), str, numeric=False),
-        *(Column(title, (name, f"{name}_formula"), _beside) for name, title in QUANTITIES.items()),
-        Column("Verified on", ("verified", "wrong"), _verified, numeric=False),
+        *(Column(title, (name, f"{name}_formula"), _format_count) for name, title in QUANTITIES.items()),
+        Column("Verified on", ("verified", "wrong"), _format_verified, numeric=False),
     )
     return Table("parity", f"Parity circuits, counted as built. {NOTE}", columns, tuple(rows))
 
 
-def _beside(measured: int | None, formula: int) -> str:
+def _format_count(measured: int | None, formula: int) -> str:
     if measured is None:
         return f"({formula:,})"
     return f"{measured:,}" if measured == formula else f"{measured:,} ≠ {formula:,}"
 
 
-def _verified(words: str, wrong: int | None) -> str:
+def _format_verified(words: str, wrong: int | None) -> str:
     return f"{words}, {wrong:,} wrong" if wrong else words
 
 
@@ -196,7 +195,7 @@ _STYLES = {  # the word in a gate, its ground and its edge: tints and shades of 
 
 @dataclass(frozen=True)
 class _Spot:
-    """Where a wire starts: an input or a gate."""
+    """Position of an input or gate, where wires start."""
 
     x: float
     y: float
@@ -216,19 +215,19 @@ def draw(form: Circuit | Recurrence) -> str:
             " apart; draw it with fewer bits"
         )
     if isinstance(form, Recurrence):
-        shapes, width, height, notes = _unrolled(form)
+        shapes, width, height, notes = _draw_recurrence(form)
         described = f"{form.bits} steps of one cell."
     else:
-        shapes, width, height, notes = _wired(form)
-        described = " ".join(_described(form))
+        shapes, width, height, notes = _draw_gates(form)
+        described = " ".join(_describe(form))
     family = FAMILIES.get(form.name)
     title = f"Parity of {form.bits} bits: {family.title}" if family else form.name
     costs = f"{plural(measured.gates, 'gate')}, {plural(measured.wires, 'wire')}, depth {measured.depth}."
     return _page(title, shapes, width, height, [costs, *notes], f"{title}. {costs} {described}")
 
 
-def _wired(circuit: Circuit) -> tuple[str, float, float, list[str]]:
-    """Return a circuit's shapes, their width and height, and what the reader must know of its lines."""
+def _draw_gates(circuit: Circuit) -> tuple[str, float, float, list[str]]:
+    """Return the SVG of a circuit, its width and height, and notes on its lines."""
     known = levels(circuit)
     drawn = [place for place, gate in enumerate(circuit.gates, circuit.bits) if not isinstance(gate, Not)]
     columns = [[place for place in drawn if known[place] == level] for level in range(1, max(known) + 1)]
@@ -245,7 +244,7 @@ def _wired(circuit: Circuit) -> tuple[str, float, float, list[str]]:
         for place in column:
             starts = [spots[source[wire][0]].y for wire in circuit.gates[place - circuit.bits].inputs]
             wanted[place] = sum(starts) / len(starts)
-        for place, y in _apart(wanted, height).items():
+        for place, y in _space_out(wanted, height).items():
             spots[place] = _Spot(level * apart, y, _RADIUS)
     lines, gates, negative, weighted = "", "", False, False
     for place in drawn:
@@ -266,8 +265,8 @@ def _wired(circuit: Circuit) -> tuple[str, float, float, list[str]]:
     return lines + inputs + gates + out, max(spot.x for spot in spots.values()) + 70, height, notes
 
 
-def _apart(wanted: dict[int, float], height: float) -> dict[int, float]:
-    """Return places as near to those wanted as a step between neighbours and the drawing's height allow."""
+def _space_out(wanted: dict[int, float], height: float) -> dict[int, float]:
+    """Return positions close to the wanted ones, at least one step apart and within the height of the drawing."""
     order = sorted(wanted, key=lambda place: (wanted[place], place))
     placed: list[float] = []
     for place in order:
@@ -278,7 +277,7 @@ def _apart(wanted: dict[int, float], height: float) -> dict[int, float]:
 
 
 def _term(circuit: Circuit, place: int) -> str:
-    """Return the input on which an AND of all bits is 1, such as 0111; empty for other gates."""
+    """Return the input for which an AND of all bits is 1, such as 0111; empty for other gates."""
     gate = circuit.gates[place - circuit.bits]
     if not isinstance(gate, And):
         return ""
@@ -294,8 +293,8 @@ def _term(circuit: Circuit, place: int) -> str:
     return "".join(values[i] for i in range(circuit.bits)) if len(values) == circuit.bits else ""
 
 
-def _unrolled(recurrence: Recurrence) -> tuple[str, float, float, list[str]]:
-    """Return a recurrence's steps from left to right, each bit entering from below."""
+def _draw_recurrence(recurrence: Recurrence) -> tuple[str, float, float, list[str]]:
+    """Return the SVG of a recurrence, unrolled from left to right with the bits below, its size and notes."""
     gate, *more = recurrence.cell.gates
     if more:
         raise SpecError(
@@ -349,7 +348,7 @@ def _output(spot: _Spot, sign: int) -> str:
     )
 
 
-def _described(circuit: Circuit) -> Iterator[str]:
+def _describe(circuit: Circuit) -> Iterator[str]:
     known = levels(circuit)
     yield f"Inputs x1 to x{circuit.bits}."
     for level in range(1, max(known) + 1):

@@ -1,11 +1,11 @@
-"""Mean-field theory run on a network as it is built: a population of units stands for each layer, at every pixel.
+"""Mean-field theory of an actual network: each layer is represented by a population of units at every pixel.
 
-After an addition and an activation a signal is no longer Gaussian, and no map of one variable follows it. But in a wide
-network units are independent draws from one distribution, so some thousands of draws are the theory. A layer of weights
-draws a fresh Gaussian population, whose covariance its fan-in, initialisation and the last population's second moments
-give (Xiao et al. 2018, pixel by pixel, here with zeros around the image); activations, additions and zero
-padding act on each unit, which keeps what its shortcut carries. Mean squares of gradients go back the same way
-(Schoenholz et al. 2017), through each unit's own slopes.
+After an addition and an activation, a signal is no longer Gaussian and follows no map of one variable. But the units of
+a wide network are independent samples from one distribution, so thousands of samples represent a layer. A weight layer
+draws a new Gaussian population, whose covariance follows from its fan-in, its initialisation and the second moments of
+the previous population (Xiao et al. 2018, pixel by pixel, here with zero padding). Activations, additions and zero
+padding act on each unit, so that shortcuts carry units on. Mean squared gradients are propagated backwards in the same
+way (Schoenholz et al. 2017), through the slopes of each unit.
 """
 
 import math
@@ -24,31 +24,31 @@ from leadline.networks.modules.shortcuts import Add
 from leadline.specs import Initialisation
 
 UNITS, FEWEST = 2**14, 16
-"""Units at all pixels together, and at one pixel at least."""
+"""Total units of all pixels, and minimum units per pixel."""
 
 Population = Float[Tensor, "images units height width"]
-Left = Float[Tensor, "images units rows columns"]  # a population that a module gives
-Squares = Float[Tensor, "units height width"]  # of the gradient, mean over weights
-Back = Callable[[Float[Tensor, "units rows columns"]], Squares]  # from what leaves a module to what enters it
+Left = Float[Tensor, "images units rows columns"]  # a population after a module
+Squares = Float[Tensor, "units height width"]  # squared gradients, mean over weights
+Back = Callable[[Float[Tensor, "units rows columns"]], Squares]  # from the output of a module to its input
 
-_FLOOR, _CEILING = 1e-140, 1e140  # whose products are still numbers
+_FLOOR, _CEILING = 1e-140, 1e140  # so that products are finite
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
 
 
 class Walk:
-    """Takes a population through the modules of a network and gives the way back for squared gradients.
+    """Propagate a population through the modules of a network, and squared gradients backwards.
 
     Args:
-        network: on any device, the meta device included; its parameters are not looked at.
-        spec: how they are drawn.
-        random: what the population is drawn from.
+        network: on any device, including the meta device; the values of its parameters are not used.
+        spec: its initialisation.
+        random: generator of the population.
     """
 
     def __init__(self, network: Network, spec: Initialisation, random: torch.Generator) -> None:
         self.spec = spec
         self.random = random
-        self.channels = 0  # that the population stands for
-        self.weights: list[tuple[float, float]] = []  # sigma_w^2 and sigma_b^2 of each layer gone through
+        self.channels = 0  # channels that the population represents
+        self.weights: list[tuple[float, float]] = []  # sigma_w^2 and sigma_b^2 of each layer so far
         self._zeroed = {
             [module for module in block.branch.modules() if isinstance(module, _Weighted)][-1]
             for _, block in blocks_of(network)
@@ -56,7 +56,7 @@ class Walk:
         }
 
     def images(self, shape: InputShape, correlations: tuple[float, ...]) -> Population:
-        """Return an image of mean 0 and variance 1, and one more for each correlation with it."""
+        """Return an image of mean 0 and variance 1, and one more image for each correlation with it."""
         self.channels, height, width = shape
         units = max(FEWEST, UNITS // (height * width))
         ones = torch.ones(1 + len(correlations), 1, height, width, dtype=torch.float64)
@@ -64,7 +64,7 @@ class Walk:
         return self._gaussian(units, ones, products)
 
     def block(self, block: Block, x: Population) -> tuple[Left, Back]:
-        """Go through a block: after(join(before(x), branch(before(x))))."""
+        """Propagate through a block: after(join(before(x), branch(before(x))))."""
         x, back_before = self.through(block.before, x)
         entered = self.channels
         y, back_branch = self.through(block.branch, x)
@@ -72,7 +72,7 @@ class Walk:
             out, back_after = self.through(block.after, y)
             return out, lambda squares: back_before(back_branch(back_after(squares)))
         y, back_scale = self.through(block.join.branch, y)
-        # a projection lies beside the branch's layers, so it is none of the layers on the way
+        # a projection is parallel to the branch, so its layer does not count
         self.channels, weights = entered, list(self.weights)
         path, back_path = self.through(block.join.path, x)
         self.weights = weights
@@ -85,10 +85,10 @@ class Walk:
         return out, back
 
     def through(self, module: nn.Module, x: Population) -> tuple[Left, Back]:
-        """Go through a module.
+        """Propagate through a module.
 
         Raises:
-            SpecError: a kind of module that the theory does not cover.
+            SpecError: the theory does not cover this kind of module.
         """
         match module:
             case nn.Sequential():
@@ -96,16 +96,16 @@ class Walk:
                 for child in module:
                     x, back = self.through(child, x)
                     backs.insert(0, back)
-                return x, lambda squares: _in_order(backs, squares)
-            case nn.Identity() | Shift() | nn.Flatten():  # vectors come as images of one pixel
+                return x, lambda squares: _apply_all(backs, squares)
+            case nn.Identity() | Shift() | nn.Flatten():  # vectors are images of one pixel
                 return x, lambda squares: squares
             case Scale() | Multiply():
                 factor = module.start if isinstance(module, Scale) else module.factor
                 return factor * x, lambda squares: factor**2 * squares
             case ZeroPad():
-                return self._zero_padded(module, x)
+                return self._through_padding(module, x)
             case nn.Conv2d() | nn.Linear():
-                return self._weighted(module, x)
+                return self._through_weights(module, x)
             case _ if isinstance(module, _ACTIVATIONS):
                 first = x[0].clone().requires_grad_()
                 with torch.enable_grad():
@@ -113,7 +113,7 @@ class Walk:
                 return module(x), lambda squares: slopes.square() * squares
         raise SpecError(f"mean-field theory does not cover {type(module).__name__}; choose a network without it")
 
-    def _weighted(self, module: nn.Conv2d | nn.Linear, x: Population) -> tuple[Left, Back]:
+    def _through_weights(self, module: nn.Conv2d | nn.Linear, x: Population) -> tuple[Left, Back]:
         out, inputs = module.weight.shape[:2]
         if isinstance(module, nn.Conv2d):
             area, stride, padding, groups = module.kernel_size, module.stride, module.padding, module.groups
@@ -121,7 +121,7 @@ class Walk:
             area, stride, padding, groups = (1, 1), (1, 1), (0, 0), 1
         variance, bias = variances(self.spec, inputs, out // groups, math.prod(area), out)
         kernel = torch.ones(1, 1, *area, dtype=torch.float64)
-        alike = self.spec.name == "delta-orthogonal"  # no layer looks beyond a pixel, so that none differs from another
+        alike = self.spec.name == "delta-orthogonal"  # layers act on single pixels, so all pixels are alike
         if alike:
             kernel = torch.zeros_like(kernel)
             kernel[0, 0, area[0] // 2, area[1] // 2] = 1
@@ -151,7 +151,7 @@ class Walk:
         squares: Float[Tensor, "images 1 height width"],
         products: Float[Tensor, "others 1 height width"],
     ) -> Population:
-        """Return a population with these second moments, and these of the first image with each of the others."""
+        """Return a population with these second moments, and products of the first image with each of the others."""
         height, width = squares.shape[-2:]
         if not bool(squares.any()):
             return torch.zeros(len(squares), units, height, width, dtype=torch.float64)
@@ -159,21 +159,21 @@ class Walk:
         along = torch.nan_to_num(products / roots[:1] / roots[1:], nan=1.0).clamp(-1, 1)
         roots = roots.clamp(_FLOOR, _CEILING)
         first, second = self._normal(units, height, width), self._normal(units, height, width)
-        # chance correlations of the two would add up from layer to layer
+        # random correlations of the two would accumulate over layers
         second = second - first * (first * second).sum(1, keepdim=True) / first.square().sum(1, keepdim=True)
         second = second / second.square().mean(1, keepdim=True).sqrt()
         others = along * first + (1 - along.square()).sqrt() * second
         return roots * torch.cat([first, others])
 
     def _normal(self, units: int, height: int, width: int) -> Float[Tensor, "1 units height width"]:
-        """Return normal numbers, at every pixel one from each of `units` equally likely intervals."""
+        """Return normal numbers by stratified sampling: at every pixel, one from each of `units` quantile intervals."""
         shape = (1, units, height, width)
         order = torch.rand(shape, generator=self.random).argsort(1)
         places = (order + torch.rand(shape, generator=self.random, dtype=torch.float64)) / units
         drawn: Tensor = torch.special.ndtri(places.clamp(1e-15, 1 - 1e-15))
         return drawn
 
-    def _zero_padded(self, module: ZeroPad, x: Population) -> tuple[Left, Back]:
+    def _through_padding(self, module: ZeroPad, x: Population) -> tuple[Left, Back]:
         stride, entered = module.stride, x.shape[1:]
         share = self.channels / (self.channels + module.padding)
         self.channels += module.padding
@@ -181,7 +181,7 @@ class Walk:
         kept = torch.rand(x.shape[1:], generator=self.random, dtype=torch.float64) < share
 
         def back(squares: Float[Tensor, "units rows columns"]) -> Squares:
-            # each channel that entered is carried on: a unit's chance of standing for one of them is made up for
+            # divide by the share of units that represent input channels, because every input channel is carried on
             below = torch.zeros(entered, dtype=torch.float64)
             below[:, ::stride, ::stride] = kept * squares / share
             return below
@@ -194,10 +194,10 @@ def variances(spec: Initialisation, inputs: int, outputs: int, area: int, rows: 
 
     Args:
         spec: the initialisation.
-        inputs: channels that a unit sees.
-        outputs: channels that see a unit.
-        area: of the kernel.
-        rows: units of the layer, all groups together.
+        inputs: input channels of a unit.
+        outputs: output channels that read an input channel.
+        area: area of the kernel.
+        rows: units of the layer in all groups.
     """
     fan_in, fan_out = inputs * area, rows * area
     scale, _, form = spec.name.partition("-")
@@ -228,7 +228,7 @@ def blocks_of(network: Network) -> Iterator[tuple[str, Block]]:
 _Weighted = nn.Conv2d | nn.Linear
 
 
-def _in_order(backs: list[Back], squares: Float[Tensor, "units rows columns"]) -> Squares:
+def _apply_all(backs: list[Back], squares: Float[Tensor, "units rows columns"]) -> Squares:
     for back in backs:
         squares = back(squares)
     return squares

@@ -1,4 +1,4 @@
-"""From a network's specification to what mean-field theory expects of it at initialisation, in numbers and in words."""
+"""Predict from a network's specification, with mean-field theory, how signals and gradients propagate in it."""
 
 import math
 from collections.abc import Iterator
@@ -18,64 +18,64 @@ from leadline.theory.meanfield import Fixed, Point, batch_norm_growth, fixed_poi
 from leadline.theory.population import FEWEST, Population, Walk, blocks_of
 
 LOST = math.exp(-6)
-"""Of what tells inputs apart: what six depth scales leave, about the depth to which Schoenholz et al. 2017 could train
-networks."""
+"""Remaining difference of two inputs at which a signal counts as lost: six depth scales, about the depth to which
+Schoenholz et al. 2017 could train networks."""
 
 VANISHED, EXPLODED = 1e-4, 1e4
-"""First block's gradient norm over the last one's: the thresholds of `leadline.probes.words`. A signal of less than
-VANISHED of the image's size has vanished as well."""
+"""Gradient norm of the first block over that of the last: the thresholds of `leadline.probes.words`. A signal has also
+vanished if its size is below VANISHED times that of the image."""
 
 FAR = 500
-"""Layers to which signals are followed."""
+"""Maximum number of layers for which signals are followed."""
 
-_FOLLOWED = 2**12  # units at all pixels together, beyond the last block
-_PAIRS = (0.25, 0.75)  # correlations with the image: an unlike pair and one alike
+_FOLLOWED = 2**12  # total units of all pixels, beyond the last block
+_PAIRS = (0.25, 0.75)  # correlations with the image: a dissimilar pair and a similar one
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What to expect of a wide network before it is trained, block by block from the input.
+    """Prediction for a wide network before training, block by block from the input.
 
-    For images of independent pixels of mean 0 and variance 1.
+    It assumes images of independent pixels of mean 0 and variance 1.
     """
 
     spec: NetworkSpec
     blocks: tuple[str, ...]  # names, as in the network
-    layers: tuple[int, ...]  # of weights on the way to each block's output, its own included
+    layers: tuple[int, ...]  # weight layers up to and including each block
     second_moment: tuple[float, ...]  # of a block's output, over units and pixels
-    kept: tuple[float, ...]  # correlation of a pair alike less that of an unlike one, over what it was for the images
-    gradient: tuple[float, ...]  # log10 of the norm of the gradient of a block's output, over the last block's
-    sigma_w2: tuple[float, float]  # fan-in x variance of a weight, least and greatest; without the first layer
+    kept: tuple[float, ...]  # difference in correlation of a similar and a dissimilar pair, relative to the images
+    gradient: tuple[float, ...]  # log10 of the norm of the gradient of a block's output, relative to the last block
+    sigma_w2: tuple[float, float]  # fan-in times variance of a weight: minimum and maximum without the first layer
     sigma_b2: tuple[float, float]
-    fixed: Fixed | None  # where all layers of a plain network are one point of the plane
+    fixed: Fixed | None  # if all layers of a plain network are the same point of the plane
     survives: float  # layers that signals survive; infinity: more than FAR
-    twin: "Prediction | None" = None  # the same with shortcuts where this has none, without them where it has
+    twin: "Prediction | None" = None  # the same network with shortcuts added or removed
 
     @property
     def depth(self) -> int:
-        """Layers of weights up to the last block's output."""
+        """Number of weight layers up to the output of the last block."""
         return self.layers[-1]
 
     def words(self) -> str:
-        """Return the prediction in sentences, the twin's last."""
+        """Return the prediction in sentences, ending with the twin."""
         said = [
-            f"{self.spec.activation}, {self.spec.initialisation.name} (sigma_w^2 = {_span(self.sigma_w2)}, sigma_b^2 ="
-            f" {_span(self.sigma_b2)}): {self._outcome()}"
+            f"{self.spec.activation}, {self.spec.initialisation.name} (sigma_w^2 = {_format_range(self.sigma_w2)},"
+            f" sigma_b^2 = {_format_range(self.sigma_b2)}): {self._summary()}"
         ]
         if self.fixed is not None:
             fixed = self.fixed
             said.append(
                 f"Fixed point: q* = {fixed.q:.3g}, c* = {fixed.c:.3g}, chi_1 = {fixed.chi_1:.3g} ({fixed.phase});"
-                f" depth scales: variance {_scale(fixed.xi_q)}, correlation {_scale(fixed.xi_c)}, squared gradient"
-                f" {_scale(fixed.xi_gradient)}."
+                f" depth scales: variance {_format_scale(fixed.xi_q)}, correlation {_format_scale(fixed.xi_c)}, squared"
+                f" gradient {_format_scale(fixed.xi_gradient)}."
             )
         if self.twin is not None:
             word = "without" if self.twin.spec.block.shortcut.kind == "none" else "with"
-            said.append(f"The same {word} shortcuts: {self.twin._outcome()}")
+            said.append(f"The same {word} shortcuts: {self.twin._summary()}")
         return " ".join(said)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain data, the words included; what is infinite is None."""
+        """Return all fields and the words as plain data, with None for infinity."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain |= {
             "spec": self.spec.model_dump(mode="json"),
@@ -83,13 +83,13 @@ class Prediction:
             "twin": self.twin and self.twin.to_json(),
             "words": self.words(),
         }
-        return {key: _finite(value) for key, value in plain.items()}
+        return {key: _replace_infinite(value) for key, value in plain.items()}
 
-    def _outcome(self) -> str:
+    def _summary(self) -> str:
         if self.survives < self.depth:
             signals = f"signals survive about {max(1, round(self.survives))} of {self.depth} layers"
         else:
-            # the slower signals fade, the less the last digits mean
+            # the slower signals fade, the less accurate is the depth
             digits = 1 if self.survives > 100 else 2
             further = f"more than {FAR}" if self.survives > FAR else f"about {float(f'{self.survives:.{digits}g}'):.0f}"
             signals = f"signals survive all {self.depth} layers, and would survive {further}"
@@ -106,23 +106,23 @@ class Prediction:
 def predict_depth(
     spec: NetworkSpec | ModuleSpec, input_shape: InputShape = (3, 32, 32), *, twin: bool = True, seed: int = 0
 ) -> Prediction:
-    """Predict how deep signals and gradients reach in a network before it is trained.
+    """Predict how deep signals and gradients propagate in a network before training.
 
     Args:
-        spec: convolutional or fully connected, plain or residual, without normalisation.
+        spec: a convolutional or fully-connected network, plain or residual, without normalisation.
         input_shape: channels, height, width of an image.
-        twin: whether to predict the same network with its shortcuts put in, or left out, as well.
-        seed: of the population that stands for the units; another moves numbers by a per cent or so.
+        twin: whether to predict the same network with shortcuts added or removed, too.
+        seed: seed of the population that represents the units; it changes the results by about one per cent.
 
     Raises:
-        SpecError: an assumption of the theory fails, or the network cannot take images of this shape.
+        SpecError: an assumption of the theory is violated, or the network does not accept images of this shape.
     """
     if isinstance(spec, ModuleSpec):
         raise SpecError(
             f"mean-field theory does not cover {spec.module}: the theory needs the distribution of every layer's"
             f" weights, which a custom module does not specify; describe it as a NetworkSpec"
         )
-    for problem in _uncovered(spec):
+    for problem in _broken_assumptions(spec):
         raise SpecError(f"mean-field theory does not cover {problem}")
     found = _predict(spec, input_shape, seed)
     return replace(found, twin=_predict(_twin(spec), input_shape, seed)) if twin else found
@@ -158,7 +158,7 @@ def _predict(spec: NetworkSpec, input_shape: InputShape, seed: int) -> Predictio
         taken += math.log10(mean)
         logs.append((taken + math.log10(size)) / 2)
         squared = back(squared / mean)
-    survives = _survives(walk, last, x, layers, states)
+    survives = _survival_depth(walk, last, x, layers, states)
     inside = walk.weights[1 : layers[-1]] or walk.weights
     sigma_w2, sigma_b2 = ((min(each), max(each)) for each in zip(*inside, strict=True))
     plain = spec.block.shortcut.kind == "none"
@@ -181,17 +181,17 @@ def _predict(spec: NetworkSpec, input_shape: InputShape, seed: int) -> Predictio
 
 @dataclass(frozen=True)
 class _State:
-    """What is left of a signal."""
+    """State of a signal after a block."""
 
     moment: float  # second moment; 1 for the images
-    kept: float  # see Prediction
+    kept: float  # see `Prediction`
 
     @property
     def left(self) -> float:
-        """1 for the images, 0 or less where too little is left, linear in layers where that falls exponentially."""
-        told = 1 - math.log(max(self.kept, 1e-300)) / math.log(LOST)
+        """1 for the images, 0 or less if the signal is lost; linear in the layers for an exponential decay."""
+        difference = 1 - math.log(max(self.kept, 1e-300)) / math.log(LOST)
         size = 1 - math.log(max(self.moment, 1e-300)) / (2 * math.log(VANISHED))
-        return min(told, size)
+        return min(difference, size)
 
 
 def _state(x: Population) -> _State:
@@ -200,8 +200,8 @@ def _state(x: Population) -> _State:
     return _State(float(squares[0]), abs(alike - unlike) / (_PAIRS[1] - _PAIRS[0]))
 
 
-def _survives(walk: Walk, last: Block, x: Population, layers: list[int], states: list[_State]) -> float:
-    """Return the layer after which too little is left; a network that keeps enough goes on with its last block."""
+def _survival_depth(walk: Walk, last: Block, x: Population, layers: list[int], states: list[_State]) -> float:
+    """Return the layer at which the signal is lost; after the network, its last block is repeated."""
     before, left = 0, 1.0
     for layer, state in zip(layers, states, strict=True):
         if state.left <= 0:
@@ -219,46 +219,47 @@ def _survives(walk: Walk, last: Block, x: Population, layers: list[int], states:
 
 
 def _twin(spec: NetworkSpec) -> NetworkSpec:
-    """Return the network with shortcuts if it has none, else without."""
+    """Return the network with shortcuts if it has none, else without them."""
     block = spec.block.model_dump(mode="json")
     if spec.block.shortcut.kind != "none":
         plain = {**spec.initialisation.model_dump(mode="json"), "branch": "none"}
         return spec.with_(block={**block, "shortcut": "none"}, initialisation=plain)
     widths = ([spec.stem.width] if spec.stem else []) + [stage.width for stage in spec.stages]
-    # zero padding cannot go to fewer channels
+    # zero padding cannot reduce the number of channels
     narrows = any(after < before for before, after in pairwise(widths))
     narrows |= spec.stem is None and spec.layers == "fully-connected"
     return spec.with_(block={**block, "shortcut": "B" if narrows else "A"})
 
 
-def _uncovered(spec: NetworkSpec) -> Iterator[str]:
-    """Yield which assumptions a specification breaks: what it has, which assumption fails, what to do."""
+def _broken_assumptions(spec: NetworkSpec) -> Iterator[str]:
+    """Yield the violated assumptions of a specification: the setting, the reason, and what to change."""
     block, shortcut = spec.block, spec.block.shortcut
     if spec.normalisation == "batch":
         growth = batch_norm_growth(spec.activation)
         yield (
-            "normalisation batch: layers no longer act on each image alone; known is that squared gradients of a plain"
-            f" network grow by {growth:.3g} a layer with {spec.activation}, and of a pre-activated residual one by"
-            f" 1 + {growth**2:.3g} / l in block l of two layers; set normalisation to none"
+            "normalisation batch: layers do not act on each image separately; with"
+            f" {spec.activation}, squared gradients are known to grow by a factor of {growth:.3g} per layer of a plain"
+            f" network, and of 1 + {growth**2:.3g} / l in the l-th two-layer block of a pre-activated residual network;"
+            " set normalisation to none"
         )
     elif spec.normalisation != "none":
         yield (
-            f"normalisation {spec.normalisation}: it divides by what units of one image have in common, and units no"
-            " longer are independent; set normalisation to none"
+            f"normalisation {spec.normalisation}: it divides by a statistic of all units of an image, so units are not"
+            " independent; set normalisation to none"
         )
     if spec.weight_standardisation:
-        yield "weight_standardisation: the weights of a unit sum to 0 and are not independent; switch it off"
+        yield "weight_standardisation: the weights of a unit sum to 0 and are not independent; turn it off"
     if spec.sharing is not None:
-        yield "sharing: each layer must draw weights of its own, and a recurrent network uses one draw; switch it off"
+        yield "sharing: the weights of different layers must be independent, but here they are shared; turn it off"
     if shortcut.kind in ("exclusive-gating", "shortcut-only-gating"):
         yield (
-            f"block.shortcut {shortcut.kind}: a gate multiplies two signals that depend on one input, and gradients go"
-            " through both; use A, B, C or scaled"
+            f"block.shortcut {shortcut.kind}: a gate multiplies two signals that depend on the same input, and"
+            " gradients flow through both; use A, B, C or scaled"
         )
     if isinstance(shortcut, CustomShortcut):
-        yield f"block.shortcut {shortcut.module}: the theory does not know what it computes; use A, B, C or scaled"
+        yield f"block.shortcut {shortcut.module}: its function is unknown to the theory; use A, B, C or scaled"
     if shortcut.kind == "concatenate":
-        yield "block.shortcut concatenate: a layer's units are not drawn from one distribution; use A, B, C or scaled"
+        yield "block.shortcut concatenate: the units of a layer have different distributions; use A, B, C or scaled"
     dropped = {
         "block.shortcut dropout": shortcut.dropout
         if isinstance(shortcut, Shortcut) and shortcut.kind == "dropout"
@@ -268,27 +269,27 @@ def _uncovered(spec: NetworkSpec) -> Iterator[str]:
     }
     for key, rate in dropped.items():
         if rate:
-            yield f"{key} {rate:g}: two images no longer go through one network; set it to 0"
+            yield f"{key} {rate:g}: different images pass through different networks; set it to 0"
     pooled = {"stem.pool": spec.stem is not None and spec.stem.pool}
     pooled |= {f"stages.{number}.pool": stage.pool for number, stage in enumerate(spec.stages)}
     pooled |= {f"stages.{number}.transition": stage.transition is not None for number, stage in enumerate(spec.stages)}
     for key, has in pooled.items():
         if has:
-            yield f"{key}: what it gives depends on how neighbouring pixels go together in the data; leave it out"
+            yield f"{key}: its output depends on the correlations of neighbouring pixels in the data; remove it"
 
 
-def _finite(value: Any) -> Any:
+def _replace_infinite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _replace_infinite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_replace_infinite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _span(values: tuple[float, float]) -> str:
+def _format_range(values: tuple[float, float]) -> str:
     least, greatest = values
     return f"{greatest:.3g}" if greatest - least <= 0.005 * greatest else f"{least:.3g} to {greatest:.3g}"
 
 
-def _scale(layers: float) -> str:
+def _format_scale(layers: float) -> str:
     return "infinite" if math.isinf(layers) else f"{layers:.2g} layers"

@@ -1,4 +1,4 @@
-"""What real random dense networks do, beside mean-field theory: variances, correlations, gradients, layer by layer."""
+"""Measure variances, correlations and gradients of random networks by layer, to compare them with mean-field theory."""
 
 import itertools
 import math
@@ -30,16 +30,16 @@ FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 MOST_WEIGHTS = 500_000_000
-"""Of a random network, all layers together: 2 GB, which the way back needs."""
+"""Maximum total number of weights of a random network: 2 GB, all of which backpropagation needs."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Two inputs of a given correlation through random networks; seeds x layers, float64."""
+    """Measurements of random networks for two inputs of a given correlation; arrays [seeds, layers], float64."""
 
-    q: Floats  # variance over a layer's units of what enters the activation, mean of both inputs
-    c: Floats  # correlation of the two inputs' values
-    gradient: Floats  # log10 of the gradient's norm over that at the last layer, of the first input
+    q: Floats  # variance of the pre-activations over the units of a layer, mean of both inputs
+    c: Floats  # correlation of the pre-activations of the two inputs
+    gradient: Floats  # log10 of the norm of the gradient, relative to the last layer, for the first input
 
 
 def measure(
@@ -51,19 +51,19 @@ def measure(
     correlation: float = 0.5,
     residual: bool = False,
 ) -> Measured:
-    """Draw networks of `depth` layers and measure what `meanfield.signal` and `meanfield.gradient` predict.
+    """Measure in random networks of `depth` layers what `meanfield.signal` and `meanfield.gradient` predict.
 
-    Layer 1 is what the two inputs give, exactly of variance `start` and of the correlation; layer l + 1 is W phi(layer
-    l) + b, plus layer l itself with `residual`. The gradient is that of a random linear function of the last layer.
+    Layer 1 of the two inputs has exactly the variance `start` and the given correlation; layer l + 1 is W phi(layer l)
+    + b, plus layer l itself with `residual`. The gradient is that of a random linear function of the last layer.
 
     Args:
         point: activation, sigma_w and sigma_b.
-        depth: layers, the first included.
-        seeds: networks, numbered from 0.
-        width: units in a layer.
+        depth: number of layers, including the first.
+        seeds: number of networks, with seeds from 0.
+        width: units per layer.
         start: variance of the first layer.
-        correlation: of the two inputs' first layers.
-        residual: blocks x + W phi(x) + b.
+        correlation: correlation of the two inputs in the first layer.
+        residual: whether layers are blocks x + W phi(x) + b.
 
     Raises:
         SpecError: fewer than 2 layers, 1 seed or 3 units.
@@ -89,7 +89,7 @@ def _one(
         draw = torch.Generator().manual_seed(stream(seed, INIT, "mean-field", number))
         weight = torch.randn(width, width, generator=draw) * (point.sigma_w / math.sqrt(width))
         bias = torch.randn(width, generator=draw) * point.sigma_b
-        # weights in single precision, drawn once for both inputs; sums are over a thousand units
+        # weights in single precision, the same for both inputs
         new = F.linear(phi(layers[-1]), weight, bias)
         layers.append(layers[-1] + new if residual else new)
     draw = torch.Generator().manual_seed(stream(seed, INIT, "mean-field", "output"))
@@ -114,21 +114,22 @@ def _inputs(width: int, start: float, correlation: float, seed: int) -> Tensor:
 def batch_norm_gradients(
     activation: Activation, depth: int, seed: int, width: int = 1000, images: int = 1000, block: int = 0
 ) -> Floats:
-    """Return the log10 of the gradient's norm at each layer's input, over that at the last, with batch normalisation.
+    """Return log10 of the gradient norm at the input of each layer, relative to the last, with batch normalisation.
 
-    Layers are W phi(BN(x)); with `block` >= 1 those are `block` to a residual block, and depth counts blocks. He's
-    variance, no biases. Each image has a random linear function of its own, so that no two images' gradients are alike.
+    Layers are W phi(BN(x)); with `block` >= 1, residual blocks have that many layers, and depth counts blocks. Weights
+    have the variance of He et al. 2015, without biases. The loss is a different random linear function of each image,
+    so that the gradients of images are independent.
 
     Args:
         activation: phi.
-        depth: layers, or blocks.
-        seed: of weights and inputs.
-        width: units in a layer.
-        images: in the batch, drawn independently from the normal distribution.
-        block: layers in a residual block; 0: a plain network.
+        depth: number of layers or blocks.
+        seed: seed of the weights and inputs.
+        width: units per layer.
+        images: batch size; images are independent and normally distributed.
+        block: layers per residual block; 0: a plain network.
 
     Raises:
-        SpecError: fewer than 2 layers, or a batch of less than 2 images.
+        SpecError: fewer than 2 layers, or fewer than 2 images.
     """
     if depth < 2 or images < 2:
         raise SpecError(f"depth {depth}, images {images}: expected 2 or more of each")
@@ -149,27 +150,27 @@ def batch_norm_gradients(
 
 @dataclass(frozen=True)
 class MeasuredBlocks:
-    """A specified network at initialisation, for images of independent normal pixels; seeds x blocks."""
+    """Measurements of a network at initialisation for images of independent normal pixels; arrays [seeds, blocks]."""
 
     second_moment: Floats  # of each block's output, over images, channels and pixels
-    gradient: Floats  # log10 of the norm of each block's gradient over the last block's
+    gradient: Floats  # log10 of the norm of each block's gradient, relative to the last block
 
 
 def measure_blocks(
     spec: NetworkSpec, input_shape: InputShape = (3, 32, 32), seeds: int = 5, images: int = 4
 ) -> MeasuredBlocks:
-    """Build a network as it is trained and measure what `predict_depth` predicts of its blocks.
+    """Build a network as for training and measure what `predict_depth` predicts for its blocks.
 
-    The gradient is that of a random linear function of what the classifier sees, another one for each image.
+    The gradient is that of a random linear function of the classifier's input, different for each image.
 
     Args:
-        spec: without normalisation.
+        spec: a network without normalisation.
         input_shape: channels, height, width of an image.
-        seeds: networks, numbered from 0.
-        images: drawn from the normal distribution, for each network.
+        seeds: number of networks, with seeds from 0.
+        images: number of normally distributed images per network.
 
     Raises:
-        SpecError: fewer than 1 network or image, or images that the network cannot take.
+        SpecError: fewer than 1 network or image, or the network does not accept images of this shape.
     """
     if seeds < 1 or images < 1:
         raise SpecError(f"seeds {seeds}, images {images}: expected 1 or more of each")
@@ -183,7 +184,7 @@ def measure_blocks(
             for block in stage.children():
                 x = block(x)
                 outputs.append(x)
-        # as far as the linear layer, which Fixup starts at 0
+        # up to the linear layer, which Fixup initialises to 0
         for module in itertools.takewhile(lambda module: not isinstance(module, nn.Flatten), network.head):
             x = module(x)
         output = (x * torch.randn(x.shape, generator=draw, dtype=torch.float64)).sum()

@@ -1,17 +1,17 @@
-"""Initialisations by depth: predicted and measured second moments of activations and gradients in plain stacks.
+"""Predicted and measured second moments of activations and gradients by depth, for initialisations of plain stacks.
 
-A layer with weights of mean 0 and variance v, biases of variance v_b, and inputs of second moment q gives before its
-activation the second moment q_z = fan_in v q + v_b (LeCun et al. 1998; Glorot & Bengio 2010, equation 5), and passes
-gradients of second moment g back as fan_out v E[phi'(z)^2] g (equation 6 there; He et al. 2015, equation 13, for ReLU).
-E[phi(z)^2] and E[phi'(z)^2] are q_z and 1 where the layer is linear; q_z / 2 and 1/2 for ReLU and any symmetric z; and
-for tanh taken over a Gaussian z, which wide layers have (Poole et al. 2016). The old initialisation, uniform in
+In a layer with weights of mean 0 and variance v, biases of variance v_b and inputs of second moment q, the second
+moment before the activation is q_z = fan_in v q + v_b (LeCun et al. 1998; Glorot & Bengio 2010, equation 5), and
+gradients of second moment g become fan_out v E[phi'(z)^2] g (equation 6 there; He et al. 2015, equation 13, for ReLU).
+E[phi(z)^2] and E[phi'(z)^2] are q_z and 1 for a linear layer; q_z / 2 and 1/2 for ReLU and any symmetric z; for tanh,
+they are computed for Gaussian z, as in wide layers (Poole et al. 2016). The old initialisation, uniform in
 [-1/sqrt(k), 1/sqrt(k)] with k the fan-in, has v = 1/(3k): a linear layer multiplies both moments by 1/3, one with ReLU
-by 1/6, so that 20 layers leave 3e-16 of them.
+by 1/6, so that after 20 layers a factor of 3e-16 is left.
 
-Linear and ReLU predictions are expectations over independent symmetric weights at every width: wherever an activation
-meets the weight that made it, changing that weight's sign changes nothing. (Where every unit of a layer is at 0 there
-is no sign to change; of w units that happens once in 2^w.) Orthogonal weights are not independent, and tanh is not
-homogeneous: there predictions hold the better the wider the layers are.
+Linear and ReLU predictions are expectations over independent symmetric weights and hold at any width, because changing
+the sign of a weight does not change the terms in which it meets its own activation. (The exception, a layer whose w
+units are all 0, has a probability of 2^-w.) Orthogonal weights are not independent, and tanh is not homogeneous: for
+these, predictions are asymptotic in the width.
 """
 
 import math
@@ -41,7 +41,7 @@ MOST_WEIGHTS = 50_000_000
 Moments = Float[np.ndarray, "directions layers"]
 
 _MODULES: dict[StackActivation, Callable[[], nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
-# the trapezoidal rule converges exponentially here, and faster than Gauss-Hermite, whose reach tanh's poles cut short
+# the trapezoidal rule converges exponentially here, and faster than Gauss-Hermite, which the poles of tanh slow down
 # (Trefethen & Weideman 2014)
 _NODES = np.linspace(-12, 12, 2401)
 _DENSITY = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
@@ -49,20 +49,20 @@ _DENSITY = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 
 @dataclass(frozen=True)
 class Stack:
-    """A plain stack of layers, each followed by the activation: dense, or convolutional on a torus.
+    """A plain stack of layers, each followed by the activation: dense, or convolutional with circular padding.
 
-    Padding is circular, so that each pixel sees a whole kernel and the closed form holds at the border as well.
+    With circular padding, each pixel sees a whole kernel, and the closed form also holds at the border.
 
     Raises:
-        SpecError: an unknown name, fewer than one layer, a width or kernel below 1, an even kernel, a delta-orthogonal
-            convolution that narrows, or more weights than can be held.
+        SpecError: an unknown name, fewer than one layer, a width or kernel below 1, an even kernel, delta-orthogonal
+            convolutions with decreasing widths, or too many weights.
     """
 
     initialisation: Initialisation
     activation: StackActivation
-    widths: tuple[int, ...]  # numbers, or channels, that enter the first layer and leave each
-    kernel: int | None = None  # of 2-D convolutions; None: dense
-    bias: bool = False  # only `old-uniform` and a `bias_std` draw biases other than 0
+    widths: tuple[int, ...]  # units or channels of the input and of each layer
+    kernel: int | None = None  # size of 2-D kernels; None: dense layers
+    bias: bool = False  # 0 except with `old-uniform` or `bias_std`
 
     def __post_init__(self) -> None:
         if self.activation not in get_args(StackActivation):
@@ -92,7 +92,7 @@ class Stack:
 
     @property
     def area(self) -> int:
-        """Positions that a unit sees."""
+        """Number of positions in a kernel."""
         return 1 if self.kernel is None else self.kernel**2
 
     def __str__(self) -> str:
@@ -115,13 +115,13 @@ def stack(
     """Return a stack of layers of one width.
 
     Args:
-        name: of the initialisation.
-        activation: after every layer.
+        name: name of the initialisation.
+        activation: activation after every layer.
         depth: number of layers.
-        width: numbers, or channels, of each.
-        kernel: size of 2-D convolutions; None: dense layers.
+        width: units or channels per layer.
+        kernel: size of 2-D kernels; None: dense layers.
         bias: whether layers have biases.
-        gain: of the initialisation; None: its own.
+        gain: gain of the initialisation; None: its default.
 
     Raises:
         SpecError: see `Stack`.
@@ -129,7 +129,7 @@ def stack(
     for what, value in (("depth", depth), ("width", width)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SpecError(f"stack: {what} {value!r}: expected a whole number of at least 1")
-    if depth > MOST_WEIGHTS:  # before a tuple of so many widths is made
+    if depth > MOST_WEIGHTS:  # checked before creating a tuple of widths
         raise SpecError(f"stack: depth {depth}: expected at most {MOST_WEIGHTS}; choose fewer layers")
     if name not in get_args(InitialisationName):
         raise SpecError(f"stack: {unknown('initialisation', name, get_args(InitialisationName))}")
@@ -142,18 +142,18 @@ def stack(
 
 
 def weight_variance(initialisation: Initialisation, fan_in: int, fan_out: int, area: int = 1) -> float:
-    """Return the variance of a weight; delta-orthogonal: averaged over the kernel, whose centre has all of it.
+    """Return the variance of a weight; for delta-orthogonal, the mean over the kernel.
 
     Args:
         initialisation: name and gain.
-        fan_in: inputs of a unit: channels in times the kernel's area.
-        fan_out: units that an input reaches: channels out times the kernel's area.
-        area: of the kernel, 1 in a dense layer.
+        fan_in: input channels times the area of the kernel.
+        fan_out: output channels times the area of the kernel.
+        area: area of the kernel; 1 for a dense layer.
     """
     gain = initialisation.gain
     scale, _, form = initialisation.name.partition("-")
     match scale:
-        case "old":  # a uniform draw has a third of its bound's square
+        case "old":  # the variance of a uniform distribution is a third of its squared bound
             return (gain or 1) ** 2 / (3 * fan_in)
         case "he":
             return (gain or math.sqrt(2)) ** 2 / (fan_out if form.endswith("fan-out") else fan_in)
@@ -161,23 +161,23 @@ def weight_variance(initialisation: Initialisation, fan_in: int, fan_out: int, a
             return (gain or 1) ** 2 * 2 / (fan_in + fan_out)
         case "lecun":
             return (gain or 1) ** 2 / fan_in
-        case "orthogonal":  # the rows of (out, in x area), or its columns where these are fewer, have norm 1
+        case "orthogonal":  # the rows of (out, in x area), or its columns if these are fewer, have norm 1
             return (gain or 1) ** 2 / max(fan_in, fan_out // area)
         case _:
             return (gain or 1) ** 2 / max(fan_in, fan_out)
 
 
 def bias_variance(initialisation: Initialisation, fan_in: int) -> float:
-    """Return the variance of a bias, where there is one."""
+    """Return the variance of a bias."""
     if initialisation.bias_std is not None:
         return initialisation.bias_std**2
     return 1 / (3 * fan_in) if initialisation.name == "old-uniform" else 0.0
 
 
 def predicted_variance(made: Stack) -> Moments:
-    """Return the second moments by layer: of a_n, and of dL/da_n over that of dL/da_l, for n = 1 to l.
+    """Return the second moments by layer: of a_n, and of dL/da_n relative to dL/da_l, for n = 1 to l.
 
-    The input has a second moment of 1. See the module for the equations and when they hold.
+    The input has a second moment of 1. See the module for the equations and their assumptions.
     """
     forward, passed, q = [], [], 1.0
     for before, after in zip(made.widths[:-1], made.widths[1:], strict=True):
@@ -210,8 +210,9 @@ def _expectations(name: StackActivation, q: float) -> tuple[float, float]:
 class VarianceResult:
     """Second moments by layer, predicted and measured; a measured value is the mean over networks.
 
-    `low` and `high` are its 95% interval (Student's t over networks); infinite with one network. Deep stacks of ReLU
-    are skewed: most networks lie below the mean, a few far above it, and intervals of few networks miss it more often.
+    `low` and `high` are its 95% interval (Student's t over networks), which is infinite for one network. Deep ReLU
+    stacks are skewed: most networks lie below the mean and a few far above it, so that intervals from few networks
+    have a lower coverage.
     """
 
     stack: Stack
@@ -236,7 +237,7 @@ class VarianceResult:
         )
 
     def words(self) -> str:
-        """Return one sentence: what is left at the last layer, and of the gradient at the first."""
+        """Return a sentence with the second moments of the last activation and of the gradient at the first layer."""
         return (
             f"{self.stack}: forward {self.measured[0, -1]:.3g} of the input's second moment is left at the last layer"
             f" (predicted {self.predicted[0, -1]:.3g}); backward {self.measured[1, 0]:.3g} of the gradient's at the"
@@ -249,10 +250,10 @@ def variance(made: Stack, networks: int = 16, samples: int = 16, pixels: int = 8
 
     Args:
         made: the stack.
-        networks: how many are drawn.
-        samples: Gaussian inputs of each.
-        pixels: height and width of a convolutional stack's input.
-        seed: of the first network's weights, inputs and gradients; the others have the next ones.
+        networks: number of random networks.
+        samples: number of Gaussian inputs per network.
+        pixels: height and width of the input of a convolutional stack.
+        seed: seed of the first network's weights, inputs and gradients; the others use the following seeds.
 
     Raises:
         SpecError: fewer than one network, sample or pixel.
@@ -270,7 +271,7 @@ def variance(made: Stack, networks: int = 16, samples: int = 16, pixels: int = 8
 
 
 def measured_variance(made: Stack, samples: int = 16, pixels: int = 8, seed: int = 0) -> Moments:
-    """Return the second moments by layer that one random network has, in double precision."""
+    """Return the second moments by layer of one random network, in double precision."""
     model = _network(made, seed)
     shape = () if made.kernel is None else (pixels, pixels)
     entering, leaving = (

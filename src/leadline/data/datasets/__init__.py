@@ -1,8 +1,8 @@
-"""Data sets: their common keys, the registry, and custom data sets; one file for each that is built in.
+"""Data sets: their common settings, the registry, and custom data sets; each built-in data set has its own file.
 
-A member holds its specification, what is known of it before it is read, and how it is read. No torch: what it reads
-are NumPy arrays, or encoded images that are decoded while a network trains; `leadline.data.batches` makes batches of
-either.
+Each data set has a specification, metadata that are known without reading it, and a method to read it. Without torch,
+it returns NumPy arrays, or encoded images that are decoded during training; `leadline.data.batches` makes batches of
+both.
 """
 
 import functools
@@ -34,26 +34,26 @@ from leadline.parts.tasks import Task, task_of
 from leadline.seeds import DATA, seeded, stream
 
 DEFAULT = "digits"
-"""The data set of a specification that names none."""
+"""The data set of a specification without a name."""
 
 DATASETS: "Registry[DataSpec]" = Registry("data set", __name__, lambda keys: DEFAULT)
 """Every data set by name."""
 
 
 class DataSpec(Spec):
-    """A data set, its split and its preprocessing; the base of all data sets, which makes one from its name.
+    """A data set, its split and its preprocessing; the base class, which creates the data set of a given name.
 
     Example:
         >>> DataSpec(name="mnist", train=100)
         MNIST(train=100, validation=None, test=None, subset_seed=0, normalise='channel', augment=None, name='mnist')
     """
 
-    model_config = ConfigDict(defer_build=True)  # members are imported when they are first asked for
+    model_config = ConfigDict(defer_build=True)  # members are imported on first use
 
     in_memory: ClassVar[bool] = True
-    """Whether all images are read before training, and not decoded during it."""
+    """Whether all images are read before training, instead of being decoded during training."""
     takes_tasks: ClassVar[bool] = False
-    """Whether the data may have other targets than classes, and so be for another task than classification."""
+    """Whether the data may have targets of a task other than classification."""
 
     train: int | None = Field(
         default=None, ge=1, description="number of training images; None: all that are not used for validation"
@@ -91,20 +91,20 @@ class DataSpec(Spec):
     if TYPE_CHECKING:
 
         def __init__(self, **fields: Any) -> None:
-            """Take the fields of the data set that `name` stands for."""
+            """Create a data set from the fields of the one called `name`."""
 
     def __new__(cls, *arguments: Any, **fields: Any) -> Self:
-        """Return an instance of the data set that `name` stands for."""
+        """Return an instance of the data set called `name`."""
         return super().__new__(_member(fields) if cls is DataSpec else cls)  # type: ignore[return-value]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take any data set where a field asks for one."""
+        """Accept any data set in a field of this type."""
         return DATASETS.schema(handler) if cls is DataSpec else handler(source)
 
     @model_validator(mode="before")
     @classmethod
-    def _only_its_own_keys(cls, value: object) -> object:
+    def _check_keys(cls, value: object) -> object:
         for key in sorted(value.keys() - cls.model_fields.keys(), key=str) if isinstance(value, Mapping) else ():
             owners = sorted(name for name, member in DATASETS.members().items() if key in member.model_fields)
             if owners:
@@ -112,16 +112,16 @@ class DataSpec(Spec):
         return value
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _serialize(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = plain(self)
-        return {key: value for key, value in content.items() if key not in self._silent()}
+        return {key: value for key, value in content.items() if key not in self._omitted_keys()}
 
-    def _silent(self) -> set[str]:
-        """Return the keys that are left out, as they were before there were any, so that hashes stay."""
+    def _omitted_keys(self) -> set[str]:
+        """Return keys to omit at their defaults: they were added later, and hashes must not change."""
         return {"task"} if self.task == "classification" else set()
 
     @model_validator(mode="after")
-    def _of_encoded_images_alone(self) -> Self:
+    def _check_preprocessing(self) -> Self:
         if self.in_memory and isinstance(self.augment, DecodingAugmentation):
             raise ValueError(
                 f"a resized crop (scale, ratio) is for encoded images, got {_name_of(type(self))}; use pad"
@@ -131,7 +131,7 @@ class DataSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _has_targets_of_its_task(self) -> Self:
+    def _check_task(self) -> Self:
         if self.task != "classification" and not self.takes_tasks:
             raise ValueError(
                 f"task is for custom data sets and npz, got {_name_of(type(self))}, whose images have classes"
@@ -140,23 +140,23 @@ class DataSpec(Spec):
 
     @property
     def display_name(self) -> str:
-        """What tables and messages call these data: the name, or the path or reference that stands for it."""
+        """Name of the data in tables and messages: the name, or the path or reference."""
         return _name_of(type(self))
 
     @property
     def known_sizes(self) -> PartSizes | None:
-        """The sizes of the parts where they are known before any file is read; None: they are not.
+        """The sizes of the parts if they are known without reading any file, else None.
 
         Raises:
-            DataError: the specification leaves none for training or for testing.
+            DataError: the specification leaves no images for training or testing.
         """
         return None
 
     def metadata(self, data_dir: Path) -> Metadata:
-        """Return what is known of the data; no more is read than that takes.
+        """Return the metadata, reading as little as possible.
 
         Args:
-            data_dir: what a relative path is relative to, and where the files of published data sets are.
+            data_dir: folder for relative paths and for the files of published data sets.
 
         Raises:
             DataError: a file is missing or damaged.
@@ -164,7 +164,7 @@ class DataSpec(Spec):
         raise NotImplementedError
 
     def sizes(self, data_dir: Path) -> PartSizes:
-        """Return the sizes of the parts before a specification's splits are cut from them.
+        """Return the sizes of the parts, before splits are made.
 
         Raises:
             DataError: as `metadata`.
@@ -172,28 +172,28 @@ class DataSpec(Spec):
         return self.known_sizes or self.read(data_dir, download=False).sizes
 
     def read(self, data_dir: Path, download: bool = True) -> Arrays | EncodedImages:
-        """Read all images, or find those that are decoded while a network trains.
+        """Read all images, or list those that are decoded during training.
 
         Args:
             data_dir: as for `metadata`.
-            download: fetch what is missing and is published.
+            download: whether to download missing files of published data sets.
 
         Raises:
-            DataError: a file is missing, damaged, hostile or cannot be had.
-            LeadlineError: a package that reading takes is not installed.
+            DataError: a file is missing, damaged or malicious, or cannot be downloaded.
+            LeadlineError: a required package is not installed.
         """
         raise NotImplementedError
 
     def fetch(self, data_dir: Path) -> list[Path]:
-        """Download what is missing and is published, and return the files; empty where there are none.
+        """Download missing files of a published data set and return all files; empty for other data sets.
 
         Raises:
-            DataError: a file cannot be had, or cannot be written.
+            DataError: a file cannot be downloaded or written.
         """
         return []
 
     def identify(self, data_dir: Path) -> dict[str, str]:
-        """Return file -> digest of its content, of files that decide what is read; empty where the name says it all.
+        """Return file -> digest of its content, for files that identify the data; empty if the name identifies them.
 
         Raises:
             DataError: a file cannot be read.
@@ -219,8 +219,8 @@ def _name_of(kind: type[Spec]) -> str:
 class CustomDataset(DataSpec, Reference):
     """A function that returns `leadline.Arrays`, called with `arguments`.
 
-    Such as `{module: package.module:spirals, arguments: {points: 500}, train: 400}`. What it draws from global
-    generators is seeded by `subset_seed`, and so is the same for every arm and trial.
+    Example: `{module: package.module:spirals, arguments: {points: 500}, train: 400}`. Global random generators are
+    seeded by `subset_seed`, so that the data are the same for every arm and trial.
     """
 
     takes_tasks: ClassVar = True
@@ -232,7 +232,7 @@ class CustomDataset(DataSpec, Reference):
         return f"{self.module}({inside})" if inside else self.module
 
     def metadata(self, data_dir: Path) -> Metadata:
-        """Return what the function's arrays say.
+        """Return the metadata of the function's arrays.
 
         Raises:
             SpecError: as `read`.
@@ -245,14 +245,14 @@ class CustomDataset(DataSpec, Reference):
 
         Raises:
             SpecError: it cannot be imported, or calling it fails.
-            DataError: it returns no `Arrays`, or arrays that no network can be trained on.
+            DataError: it does not return `Arrays`, or returns invalid arrays.
         """
         arguments = json.dumps(self.arguments, sort_keys=True)
-        return _called(self.resolve(), self.module, arguments, self.subset_seed, task_of(self.task))
+        return _call(self.resolve(), self.module, arguments, self.subset_seed, task_of(self.task))
 
 
-@functools.lru_cache(maxsize=1)  # a study asks for shape and sizes before its trials ask for the images
-def _called(function: Callable[..., Any], module: str, arguments: str, seed: int, task: Task) -> Arrays:
+@functools.lru_cache(maxsize=1)  # a study needs shape and sizes before its trials need the images
+def _call(function: Callable[..., Any], module: str, arguments: str, seed: int, task: Task) -> Arrays:
     with seeded(stream(seed, DATA)):
         found = Reference(module=module, arguments=json.loads(arguments)).call()
     return check_arrays(found, module, task)

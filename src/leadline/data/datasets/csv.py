@@ -1,4 +1,4 @@
-"""Images that a CSV file lists with their labels."""
+"""Images listed with their labels in a CSV file."""
 
 import csv
 import posixpath
@@ -23,10 +23,10 @@ SPLITS = ("train", "validation", "test")
 
 @DATASETS.register
 class CsvManifest(ImageDataSpec):
-    """A file of lines `path,label` or `path,label,split`; paths are relative to the file's folder.
+    """A file with lines `path,label` or `path,label,split`; paths are relative to the folder of the file.
 
-    Labels that are all whole numbers are classes in their order, others in that of the alphabet. Splits are train,
-    validation and test; where none is for testing, a fixed fifth of each class is the test part.
+    Classes are sorted numerically if all labels are integers, else alphabetically. Splits are train, validation and
+    test; without a test split, a fixed fifth of each class is held out.
     """
 
     name: Literal["csv"] = "csv"
@@ -35,12 +35,11 @@ class CsvManifest(ImageDataSpec):
     )
 
     def read(self, data_dir: Path, download: bool = True) -> EncodedImages:
-        """List the images, each of which can be decoded.
+        """List the images after checking that they can be decoded.
 
         Raises:
             LeadlineError: Pillow is not installed.
-            DataError: the file or an image is missing, a line is malformed, or images are corrupt and not to be
-                skipped.
+            DataError: the file or an image is missing, a line is malformed, or images are corrupt and not skipped.
         """
         need_pillow()
         manifest = find_file(self.path, data_dir)
@@ -65,7 +64,7 @@ class CsvManifest(ImageDataSpec):
         return EncodedImages.of_parts(str(manifest), manifest.parent, names, parts, read_image, note)
 
     def identify(self, data_dir: Path) -> dict[str, str]:
-        """Return the digest of the manifest, not of the images that it lists.
+        """Return the digest of the CSV file, without the images.
 
         Raises:
             DataError: the file is missing or cannot be read.
@@ -77,7 +76,7 @@ class CsvManifest(ImageDataSpec):
 
 
 def _read_rows(manifest: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield path, label and split of each line.
+    """Yield the path, label and split of each line.
 
     Raises:
         DataError: the file cannot be read, or a line is malformed.

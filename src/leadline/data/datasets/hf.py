@@ -1,4 +1,4 @@
-"""Images in the form of the Hugging Face `datasets` library: a Parquet file, a folder of them, or a name of its hub."""
+"""Images in the format of the Hugging Face `datasets` library: a Parquet file, a folder of them, or a hub name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError, LeadlineError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-"""Part -> what its split may be called."""
+"""Part -> possible names of its split."""
 
 
 @DATASETS.register
 class HuggingFace(ImageDataSpec):
-    """Encoded images and their labels in columns; where no split is called test, a fifth of each class is it."""
+    """Encoded images and labels in columns; without a test split, a fixed fifth of each class is held out."""
 
     name: Literal["hf"] = "hf"
     path: str = Field(
@@ -33,7 +33,7 @@ class HuggingFace(ImageDataSpec):
     label: str = Field(default="label", description="column of the labels, names or whole numbers")
 
     def read(self, data_dir: Path, download: bool = True) -> EncodedImages:
-        """Read the labels; of local files the encoded images as well, of the hub's they stay in its cache.
+        """Read the labels and, from local files, the encoded images; images from the hub remain in its cache.
 
         Raises:
             LeadlineError: `datasets` or Pillow is not installed.
@@ -60,7 +60,7 @@ class HuggingFace(ImageDataSpec):
         return EncodedImages.of_parts(self.path, Path(self.path), names, parts, read_image)
 
     def identify(self, data_dir: Path) -> dict[str, str]:
-        """Return the digests of local files; of a name of the hub nothing.
+        """Return the digests of local files; empty for a name on the hub.
 
         Raises:
             DataError: a file cannot be read.
@@ -76,10 +76,10 @@ class HuggingFace(ImageDataSpec):
         return self.read(data_dir).class_names
 
     def _local_files(self, data_dir: Path) -> dict[str, list[Path]] | None:
-        """Return part -> its files; None: the path is a name of the hub.
+        """Return part -> its files, or None if the path is a name on the hub.
 
         Raises:
-            DataError: the path can only be a file's and there is none, or a folder holds no file of a known split.
+            DataError: the file does not exist, or a folder has no file of a known split.
         """
         path = locate(self.path, data_dir)
         if path.is_file():
@@ -117,7 +117,7 @@ class HuggingFace(ImageDataSpec):
 
         try:
             loaded = load_dataset(self.path)
-        except Exception as error:  # of the network, the hub or its libraries
+        except Exception as error:  # errors of the network, the hub or its libraries
             raise DataError(
                 f"{self.path}: not found below {data_dir}, and loading it from the Hugging Face hub failed:"
                 f" {type(error).__name__}: {' '.join(str(error).split())}"
@@ -139,22 +139,22 @@ class HuggingFace(ImageDataSpec):
 
 @dataclass(frozen=True, eq=False)
 class _Split:
-    """Labels as they are stored, the names of whole-number labels where they are known, and images by row."""
+    """Labels as stored, the names of integer labels if known, and images by row."""
 
     labels: list[Any]
     names: tuple[str, ...] | None
-    images: Any  # a column of Arrow, or a data set of the library that has this column alone
+    images: Any  # an Arrow column, or a data set of the library with only this column
 
     def image(self, row: int) -> Any:
-        """Return what is stored of an image."""
+        """Return the stored value of an image."""
         found = self.images[row]
         return next(iter(found.values())) if isinstance(found, dict) else found.as_py()
 
     def classes(self, names: tuple[str, ...], place: str) -> NDArray[np.int64]:
-        """Return the classes, from 0 up.
+        """Return the classes as integers from 0.
 
         Raises:
-            DataError: a label is neither a name nor a whole number, or stands for no class.
+            DataError: a label is neither a name nor an integer, or is not a known class.
         """
         numbers = {name: number for number, name in enumerate(names)}
         found = []
@@ -173,10 +173,10 @@ def _names(feature: Any) -> tuple[str, ...] | None:
 
 
 def _bytes_of(value: Any, place: str) -> bytes:
-    """Return an encoded image, from what a row holds of it: bytes, or bytes or a path in a mapping.
+    """Return an encoded image from the value in a row: bytes, or a mapping with bytes or a path.
 
     Raises:
-        DataError: it holds neither.
+        DataError: the value is neither.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")

@@ -21,16 +21,16 @@ KEYS = {
     "validation": (("validation_images", "validation_labels"), ("x_val", "y_val")),
     "test": (("test_images", "test_labels"), ("x_test", "y_test")),
 }
-"""Part -> the names under which its images and labels are kept: by NumPy's users, and by Keras."""
+"""Part -> possible names of its images and labels: descriptive ones, and those of Keras."""
 
 
 @DATASETS.register
 class Npz(DataSpec):
     """A file with train_images, train_labels, test_images, test_labels, or x_train, y_train, x_test, y_test.
 
-    Images are uint8 or float32, [n, channels, height, width], or [n, height, width] of one channel; under Keras's names
-    (`x_train`, ...) they may be [n, height, width, channels] of 1 or 3 channels, as Keras keeps them. An array
-    `class_names` of text is optional, and so are validation images. Nothing is ever unpickled.
+    Images are uint8 or float32, [n, channels, height, width], or [n, height, width] with one channel; with the names
+    of Keras (`x_train`, ...), they can also be [n, height, width, channels] with 1 or 3 channels. Validation images and
+    an array `class_names` of text are optional. Nothing is unpickled.
     """
 
     takes_tasks: ClassVar = True
@@ -44,7 +44,7 @@ class Npz(DataSpec):
         return self.path
 
     def metadata(self, data_dir: Path) -> Metadata:
-        """Return what the file's arrays say.
+        """Return the metadata of the arrays.
 
         Raises:
             DataError: as `read`.
@@ -55,7 +55,7 @@ class Npz(DataSpec):
         """Read the file.
 
         Raises:
-            DataError: it is missing or damaged, lacks an array, or holds arrays that no network can be trained on.
+            DataError: the file is missing or damaged, or an array is missing or invalid.
         """
         path = find_file(self.path, data_dir)
         status = path.stat()
@@ -70,10 +70,10 @@ class Npz(DataSpec):
         return {self.path: f"sha256:{compute_sha256(find_file(self.path, data_dir))}"}
 
 
-@functools.lru_cache(maxsize=1)  # a study asks for shape and sizes before its trials ask for the images
+@functools.lru_cache(maxsize=1)  # a study needs shape and sizes before its trials need the images
 def _read(path: Path, modified: int, size: int, task: Task) -> Arrays:
     try:
-        with path.open("rb") as opened:  # NumPy leaves a damaged file open that it opened itself
+        with path.open("rb") as opened:  # NumPy does not close a damaged file that it opened itself
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: contains a single array; expected an .npz file")

@@ -1,7 +1,7 @@
-"""Parity as a data set: n bits as one row of black and white pixels, labelled sum(x) mod 2; computed, never read.
+"""Parity as a data set: n bits as a row of black and white pixels with the label sum(x) mod 2; computed, not read.
 
-All 2^n inputs, or a sample of distinct ones. A part of them is held out as test images, so that what a network has
-learned of the function can be told from what it remembers of the table. No torch.
+It has all 2^n inputs, or a sample of distinct ones. Some are held out for testing, which distinguishes learning the
+function from memorising the table. No torch.
 """
 
 from pathlib import Path
@@ -19,13 +19,13 @@ from leadline.errors import DataError
 from leadline.seeds import SUBSET, stream
 
 ALL_INPUTS_TO = 16
-"""Bits up to which all inputs are taken."""
+"""Maximum number of bits for which all inputs are used."""
 MOST_SAMPLES = 2**20
-"""Of the inputs, however many bits they have."""
+"""Maximum number of sampled inputs."""
 HELD_OUT = 4
-"""One input in so many is a test image, unless the specification says how many are."""
+"""One input in this many is a test image, unless the specification sets their number."""
 SAMPLED_FROM_ALL_TO = 20
-"""Up to so many bits a sample is chosen from a list of all inputs, above it drawn; then it is half of them at most."""
+"""Maximum number of bits for which a sample is chosen from a list of all inputs; beyond, inputs are drawn at random."""
 
 
 @DATASETS.register
@@ -43,7 +43,7 @@ class Parity(DataSpec):
     )
 
     @model_validator(mode="after")
-    def _as_many_as_there_are(self) -> "Parity":
+    def _check_samples(self) -> "Parity":
         everything = 2**self.bits
         if self.samples is None and self.bits > ALL_INPUTS_TO:
             raise ValueError(
@@ -69,10 +69,10 @@ class Parity(DataSpec):
         inputs = self.samples or 2**self.bits
         test = self.test or inputs // HELD_OUT
         if test == 0:
-            raise DataError(f"parity: a quarter of its {inputs} inputs for testing is none; give data.test")
+            raise DataError(f"parity: a quarter of its {inputs} inputs for testing is zero; set data.test")
         if test >= inputs:
             raise DataError(
-                f"parity: {test} test inputs leave none of its {inputs:,} for training; lower data.test, or give more"
+                f"parity: {test} test inputs leave none of its {inputs:,} for training; lower data.test, or raise"
                 " data.bits or data.samples"
             )
         return PartSizes(inputs - test, None, test)
@@ -87,10 +87,10 @@ class Parity(DataSpec):
         return Metadata((1, 1, self.bits), 2, ("even", "odd"))
 
     def read(self, data_dir: Path, download: bool = True) -> Arrays:
-        """Return training inputs, then those that are held out, each with the classes in their proportions.
+        """Return the training inputs and the held-out inputs, both stratified by class.
 
-        Images are [n, 1, 1, bits], 255 for a bit that is 1, the most significant first; labels are [n]. No input occurs
-        twice, and those of a part rise as whole numbers. `subset_seed` chooses the sample and what is held out.
+        Images are [n, 1, 1, bits], 255 for a bit that is 1, with the most significant bit first; labels are [n]. Inputs
+        are distinct and sorted as integers in each part. `subset_seed` determines the sample and the held-out inputs.
 
         Raises:
             DataError: as `known_sizes`.
@@ -108,7 +108,7 @@ class Parity(DataSpec):
 
 
 def _inputs(spec: Parity) -> NDArray[np.uint64]:
-    """Return the inputs as whole numbers, rising: all of them, or a sample without repetition."""
+    """Return the inputs as sorted integers: all of them, or a sample without repetition."""
     count, seed = spec.samples or 2**spec.bits, stream(spec.subset_seed, SUBSET, "parity", "sample")
     if spec.bits <= SAMPLED_FROM_ALL_TO:
         everything = np.arange(2**spec.bits, dtype=np.uint64)
@@ -116,7 +116,7 @@ def _inputs(spec: Parity) -> NDArray[np.uint64]:
     found = np.zeros(0, np.uint64)
     drawn = 0
     while len(found) < count:
-        # the first of equal draws stays, in the order of drawing, so that a smaller sample lies inside a larger one
+        # keep the first of equal draws, in the order of drawing, so that larger samples contain smaller ones
         drawn = max(count, 2 * drawn)
         words = split_mix(np.arange(drawn, dtype=np.uint64), seed) >> np.uint64(64 - spec.bits)
         found = words[np.sort(np.unique(words, return_index=True)[1])]

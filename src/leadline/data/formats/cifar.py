@@ -1,7 +1,7 @@
-"""Reading CIFAR's pickled batches, from their folder or straight from the tar.gz, and checking all of it.
+"""Read and check the pickled batches of CIFAR, from a folder or directly from the tar.gz archive.
 
-Nothing is unpacked to disk: members of the archive are taken by name while it streams past, so that links,
-devices and paths leading elsewhere mean nothing, and it streams past no further than a whole archive would.
+Nothing is extracted to disk: members are selected by name while the archive is streamed, so that links, devices and
+paths to other folders have no effect, and the stream is limited to the size of a complete archive.
 """
 
 import gzip
@@ -25,13 +25,13 @@ def read_batch(content: bytes, images: int, shape: tuple[int, int, int], classes
 
     Args:
         content: the pickle.
-        images: how many it must hold.
+        images: expected number of images.
         shape: channels, height and width of an image.
-        classes: labels run from 0 to below this.
-        labels: the key that holds them.
+        classes: number of classes.
+        labels: key of the labels.
 
     Raises:
-        ValueError: what was found and what was expected; the file is not named.
+        ValueError: the content differs from what is expected; the message does not name the file.
     """
     batch = read_pickle(content)
     for key in ("data", labels):
@@ -57,24 +57,23 @@ def read_batch(content: bytes, images: int, shape: tuple[int, int, int], classes
 
 
 def largest_batch(images: int, shape: tuple[int, int, int]) -> int:
-    """Return more bytes than a batch of so many images takes, however it was pickled.
+    """Return an upper bound for the bytes of a pickled batch of images.
 
-    Protocol 2 writes bytes of Python 3 as text, in which every second value takes two bytes; names and labels
-    come on top.
+    Protocol 2 writes bytes of Python 3 as text, in which every second value takes two bytes, besides names and labels.
     """
     return images * (2 * math.prod(shape) + 256) + 65_536
 
 
 def read_members(path: Path, folder: str, limits: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
-    """Yield the wanted members of a tar.gz, name and content, in the order of the archive; then check its end.
+    """Yield the name and content of members of a tar.gz archive in its order, and check the end of the archive.
 
     Args:
         path: the archive.
-        folder: the folder inside the archive that they lie in.
-        limits: name in that folder -> largest size in bytes.
+        folder: folder of the members inside the archive.
+        limits: name of a member in that folder -> maximum size in bytes.
 
     Raises:
-        ValueError: what was found and what was expected; the path is not named.
+        ValueError: the content differs from what is expected; the message does not name the path.
         OSError: the file cannot be read.
     """
     wanted = {f"{folder}/{name}": name for name in limits}
@@ -113,7 +112,7 @@ def read_members(path: Path, folder: str, limits: Mapping[str, int]) -> Iterator
 
 
 class _Limited:
-    """A stream with an end: a small gzip file can unpack to a huge one, and a small archive can claim huge members."""
+    """A stream of limited size, because small archives can expand to huge files or declare huge members."""
 
     def __init__(self, file: gzip.GzipFile, limit: int) -> None:
         self._file, self._limit, self._left = file, limit, limit
@@ -125,7 +124,7 @@ class _Limited:
         if self._left < 0:
             raise ValueError(f"unpacks to more than {self._limit:,} bytes")
         if not content:
-            # tarfile skips a member block by block, as often as its header says, even past the end of the file.
+            # tarfile skips as many blocks of a member as its header declares, even past the end of the file.
             self._reads_past_end += 1
             if self._reads_past_end > 8:
                 raise ValueError("claims a member larger than itself")

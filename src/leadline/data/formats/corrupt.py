@@ -1,8 +1,8 @@
-"""Which encoded images cannot be decoded: checked once, and remembered; no torch.
+"""Find encoded images that cannot be decoded, and cache the result; no torch.
 
-What was found is kept in the user's cache, `leadline/pictures/<hash of a path>.json`: for each folder a digest over
-names, sizes and modification times, and its corrupt images with what is wrong. A folder whose digest has changed is
-checked again. Where the cache cannot be written, every process checks for itself.
+The cache is `leadline/images/<hash of a path>.json` in the user's cache folder. It contains, for each folder, a digest
+of names, sizes and modification times, and the corrupt images with their problems. A folder whose digest has changed is
+checked again. If the cache cannot be written, every process checks all images.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ import platformdirs
 
 from leadline.data.files import read_bytes
 from leadline.data.formats.images import MOST_BYTES, decode
-from leadline.data.threads import decoders, in_order
+from leadline.data.threads import decoder_threads, map_in_order
 
 SHOWN = 3
-"""Corrupt images that a message names."""
+"""Number of corrupt images named in a message."""
 
 
 @dataclass(frozen=True)
 class Corrupt:
     """An image that cannot be decoded."""
 
-    path: str  # below the folder
+    path: str  # relative to the folder
     problem: str
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file as its folder lists it."""
+    """A file in a folder."""
 
     name: str
     size: int
@@ -44,7 +44,7 @@ class ImageFile:
 
 
 def describe_corrupt(key: Path, corrupt: tuple[Corrupt, ...]) -> str:
-    """Say in one line how many images cannot be decoded, and which are the first of them."""
+    """Describe in one line how many images cannot be decoded, and name the first ones."""
     named = ", ".join(f"{one.path} ({one.problem})" for one in corrupt[:SHOWN])
     more = f" and {len(corrupt) - SHOWN:,} more, all in {_cache(key)}" if len(corrupt) > SHOWN else ""
     return f"{key}: {len(corrupt):,} corrupt image{'s' * (len(corrupt) > 1)}: {named}{more}"
@@ -53,12 +53,12 @@ def describe_corrupt(key: Path, corrupt: tuple[Corrupt, ...]) -> str:
 def find_corrupt(
     root: Path, files: Mapping[str, list[ImageFile]], key: Path | None = None
 ) -> Mapping[str, Mapping[str, str]]:
-    """Return what is wrong with the corrupt images, by folder and name.
+    """Return the problems of corrupt images by folder and name.
 
     Args:
-        root: what the folders are relative to.
+        root: parent of the folders.
         files: folder -> its images.
-        key: the path that the result is remembered by; None: `root`.
+        key: path under which the result is cached; None: `root`.
     """
     key = key or root
     known = _read_cache(key)
@@ -70,15 +70,15 @@ def find_corrupt(
     }
     unchecked = [folder for folder in files if folder not in found]
     if unchecked:
-        found |= _checked(root, {folder: files[folder] for folder in unchecked})
+        found |= _check(root, {folder: files[folder] for folder in unchecked})
         _write_cache(key, {f: {"digest": digests[f], "corrupt": dict(found[f])} for f in files})
     return found
 
 
-def _checked(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, Mapping[str, str]]:
+def _check(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, Mapping[str, str]]:
     from tqdm import tqdm
 
-    def problem(item: tuple[str, ImageFile]) -> tuple[str, str, str | None]:
+    def find_problem(item: tuple[str, ImageFile]) -> tuple[str, str, str | None]:
         folder, file = item
         if file.size > MOST_BYTES:
             return folder, file.name, f"{file.size:,} bytes are more than {MOST_BYTES:,}"
@@ -97,8 +97,8 @@ def _checked(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, M
         disable=not sys.stderr.isatty(),
     )
     with bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is told by name, once
-        for folder, name, wrong in in_order(problem, items, decoders(), 64 * decoders()):
+        warnings.filterwarnings("ignore", module="PIL")  # problems are reported with the names of images
+        for folder, name, wrong in map_in_order(find_problem, items, decoder_threads(), 64 * decoder_threads()):
             bar.update()
             if wrong is not None:
                 found[folder][name] = wrong
@@ -112,13 +112,13 @@ def _digest(files: list[ImageFile]) -> str:
 
 def _cache(root: Path) -> Path:
     name = hashlib.blake2b(os.fsencode(root.resolve()), digest_size=16).hexdigest()
-    return platformdirs.user_cache_path("leadline") / "pictures" / f"{name}.json"
+    return platformdirs.user_cache_path("leadline") / "images" / f"{name}.json"
 
 
 def _decoder() -> str:
     import PIL
 
-    return f"1, pillow {PIL.__version__}"  # another one may find other images corrupt
+    return f"1, pillow {PIL.__version__}"  # another version may find other images corrupt
 
 
 def _read_cache(root: Path) -> Mapping[str, Any]:
@@ -130,7 +130,7 @@ def _read_cache(root: Path) -> Mapping[str, Any]:
                 entry["digest"], entry["corrupt"].items()
             return folders
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # a cache that is not there, or is damaged, is made again
+        pass  # a missing or damaged cache is created again
     return {}
 
 

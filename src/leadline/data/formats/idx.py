@@ -1,7 +1,6 @@
-"""Reading idx files, the format of MNIST: a magic number, the dimensions, then one byte per value.
+"""Read idx files, the format of MNIST: a magic number, the dimensions, then one byte per value.
 
-The whole file is checked: nothing in it is taken on trust, and no more than the expected number of bytes is
-ever unpacked, however much a gzip file claims to hold.
+The whole file is checked, and no more than the expected number of bytes is decompressed.
 """
 
 import gzip
@@ -16,21 +15,21 @@ UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read an idx file of unsigned bytes, unpacking it if its name ends in .gz.
+    """Read an idx file of unsigned bytes, decompressing it if its name ends in .gz.
 
     Args:
         path: the file.
-        shape: the dimensions that it must have.
+        shape: the expected dimensions.
 
     Raises:
-        ValueError: what was found and what was expected; the path is not named.
+        ValueError: the content differs from what is expected; the message does not name the path.
         OSError: the file cannot be read.
     """
     header = 4 + 4 * len(shape)
     size = header + math.prod(shape)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            # One byte more than expected shows a longer file, and makes gzip verify its checksum at the end.
+            # One byte more than expected detects longer files, and makes gzip verify its checksum.
             content = file.read(size + 1)
     except gzip.BadGzipFile as error:
         raise ValueError(f"incomplete or not a gzip file ({_one_line(error)})") from None

@@ -1,4 +1,4 @@
-"""Image files: decoded with care, and their centre."""
+"""Safe decoding of image files, and the centre crop."""
 
 import io
 from typing import TYPE_CHECKING
@@ -12,17 +12,17 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
 
 MOST_PIXELS = 89_478_485
-"""More, out of a small file, are taken for an attack: 256 MiB of colours, where Pillow starts to warn."""
+"""Maximum number of pixels, to prevent decompression bombs: 256 MiB of colours, the limit at which Pillow warns."""
 
 MOST_BYTES = 4 * MOST_PIXELS
-"""A file that holds more is no image of so few pixels."""
+"""Maximum size of a file with at most that many pixels."""
 
 
 def need_pillow() -> None:
-    """Say in one line that Pillow is missing, where it is.
+    """Check that Pillow is installed.
 
     Raises:
-        LeadlineError: it is not installed.
+        LeadlineError: it is not.
     """
     try:
         import PIL.Image  # noqa: F401
@@ -33,14 +33,14 @@ def need_pillow() -> None:
 
 
 def decode(content: bytes, grey: bool = False) -> "Image":
-    """Decode a whole file, turned as its EXIF orientation says, transparency left out.
+    """Decode a file completely, applying its EXIF orientation and dropping transparency.
 
     Args:
-        content: of a JPEG, PNG or WebP file, whatever its name ends in.
-        grey: into one channel, the luma of ITU-R 601, and not into red, green and blue.
+        content: content of a JPEG, PNG or WebP file.
+        grey: whether to convert to one channel, the luma of ITU-R 601, instead of red, green and blue.
 
     Raises:
-        ValueError: what is wrong with it, in a few words.
+        ValueError: the file cannot be decoded; the message says why in a few words.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -54,7 +54,7 @@ def decode(content: bytes, grey: bool = False) -> "Image":
             if opened.mode.startswith(("I", "F")):
                 raise ValueError(f"more than 8 bits per channel (mode {opened.mode})")
             image = ImageOps.exif_transpose(opened)
-            if image.mode in ("P", "PA"):  # a palette's transparency would be lost with a warning
+            if image.mode in ("P", "PA"):  # avoids Pillow's warning about transparency in a palette
                 image = image.convert("RGBA")
             colours = image.convert("RGB")
             return colours.convert("L") if grey else colours
@@ -64,19 +64,19 @@ def decode(content: bytes, grey: bool = False) -> "Image":
         raise ValueError("neither JPEG, PNG nor WebP") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
-    except Exception as error:  # decoders of damaged files raise anything
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def centre(image: "Image", size: int, shorter_side: int) -> "Image":
-    """Return the middle of an image whose shorter side has been resized, bilinearly with antialiasing.
+    """Return the centre crop of an image after resizing its shorter side, bilinearly with antialiasing.
 
-    What lies outside the middle is never resized, so that a very long image costs no more than a square one.
+    Only the crop is resized, so that a very long image costs no more than a square one.
 
     Args:
-        image: of any size.
-        size: height and width of what is returned.
-        shorter_side: height or width, whichever is smaller, of the resized image.
+        image: an image of any size.
+        size: height and width of the crop.
+        shorter_side: shorter side of the resized image.
     """
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""A folder of images: its classes and its files; no torch.
+"""List the classes and files of a folder of images; no torch.
 
-The folder is listed again whenever it is used, which takes some microseconds a file; that every image decodes is
-checked once, see `leadline.data.formats.corrupt`.
+The folder is listed on each use, which takes microseconds per file; images are checked only once, see
+`leadline.data.formats.corrupt`.
 """
 
 import os
@@ -25,7 +25,7 @@ LAYOUT = "expected train/<class>/<image> and val or test beside it, or <class>/<
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What a folder of images holds; the corrupt ones are in neither part."""
+    """The images of a folder; corrupt ones are in neither part."""
 
     root: Path
     classes: tuple[str, ...]  # sorted
@@ -34,7 +34,7 @@ class Index:
     corrupt: tuple[Corrupt, ...]
 
     def encoded_images(self) -> EncodedImages:
-        """Return the images, to be read when they are needed."""
+        """Return the images, which are read on demand."""
         note = f"{describe_corrupt(self.root, self.corrupt)}; left out" if self.corrupt else ""
 
         def read(path: str) -> bytes:
@@ -44,30 +44,30 @@ class Index:
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Return the names of the classes, sorted: those of the folders in `train`, or in the folder itself.
+    """Return the sorted names of the classes: the folders in `train`, or in the folder itself.
 
     Raises:
-        DataError: the folder is missing or is not laid out in classes.
+        DataError: the folder is missing or has no class folders.
     """
     return tuple(_class_folders(root, _train_folder(root)))
 
 
 def read_index(root: Path, skip_corrupt: bool) -> Index:
-    """List a folder of images and see to it that each of them can be decoded.
+    """List a folder of images and check that all of them can be decoded.
 
-    Training images lie in `train/<class>`, those of the test part in `test/<class>`, or in `val/<class>` where
-    `test` has no class folders (as ImageNet's has not). Where there is neither, or no `train` but class folders alone,
-    the test part is a fixed fifth of each class. Names that begin with a dot and files that do not end in .jpg, .jpeg,
-    .png or .webp are passed over.
+    Training images are in `train/<class>`, test images in `test/<class>`, or in `val/<class>` if `test` has no class
+    folders (as in ImageNet). If there is neither, or if there are only class folders, a fixed fifth of each class is
+    held out for testing. Names that begin with a dot and files that do not end in .jpg, .jpeg, .png or .webp are
+    ignored.
 
     Args:
         root: the folder.
-        skip_corrupt: leave out images that cannot be decoded, which are listed, and do not raise.
+        skip_corrupt: whether to skip images that cannot be decoded, instead of raising.
 
     Raises:
         LeadlineError: Pillow is not installed.
-        DataError: the folder is missing, unreadable or laid out otherwise, a class is empty, the test part has a
-            class that training lacks, or an image is corrupt and `skip_corrupt` is false.
+        DataError: the folder is missing, unreadable or has another layout, a class is empty, a test class is missing
+            in the training part, or an image is corrupt and `skip_corrupt` is false.
     """
     need_pillow()
     train_folder, test_folder = _train_folder(root), _test_folder(root)
@@ -172,7 +172,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _status(entry: os.DirEntry[str]) -> os.stat_result:
     try:
         return entry.stat()
-    except OSError as error:  # a link to nowhere, or to itself
+    except OSError as error:  # a broken or circular link
         raise DataError(f"{entry.path}: cannot be read: {error.strerror}; repair or remove it") from None
 
 

@@ -1,10 +1,10 @@
-"""Reading the pickles of CIFAR without unpickling: nothing is ever called that a file names.
+"""Read the pickles of CIFAR without unpickling: no function named in a file is ever called.
 
-A pickle is a program. Python's unpickler, even with its globals restricted, can be made to fill memory or to
-hash for ever by a file of a few bytes. So this is a reader of its own over `pickletools.genops`: it knows the
-few instructions that dictionaries, lists, numbers, strings and plain integer arrays need (protocols 2 to 5, as
-written by Python 2 and 3 and by every numpy so far) and refuses every other. What it builds is bounded by the
-number of instructions and by the bytes in arrays and strings.
+A pickle is a program. Even with restricted globals, a file of a few bytes can make Python's unpickler exhaust memory or
+hash forever. This reader, based on `pickletools.genops`, supports only the instructions for dictionaries, lists,
+numbers, strings and plain integer arrays (protocols 2 to 5, as written by Python 2 and 3 and all versions of NumPy so
+far) and rejects all others. The size of its result is bounded by the number of instructions and by the bytes in arrays
+and strings.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_INSTRUCTIONS = 2_000_000
-"""More than three times what the longest of CIFAR's files needs."""
+"""Maximum number of instructions: more than three times that of the longest file of CIFAR."""
 
 _ENCODE = "_codecs encode"  # how protocol 2 writes bytes of Python 3
 _ARRAY, _DTYPE = "numpy ndarray", "numpy dtype"
@@ -53,12 +53,12 @@ class _Array:
 
 
 def read_pickle(content: bytes) -> dict[str, object]:
-    """Return the dictionary in a pickle; its keys as text, its arrays as numpy arrays of integers.
+    """Return the dictionary in a pickle, with text keys and NumPy arrays of integers.
 
-    Python 2's strings are read as Latin 1.
+    Strings of Python 2 are decoded as Latin 1.
 
     Raises:
-        ValueError: the pickle is damaged, or wants anything but plain data; one line, the file is not named.
+        ValueError: the pickle is damaged, or contains anything but plain data; the message does not name the file.
     """
     result = _Reader(len(content)).run(content)
     if not isinstance(result, dict):
@@ -67,12 +67,12 @@ def read_pickle(content: bytes) -> dict[str, object]:
 
 
 class _Reader:
-    """A stack, a memo, and what may still be built."""
+    """A stack machine with a memo and a limit on the bytes that it creates."""
 
     def __init__(self, size: int) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.budget = 2 * size  # bytes that may still be made of strings: one string can be named many times
+        self.budget = 2 * size  # remaining bytes that may be created from strings, which can be repeated many times
 
     def run(self, content: bytes) -> object:
         end: int | None = None
@@ -95,7 +95,7 @@ class _Reader:
         return self.stack.pop()
 
     def step(self, name: str, argument: Any) -> None:
-        """Carry out one instruction."""
+        """Execute one instruction."""
         stack = self.stack
         if name in _VALUES:
             stack.append(argument)
@@ -164,7 +164,7 @@ class _Reader:
             raise ValueError("the pickle is damaged: a key has no value")
         target = self.top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Nothing but text may be hashed: nested tuples could be made to hash for ever.
+            # Only text may be hashed, because hashing nested tuples could take forever.
             if not isinstance(key, str | bytes):
                 raise ValueError(
                     f"the pickle has a dictionary key that is a {type(key).__name__.lstrip('_')}, expected text"
@@ -179,7 +179,7 @@ class _Reader:
         self.stack.append(_Global(name))
 
     def call(self, function: object, arguments: object) -> object:
-        """Do what the few known functions would do with these arguments."""
+        """Return the result of one of the supported functions."""
         name = function.name if isinstance(function, _Global) else ""
         match arguments:
             case (str(text), "latin1" | "latin-1" | b"latin1") if name == _ENCODE:
@@ -197,7 +197,7 @@ class _Reader:
         )
 
     def set_state(self, target: _Array | _Type, state: object) -> None:
-        """Give an array or a type the state that numpy stored for it."""
+        """Set the state of an array or a type, as stored by NumPy."""
         match target, state:
             case _Type(), (int(), str() | bytes() as order, *_) if _text(order) in ("|", "<", ">", "="):
                 target.code = _text(order) + target.code.lstrip("|<>=")
@@ -207,7 +207,7 @@ class _Reader:
                 raise ValueError("the pickle is damaged: an array's state is not as numpy writes it")
 
     def array(self, raw: object, code: str, shape: tuple[Any, ...], fortran: bool) -> NDArray[Any]:
-        """View bytes as an array of integers, if their number is right."""
+        """Return bytes as an array of integers, after checking their number."""
         content = self.encoded(raw) if isinstance(raw, str | bytearray) else raw
         if not isinstance(content, bytes):
             raise ValueError(f"the pickle has an array of {_kind(raw)}, expected bytes")
@@ -220,7 +220,7 @@ class _Reader:
     def encoded(self, text: str | bytearray) -> bytes:
         self.budget -= len(text)
         if self.budget < 0:
-            raise ValueError("the pickle makes more bytes of its strings than the file has")
+            raise ValueError("the pickle creates more bytes from its strings than the file has")
         return text.encode("latin1") if isinstance(text, str) else bytes(text)
 
 

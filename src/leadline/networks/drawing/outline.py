@@ -139,7 +139,7 @@ def outline(network: Network, spec: NetworkSpec, sizes: Sizes, most_stages: int)
         parts.append(Part("Stem", (words.layers(network.stem),), sizes[network.stem]))
     stages = [list(_stage(stage, number, words, sizes)) for number, stage in enumerate(network.stages, 1)]
     if len(stages) > most_stages:
-        stages = _shorter(stages, most_stages)
+        stages = _shorten(stages, most_stages)
     parts += [part for stage in stages for part in stage]
     return [*parts, Part("Head", tuple(_head(network.head, words)), sizes[network.head])]
 
@@ -184,10 +184,10 @@ def _fold(blocks: Iterator[BlockOutline]) -> Iterator[BlockOutline]:
     """Fold consecutive blocks that would be drawn alike into one."""
     for block, group in groupby(blocks):
         same = list(group)
-        yield replace(block, branch=_ranged(block.branch, same[-1].branch), count=len(same))
+        yield replace(block, branch=_merge_rates(block.branch, same[-1].branch), count=len(same))
 
 
-def _ranged(first: tuple[Layer, ...], last: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def _merge_rates(first: tuple[Layer, ...], last: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """Return the layers with their rates from those of the first block to those of the last."""
     pairs = zip(first, last, strict=True)
     return tuple(replace(a, rates=(a.rates[0], b.rates[1])) if a.rates and b.rates else a for a, b in pairs)
@@ -206,7 +206,7 @@ def _head(head: nn.Sequential, words: "_Words") -> Iterator[Piece]:
 # --- many stages
 
 
-def _shorter(stages: list[list[Part]], most: int) -> list[list[Part]]:
+def _shorten(stages: list[list[Part]], most: int) -> list[list[Part]]:
     """Fold periods of stages into one, and leave out the middle of what is still too many."""
     keys = [[replace(part, name="") for part in stage] for stage in stages]
     folded: list[list[Part]] = []
@@ -219,7 +219,7 @@ def _shorter(stages: list[list[Part]], most: int) -> list[list[Part]]:
             name = f"Stages {done + 1}–{done + period * times}: {each}"
             last = [part for stage in stages[done + period * (times - 1) : done + period * times] for part in stage]
             pieces = zip(*([piece for part in ends for piece in part.pieces] for ends in (parts, last)), strict=True)
-            parts = [Part(name, tuple(_widened(a, b) for a, b in pieces), parts[-1].size, times)]
+            parts = [Part(name, tuple(_extend_rates(a, b) for a, b in pieces), parts[-1].size, times)]
         folded.append(parts)
         counts.append(period * times)
     if len(folded) <= most:
@@ -230,10 +230,10 @@ def _shorter(stages: list[list[Part]], most: int) -> list[list[Part]]:
     return [*folded[:ends], [Part("", (left_out,), middle[-1][-1].size)], *folded[-ends:]]
 
 
-def _widened(piece: Piece, last: Piece) -> Piece:
+def _extend_rates(piece: Piece, last: Piece) -> Piece:
     """Return a piece whose rates reach to those of the last one like it."""
     if isinstance(piece, BlockOutline) and isinstance(last, BlockOutline):
-        return replace(piece, branch=_ranged(piece.branch, last.branch))
+        return replace(piece, branch=_merge_rates(piece.branch, last.branch))
     return piece
 
 
@@ -289,15 +289,19 @@ class _Words:
         match module:
             case nn.Conv2d():
                 kernel, kind = module.kernel_size, "WS conv" if isinstance(module, StandardisedConv2d) else "conv"
-                detail = f"{module.out_channels}{_over(module.stride)}"
+                detail = f"{module.out_channels}{_format_stride(module.stride)}"
                 detail += f", {module.groups} groups" if module.groups > 1 else ""
                 return Layer("convolution", f"{kernel[0]}×{kernel[1]} {kind}", detail)
             case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.GroupNorm():
                 return Layer("normalisation", self.normalisation)
             case nn.MaxPool2d():
-                return Layer("pooling", f"{_square(module.kernel_size)} max", f"pool{_over(module.stride)}")
+                return Layer(
+                    "pooling", f"{_format_size(module.kernel_size)} max", f"pool{_format_stride(module.stride)}"
+                )
             case nn.AvgPool2d():
-                return Layer("pooling", f"{_square(module.kernel_size)} avg", f"pool{_over(module.stride)}")
+                return Layer(
+                    "pooling", f"{_format_size(module.kernel_size)} avg", f"pool{_format_stride(module.stride)}"
+                )
             case nn.AdaptiveAvgPool2d():
                 return Layer("pooling", "global avg", "pool")
             case nn.Linear():
@@ -321,11 +325,11 @@ class _Words:
         return Layer("activation" if known else "other", _ACTIVATIONS.get(name, name))
 
 
-def _over(stride: object) -> str:
+def _format_stride(stride: object) -> str:
     """Return a stride as He et al. 2015 write it, empty for none."""
     step = max(stride) if isinstance(stride, tuple) else stride
     return f", /{step}" if step != 1 else ""
 
 
-def _square(size: object) -> str:
+def _format_size(size: object) -> str:
     return "×".join(map(str, size)) if isinstance(size, tuple) else f"{size}×{size}"

@@ -95,7 +95,7 @@ def draw(spec: NetworkSpec, input_shape: InputShape, classes: int, title: str, i
     parts = outline(network, spec, _sizes(network, input_shape), _MOST_STAGES)
     rows = _rows([_panel(part, part is parts[-1]) for part in parts], input_shape)
     width = max(_LEAST, *(_row_width(row) + 2 * _MARGIN for row in rows))
-    described = _described(parts, input_shape)
+    described = _describe(parts, input_shape)
     return _page(rows, title, _caption(info, input_shape, classes, described), described, width)
 
 
@@ -136,7 +136,7 @@ def _rows(panels: list[_Panel], input_shape: Sequence[int]) -> list[list[_Panel]
         elif panel.width <= room:
             rows.append([panel])
         else:
-            rows += [[part] for part in _broken(panel, room)]
+            rows += [[part] for part in _break_panel(panel, room)]
     return rows
 
 
@@ -148,7 +148,7 @@ def _input(shape: Sequence[int]) -> _Panel:
     return _Panel("", 0, (Sketch(shapes, width, HALF, HALF),), "")
 
 
-def _broken(panel: _Panel, room: float) -> list[_Panel]:
+def _break_panel(panel: _Panel, room: float) -> list[_Panel]:
     parts: list[list[Sketch]] = []
     for piece in panel.sketches:
         if parts and sum(other.width for other in (*parts[-1], piece)) + 2 * _PAD <= room:
@@ -168,10 +168,10 @@ def _broken(panel: _Panel, room: float) -> list[_Panel]:
 
 
 def _row_width(row: Sequence[_Panel]) -> float:
-    return sum(panel.width for panel in row) + sum(_space(panel) for panel in row[:-1])
+    return sum(panel.width for panel in row) + sum(_gap_after(panel) for panel in row[:-1])
 
 
-def _space(panel: _Panel) -> float:
+def _gap_after(panel: _Panel) -> float:
     """Return how far the next panel is away, so that the words between them have room."""
     return length(panel.gives, 10) + 16 if panel.gives else 22
 
@@ -230,7 +230,7 @@ def _row(row: Sequence[_Panel], left: float, top: float, flow: float, bottom: fl
             start += piece.width
         x += panel.width
         if i < len(row) - 1:
-            space = _space(panel)
+            space = _gap_after(panel)
             shapes += path(["M", x, flow, "H", x + space]) + arrow(x + space, flow, "right")
             shapes += label(x + space / 2 - 2, flow - 6, panel.gives, 10, MUTED) if panel.gives else ""
             x += space
@@ -257,52 +257,52 @@ def _turn(row: Sequence[_Panel], left: float, flow: float, lane: float, next_flo
 def _caption(info: NetworkInfo, input_shape: Sequence[int], classes: int, described: str) -> list[str]:
     """Return what the network costs, and what the short words stand for that are in the drawing."""
     costs = (
-        f"{info.parameters:,} parameters; {_about(info.multiply_adds)} multiply-adds for one image of"
+        f"{info.parameters:,} parameters; {_format_count(info.multiply_adds)} multiply-adds for one image of"
         f" {_size(input_shape)}; {classes:,} classes."
     )
     keys = "; ".join(f"{short}: {long}" for short, long in _SHORT.items() if re.search(rf"(?<!\w){short}\b", described))
     return [costs, f"{keys}."] if keys else [costs]
 
 
-def _about(count: int) -> str:
+def _format_count(count: int) -> str:
     for size, word in ((10**9, "billion"), (10**6, "million")):
         if count >= size:
             return f"{count / size:.4g} {word}"
     return f"{count:,}"
 
 
-def _described(parts: Sequence[Part], input_shape: Sequence[int]) -> str:
+def _describe(parts: Sequence[Part], input_shape: Sequence[int]) -> str:
     """Return the drawing in words, for those who cannot see it."""
     said = [f"Input {_size(input_shape)}."]
     for part in parts:
-        pieces = "; ".join(_said(piece) for piece in part.pieces)
+        pieces = "; ".join(_describe_piece(piece) for piece in part.pieces)
         times = f", {part.repeats} times" if part.repeats > 1 else ""
         said.append(f"{part.name or 'Left out'}{times}: {pieces}; gives {_size(part.size)}.")
     return " ".join(said)
 
 
-def _said(piece: Piece) -> str:
+def _describe_piece(piece: Piece) -> str:
     match piece:
         case BlockOutline():
             count = "a block" if piece.count == 1 else f"{piece.count:,} blocks alike"
             count += " that share their weights" if piece.shared else ""
-            after = f"{_said_shortcut(piece.shortcut)}, then {_in_turn(piece.after)}" if piece.after else ""
-            after = after or _said_shortcut(piece.shortcut)
-            return f"{count}: {_in_turn((*piece.before, *piece.branch))}{after}"
+            after = f"{_describe_shortcut(piece.shortcut)}, then {_join_layers(piece.after)}" if piece.after else ""
+            after = after or _describe_shortcut(piece.shortcut)
+            return f"{count}: {_join_layers((*piece.before, *piece.branch))}{after}"
         case Recurrence():
             return f"simple RNN cell of {piece.width:,} units, {piece.steps} steps"
         case Omission():
             return f"{piece.stages:,} stages of {piece.blocks:,} blocks"
-    return _in_turn(piece)
+    return _join_layers(piece)
 
 
-def _said_shortcut(shortcut: Shortcut | None) -> str:
+def _describe_shortcut(shortcut: Shortcut | None) -> str:
     if shortcut is None:
         return ""
-    words = ", ".join(part for part in (shortcut.words, _in_turn(shortcut.layers)) if part)
-    gate = f", gated by {_in_turn(shortcut.gate)}" if shortcut.gate else ""
+    words = ", ".join(part for part in (shortcut.words, _join_layers(shortcut.layers)) if part)
+    gate = f", gated by {_join_layers(shortcut.gate)}" if shortcut.gate else ""
     return f"; shortcut, {shortcut.join}: {words}{gate}"
 
 
-def _in_turn(layers: Sequence[Layer]) -> str:
+def _join_layers(layers: Sequence[Layer]) -> str:
     return " then ".join(layer.text for layer in layers)

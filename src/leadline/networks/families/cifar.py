@@ -60,7 +60,7 @@ def cifar_plain(
     block: Kind = "basic",
     head: AnyHead = "global-average",
 ) -> NetworkSpec:
-    """`cifar-resnet` with its shortcuts left out: He et al. 2015, section 4.2.
+    """`cifar-resnet` without shortcuts: He et al. 2015, section 4.2.
 
     Args:
         depth: weight layers: 6n+2 of basic blocks, 9n+2 of bottlenecks.

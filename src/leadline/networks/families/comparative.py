@@ -38,7 +38,7 @@ def comparative_cnn(blocks: Positive = 5, initialisation: InitialisationName = "
 def comparative_resnet(
     blocks: Positive = 5, shortcut: ShortcutKind = "A", initialisation: InitialisationName = "old-uniform"
 ) -> NetworkSpec:
-    """Identical residual blocks: conv 64, ReLU, conv 32, the block's input added, ReLU; flatten; linear.
+    """Identical residual blocks: conv 64, ReLU, conv 32, add the block's input, ReLU; flatten; linear.
 
     The first block's input is zero-padded to 32 channels.
 
@@ -63,7 +63,7 @@ def comparative_resnet(
 
 @register_family("comparative-plain")
 def comparative_plain(blocks: Positive = 5, initialisation: InitialisationName = "old-uniform") -> NetworkSpec:
-    """`comparative-resnet` with its shortcuts left out.
+    """`comparative-resnet` without shortcuts.
 
     Args:
         blocks: pairs of convolutions, at least 1.

@@ -45,7 +45,7 @@ def delta_orthogonal_cnn(
 
 @register_family("mnist-cnn")
 def mnist_cnn(activation: Literal["relu", "softplus"] = "relu") -> NetworkSpec:
-    """Twice 20 filters 5x5 of stride 2 with ReLU, or softplus, its smooth form, and 2x2 max-pooling; linear.
+    """Two convolutions of 20 filters 5x5 with stride 2, ReLU or softplus, and 2x2 max-pooling; linear.
 
     Args:
         activation: `relu` or `softplus`.

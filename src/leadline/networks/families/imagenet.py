@@ -50,7 +50,7 @@ def imagenet_resnet(
 
 @register_family("imagenet-plain")
 def imagenet_plain(depth: Literal[18, 34, 50, 101, 152] = 34) -> NetworkSpec:
-    """`imagenet-resnet` with its shortcuts left out: He et al. 2015, table 1 and figure 3.
+    """`imagenet-resnet` without shortcuts: He et al. 2015, table 1 and figure 3.
 
     Args:
         depth: weight layers: 18, 34, 50, 101 or 152.

@@ -115,16 +115,17 @@ def list_arguments(name: str) -> tuple[Argument, ...]:
         raise SpecError(unknown("network", name, FAMILIES))
     parameters = inspect.signature(FAMILIES[name]).parameters.values()
     return tuple(
-        Argument(each.name, _in_words(TypeAdapter(each.annotation).json_schema()), each.default) for each in parameters
+        Argument(each.name, _describe_type(TypeAdapter(each.annotation).json_schema()), each.default)
+        for each in parameters
     )
 
 
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
-def _in_words(schema: Mapping[str, Any]) -> str:
+def _describe_type(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
-        return " | ".join(map(_in_words, schema["anyOf"]))
+        return " | ".join(map(_describe_type, schema["anyOf"]))
     if "enum" in schema:
         return " | ".join(map(repr, schema["enum"]))
     if "$ref" in schema:

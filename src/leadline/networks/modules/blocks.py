@@ -140,17 +140,17 @@ def block(
     """
     around = spec.block.shortcut.part.build(spec, channels_in, stage.width, stride)
     convs = weight_layers(spec, stage, channels_in, stride)
-    before, branch, after = _ordered(spec, convs, channels_in, stage.width, stride, first)
+    before, branch, after = _order_layers(spec, convs, channels_in, stage.width, stride, first)
     if spec.initialisation.branch in ("skipinit", "rezero"):
         branch.add_module("scale", Scale(0.0))
     elif spec.initialisation.branch == "fixup":
-        branch = _with_fixup(branch)
+        branch = _add_fixup(branch)
     if spec.block.stochastic_depth:
         branch.add_module("drop", StochasticDepth(spec.block.stochastic_depth * depth))
     return Block(before, branch, around, after)
 
 
-def _ordered(
+def _order_layers(
     spec: NetworkSpec, convs: list[WeightLayer], channels_in: int, channels_out: int, stride: int, first: bool
 ) -> tuple[nn.Module, nn.Sequential, nn.Module]:
     """Place normalisation and activation before the block, inside its branch and after its addition.
@@ -186,7 +186,7 @@ def _ordered(
     return before if len(before) else nn.Identity(), branch, after if len(after) else nn.Identity()
 
 
-def _with_fixup(branch: nn.Sequential) -> nn.Sequential:
+def _add_fixup(branch: nn.Sequential) -> nn.Sequential:
     """Put a learned shift before each convolution and activation and a learned scale at the end: Zhang et al. 2019."""
     result = nn.Sequential()
     for name, module in branch.named_children():

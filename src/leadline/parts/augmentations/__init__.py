@@ -1,7 +1,7 @@
-"""Augmentations: the kind, its registry, and custom augmentations; one file for each that is built in.
+"""Augmentations: the base classes, the registry, and custom augmentations; each built-in one has its own file.
 
-What an augmentation draws for a sample is a function of (seed, epoch, sample) alone. So both arms of a seed see the
-same images whatever their batch size, and a trial that is resumed needs no replay.
+The random numbers of a sample depend only on (seed, epoch, sample). All arms of a seed therefore see the same images,
+whatever their batch size, and a resumed trial does not need to replay any draws.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 16
-"""Random numbers that a custom augmentation is given for each sample."""
+"""Number of random numbers per sample for a custom augmentation."""
 
 
 def _infer_name(keys: Mapping[str, Any]) -> str:
@@ -28,20 +28,20 @@ def _infer_name(keys: Mapping[str, Any]) -> str:
 
 
 AUGMENTATIONS: "Registry[Augmentation]" = Registry("augmentation", __name__, _infer_name)
-"""Every augmentation by name; where no name is given, the keys tell which it is."""
+"""Every augmentation by name; without a name, it is inferred from the keys."""
 
 
 class Augmentation:
-    """What is done at random to each training image in each epoch."""
+    """Base class of augmentations: random changes of each training image in each epoch."""
 
     def draw(self, samples: int, seed: int) -> "Tensor":
-        """Return the random numbers of one epoch, [samples, columns]: row i is what sample i is augmented by.
+        """Return the random numbers of one epoch, [samples, columns], with a row per sample.
 
-        All columns are drawn whatever is used, so that no option shifts the numbers of another.
+        All columns are always drawn, so that no option changes the numbers of another.
 
         Args:
-            samples: training images.
-            seed: of the stream, keyed by the trial's seed and the epoch.
+            samples: number of training images.
+            seed: seed of the stream, which depends on the trial's seed and the epoch.
         """
         import torch
 
@@ -49,7 +49,7 @@ class Augmentation:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take any member where a field asks for the kind."""
+        """Accept any augmentation in a field of this type."""
         return AUGMENTATIONS.schema(handler)
 
 
@@ -62,7 +62,7 @@ class BatchAugmentation(Augmentation, ABC):
 
         Args:
             images: [b, channels, height, width], normalised.
-            numbers: [b, columns], the rows of `draw` that belong to the images.
+            numbers: [b, columns], the rows of `draw` for these images.
         """
 
 
@@ -74,9 +74,9 @@ class DecodingAugmentation(Augmentation, ABC):
         """Return an image of size x size pixels.
 
         Args:
-            image: decoded, of any size.
-            size: height and width of what is returned.
-            number: decides everything; the first column of `draw`.
+            image: the decoded image, of any size.
+            size: height and width of the result.
+            number: random number that determines the result; the first column of `draw`.
         """
 
 
@@ -84,9 +84,9 @@ class DecodingAugmentation(Augmentation, ABC):
 class CustomAugmentation(Reference, BatchAugmentation):
     """A function of a batch and of random numbers: `f(images, random, **arguments) -> images`.
 
-    `images` are [b, channels, height, width], normalised; `random` is [b, 16], from 0 to 1, and its row i depends on
-    (seed, epoch, sample) alone, so that what is drawn from it is paired whatever the batch size. Global generators are
-    seeded as well, by (seed, epoch, first sample of the batch): what is drawn from them depends on the batch.
+    `images` are [b, channels, height, width], normalised; `random` is [b, 16], from 0 to 1, and row i depends only on
+    (seed, epoch, sample), so that results are paired whatever the batch size. Global generators are also seeded, by
+    (seed, epoch, first sample of the batch), so that their numbers depend on the batches.
     """
 
     def draw(self, samples: int, seed: int) -> "Tensor":
@@ -96,10 +96,10 @@ class CustomAugmentation(Reference, BatchAugmentation):
         return torch.rand(samples, COLUMNS, generator=torch.Generator().manual_seed(seed))
 
     def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
-        """Return what the function makes of a batch.
+        """Return the augmented batch.
 
         Raises:
-            SpecError: it cannot be imported, calling it fails, or it returns anything but images of the same shape.
+            SpecError: it cannot be imported, calling it fails, or it does not return images of the same shape.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""Random parts of images, resized, and horizontal flip."""
+"""Random resized crop and horizontal flip."""
 
 import math
 import random
@@ -17,12 +17,12 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
 
 TRIES = 10
-"""Random parts that are tried before the centre is taken."""
+"""Number of random crops that are tried before the centre is used."""
 
 
 @AUGMENTATIONS.register
 class ResizedCrop(Spec, DecodingAugmentation):
-    """Random part of an image, resized, and horizontal flip: Szegedy et al. 2015, section 6."""
+    """Random resized crop and horizontal flip: Szegedy et al. 2015, section 6."""
 
     name: Literal["resized-crop"] = Field(default="resized-crop", exclude=True)
     scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
@@ -34,22 +34,22 @@ class ResizedCrop(Spec, DecodingAugmentation):
     flip: bool = Field(default=True, description="flip half of the images left to right")
 
     @model_validator(mode="after")
-    def _in_order(self) -> "ResizedCrop":
+    def _check_order(self) -> "ResizedCrop":
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if low > high:
                 raise ValueError(f"{name} [{low}, {high}]: the smallest comes first")
         return self
 
     def crop(self, image: "Image", size: int, number: int) -> "Image":
-        """Return a random part of an image, resized, and perhaps flipped left to right.
+        """Return a random crop of an image, resized and possibly flipped horizontally.
 
-        Area and logarithm of the ratio of width to height are uniform, and so is the place; a part that does not fit
-        is drawn again, at most ten times, then the middle is taken, cut to the nearest ratio allowed: as in Szegedy et
-        al. 2015, section 6, in the form that torchvision gave it.
+        The area, the logarithm of the aspect ratio and the position are uniform. A crop that does not fit is drawn
+        again, at most ten times; then the centre is cropped to the nearest allowed aspect ratio. As in Szegedy et al.
+        2015, section 6, and in torchvision.
         """
         from PIL import Image
 
-        # its `random()` alone is the same in every version of Python; all else is made of it here
+        # only `random()` is the same in every version of Python
         uniform = random.Random(number).random
         flip = uniform() < 0.5 and self.flip
         left, top, width, height = self._part(image.size, uniform)
@@ -57,7 +57,7 @@ class ResizedCrop(Spec, DecodingAugmentation):
         return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else part
 
     def _part(self, size: tuple[int, int], uniform: Callable[[], float]) -> tuple[int, int, int, int]:
-        """Return left, top, width and height of a part of an image of width x height."""
+        """Return left, top, width and height of a random crop of an image of width x height."""
         whole_width, whole_height = size
         (smallest, largest), (narrowest, widest) = self.scale, self.ratio
         for _ in range(TRIES):

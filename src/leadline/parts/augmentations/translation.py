@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 @AUGMENTATIONS.register
 class Augment(Spec, BatchAugmentation):
-    """Random translation (zero padding, then a random crop of the old size) and horizontal flip."""
+    """Random translation (zero padding and a random crop of the original size) and horizontal flip."""
 
     name: Literal["translation"] = Field(default="translation", exclude=True)
     pad: int = Field(default=4, ge=0, description="pixels of zero padding on each side before the random crop")
     flip: bool = Field(default=True, description="flip half of the images left to right")
 
     def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
-        """Shift each image within a border of zeros and flip some left to right, all of them in one gather.
+        """Shift each image within a border of zeros and flip some horizontally, in one gather operation.
 
-        Zero is the value of an average pixel after normalisation: in the recipe of He et al. 2016, section 4.2, the
-        mean has been subtracted from what is padded.
+        Zero is the mean pixel after normalisation, as in He et al. 2015, section 4.2, where the mean is subtracted
+        before padding.
 
         Args:
             images: [b, channels, height, width], normalised.
-            numbers: [b, 3], far larger than any shift: down, right, and odd for a flip of the crop.
+            numbers: [b, 3], large random integers: vertical shift, horizontal shift, and flip if odd.
         """
         import torch
         import torch.nn.functional as F

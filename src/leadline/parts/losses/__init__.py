@@ -1,4 +1,4 @@
-"""Losses: the kind, its registry, and custom losses; one file for each that is built in."""
+"""Losses: the base class, the registry, and custom losses; each built-in loss has its own file."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ Reduction = Literal["mean", "sum"]
 
 
 class Loss(ABC):
-    """What training makes smaller: a function of a network's outputs and of the targets."""
+    """Base class of losses: functions of the outputs of a network and of the targets, minimised by training."""
 
     splits = True
     """Whether the loss of a batch is a sum over its examples, so that several devices can each compute a part."""
@@ -41,32 +41,32 @@ class Loss(ABC):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take any member where a field asks for the kind."""
+        """Accept any loss in a field of this type."""
         return LOSSES.schema(handler)
 
 
 @LOSSES.register
 class CustomLoss(Reference, Loss):
-    """A function of outputs and targets, and of `arguments`, that returns the mean over a batch; or a module's class.
+    """A function of outputs, targets and `arguments` that returns the mean over a batch, or a `torch.nn.Module` class.
 
-    Such as `{module: torch.nn:MultiMarginLoss, arguments: {margin: 0.5}}`: a class of `torch.nn.Module` is made with
-    `arguments` first. A function that takes `reduction`, and a module that has it, can train on several devices: `mean`
-    has to be `sum` over the number of examples. What it draws from a global generator is drawn from a stream of the
-    trial's seed.
+    Example: `{module: torch.nn:MultiMarginLoss, arguments: {margin: 0.5}}`, where the class is instantiated with
+    `arguments`. A function with an argument `reduction`, or a module with an attribute `reduction`, can be used on
+    several devices; its `mean` must be its `sum` divided by the number of examples. Global generators are seeded from a
+    stream of the trial's seed.
     """
 
     def compute(self, outputs: "Tensor", targets: "Tensor", reduction: Reduction, smoothing: float = 0.0) -> "Tensor":
         """Return the loss of a batch.
 
         Raises:
-            SpecError: it cannot be imported, calling it fails, what it returns is no single number, or it cannot be
-                asked for a sum or for label smoothing.
+            SpecError: it cannot be imported, calling it fails, it does not return a single number, or it does not
+                support the reduction or label smoothing.
         """
         import torch
 
         if smoothing:
             raise SpecError(f"{self.module} does not support label_smoothing; set it to 0")
-        # what is referred to is looked up each time, for a notebook may define it again
+        # resolved each time, because a notebook may redefine it
         function, takes_reduction = _prepare(self.resolve(), self.model_dump_json())
         if reduction != "mean" and not takes_reduction:
             raise SpecError(
@@ -86,14 +86,14 @@ class CustomLoss(Reference, Loss):
 
 @lru_cache(maxsize=32)
 def _prepare(thing: Callable[..., Any], spec: str) -> tuple[Callable[..., Any], bool]:
-    """Return a loss ready to be called, and whether it takes `reduction`."""
+    """Return a callable loss, and whether it accepts `reduction`."""
     from torch import nn
 
     reference = CustomLoss.model_validate_json(spec)
     if not (isinstance(thing, type) and issubclass(thing, nn.Module)):
         try:
             takes = "reduction" in inspect.signature(thing).parameters
-        except ValueError:  # a function in C tells nothing of its arguments
+        except ValueError:  # functions in C may have no signature
             takes = False
         return (lambda *given, **further: thing(*given, **{**reference.arguments, **further})), takes
     made: nn.Module = reference.call()
@@ -105,7 +105,7 @@ def _prepare(thing: Callable[..., Any], spec: str) -> tuple[Callable[..., Any], 
         return made, False
 
     def reduce(outputs: "Tensor", targets: "Tensor", reduction: str) -> Any:
-        made.reduction = reduction  # type: ignore[assignment]  # as those of PyTorch take it
+        made.reduction = reduction  # type: ignore[assignment]  # as in the losses of PyTorch
         return made(outputs, targets)
 
     return reduce, True

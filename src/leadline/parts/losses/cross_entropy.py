@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @LOSSES.register
 class CrossEntropy(Spec, Loss):
-    """Cross-entropy of the softmax of logits against classes, in nats, with the recipe's label smoothing."""
+    """Cross-entropy of the softmax of logits, in nats, with the label smoothing of the recipe."""
 
     name: Literal["cross-entropy"] = "cross-entropy"
 

@@ -1,14 +1,14 @@
-"""What may be compared: metrics, each declared once in a file of its own, which everything else reads.
+"""Metrics, each declared once in its own file and used everywhere.
 
-A metric's declaration gives its name in study files and JSON, its words and units, its direction, and where its value
-comes from: records, contrasts, `decide`, tables, figures, sentences and JSON follow from it. To add one, add a file to
-this package::
+The declaration of a metric contains its name in study files and JSON, its wording and units, its direction, and the
+source of its value; records, contrasts, `decide`, tables, figures, sentences and JSON follow from it. To add a metric,
+add a file to this package::
 
     register(FinalMetric("test_rmse", "test root mean squared error", "", "", record=("final-test", "rmse")))
 
-A custom metric stands wherever a name may: a function of labels and predictions, and of probabilities if it takes
-three arguments, or a `Metric`; in YAML `{module: package.module:function, arguments: {...}}`. It is computed from what
-the store has of a trained network's outputs, whenever a verdict asks for it, so that no trial's hash depends on it.
+A custom metric can be used wherever a name is accepted: a function of labels and predictions, and of probabilities if
+it takes three arguments, or a `Metric`; in YAML `{module: package.module:function, arguments: {...}}`. It is computed
+from the stored outputs of trained networks when a verdict needs it, so that the hashes of trials do not depend on it.
 """
 
 import importlib
@@ -76,12 +76,12 @@ def metric(name: str) -> Metric:
     """Return a metric by its name.
 
     Args:
-        name: such as `test_error`; or `package.module:thing`, whose thing is a `Metric` or a function of labels (n,),
-            predictions (n,) and, if it takes three arguments, probabilities (n, classes) that returns a number: see
-            `metric_name`.
+        name: a name such as `test_error`, or `package.module:thing`, where thing is a `Metric`, or a function of labels
+            (n,), predictions (n,) and, if it takes three arguments, probabilities (n, classes) that returns a number:
+            see `metric_name`.
 
     Raises:
-        SpecError: there is none of that name, or it cannot be imported.
+        SpecError: the name is unknown, or the metric cannot be imported.
 
     Example:
         >>> metric("test_error").wording
@@ -96,19 +96,18 @@ def metric(name: str) -> Metric:
 
 
 def metric_name(thing: object) -> object:
-    """Return the name of a metric from what a study gives for it; anything else as it is.
+    """Return the name of a metric from its value in a study; return other values unchanged.
 
     Args:
-        thing: a name; a `Metric`; a function, of which lower values are taken to be better; or `{module:
-            package.module:function, arguments: {...}, higher_is_better: true}`, of which `module` is needed and may
-            be the function itself.
+        thing: a name; a `Metric`; a function, for which lower is better; or `{module: package.module:function,
+            arguments: {...}, higher_is_better: true}`, where only `module` is required and may be the function itself.
 
     Returns:
-        Of a custom metric a text that holds all of these, such as
+        The name; for a custom metric, a text that contains all settings, such as
         `sklearn.metrics:f1_score({"average":"macro"}), higher is better`.
 
     Raises:
-        SpecError: there is none of that name, or it is no reference.
+        SpecError: the name is unknown, or the reference is invalid.
 
     Example:
         >>> metric_name({"module": "sklearn.metrics:cohen_kappa_score", "higher_is_better": True})
@@ -121,7 +120,7 @@ def metric_name(thing: object) -> object:
     if isinstance(thing, Mapping):
         higher = thing.get("higher_is_better", False)
         if not isinstance(higher, bool):
-            raise SpecError(f"metric: higher_is_better is true or false, got {higher!r}")
+            raise SpecError(f"metric: higher_is_better must be true or false, got {higher!r}")
         given = {key: value for key, value in thing.items() if key != "higher_is_better"}
         function = given.get("module")
         if callable(function) or isinstance(function, Mapping):  # itself, or as `parse` has already referred to it
@@ -184,10 +183,10 @@ def _custom(name: str) -> Metric:
 
 
 def _takes_probabilities(function: Callable[..., Any]) -> bool:
-    """Whether a function takes three arguments by position, or two, as those of scikit-learn do."""
+    """Return whether a function takes three positional arguments, and not two like the metrics of scikit-learn."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # a function in C tells nothing of its arguments
+    except ValueError:  # functions in C may have no signature
         return True
     if any(one.kind is one.VAR_POSITIONAL for one in parameters):
         return True

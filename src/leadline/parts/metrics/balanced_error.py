@@ -1,4 +1,4 @@
-"""Balanced error: the mean over the classes of the share of each class's images that are misclassified."""
+"""Balanced error: the mean over classes of the fraction of misclassified images."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from leadline.parts.metrics.base import check_arrays, per_cent_of
 
 
 def balanced_error(labels: Any, predicted: Any, probabilities: Any = None) -> float:
-    """Return 100 times 1 minus the mean recall, over the classes that have images (Brodersen et al. 2010), per cent.
+    """Return 1 minus the mean recall over the classes with images, in per cent (Brodersen et al. 2010).
 
     Args:
         labels: (n,) true classes.
@@ -15,7 +15,7 @@ def balanced_error(labels: Any, predicted: Any, probabilities: Any = None) -> fl
         probabilities: not used.
 
     Raises:
-        ValueError: there are no labels, or as many predictions.
+        ValueError: there are no labels, or the numbers of labels and predictions differ.
 
     Example:
         >>> balanced_error([0, 0, 0, 1], [0, 0, 0, 0])

@@ -1,4 +1,4 @@
-"""What a metric is: its name, words, units and direction, and where its value comes from."""
+"""Declaration of a metric: its name, wording, units and direction, and the source of its value."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a trained network gave for the test images."""
+    """Outputs of a trained network for the test images."""
 
     labels: "NDArray[Any]"  # (n,) true classes, or targets
     predicted: "NDArray[Any]"  # (n,) predicted classes, or values
-    probabilities: "NDArray[np.floating] | None" = None  # (n, classes); None: not kept, or never recorded
+    probabilities: "NDArray[np.floating] | None" = None  # (n, classes); None: not stored
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A trial, epoch by epoch; NaN where a value is not known."""
+    """Learning curve of a trial by epoch, with NaN for unknown values."""
 
     epochs: "NDArray[np.float64]"
     errors: "NDArray[np.float64]"  # on validation data, per cent
@@ -31,7 +31,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a trial is trained and evaluated on: images of each split, None where that is not known, and epochs."""
+    """Numbers of images in each split of a trial, None if unknown, and of epochs."""
 
     train: int | None
     validation: int | None
@@ -40,26 +40,25 @@ class Counts:
 
 
 def per_cent_of(count: int | None) -> float | None:
-    """Return the step, in per cent, in which a share of so many images moves; None where the number is not known."""
+    """Return the resolution, in per cent, of a fraction of `count` images, or None if the number is unknown."""
     return 100 / count if count else None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's declaration.
+    """Declaration of a metric.
 
     Args:
-        name: in study files, in `verdict --json` and in frames.
-        wording: what sentences and headings call it, such as `test error`; `{target}` stands for its target.
-        unit: written after a value.
-        difference_unit: written after a difference and a margin; `points` are percentage points.
-        higher_is_better: whether a difference above 0 is in favour of the first arm.
-        summary: whether every arm is summarised by it.
-        resolution: the step in which its values move, from what a trial is evaluated on; None: in no step that is
-            known beforehand.
-        on_validation: whether it is of the validation images, by which tuning chooses.
-        note: what a reader of a verdict must know of it, in a sentence; empty: nothing.
-        position: where it stands among columns; equal ones stand in the order of their names.
+        name: name in study files, in `verdict --json` and in frames.
+        wording: name in sentences and headings, such as `test error`; `{target}` is replaced by its target.
+        unit: unit of values.
+        difference_unit: unit of differences and margins; `points` are percentage points.
+        higher_is_better: whether a difference above 0 favours the first arm.
+        summary: whether it is reported for every arm.
+        resolution: function that returns the smallest step of its values, given the sizes of a trial; None: unknown.
+        on_validation: whether it is measured on validation images, by which tuning chooses.
+        note: sentence that a reader of a verdict should know, or empty.
+        position: sort key of its column; ties are sorted by name.
     """
 
     name: str
@@ -78,27 +77,27 @@ class Metric:
     higher = "a higher"
     lowest = "the lower"
     highest = "the higher"
-    again = " one"  # after `lower` and `higher` where the metric has just been named
+    again = " one"  # after `lower` and `higher` if the metric has just been mentioned
     needs_target = False
 
     @property
     def in_points(self) -> bool:
-        """Whether a study's margin, which is in percentage points, holds for it."""
+        """Whether a study's margin, which is in percentage points, applies to it."""
         return self.difference_unit == "points"
 
     @property
     def better(self) -> str:
-        """What stands before the metric of the arm that is better, such as `a lower`."""
+        """Words before the metric for the better arm, such as `a lower`."""
         return self.higher if self.higher_is_better else self.lower
 
     @property
     def worse(self) -> str:
-        """What stands before the metric of the arm that is worse, such as `a higher`."""
+        """Words before the metric for the worse arm, such as `a higher`."""
         return self.lower if self.higher_is_better else self.higher
 
     @property
     def best(self) -> str:
-        """What stands before the metric of the better of two arms, such as `the lower`."""
+        """Words before the metric for the better of two arms, such as `the lower`."""
         return self.highest if self.higher_is_better else self.lowest
 
     def amount(self, value: float, digits: int = 6) -> str:
@@ -106,11 +105,11 @@ class Metric:
         return self.with_unit(f"{value:.{digits}g}")
 
     def with_unit(self, text: str) -> str:
-        """Return a difference that is written out with its unit, such as `0.5 points`, `1 epoch`, or `0.1` of none."""
+        """Return a formatted difference with its unit, if any, such as `0.5 points`, `1 epoch` or `0.1`."""
         return f"{text} {self.difference_unit.removesuffix('s') if text == '1' else self.difference_unit}".rstrip()
 
     def named(self, target: float | None = None) -> str:
-        """Return what a sentence calls it, with its target where it has one."""
+        """Return its name in sentences, with its target if it has one."""
         return self.wording.format(target=target)
 
     def renamed(self, name: str) -> Self:
@@ -118,11 +117,11 @@ class Metric:
         return replace(self, name=name)
 
     def reason_missing(self, outputs: Outputs | None) -> str:
-        """Return why what is stored of a finished trial does not give it, as the end of a sentence; empty: it does."""
+        """Return why the stored results of a finished trial lack it, as the end of a sentence, or an empty string."""
         return ""
 
     def as_plain(self) -> str | dict[str, Any]:
-        """Return what a specification holds of it: its name where it is built in, else a reference to it."""
+        """Return its value in a specification: the name of a built-in metric, or a reference to a custom one."""
         from leadline.parts.metrics import metrics
         from leadline.parts.reference import refer_to_object
 
@@ -131,14 +130,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class FinalMetric(Metric):
-    """A metric of the last epoch's network in evaluation mode: a record, or a function of its outputs for test images.
+    """A metric of the final network in evaluation mode: a record, or a function of its outputs for test images.
 
     Args:
-        record: split and name of the record that holds it; None: it is computed from the stored outputs.
-        compute: the function, of labels (n,), predictions (n,) and probabilities (n, classes); of a built-in metric
-            its value is recorded when training ends, so that it is there without the outputs.
-        needs_probabilities: whether labels and predictions alone do not give it.
-        fewest_classes: below which it means nothing and is not recorded.
+        record: split and name of its record; None: it is computed from the stored outputs.
+        compute: function of labels (n,), predictions (n,) and probabilities (n, classes); for built-in metrics, the
+            value is recorded at the end of training, so that outputs are not needed.
+        needs_probabilities: whether it needs probabilities besides labels and predictions.
+        fewest_classes: minimum number of classes for which it is meaningful and recorded.
     """
 
     record: tuple[str, str] | None = field(default=None, kw_only=True)
@@ -147,16 +146,16 @@ class FinalMetric(Metric):
     fewest_classes: int = field(default=2, kw_only=True)
 
     def value(self, outputs: Outputs) -> float | None:
-        """Return its value from stored outputs; None where they do not give it.
+        """Return its value from stored outputs, or None if they do not suffice.
 
         Raises:
-            SpecError: the function fails, or returns no number.
+            SpecError: the function fails, or does not return a number.
         """
         if self.compute is None or self.reason_missing(outputs):
             return None
         try:
-            return float(self.compute(*map(_unwritable, (outputs.labels, outputs.predicted, outputs.probabilities))))
-        except Exception as error:  # whatever somebody's code may raise
+            return float(self.compute(*map(_read_only, (outputs.labels, outputs.predicted, outputs.probabilities))))
+        except Exception as error:  # custom code can raise any exception
             reason = " ".join(str(error).split())
             raise SpecError(
                 f"metric {self.name}: expected a number from labels, predictions and probabilities, got"
@@ -164,7 +163,7 @@ class FinalMetric(Metric):
             ) from error
 
     def reason_missing(self, outputs: Outputs | None) -> str:
-        """Return why stored outputs do not give it, as the end of a sentence; empty: they do."""
+        """Return why the stored outputs do not suffice, as the end of a sentence, or an empty string."""
         probabilities = None if outputs is None else outputs.probabilities
         if self.compute is None:
             return "its value is not finite, or was not recorded"
@@ -177,10 +176,10 @@ class FinalMetric(Metric):
 
 @dataclass(frozen=True)
 class CurveMetric(Metric):
-    """A metric of a trial's whole learning curve.
+    """A metric of a trial's learning curve.
 
     Args:
-        compute: a function of the curve; None where the curve does not give it.
+        compute: function of the curve, which returns None if the curve does not suffice.
     """
 
     compute: Callable[[Curve], float | None] = field(kw_only=True)
@@ -188,10 +187,10 @@ class CurveMetric(Metric):
 
 @dataclass(frozen=True)
 class TimeMetric(Metric):
-    """A time at which the validation error first is at a target, which some trials never reach.
+    """The time at which the validation error first reaches a target, which some trials never do.
 
     Args:
-        clock: the curve's times, of the same length as its epochs.
+        clock: function that returns the times of a curve, one per epoch.
     """
 
     clock: Callable[[Curve], "NDArray[np.float64]"] = field(kw_only=True)
@@ -204,8 +203,8 @@ class TimeMetric(Metric):
     needs_target = True
 
 
-def _unwritable(array: "NDArray[Any] | None") -> "NDArray[Any] | None":
-    """Return a view that a metric's function cannot write to, for other metrics read the same array."""
+def _read_only(array: "NDArray[Any] | None") -> "NDArray[Any] | None":
+    """Return a read-only view, because other metrics use the same array."""
     if array is None:
         return None
     view = array.view()
@@ -214,7 +213,7 @@ def _unwritable(array: "NDArray[Any] | None") -> "NDArray[Any] | None":
 
 
 def recorded(metrics: Mapping[str, Metric], classes: int) -> dict[str, FinalMetric]:
-    """Return name of a `final-test` record -> the metric that computes it, of those that so many classes have."""
+    """Return name of a `final-test` record -> its metric, for metrics that are defined for this number of classes."""
     found: dict[str, FinalMetric] = {}
     for one in metrics.values():
         if isinstance(one, FinalMetric) and one.record and one.compute and classes >= one.fewest_classes:
@@ -223,8 +222,6 @@ def recorded(metrics: Mapping[str, Metric], classes: int) -> dict[str, FinalMetr
 
 
 def check_arrays(labels: Any, predicted: Any) -> None:
-    """Raise ValueError unless labels and predictions are as many, and there are some."""
+    """Raise ValueError unless there are equally many labels and predictions, and at least one."""
     if len(labels) != len(predicted) or not len(labels):
-        raise ValueError(
-            f"{len(labels)} labels and {len(predicted)} predictions; expected as many of both, at least one"
-        )
+        raise ValueError(f"{len(labels)} labels and {len(predicted)} predictions; expected equal numbers, at least one")

@@ -1,4 +1,4 @@
-"""Expected calibration error: how far confidence is from accuracy."""
+"""Expected calibration error: the mean difference between confidence and accuracy."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ BINS = 15
 def calibration_error(labels: Any, predicted: Any, probabilities: Any) -> float:
     """Return the expected calibration error (Guo et al. 2017, equation 3), in percentage points.
 
-    Images are put into `BINS` bins of equal width by the probability of their predicted class, each bin closed on the
-    right; the error is the mean over the images of the gap between a bin's mean probability and its accuracy.
+    Images are sorted into `BINS` bins of equal width by the probability of their predicted class, each closed on the
+    right; the error is the mean over images of the difference between the mean probability and the accuracy of a bin.
 
     Args:
         labels: (n,) true classes.

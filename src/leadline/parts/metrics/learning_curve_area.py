@@ -1,13 +1,13 @@
-"""Mean validation error over the epochs: the area under the learning curve over its length."""
+"""Mean validation error over the epochs: the area under the learning curve divided by its length."""
 
 from leadline.parts.metrics import Curve, CurveMetric, register
 from leadline.parts.metrics.base import per_cent_of
 
 
 def area(curve: Curve) -> float | None:
-    """Return the mean validation error over the epochs by the trapezoid rule, per cent; None where one is not finite.
+    """Return the mean validation error over the epochs by the trapezoidal rule, in per cent; None if one is not finite.
 
-    Its unit is that of an error, whatever the number of epochs.
+    The unit is that of an error, whatever the number of epochs.
     """
     import numpy as np
 

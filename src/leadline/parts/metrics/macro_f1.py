@@ -7,9 +7,9 @@ from leadline.parts.metrics.base import check_arrays, per_cent_of
 
 
 def macro_f1(labels: Any, predicted: Any, probabilities: Any = None) -> float:
-    """Return the mean F1 score, per cent, over the classes that are among labels or predictions.
+    """Return the mean F1 score, in per cent, over the classes in labels or predictions.
 
-    A class's score is 2 TP / (2 TP + FP + FN), which is 0 where it is never predicted rightly.
+    The score of a class is 2 TP / (2 TP + FP + FN), which is 0 if it is never predicted correctly.
 
     Args:
         labels: (n,) true classes.
@@ -17,7 +17,7 @@ def macro_f1(labels: Any, predicted: Any, probabilities: Any = None) -> float:
         probabilities: not used.
 
     Raises:
-        ValueError: there are no labels, or as many predictions.
+        ValueError: there are no labels, or the numbers of labels and predictions differ.
 
     Example:
         >>> round(macro_f1([0, 0, 1, 1], [0, 0, 1, 0]), 2)

@@ -1,8 +1,8 @@
-"""A trained network's outputs for test images as the store keeps them: probabilities in half precision, compressed.
+"""Storage format of a trained network's outputs for test images: compressed probabilities in half precision.
 
-Up to `ALL_CLASSES` classes every probability is kept, above that those of the five most probable classes and of the
-true one; the rest is spread evenly over the other classes when they are read. That is 2 bytes, or up to 24, for each
-image before compression: at most 200 kB of MNIST or CIFAR-10, 1.2 MB of ImageNet.
+Up to `ALL_CLASSES` classes, all probabilities are stored; for more, those of the five most probable classes and of the
+true class, and the remainder is distributed evenly over the other classes when they are read. Before compression, this
+takes 2 bytes per class, or 24 bytes, for each image: at most 200 kB for MNIST or CIFAR-10, 1.2 MB for ImageNet.
 """
 
 import io
@@ -11,15 +11,15 @@ from typing import Any
 from leadline.parts.metrics.base import Outputs
 
 OUTPUTS = "outputs"
-"""The name under which the store keeps them."""
+"""Name of the outputs in the store."""
 ALL_CLASSES = 20
-"""The largest number of classes of which every probability is kept."""
+"""Maximum number of classes for which all probabilities are stored."""
 KEPT = 5
-"""The number of most probable classes whose probabilities are kept where there are more."""
+"""Number of most probable classes whose probabilities are stored if there are more."""
 
 
 def bytes_kept(classes: int) -> int:
-    """Return the bytes that are kept of one image's probabilities, before compression.
+    """Return the bytes of one image's stored probabilities, before compression.
 
     Example:
         >>> bytes_kept(10), bytes_kept(1000)
@@ -29,7 +29,7 @@ def bytes_kept(classes: int) -> int:
 
 
 def pack_outputs(outputs: Outputs) -> bytes:
-    """Return outputs as bytes: of a classification, probabilities alone; of other tasks, predictions and targets."""
+    """Return outputs as bytes: only probabilities for classification, predictions and targets for other tasks."""
     import numpy as np
 
     content = io.BytesIO()
@@ -57,7 +57,7 @@ def unpack_outputs(packed: bytes, pair: "tuple[Any, Any] | None" = None) -> Outp
 
     Args:
         packed: from `pack_outputs`.
-        pair: predicted and true classes, where probabilities alone were packed.
+        pair: predicted and true classes, if only probabilities were packed.
     """
     import numpy as np
 

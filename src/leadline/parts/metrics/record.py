@@ -1,13 +1,13 @@
-"""One measured value of a trial: what training yields, the store keeps and reports read."""
+"""A measured value of a trial, as yielded by training, kept in the store and read by reports."""
 
 from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """A value measured while a trial runs.
+    """A value measured during a trial.
 
-    `split` says on what it was measured (`train`, `validation`, `final-test`, `time`, `probe`, ...), `name` what it is
-    (`loss`, `accuracy` as a fraction, `error` in per cent, `seconds`, ...). NaN and infinities are values like others.
+    `split` is what it was measured on (`train`, `validation`, `final-test`, `time`, `probe`, ...), `name` is what it is
+    (`loss`, `accuracy` as a fraction, `error` in per cent, `seconds`, ...). Values can be NaN or infinite.
     """
 
     step: int  # optimizer steps done

@@ -1,4 +1,4 @@
-"""Epochs and seconds of training until the validation error first is at a target."""
+"""Epochs and seconds of training until the validation error first reaches a target."""
 
 from leadline.parts.metrics import TimeMetric, register
 

@@ -1,4 +1,4 @@
-"""Top-5 error: the share of images whose class is not among the five most probable ones (Krizhevsky et al. 2012)."""
+"""Top-5 error: the fraction of images whose class is not among the five most probable (Krizhevsky et al. 2012)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from leadline.parts.metrics.base import per_cent_of
 def top5_error(labels: Any, predicted: Any, probabilities: Any) -> float:
     """Return the top-5 error in per cent.
 
-    Of classes that are equally probable those of smaller index count as more probable.
+    Ties are broken in favour of the smaller class index.
 
     Args:
         labels: (n,) true classes.

@@ -1,4 +1,4 @@
-"""Optimizers: the kind, its registry, and custom optimizers; one file for each that is built in."""
+"""Optimizers: the base class, the registry, and custom optimizers; each built-in optimizer has its own file."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,15 @@ OPTIMIZERS: "Registry[Optimizer]" = Registry("optimizer", __name__)
 
 
 class Optimizer(ABC):
-    """What updates the parameters; the schedule multiplies the learning rate that each group of them starts with."""
+    """Base class of optimizers; the schedule multiplies the initial learning rate of each parameter group."""
 
     @abstractmethod
     def build(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Return PyTorch's optimizer over parameters, in the fastest form that PyTorch has of it."""
+        """Return PyTorch's optimizer of the parameters, in its fastest implementation."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take any member where a field asks for the kind."""
+        """Accept any optimizer in a field of this type."""
         return OPTIMIZERS.schema(handler)
 
 
@@ -34,16 +34,16 @@ class Optimizer(ABC):
 class CustomOptimizer(Reference, Optimizer):
     """A `torch.optim.Optimizer` class, or a function that returns one, called with the parameters and `arguments`.
 
-    Such as `{module: torch.optim:NAdam, arguments: {lr: 0.002}}`. What it draws from PyTorch's global generator is
-    drawn from the trial's noise stream.
+    Example: `{module: torch.optim:NAdam, arguments: {lr: 0.002}}`. PyTorch's global generator is seeded from the noise
+    stream of the trial.
     """
 
     def build(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Return the optimizer over parameters.
+        """Return the optimizer of the parameters.
 
         Raises:
-            SpecError: it cannot be imported, calling it fails, what it returns is no optimizer, or its steps need a
-                closure, as L-BFGS does.
+            SpecError: it cannot be imported, calling it fails, it does not return an optimizer, or its steps need a
+                closure, such as L-BFGS.
         """
         import inspect
 
@@ -54,5 +54,5 @@ class CustomOptimizer(Reference, Optimizer):
             raise SpecError(f"{self.module} returned a {type(optimizer).__name__}; expected a torch.optim.Optimizer")
         closure = inspect.signature(type(optimizer).step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
-            raise SpecError(f"{self.module} needs a closure that computes the loss again, which training does not give")
+            raise SpecError(f"{self.module} needs a closure that computes the loss again, which is not supported")
         return optimizer

@@ -1,8 +1,7 @@
-"""Shortcuts: the kind, its registry, and custom shortcuts; one file for each that is built in.
+"""Shortcuts: the base class, the registry, and custom shortcuts; each built-in shortcut has its own file.
 
-A member is found by its name. Its settings are its fields, which a specification gives as `arguments`, or, where
-`leadline.specs.Shortcut` has a field of that name, such as `gate_bias`, by that. What a member builds, it builds in a
-function that imports PyTorch.
+A shortcut is found by its name. Its settings are its fields, which are set by `arguments`, or by the field of the same
+name in `leadline.specs.Shortcut`, such as `gate_bias`. PyTorch is imported only when a shortcut is built.
 """
 
 from abc import ABC, abstractmethod
@@ -26,38 +25,38 @@ SHORTCUTS: "Registry[ShortcutPart]" = Registry("shortcut", __name__)
 
 
 class ShortcutPart(Spec, ABC):
-    """How a block's input meets what its branch gives."""
+    """Base class of shortcuts, which combine the input of a block with the output of its branch."""
 
     adds: ClassVar[bool] = True
-    """Whether the branch is added to something, so that it may start at zero, or be dropped."""
+    """Whether the branch is added, so that it can be initialised to zero or dropped."""
     widens: ClassVar[bool] = False
-    """Whether a block gives its input's channels and its branch's side by side."""
+    """Whether the channels of the input and of the branch are concatenated."""
 
     def find_problems(self, network: "NetworkSpec") -> Iterator[str]:
-        """Yield why the shortcut is impossible in a network, a line for each reason."""
+        """Yield the reasons why the shortcut cannot be used in a network, one line each."""
         yield from ()
 
     @abstractmethod
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module | None":
-        """Return what is called with a block's input and its branch's output, and joins them; None: a plain block.
+        """Return a module that combines a block's input and its branch's output, or None for a plain block.
 
         Args:
-            network: whose block it is.
-            channels_in: of the block's input.
-            channels_out: of the branch's output.
-            stride: of the branch.
+            network: the network.
+            channels_in: channels of the block's input.
+            channels_out: channels of the branch's output.
+            stride: stride of the branch.
 
         Raises:
-            SpecError: these shapes cannot be joined.
+            SpecError: the shapes cannot be combined.
         """
 
 
 class ShortcutName:
-    """Marks text that is the name of a registered shortcut."""
+    """Type annotation for the name of a registered shortcut."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take a known name."""
+        """Accept a known name."""
         return core_schema.no_info_after_validator_function(cls._known, core_schema.str_schema())
 
     @classmethod
@@ -75,11 +74,11 @@ class ShortcutName:
 
 
 class CustomShortcut(Reference, ShortcutPart):
-    """A custom function or class that returns a module, which joins a block's input and its branch's output.
+    """A custom function or class that returns a module, which combines a block's input and its branch's output.
 
-    It is called with (channels_in, channels_out, stride) and `arguments`; the module with (x, y), and gives maps shaped
-    as y. It starts as its constructor leaves it, with global generators seeded for its place in the network; what it
-    draws while it trains is seeded for each step::
+    It is called with (channels_in, channels_out, stride) and `arguments`. The module is called with the input x and the
+    output y of the branch, and returns maps of the shape of y. It is initialised by its constructor, with global
+    generators seeded by its name in the network; during training, they are seeded for each step::
 
         class Weighted(nn.Module):
             def __init__(self, channels_in, channels_out, stride, start=1.0):
@@ -93,19 +92,19 @@ class CustomShortcut(Reference, ShortcutPart):
 
     @property
     def kind(self) -> str:
-        """The reference, where a built-in shortcut has its name."""
+        """The reference, instead of the name of a built-in shortcut."""
         return self.module
 
     @property
     def part(self) -> ShortcutPart:
-        """What builds the shortcut: this itself."""
+        """The part that builds the shortcut, which is this object."""
         return self
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return the module.
 
         Raises:
-            SpecError: it cannot be imported, calling it fails, it returns no module, or the module does not join.
+            SpecError: it cannot be imported, calling it fails, or it does not return a module that combines x and y.
         """
         from leadline.networks.modules.shortcuts import build_custom
 

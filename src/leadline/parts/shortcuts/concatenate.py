@@ -1,4 +1,4 @@
-"""The input beside the branch's output (DenseNet: Huang et al. 2017, equation 2)."""
+"""Concatenation of the input and the branch's output (DenseNet: Huang et al. 2017, equation 2)."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @SHORTCUTS.register
 class Concatenation(ShortcutPart):
-    """The input beside the branch's output (DenseNet: Huang et al. 2017, equation 2)."""
+    """Concatenation of the input and the branch's output (DenseNet: Huang et al. 2017, equation 2)."""
 
     name: Literal["concatenate"] = "concatenate"
     adds: ClassVar[bool] = False
     widens: ClassVar[bool] = True
 
     def find_problems(self, network: "NetworkSpec") -> Iterator[str]:
-        """Yield what needs blocks of one shape, or another order."""
+        """Yield settings that require blocks of one shape or another order."""
         order = network.block.order
         if order != "full-preactivation":
             yield f"block.shortcut concatenate needs block.order full-preactivation, got {order}"
@@ -30,7 +30,7 @@ class Concatenation(ShortcutPart):
             yield "sharing needs blocks of one shape, and shortcut concatenate makes each wider than the last"
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
-        """Return what puts the two side by side."""
+        """Return a module that concatenates the two."""
         from leadline.networks.modules.shortcuts import Concatenate
 
         return Concatenate()

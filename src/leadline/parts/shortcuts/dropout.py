@@ -18,7 +18,7 @@ class DroppedOut(ShortcutPart):
     dropout: float
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
-        """Return what adds the branch to the input that is left."""
+        """Return a module that adds the branch to the input after dropout."""
         from torch import nn
 
         from leadline.networks.modules.layers import Dropout

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @SHORTCUTS.register
 class Gating(ShortcutPart):
-    """`exclusive-gating` has g on the branch as well; `shortcut-only-gating` leaves the branch as it is."""
+    """`exclusive-gating` also multiplies the branch by g; `shortcut-only-gating` leaves the branch unchanged."""
 
     name: Literal["exclusive-gating", "shortcut-only-gating"] = "exclusive-gating"
     gate_bias: float
     gate_kernel: int
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
-        """Return what adds the two, gated."""
+        """Return a module that adds the two with gates."""
         from torch import nn
 
         from leadline.networks.modules.shortcuts import Gated, identity

@@ -1,4 +1,4 @@
-"""Option A: the input itself, zero-padded and subsampled where dimensions grow (He et al. 2015, section 3.3)."""
+"""Option A: identity, with zero padding and subsampling if dimensions change (He et al. 2015, section 3.3)."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @SHORTCUTS.register
 class Identity(ShortcutPart):
-    """Option A: the input itself, zero-padded and subsampled where dimensions grow (He et al. 2015, section 3.3)."""
+    """Option A: identity, with zero padding and subsampling if dimensions change (He et al. 2015, section 3.3)."""
 
     name: Literal["A"] = "A"
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
-        """Return what adds the two."""
+        """Return a module that adds the two."""
         from torch import nn
 
         from leadline.networks.modules.shortcuts import Add, identity

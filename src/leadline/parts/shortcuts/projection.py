@@ -1,4 +1,4 @@
-"""Options B and C: 1x1 projections, where dimensions change or everywhere (He et al. 2015, section 3.3)."""
+"""Options B and C: 1x1 projections if dimensions change, or in every block (He et al. 2015, section 3.3)."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @SHORTCUTS.register
 class Projection(ShortcutPart):
-    """A 1x1 projection: `B` where dimensions change, `C` everywhere, which is also the "1x1 conv shortcut"."""
+    """A 1x1 projection: `B` if dimensions change, `C` in every block, also known as "1x1 conv shortcut"."""
 
     name: Literal["B", "C"] = "B"
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
-        """Return what adds the projected input, or for B the input where nothing changes."""
+        """Return a module that adds the projected input, or for B the input itself if dimensions do not change."""
         from torch import nn
 
         from leadline.networks.modules.shortcuts import Add, identity, projection

@@ -19,7 +19,7 @@ class Scaled(ShortcutPart):
     branch_factor: float
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
-        """Return what adds the two, each times its factor."""
+        """Return a module that adds the two, each multiplied by its factor."""
         from leadline.networks.modules.layers import Multiply
         from leadline.networks.modules.shortcuts import Add, follow, identity
 

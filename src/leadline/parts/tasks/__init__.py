@@ -1,7 +1,7 @@
-"""What networks are trained for: classification, which is built in, or a custom task; no torch.
+"""Tasks that networks are trained for: classification or a custom task; no torch.
 
-A task is a subclass of `Task` in a file of its own. Data sets name theirs, `classification` by default; training,
-evaluation, the store, verdicts and reports ask it what depends on it::
+A task is a subclass of `Task`. Data sets specify their task, by default `classification`; it defines everything in
+training, evaluation, the store, verdicts and reports that depends on the task::
 
     data: {module: mine:heights, task: {module: mine:Regression}}
 """
@@ -19,7 +19,7 @@ __all__ = ["Task", "register_task", "task_of", "tasks"]
 
 _tasks: dict[str, Task] = {}
 _custom: dict[tuple[object, str], Task] = {}
-"""Custom tasks that were made, by what makes them and its arguments."""
+"""Instances of custom tasks, by their class and arguments."""
 T = TypeVar("T", bound=type[Task])
 
 
@@ -47,10 +47,10 @@ def tasks() -> dict[str, Task]:
 
 
 def task_of(named: str | Reference) -> Task:
-    """Return a task by what a specification of data has of it: a name, or a reference to a subclass of `Task`.
+    """Return a task from its value in a specification of data: a name, or a reference to a subclass of `Task`.
 
     Raises:
-        SpecError: there is none of that name, or the reference is to something else.
+        SpecError: the name is unknown, or the reference is to something else.
 
     Example:
         >>> task_of("classification").metric

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """What a network is trained for.
+    """Base class of tasks.
 
-    A subclass says `name`, `loss`, `metric`, and how outputs are read; by default targets are numbers, one or several
-    for each example, and a network has as many outputs.
+    A subclass defines `name`, `loss`, `metric`, and how outputs are interpreted. By default, targets are one or several
+    numbers per example, and the network has as many outputs.
     """
 
     name: ClassVar[str]
     loss: Loss
-    """The loss of a recipe that names none, and the one that evaluation records."""
+    """The default loss of recipes, which is also the loss recorded in evaluation."""
     metric: ClassVar[str]
-    """The metric of contrasts that name none, by its name or as a reference."""
+    """The default metric of contrasts, as a name or a reference."""
     curves: ClassVar[Mapping[str, str]] = {"loss": "Loss"}
-    """Records that learning curves are drawn of -> the title of their axis."""
+    """Records that are drawn as learning curves -> title of the axis."""
 
     def check_targets(self, targets: Any, name: str) -> NDArray[Any]:
-        """Return the targets of a part of the data, [n] or [n, outputs], in the type that training takes.
+        """Check the targets of a part of the data, [n] or [n, outputs], and convert them to the type for training.
 
         Args:
-            targets: as a data set gives them.
+            targets: targets from a data set.
             name: what messages call the part.
 
         Raises:
@@ -51,10 +51,10 @@ class Task(ABC):
         return array.astype(np.float32)
 
     def check_parts(self, parts: Mapping[str, NDArray[Any]], class_names: Sequence[str] | None, name: str) -> None:
-        """Compare the targets of all parts with each other.
+        """Check the targets of all parts for consistency.
 
         Args:
-            parts: train, and validation and test where they are given, from `check_targets`.
+            parts: train, and validation and test if given, from `check_targets`.
             class_names: as the data set gives them.
             name: what messages call the data set.
 
@@ -67,18 +67,18 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, outputs: "Tensor") -> "Tensor":
-        """Return what the network says of each example, from outputs [batch, outputs]."""
+        """Return the predictions for outputs [batch, outputs]."""
 
     def count_right(self, outputs: "Tensor", targets: "Tensor") -> "Tensor":
-        """Return how many examples of a batch are right, one whole number; 0 where that means nothing."""
+        """Return the number of correct predictions in a batch, or 0 if this is not meaningful."""
         return outputs.new_zeros(()).long()
 
     @abstractmethod
     def values(self, loss: float, right: float) -> dict[str, float]:
-        """Return what is recorded of a split, by name, from its mean loss and the fraction that is right."""
+        """Return the values to record for a split, by name, from its mean loss and the fraction of correct ones."""
 
     def outputs(self, outputs: "Tensor", targets: NDArray[Any]) -> Outputs:
-        """Return what is kept of a trained network's outputs [examples, outputs] for test data."""
+        """Return the outputs to store from a trained network's outputs [examples, outputs] for test data."""
         return Outputs(targets, self.predict(outputs).numpy())
 
     def is_at_chance(self, outputs: Outputs, train_error: float | None) -> bool:
@@ -91,5 +91,5 @@ class Task(ABC):
         return False
 
     def final_values(self, outputs: Outputs) -> Mapping[str, float]:
-        """Return what is recorded of test data beside `values`, by name."""
+        """Return further values to record for test data, by name."""
         return {}

@@ -24,7 +24,7 @@ CHANCE = 3.0
 
 @register_task
 class Classification(Task):
-    """One class of several for each example, by the largest logit."""
+    """Classification: one of several classes per example, predicted by the largest logit."""
 
     name = "classification"
     loss = CrossEntropy()
@@ -35,7 +35,7 @@ class Classification(Task):
         """Return labels as int64, [n].
 
         Raises:
-            DataError: they are no whole numbers of 0 or more.
+            DataError: they are not non-negative integers.
         """
         array = np.asarray(targets)
         if array.ndim != 1:
@@ -47,10 +47,10 @@ class Classification(Task):
         return array.astype(np.int64)
 
     def check_parts(self, parts: Mapping[str, NDArray[Any]], class_names: Sequence[str] | None, name: str) -> None:
-        """Compare labels with the classes that there are.
+        """Check labels against the classes.
 
         Raises:
-            DataError: a label is beyond them, a class has no training image, or there is one class alone.
+            DataError: a label is out of range, a class has no training image, or there is only one class.
         """
         train = parts["train"]
         classes = len(class_names) if class_names is not None else int(train.max()) + 1
@@ -74,15 +74,15 @@ class Classification(Task):
         return outputs.argmax(1)
 
     def count_right(self, outputs: "Tensor", targets: "Tensor") -> "Tensor":
-        """Return how many predictions are the true classes."""
+        """Return the number of correct predictions."""
         return (self.predict(outputs) == targets).sum()
 
     def values(self, loss: float, right: float) -> dict[str, float]:
-        """Return loss in nats, accuracy as a fraction, error in per cent."""
+        """Return the loss in nats, the accuracy as a fraction and the error in per cent."""
         return {"loss": loss, "accuracy": right, "error": 100 * (1 - right)}
 
     def outputs(self, outputs: "Tensor", targets: NDArray[Any]) -> Outputs:
-        """Return classes and the probabilities of the softmax."""
+        """Return predicted classes and softmax probabilities."""
         predicted = self.predict(outputs).numpy().astype(np.int16)
         return Outputs(targets.astype(np.int16), predicted, outputs.softmax(1).numpy())
 
@@ -98,7 +98,7 @@ class Classification(Task):
         return right <= most + above or (train_error is not None and 1 - train_error / 100 <= most + 0.01)
 
     def final_values(self, outputs: Outputs) -> Mapping[str, float]:
-        """Return every built-in metric that is computed from outputs and is a finite number."""
+        """Return all built-in metrics that are computed from outputs and have a finite value."""
         assert outputs.probabilities is not None
         asked = recorded(metrics(), outputs.probabilities.shape[1])
         found = {name: metric.value(outputs) for name, metric in asked.items()}

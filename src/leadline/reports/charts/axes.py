@@ -1,4 +1,4 @@
-"""Axes: whole numbers, numbers, magnitudes, and the ticks that people read."""
+"""Axes for integers, numbers and magnitudes, with round ticks."""
 
 import itertools
 import math
@@ -8,17 +8,17 @@ import altair as alt
 import pandas as pd
 
 DECADES = 12
-"""Of a logarithmic scale at most: what is smaller is drawn at its lower edge."""
+"""Maximum number of decades of a logarithmic scale; smaller values are drawn at its lower edge."""
 
 
 def whole_step(span: float, most: int) -> int:
-    """Return the least of 1, 2, 5, 10, 20, ... that cuts a span into so many parts at most."""
+    """Return the smallest of 1, 2, 5, 10, 20, ... that divides a span into at most `most` parts."""
     steps = (size * int(10**power) for power in itertools.count() for size in (1, 2, 5))
     return next(step for step in steps if span / step <= most)
 
 
 def log_ticks(low: float, high: float, sizes: Sequence[int]) -> list[float]:
-    """Return round numbers between two, a dozen at most: of each power of ten these sizes, where there are few."""
+    """Return at most a dozen round numbers in a range: powers of ten, times these sizes if there are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     every = math.ceil(len(powers) / 7)
     steps = sizes if len(powers) <= 4 else (1,)
@@ -33,7 +33,7 @@ def log_ticks(low: float, high: float, sizes: Sequence[int]) -> list[float]:
 
 
 def whole_numbers(title: str, values: pd.Series) -> alt.X:
-    """Return an axis of places: blocks, layers, lengths."""
+    """Return an axis for integers such as blocks, layers or lengths."""
     low, high = int(values.min()), int(values.max())
     step = whole_step(high - low, 9)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False, padding=6)
@@ -42,13 +42,13 @@ def whole_numbers(title: str, values: pd.Series) -> alt.X:
 
 
 def numbers(title: str, values: pd.Series) -> alt.X:
-    """Return an axis of numbers that lie anywhere."""
+    """Return an axis for arbitrary numbers."""
     scale = alt.Scale(domain=[float(values.min()), float(values.max())], nice=False, zero=False, padding=6)
     return alt.X("x:Q", title=title, axis=alt.Axis(tickCount=5, format="~r"), scale=scale)
 
 
 def linear(title: str, values: Sequence[float]) -> alt.Y:
-    """Return an axis that holds the values, with a little room."""
+    """Return a linear axis for the values, with a small margin."""
     low, high = min(values), max(values)
     room = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
     scale = alt.Scale(domain=[low - (room if low else 0), high + room], nice=False, zero=False)
@@ -56,8 +56,8 @@ def linear(title: str, values: Sequence[float]) -> alt.Y:
 
 
 def logarithmic(title: str, values: Sequence[float]) -> tuple[alt.Y, float]:
-    """Return an axis over the positive values, and its lower edge: at most `DECADES` below the greatest of them."""
-    # below, numbers lose their digits and an axis its ends; above, there are none
+    """Return a logarithmic axis for the positive values, and its lower edge, at most `DECADES` below the maximum."""
+    # smaller numbers are subnormal, and larger ones overflow
     positive = [value for value in values if value > 1e-300] or [1.0]
     high = min(1.3 * max(positive), 1.7e308)
     edge = max(min(positive) / 1.3, high / 10.0**DECADES)
@@ -68,7 +68,7 @@ def logarithmic(title: str, values: Sequence[float]) -> tuple[alt.Y, float]:
 
 
 def magnitudes(title: str, values: Sequence[float]) -> alt.Y:
-    """Return an axis for values of zero or more, logarithmic where they are positive and span over a factor of 20."""
+    """Return an axis for non-negative values, logarithmic if they are positive and span more than a factor of 20."""
     if values and min(values) > 0 and max(values) > 20 * min(values):
         return logarithmic(title, values)[0]
     return linear(title, [0.0, *values])

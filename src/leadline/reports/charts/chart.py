@@ -190,6 +190,13 @@ def arm_channels(bases: Sequence[str]) -> tuple[alt.Color, alt.StrokeDash, alt.S
     )
 
 
+def legend_keys(bases: Sequence[str], dashed: bool = True) -> list[Key]:
+    """Return the legend entries of arms that are drawn with `arm_channels`, with their dashes or only their marks."""
+    return [
+        Key(base, MARKERS[place], tuple(DASHES[place]) if dashed else (), place + 1) for place, base in enumerate(bases)
+    ]
+
+
 def at_field(axis: Any, field: str) -> Any:
     """Return the same axis for another field."""
     changed = axis.copy()

@@ -1,11 +1,12 @@
-"""Early flow beside final error: one mark for each trial of a study."""
+"""Early gradient flow against final error, with one mark per trial of a study."""
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from leadline.analysis.diagnostics import Diagnostics
-from leadline.reports.charts.chart import MARKERS, SHOWN_BASES, Figure, Key, Panel, arm_channels, inline
+from leadline.reports.charts.chart import SHOWN_BASES, Figure, Panel, arm_channels, inline, legend_keys
+from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
 
@@ -22,9 +23,7 @@ def early_flow(diagnostics: Diagnostics) -> Figure:
         return Figure("early-flow", title, " ".join(filter(None, [text, diagnostics.correlation])), early)
     bases = list(rows["base"].unique())
     shown = bases[:SHOWN_BASES]
-    caption = ["One mark per trial.", diagnostics.correlation]
-    if len(shown) < len(bases):
-        caption.append(f"{len(shown)} of {len(bases)} arms are drawn; this figure's data file has all of them.")
+    caption = ["One mark per trial.", diagnostics.correlation, *describe_omitted(bases, shown, "arms")]
     said = [
         f"{arm}: log10 ratio {own['ratio'].mean():.2f}, error {own['error'].mean():.2f}%"
         for arm, own in rows.groupby("arm", sort=False)
@@ -37,7 +36,7 @@ def early_flow(diagnostics: Diagnostics) -> Figure:
         f"{title}. Means: {join(said, mark=';')}.",
         (Panel("", _scatter(rows[rows["base"].isin(shown)], shown)),),
         1,
-        tuple(Key(base, MARKERS[number], (), number + 1) for number, base in enumerate(shown)),
+        tuple(legend_keys(shown, dashed=False)),
     )
 
 

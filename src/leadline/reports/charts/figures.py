@@ -5,7 +5,7 @@ is one view whose width is left open, so that a page can lay the panels out for 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import altair as alt
@@ -18,7 +18,6 @@ from leadline.probes.table import ACTIVATION_GRADIENT
 from leadline.reports.charts.axes import magnitudes, whole_numbers
 from leadline.reports.charts.chart import (
     CROSS,
-    DASHES,
     DIVERGED,
     MARKERS,
     SHOWN_BASES,
@@ -30,6 +29,7 @@ from leadline.reports.charts.chart import (
     each,
     grid_columns,
     inline,
+    legend_keys,
     spread,
 )
 from leadline.reports.charts.forest import forest
@@ -38,10 +38,11 @@ from leadline.reports.charts.frames import (
     curve_frame,
     error_frame,
     level_of,
-    loose_frame,
     profile_frame,
+    unfinished_frame,
 )
 from leadline.reports.charts.heat import heat_maps
+from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
 SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120
@@ -63,8 +64,8 @@ def figures(
 
 
 def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str, axis: str) -> Figure:
-    """Return training beside validation curves of a record such as `loss`, one column of panels per level."""
-    bands, loose = curve_frame(trials, records, quantity), loose_frame(trials, records, quantity)
+    """Return training and validation curves of a record such as `loss`, one column of panels per level."""
+    bands, loose = curve_frame(trials, records, quantity), unfinished_frame(trials, records, quantity)
     name, title = f"{quantity}-curves", f"{quantity.capitalize()} during training"
     if bands.empty and loose.empty:
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
@@ -125,7 +126,7 @@ def _line_figure(
     every = pd.concat([frame[["base", "level", "split"]] for frame in (bands, loose) if not frame.empty])
     bases, levels = list(every["base"].unique()), list(every["level"].unique())
     shown, shown_levels = bases[:SHOWN_BASES], spread(levels, SHOWN_LEVELS)
-    caption = [*caption, *_left_out(bases, shown, "arms"), *_left_out(levels, shown_levels, "levels")]
+    caption = [*caption, *describe_omitted(bases, shown, "arms"), *describe_omitted(levels, shown_levels, "levels")]
     bands, loose = (frame[frame["base"].isin(shown) & frame["level"].isin(shown_levels)] for frame in (bands, loose))
     if len(steps := sorted({*bands["x"], *loose["x"]})) > SHOWN_EPOCHS:
         steps = spread(steps, SHOWN_EPOCHS)
@@ -141,9 +142,9 @@ def _line_figure(
                 x = whole_numbers(axes[0], at_level)
                 panels.append(Panel(title, _lines(here[0], here[1], shown, x, y, len(steps) <= 20)))
     ends = bands[bands["x"].eq(bands.groupby(["arm", "split"])["x"].transform(end))]
-    said = [f"{row.arm}, {splits[row.split].lower()}: {_said(row.mean, axes[1])}" for row in each(ends)]
+    said = [f"{row.arm}, {splits[row.split].lower()}: {_format_value(row.mean, axes[1])}" for row in each(ends)]
     place = f"At the {'right' if end == 'max' else 'left'} end of the curves"
-    keys = [Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(shown)]
+    keys = legend_keys(shown)
     if not loose.empty and loose["state"].eq(DIVERGED).any():
         keys.append(Key(DIVERGED, CROSS))
     return Figure(
@@ -244,11 +245,11 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     x = _x_axis(factor, list(dict.fromkeys(rows["x"])))
     panels = tuple(Panel(name, _errors(rows[rows["panel"].eq(name)], shown, x, y)) for name in shown_panels)
     caption = ["Small hollow marks: one seed each; filled marks: the mean of an arm's finished trials."]
-    keys = [Key(base, MARKERS[i], tuple(DASHES[i]) if factor else (), i + 1) for i, base in enumerate(shown)]
+    keys = legend_keys(shown, dashed=factor is not None)
     if rows["state"].eq(DIVERGED).any():
         caption.append("Crosses at the upper edge: trials that diverged and so have no test error.")
         keys.append(Key(DIVERGED, CROSS))
-    caption += [*_left_out(bases, shown, "arms"), *_left_out(panel_names, shown_panels, "levels")]
+    caption += [*describe_omitted(bases, shown, "arms"), *describe_omitted(panel_names, shown_panels, "levels")]
     means = frame.groupby("arm", sort=False)["value"].mean().dropna()
     said = [f"{arm} {mean:.2f}%" for arm, mean in means.items()]
     return Figure(
@@ -315,10 +316,5 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _left_out(every: Sequence[Any], shown: Sequence[Any], what: str) -> Iterable[str]:
-    if len(shown) < len(every):
-        yield f"{len(shown)} of {len(every)} {what} are drawn; this figure's data file has all of them."
-
-
-def _said(value: float, axis: str) -> str:
+def _format_value(value: float, axis: str) -> str:
     return f"{100 * value:.1f}%" if axis == "Accuracy" else f"{value:.3g}"

@@ -63,7 +63,7 @@ def write_drawing(svg: str, path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in PAPER_SUFFIXES:
         raise SpecError(f"figure {path}: suffix {path.suffix!r} is not one of {', '.join(PAPER_SUFFIXES)}; change it")
-    _write(path, _on_paper(svg, suffix))
+    _write(path, _convert(svg, suffix))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -93,26 +93,26 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def to_svg(figure: Figure) -> str:
     """Return a figure that has panels on a ground of its own, as on paper."""
-    return own_ids(figure.chart().to_svg(), f"{figure.name}-")
+    return prefix_ids(figure.chart().to_svg(), f"{figure.name}-")
 
 
 def _content(figure: Figure, suffix: str) -> bytes:
     if suffix in PAPER_SUFFIXES:
-        return _on_paper(to_svg(figure), suffix)
+        return _convert(to_svg(figure), suffix)
     if suffix == ".html":
         html: str = vl_convert.vegalite_to_html(figure.chart().standalone(), vl_version=vegalite_version(), bundle=True)
         return html.encode()
     return json.dumps(figure.chart().standalone(), allow_nan=False).encode()
 
 
-def _on_paper(svg: str, suffix: str) -> bytes:
+def _convert(svg: str, suffix: str) -> bytes:
     if suffix == ".svg":
         return svg.encode()
     content: bytes = vl_convert.svg_to_pdf(svg) if suffix == ".pdf" else vl_convert.svg_to_png(svg, scale=2)
     return content
 
 
-def own_ids(svg: str, prefix: str) -> str:
+def prefix_ids(svg: str, prefix: str) -> str:
     """Number a picture's identifiers from 0 under its own prefix: they depend on what was drawn before, and clash."""
     numbers: dict[str, int] = {}
 

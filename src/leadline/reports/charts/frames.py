@@ -27,18 +27,18 @@ def curve_frame(trials: pd.DataFrame, records: pd.DataFrame, name: str) -> pd.Da
     Columns: arm, base, level, split, epoch, mean, low, high, seeds.
     """
     rows = _curve_rows(records, name)
-    rows = _of_study(rows[rows["trial"].isin(_finished(trials))], trials)
-    return _over_seeds(rows, ["arm", "base", "level", "split", "epoch"])
+    rows = _sort_by_arm(rows[rows["trial"].isin(_finished(trials))], trials)
+    return _aggregate_seeds(rows, ["arm", "base", "level", "split", "epoch"])
 
 
-def loose_frame(trials: pd.DataFrame, records: pd.DataFrame, name: str) -> pd.DataFrame:
+def unfinished_frame(trials: pd.DataFrame, records: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the curves of the trials that have not finished, each by itself.
 
     Columns: trial, arm, base, level, split, epoch, value, seed, state, last (whether the curve ends there).
     """
     open_trials = trials.loc[trials["state"].ne("finished"), ["trial", "arm", "state"]]
     rows = _curve_rows(records, name).merge(open_trials, on=["trial", "arm"])
-    rows = _of_study(rows, trials)
+    rows = _sort_by_arm(rows, trials)
     rows["last"] = rows["epoch"].eq(rows.groupby(["trial", "arm", "split"])["epoch"].transform("max"))
     columns = ["trial", "arm", "base", "level", "split", "epoch", "value", "seed", "state", "last"]
     return rows[columns].reset_index(drop=True)
@@ -76,8 +76,8 @@ def profile_frame(trials: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     chosen = [epochs[place] for place in sorted({0, (len(epochs) - 1) // 2, len(epochs) - 1})] if epochs else []
     rows = rows[rows["epoch"].isin(chosen)]
     rows = rows.assign(split=[f"epoch {epoch}" for epoch in rows["epoch"]], place=rows["position"])
-    rows = _of_study(rows, trials).sort_values(["epoch", "place"], kind="stable")
-    return _over_seeds(rows, ["arm", "base", "level", "split", "layer", "place"])
+    rows = _sort_by_arm(rows, trials).sort_values(["epoch", "place"], kind="stable")
+    return _aggregate_seeds(rows, ["arm", "base", "level", "split", "layer", "place"])
 
 
 def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def _curve_rows(records: pd.DataFrame, name: str) -> pd.DataFrame:
     return _finite(records[records["name"].eq(name) & records["split"].isin(CURVE_SPLITS)])
 
 
-def _of_study(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+def _sort_by_arm(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Give each row its arm's level, and bring the rows into the order: arm as in the study, split, epoch."""
     arms = trials.drop_duplicates("arm")
     levels = dict(zip(arms["arm"], map(level_of, arms["factors"]), strict=True))
@@ -131,5 +131,5 @@ def _of_study(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(["order", "seed", "split", "epoch"], kind="stable").drop(columns="order")
 
 
-def _over_seeds(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def _aggregate_seeds(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return rows.groupby(by, sort=False)["value"].agg(mean="mean", low="min", high="max", seeds="count").reset_index()

@@ -13,7 +13,6 @@ import pandas as pd
 from leadline.errors import DataError
 from leadline.reports.charts.axes import linear, logarithmic, numbers, whole_numbers
 from leadline.reports.charts.chart import (
-    DASHES,
     MARKERS,
     RING,
     SHOWN_BASES,
@@ -23,6 +22,7 @@ from leadline.reports.charts.chart import (
     arm_channels,
     at_field,
     inline,
+    legend_keys,
     spread,
 )
 from leadline.text import join
@@ -117,7 +117,7 @@ def by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def describe_omitted(every: Sequence[object], shown: Sequence[object], what: str) -> Iterator[str]:
-    """Yield a sentence where not everything is drawn."""
+    """Yield a sentence for the caption if not all items are drawn."""
     if len(shown) < len(every):
         yield f"{len(shown)} of {len(every)} {what} are drawn; this figure's data file has all of them."
 
@@ -207,13 +207,9 @@ def curves(
 
 
 def arm_keys(rows: pd.DataFrame, joined: bool = True) -> list[Key]:
-    """Return the entries of a legend for those of the first arms that have rows."""
+    """Return the legend entries of the first arms, without those that have no rows."""
     drawn = {*rows["base"]}
-    return [
-        Key(base, MARKERS[number], tuple(DASHES[number]) if joined else (), number + 1)
-        for number, base in enumerate(rows["base"].cat.categories[:SHOWN_BASES])
-        if base in drawn
-    ]
+    return [key for key in legend_keys(list(rows["base"].cat.categories[:SHOWN_BASES]), joined) if key.label in drawn]
 
 
 def panel_title(epoch: int, level: str) -> str:

@@ -9,9 +9,7 @@ from leadline.analysis.verdict.tuned import UNSEEN, Tuning, shown
 from leadline.reports.charts.axes import log_ticks, magnitudes, whole_numbers
 from leadline.reports.charts.chart import (
     CROSS,
-    DASHES,
     DIVERGED,
-    MARKERS,
     SHOWN_BASES,
     Figure,
     Key,
@@ -21,6 +19,7 @@ from leadline.reports.charts.chart import (
     each,
     grid_columns,
     inline,
+    legend_keys,
     spread,
 )
 from leadline.reports.charts.frames import level_of
@@ -80,7 +79,7 @@ def best_of_k(tuning: Tuning) -> Figure:
         f"{title}. {join(ends, mark=';')}.",
         panels,
         grid_columns(len(panels)),
-        tuple(Key(base, MARKERS[i], tuple(DASHES[i]), i + 1) for i, base in enumerate(drawn)),
+        tuple(legend_keys(drawn)),
     )
 
 
@@ -130,14 +129,11 @@ def every_setting(tuning: Tuning) -> Figure:
         TRIED,
         "All settings that were tried",
         " ".join(caption),
-        flat(tuning),
+        settings_frame(tuning),
         f"All settings that were tried. Chosen: {join(said, mark=';')}.",
         tuple(panels),
         len(keys) if len(keys) > 1 else grid_columns(len(panels)),
-        (
-            *(Key(base, MARKERS[i], (), i + 1) for i, base in enumerate(drawn)),
-            *([Key(DIVERGED, CROSS)] if lost else []),
-        ),
+        (*legend_keys(drawn, dashed=False), *([Key(DIVERGED, CROSS)] if lost else [])),
     )
 
 
@@ -179,7 +175,7 @@ def _values_axis(key: str, space: Space) -> alt.X:
     return alt.X("x:Q", title=key, axis=axis, scale=alt.Scale(domain=[low, high], nice=False, zero=False, padding=8))
 
 
-def flat(tuning: Tuning) -> pd.DataFrame:
+def settings_frame(tuning: Tuning) -> pd.DataFrame:
     """Return every setting as one row of plain values."""
     rows = tuning.tried
     values = {key: [one[key] for one in rows["values"]] for key in tuning.spec.space}

@@ -84,7 +84,7 @@ class RayTasks:
             LeadlineError: Ray is not installed, its cluster cannot be reached or has no node that is large enough, or
                 tasks cannot use the store.
         """
-        job = job.anywhere()
+        job = job.with_absolute_paths()
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         ray = import_ray(QUIET if address != "local" else QUIET | ON_LOOPBACK)
         _connect(ray, address)
@@ -118,7 +118,7 @@ class RayTasks:
 
 @dataclass
 class _Driver:
-    """Sends tasks, tells what they tell, and sends again what was lost."""
+    """Submit tasks, forward their events, and resubmit lost ones."""
 
     ray: ModuleType
     wanted: RayTasks
@@ -127,18 +127,18 @@ class _Driver:
     store: Store
     mailbox: Any = None
     tasks: dict[Any, int] = field(default_factory=dict)  # reference -> number
-    last: dict[int, Event] = field(default_factory=dict)  # number of a task -> what it told last
+    last: dict[int, Event] = field(default_factory=dict)  # number of a task -> its last event
     sent: int = 0
-    deaths: int = 0  # in a row, of tasks that had told nothing yet
-    refusals: int = 0  # of tasks whose machine could not run a trial, since the last one that ended
+    deaths: int = 0  # consecutive deaths of tasks that had reported nothing yet
+    refusals: int = 0  # tasks whose machine could not run a trial, since a trial last ended
 
     def run(self, trials: int) -> None:
         here = self.ray.get_runtime_context().get_node_id()
-        # On the driver's own node: what one lives through, the other does.
+        # On the driver's own node, so that both survive or fail together.
         pinned = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
         self.mailbox = self.ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=pinned).remote()
         wanted = self.wanted
-        # Ray's own retries would leave a lost trial to its lease; what it retries here never began.
+        # No retries by Ray, which would wait for the lease of a lost trial to expire.
         task = self.ray.remote(_run_one).options(
             num_cpus=wanted.cpus_per_trial, num_gpus=wanted.gpus_per_trial, max_retries=0
         )
@@ -149,29 +149,29 @@ class _Driver:
                 trials -= 1
             done, _ = self.ray.wait(list(self.tasks), num_returns=1, timeout=WAIT_SECONDS)
             self.listen()
-            trials += sum(not self.ended(reference, self.tasks.pop(reference)) for reference in done)
+            trials += sum(not self.settle(reference, self.tasks.pop(reference)) for reference in done)
         self.listen()
 
     def listen(self) -> None:
-        """Tell what tasks have told."""
+        """Emit the events that tasks have reported."""
         for number, event in self.ray.get(self.mailbox.take.remote()):
             self.deaths = 0
             self.refusals = 0 if event.kind in SETTLED else self.refusals
             self.last[number] = event
             self.emit(event)
 
-    def ended(self, reference: Any, number: int) -> bool:
-        """Return whether a task came to its own end; of one that died, end the lease.
+    def settle(self, reference: Any, number: int) -> bool:
+        """Return whether a task ended normally; end the lease of one that died.
 
         Raises:
-            LeadlineError: as the task did; or tasks die one after another before they have begun.
+            LeadlineError: the task raised it, or consecutive tasks died before they had started.
         """
         errors = self.ray.exceptions
         try:
             self.ray.get(reference)
             return True
         except errors.RayTaskError as error:
-            if isinstance(error.cause, StoreError):  # of the task's machine: another may have the data, or room
+            if isinstance(error.cause, StoreError):  # another machine may have the data, or enough space
                 self.refusals += 1
                 if self.refusals < MOST_ATTEMPTS:
                     return False
@@ -194,7 +194,7 @@ class _Driver:
             return False
 
     def stop(self) -> None:
-        """Let tasks write a checkpoint and give their trials back; end those that do not, and their leases."""
+        """Let tasks write a checkpoint and release their trials; end those that do not, and their leases."""
         left = list(self.tasks)
         if not left:
             return
@@ -202,7 +202,7 @@ class _Driver:
             self.mailbox.stop.remote()
             self.last.update(self.ray.get(self.mailbox.take.remote()))
             for reference, number in self.tasks.items():
-                if number not in self.last:  # it waits for its place
+                if number not in self.last:  # not started yet
                     self.ray.cancel(reference)
             _, left = self.ray.wait(left, num_returns=len(left), timeout=GRACE_SECONDS)
             self.listen()
@@ -213,13 +213,13 @@ class _Driver:
                 self.end_lease(event)
 
     def end_lease(self, event: Event) -> None:
-        """Let a trial be taken up at once; where the database is gone, its lease ends by itself."""
+        """End a lease so that the trial can be resumed at once; without the database, it expires by itself."""
         with suppress(StoreError):
             self.store.heartbeat(event.trial, event.owner, -1.0)
 
 
 class _Mailbox:
-    """What tasks tell, until the driver takes it, and whether they shall stop."""
+    """The events of tasks until the driver takes them, and whether the tasks are to stop."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, Event]] = []
@@ -240,31 +240,31 @@ class _Mailbox:
 
 
 def _run_one(job: Job, number: int, mailbox: Any) -> None:
-    """Claim one trial and run it: a task."""
+    """Claim one trial and run it; the body of a task."""
     import ray
 
-    told = -math.inf
+    reported = -math.inf
 
     def emit(event: Event) -> None:
-        nonlocal told
+        nonlocal reported
         if event.kind == "progress":
-            if time.monotonic() - told < WAIT_SECONDS:
+            if time.monotonic() - reported < WAIT_SECONDS:
                 return
-            told = time.monotonic()
+            reported = time.monotonic()
         reference = mailbox.put.remote(number, event)
         if event.kind != "progress":
-            ray.get(reference)  # the driver must know whose the trial is before anything can happen to it
+            ray.get(reference)  # the driver must know the owner of the trial before anything can happen to it
 
     if not ray.get(mailbox.is_stopping.remote()):
-        with suppress(Stopped), at_sigterm() as stop, _stopped_by(mailbox):
+        with suppress(Stopped), at_sigterm() as stop, _stop_on_request(mailbox):
             work(job, emit, most=1, stop=stop)
 
 
 @contextmanager
-def _stopped_by(mailbox: Any) -> Iterator[None]:
-    """Give this process SIGTERM, as a batch system does, when the driver wants its tasks to stop.
+def _stop_on_request(mailbox: Any) -> Iterator[None]:
+    """Send this process SIGTERM, as a batch system does, when the driver asks its tasks to stop.
 
-    Ray's own cancelling raises KeyboardInterrupt wherever the task is, and what it was raised in may swallow it.
+    Cancelling by Ray raises KeyboardInterrupt anywhere in the task, where it may be swallowed.
     """
     import ray
 
@@ -287,7 +287,7 @@ def _stopped_by(mailbox: Any) -> Iterator[None]:
 
 
 def import_ray(settings: Mapping[str, str]) -> ModuleType:
-    """Import Ray with these environment variables, where they are not set.
+    """Import Ray with these environment variables, unless they are already set.
 
     Raises:
         LeadlineError: it is not installed.

@@ -93,7 +93,7 @@ def check_store(store_url: str | None, runs: Path, workers: int) -> None:
 def script(job: Job, resources: Resources) -> str:
     """Return an sbatch script for an array of `leadline worker` jobs, each of which gets SIGTERM before its time
     limit."""
-    job = job.anywhere()
+    job = job.with_absolute_paths()
     command = [sys.executable, "-m", "leadline", "worker", job.study, "--runs", str(job.runs)]
     command += ["--store", job.store_url] if job.store_url else []
     command += ["--data-dir", str(job.data_dir)] if job.data_dir else []
@@ -114,12 +114,12 @@ def script(job: Job, resources: Resources) -> str:
         **resources.options,
     }
     lines = ["#!/bin/bash"]
-    lines += [f"#SBATCH --{key}" + (f"={_quoted(value)}" if value is not None else "") for key, value in asked.items()]
+    lines += [f"#SBATCH --{key}" + (f"={_quote(value)}" if value is not None else "") for key, value in asked.items()]
     lines += ["", *resources.setup, f"srun {shlex.join(command)}"]
     return "\n".join(lines) + "\n"
 
 
-def _quoted(value: str) -> str:
+def _quote(value: str) -> str:
     return value if re.fullmatch(r"[\w@%+=:,./-]+", value) else f'"{value}"'
 
 
@@ -150,7 +150,7 @@ class ArrayWorker:
         return tally.line()
 
     def checkpoint(self) -> Any:
-        """Say how to go on: as before, for the ledger knows what is left."""
+        """Return how to continue: as before, because the ledger knows what is left."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
@@ -175,7 +175,7 @@ def submit(job: Job, resources: Resources, cluster: Literal["slurm", "local", "d
         ) from None
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise LeadlineError("sbatch was not found; run this on a Slurm login node, or use --print")
-    job = job.anywhere()
+    job = job.with_absolute_paths()
     executor = submitit.AutoExecutor(job.runs / "slurm", cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS)
     executor.update_parameters(
         name=f"leadline-{job.study}",

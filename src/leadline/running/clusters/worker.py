@@ -21,7 +21,7 @@ class Tally:
     """Number of trials that a worker brought to each final state."""
 
     ends: Counter[str] = field(default_factory=Counter)
-    stopped: bool = False  # by SIGTERM, before there was none left
+    stopped: bool = False  # by SIGTERM, while trials were left
 
     def to_json(self) -> dict[str, object]:
         """Return the counts as plain data."""
@@ -37,9 +37,8 @@ class Tally:
 def say(event: Event) -> None:
     """Print a line, for the log of a batch system, when a trial starts or ends."""
     if event.kind != "progress":
-        text = f": {event.text}" if event.text else ""
-        with contextlib.suppress(OSError):  # a log on a full disk stops no trial
-            print(f"{event.arm} seed {event.seed} {event.kind}{text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a log on a full disk must not stop the trial
+            print(event.line(), file=sys.stderr, flush=True)
 
 
 def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say) -> Tally:
@@ -56,20 +55,20 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
     """
     tally = Tally()
 
-    def told(event: Event) -> None:
+    def count_and_emit(event: Event) -> None:
         tally.ends.update([event.kind] if event.kind in SETTLED else [])
         emit(event)
 
     with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop:
-        store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
+        store.patience = PATIENCE_SECONDS  # only from here on, so that a wrong address is reported at once
         try:
             while True:
                 names = [one.name for one in store.studies()] if study is None else [study]
-                taken = sum(work(replace(job, study=name), told, stop=stop) for name in names)
+                taken = sum(work(replace(job, study=name), count_and_emit, stop=stop) for name in names)
                 counts = [store.counts(name) for name in names]
                 if not any(one["waiting"] or (until_empty and one["running"]) for one in counts):
                     break
-                if not taken:  # what waits is locked for now, by one who enters a study
+                if not taken:  # waiting trials are locked while another process registers a study
                     time.sleep(LOOK_SECONDS)
         except Stopped:
             tally.stopped = True

@@ -1,4 +1,4 @@
-"""Runs migrations over the connection that the store hands in; its transaction is the store's to end."""
+"""Run migrations on the connection passed by the store, which also ends the transaction."""
 
 from alembic import context
 

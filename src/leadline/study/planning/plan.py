@@ -24,7 +24,7 @@ from leadline.specs import DataSpec, NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
 from leadline.study.match import count
 from leadline.study.planning.seeds import SeedsNeeded
-from leadline.study.planning.timing import SECONDS, Timing, Work, essence, measure
+from leadline.study.planning.timing import SECONDS, Timing, Work, measure, strip_for_timing
 from leadline.text import join
 from leadline.training import choose_device
 from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
@@ -33,8 +33,8 @@ PROCESS = 460 * 2**20
 """Bytes of an idle worker process (Python, PyTorch and the store's libraries), measured on Linux."""
 
 KEPT = 2
-"""Times what the backward pass keeps, that training takes: gradients of activations, workspaces and the allocator's
-gaps come on top. Measured at batch 128 on a CPU: 1.9 with ResNet-20, 1.5 with ResNet-56."""
+"""Memory of training relative to the activations kept for the backward pass, because of gradients of activations,
+workspaces and gaps of the allocator. Measured at batch 128 on a CPU: 1.9 with ResNet-20, 1.5 with ResNet-56."""
 
 RECORD = 30
 """Bytes per record in SQLite, measured over the 1,314 records of `demo`, including page overhead."""
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def share(self) -> float:
-        """The part of its cores that a worker had while steps were timed: below 1 where other programs ran."""
+        """The fraction of its cores that a worker had while steps were timed: below 1 if other programs ran."""
         return sum(arm.seconds * arm.share for arm in self.arms) / sum(arm.seconds for arm in self.arms)
 
     @property
@@ -137,7 +137,7 @@ def plan(
         workers = cores // devices if chosen.type == "cpu" else 1
     images = [sizes(arm.trial.data, data_dir) for arm in study.arms]
     workers = max(1, workers)
-    work = [Work(essence(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
+    work = [Work(strip_for_timing(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
     distinct = list(dict.fromkeys(work))
     beside = workers * devices if chosen.type == "cpu" else workers  # a GPU has one of the processes of a trial
     timed = dict(zip(distinct, measure(distinct, str(chosen), threads, beside, progress, seconds), strict=True))
@@ -161,7 +161,7 @@ def plan(
         ).free,
         seconds=_schedule([arm.seconds for _ in range(tuning + trials) for arm in arms], workers),
         seeds=tuple(seeds),
-        notes=tuple(_notes(study, arms, _uncounted(work))),
+        notes=tuple(_notes(study, arms, _find_uncounted(work))),
     )
 
 
@@ -232,7 +232,7 @@ def _arm_plan(
 
 
 def _memory(work: Work, timing: Timing, images: SplitSizes, batch: int, device: torch.device) -> int:
-    """Return the most bytes of a worker: its process, data, state and gradients, and what one pass keeps."""
+    """Return the peak bytes of a worker: its process, data, training state, gradients and activations."""
     shape, network = work.shape, work.trial.network
     kept = KEPT * count("activations", network, shape, work.classes) * batch
     if isinstance(network, NetworkSpec):
@@ -246,13 +246,13 @@ def _memory(work: Work, timing: Timing, images: SplitSizes, batch: int, device: 
 
 
 def _records(training: TrainingSpec, classes: int) -> int:
-    """Return how many records a trial leaves: eight an epoch, three a test during it, nine and metrics at its end."""
+    """Return the number of records: eight per epoch, three per intermediate test, nine and metrics at the end."""
     looks = training.epochs // training.test_every if training.test_every else 0
     return 8 * training.epochs + 3 * looks + 9 + len(recorded(metrics(), classes))
 
 
 def _schedule(trials: Sequence[float], workers: int) -> float:
-    """Return when the last trial ends, if each worker takes the next as soon as it is free; in seconds."""
+    """Return the time at which the last trial ends, in seconds, if each free worker takes the next trial."""
     free = [0.0] * workers
     for seconds in trials:
         heapq.heapreplace(free, free[0] + seconds)
@@ -260,7 +260,7 @@ def _schedule(trials: Sequence[float], workers: int) -> float:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Return the bytes that are free: of the GPU, or of the machine, within the limit of a container."""
+    """Return the free bytes of the GPU, or of the machine within the limit of its container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
@@ -275,8 +275,8 @@ def _free_memory(device: torch.device) -> int:
     return max(0, free)
 
 
-def _uncounted(work: Iterable[Work]) -> list[str]:
-    """Return the operations of custom networks that multiply and are in no count."""
+def _find_uncounted(work: Iterable[Work]) -> list[str]:
+    """Return the operations of custom networks that multiply but cannot be counted."""
     networks = {(of.trial.network, of.shape, of.classes) for of in work}
     custom = [given for given in networks if references(given[0].model_dump(mode="json"))]
     return sorted({name for given in custom for name in inspect_network(*given).uncounted})

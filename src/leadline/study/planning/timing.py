@@ -1,4 +1,4 @@
-"""How long a trial's steps take on this machine: a few real ones, on synthetic images of the right shape."""
+"""Time the steps of trials on this machine: a few real steps on synthetic images of the right shape."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,17 +23,17 @@ from leadline.training import TrainState, choose_device, evaluate, prepare, trai
 from leadline.training.memory import ran_out_of_memory
 
 SECONDS = 1.0
-"""What the measured steps of one network take at least, after one that is not counted."""
+"""Minimum total seconds of the timed steps of one network, after a warm-up step."""
 
 FEWEST_STEPS = 3
 _STEPS_AT_ONCE = 50
-_PIXELS = 2**24  # of all synthetic images, at most, but for a batch that is larger
-_RATE = 1e-9  # of learning: labels are random, and nothing shall diverge
+_PIXELS = 2**24  # maximum total of all synthetic images, unless a single batch is larger
+_RATE = 1e-9  # learning rate; labels are random, and training must not diverge
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is timed: a trial as `essence` leaves it, on images of one shape."""
+    """A trial to time, from `strip_for_timing`, on images of one shape."""
 
     trial: TrialSpec
     shape: InputShape
@@ -42,21 +42,21 @@ class Work:
 
 @dataclass(frozen=True)
 class Timing:
-    """What one network took on this machine; times in seconds, sizes in bytes."""
+    """Measured cost of one network on this machine; times in seconds, sizes in bytes."""
 
-    step: float  # one optimizer step with a whole batch
-    steps: int  # of which that is the mean
-    evaluation: float  # one image
-    share: float  # of its cores, that the process had meanwhile: below 1 where others ran; 1 on a GPU
+    step: float  # mean of one optimizer step on a full batch
+    steps: int  # number of steps in that mean
+    evaluation: float  # per image
+    share: float  # fraction of its cores that the process had: below 1 if other programs ran; 1 on a GPU
     start: float  # building the network
-    state: int  # weights, buffers and optimizer state, as a checkpoint holds them
-    flow: float = 0.0  # one measurement of flow probes
-    flow_bytes: int = 0  # of one such measurement
+    state: int  # weights, buffers and optimizer state, as in a checkpoint
+    flow: float = 0.0  # one measurement of the flow probe
+    flow_bytes: int = 0  # size of that measurement
     snapshots: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # probe -> time and bytes of one
 
 
-def essence(trial: TrialSpec) -> TrialSpec:
-    """Return a trial without what no step's time depends on, so that trials of one pace are timed once."""
+def strip_for_timing(trial: TrialSpec) -> TrialSpec:
+    """Return a trial without the settings that do not affect the time of a step."""
     optimizer = trial.training.optimizer
     if isinstance(optimizer, Spec) and "learning_rate" in type(optimizer).model_fields:
         optimizer = optimizer.with_(learning_rate=_RATE)
@@ -75,19 +75,19 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, all_: None,
     seconds: float = SECONDS,
 ) -> list[Timing]:
-    """Time each network, as many at once as will train at once, because they share memory and caches.
+    """Time each network, as many at once as will be trained at once, because they share memory and caches.
 
     Args:
         work: what to time.
         device: as for training.
-        threads: of each process.
-        workers: processes; 1: this one.
-        progress: told how many are timed, of how many.
-        seconds: that the measured steps of a network take at least.
+        threads: number of threads per process.
+        workers: number of processes; 1 runs in this process.
+        progress: called with the number of timed networks and their total.
+        seconds: minimum total seconds of the timed steps of one network.
 
     Raises:
-        SpecError: the device is not there, or a network cannot be trained on it.
-        Diverged: a network's loss is not finite on its first step.
+        SpecError: the device is not available, or a network cannot be trained on it.
+        Diverged: the loss of a network is not finite at its first step.
     """
     found: dict[int, Timing] = {}
     progress(0, len(work))
@@ -114,8 +114,8 @@ def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) ->
     """Time one network's training step, evaluation and probes in this process.
 
     Raises:
-        SpecError: the device is not there, or the network cannot be trained on it.
-        Diverged: the loss is not finite on the first step.
+        SpecError: the device is not available, or the network cannot be trained on it.
+        Diverged: the loss is not finite at the first step.
     """
     with _threads(threads):
         try:
@@ -132,7 +132,7 @@ def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) ->
 
 def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
     trial, batch = work.trial, work.trial.training.batch_size
-    for _ in range(2):  # the first in a process imports
+    for _ in range(2):  # the first build in a process includes imports
         began = time.perf_counter()
         state = prepare(build(trial.network, work.shape, work.classes), trial.training, device)
         start = time.perf_counter() - began
@@ -164,7 +164,7 @@ def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
 
 
 def synthetic(work: Work, steps: int) -> Dataset:
-    """Return random images and labels: so many batches for training, one to evaluate, one image for validation."""
+    """Return random images and labels: `steps` batches for training, one for testing, one image for validation."""
     generator = torch.Generator().manual_seed(0)
     batch = work.trial.training.batch_size
 
@@ -184,19 +184,19 @@ def _epochs(
     training: TrainingSpec,
     probes: ProbeSpec = ProbeSpec(),  # noqa: B008
 ) -> Iterator[float]:
-    """Yield the seconds that one epoch after another takes, in the loop that trials are trained in."""
+    """Yield the seconds of each epoch, in the training loop that trials use."""
     endless = training.model_copy(update={"epochs": 10**9})
     done, seconds = state.epoch, 0.0
     for record in train(state, data, endless, probes=probes):
         if (record.split, record.name) == ("time", "seconds"):
             seconds = record.value
-        if state.epoch > done:  # the epoch's last record: from here on training can be left and taken up
+        if state.epoch > done:  # the last record of the epoch, after which training can be paused
             done = state.epoch
             yield seconds
 
 
 def _evaluation(state: TrainState, data: Dataset, training: TrainingSpec) -> float:
-    """Return the seconds that evaluating one image takes, the second time."""
+    """Return the seconds to evaluate one image, after a warm-up."""
     for _ in range(2):
         began = time.perf_counter()
         evaluate(state.model, data, "test", training)
@@ -205,7 +205,7 @@ def _evaluation(state: TrainState, data: Dataset, training: TrainingSpec) -> flo
 
 
 def _flow(state: TrainState, data: Dataset, training: TrainingSpec, asked: FlowSpec) -> tuple[float, int]:
-    """Return the seconds of a step in which flow probes measure, and the bytes that one measurement takes."""
+    """Return the seconds of a step with a flow measurement, and the bytes of one measurement."""
     took = next(_epochs(state, data, training, ProbeSpec(flow=asked.model_copy(update={"every": 1}))))
     assert state.flow is not None
     steps = len(state.flow.steps)
@@ -213,17 +213,17 @@ def _flow(state: TrainState, data: Dataset, training: TrainingSpec, asked: FlowS
 
 
 def _snapshots(state: TrainState, work: Work, device: torch.device) -> dict[str, tuple[float, int]]:
-    """Return the seconds and bytes of each probe that takes a snapshot, taken once."""
+    """Return the seconds and bytes of one snapshot of each probe."""
     found = {}
     for name, asked in work.trial.probes.snapshots().items():
-        images = replace(work, trial=_of_batch(work.trial, asked.images))
+        images = replace(work, trial=_with_batch_size(work.trial, asked.images))
         batch, labels = synthetic(images, 1).to(device).sample("test", asked.images, False)
         measured = run_probe(asked, state.model, batch, labels, seed=0, untrained=True)
         found[name] = measured.seconds, len(measured.to_bytes())
     return found
 
 
-def _of_batch(trial: TrialSpec, size: int) -> TrialSpec:
+def _with_batch_size(trial: TrialSpec, size: int) -> TrialSpec:
     return trial.model_copy(update={"training": trial.training.model_copy(update={"batch_size": size})})
 
 

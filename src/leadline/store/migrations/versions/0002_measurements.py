@@ -1,4 +1,4 @@
-"""Measurements: what probes saw in an epoch. The setting `gradient_norms`, which they replace, leaves the specs."""
+"""Add probe measurements by epoch, and remove the setting `gradient_norms`, which they replace, from specifications."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The checkpoint before the last, to fall back on, and a note of what befell a trial on its way."""
+"""Add the checkpoint before the last, to fall back on, and a note of incidents such as a damaged checkpoint."""
 
 import sqlalchemy as sa
 from alembic import op

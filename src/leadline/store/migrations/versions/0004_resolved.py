@@ -1,6 +1,6 @@
-"""What a run found of a study, beside what was asked: it stood in the specification, which now says the latter alone.
+"""Move what a run has determined about a study from the specification to a column of its own.
 
-The study of a search had a specification of its own, with the settings that were tried; it has that of its study now.
+A hyperparameter search used to have its own specification with the settings tried; it now has that of its study.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ def upgrade() -> None:
     connection = op.get_bind()
     for row in connection.execute(sa.select(studies.c.id, studies.c.spec)).all():
         arms = connection.scalars(sa.select(links.c.arm).where(links.c.study_id == row.id))
-        resolved = _taken_out(row.spec, Counter(arms))
+        resolved = _extract_resolved(row.spec, Counter(arms))
         values = {"spec": row.spec, "resolved": resolved, "hash": _hash(row.spec)}
         connection.execute(sa.update(studies).where(studies.c.id == row.id).values(values))
 
 
-def _taken_out(spec: dict[str, Any], drawn: Mapping[str, int]) -> dict[str, Any]:
-    """Take out of a specification what a run wrote into it, and return that."""
+def _extract_resolved(spec: dict[str, Any], drawn: Mapping[str, int]) -> dict[str, Any]:
+    """Remove from a specification what a run wrote into it, and return that."""
     tune, decide = spec.get("tune") or {}, spec.get("decide") or {}
     found = {"matched": spec.pop("matched", None), "chosen": tune.pop("chosen", None)}
     if (tried := tune.pop("tried", None)) is not None:

@@ -21,7 +21,7 @@ from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.reports.charts import chart
 from leadline.reports.charts.chart import DECISIONS, LIGHT, theme
-from leadline.reports.charts.looks import SHOWN_PANELS, SHOWN_SEEDS, course_frame, narrowing
+from leadline.reports.charts.interim import SHOWN_PANELS, SHOWN_SEEDS, interim_frame, interim_intervals
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
@@ -167,7 +167,7 @@ def test_json_has_the_looks_that_were_taken() -> None:
 @pytest.mark.slow
 def test_every_bar_is_an_interval_of_the_verdict() -> None:
     findings = until_decided(study_of((("a", "b"), ("a", "c")), step=3), {**CLOSE, "b": [*CLOSE["b"][:4], LOST] * 3})
-    figure = narrowing(findings)
+    figure = interim_intervals(findings)
     assert [panel.title for panel in figure.panels] == ["a − b: undecided at 12 seeds", "a − c: better at 3 seeds"]
     for contrast, panel in zip(findings.contrasts, figure.panels, strict=True):
         assert contrast.sequential is not None
@@ -232,31 +232,31 @@ FUNNEL = (math.inf, 600.0, 20.0, 5.0, 2.0, 1.0, 0.9)
 @pytest.mark.slow
 def test_panels_come_in_the_studys_order_and_those_with_the_most_seeds_are_drawn() -> None:
     many = [made(f"a{n}", FUNNEL[: 3 + n % 5], (3,)) for n in range(20)]
-    figure = narrowing(of(*many))
+    figure = interim_intervals(of(*many))
     chosen = [int(panel.title.split(" ")[0][1:]) for panel in figure.panels]
     # all of 7, 6 and 5 seeds, 4 of each; none of the fewer
     assert chosen == [n for n in range(20) if n % 5 >= 2] and len(chosen) == SHOWN_PANELS
     assert "The 12 of 20 contrasts that took the most seeds are drawn" in figure.caption
     assert len(figure.data) == sum(3 + n % 5 for n in range(20)) and figure.columns == 2
-    assert "took the most seeds" not in narrowing(of(*many[:2])).caption
+    assert "took the most seeds" not in interim_intervals(of(*many[:2])).caption
 
 
 def test_what_has_no_interval_is_said_and_not_drawn() -> None:
-    figure = narrowing(of(made("a", FUNNEL, (3, 7)), made("b", (math.inf, math.inf)), made("c", ())))
+    figure = interim_intervals(of(made("a", FUNNEL, (3, 7)), made("b", (math.inf, math.inf)), made("c", ())))
     assert [panel.title for panel in figure.panels] == ["a − z: undecided at 7 seeds"]
     assert "No interval yet: b − z." in figure.caption and figure.columns == 1
-    none = narrowing(of(made("a", (math.inf,)), made("b", ())))
+    none = interim_intervals(of(made("a", (math.inf,)), made("b", ())))
     assert not none.panels and "No contrast has an interval yet" in none.caption and len(none.data) == 1
-    assert course_frame([]).empty and not narrowing(of()).panels
+    assert interim_frame([]).empty and not interim_intervals(of()).panels
 
 
 @pytest.mark.parametrize(("widths", "cut"), [(FUNNEL, True), ((math.inf, 1.2, 1.1, 1.0), False)])
 def test_first_intervals_do_not_push_the_last_ones_together(widths: Sequence[float], cut: bool) -> None:
-    figure = narrowing(of(made("a", widths, (3,))))
+    figure = interim_intervals(of(made("a", widths, (3,))))
     low, high = figure.panels[0].chart.to_dict()["layer"][2]["encoding"]["y"]["scale"]["domain"]
     assert low <= -widths[-1] and widths[-1] <= high and high - low <= 4 * 2 * widths[-1]
     assert ("cut off" in figure.caption) == cut == (widths[1] > high)
-    wide = narrowing(of(made("a", widths, (3,), margin=50.0))).panels[0].chart.to_dict()["layer"][2]
+    wide = interim_intervals(of(made("a", widths, (3,), margin=50.0))).panels[0].chart.to_dict()["layer"][2]
     assert wide["encoding"]["y"]["scale"]["domain"][1] > 75
 
 
@@ -265,7 +265,7 @@ def test_the_title_has_what_was_decided_and_when() -> None:
     assert sharpened.sequential is not None
     course = [*sharpened.sequential.interim[:-1], replace(sharpened.sequential.interim[-1], low=0.1, decision="worse")]
     changed = replace(sharpened.sequential, interim=tuple(course))
-    figure = narrowing(of(replace(sharpened, sequential=changed)))
+    figure = interim_intervals(of(replace(sharpened, sequential=changed)))
     assert [panel.title for panel in figure.panels] == ["a − z: equivalent at 4 seeds, then worse at 6 seeds"]
     assert "looks that were taken, and all seeds so far," in figure.caption
     assert [key.label for key in figure.keys] == ["worse", "equivalent", "undecided"]
@@ -273,12 +273,12 @@ def test_the_title_has_what_was_decided_and_when() -> None:
 
 
 def test_long_names_have_a_row_of_their_own() -> None:
-    assert narrowing(of(made("a" * 40, FUNNEL, (3,)), made("b", FUNNEL, (3,)))).columns == 1
+    assert interim_intervals(of(made("a" * 40, FUNNEL, (3,)), made("b", FUNNEL, (3,)))).columns == 1
 
 
 def test_many_seeds_are_thinned_but_no_look_and_not_the_data() -> None:
     looked = (3, 100, 271, 400)
-    figure = narrowing(of(made("a", (math.inf, *(900.0 / n for n in range(2, 401))), looked)))
+    figure = interim_intervals(of(made("a", (math.inf, *(900.0 / n for n in range(2, 401))), looked)))
     drawn = bars(figure.panels[0])
     assert len(drawn["seed"]) == SHOWN_SEEDS and [row["seeds"] for row in drawn["interval"]] == list(looked)
     assert len(figure.data) == 400 and "thin bars: some of the seeds in between" in figure.caption

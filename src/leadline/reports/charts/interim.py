@@ -1,4 +1,4 @@
-"""How the intervals of a study that decides narrowed, contrast by contrast, while seeds were added."""
+"""Interim results of a study with `decide`: the interval of each contrast by the number of seeds."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,42 +16,42 @@ from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_fiel
 from leadline.text import interval, join, plural
 
 SHOWN_PANELS, SHOWN_SEEDS = 12, 60
-REACH = 1.25  # times the width of the last interval: what a panel shows beyond each end of it
-TITLE_LETTERS = 42  # that fit above one of two panels side by side
+REACH = 1.25  # what a panel shows beyond each end of the last interval, in units of its width
+TITLE_LETTERS = 42  # maximum above one of two panels side by side
 
 
-def narrowing(findings: Findings) -> Figure:
-    """Return the interval of every contrast that holds at every look, by the number of seeds: a panel for each.
+def interim_intervals(findings: Findings) -> Figure:
+    """Return a figure of the intervals that hold at every look, by the number of seeds, one panel per contrast.
 
-    They are those of `ContrastFinding.sequential.interim`, so the last one is that of the verdict.
+    The intervals are those of `ContrastFinding.sequential.interim`; the last one is that of the verdict.
     """
-    frame = course_frame(findings.contrasts)
+    frame = interim_frame(findings.contrasts)
     drawn = {str(label): own for label, own in frame.dropna(subset=["low", "high"]).groupby("label", sort=False)}
     pair = contrast_pair(findings.contrasts) if findings.contrasts else None
     title = "Intervals as seeds were added" + (f", {pair[0]} − {pair[1]}" if pair else "")
     if not drawn:
         text = "No contrast has an interval yet, which takes two seeds at which both arms finished."
-        return Figure("looks", title, text, frame)
+        return Figure("interim", title, text, frame)
     by_seeds = sorted(drawn, key=lambda label: -drawn[label]["seeds"].iloc[-1])
     shown = {label: own for label, own in drawn.items() if label in by_seeds[:SHOWN_PANELS]}
-    decisions = {row.decision for own in shown.values() for row in each(_marked(own))}
+    decisions = {row.decision for own in shown.values() for row in each(_select_looks(own))}
     decided = [decision for decision in DECISIONS if decision in decisions]
     x = whole_numbers("Seeds", pd.Series([1, max(own["seeds"].iloc[-1] for own in shown.values())]))
     titles = [_title(label, own) for label, own in shown.items()]
     return Figure(
-        "looks",
+        "interim",
         title,
         " ".join(_caption(findings, frame, drawn, shown)),
         frame,
-        f"{title}. {join([_said(label, own) for label, own in drawn.items()], mark=';')}.",
+        f"{title}. {join([_describe(label, own) for label, own in drawn.items()], mark=';')}.",
         tuple(Panel(name, _chart(own, decided, x)) for name, own in zip(titles, shown.values(), strict=True)),
         min(len(shown), 2) if max(map(len, titles)) <= TITLE_LETTERS else 1,
         tuple(Key(decision, DECISIONS[decision]) for decision in decided),
     )
 
 
-def course_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
-    """Return what each contrast's first seeds show: a row for each number of them.
+def interim_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
+    """Return the interim results of each contrast: one row per number of seeds.
 
     Columns: label, a, b, metric, seeds, pairs, difference (the mean, NaN without a pair), low, high (NaN without an
     interval), decision, looked, margin, unit (of the difference, its interval and the margin).
@@ -83,13 +83,13 @@ def _ends(low: float, high: float) -> tuple[float, float]:
     return (low, high) if math.isfinite(high - low) else (math.nan, math.nan)
 
 
-def _marked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the looks that were taken and, whether or not one was taken there, all seeds: the verdict's own."""
+def _select_looks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of looks, and the last row, which has all seeds and is that of the verdict."""
     return rows[rows["looked"] | rows["seeds"].eq(rows["seeds"].max())]
 
 
 def _domain(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the ends of a panel's axis: first intervals are so wide that little would be left of the others."""
+    """Return the ends of a panel's axis, which cut off the first intervals, because they are very wide."""
     low, high = float(rows["low"].iloc[-1]), float(rows["high"].iloc[-1])
     reach, margin = REACH * (high - low), 1.5 * float(rows["margin"].iloc[0])
     low, high = max(low - reach, rows["low"].min()), min(high + reach, rows["high"].max())
@@ -108,7 +108,7 @@ def _caption(
     more = any(not own["looked"].iloc[-1] for own in shown.values())
     yield (
         f"Bars: the {level(findings.contrasts[0])} interval that holds at every look, after each seed; line: the mean"
-        f" difference so far; {_favourable(list(rows['metric'].unique()))}."
+        f" difference so far; {_describe_direction(list(rows['metric'].unique()))}."
     )
     yield (
         f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, marked by"
@@ -130,8 +130,8 @@ def _caption(
         )
 
 
-def _favourable(names: Sequence[str]) -> str:
-    """Return on which side of zero a difference is in favour of the first arm."""
+def _describe_direction(names: Sequence[str]) -> str:
+    """Describe on which side of zero a difference favours the first arm."""
     higher = [metric(name).named() for name in names if metric(name).higher_is_better]
     if not higher:
         return "below zero favours the first arm"
@@ -141,16 +141,16 @@ def _favourable(names: Sequence[str]) -> str:
 
 
 def _title(label: str, rows: pd.DataFrame) -> str:
-    """Return the name of a contrast with what was decided, and when."""
-    steps = _marked(rows).drop_duplicates("decision")
-    told = [row for row in each(steps) if row.decision != "undecided"] or list(each(rows.tail(1)))
-    decided = (f"{row.decision} at {plural(row.seeds, 'seed')}" for row in told)
+    """Return the name of a contrast with its decisions and their numbers of seeds."""
+    steps = _select_looks(rows).drop_duplicates("decision")
+    made = [row for row in each(steps) if row.decision != "undecided"] or list(each(rows.tail(1)))
+    decided = (f"{row.decision} at {plural(row.seeds, 'seed')}" for row in made)
     return f"{label}: {', then '.join(decided)}"
 
 
-def _said(label: str, rows: pd.DataFrame) -> str:
-    """Return the first and the last interval that were looked at, in words."""
-    seen = list(each(_marked(rows)))
+def _describe(label: str, rows: pd.DataFrame) -> str:
+    """Describe the first and the last interval at a look."""
+    seen = list(each(_select_looks(rows)))
     ends = seen if len(seen) < 2 else [seen[0], seen[-1]]
     intervals = (f"{_interval(row)} at {plural(row.seeds, 'seed')}, {row.decision}" for row in ends)
     return f"{label}: {', then '.join(intervals)}"
@@ -164,7 +164,7 @@ def _interval(row: Any) -> str:
 
 
 def _chart(rows: pd.DataFrame, decided: Sequence[str], x: alt.X) -> alt.LayerChart:
-    marked, unit = _marked(rows), rows["unit"].iloc[0]
+    marked, unit = _select_looks(rows), rows["unit"].iloc[0]
     y = alt.Y(
         "y:Q",
         title={"points": "Difference (percentage points)", "": "Difference"}.get(unit, f"Difference ({unit})"),
