@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.analysis.stats import StatisticsError, benjamini_hochberg, holm, t_interval
+from leadline.analysis.stats import (
+    StatisticsError,
+    benjamini_hochberg,
+    benjamini_hochberg_both,
+    holm,
+    holm_both,
+    t_interval,
+)
 from leadline.analysis.verdict import (
     Findings,
     analyze,
@@ -438,14 +445,16 @@ def test_the_correction_of_a_study_is_used_and_named() -> None:
         correction: verdict(a_study("test_error", None, vary={"blocks": [1, 2, 3]}, correction=correction), errors)
         for correction in ("holm", "benjamini-hochberg")
     }
-    for correction, adjust in (("holm", holm), ("benjamini-hochberg", benjamini_hochberg)):
+    for correction, adjust in (("holm", holm_both), ("benjamini-hochberg", benjamini_hochberg_both)):
         findings = found[correction]
-        raw = [one.paired.t_p for one in findings.contrasts if one.paired]
-        assert [one.t_p_adjusted for one in findings.contrasts] == pytest.approx(adjust(raw).tolist())
+        judged = [one.judgement for one in findings.contrasts]
+        raw = [[one.test.p or math.nan for one in judged], [one.equivalence_p or math.nan for one in judged]]
+        both = [[one.difference_p_adjusted, one.equivalence_p_adjusted] for one in judged]
+        assert np.transpose(adjust(*raw)) == pytest.approx(np.array(both))
         assert to_json(findings)["correction"] == correction
     text = to_text(found["benjamini-hochberg"])
     assert "Benjamini-Hochberg-adjusted: 0." in text and "Holm" not in text
     table = contrasts_table(found["benjamini-hochberg"])
-    assert [column.title for column in table.columns].count("Benjamini-Hochberg-adjusted") == 2
+    assert [column.title for column in table.columns].count("Benjamini-Hochberg-adjusted") == 3
     with pytest.raises(SpecError, match="correction"):
         a_study(correction="bonferroni")

@@ -15,11 +15,13 @@ from leadline.analysis.stats import paired, t_interval
 from leadline.analysis.stats.sequential import (
     CONFIDENCES,
     FIRST_ROUND,
+    adjust_for_stopping,
     confidence_of_each,
     critical_values,
     decide,
     interval_at_any_time,
     next_round,
+    odds_against_even,
     running_interval,
 )
 from leadline.errors import LeadlineError
@@ -354,3 +356,28 @@ def test_impossible_input_is_one_line(call: object, message: str) -> None:
 def test_one_contrast_needs_no_more_than_its_own_confidence() -> None:
     assert confidence_of_each(0.95, 1) == pytest.approx(0.95)
     assert confidence_of_each(0.95, 10) == pytest.approx(0.995)
+
+
+@pytest.mark.slow
+def test_a_mean_adjusted_for_stopping_is_nearer_to_the_truth_on_average() -> None:
+    draw, raw, adjusted = np.random.default_rng(2), [], []
+    for _ in range(200):
+        d = draw.normal(0.8, 1, 20)
+        low, high = running_interval(d, 0.95, 0.0, 20)
+        over = (low > 0) | (high < 0)
+        over[:2], over[-1] = False, True
+        n = int(over.argmax()) + 1
+        raw.append(d[:n].mean())
+        looks = list(range(3, n + 1))
+        adjusted.append(adjust_for_stopping(raw[-1], d[:n].std(ddof=1), looks, 0.0, 0.95, 0.0, 20, 20))
+    error = np.std(adjusted) / math.sqrt(200)
+    assert np.mean(raw) - 0.8 > 0.04 and abs(np.mean(adjusted) - 0.8) < 2 * error
+    assert adjust_for_stopping(3.0, 1.0, [20], 0.0, 0.95, 0.0, 20, 20) == pytest.approx(3.0, abs=0.05)
+
+
+def test_odds_of_uneven_failures_rarely_rise_however_often_one_looks() -> None:
+    draw, reached = np.random.default_rng(4), 0
+    for _ in range(2000):
+        a = np.cumsum(draw.random(40) < 0.5)
+        reached += any(odds_against_even(int(one), n - int(one)) >= 20 for n, one in enumerate(a, start=1))
+    assert reached / 2000 <= 0.05

@@ -21,6 +21,7 @@ from leadline.analysis.verdict import (
     analyze,
     contrast_sentence,
     decided_line,
+    detail_sentences,
     headline,
     notes,
     round_line,
@@ -518,6 +519,139 @@ def test_verdict_imports_neither_torch_nor_sqlalchemy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+# --- trials that fail
+
+
+def diverging(lost: Mapping[str, set[int]], values: Mapping[str, list[float]], **changes: Any) -> Findings:
+    study = a_study(seeds=len(values["plain"]), **changes)
+    return analyze(
+        study,
+        *frames(
+            study, by_base(values), lambda arm, seed: "diverged" if seed in lost.get(arm.base, set()) else "finished"
+        ),
+    )
+
+
+def test_an_arm_is_not_better_for_losing_its_hardest_seed() -> None:
+    values = {"residual": [2.9, 2.9, 1.0], "plain": [3.2, 3.2, 3.1]}
+    whole = found({**values, "residual": [2.9, 2.9, 2.8]})
+    assert whole.contrasts[0].decision == "better"
+    (contrast,) = (findings := diverging({"residual": {2}}, values)).contrasts
+    assert contrast.decision == "undecided" and (contrast.failed_a, contrast.failed_b, contrast.ended) == (1, 0, 3)
+    assert "residual diverged at 1 of 3 seeds; in the decision these count as worse" in headline(findings)[0]
+    # nor are two arms equivalent of which one diverged where the other did not
+    close = {"residual": [2.0, 2.1, 2.0, 2.1], "plain": [2.0, 2.1, 2.1, 2.0]}
+    assert found(close).contrasts[0].decision == "equivalent"
+    assert diverging({"residual": {3}}, close).contrasts[0].decision == "undecided"
+
+
+def test_an_arm_that_always_diverges_is_worse_by_that_alone() -> None:
+    values = {"residual": [3.0] * 5, "plain": [3.0] * 5}
+    findings = diverging({"plain": set(range(5))}, values)
+    (contrast,) = findings.contrasts
+    assert contrast.decision == "better" and contrast.by_failures and contrast.paired is None
+    assert headline(findings)[0] == (
+        "plain fails to train more often than residual: trials of residual failed at 0 and those of plain at 5 of 5"
+        " seeds (Fisher's exact test, p = 0.0079). plain diverged at 5 of 5 seeds; in the decision these count as worse"
+        " than any error."
+    )
+    assert contrast.ahead and (contrast.ahead.share, contrast.ahead.low) == (1, pytest.approx(0.478, abs=0.001))
+    by_level = diverging({"plain": set(range(5))}, values, vary={"blocks": [2, 5]})
+    assert headline(by_level)[0] == "plain fails to train more often than residual at every level of blocks (2 and 5)."
+    assert json.dumps(to_json(findings), allow_nan=False) and "fails to train" in to_text(findings)
+
+
+def test_with_seeds_added_an_arm_that_always_diverges_is_decided_early_and_a_hopeless_pair_stops() -> None:
+    study = a_study(decide={"max_seeds": 20})
+    for lost, seeds, decision in (({"plain"}, 8, "better"), ({"plain", "residual"}, 6, "undecided")):
+        taken = 3
+        for _ in range(8):
+            drawn = study.resolve(drawn={"plain": taken, "residual": taken})
+            state = lambda arm, seed, lost=lost: "diverged" if arm.base in lost else "finished"  # noqa: E731
+            findings = analyze(drawn, *frames(drawn, lambda arm, seed: 3.0, state))
+            if findings.rounds[-1].looks:
+                break
+            taken = max(findings.rounds[-1].seeds.values())
+        (contrast,) = findings.contrasts
+        assert contrast.decision == decision and contrast.sequential and seeds <= contrast.sequential.seeds <= seeds + 1
+    assert "neither learned" in contrast_sentence(contrast, findings)
+
+
+def test_arms_that_stay_at_chance_are_said_to_have_learned_nothing() -> None:
+    idle = {"plain": [90.0, 90.1, 90.0, 90.1], "residual": [90.1, 90.0, 90.1, 90.0]}
+    findings = found(idle)
+    (contrast,) = findings.contrasts
+    assert contrast.neither_learned and contrast.decision == "undecided" and contrast.paired is None
+    assert headline(findings)[0] == (
+        "Undecided between residual and plain: neither learned; at all 4 seeds both trials diverged or did no better"
+        " than guessing."
+    )
+    assert "Did no better than guessing: plain at 4 of 4 seeds and residual at 4 of 4 seeds." in headline(findings)
+    # one arm alone at chance: its errors count, and so do its failures
+    one = found({"plain": idle["plain"], "residual": [2.0, 2.1, 2.2, 2.1]})
+    assert one.contrasts[0].decision == "better" and one.contrasts[0].at_chance_b == 4
+    # of two seeds both at chance nothing is known of how often an arm fails
+    two = found({"plain": [90.0, 90.1], "residual": [2.0, 2.1]})
+    assert two.contrasts[0].decision == "undecided"
+    assert "At each of the 2 seeds the network of residual classifies more" in headline(two)[0]
+
+
+def test_few_seeds_say_what_equivalence_cannot_exclude() -> None:
+    few = found({"plain": [2.2, 2.3, 2.4], "residual": [2.1, 2.4, 2.4]})
+    assert (
+        "The largest difference at one seed is 0.10 points; 3 seeds cannot exclude that up to 63% of seeds behave"
+        " otherwise." in headline(few)[0]
+    )
+    draw = np.random.default_rng(0)
+    many = found({arm: (2 + draw.integers(0, 5, 60) / 10).tolist() for arm in ("plain", "residual")})
+    assert many.contrasts[0].decision == "equivalent" and "cannot exclude" not in headline(many)[0]
+
+
+# --- what else a contrast shows
+
+
+def test_details_tell_what_pairing_is_worth_and_what_images_add() -> None:
+    findings = found({"plain": [5.0, 6.0, 7.0, 8.0], "residual": [4.0, 5.1, 6.0, 7.2]})
+    (contrast,) = findings.contrasts
+    pairing, fresh, images = detail_sentences(contrast)
+    assert pairing.startswith("Over the seeds the two arms correlate by +1.00, so that 4 paired seeds are worth")
+    assert (
+        fresh == "At a fresh seed residual is better than plain with a probability of 100% (95% interval 40% to 100%)."
+    )
+    # the same images are wrong at every seed, so other images would change more than other seeds
+    assert images.endswith("of 1,000 test images, so more of them would narrow it more than more seeds would.")
+    assert contrast.images and contrast.paired and contrast.paired.ci95
+    assert contrast.images.low < contrast.paired.ci95[0] < contrast.paired.ci95[1] < contrast.images.high
+    shown = to_json(findings)["contrasts"][0]
+    assert shown["details"] == [pairing, fresh, images] and shown["images"]["images"] == IMAGES
+    assert all(f"  {one}" in to_text(findings) for one in (pairing, fresh, images))
+
+
+def test_seeds_that_were_added_after_a_verdict_bring_an_interval_that_holds_at_every_look() -> None:
+    study = a_study(seeds=5)
+    values = {"plain": [5.0, 5.2, 5.1, 5.0, 5.3], "residual": [4.2, 4.5, 4.2, 4.3, 4.4]}
+    trials, records, outputs = frames(study, by_base(values))
+    start = pd.Timestamp("2026-01-01", tz="UTC")
+    later = trials["seed"] >= 3
+    created = [start + pd.Timedelta(hours=2 if late else 0) for late in later]
+    ended = [moment + pd.Timedelta(hours=1) for moment in created]
+    at_once = trials.assign(created=start, ended=ended)
+    assert analyze(study, at_once, records, outputs).contrasts[0].looked == ()
+    findings = analyze(study, trials.assign(created=created, ended=ended), records, outputs)
+    (contrast,) = findings.contrasts
+    assert contrast.looked == (3,) and contrast.decision == "better" and contrast.paired and contrast.paired.t_p is None
+    expected = interval_at_any_time(contrast.differences, 0.95, 0.1, 20)
+    assert contrast.paired.ci95 == (expected.low, expected.high)
+    assert headline(findings)[0].endswith(
+        "valid at every look, 5 seeds). Seeds were added after a verdict on the first 3 could be seen, so the interval"
+        " is one that holds at every look."
+    )
+    assert any(note.startswith("Seeds were added after a verdict on fewer could be seen.") for note in notes(findings))
+    # trials that were still running when others were added had shown no verdict
+    running = [moment + pd.Timedelta(hours=3) for moment in created]
+    assert analyze(study, trials.assign(created=created, ended=running), records, outputs).contrasts[0].looked == ()
+
+
 # --- seeds that are added until contrasts are decided
 
 
@@ -555,7 +689,8 @@ def test_words_of_a_study_that_decides() -> None:
     findings = deciding({"plain": plain, "residual": [one + d for one, d in zip(plain, DIFFERENT, strict=True)]})
     assert headline(findings) == (
         "residual has a lower test error than plain: 18.64% against 20.50%, a difference of −1.86 points (95% interval"
-        " −2.84 to −0.88, valid at every look, 5 of at most 8 seeds, 2 looks).",
+        " −2.84 to −0.88, valid at every look, 5 of at most 8 seeds, 2 looks; −1.85 points adjusted for stopping"
+        " then).",
     )
     text = "\n".join(notes(findings))
     for part in ("Jennison & Turnbull 1989", "Lan & DeMets 1983", "skewed differences", "no p-values", "over 8 seeds"):

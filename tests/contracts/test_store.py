@@ -208,7 +208,8 @@ def test_trials_stand_in_the_studys_order_with_their_arms(store: Store) -> None:
     store.register(planned)
     frame = store.trials_frame("one")
     assert list(frame.columns) == (
-        "trial arm base factors seed state error diverged_step started ended seconds environment note".split()  # noqa: SIM905
+        "trial arm base factors seed state error diverged_step".split()  # noqa: SIM905
+        + "created started ended seconds environment note".split()  # noqa: SIM905
     )
     expected = [(spec.content_hash, arm.name, arm.base, dict(arm.factors), spec.seed) for arm, spec in planned.trials()]
     assert list(frame[["trial", "arm", "base", "factors", "seed"]].itertuples(index=False, name=None)) == expected

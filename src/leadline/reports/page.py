@@ -17,7 +17,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from leadline.analysis.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
-from leadline.analysis.verdict import Findings, contrast_sentence, effect_sentence, headline, meta_sentence, notes
+from leadline.analysis.verdict import (
+    Findings,
+    contrast_sentence,
+    detail_sentences,
+    effect_sentence,
+    headline,
+    meta_sentence,
+    notes,
+)
 from leadline.errors import LeadlineError
 from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
@@ -109,7 +117,10 @@ def write(
             study=study,
             findings=findings,
             headline=headline(findings),
-            sentences=[contrast_sentence(contrast, findings) for contrast in findings.contrasts],
+            sentences=[
+                " ".join((contrast_sentence(contrast, findings), *detail_sentences(contrast)))
+                for contrast in findings.contrasts
+            ],
             effects=[effect_sentence(effect) for effect in findings.factors if effect.of == "difference"],
             meta_analyses=[meta_sentence(one) for one in findings.meta_analyses],
             notes=notes(findings),

@@ -7,7 +7,12 @@ from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Find
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
 from leadline.analysis.verdict.wording.output import decided_line, round_line, to_json, to_text
-from leadline.analysis.verdict.wording.sentences import contrast_sentence, effect_sentence, meta_sentence
+from leadline.analysis.verdict.wording.sentences import (
+    contrast_sentence,
+    detail_sentences,
+    effect_sentence,
+    meta_sentence,
+)
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
 
 __all__ = [
@@ -20,6 +25,7 @@ __all__ = [
     "contrast_sentence",
     "contrasts_table",
     "decided_line",
+    "detail_sentences",
     "effect_sentence",
     "headline",
     "meta_sentence",

@@ -84,6 +84,8 @@ def _equivalence(pairs: Pairs, estimate: Paired | None) -> float | None:
     uneven = any(one.failed_a != one.failed_b for _, one in pairs.outcomes)
     if estimate is None or estimate.n < 2 or pairs.silent or uneven or not pairs.margin:
         return None
+    if pairs.reach and pairs.reach.reached_a + pairs.reach.reached_b < 2 * estimate.n:
+        return None  # how long the others would have taken is not known, and a horizon makes them equal
     return float(equivalence_p(pairs.differences, pairs.margin, pairs.resolution))
 
 

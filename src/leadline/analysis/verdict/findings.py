@@ -65,6 +65,7 @@ class SequentialAnalysis:
     most: int  # seeds that the study may take
     taken: int  # looks, until it was decided
     interim: tuple[InterimAnalysis, ...]  # at 1, 2, 3, ... seeds, up to all of these
+    adjusted: float | None = None  # the mean difference, adjusted for stopping when it was decided
     futile: bool = False  # whether it got no more seeds because neither arm learned anything
 
     @property

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from leadline.analysis.stats import decide
+from leadline.analysis.stats import LEVEL, decide
 from leadline.analysis.stats.factorial import over_data_sets
 from leadline.analysis.verdict.factors import NAMES_DATA
 from leadline.analysis.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
@@ -33,12 +33,13 @@ def meta_analyses(study: ExpandedStudy, contrasts: Sequence[ContrastFinding]) ->
         if (data := data_set(a.trial)) == data_set(b.trial):
             key = (*(_but_for_data(given[arm.name]) for arm in (a, b)), contrast.metric, str(contrast.target))
             groups.setdefault(key, []).append((data, contrast))
-    return tuple(
-        _analysis(arms, dict(members))
+    chosen = [
+        dict(members)
         for members in groups.values()
         if 1 < len(members) == len({data for data, _ in members})
         and len({contrast.reach.horizon for _, contrast in members if contrast.reach}) <= 1
-    )
+    ]
+    return tuple(_analysis(arms, members, len(chosen)) for members in chosen)
 
 
 def data_set(trial: TrialSpec) -> str:
@@ -52,15 +53,17 @@ def _but_for_data(arm: Arm) -> str:
     return canonical_json([arm.trial.model_dump(mode="json", exclude={"data", "seed"}), factors])
 
 
-def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding]) -> MetaAnalysis:
+def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding], together: int) -> MetaAnalysis:
+    """Return the summary of one group, decided at the confidence at which all of the study's hold together."""
     one = next(iter(members.values()))
     known = {data: result for data, contrast in members.items() if (result := contrast.estimate) and result.n > 1}
     # equal differences have no spread, though rounding alone gives them one
     sds = [max(result.sd or 0.0, members[data].resolution / math.sqrt(6)) for data, result in known.items()]
-    summary = None
+    summary = strict = None
     if len(known) > 1 and any(sds):
         effects, seeds = [result.difference for result in known.values()], [result.n for result in known.values()]
         summary = over_data_sets(effects, sds, seeds)
+        strict = over_data_sets(effects, sds, seeds, 1 - LEVEL / together)
     weights = dict(zip(known, summary.weights, strict=True)) if summary else {}
     a, b = (
         _name([arms[name] for name in names]) for names in zip(*((c.a, c.b) for c in members.values()), strict=True)
@@ -73,7 +76,7 @@ def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding]) -
         margin=one.margin,
         parts=tuple(DataSetFinding(data, contrast, weights.get(data)) for data, contrast in members.items()),
         summary=summary,
-        decision=decide(summary.interval if summary else None, one.margin, metric(one.metric).higher_is_better),
+        decision=decide(strict.interval if strict else None, one.margin, metric(one.metric).higher_is_better),
     )
 
 

@@ -94,7 +94,18 @@ def _analysis(
     study: ExpandedStudy, course: Course, ends: tuple[float, float], looked: Sequence[int]
 ) -> SequentialAnalysis:
     assert study.decide is not None
+    shown, adjusted = course.first(course.ended), None
+    if len(shown) > 1 and looked:
+        over = summarise(shown)
+        spread = max(over.sd or 0.0, course.resolution / math.sqrt(6))
+        at = sorted({max(2, len(course.first(seeds))) for seeds in looked})
+        each = (confidence_of_each(study), course.resolution, study.shared_over)
+        if spread:
+            adjusted = sequential.adjust_for_stopping(
+                over.mean, spread, at, course.margin, *each, study.decide.max_seeds
+            )
     return SequentialAnalysis(
+        adjusted=adjusted,
         low=ends[0],
         high=ends[1],
         confidence=study.decide.confidence,

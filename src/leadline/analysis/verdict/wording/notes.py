@@ -220,3 +220,8 @@ def _about_effects(findings: Findings) -> Iterator[str]:
             " normally about its mean (random effects: Paule & Mandel 1982, Knapp & Hartung 2003); data sets selected"
             " because they resemble each other say little about others."
         )
+    if len(findings.meta_analyses) > 1:
+        yield (
+            "Intervals over data sets have 95% confidence by themselves; what is said of the"
+            f" {len(findings.meta_analyses)} summaries holds for all together (Bonferroni)."
+        )

@@ -10,7 +10,12 @@ from leadline.analysis.verdict.tuned import tuning_sentences
 from leadline.analysis.verdict.wording.effect_tables import factors_table, targets_table
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
-from leadline.analysis.verdict.wording.sentences import contrast_sentence, effect_sentence, meta_sentence
+from leadline.analysis.verdict.wording.sentences import (
+    contrast_sentence,
+    detail_sentences,
+    effect_sentence,
+    meta_sentence,
+)
 from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
 from leadline.parts.metrics import metric
 from leadline.study.rounds import Round
@@ -44,7 +49,11 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "headline": list(headline(findings)),
         "arms": {arm.name: arm_values(arm) for arm in findings.arms},
         "contrasts": [
-            {**contrast_values(contrast), "sentence": contrast_sentence(contrast, findings)}
+            {
+                **contrast_values(contrast),
+                "sentence": contrast_sentence(contrast, findings),
+                "details": list(detail_sentences(contrast)),
+            }
             for contrast in findings.contrasts
         ],
         "notes": _notes(findings),
@@ -158,8 +167,8 @@ def to_text(findings: Findings) -> str:
 def _contrast(contrast: ContrastFinding, findings: Findings, lines: tuple[str, ...]) -> Iterator[str]:
     yield f"{contrast.a} against {contrast.b}, {metric(contrast.metric).named(contrast.target)}: {contrast.decision}"
     sentence = contrast_sentence(contrast, findings)
-    if not any(line.endswith(sentence) for line in lines):
-        yield f"  {sentence}"
+    shown = () if any(line.endswith(sentence) for line in lines) else (sentence,)
+    yield from (f"  {one}" for one in (*shown, *detail_sentences(contrast)))
 
 
 def _mcnemar(contrast: ContrastFinding) -> Iterator[str]:

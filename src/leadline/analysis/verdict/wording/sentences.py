@@ -86,6 +86,43 @@ def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterat
         )
 
 
+def detail_sentences(contrast: ContrastFinding) -> tuple[str, ...]:
+    """Return what is known of a contrast beside its decision: what pairing is worth, other seeds, other test images."""
+    return (*_about_pairing(contrast), *_about_fresh_seed(contrast), *_about_images(contrast))
+
+
+def _about_pairing(contrast: ContrastFinding) -> Iterator[str]:
+    found, n = contrast.pairing, len(contrast.seeds)
+    if found and found.correlation is not None:
+        yield (
+            f"Over the seeds the two arms correlate by {number(found.correlation, 2, signed=True)}, so that {n} paired"
+            f" seeds are worth {found.worth:.3g} unpaired ones (95% interval {found.low:.3g} to {found.high:.3g})."
+        )
+
+
+def _about_fresh_seed(contrast: ContrastFinding) -> Iterator[str]:
+    found = contrast.ahead
+    if found and contrast.ended > 1 and not contrast.neither_learned:
+        yield (
+            f"At a fresh seed {contrast.a} is better than {contrast.b} with a probability of {found.share:.0%} (95%"
+            f" interval {found.low:.0%} to {found.high:.0%})."
+        )
+
+
+def _about_images(contrast: ContrastFinding) -> Iterator[str]:
+    found = contrast.images
+    if found is None:
+        return
+    digits = decimals(found.difference, (found.low, found.high))
+    larger = f"of {found.images:,} test images, so more of them would narrow it more than more seeds would"
+    if found.from_seeds > found.from_images:
+        larger = "of seeds, so more of them would narrow it more than more test images would"
+    yield (
+        f"For other test images as well as other seeds the 95% interval is {interval((found.low, found.high), digits)}"
+        f" points; its larger part comes from the sample {larger}."
+    )
+
+
 def _about_failures(contrast: ContrastFinding, planned: Mapping[str, int]) -> Iterator[str]:
     lost = [(contrast.a, contrast.diverged_a), (contrast.b, contrast.diverged_b)]
     counts = [f"{name} diverged at {count} of {plural(planned[name], 'seed')}" for name, count in lost if count]
@@ -219,6 +256,9 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
         if len(contrast.seeds) != sequential.seeds:
             spent = f"{plural(len(contrast.seeds), 'pair')} at {spent}"
         basis = f"valid at every look, {spent}, {plural(sequential.taken, 'look')}"
+        if sequential.adjusted is not None and contrast.decision != "undecided":
+            adjusted = number(sequential.adjusted, digits)
+            basis += f"; {metric(contrast.metric).with_unit(adjusted)} adjusted for stopping then"
     elif contrast.looked:
         basis = f"valid at every look, {plural(len(contrast.seeds), 'seed')}"
     return f"{level(contrast)} interval {interval(ends, digits)}, {basis}"
