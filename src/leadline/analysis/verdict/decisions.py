@@ -96,7 +96,8 @@ def seeds_needed(pairs: Pairs, estimate: Paired | None, contrasts: int) -> Seeds
         pairs, estimate: what it compares, and what that shows.
         contrasts: that share the error of the study.
     """
-    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent:
+    uneven = any(one.failed_a != one.failed_b for _, one in pairs.outcomes)
+    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or uneven:
         return None
     spread = max(estimate.sd or 0.0, pairs.resolution / math.sqrt(6))
     if not spread:

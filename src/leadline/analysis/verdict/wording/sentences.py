@@ -94,9 +94,12 @@ def detail_sentences(contrast: ContrastFinding) -> tuple[str, ...]:
 def _about_pairing(contrast: ContrastFinding) -> Iterator[str]:
     found, n = contrast.pairing, len(contrast.seeds)
     if found and found.correlation is not None:
+        worth, low, high = (
+            f"{one:,.0f}" if one >= 10 else f"{one:.2g}" for one in (found.worth, found.low, found.high)
+        )
         yield (
             f"Over the seeds the two arms correlate by {number(found.correlation, 2, signed=True)}, so that {n} paired"
-            f" seeds are worth {found.worth:.3g} unpaired ones (95% interval {found.low:.3g} to {found.high:.3g})."
+            f" seeds are worth {worth} unpaired ones (95% interval {low} to {high})."
         )
 
 
@@ -343,11 +346,11 @@ def effect_sentence(effect: FactorEffect) -> str:
     basis = " (one seed, so no interval)"
     if result.ci95:
         basis = f" (95% interval {interval(result.ci95, digits)}, paired t, {plural(result.n, 'seed')})"
-    if effect.over == "mean":
-        return f"{effect_subject(effect)}: {size} on average over all levels{basis}."
     doubt = "" if effect.shown else ", which may be due to chance"
     if result.ci95 and not effect.shown and effect.t_p_adjusted is not None:
         doubt += f" (adjusted p {_equals(effect.t_p_adjusted)})"
+    if effect.over == "mean":
+        return f"{effect_subject(effect)}: {size} on average over all levels{basis}{doubt}."
     return f"{effect_subject(effect)}: changes by {size} {effect_change(effect)}{basis}{doubt}."
 
 
