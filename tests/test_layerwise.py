@@ -12,7 +12,7 @@ from leadline.data import batches
 from leadline.data.batches import Data
 from leadline.errors import DataError, SpecError
 from leadline.networks.modules import build
-from leadline.pretraining.pictures import Pictures
+from leadline.pretraining.image_grids import ImageGrids
 from leadline.pretraining.state import PretrainingState
 from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.writing import write_report
@@ -107,13 +107,13 @@ def test_pictures_are_stored_and_shown(ran: tuple[ExpandedStudy, Path], tmp_path
     with Store.open(runs) as store:
         stored = store.measurements("before", "pretraining")
         assert stored.keys() == {hashes["rbm"], hashes["coder"]}
-        pictures = {trial: Pictures.from_bytes(content) for trial, [(_, content)] in stored.items()}
-        drawn, errors = pretraining_figures(pictures, store.trials_frame("before"), store.records_frame("before"))
+        grids = {trial: ImageGrids.from_bytes(content) for trial, [(_, content)] in stored.items()}
+        drawn, errors = pretraining_figures(grids, store.trials_frame("before"), store.records_frame("before"))
         page = write_report(store, "before", tmp_path).read_text()
     assert [panel.title for panel in drawn.panels] == ["rbm: filters", "rbm: samples", "coder: filters"]
     assert set(errors.data["layer"]) == {1, 2} and set(errors.data["pass"]) == {1, 2}
     assert page.count("data:image/png;base64,") >= 3 and 'id="pretraining"' in page
-    assert (tmp_path / "figures" / "pretraining-pictures.svg").exists()
+    assert (tmp_path / "figures" / "pretraining-images.svg").exists()
     # theory knows how weights are drawn, and not what pre-training makes of them
     assert "rbm and coder: pre-training replaces the initial weights." in page
     predicted = pd.read_csv(tmp_path / "tables" / "predicted-depth.csv")
@@ -134,7 +134,7 @@ def test_pretraining_that_diverges_is_a_diverged_trial(tmp_path: Path) -> None:
 
 def test_damaged_pictures_are_one_line() -> None:
     with pytest.raises(DataError, match="the stored pre-training images are damaged"):
-        Pictures.from_bytes(b"PK nothing")
+        ImageGrids.from_bytes(b"PK nothing")
 
 
 @pytest.mark.slow

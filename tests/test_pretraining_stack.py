@@ -1,4 +1,4 @@
-"""Stacks of RBMs and auto-encoders, the specification, and pictures: autograd, exact means, forward passes, Pillow."""
+"""Stacks of RBMs and auto-encoders, the specification, and grids of images: autograd, exact means, forward passes."""
 
 import dataclasses
 import io
@@ -20,7 +20,7 @@ from leadline.pretraining.autoencoder import Denoising, new_autoencoder, train_a
 from leadline.pretraining.dbn import DBN
 from leadline.pretraining.exact import model_expectations
 from leadline.pretraining.fitting import LayerEpoch, PretrainingDiverged, draw_bernoulli
-from leadline.pretraining.pictures import filters, grid, samples
+from leadline.pretraining.image_grids import filters, grid, samples
 from leadline.pretraining.rbm import RBM, new_rbm
 from leadline.pretraining.stack import pretrain, train_layers
 from leadline.pretraining.state import PretrainingState
@@ -360,7 +360,7 @@ def test_a_specification_round_trips_and_its_hash_knows_only_what_counts() -> No
     assert len(hashes) == 3
 
 
-# --- pictures
+# --- grids
 
 
 def opened(png: bytes) -> np.ndarray:
@@ -370,9 +370,9 @@ def opened(png: bytes) -> np.ndarray:
 def test_filters_are_laid_out_in_rows_each_on_its_own_scale() -> None:
     weight = np.arange(5 * 6, dtype=np.float64).reshape(5, 6) - 12
     weight[3] = 0
-    picture = filters(weight, (1, 2, 3), columns=2)
-    pixels = opened(picture.png)
-    assert pixels.shape == (picture.height, picture.width) == (3 * 3 - 1, 2 * 4 - 1)
+    grid = filters(weight, (1, 2, 3), columns=2)
+    pixels = opened(grid.png)
+    assert pixels.shape == (grid.height, grid.width) == (3 * 3 - 1, 2 * 4 - 1)
     assert (pixels[2] == 255).all() and (pixels[:, 3] == 255).all() and (pixels[6:, 4:] == 255).all()
     assert pixels[0, 0] == 0 and pixels[7, 2] == 255  # minus and plus the greatest weight of units 0 and 4
     zero = pixels[3:5, 4:7]
@@ -394,15 +394,15 @@ def test_colours_and_greys_come_back_as_they_were() -> None:
 def test_of_many_filters_some_are_shown_evenly_over_all() -> None:
     weight = np.full((1000, 1), -1.0)
     weight[[0, 999]] = 1
-    picture = filters(weight, (1, 1, 1), columns=4, rows=2)
-    pixels = opened(picture.png)[::2, ::2]
+    grid = filters(weight, (1, 1, 1), columns=4, rows=2)
+    pixels = opened(grid.png)[::2, ::2]
     assert pixels[0, 0] == pixels[1, 3] == 255 and (pixels.flatten()[1:-1] == 0).all()
 
 
-def test_a_page_can_hold_the_picture() -> None:
-    picture = grid(np.zeros((2, 1, 3, 3)), 2)
-    assert picture.data_uri.startswith("data:image/png;base64,iVBOR")
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="7" height="3"><image href="{picture.data_uri}"/></svg>'
+def test_a_page_can_hold_the_grid() -> None:
+    made = grid(np.zeros((2, 1, 3, 3)), 2)
+    assert made.data_uri.startswith("data:image/png;base64,iVBOR")
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="7" height="3"><image href="{made.data_uri}"/></svg>'
     assert opened(vl_convert.svg_to_png(svg)).shape[:2] == (3, 7)
 
 

@@ -501,8 +501,8 @@ def test_still_pictures_do_not_share_identifiers(report: tuple[Path, Page]) -> N
     _, page = report
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(names) == len(set(names))
-    pictures = (report[0] / "report.html").read_text().replace(page.scripts[-1], "")
-    used = set(re.findall(r"url\(#([^)]+)\)", pictures))
+    drawn = (report[0] / "report.html").read_text().replace(page.scripts[-1], "")
+    used = set(re.findall(r"url\(#([^)]+)\)", drawn))
     assert len(used) >= 10
     assert used <= set(names)
 

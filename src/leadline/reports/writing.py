@@ -9,7 +9,7 @@ from leadline.analysis.diagnostics import Diagnostics, diagnose
 from leadline.analysis.verdict import Findings, analyze, reads_probabilities
 from leadline.analysis.verdict.tuned import Tuning, tuning_sentences
 from leadline.errors import LeadlineError
-from leadline.pretraining.pictures import Pictures
+from leadline.pretraining.image_grids import ImageGrids
 from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.page import Section, write
@@ -97,8 +97,9 @@ def _tuning(tuning: Tuning | None) -> Iterator[Section]:
 
 def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.DataFrame") -> Iterator[Section]:
     # one each, of epoch 0: pre-training comes before the first
-    pictures = {
-        trial: Pictures.from_bytes(content) for trial, [(_, content)] in store.measurements(name, "pretraining").items()
+    grids = {
+        trial: ImageGrids.from_bytes(content)
+        for trial, [(_, content)] in store.measurements(name, "pretraining").items()
     }
     if records["split"].str.startswith("pretraining-").any():
         said = (
@@ -106,7 +107,7 @@ def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.D
             " before the whole network was trained (Hinton, Osindero & Teh 2006; Bengio et al. 2006). The time of a"
             " trial includes its pre-training."
         )
-        yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(pictures, trials, records)))
+        yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(grids, trials, records)))
 
 
 def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:

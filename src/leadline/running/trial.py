@@ -89,8 +89,8 @@ class TrialRun:
             self.group.broadcast(None)
         result = pretrained(pretraining, self.data.shape, seed)
         self.state.pretraining = None
-        pictures = {} if result.pictures is None else {"pretraining": result.pictures.to_bytes()}
-        self.checkpoint(result.records, seconds, pictures)
+        grids = {} if result.grids is None else {"pretraining": result.grids.to_bytes()}
+        self.checkpoint(result.records, seconds, grids)
 
     def train(self) -> list[Record]:
         """Train to the end of the last epoch, with checkpoints on the way; return the records not yet stored."""

@@ -39,12 +39,12 @@ def match(study: ExpandedStudy, data_dir: Path | None = None) -> ExpandedStudy:
 
     Args:
         study: the study, expanded.
-        data_dir: where the data are; folders of pictures are asked how many classes they have.
+        data_dir: where the data are; folders of images are asked how many classes they have.
 
     Raises:
         SpecError: an arm comes no nearer than 1%, is a custom module that is not equal already, or has become
             the same as one that it is compared with.
-        DataError: a folder of pictures is missing or not laid out in classes.
+        DataError: a folder of images is missing or not laid out in classes.
     """
     asked = study.spec.match
     if asked is None:

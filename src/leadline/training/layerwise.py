@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from leadline.data.batches import Data, Part
 from leadline.parts.metrics.record import Record
 from leadline.pretraining.fitting import LayerEpoch
-from leadline.pretraining.pictures import Pictures, filters, samples
+from leadline.pretraining.image_grids import ImageGrids, filters, samples
 from leadline.pretraining.stack import PretrainingResult, train_layers
 from leadline.pretraining.state import PretrainingState
 
@@ -21,7 +21,7 @@ class Pretrained:
     """What pre-training measured, and what it looks like."""
 
     records: tuple[Record, ...]  # all of epoch 0: before the first
-    pictures: Pictures | None  # None: images are not of one or three channels
+    grids: ImageGrids | None  # None: images are not of one or three channels
 
 
 def pretrain_network(state: PretrainingState, model: nn.Module, data: Data, seed: int) -> Iterator[LayerEpoch]:
@@ -55,19 +55,19 @@ def pretrained(state: PretrainingState, shape: tuple[int, int, int], seed: int) 
     result = PretrainingResult.of(state)
     records = tuple(record._replace(epoch=0) for record in result.records())
     whole = Record(0, 0, "time", "seconds", result.seconds)
-    return Pretrained((*records, whole), _pictures(result, shape, seed))
+    return Pretrained((*records, whole), _image_grids(result, shape, seed))
 
 
 def _flat(data: Data, part: Part) -> Tensor:
     return torch.cat([images.flatten(1) for images, _ in data.evaluation_batches(part, 1000, False)])
 
 
-def _pictures(result: PretrainingResult, shape: tuple[int, int, int], seed: int) -> Pictures | None:
+def _image_grids(result: PretrainingResult, shape: tuple[int, int, int], seed: int) -> ImageGrids | None:
     """Return the first layer's filters and, of a deep belief network, what it dreams of."""
     if shape[0] not in (1, 3) or min(shape[1:]) < 2:
         return None
     seen = filters(result.machines[0].weight.cpu().numpy(), shape)
     if result.spec.method != "rbm":
-        return Pictures(seen, None)
+        return ImageGrids(seen, None)
     dreamt = result.dbn().sample(SAMPLES, GIBBS_STEPS, seed).cpu().numpy()
-    return Pictures(seen, samples(dreamt, shape, standardised=result.spec.visible == "gaussian"))
+    return ImageGrids(seen, samples(dreamt, shape, standardised=result.spec.visible == "gaussian"))

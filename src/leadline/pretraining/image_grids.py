@@ -21,11 +21,11 @@ from leadline.errors import DataError
 BACKGROUND = 255
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LEVELS = 64
-"""Shades of grey of a picture: as many as an eye tells apart in one, and a quarter less of a file than 256 of them."""
+"""Shades of grey of a grid: as many as can be told apart by eye; 256 of them would make files a third larger."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageGrid:
     """Images in a grid, as a PNG file."""
 
     png: bytes
@@ -39,21 +39,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageGrids:
     """What a pre-trained network's first layer looks for, and images that the machines generate."""
 
-    filters: Picture
-    samples: Picture | None  # None: the method generates none
+    filters: ImageGrid
+    samples: ImageGrid | None  # None: the method generates none
 
     def to_bytes(self) -> bytes:
         """Return both as one .npz file, which `from_bytes` reads."""
         file = io.BytesIO()
-        arrays = {name: np.frombuffer(picture.png, np.uint8) for name, picture in self._named()}
+        arrays = {name: np.frombuffer(grid.png, np.uint8) for name, grid in self._named()}
         np.savez(file, **arrays)  # type: ignore[arg-type]
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Pictures":
+    def from_bytes(cls, data: bytes) -> "ImageGrids":
         """Read what `to_bytes` wrote.
 
         Raises:
@@ -66,7 +66,7 @@ class Pictures:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, struct.error) as error:
             raise DataError(f"the stored pre-training images are damaged: {' '.join(str(error).split())}") from None
 
-    def _named(self) -> Iterator[tuple[str, Picture]]:
+    def _named(self) -> Iterator[tuple[str, ImageGrid]]:
         yield "filters", self.filters
         if self.samples is not None:
             yield "samples", self.samples
@@ -74,7 +74,7 @@ class Pictures:
 
 def filters(
     weight: Float[np.ndarray, "hidden features"], shape: tuple[int, int, int], columns: int = 8, rows: int = 8
-) -> Picture:
+) -> ImageGrid:
     """Return what hidden units look for: the weights of some, evenly over all, each on a scale of its own.
 
     Mid-grey is 0, white and black are plus and minus the greatest weight of the unit.
@@ -100,7 +100,7 @@ def samples(
     shape: tuple[int, int, int],
     columns: int = 8,
     standardised: bool = False,
-) -> Picture:
+) -> ImageGrid:
     """Return images in a grid, as many as there are.
 
     Args:
@@ -120,7 +120,7 @@ def samples(
     return grid(shown, columns)
 
 
-def grid(images: Float[np.ndarray, "images channels height width"], columns: int = 8) -> Picture:
+def grid(images: Float[np.ndarray, "images channels height width"], columns: int = 8) -> ImageGrid:
     """Return images with values in [0, 1] in a grid with a pixel of white between them."""
     count, channels, height, width = images.shape
     columns = max(1, min(columns, count))
@@ -130,7 +130,7 @@ def grid(images: Float[np.ndarray, "images channels height width"], columns: int
     cells[:count, :height, :width] = shades.round().astype(np.uint8).transpose(0, 2, 3, 1)
     whole = cells.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
     whole = whole.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
-    return Picture(_png(whole), whole.shape[1], whole.shape[0])
+    return ImageGrid(_png(whole), whole.shape[1], whole.shape[0])
 
 
 def _images(values: np.ndarray, shape: tuple[int, int, int], what: str) -> np.ndarray:
@@ -159,8 +159,8 @@ def _png(pixels: UInt8[np.ndarray, "height width channels"]) -> bytes:
     return _SIGNATURE + b"".join(chunks)
 
 
-def _read(png: bytes) -> Picture:
+def _read(png: bytes) -> ImageGrid:
     if png[:8] != _SIGNATURE:
         raise ValueError("not a PNG file")
     width, height = struct.unpack(">II", png[16:24])
-    return Picture(png, width, height)
+    return ImageGrid(png, width, height)
