@@ -160,6 +160,7 @@ class Study:
         artifacts: str | None = None,
         progress: bool = True,
         executor: "Executor | None" = None,
+        replace: bool = False,
     ) -> "Results":
         """Match, tune and train the unfinished part of the study, in rounds if it has `decide`, and return its results.
 
@@ -176,13 +177,15 @@ class Study:
             artifacts: a folder or URL to which checkpoints are also copied.
             progress: whether to show a progress bar, in a terminal or a notebook.
             executor: runs the trials elsewhere, such as on a Ray cluster; None: run them on this machine.
+            replace: whether an earlier study of this name, whose results do not belong to this one, is renamed, so
+                that it keeps them.
 
         Returns:
             The results so far; `results.outcome` says how the run ended, even if trials failed or it was interrupted.
 
         Raises:
-            LeadlineError: the study as a whole cannot run because of its data, its store, its device, or a network
-                that does not accept the data's images.
+            LeadlineError: the study as a whole cannot run because of its data, its store, its device, a network
+                that does not accept the data's images, or results under its name that are not its own.
         """
         from leadline.running.checkpoints import Interval
         from leadline.running.console import Terminal
@@ -203,6 +206,7 @@ class Study:
             Interval.parse(checkpoint_every),
             devices,
             artifacts,
+            replace,
         )
         return Results(self.name, Path(runs), store, None if data_dir is None else Path(data_dir), outcome)
 

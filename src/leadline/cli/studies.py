@@ -49,12 +49,20 @@ def run(
     checkpoint_every: CheckpointEvery = "10m",
     devices: Devices = None,
     artifacts: Artifacts = None,
+    new_name: Annotated[str | None, typer.Option("--as", help="Run the study under this name.")] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="If other results are stored under the study's name, keep them under another name."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a study, or continue one that was interrupted."""
     from leadline.api import Study
 
-    loaded = Study.load(study, settings_of(settings))
+    changes = settings_of(settings) | ({"name": new_name} if new_name else {})
+    loaded = Study.load(study, changes)
     from leadline.distributed.torchrun import Torchrun, check_torchrun
     from leadline.running.clusters import on_ray
     from leadline.running.stopping import Terminated, sigterm_as_interrupt
@@ -83,6 +91,7 @@ def run(
                 artifacts=artifacts,
                 progress=not as_json,
                 executor=cluster,
+                replace=replace,
             ).outcome
     except Terminated:
         raise typer.Exit(143) from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, select, update
 
+from leadline.errors import StoreError
 from leadline.parts.metrics.record import Record
 from leadline.store.connect import now, retry_while_unreachable, transaction
 from leadline.store.leases import ENDED, ClaimContext, claim_next, find_owned
@@ -17,7 +18,7 @@ from leadline.store.measured import number_series, pack_pair, put_measurements, 
 from leadline.store.progress import advance, fall_back, settle
 from leadline.store.reading import Reader, with_retries
 from leadline.store.register import plan, register
-from leadline.store.schema import Settled, study_trials, trials
+from leadline.store.schema import Settled, studies, study_trials, trials
 from leadline.store.values import Claim, clean_text
 
 if TYPE_CHECKING:
@@ -56,6 +57,19 @@ class Store(Reader):
         planned = plan(study)
         with self._writing() as connection:
             register(connection, study, planned)
+
+    @with_retries
+    def rename_study(self, name: str, new: str) -> None:
+        """Give a study another name; its trials and their results stay with it.
+
+        Raises:
+            StoreError: there is no such study, or one of the new name.
+        """
+        with self._writing() as connection:
+            renamed = study_id(connection, name)
+            if connection.execute(select(studies.c.id).where(studies.c.name == new)).first():
+                raise StoreError(f"study {new}: there is one already; choose another name")
+            connection.execute(update(studies).where(studies.c.id == renamed).values(name=new))
 
     def claim(
         self, study: str, owner: str, lease_seconds: float, unless: Callable[[], bool] = lambda: False

@@ -28,6 +28,7 @@ from leadline.store import Store
 from leadline.store.artifacts import folder_url
 from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match
+from leadline.study.replacing import make_room
 from leadline.study.rounds import Linked, resume, with_seeds
 from leadline.study.search import Search
 from leadline.text import join, plural
@@ -51,6 +52,7 @@ def run_study(
     checkpoint_every: Interval = TEN_MINUTES,
     devices: int | None = None,
     artifacts: str | None = None,
+    replace_study: bool = False,
 ) -> Outcome:
     """Register a study and run its unfinished trials.
 
@@ -66,6 +68,7 @@ def run_study(
         checkpoint_every: between two checkpoints of a trial within an epoch.
         devices: that train each trial together; None: as many as the study says.
         artifacts: a folder or a URL where checkpoints are kept as well; None: nowhere.
+        replace_study: whether a study of this name whose results do not belong to this one may be renamed.
 
     Raises:
         LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
@@ -83,6 +86,9 @@ def run_study(
     job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url, objects)
     with Store.open(runs, store_url) as store:
         store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
+        now = study if study.decide is None else _merge_with_stored(study, store)
+        if kept := make_room(now, store, replace_study):
+            screen.say(f"The earlier study {study.name} is kept as {kept}, with its results.")
         for line in _changes(study, store):
             screen.say(line)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from leadline.store import Store
 from leadline.study.load import load_study, ready_studies
 from leadline.study.pipeline import prepare, resolve
+from leadline.study.replacing import make_room
 
 
 def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | None, data_dir: Path | None) -> str:
@@ -18,7 +19,8 @@ def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | 
         data_dir: folder of the data sets; None: the user's cache.
 
     Raises:
-        SpecError: it cannot be read, or its next trials depend on the results of earlier ones.
+        SpecError: it cannot be read, its next trials depend on the results of earlier ones, or other results are stored
+            under its name.
         StoreError: the store cannot be used, or has no such study.
         DataError: its data are missing.
     """
@@ -30,5 +32,7 @@ def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | 
     with Store.open(runs, store_url) as store:
         if not (a_file or settings) and any(one.name == study for one in store.studies()):
             return study
-        store.register(entered := resolve(prepare(load_study(study, settings), data_dir), store))
+        entered = resolve(prepare(load_study(study, settings), data_dir), store)
+        make_room(entered, store, replace=False)
+        store.register(entered)
     return entered.name

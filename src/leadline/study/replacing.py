@@ -1,0 +1,96 @@
+"""Whether a study continues the one of its name in the ledger, or would take trials with results away from it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from leadline.errors import SpecError
+from leadline.specs.study import SEARCH
+from leadline.store import Store
+from leadline.study.expand import ExpandedStudy
+from leadline.text import join, plural
+
+_FREE = ("name", "title", "notes", "seeds", "contrasts", "margin", "correction", "decide", "published", "devices")
+_SHOWN = 3
+
+
+def make_room(study: ExpandedStudy, store: Store, replace: bool) -> str:
+    """Refuse a study that would take results away from the one of its name, or rename that one.
+
+    Seeds, arms, levels and contrasts may be added, and custom code may change, whose earlier results stay apart. Where
+    a trial that has begun would no longer belong to the study, because a setting has changed or an arm or a seed is
+    gone, it is another study.
+
+    Args:
+        study: about to be registered.
+        store: the ledger.
+        replace: whether the earlier study may give up its name.
+
+    Returns:
+        Under which name the earlier study is kept; empty: it continues.
+
+    Raises:
+        SpecError: results would be taken away, and `replace` is False.
+    """
+    known = {one.name for one in store.studies()}
+    if study.name not in known or not (lost := _lost(study, store)):
+        return ""
+    count, total, differences = lost
+    if not replace:
+        what = (
+            f" ({'; '.join(differences[:_SHOWN])}{'; ...' if len(differences) > _SHOWN else ''})" if differences else ""
+        )
+        raise SpecError(
+            f"study {study.name}: {count} of the {plural(total, 'trial')} that have been run under this name would no"
+            f" longer belong to it{what}; choose another name with --as NAME, or use --replace, which keeps the earlier"
+            " study under another name"
+        )
+    number = next(n for n in range(1, len(known) + 2) if f"{study.name}.{n}" not in known)
+    for suffix in ("", SEARCH):
+        if study.name + suffix in known:
+            store.rename_study(study.name + suffix, f"{study.name}.{number}{suffix}")
+    return f"{study.name}.{number}"
+
+
+def _lost(study: ExpandedStudy, store: Store) -> tuple[int, int, list[str]] | None:
+    """Return how many trials with results a study of this name would lose, of how many, and what differs."""
+    frame = store.trials_frame(study.name)
+    begun = frame[frame["state"] != "waiting"]
+    record = store.study(study.name)
+    differences = list(_differences(record.spec, study.spec.model_dump(mode="json")))
+    if study.spec.tune is not None or record.spec.get("tune"):
+        # what is trained follows from a search, which is repeated where anything that it depends on is another
+        others = [one for one in differences if not one.startswith(_FREE)]
+        return (len(begun), len(begun), others) if others and len(begun) else None
+    try:
+        before = {(arm.name, trial.seed): _settings(trial) for arm, trial in record.expand().trials()}
+    except SpecError:  # such as a module that is gone, which is said elsewhere
+        return None
+    now = {(arm.name, trial.seed): _settings(trial) for arm, trial in study.trials()}
+    keys = zip(begun["arm"], begun["seed"], strict=True)
+    count = sum(before.get((arm, int(seed))) != now.get((arm, int(seed))) for arm, seed in keys)
+    return (count, len(begun), differences) if count else None
+
+
+def _settings(trial: Any) -> dict[str, Any]:
+    """Return a trial's settings without the identity of code, whose changes make new trials beside the old ones."""
+    settings: dict[str, Any] = trial.model_dump(mode="json", exclude={"code"})
+    return settings
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yield each setting that differs, such as `training.epochs: 6 before, 2 now`."""
+    for key in dict.fromkeys([*before, *now]):
+        one, other = before.get(key), now.get(key)
+        if one == other or (not path and key in ("name", "title", "notes", "published", "devices")):
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{path}{key}.")
+        else:
+            yield f"{path}{key}: {_short(one)} before, {_short(other)} now"
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "not given"
+    text = join([str(one) for one in value]) if isinstance(value, list) else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
