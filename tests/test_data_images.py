@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from leadline.data.formats.images import MOST_PIXELS, centre, decode
 from leadline.specs import ResizedCrop
@@ -76,6 +76,24 @@ def test_a_camera_on_its_side() -> None:
     found = decode(encoded(picture, "PNG", exif=exif))
     assert found.size == (8, 16)
     assert np.array_equal(np.asarray(found), np.rot90(np.asarray(picture), -1))
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_that_of_pillow(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(noise(7, 5), "PNG", exif=exif)
+    with Image.open(io.BytesIO(content)) as opened:
+        assert np.array_equal(np.asarray(decode(content)), np.asarray(ImageOps.exif_transpose(opened).convert("RGB")))
+
+
+def test_odd_values_beside_the_orientation_make_no_image_corrupt() -> None:
+    """An orientation of 6 and a resolution of 1/0, which cannot be written back."""
+    entries = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0) + struct.pack("<HHII", 0x11A, 10, 1, 38)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + b"\0\0\0\0" + struct.pack("<ii", -1, 0)
+    plain = encoded(noise(40, 24), "JPEG")
+    content = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    assert np.array_equal(np.asarray(decode(content)), np.rot90(np.asarray(decode(plain)), -1))
 
 
 HOSTILE = {

@@ -453,15 +453,15 @@ def bomb(path: Path) -> None:
     [
         (lambda path: None, "no such file; check the path"),
         (lambda path: path.mkdir(), "no such file; check the path"),
-        (lambda path: path.write_bytes(b""), "not a PNG or JPEG file, or damaged"),
-        (lambda path: path.write_bytes(b"no image" * 50), "not a PNG or JPEG file, or damaged"),
-        (lambda path: cut(painted(path), 200), "cannot be read: image file is truncated"),
-        (lambda path: cut(painted(path, (64, 64), format="JPEG"), 900), "cannot be read: "),
-        (lambda path: painted(path, format="GIF"), "not a PNG or JPEG file, or damaged"),
-        (bomb, "cannot be read: Image size (400000000 pixels) exceeds limit"),
+        (lambda path: path.write_bytes(b""), "expected a JPEG, PNG or WebP file"),
+        (lambda path: path.write_bytes(b"no image" * 50), "expected a JPEG, PNG or WebP file"),
+        (lambda path: cut(painted(path), 200), "image file is truncated"),
+        (lambda path: cut(painted(path, (64, 64), format="JPEG"), 900), "image file is truncated"),
+        (lambda path: painted(path, format="GIF"), "expected a JPEG, PNG or WebP file"),
+        (bomb, "more than 89,478,485 pixels"),
         (
             lambda path: Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path),
-            "has more than 8 bits per channel (mode I;16); save it with 8 bits per channel",
+            "more than 8 bits per channel (mode I;16)",
         ),
     ],
 )

@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leadline.data import batches
-from leadline.data.formats.images import centre
+from leadline.data.formats.images import centre, decode, need_pillow
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.networks.modules import build, distinct_tensors
@@ -351,12 +351,9 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
 
     If a shorter side is given, return the centre crop after resizing to it with the original aspect ratio.
     """
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise LeadlineError(
-            "reading images needs the package pillow, which is not installed; pip install pillow"
-        ) from None
+    need_pillow()
+    from PIL.Image import Resampling
+
     channels, height, width = input_shape
     if channels not in (1, 3):
         raise SpecError(
@@ -366,26 +363,15 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
     if not path.is_file():
         raise DataError(f"image {path}: no such file; check the path")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as opened:
-                mode = opened.mode
-                image = ImageOps.exif_transpose(opened)
-                if mode == "P":  # avoids Pillow's warning about transparency in a palette
-                    image = image.convert("RGBA")
-                image = image.convert("L" if channels == 1 else "RGB")
-                if shorter_side is not None:
-                    image = centre(image, height, shorter_side)
-                else:
-                    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    except UnidentifiedImageError:
-        raise DataError(f"image {path}: not a PNG or JPEG file, or damaged; check the file or convert it") from None
-    except Exception as error:
-        raise DataError(f"image {path}: cannot be read: {_one_line(error)}; expected a PNG or JPEG file") from None
-    if mode.startswith(("I", "F")):
-        raise DataError(
-            f"image {path}: has more than 8 bits per channel (mode {mode}); save it with 8 bits per channel"
-        )
+        image = decode(path.read_bytes(), grey=channels == 1)
+    except OSError as error:
+        raise DataError(f"image {path}: cannot be read: {_one_line(error)}") from None
+    except ValueError as error:
+        raise DataError(f"image {path}: {error}; expected a JPEG, PNG or WebP file of 8 bits per channel") from None
+    if shorter_side is not None:
+        image = centre(image, height, shorter_side)
+    else:
+        image = image.resize((width, height), Resampling.BILINEAR)
     return torch.from_numpy(np.array(image, dtype=np.uint8)).view(height, width, channels).permute(2, 0, 1)
 
 

@@ -42,7 +42,7 @@ def decode(content: bytes, grey: bool = False) -> "Image":
     Raises:
         ValueError: the file cannot be decoded; the message says why in a few words.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise ValueError("the file is empty")
@@ -53,7 +53,7 @@ def decode(content: bytes, grey: bool = False) -> "Image":
                 raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS:,}")
             if opened.mode.startswith(("I", "F")):
                 raise ValueError(f"more than 8 bits per channel (mode {opened.mode})")
-            image = ImageOps.exif_transpose(opened)
+            image = _turn_upright(opened)
             if image.mode in ("P", "PA"):  # avoids Pillow's warning about transparency in a palette
                 image = image.convert("RGBA")
             colours = image.convert("RGB")
@@ -66,6 +66,24 @@ def decode(content: bytes, grey: bool = False) -> "Image":
         raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _turn_upright(image: "Image") -> "Image":
+    """Return an image turned as the orientation of its EXIF data says; of these nothing else is looked at."""
+    from PIL import ExifTags
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    turn = turns.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def centre(image: "Image", size: int, shorter_side: int) -> "Image":
