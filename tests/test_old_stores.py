@@ -31,6 +31,10 @@ FINISHED = ("fixed", "parts", "decide", "tune", "tune-tpe", "match", "probes", "
 REVISED = {"cosine", "one-cycle"}
 """Arms of `parts` that were trained with other learning rates: a cosine after a warm-up, and the one-cycle policy."""
 PROSE = {"headline", "notes", "sentence"}
+REDEFINED = {"convergence_epoch", "seeds_to_decide", "t_p_adjusted", "p_adjusted"}
+"""What verdicts compute otherwise now: only what learned converges, and contrasts are decided together."""
+UNDECIDED = {".fixed.contrasts[6].verdict", ".fixed.contrasts[8].verdict"}
+"""Contrasts of nine that were called better each by its own interval, and are not beside the other eight."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,10 @@ def old(request: pytest.FixtureRequest, tmp_path: Path, worker_id: str) -> Itera
 def differences(said: Any, found: Any, place: str = "") -> Iterator[str]:
     """Yield what was said and is not found: keys may be added, sentences reworded, floats differ by rounding."""
     if isinstance(said, dict) and isinstance(found, dict):
+        neither = found.get("failed_a") and found.get("failed_b")  # pairs of trials at chance are none any more
         for key, value in said.items():
+            if key in REDEFINED or (neither and key not in ("a", "b", "metric", "margin", "verdict")):
+                continue
             if key not in found:
                 yield f"{place}.{key} is missing"
             elif key in PROSE:
@@ -112,6 +119,8 @@ def differences(said: Any, found: Any, place: str = "") -> Iterator[str]:
     elif isinstance(said, float) and isinstance(found, float):
         if not math.isclose(said, found, rel_tol=1e-9, abs_tol=1e-9):
             yield f"{place}: {said!r} -> {found!r}"
+    elif place in UNDECIDED and (said, found) == ("better", "undecided"):
+        return
     elif said != found or type(said) is not type(found):
         yield f"{place}: {said!r} -> {found!r}"
 

@@ -98,7 +98,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
     sd = summarise(d).sd or 0.0
     low, high = t_interval(d, confidence, resolution)
     spread = max(sd, resolution / math.sqrt(6))
-    effect = difference / spread if spread > 0 else None
+    effect = difference / spread if spread > np.finfo(float).tiny else None
     t = math.inf if effect is None else abs(effect) * math.sqrt(n)
     return Paired(
         n=n,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-CHANCE = 3.0
+CHANCE = 2.0
 """Standard deviations of guessing within which a share of right predictions counts as guessing."""
 
 

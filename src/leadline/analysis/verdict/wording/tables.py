@@ -108,13 +108,13 @@ def contrasts_table(findings: Findings) -> Table:
             Column("Pairs", ("n",), plain),
             Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), show, unit=unit),
             Column(heading, ("ci95_low", "ci95_high"), interval_of),
-            Column("95% interval, BCa", ("bca95_low", "bca95_high"), interval_of),
+            Column("95% interval, BCa", ("bca95_low", "bca95_high"), interval_of, wide=True),
             Column("p, difference", ("difference_p",), p_value),
             Column(correction, ("difference_p_adjusted",), p_value),
             Column("p, equivalence", ("equivalence_p",), p_value),
             Column(correction, ("equivalence_p_adjusted",), p_value),
             Column("p, permutation (smallest possible)", ("p", "p_smallest"), _p_of_least),
-            Column(correction, ("p_adjusted",), p_value),
+            Column(correction, ("p_adjusted",), p_value, wide=True),
             effect,
             Column("Seeds to decide, 80% power", ("needed_likely", "needed_low", "needed_high"), _seeds_range),
             *_beside(),
@@ -126,10 +126,10 @@ def contrasts_table(findings: Findings) -> Table:
 def _beside() -> tuple[Column, ...]:
     """Return what is known of a contrast beside its decision: what pairing is worth, other seeds, other images."""
     return (
-        Column("Correlation of pairs", ("pairing_correlation",), partial(number, signed=True)),
-        Column("Pairing is worth, unpaired seeds", ("pairing_worth", "pairing_low", "pairing_high"), _worth),
-        Column("First is better at a fresh seed", ("ahead_share", "ahead_low", "ahead_high"), _share),
-        Column("95% interval, other images too", ("images_low", "images_high"), interval_of),
+        Column("Correlation of pairs", ("pairing_correlation",), partial(number, signed=True), wide=True),
+        Column("Pairing is worth, unpaired seeds", ("pairing_worth", "pairing_low", "pairing_high"), _worth, wide=True),
+        Column("First is better at a fresh seed", ("ahead_share", "ahead_low", "ahead_high"), _share, wide=True),
+        Column("95% interval, other images too", ("images_low", "images_high"), interval_of, wide=True),
     )
 
 
