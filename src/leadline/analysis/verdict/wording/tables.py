@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any
 
@@ -111,11 +111,11 @@ def contrasts_table(findings: Findings) -> Table:
             Column("95% interval, BCa", ("bca95_low", "bca95_high"), interval_of, wide=True),
             Column("p, difference", ("difference_p",), p_value),
             Column(correction, ("difference_p_adjusted",), p_value),
-            Column("p, equivalence", ("equivalence_p",), p_value),
-            Column(correction, ("equivalence_p_adjusted",), p_value),
+            Column("p, equivalence", ("equivalence_p",), p_value, wide=True),
+            Column(f"p, equivalence, {correction}", ("equivalence_p_adjusted",), p_value),
             Column("p, permutation (smallest possible)", ("p", "p_smallest"), _p_of_least),
             Column(correction, ("p_adjusted",), p_value, wide=True),
-            effect,
+            replace(effect, wide=True),
             Column("Seeds to decide, 80% power", ("needed_likely", "needed_low", "needed_high"), _seeds_range),
             *_beside(),
         ]
@@ -181,7 +181,7 @@ def _seeds_range(likely: int | None, low: int | None, high: int | None) -> str:
     if low is None and likely is None:
         return NOTHING
     most = f">{LARGEST_PLAN:,}"
-    return f"{likely or most} ({low or most} to {high or most})"
+    return f"{likely or most} ({low or most}–{high or most})"
 
 
 def _worth(worth: float | None, low: float | None, high: float | None) -> str:
