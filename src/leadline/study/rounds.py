@@ -58,13 +58,9 @@ class Course:
             ends: of the interval that holds at every look.
             confidence: of this contrast.
         """
+        if by_failures := self.word_by_failures(seeds, confidence):
+            return by_failures
         enough = 1 / (1 - confidence)
-        for looked in range(1, seeds + 1):
-            if len(self.first(looked)) > 1:
-                break
-            only_a, only_b = self._alone(looked)
-            if sequential.odds_against_even(only_a, only_b) >= enough:
-                return "worse" if only_a > only_b else "better"
         decision, (only_a, only_b) = stats.decide(ends, self.margin, self.higher_is_better), self._alone(seeds)
         if decision == "equivalent" and only_a + only_b:
             return "undecided"
@@ -75,6 +71,16 @@ class Course:
                 ahead, behind = behind, ahead
             return decision if ahead > behind and sequential.odds_against_even(ahead, behind) >= enough else "undecided"
         return decision
+
+    def word_by_failures(self, seeds: int, confidence: float) -> Decision | None:
+        """Return what failures had decided before there were two pairs; it stays, whatever values show later."""
+        for looked in range(1, seeds + 1):
+            if len(self.first(looked)) > 1:
+                break
+            only_a, only_b = self._alone(looked)
+            if sequential.odds_against_even(only_a, only_b) >= 1 / (1 - confidence):
+                return "worse" if only_a > only_b else "better"
+        return None
 
     def _alone(self, seeds: int) -> tuple[int, int]:
         """Return at how many of the first seeds a alone failed, and b alone."""
