@@ -326,6 +326,27 @@ def outcomes_of(*pairs: float | str) -> list[Outcome]:
     ]
 
 
+def test_a_few_seeds_at_which_one_arm_alone_stays_at_chance_are_not_certain() -> None:
+    few = [Outcome(difference, True, False) for difference in (85.0, 85.1, 84.9)]
+    p = float(difference_p([85.0, 85.1, 84.9]))
+    assert difference_with_failures(few, p, False).p == p < 0.001
+    # at five more seeds both fail: three of eight is what chance gives
+    found = difference_with_failures([*few, *[Outcome(None, True, True)] * 5], p, False)
+    assert found.p and found.p > 0.05
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(600):
+        failed = rng.random((2, 10)) < 0.8
+        errors = np.where(failed, 90, 5) + 0.3 * rng.normal(size=(2, 10))
+        pairs = [
+            Outcome(None if a and b else float(one - other), bool(a), bool(b))
+            for (one, other), (a, b) in zip(errors.T, failed.T, strict=True)
+        ]
+        values = [one.difference for one in pairs if one.difference is not None]
+        test = difference_with_failures(pairs, float(difference_p(values)) if len(values) > 2 else None, False)
+        wrong += test.p is not None and test.p <= 0.05
+    assert wrong / 600 < 0.05
+
+
 def test_the_arm_that_diverges_is_not_the_better_one() -> None:
     # 2.9, 2.91, diverged against 3.2, 3.22, 3.1: the two pairs that are left are nearly equal
     p = float(difference_p([-0.3, -0.31]))

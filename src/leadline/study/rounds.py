@@ -51,7 +51,8 @@ class Course:
         Values decide by their interval. Before there are two of them, which is where one arm fails nearly always,
         failures may decide: trials that diverged or learned nothing, where only one of a pair did. Two arms of which
         one alone failed at some seed are not equivalent, and the arm that fails more is better only if it is ahead at
-        so many more seeds that its failures are outweighed.
+        so many more seeds that its failures are outweighed. The same is asked of either arm where a trial that learned
+        nothing has a value that counts: a few such differences agree so well that they look like certainty.
 
         Args:
             seeds: that are looked at.
@@ -64,8 +65,9 @@ class Course:
         decision, (only_a, only_b) = stats.decide(ends, self.margin, self.higher_is_better), self._alone(seeds)
         if decision == "equivalent" and only_a + only_b:
             return "undecided"
-        if decision == ("better" if only_a > only_b else "worse" if only_b > only_a else None):
-            # it is the arm that fails more: its failures have to be outweighed as well
+        lone = any(one.difference is not None and one.failed_a != one.failed_b for one in self.outcomes[:seeds])
+        fewer = "better" if only_a > only_b else "worse" if only_b > only_a else None  # for the arm that fails more
+        if decision == fewer or (lone and decision in ("better", "worse")):
             ahead, behind = self._ahead(seeds)
             if decision == "worse":
                 ahead, behind = behind, ahead
