@@ -203,3 +203,20 @@ def test_a_few_seeds_at_which_one_arm_alone_stays_at_chance_decide_nothing() -> 
     # without failures as many seeds are enough
     values = [Outcome(85 + place / 10, False, False) for place in range(3)]
     assert look(study, Course("a", "b", 0.5, STEP, tuple(values)), 3)[1] == "worse"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "seeds", "decision"),
+    [
+        ([Outcome(85 + place / 10, True, False) for place in range(20)], 9, "worse"),  # at chance at every seed
+        ([Outcome(None, True, False), *[Outcome(-85 + place / 10, False, False) for place in range(19)]], 12, "better"),
+        ([Outcome(None, True, False), *[Outcome(place % 2 / 100, False, False) for place in range(19)]], 20, None),
+    ],
+)
+def test_a_contrast_that_only_failures_keep_undecided_gets_more_seeds(
+    outcomes: list[Outcome], seeds: int, decision: str | None
+) -> None:
+    study, taken = a_study([("a", "b")]), 3
+    while not (found := rounds(study, [Course("a", "b", 0.5, STEP, tuple(outcomes[:taken]))]))[-1].looks:
+        taken = found[-1].seeds["a"]
+    assert (taken, found[-1].looks[0][1]) == (seeds, decision or "undecided")

@@ -222,7 +222,9 @@ def _seeds_to_add(study: ExpandedStudy, course: Course, seeds: int) -> int:
     # a seed without a pair counts towards max_seeds
     most = len(shown) + left
     confidence = confidence_of_each(study)
-    return sequential.next_round(shown, course.margin, confidence, course.resolution, study.shared_over, most)
+    more = sequential.next_round(shown, course.margin, confidence, course.resolution, study.shared_over, most)
+    # 0 where values alone would decide, but failures do not let them
+    return more or min(sequential.FIRST_ROUND, left)
 
 
 def _common_seeds(seeds: Mapping[str, int], course: Course) -> int:
