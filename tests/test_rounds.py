@@ -193,3 +193,30 @@ def test_what_was_fixed_before_the_first_look_cannot_change_after_it(change: dic
         resume(a_study(**change), ledger(first, 3), first)
     assert "\n" not in str(caught.value)
     assert resume(a_study(**change), ledger(first, 3, ended=False), first).resolved.drawn
+
+
+def test_a_few_seeds_at_which_one_arm_alone_stays_at_chance_decide_nothing() -> None:
+    study = a_study([("a", "b")])
+    both, only_a = Outcome(None, True, True), [Outcome(85 + place / 10, True, False) for place in range(8)]
+    for outcomes, decision in (([*only_a[:3], both, both], "undecided"), (only_a[:7], "undecided"), (only_a, "worse")):
+        assert look(study, Course("a", "b", 0.5, STEP, tuple(outcomes)), len(outcomes))[1] == decision
+    # without failures as many seeds are enough
+    values = [Outcome(85 + place / 10, False, False) for place in range(3)]
+    assert look(study, Course("a", "b", 0.5, STEP, tuple(values)), 3)[1] == "worse"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "seeds", "decision"),
+    [
+        ([Outcome(85 + place / 10, True, False) for place in range(20)], 9, "worse"),  # at chance at every seed
+        ([Outcome(None, True, False), *[Outcome(-85 + place / 10, False, False) for place in range(19)]], 12, "better"),
+        ([Outcome(None, True, False), *[Outcome(place % 2 / 100, False, False) for place in range(19)]], 20, None),
+    ],
+)
+def test_a_contrast_that_only_failures_keep_undecided_gets_more_seeds(
+    outcomes: list[Outcome], seeds: int, decision: str | None
+) -> None:
+    study, taken = a_study([("a", "b")]), 3
+    while not (found := rounds(study, [Course("a", "b", 0.5, STEP, tuple(outcomes[:taken]))]))[-1].looks:
+        taken = found[-1].seeds["a"]
+    assert (taken, found[-1].looks[0][1]) == (seeds, decision or "undecided")

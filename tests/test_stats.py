@@ -17,6 +17,7 @@ from leadline.analysis.stats import (
     Outcome,
     StatisticsError,
     Summary,
+    benjamini_hochberg,
     benjamini_hochberg_both,
     decide,
     difference_p,
@@ -287,12 +288,35 @@ def test_holm_over_both_tests_is_the_closed_test_by_bonferroni(values: list[tupl
     assert holm_both(p, np.full(len(p), math.nan))[0] == pytest.approx(holm(p.tolist()))
 
 
-def test_benjamini_hochberg_over_both_tests_ranks_them_together() -> None:
+def test_benjamini_hochberg_over_both_tests_ranks_contrasts_by_the_smaller_value() -> None:
     p, q = benjamini_hochberg_both([0.001, 0.5, 0.04], [0.9, 0.02, math.nan])
-    # three contrasts; in order .001, .02, .04, .5, .9
-    assert p == pytest.approx([0.003, 3 * 0.5 / 4, 0.04]) and q == pytest.approx(
-        [3 * 0.9 / 5, 0.03, math.nan], nan_ok=True
-    )
+    # three contrasts, .001, .02 and .04; at .5 and .9 all three are rejected already
+    assert p == pytest.approx([0.003, 0.5, 0.04]) and q == pytest.approx([0.9, 0.03, math.nan], nan_ok=True)
+    # one contrast has nothing to adjust, and a word of two rejected tests counts once
+    assert [one.tolist() for one in benjamini_hochberg_both([0.08], [0.001])] == [[0.08], [0.001]]
+    assert [one.size for one in benjamini_hochberg_both([], [])] == [0, 0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_benjamini_hochberg_over_both_tests_is_the_plain_one_without_margins(values: list[float]) -> None:
+    adjusted, _ = benjamini_hochberg_both(values, [math.nan] * len(values))
+    assert adjusted == pytest.approx(benjamini_hochberg(values))
+
+
+@pytest.mark.parametrize("contrasts", [1, 3])
+def test_by_benjamini_hochberg_few_words_are_false_where_precise_contrasts_are_all_equal(contrasts: int) -> None:
+    differences = np.random.default_rng(0).normal(0, 0.1, (4000, contrasts, 10))
+    p, q = benjamini_hochberg_both(difference_p(differences), equivalence_p(differences, 0.5))
+    false, words = (p <= 0.05).sum(axis=-1), ((p <= 0.05) | (q <= 0.05)).sum(axis=-1)
+    assert np.mean(false / np.maximum(words, 1)) < 0.06
+
+
+def test_seeds_needed_do_not_depend_on_which_arm_comes_first_and_their_range_holds_what_is_likely() -> None:
+    for difference, sd, n, margin in ((0.02, 1.0, 3, 0.0), (0.05, 1.0, 5, 0.0), (0.3, 0.4, 4, 0.5), (1.0, 2.0, 3, 0.5)):
+        found = seeds_for_word(difference, sd, n, margin)
+        assert found == seeds_for_word(-difference, sd, n, margin)
+        low, likely, high = (math.inf if one is None else one for one in (found.low, found.likely, found.high))
+        assert low <= likely <= high
 
 
 def outcomes_of(*pairs: float | str) -> list[Outcome]:
@@ -300,6 +324,27 @@ def outcomes_of(*pairs: float | str) -> list[Outcome]:
     return [
         Outcome(None, "a" in one, "b" in one) if isinstance(one, str) else Outcome(one, False, False) for one in pairs
     ]
+
+
+def test_a_few_seeds_at_which_one_arm_alone_stays_at_chance_are_not_certain() -> None:
+    few = [Outcome(difference, True, False) for difference in (85.0, 85.1, 84.9)]
+    p = float(difference_p([85.0, 85.1, 84.9]))
+    assert difference_with_failures(few, p, False).p == p < 0.001
+    # at five more seeds both fail: three of eight is what chance gives
+    found = difference_with_failures([*few, *[Outcome(None, True, True)] * 5], p, False)
+    assert found.p and found.p > 0.05
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(600):
+        failed = rng.random((2, 10)) < 0.8
+        errors = np.where(failed, 90, 5) + 0.3 * rng.normal(size=(2, 10))
+        pairs = [
+            Outcome(None if a and b else float(one - other), bool(a), bool(b))
+            for (one, other), (a, b) in zip(errors.T, failed.T, strict=True)
+        ]
+        values = [one.difference for one in pairs if one.difference is not None]
+        test = difference_with_failures(pairs, float(difference_p(values)) if len(values) > 2 else None, False)
+        wrong += test.p is not None and test.p <= 0.05
+    assert wrong / 600 < 0.05
 
 
 def test_the_arm_that_diverges_is_not_the_better_one() -> None:

@@ -17,7 +17,7 @@ from leadline.networks.modules import build
 from leadline.parts.base import Spec, parse
 from leadline.parts.code import identify_all
 from leadline.parts.losses import Loss
-from leadline.parts.metrics import FinalMetric
+from leadline.parts.metrics import FinalMetric, Outputs
 from leadline.parts.reference import Reference
 from leadline.parts.tasks import Task, task_of
 from leadline.reports.writing import write_report
@@ -167,3 +167,24 @@ def test_a_custom_task_is_made_once() -> None:
     named = Reference(module="test_tasks:Regression")
     assert task_of(named) is task_of(Reference(module="test_tasks:Regression"))
     assert task_of("classification").metric == "test_error"
+
+
+@pytest.mark.parametrize(
+    ("zeros", "right", "images", "train_error", "idle"),
+    [
+        (0.5, 0.5, 1000, None, True),
+        (0.5, 0.54, 1000, None, True),  # guessing has a deviation of 1.6 points
+        (0.5, 0.56, 1000, None, False),
+        (0.5, 1.0, 2, 0.0, False),  # a good network on two images
+        (0.5, 1.0, 2, 50.0, True),  # a lucky one
+        (1.0, 1.0, 50, 50.0, False),  # one class alone
+        (0.7, 0.95, 1000, 29.5, False),  # training labels that are noisy, and in other proportions
+    ],
+)
+def test_a_classifier_is_at_chance_by_what_a_constant_one_gets_right(
+    zeros: float, right: float, images: int, train_error: float | None, idle: bool
+) -> None:
+    labels = (np.arange(images) >= round(zeros * images)).astype(np.int16)
+    wrong = np.arange(images) < round((1 - right) * images)
+    outputs = Outputs(labels, np.where(wrong, 1 - labels, labels))
+    assert task_of("classification").is_at_chance(outputs, train_error) is idle

@@ -577,6 +577,65 @@ def test_with_seeds_added_an_arm_that_always_diverges_is_decided_early_and_a_hop
     assert "neither learned" in contrast_sentence(contrast, findings)
 
 
+def test_what_failures_decided_is_said_of_failures_although_values_came_later() -> None:
+    errors = {"plain": [3.0] * 8 + [1.0, 1.1, 1.05], "residual": [3.0] * 8 + [3.0, 3.1, 3.0]}
+    states = {"plain": ["diverged"] * 8 + ["finished"] * 3, "residual": ["finished"] * 11}
+    findings = deciding(errors, states, max_seeds=20, step=11)
+    (contrast,) = findings.contrasts
+    assert contrast.decision == "better" and contrast.by_failures and contrast.paired and contrast.paired.difference > 0
+    assert headline(findings)[0].startswith("plain fails to train more often than residual: trials of residual failed")
+
+
+def test_the_p_of_fishers_test_stands_beside_the_adjusted_one() -> None:
+    study = a_study(seeds=5, vary={"blocks": [2, 5, 10]})
+    findings = analyze(
+        study,
+        *frames(
+            study,
+            lambda arm, seed: 3 + seed / 10 + (arm.base == "plain") * (arm.factors["blocks"] - 3 + 0.1 * (seed % 2)),
+            lambda arm, seed: "diverged" if arm.name == "plain[blocks=2]" else "finished",
+        ),
+    )
+    shown = to_json(findings)["contrasts"][0]
+    assert (shown["failures_p"], shown["difference_p_adjusted"]) == pytest.approx((1 / 126, 3 / 126))
+    assert "(Fisher's exact test, p = 0.0079; adjusted p = 0.024)" in shown["sentence"]
+
+
+def test_trials_at_chance_are_told_beside_one_that_diverged_where_the_other_arm_has_not_ended() -> None:
+    study = a_study(seeds=5)
+    states = {("plain", 4): "diverged", ("residual", 4): "running"}
+    data = frames(
+        study,
+        by_base({"plain": [90.0, 5, 5, 5, 5], "residual": [4.0] * 5}),
+        lambda arm, seed: states.get((arm.base, seed), "finished"),
+    )
+    assert (
+        "plain diverged at 1 of 5 seeds and plain stayed at chance at 1 of 4 seeds"
+        in headline(analyze(study, *data))[0]
+    )
+
+
+def test_the_largest_decided_difference_is_called_too_large_only_if_it_is_drawn_towards_zero() -> None:
+    study = a_study(seeds=4, vary={"blocks": [1, 2, 3, 4]})
+    for sign in (1, -1):  # undecided ones are far larger, to the same side or to the other
+        by_level = {1: [0.9, 1, 1.1, 1], 2: [30, 2, 10, 25], 3: [12, 33, 2, 20], 4: [9, 1, 30, 31]}
+        findings = analyze(
+            study,
+            *frames(
+                study,
+                lambda arm, seed, sign=sign, by_level=by_level: (
+                    50
+                    + seed
+                    + (arm.base == "plain")
+                    * by_level[arm.factors["blocks"]][seed]
+                    * (1 if arm.factors["blocks"] == 1 else sign)
+                ),
+            ),
+        )
+        assert [one.decision for one in findings.contrasts] == ["better", *["undecided"] * 3]
+        assert "The largest decided difference" in headline(findings)[1] and "shrunk" not in headline(findings)[1]
+
+
 def test_arms_that_stay_at_chance_are_said_to_have_learned_nothing() -> None:
     idle = {"plain": [90.0, 90.1, 90.0, 90.1], "residual": [90.1, 90.0, 90.1, 90.0]}
     findings = found(idle)
@@ -650,6 +709,67 @@ def test_seeds_that_were_added_after_a_verdict_bring_an_interval_that_holds_at_e
     # trials that were still running when others were added had shown no verdict
     running = [moment + pd.Timedelta(hours=3) for moment in created]
     assert analyze(study, trials.assign(created=created, ended=running), records, outputs).contrasts[0].looked == ()
+
+
+def added_later(study: ExpandedStudy, data: Frames, later: Callable[[str, int], bool]) -> Findings:
+    """Findings where some trials were created after all others had ended."""
+    trials, records, outputs = data
+    start = pd.Timestamp("2026-01-01", tz="UTC")
+    rows = zip(trials["base"], trials["seed"], strict=True)
+    created = [start + pd.Timedelta(hours=2 * later(base, seed)) for base, seed in rows]
+    ended = [moment + pd.Timedelta(hours=1) for moment in created]
+    return analyze(study, trials.assign(created=created, ended=ended), records, outputs)
+
+
+def test_with_seeds_added_after_a_verdict_failures_that_decide_are_said_to() -> None:
+    study = a_study(seeds=10)
+    data = frames(study, lambda arm, seed: 3.0, lambda arm, seed: "diverged" if arm.base == "plain" else "finished")
+    findings = added_later(study, data, lambda base, seed: seed >= 3)
+    (contrast,) = findings.contrasts
+    assert contrast.decision == "better" and contrast.by_failures
+    assert headline(findings)[0] == (
+        "plain fails to train more often than residual: trials of residual failed at 0 and those of plain at 10 of 10"
+        " seeds (odds that hold at every look). plain diverged at 10 of 10 seeds; in the decision these count as worse"
+        " than any error. Seeds were added after a verdict on the first 3 could be seen."
+    )
+
+
+def test_an_arm_that_came_with_the_added_seeds_has_an_interval_of_the_same_kind() -> None:
+    arms = {name: {"network": f"comparative-{name}"} for name in ("plain", "resnet", "cnn")}
+    study = a_study(seeds=5, arms=arms, contrasts=[["resnet", "plain"], ["cnn", "plain"]])
+    values = {"plain": [5.0, 5.2, 5.1, 5, 5.3], "resnet": [4.2, 4.5, 4.2, 4.3, 4.4], "cnn": [4.1, 4.4, 4.2, 4.3, 4.2]}
+    findings = added_later(study, frames(study, by_base(values)), lambda base, seed: base == "cnn" or seed >= 3)
+    first, second = findings.contrasts
+    assert first.looked == (3,) and second.looked == () and first.at_every_look and second.at_every_look
+    for line in headline(findings):
+        assert "valid at every look, 5 seeds)" in line and "paired t" not in line
+
+
+def test_times_to_a_target_decide_nothing_where_seeds_were_added_after_a_verdict() -> None:
+    study = a_study(seeds=5, contrasts=[{"a": "residual", "b": "plain", "metric": "epochs_to", "target": 20}])
+    trials, records, outputs = frames(study, lambda arm, seed: 4.0)
+    keys = trials[["trial", "arm", "base", "seed"]].merge(pd.DataFrame({"epoch": range(1, 5)}), how="cross")
+    slow = keys["epoch"] < 2 + keys["base"].eq("plain")
+    curve = keys.assign(step=keys["epoch"], split="validation", name="error", value=np.where(slow, 40.0, 4.0))
+    data = trials, pd.concat([records, curve]), outputs
+    assert analyze(study, *data).contrasts[0].decision == "better"
+    findings = added_later(study, data, lambda base, seed: seed >= 3)
+    assert headline(findings) == (
+        "Undecided between residual and plain: 2.00 against 3.00 epochs to 20% validation error, a difference of −1.00"
+        " epochs; since no interval for such times holds at every look, nothing is decided. Seeds were added after a"
+        " verdict on the first 3 could be seen.",
+    )
+    assert json.dumps(to_json(findings), allow_nan=False) and "epochs to 20%" in to_text(findings)
+
+
+def test_arms_that_are_equal_everywhere_say_nothing_of_other_images_and_count_ties_as_half() -> None:
+    findings = found({"plain": [2.0, 2.1, 2.2], "residual": [2.0, 2.1, 2.2]})
+    (contrast,) = findings.contrasts
+    assert contrast.decision == "equivalent" and contrast.images is None
+    assert detail_sentences(contrast) == (
+        "At a fresh seed residual is better than plain with a probability of 50% (a tie counted as half; 95% interval"
+        " 4% to 96%).",
+    )
 
 
 # --- seeds that are added until contrasts are decided

@@ -51,30 +51,38 @@ class Course:
         Values decide by their interval. Before there are two of them, which is where one arm fails nearly always,
         failures may decide: trials that diverged or learned nothing, where only one of a pair did. Two arms of which
         one alone failed at some seed are not equivalent, and the arm that fails more is better only if it is ahead at
-        so many more seeds that its failures are outweighed.
+        so many more seeds that its failures are outweighed. The same is asked of either arm where a trial that learned
+        nothing has a value that counts: a few such differences agree so well that they look like certainty.
 
         Args:
             seeds: that are looked at.
             ends: of the interval that holds at every look.
             confidence: of this contrast.
         """
+        if by_failures := self.word_by_failures(seeds, confidence):
+            return by_failures
         enough = 1 / (1 - confidence)
-        for looked in range(1, seeds + 1):
-            if len(self.first(looked)) > 1:
-                break
-            only_a, only_b = self._alone(looked)
-            if sequential.odds_against_even(only_a, only_b) >= enough:
-                return "worse" if only_a > only_b else "better"
         decision, (only_a, only_b) = stats.decide(ends, self.margin, self.higher_is_better), self._alone(seeds)
         if decision == "equivalent" and only_a + only_b:
             return "undecided"
-        if decision == ("better" if only_a > only_b else "worse" if only_b > only_a else None):
-            # it is the arm that fails more: its failures have to be outweighed as well
+        lone = any(one.difference is not None and one.failed_a != one.failed_b for one in self.outcomes[:seeds])
+        fewer = "better" if only_a > only_b else "worse" if only_b > only_a else None  # for the arm that fails more
+        if decision == fewer or (lone and decision in ("better", "worse")):
             ahead, behind = self._ahead(seeds)
             if decision == "worse":
                 ahead, behind = behind, ahead
             return decision if ahead > behind and sequential.odds_against_even(ahead, behind) >= enough else "undecided"
         return decision
+
+    def word_by_failures(self, seeds: int, confidence: float) -> Decision | None:
+        """Return what failures had decided before there were two pairs; it stays, whatever values show later."""
+        for looked in range(1, seeds + 1):
+            if len(self.first(looked)) > 1:
+                break
+            only_a, only_b = self._alone(looked)
+            if sequential.odds_against_even(only_a, only_b) >= 1 / (1 - confidence):
+                return "worse" if only_a > only_b else "better"
+        return None
 
     def _alone(self, seeds: int) -> tuple[int, int]:
         """Return at how many of the first seeds a alone failed, and b alone."""
@@ -214,7 +222,9 @@ def _seeds_to_add(study: ExpandedStudy, course: Course, seeds: int) -> int:
     # a seed without a pair counts towards max_seeds
     most = len(shown) + left
     confidence = confidence_of_each(study)
-    return sequential.next_round(shown, course.margin, confidence, course.resolution, study.shared_over, most)
+    more = sequential.next_round(shown, course.margin, confidence, course.resolution, study.shared_over, most)
+    # 0 where values alone would decide, but failures do not let them
+    return more or min(sequential.FIRST_ROUND, left)
 
 
 def _common_seeds(seeds: Mapping[str, int], course: Course) -> int:

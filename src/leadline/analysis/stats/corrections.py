@@ -84,17 +84,21 @@ def holm_both(difference: ArrayLike, equivalence: ArrayLike) -> tuple[Floats, Fl
 def benjamini_hochberg_both(difference: ArrayLike, equivalence: ArrayLike) -> tuple[Floats, Floats]:
     """Return the p-values of both tests of every contrast, adjusted so that few words are false.
 
-    Of the words that values of at most q lead to, on average at most a share q is false. The values of both tests are
-    ranked together; their number is that of the contrasts, for of each at most one hypothesis is true.
+    Of the words that values of at most q lead to, on average at most a share q is false. A contrast has one word,
+    however many of its tests reject, so the rank of a value is the number of contrasts with a value no larger: were
+    both tests of a contrast counted, a difference that is shown falsely within a small interval would count as half.
 
     Args:
         difference, equivalence: see `holm_both`.
     """
     p, q = (np.asarray(one, dtype=np.float64) for one in (difference, equivalence))
-    contrasts = np.sum(~np.isnan(np.fmax(p, q)), axis=-1, keepdims=True)
+    least = np.fmin(p, q)
+    contrasts = np.sum(~np.isnan(least), axis=-1, keepdims=True)
     pooled = np.concatenate([p, q], axis=-1)
     order = np.argsort(pooled, axis=-1)  # NaN last
-    steps = np.take_along_axis(pooled, order, axis=-1) * contrasts / np.arange(1, pooled.shape[-1] + 1)
+    values = np.take_along_axis(pooled, order, axis=-1)
+    rank = np.sum(least[..., None, :] <= values[..., None], axis=-1)
+    steps = values * contrasts / np.maximum(rank, 1)
     steps = np.where(np.isnan(steps), math.inf, steps)[..., ::-1]
     adjusted = np.empty_like(pooled)
     np.put_along_axis(adjusted, order, np.minimum(np.minimum.accumulate(steps, axis=-1), 1.0)[..., ::-1], axis=-1)

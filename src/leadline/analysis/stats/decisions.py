@@ -124,8 +124,10 @@ def difference_with_failures(outcomes: Sequence[Outcome], p: float | None, highe
     of its hardest seeds. So two things are tested, each at half the level where both can be: whether the arms fail
     equally often (`count_p`), and whether the values of complete pairs differ. A difference in favour of the arm that
     fails more counts only as far as the signed ranks of all pairs show it too, with a failure ranked as worse than any
-    value (worst-rank scores: Lachin 1999), by sign flips. Where even the most uneven count of so many failures would
-    show nothing, counts are not tested (Tarone 1990).
+    value (worst-rank scores: Lachin 1999), by sign flips. Pairs of which one trial learned nothing have differences far
+    from all others and close to each other; a few of them that agree look like certainty. Where there are any, seeds at
+    which both trials failed count as without a difference, for they were as likely to show one. Where even the most
+    uneven count of so many failures would show nothing, counts are not tested (Tarone 1990).
 
     Args:
         outcomes: of every seed at which both trials ended.
@@ -140,6 +142,9 @@ def difference_with_failures(outcomes: Sequence[Outcome], p: float | None, highe
     worse = -1 if higher_is_better else 1
     failing = worse if failed_a > failed_b else -worse  # the sign of a difference that tells against who fails more
     by_values, by_count = p, count_p(failed_a, failed_b, len(outcomes))
+    if p is not None and any(one.difference is not None and (one.failed_a or one.failed_b) for one in outcomes):
+        both = sum(one.failed_a and one.failed_b for one in outcomes)
+        by_values = p = max(p, float(difference_p([*values, *[0.0] * both])))
     if p is not None and sign == -failing:
         by_rank, favours = _worst_rank(outcomes, worse)
         by_values = max(p, by_rank) if favours == sign else 1.0

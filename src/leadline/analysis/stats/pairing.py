@@ -28,6 +28,7 @@ class Ahead:
     share: float  # of the seeds, ties as one half
     low: float  # of a 95% interval
     high: float
+    ties: int = 0  # seeds at which both are equal
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def ahead_at_a_seed(wins: int, ties: int, n: int) -> Ahead:
     won = wins + ties / 2
     low = float(stats.beta.ppf(0.025, won, n - won + 1)) if won > 0 else 0.0
     high = float(stats.beta.ppf(0.975, won + 1, n - won)) if won < n else 1.0
-    return Ahead(won / n, low, high)
+    return Ahead(won / n, low, high, ties)
 
 
 def over_seeds_and_images(wrong_a: Sequence[ArrayLike], wrong_b: Sequence[ArrayLike]) -> SeedsAndImages:

@@ -116,7 +116,8 @@ def seeds_for_word(
     """Return how many pairs, more than n, a contrast needs until it gets a word, from what n pairs have shown.
 
     The range comes from means and spreads that could have given what is observed: the spread by the chi-squared
-    distribution, the mean by the normal one about the observed mean. At three seeds it is wide, as it has to be.
+    distribution, the mean by the normal one about the observed mean. At three seeds it is wide, as it has to be. It
+    holds what is likely, and is the same whichever arm comes first.
 
     Args:
         difference, sd: observed mean and standard deviation of n differences; sd above 0.
@@ -126,9 +127,11 @@ def seeds_for_word(
     """
     draw = np.random.default_rng(seed)
     sigma = sd * np.sqrt((n - 1) / draw.chisquare(n - 1, _DRAWS))
+    difference = -abs(difference)
     delta = difference + sigma / math.sqrt(n) * draw.normal(size=_DRAWS)
     sigma, delta = np.append(sigma, sd), np.append(delta, difference)
     needed = np.maximum(seeds_for_power(delta, sigma, margin, alpha, wanted), n + 1)
     ends = np.quantile(needed[:-1], [(1 - RANGE) / 2, (1 + RANGE) / 2], method="nearest")
-    low, high, likely = (int(one) if math.isfinite(one) else None for one in (*ends, needed[-1]))
+    found = min(ends[0], needed[-1]), max(ends[1], needed[-1]), needed[-1]
+    low, high, likely = (int(one) if math.isfinite(one) else None for one in found)
     return SeedsForWord(likely, low, high)

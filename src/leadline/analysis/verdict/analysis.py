@@ -194,7 +194,9 @@ def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
         if any(not np.array_equal(one.labels, seen[0].labels) for one in seen) or len(seen[0].labels) < 2:
             return None
         sides.append([one.predicted != one.labels for one in seen])
-    return over_seeds_and_images(*sides)
+    found = over_seeds_and_images(*sides)
+    # without any spread, as of networks that agree everywhere, nothing is known of others
+    return found if found.low < found.high else None
 
 
 def _summary(values: Iterable[float]) -> Summary | None:

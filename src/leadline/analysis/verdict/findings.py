@@ -49,6 +49,7 @@ class InterimAnalysis:
     high: float
     decision: Decision
     looked: bool  # whether a round ended here, up to the one that decided
+    by_failures: bool = False  # whether failures decided, before there were two pairs
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,11 @@ class SequentialAnalysis:
 
     @property
     def judgement(self) -> Judgement:
-        """What its last look decided, by values or, before there are two pairs, by failures."""
+        """What its last look decided, by values or by failures."""
         if not self.interim:
             return Judgement("undecided")
         last = self.interim[-1]
-        by_failures = last.pairs < 2 and last.decision != "undecided"
-        return Judgement(last.decision, DifferenceTest(None, 0, "failures" if by_failures else "values"))
+        return Judgement(last.decision, DifferenceTest(None, 0, "failures" if last.by_failures else "values"))
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,13 @@ class ContrastFinding:
     def decision(self) -> Decision:
         """What is decided, beside the study's other contrasts."""
         return self.judgement.decision
+
+    @property
+    def at_every_look(self) -> bool:
+        """Whether its interval holds at every look: seeds were added, to this contrast or to others of the study."""
+        return bool(self.sequential or self.looked) or bool(
+            self.paired and self.paired.ci95 and self.paired.t_p is None
+        )
 
     @property
     def by_failures(self) -> bool:

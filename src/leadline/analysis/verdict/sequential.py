@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from leadline.analysis.stats import LEVEL, Paired, sequential, summarise
+from leadline.analysis.stats import LEVEL, DifferenceTest, Paired, paired, sequential, summarise
+from leadline.analysis.stats.decisions import Ground
 from leadline.analysis.stats.sequential import running_interval
 from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
@@ -59,24 +60,32 @@ def looked_at_before(
 
     As for a study with `decide`: each contrast by the interval that holds at every look, all contrasts together at 95%,
     its error shared out over `PLANNED` seeds, since the study named no number. p-values hold for a single look, so
-    there are none.
+    there are none. Of times to a target no such interval is known, so that they decide nothing.
 
     Args:
         every: all pairs of each contrast.
         orders: its seeds, in the order in which the study got them.
     """
     confidence = sequential.confidence_of_each(1 - LEVEL, len(every))
-    kept, estimates, judgements = [], [], []
+    kept, judgements = [], []
+    estimates: list[Paired | None] = []
     for pairs, order in zip(every, orders, strict=True):
+        if pairs.reach:
+            kept.append(pairs)
+            shown = paired(pairs.a, pairs.b, resolution=pairs.resolution)
+            estimates.append(replace(shown, ci95=None, t_p=None, bca95=None, p=None, p_smallest=None))
+            judgements.append(Judgement("undecided"))
+            continue
         ended = dict(pairs.outcomes)
         course, own = _course(pairs, [seed for seed in order if seed in ended][: sequential.MOST_SEEDS])
         ends = (-math.inf, math.inf)
-        if shown := course.first(course.ended):
-            found = sequential.interval_at_any_time(shown, confidence, course.resolution, PLANNED)
+        if differences := course.first(course.ended):
+            found = sequential.interval_at_any_time(differences, confidence, course.resolution, PLANNED)
             ends = (found.low, found.high)
         kept.append(own)
         estimates.append(_paired(course, ends))
-        judgements.append(Judgement(course.word(course.ended, ends, confidence)))
+        ground: Ground = "failures" if course.word_by_failures(course.ended, confidence) else "values"
+        judgements.append(Judgement(course.word(course.ended, ends, confidence), DifferenceTest(None, 0, ground)))
     return kept, estimates, tuple(judgements)
 
 
@@ -132,7 +141,8 @@ def _interim(study: ExpandedStudy, course: Course, looked: Collection[int]) -> I
         pairs = len(course.first(seeds))
         mean = float(differences[:pairs].mean()) if pairs else None
         decision = course.word(seeds, ends[pairs], confidence)
-        yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decision, seeds in looked)
+        by_failures = course.word_by_failures(seeds, confidence) is not None
+        yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decision, seeds in looked, by_failures)
 
 
 def _paired(course: Course, ends: tuple[float, float]) -> Paired | None:

@@ -90,15 +90,18 @@ class Classification(Task):
         """Whether the share of right predictions is that of the most frequent class, on test or on training data.
 
         On test data, up to `CHANCE` standard deviations of guessing above it, and half of the way to 100% at most, so
-        that few images do not make a good network a guess; on training data, which are many, up to one point. Test
-        data of one class alone tell nothing.
+        that few images do not make a good network a guess; on training data, which are many, up to one point, unless
+        test data show that it is no guess: labels of training data may be noisy, or in other proportions. Test data of
+        one class alone tell nothing.
         """
         most = float(np.bincount(outputs.labels).max() / len(outputs.labels))
         if most == 1:
             return False
-        above = min(CHANCE * math.sqrt(most * (1 - most) / len(outputs.labels)), (1 - most) / 2)
+        above = CHANCE * math.sqrt(most * (1 - most) / len(outputs.labels))
         right = float(np.mean(outputs.labels == outputs.predicted))
-        return right <= most + above or (train_error is not None and 1 - train_error / 100 <= most + 0.01)
+        if right <= most + min(above, (1 - most) / 2):
+            return True
+        return right <= most + above and train_error is not None and 1 - train_error / 100 <= most + 0.01
 
     def final_values(self, outputs: Outputs) -> Mapping[str, float]:
         """Return all built-in metrics that are computed from outputs and have a finite value."""

@@ -86,11 +86,18 @@ def _largest(findings: Findings) -> Iterator[str]:
     for contrast in findings.contrasts:
         units.setdefault(metric(contrast.metric).difference_unit, []).append(contrast)
     for unit, contrasts in units.items():
-        decided = [(abs(one.paired.difference), one) for one in contrasts if one.paired and one.decision in _DIFFERENT]
+        decided = [
+            (abs(one.paired.difference), one)
+            for one in contrasts
+            if one.paired and one.paired.difference and one.decision in _DIFFERENT and not one.by_failures
+        ]
         if decided:
             _, largest = max(decided, key=lambda pair: pair[0])
             of = f" in {unit}" if unit and len(units) > 1 else ""
-            shrunk = largest.shrunk and metric(largest.metric).with_unit(number(abs(largest.shrunk), 2))
+            shrunk = ""
+            # where others that are undecided are larger it may be drawn away from 0, or beyond it
+            if largest.shrunk is not None and largest.paired and 0 <= largest.shrunk / largest.paired.difference < 1:
+                shrunk = metric(largest.metric).with_unit(number(abs(largest.shrunk), 2))
             less = f" As the largest of {len(contrasts)} it is likely too large; shrunk: {shrunk}." if shrunk else ""
             yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}{less}"
 

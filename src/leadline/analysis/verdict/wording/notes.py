@@ -176,7 +176,7 @@ def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
         margins = {metric(contrast.metric).amount(contrast.margin) for contrast in tested}
         within = margins.pop() if len(margins) == 1 else "its contrast's margin"
         how = "two one-sided t tests (Schuirmann 1987) show that the mean difference lies"
-        if tested[0].sequential or tested[0].looked:
+        if tested[0].at_every_look:
             how = f"the whole {level(tested[0])} interval lies"
         yield (
             f"Equivalent means that {how} within {within} of zero; a difference that is shown counts as a difference,"

@@ -80,10 +80,8 @@ def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterat
         yield from _these_networks_differ(contrast, findings)
     if contrast.looked:
         shown = join([str(seeds) for seeds in contrast.looked])
-        yield (
-            f"Seeds were added after a verdict on the first {shown} could be seen, so the interval is one that holds at"
-            " every look."
-        )
+        so = ", so the interval is one that holds at every look" if contrast.paired and contrast.paired.ci95 else ""
+        yield f"Seeds were added after a verdict on the first {shown} could be seen{so}."
 
 
 def detail_sentences(contrast: ContrastFinding) -> tuple[str, ...]:
@@ -106,9 +104,10 @@ def _about_pairing(contrast: ContrastFinding) -> Iterator[str]:
 def _about_fresh_seed(contrast: ContrastFinding) -> Iterator[str]:
     found = contrast.ahead
     if found and contrast.ended > 1 and not contrast.neither_learned:
+        ties = "a tie counted as half; " if found.ties else ""
         yield (
-            f"At a fresh seed {contrast.a} is better than {contrast.b} with a probability of {found.share:.0%} (95%"
-            f" interval {found.low:.0%} to {found.high:.0%})."
+            f"At a fresh seed {contrast.a} is better than {contrast.b} with a probability of {found.share:.0%} ({ties}"
+            f"95% interval {found.low:.0%} to {found.high:.0%})."
         )
 
 
@@ -133,18 +132,14 @@ def _about_failures(contrast: ContrastFinding, planned: Mapping[str, int]) -> It
         if counts:
             yield f"{join(counts)}; a diverged trial never reaches the target unless it already had."
         return
-    failed = (
-        (contrast.a, contrast.failed_a, contrast.diverged_a),
-        (contrast.b, contrast.failed_b, contrast.diverged_b),
-    )
+    at_chance = (contrast.a, contrast.at_chance_a), (contrast.b, contrast.at_chance_b)
     if not contrast.neither_learned:
         counts += [
-            f"{name} stayed at chance at {idle} of {plural(contrast.ended, 'seed')}"
-            for name, count, diverged in failed
-            if (idle := count - diverged) > 0
+            f"{name} stayed at chance at {idle} of {plural(contrast.ended, 'seed')}" for name, idle in at_chance if idle
         ]
     if counts:
-        counted = "; in the decision these count as worse than any error" if contrast.ended else ""
+        counted = "; in the decision these count as worse than any error"
+        counted *= contrast.ended > 0 and not contrast.neither_learned
         yield f"{join(counts)}{counted}."
 
 
@@ -199,8 +194,11 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
             " guessing."
         )
     if contrast.by_failures:
-        p = contrast.judgement.difference_p_adjusted
-        how = "odds that hold at every look" if contrast.sequential else f"Fisher's exact test, p {_equals(p)}"
+        test, adjusted = contrast.judgement.test, contrast.judgement.difference_p_adjusted
+        how = "odds that hold at every look"
+        if test.p is not None:
+            raised = f"; adjusted p {_equals(adjusted)}" if adjusted != test.p_failures else ""
+            how = f"Fisher's exact test, p {_equals(test.p_failures)}{raised}"
         counts = {contrast.a: contrast.failed_a, contrast.b: contrast.failed_b}
         return (
             f"{opening(contrast)}: trials of {contrast.a} failed at {counts[contrast.a]} and those of {contrast.b} at"
@@ -247,6 +245,10 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
     if contrast.sequential:
         few = "one pair gives" if len(contrast.seeds) == 1 else "differences that are all equal give"
         return f"; {few} no interval; {next_step(contrast.sequential)}"
+    if contrast.reach and contrast.looked:
+        return "; since no interval for such times holds at every look, nothing is decided"
+    if len(contrast.seeds) > 1:
+        return "; differences that are all equal give no interval"
     only = "" if planned == 1 else ", at the only seed at which both have finished"
     return f"{only}; one seed gives no interval and no p-value"
 
@@ -262,7 +264,7 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
         if sequential.adjusted is not None and contrast.decision != "undecided":
             adjusted = number(sequential.adjusted, digits)
             basis += f"; {metric(contrast.metric).with_unit(adjusted)} adjusted for stopping then"
-    elif contrast.looked:
+    elif contrast.at_every_look:
         basis = f"valid at every look, {plural(len(contrast.seeds), 'seed')}"
     return f"{level(contrast)} interval {interval(ends, digits)}, {basis}"
 
@@ -306,7 +308,7 @@ def level(contrast: ContrastFinding) -> str:
 
 def interval_name(contrasts: Sequence[ContrastFinding]) -> str:
     """Return what the intervals of a study's contrasts are, for captions and the headings of tables."""
-    if not any(contrast.sequential or contrast.looked for contrast in contrasts):
+    if not any(contrast.at_every_look for contrast in contrasts):
         return "95% interval (paired t)"
     return f"{level(contrasts[0])} interval that holds at every look"
 

@@ -275,6 +275,8 @@ def _fields(kind: type[Any], known: Any) -> dict[str, Any]:
 def _looks(sequential: SequentialAnalysis) -> dict[str, Any]:
     values = asdict(sequential)
     at = [one for one in values.pop("interim") if one.pop("looked")]
+    for one in at:
+        del one["by_failures"]  # that of the last is the contrast's `ground`
     for one in (values, *at):
         one |= {end: one[end] if math.isfinite(one[end]) else None for end in ("low", "high")}
     return {**values, "at": [{"verdict": one.pop("decision"), **one} for one in at]}
