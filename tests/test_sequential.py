@@ -22,6 +22,7 @@ from leadline.analysis.stats.sequential import (
     interval_at_any_time,
     next_round,
     odds_against_even,
+    odds_of_uneven_failures,
     running_interval,
 )
 from leadline.errors import LeadlineError
@@ -381,3 +382,12 @@ def test_odds_of_uneven_failures_rarely_rise_however_often_one_looks() -> None:
         a = np.cumsum(draw.random(40) < 0.5)
         reached += any(odds_against_even(int(one), n - int(one)) >= 20 for n, one in enumerate(a, start=1))
     assert reached / 2000 <= 0.05
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_odds_of_uneven_failures_rarely_rise_where_arms_fail_alike(rate: float) -> None:
+    draw, reached = np.random.default_rng(6), 0
+    for _ in range(1500):
+        a, b = draw.random((2, 20)) < rate
+        reached += max(odds_of_uneven_failures(a.tolist(), b.tolist())) >= 20
+    assert reached / 1500 <= 0.05

@@ -51,8 +51,9 @@ class Course:
         Values decide by their interval. Before there are two of them, which is where one arm fails nearly always,
         failures may decide: trials that diverged or learned nothing, where only one of a pair did. Two arms of which
         one alone failed at some seed are not equivalent, and the arm that fails more is better only if it is ahead at
-        so many more seeds that its failures are outweighed. The same is asked of either arm where a trial that learned
-        nothing has a value that counts: a few such differences agree so well that they look like certainty.
+        so many more seeds that its failures are outweighed. Where a trial that learned nothing has a value that counts,
+        the other arm is better only if failures show it too, or seeds at which it is ahead: a few such differences
+        agree so well that they look like certainty.
 
         Args:
             seeds: that are looked at.
@@ -67,6 +68,8 @@ class Course:
             return "undecided"
         lone = any(one.difference is not None and one.failed_a != one.failed_b for one in self.outcomes[:seeds])
         fewer = "better" if only_a > only_b else "worse" if only_b > only_a else None  # for the arm that fails more
+        if lone and decision in ("better", "worse") and decision != fewer and max(self._odds(seeds)) >= enough:
+            return decision
         if decision == fewer or (lone and decision in ("better", "worse")):
             ahead, behind = self._ahead(seeds)
             if decision == "worse":
@@ -76,13 +79,18 @@ class Course:
 
     def word_by_failures(self, seeds: int, confidence: float) -> Decision | None:
         """Return what failures had decided before there were two pairs; it stays, whatever values show later."""
-        for looked in range(1, seeds + 1):
+        for looked, odds in enumerate(self._odds(seeds), start=1):
             if len(self.first(looked)) > 1:
                 break
             only_a, only_b = self._alone(looked)
-            if sequential.odds_against_even(only_a, only_b) >= 1 / (1 - confidence):
+            if only_a != only_b and odds >= 1 / (1 - confidence):
                 return "worse" if only_a > only_b else "better"
         return None
+
+    def _odds(self, seeds: int) -> list[float]:
+        """Return the odds against equal failures after each of the first seeds."""
+        shown = self.outcomes[:seeds]
+        return sequential.odds_of_uneven_failures([one.failed_a for one in shown], [one.failed_b for one in shown])
 
     def _alone(self, seeds: int) -> tuple[int, int]:
         """Return at how many of the first seeds a alone failed, and b alone."""

@@ -195,14 +195,40 @@ def adjust_for_stopping(
     return (low + high) / 2
 
 
-def odds_against_even(only_a: int, only_b: int) -> float:
-    """Return the odds against two arms failing equally often, which may be looked at after every seed.
+def odds_of_uneven_failures(failed_a: Sequence[bool], failed_b: Sequence[bool]) -> list[float]:
+    """Return the odds against two arms failing equally often, after each seed; they may be looked at after every one.
 
-    Of the seeds at which just one arm failed, half should be a's. A mixture over all other shares bets against that;
+    At each seed the odds are those of the failure rates that the seeds before suggest (one failure and one success are
+    added to each arm's) against their mean in both arms, which is the null hypothesis that is nearest (Turner, Ly &
+    Grünwald 2021, for blocks of one trial of each arm). Where arms fail independently, or at the same seeds, the odds
+    ever reach 1/q in at most a share q of studies (Ville 1939).
+
+    Args:
+        failed_a, failed_b: whether each arm's trial failed, in the order of seeds.
+
+    Example:
+        >>> [round(odds, 1) for odds in odds_of_uneven_failures([True] * 5, [False] * 5)]
+        [1.0, 1.8, 4.0, 10.2, 28.4]
+    """
+    odds, found, count_a, count_b = 1.0, [], 1, 1
+    for seen, (a, b) in enumerate(zip(failed_a, failed_b, strict=True)):
+        rate_a, rate_b = count_a / (seen + 2), count_b / (seen + 2)
+        mean = (rate_a + rate_b) / 2
+        odds *= (rate_a if a else 1 - rate_a) * (rate_b if b else 1 - rate_b)
+        odds /= (mean if a else 1 - mean) * (mean if b else 1 - mean)
+        found.append(odds)
+        count_a, count_b = count_a + a, count_b + b
+    return found
+
+
+def odds_against_even(only_a: int, only_b: int) -> float:
+    """Return the odds against two arms being ahead equally often, which may be looked at after every seed.
+
+    Of the seeds at which just one arm is ahead, half should be a's. A mixture over all other shares bets against that;
     by Ville's inequality (1939) its odds ever reach 1/q in at most a share q of studies (Robbins 1970).
 
     Args:
-        only_a, only_b: seeds at which only that arm failed.
+        only_a, only_b: seeds at which that arm is ahead.
 
     Example:
         >>> round(odds_against_even(8, 0), 1), odds_against_even(1, 1) < 1

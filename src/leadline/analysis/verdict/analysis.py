@@ -151,7 +151,7 @@ def _contrast(
         needed=seeds_needed(pairs, estimate, tested) if judgement.decision == "undecided" else None,
         pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent else None,
         ahead=_ahead(outcomes, metric(contrast.metric).higher_is_better),
-        images=_over_images(pairs, evidence),
+        images=None if sequential or looked else _over_images(pairs, evidence),  # which holds at one look
     )
 
 

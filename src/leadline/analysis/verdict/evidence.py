@@ -61,7 +61,7 @@ class Evidence:
     def rounds(self, contrast: ContrastSpec) -> tuple[tuple[int, ...], ...]:
         """The seeds of a contrast, those together between which no verdict can have been shown, in order of time.
 
-        A verdict on some seeds was there to be seen if all of their trials had ended before others were created.
+        A verdict was there to be seen if the trials of two seeds or more had ended before others were created.
         """
         a, b = ({trial.seed: trial for trial in self.trials.get(arm, ())} for arm in (contrast.a, contrast.b))
         seeds = [seed for seed in a if seed in b]
@@ -71,7 +71,7 @@ class Evidence:
         current: list[int] = []
         for seed in sorted(seeds, key=lambda seed: (created[seed], seed)):
             before = [other for other in seeds if created[other] < created[seed]]
-            was_shown = len(before) > 1 and max(ended[other] for other in before) <= created[seed]
+            was_shown = sum(ended[other] <= created[seed] for other in before) > 1
             if was_shown and created[seed] > created[current[-1]]:
                 found.append(tuple(current))
                 current = []

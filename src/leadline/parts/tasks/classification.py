@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 CHANCE = 2.0
-"""Standard deviations of guessing within which a share of right predictions counts as guessing."""
+"""Standard deviations by which a network that counts as guessing may be ahead of a constant prediction."""
 
 
 @register_task
@@ -87,21 +87,22 @@ class Classification(Task):
         return Outputs(targets.astype(np.int16), predicted, outputs.softmax(1).numpy())
 
     def is_at_chance(self, outputs: Outputs, train_error: float | None) -> bool:
-        """Whether the share of right predictions is that of the most frequent class, on test or on training data.
+        """Whether a network is right no more often than giving every example the most frequent class.
 
-        On test data, up to `CHANCE` standard deviations of guessing above it, and half of the way to 100% at most, so
-        that few images do not make a good network a guess; on training data, which are many, up to one point, unless
-        test data show that it is no guess: labels of training data may be noisy, or in other proportions. Test data of
-        one class alone tell nothing.
+        On test data by the examples that only one of the two gets right: the network's are at most `CHANCE` standard
+        deviations ahead, and its share at most half of the way to 100%, so that few examples do not make a good network
+        a guess; or training data are got right no better, by one point, and test data do not show otherwise. Test data
+        of one class alone tell nothing.
         """
-        most = float(np.bincount(outputs.labels).max() / len(outputs.labels))
+        right, constant = outputs.labels == outputs.predicted, outputs.labels == np.bincount(outputs.labels).argmax()
+        most = float(constant.mean())
         if most == 1:
             return False
-        above = CHANCE * math.sqrt(most * (1 - most) / len(outputs.labels))
-        right = float(np.mean(outputs.labels == outputs.predicted))
-        if right <= most + min(above, (1 - most) / 2):
+        ahead, behind = int(np.sum(right & ~constant)), int(np.sum(~right & constant))
+        close = ahead - behind <= CHANCE * math.sqrt(ahead + behind)
+        if close and float(right.mean()) <= (1 + most) / 2:
             return True
-        return right <= most + above and train_error is not None and 1 - train_error / 100 <= most + 0.01
+        return close and train_error is not None and 1 - train_error / 100 <= most + 0.01
 
     def final_values(self, outputs: Outputs) -> Mapping[str, float]:
         """Return all built-in metrics that are computed from outputs and have a finite value."""
