@@ -198,7 +198,11 @@ def test_what_was_fixed_before_the_first_look_cannot_change_after_it(change: dic
 def test_a_few_seeds_at_which_one_arm_alone_stays_at_chance_decide_nothing() -> None:
     study = a_study([("a", "b")])
     both, only_a = Outcome(None, True, True), [Outcome(85 + place / 10, True, False) for place in range(8)]
-    for outcomes, decision in (([*only_a[:3], both, both], "undecided"), (only_a[:4], "undecided"), (only_a[:5], "worse")):
+    for outcomes, decision in (
+        ([*only_a[:3], both, both], "undecided"),
+        (only_a[:4], "undecided"),
+        (only_a[:5], "worse"),
+    ):
         assert look(study, Course("a", "b", 0.5, STEP, tuple(outcomes)), len(outcomes))[1] == decision
     # without failures as many seeds are enough
     values = [Outcome(85 + place / 10, False, False) for place in range(3)]

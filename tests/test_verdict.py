@@ -845,7 +845,7 @@ def test_only_seeds_before_the_first_gap_are_looked_at() -> None:
     assert none.contrasts[0].paired is None and none.contrasts[0].decision == "better"  # by its failures
     fewer = {base: own[:4] for base, own in errors.items()}
     open_ = deciding(fewer, {"plain": ["diverged"] * 4, "residual": ["finished"] * 4})
-    assert open_.contrasts[0].decision == "undecided" and open_.rounds[-1].seeds == {"plain": 6, "residual": 6}
+    assert open_.contrasts[0].decision == "undecided" and open_.rounds[-1].seeds == {"plain": 5, "residual": 5}
 
 
 def test_all_contrasts_hold_together_at_another_confidence() -> None:
