@@ -96,7 +96,7 @@ def _largest(findings: Findings) -> Iterator[str]:
             of = f" in {unit}" if unit and len(units) > 1 else ""
             shrunk = ""
             # where others that are undecided are larger it may be drawn away from 0, or beyond it
-            if largest.shrunk is not None and largest.paired and 0 <= largest.shrunk / largest.paired.difference < 1:
+            if largest.shrunk is not None and largest.paired and 0 <= largest.shrunk / largest.paired.difference < 0.99:
                 shrunk = metric(largest.metric).with_unit(number(abs(largest.shrunk), 2))
             less = f" As the largest of {len(contrasts)} it is likely too large; shrunk: {shrunk}." if shrunk else ""
             yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}{less}"
