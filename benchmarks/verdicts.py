@@ -302,9 +302,7 @@ def table_of_discoveries(studies: int) -> bool:
             shares = []
             for study in words(errors, law, "benjamini-hochberg"):
                 false = [
-                    word == ("equivalent" if place < contrasts // 2 else "worse") or word == "better"
-                    for place, word in enumerate(study)
-                    if word != "undecided"
+                    _is_false(word, place < contrasts // 2) for place, word in enumerate(study) if word != "undecided"
                 ]
                 shares.append(float(np.mean(false)) if false else 0.0)
             share, error = np.mean(shares), np.std(shares) / np.sqrt(studies)

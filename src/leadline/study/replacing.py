@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from leadline.errors import SpecError
+from leadline.specs import TrialSpec
 from leadline.specs.study import SEARCH
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
 from leadline.text import join, plural
 
-_FREE = ("name", "title", "notes", "seeds", "contrasts", "margin", "correction", "decide", "published", "devices")
+_UNSAID = ("name", "title", "notes", "published", "devices")  # what no trial depends on
+_FREE = ("seeds", "contrasts", "margin", "correction", "decide")  # what may grow, or only asks otherwise
 _SHOWN = 3
 
 
@@ -61,17 +63,20 @@ def _lost(study: ExpandedStudy, store: Store) -> tuple[int, int, list[str]] | No
         # what is trained follows from a search, which is repeated where anything that it depends on is another
         others = [one for one in differences if not one.startswith(_FREE)]
         return (len(begun), len(begun), others) if others and len(begun) else None
+    now = {(arm.name, trial.seed): trial for arm, trial in study.trials()}
+    keys = [(arm, int(seed)) for arm, seed in zip(begun["arm"], begun["seed"], strict=True)]
+    hashes = {key: now[key].content_hash for key in keys if key in now}
+    if [hashes.get(key) for key in keys] == begun["trial"].tolist():
+        return None
     try:
         before = {(arm.name, trial.seed): _settings(trial) for arm, trial in record.expand().trials()}
     except SpecError:  # such as a module that is gone, which is said elsewhere
         return None
-    now = {(arm.name, trial.seed): _settings(trial) for arm, trial in study.trials()}
-    keys = zip(begun["arm"], begun["seed"], strict=True)
-    count = sum(before.get((arm, int(seed))) != now.get((arm, int(seed))) for arm, seed in keys)
+    count = sum(before.get(key) != (_settings(now[key]) if key in now else None) for key in keys)
     return (count, len(begun), differences) if count else None
 
 
-def _settings(trial: Any) -> dict[str, Any]:
+def _settings(trial: TrialSpec) -> dict[str, Any]:
     """Return a trial's settings without the identity of code, whose changes make new trials beside the old ones."""
     settings: dict[str, Any] = trial.model_dump(mode="json", exclude={"code"})
     return settings
@@ -81,7 +86,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = 
     """Yield each setting that differs, such as `training.epochs: 6 before, 2 now`."""
     for key in dict.fromkeys([*before, *now]):
         one, other = before.get(key), now.get(key)
-        if one == other or (not path and key in ("name", "title", "notes", "published", "devices")):
+        if one == other or (not path and key in _UNSAID):
             continue
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             yield from _differences(one, other, f"{path}{key}.")

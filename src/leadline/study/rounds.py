@@ -68,14 +68,13 @@ class Course:
             return "undecided"
         lone = any(one.difference is not None and one.failed_a != one.failed_b for one in self.outcomes[:seeds])
         fewer = "better" if only_a > only_b else "worse" if only_b > only_a else None  # for the arm that fails more
-        if lone and decision in ("better", "worse") and decision != fewer and max(self._odds(seeds)) >= enough:
+        if decision not in ("better", "worse") or not (lone or decision == fewer):
             return decision
-        if decision == fewer or (lone and decision in ("better", "worse")):
-            ahead, behind = self._ahead(seeds)
-            if decision == "worse":
-                ahead, behind = behind, ahead
-            return decision if ahead > behind and sequential.odds_against_even(ahead, behind) >= enough else "undecided"
-        return decision
+        if decision != fewer and max(self._odds(seeds)) >= enough:
+            return decision
+        leads = [one.lead(self.higher_is_better) * (1 if decision == "better" else -1) for one in self.outcomes[:seeds]]
+        ahead, behind = sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads)
+        return decision if ahead > behind and sequential.odds_against_even(ahead, behind) >= enough else "undecided"
 
     def word_by_failures(self, seeds: int, confidence: float) -> Decision | None:
         """Return what failures had decided before there were two pairs; it stays, whatever values show later."""
@@ -99,14 +98,6 @@ class Course:
             sum(one.failed_a > one.failed_b for one in shown),
             sum(one.failed_b > one.failed_a for one in shown),
         )
-
-    def _ahead(self, seeds: int) -> tuple[int, int]:
-        """Return at how many of the first seeds a is better, and b, where who fails is worse."""
-        lower = [one.difference for one in self.outcomes[:seeds] if one.failed_a == one.failed_b and one.difference]
-        only_a, only_b = self._alone(seeds)
-        below, above = sum(value < 0 for value in lower), sum(value > 0 for value in lower)
-        better, worse = (above, below) if self.higher_is_better else (below, above)
-        return better + only_b, worse + only_a
 
     def is_futile(self, seeds: int) -> bool:
         """Whether more seeds are not worth their while: at none of so many has either arm learned anything."""

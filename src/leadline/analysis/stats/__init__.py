@@ -7,9 +7,7 @@ from leadline.analysis.stats.decisions import (
     DifferenceTest,
     Outcome,
     choose_word,
-    difference_p,
     difference_with_failures,
-    equivalence_p,
 )
 from leadline.analysis.stats.effects import (
     EXACT_PAIRS,
@@ -17,13 +15,15 @@ from leadline.analysis.stats.effects import (
     Paired,
     Summary,
     decide,
+    difference_p,
+    equivalence_p,
     paired,
     sign_flip_p,
     summarise,
     t_interval,
 )
 from leadline.analysis.stats.power import LARGEST_PLAN, SeedsForWord, power, seeds_for_power, seeds_for_word
-from leadline.analysis.stats.samples import StatisticsError
+from leadline.analysis.stats.samples import StatisticsError, rounding_spread
 
 __all__ = [
     "EXACT_PAIRS",
@@ -50,6 +50,7 @@ __all__ = [
     "mcnemar",
     "paired",
     "power",
+    "rounding_spread",
     "seeds_for_power",
     "seeds_for_word",
     "sign_flip_p",

@@ -5,59 +5,18 @@ one-sided tests, Schuirmann 1987). At most one of them is true, so each may be t
 paid for is the number of contrasts, see `leadline.analysis.stats.corrections`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import stats
 
-from leadline.analysis.stats.effects import Decision, sign_flip_p
-from leadline.analysis.stats.samples import Floats
+from leadline.analysis.stats.effects import Decision, difference_p, sign_flip_p
 
 LEVEL = 0.05
 """The share of studies in which some word may be wrong; by Benjamini and Hochberg's correction, the share of words."""
-
-
-def difference_p(differences: ArrayLike, resolution: float = 0.0) -> Floats:
-    """Return the two-sided p of the paired t test, over the last axis; the rest are separate samples.
-
-    The spread is never taken below resolution/sqrt(6); see `paired`. Equal differences without a resolution have p 0,
-    or 1 where they are 0.
-
-    Args:
-        differences: shape [..., n], n at least 2.
-        resolution: the step in which the values move, in their unit.
-    """
-    mean, error, n = _mean_and_error(differences, resolution)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.stdtr(n - 1, -np.abs(mean) / error)
-    return np.where(mean == 0, 1.0, np.where(error == 0, 0.0, p))
-
-
-def equivalence_p(differences: ArrayLike, margin: float, resolution: float = 0.0) -> Floats:
-    """Return the p of the test that the mean difference is within the margin: the larger of two one-sided t tests.
-
-    Args:
-        differences: shape [..., n], n at least 2.
-        margin: the smallest difference that matters, above 0.
-        resolution: see `difference_p`.
-    """
-    mean, error, n = _mean_and_error(differences, resolution)
-    room = margin - np.abs(mean)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = special.stdtr(n - 1, -room / error)
-    return np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
-
-
-def _mean_and_error(differences: ArrayLike, resolution: float) -> tuple[Floats, Floats, int]:
-    d = np.asarray(differences, dtype=np.float64)
-    n = d.shape[-1]
-    spread = np.where(np.ptp(d, axis=-1) == 0, 0.0, d.std(axis=-1, ddof=1))
-    return d.mean(axis=-1), np.maximum(spread, resolution / math.sqrt(6)) / math.sqrt(n), n
 
 
 def choose_word(
@@ -78,6 +37,7 @@ def choose_word(
 # --- failures
 
 
+@lru_cache(maxsize=4096)
 def count_p(failed_a: int, failed_b: int, seeds: int) -> float:
     """Return the two-sided p of Fisher's exact test that two arms fail equally often.
 
@@ -87,12 +47,8 @@ def count_p(failed_a: int, failed_b: int, seeds: int) -> float:
         failed_a, failed_b: seeds at which each arm failed.
         seeds: at which both trials have ended.
     """
-    return _fisher(failed_a, failed_b, seeds)
-
-
-@lru_cache(maxsize=4096)
-def _fisher(a: int, b: int, seeds: int) -> float:
-    return float(stats.fisher_exact(np.array([[a, seeds - a], [b, seeds - b]])).pvalue)
+    counts = np.array([[failed_a, seeds - failed_a], [failed_b, seeds - failed_b]])
+    return float(stats.fisher_exact(counts).pvalue)
 
 
 Ground = Literal["values", "failures"]
@@ -105,6 +61,13 @@ class Outcome:
     difference: float | None  # a minus b; None where one of them has no value
     failed_a: bool
     failed_b: bool
+
+    def lead(self, higher_is_better: bool) -> float:
+        """Return how far a is ahead of b, below 0 if it is behind; a failed trial is worse than any other."""
+        if self.failed_a or self.failed_b:
+            return self.failed_b - self.failed_a
+        difference = self.difference or 0.0
+        return difference if higher_is_better else -difference
 
 
 @dataclass(frozen=True)

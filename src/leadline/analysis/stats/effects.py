@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
-from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, sample
+from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, rounding_spread, sample
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 
@@ -97,19 +97,17 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         return Paired(1, difference, None, None, None, None, None, None, None)
     sd = summarise(d).sd or 0.0
     low, high = t_interval(d, confidence, resolution)
-    spread = max(sd, resolution / math.sqrt(6))
-    effect = difference / spread if spread > np.finfo(float).tiny else None
-    t = math.inf if effect is None else abs(effect) * math.sqrt(n)
+    spread = max(sd, rounding_spread(resolution))
     return Paired(
         n=n,
         difference=difference,
         sd=sd,
         ci95=(float(low), float(high)),
-        t_p=1.0 if difference == 0 else float(2 * stats.t.sf(t, n - 1)),
+        t_p=float(difference_p(d, resolution)),
         bca95=_bca(d, confidence, seed) if sd > 0 else None,
         p=sign_flip_p(d, seed),
         p_smallest=2.0 ** (1 - n) if n <= EXACT_PAIRS else 1 / (FLIPS + 1),
-        effect_size=effect,
+        effect_size=difference / spread if spread > np.finfo(float).tiny else None,
     )
 
 
@@ -121,13 +119,47 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95, resolution: flo
         confidence: between 0 and 1.
         resolution: see `paired`.
     """
+    mean, error, n = _mean_and_error(differences, resolution)
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
+    return mean - half, mean + half
+
+
+def difference_p(differences: ArrayLike, resolution: float = 0.0) -> Floats:
+    """Return the two-sided p of the paired t test, over the last axis; the rest are separate samples.
+
+    The spread is never taken below resolution/sqrt(6); see `paired`. Equal differences without a resolution have p 0,
+    or 1 where they are 0.
+
+    Args:
+        differences: shape [..., n], n at least 2.
+        resolution: the step in which the values move, in their unit.
+    """
+    mean, error, n = _mean_and_error(differences, resolution)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * special.stdtr(n - 1, -np.abs(mean) / error)
+    return np.where(mean == 0, 1.0, np.where(error == 0, 0.0, p))
+
+
+def equivalence_p(differences: ArrayLike, margin: float, resolution: float = 0.0) -> Floats:
+    """Return the p of the test that the mean difference is within the margin: the larger of two one-sided t tests.
+
+    Args:
+        differences: shape [..., n], n at least 2.
+        margin: the smallest difference that matters, above 0.
+        resolution: see `difference_p`.
+    """
+    mean, error, n = _mean_and_error(differences, resolution)
+    room = margin - np.abs(mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = special.stdtr(n - 1, -room / error)
+    return np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
+
+
+def _mean_and_error(differences: ArrayLike, resolution: float) -> tuple[Floats, Floats, int]:
     d = np.asarray(differences, dtype=np.float64)
     n = d.shape[-1]
-    mean = d.mean(axis=-1)
-    sd = np.where(np.ptp(d, axis=-1) == 0, 0.0, d.std(axis=-1, ddof=1))
-    spread = np.maximum(sd, resolution / math.sqrt(6))
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * spread / math.sqrt(n)
-    return mean - half, mean + half
+    spread = np.where(np.ptp(d, axis=-1) == 0, 0.0, d.std(axis=-1, ddof=1))
+    return d.mean(axis=-1), np.maximum(spread, rounding_spread(resolution)) / math.sqrt(n), n
 
 
 def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:

@@ -110,15 +110,16 @@ def over_seeds_and_images(wrong_a: Sequence[ArrayLike], wrong_b: Sequence[ArrayL
     Raises:
         StatisticsError: shapes that differ, or too few seeds or images.
     """
-    a, b = (np.asarray(side, dtype=np.float64) for side in (wrong_a, wrong_b))
+    a, b = (np.asarray(side, dtype=np.int8) for side in (wrong_a, wrong_b))
     if a.shape != b.shape or a.ndim != 2 or min(a.shape) < 2:
         raise StatisticsError(f"shapes {a.shape} and {b.shape}: expected [seeds, images] twice, at least 2 by 2")
-    table = 100 * (a - b)
+    table = a - b
     n, images = table.shape
-    mean, by_seed, by_image = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    mean, by_seed, by_image = 100 * table.mean(), 100 * table.mean(axis=1), 100 * table.mean(axis=0)
     squares_seeds = images * float(((by_seed - mean) ** 2).sum())
     squares_images = n * float(((by_image - mean) ** 2).sum())
-    squares_rest = max(0.0, float(((table - mean) ** 2).sum()) - squares_seeds - squares_images)
+    squares = 1e4 * np.count_nonzero(table) - n * images * mean**2  # each entry is -1, 0 or 1
+    squares_rest = max(0.0, float(squares) - squares_seeds - squares_images)
     freedom = np.array([n - 1, images - 1, (n - 1) * (images - 1)])
     parts = np.array([squares_seeds, squares_images, squares_rest]) / freedom / (n * images)
     variance = max(parts[0] + parts[1] - parts[2], parts[0], parts[1])

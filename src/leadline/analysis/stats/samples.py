@@ -1,5 +1,7 @@
 """Samples of numbers: what a statistic can be taken of."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,6 +16,15 @@ CHUNK = 1 << 22
 
 class StatisticsError(LeadlineError, ValueError):
     """Numbers of which no statistic can be taken: none at all, not finite, or not in pairs."""
+
+
+def rounding_spread(resolution: float) -> float:
+    """Return the standard deviation that rounding gives a difference of two values, below which no spread is taken.
+
+    Args:
+        resolution: the step in which the values move, in their unit.
+    """
+    return resolution / math.sqrt(6)
 
 
 def sample(what: str, values: ArrayLike) -> Floats:

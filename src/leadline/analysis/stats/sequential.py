@@ -140,7 +140,7 @@ def next_round(
         return min(FIRST_ROUND, limit) - n
     found = interval_at_any_time(differences, confidence, resolution, planned)
     seeds = np.arange(n + 1, min(2 * n, limit) + 1)
-    spread = max(found.sd or 0.0, resolution / math.sqrt(6))
+    spread = max(found.sd or 0.0, stats.rounding_spread(resolution))
     half = critical_values(planned, confidence, int(seeds[-1]))[seeds - 1] * spread / np.sqrt(seeds)
     ends = zip(np.maximum(found.low, found.mean - half), np.minimum(found.high, found.mean + half), strict=True)
     decided = (stats.decide(end, margin) != "undecided" for end in ends)
@@ -290,7 +290,7 @@ def running_interval(
     reach = np.maximum.accumulate(d, axis=-1) - np.minimum.accumulate(d, axis=-1)
     rounding = 1e-12 * np.maximum.accumulate(np.abs(d), axis=-1)
     spread = np.where(reach <= rounding, 0.0, np.sqrt(squares / np.maximum(n - 1, 1)))
-    spread = np.maximum(spread, resolution / math.sqrt(6))
+    spread = np.maximum(spread, stats.rounding_spread(resolution))
     critical = critical_values(planned, confidence, len(n))
     half = np.where(spread == 0, 1.0, spread) * critical / np.sqrt(n)
     half = np.where(spread == 0, math.inf, half)

@@ -176,11 +176,8 @@ def _ahead(outcomes: Sequence[Outcome], higher_is_better: bool) -> Ahead | None:
     known = [one for one in outcomes if one.difference is not None or one.failed_a or one.failed_b]
     if not known:
         return None
-    sign = 1 if higher_is_better else -1
-    scores = [
-        one.failed_b - one.failed_a if one.failed_a or one.failed_b else sign * (one.difference or 0.0) for one in known
-    ]
-    return ahead_at_a_seed(sum(score > 0 for score in scores), sum(score == 0 for score in scores), len(scores))
+    leads = [one.lead(higher_is_better) for one in known]
+    return ahead_at_a_seed(sum(lead > 0 for lead in leads), sum(lead == 0 for lead in leads), len(leads))
 
 
 def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:

@@ -17,6 +17,7 @@ from leadline.analysis.stats import (
     equivalence_p,
     holm,
     holm_both,
+    rounding_spread,
     seeds_for_word,
 )
 from leadline.analysis.verdict.pairs import Pairs
@@ -81,8 +82,7 @@ def _difference(pairs: Pairs, estimate: Paired | None) -> DifferenceTest:
 
 
 def _equivalence(pairs: Pairs, estimate: Paired | None) -> float | None:
-    uneven = any(one.failed_a != one.failed_b for _, one in pairs.outcomes)
-    if estimate is None or estimate.n < 2 or pairs.silent or uneven or not pairs.margin:
+    if estimate is None or estimate.n < 2 or pairs.silent or pairs.uneven or not pairs.margin:
         return None
     if pairs.reach and pairs.reach.reached_a + pairs.reach.reached_b < 2 * estimate.n:
         return None  # how long the others would have taken is not known, and a horizon makes them equal
@@ -96,10 +96,9 @@ def seeds_needed(pairs: Pairs, estimate: Paired | None, contrasts: int) -> Seeds
         pairs, estimate: what it compares, and what that shows.
         contrasts: that share the error of the study.
     """
-    uneven = any(one.failed_a != one.failed_b for _, one in pairs.outcomes)
-    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or uneven:
+    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or pairs.uneven:
         return None
-    spread = max(estimate.sd or 0.0, pairs.resolution / math.sqrt(6))
+    spread = max(estimate.sd or 0.0, rounding_spread(pairs.resolution))
     if not spread:
         return None
     return seeds_for_word(estimate.difference, spread, estimate.n, pairs.margin, LEVEL / max(1, contrasts))

@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -67,16 +68,15 @@ class Evidence:
         seeds = [seed for seed in a if seed in b]
         created = {seed: max(a[seed].created, b[seed].created) for seed in seeds}
         ended = {seed: max(a[seed].ended, b[seed].ended) for seed in seeds}
-        found: list[tuple[int, ...]] = []
-        current: list[int] = []
-        for seed in sorted(seeds, key=lambda seed: (created[seed], seed)):
-            before = [other for other in seeds if created[other] < created[seed]]
-            was_shown = sum(ended[other] <= created[seed] for other in before) > 1
-            if was_shown and created[seed] > created[current[-1]]:
-                found.append(tuple(current))
-                current = []
-            current.append(seed)
-        return (*found, tuple(current))
+        found: list[list[int]] = [[]]
+        before: list[float] = []  # when the trials of seeds that were created earlier ended
+        in_order = sorted(seeds, key=lambda seed: (created[seed], seed))
+        for moment, together in groupby(in_order, key=created.__getitem__):
+            if sum(end <= moment for end in before) > 1:
+                found.append([])
+            found[-1] += (added := list(together))
+            before += [ended[seed] for seed in added]
+        return tuple(map(tuple, found))
 
     def planned(self, study: ExpandedStudy, arm: str) -> int:
         """Trials of an arm that there are to be; of a study that decides while seeds are added, so far."""

@@ -205,3 +205,8 @@ class Findings:
     tune: TuneSpec | None = None
     chosen: Mapping[str, Values] | None = None  # arm -> tuned values; None: nothing was tuned
     tuning: Tuning | None = field(default=None, compare=False)  # None: what was tried is not known
+
+    @property
+    def tested(self) -> int:
+        """Contrasts that have a test of difference, among which p-values are adjusted."""
+        return sum(one.judgement.test.p is not None for one in self.contrasts)

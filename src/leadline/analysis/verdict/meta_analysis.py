@@ -1,9 +1,8 @@
 """What a contrast shows over several data sets: each by itself, and a random-effects summary; never a plain mean."""
 
-import math
 from collections.abc import Mapping, Sequence
 
-from leadline.analysis.stats import LEVEL, decide
+from leadline.analysis.stats import LEVEL, decide, rounding_spread
 from leadline.analysis.stats.factorial import over_data_sets
 from leadline.analysis.verdict.factors import NAMES_DATA
 from leadline.analysis.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
@@ -58,12 +57,12 @@ def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding], t
     one = next(iter(members.values()))
     known = {data: result for data, contrast in members.items() if (result := contrast.estimate) and result.n > 1}
     # equal differences have no spread, though rounding alone gives them one
-    sds = [max(result.sd or 0.0, members[data].resolution / math.sqrt(6)) for data, result in known.items()]
+    sds = [max(result.sd or 0.0, rounding_spread(members[data].resolution)) for data, result in known.items()]
     summary = strict = None
     if len(known) > 1 and any(sds):
         effects, seeds = [result.difference for result in known.values()], [result.n for result in known.values()]
         summary = over_data_sets(effects, sds, seeds)
-        strict = over_data_sets(effects, sds, seeds, 1 - LEVEL / together)
+        strict = summary if together == 1 else over_data_sets(effects, sds, seeds, 1 - LEVEL / together)
     weights = dict(zip(known, summary.weights, strict=True)) if summary else {}
     a, b = (
         _name([arms[name] for name in names]) for names in zip(*((c.a, c.b) for c in members.values()), strict=True)

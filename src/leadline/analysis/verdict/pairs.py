@@ -45,6 +45,11 @@ class Pairs:
         return len(self.seeds) == 2 and not failed.isdisjoint(self.seeds)
 
     @property
+    def uneven(self) -> bool:
+        """Whether at some seed just one of the two trials failed."""
+        return any(one.failed_a != one.failed_b for _, one in self.outcomes)
+
+    @property
     def neither_learned(self) -> bool:
         """Whether at every seed that has ended both trials diverged, or learned nothing."""
         return bool(self.outcomes) and all(one.failed_a and one.failed_b for _, one in self.outcomes)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from leadline.analysis.stats import LEVEL, DifferenceTest, Paired, paired, sequential, summarise
+from leadline.analysis.stats import LEVEL, DifferenceTest, Paired, paired, rounding_spread, sequential, summarise
 from leadline.analysis.stats.decisions import Ground
 from leadline.analysis.stats.sequential import running_interval
 from leadline.analysis.verdict.decisions import Judgement
@@ -42,15 +42,12 @@ def interim_analyses(
         kept.append(own)
     passed = rounds(study, courses)
     ends = [look(study, course, course.ended)[0] for course in courses]
-    return (
-        kept,
-        list(map(_paired, courses, ends)),
-        [
-            _analysis(study, course, own, _looks_at(passed, number, course))
-            for number, (course, own) in enumerate(zip(courses, ends, strict=True))
-        ],
-        passed,
-    )
+    estimates = list(map(_paired, courses, ends))
+    analyses = [
+        _analysis(study, course, own, estimate, _looks_at(passed, number, course))
+        for number, (course, own, estimate) in enumerate(zip(courses, ends, estimates, strict=True))
+    ]
+    return kept, estimates, analyses, passed
 
 
 def looked_at_before(
@@ -100,18 +97,17 @@ def _course(pairs: Pairs, seeds: Sequence[int]) -> tuple[Course, Pairs]:
 
 
 def _analysis(
-    study: ExpandedStudy, course: Course, ends: tuple[float, float], looked: Sequence[int]
+    study: ExpandedStudy, course: Course, ends: tuple[float, float], estimate: Paired | None, looked: Sequence[int]
 ) -> SequentialAnalysis:
     assert study.decide is not None
-    shown, adjusted = course.first(course.ended), None
-    if len(shown) > 1 and looked:
-        over = summarise(shown)
-        spread = max(over.sd or 0.0, course.resolution / math.sqrt(6))
+    adjusted = None
+    if estimate and estimate.n > 1 and looked:
+        spread = _spread(estimate.sd, course)
         at = sorted({max(2, len(course.first(seeds))) for seeds in looked})
         each = (confidence_of_each(study), course.resolution, study.shared_over)
         if spread:
             adjusted = sequential.adjust_for_stopping(
-                over.mean, spread, at, course.margin, *each, study.decide.max_seeds
+                estimate.difference, spread, at, course.margin, *each, study.decide.max_seeds
             )
     return SequentialAnalysis(
         adjusted=adjusted,
@@ -149,7 +145,7 @@ def _paired(course: Course, ends: tuple[float, float]) -> Paired | None:
     if not (shown := course.first(course.ended)):
         return None
     over = summarise(shown)
-    spread = max(over.sd or 0.0, course.resolution / math.sqrt(6))
+    spread = _spread(over.sd, course)
     return Paired(
         n=over.n,
         difference=over.mean,
@@ -161,6 +157,10 @@ def _paired(course: Course, ends: tuple[float, float]) -> Paired | None:
         p_smallest=None,
         effect_size=over.mean / spread if over.n > 1 and spread > 0 else None,
     )
+
+
+def _spread(sd: float | None, course: Course) -> float:
+    return max(sd or 0.0, rounding_spread(course.resolution))
 
 
 def _looks_at(found: Sequence[Round], contrast: int, course: Course) -> list[int]:

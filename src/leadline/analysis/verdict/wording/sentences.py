@@ -145,7 +145,7 @@ def _about_failures(contrast: ContrastFinding, planned: Mapping[str, int]) -> It
 
 def _undecided_beside_others(contrast: ContrastFinding, findings: Findings) -> str:
     judged = contrast.judgement
-    tests = sum(one.judgement.test.p is not None for one in findings.contrasts)
+    tests = findings.tested
     p, raised, of = judged.test.p, judged.difference_p_adjusted, "difference"
     if p is None or p > LEVEL:
         p, raised, of = judged.equivalence_p, judged.equivalence_p_adjusted, "equivalence"
@@ -272,7 +272,7 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
 def _corrected(contrast: ContrastFinding, findings: Findings) -> str:
     """Return the p-value that a decision rests on, where it is not that of the interval beside it."""
     judged = contrast.judgement
-    tests = sum(one.judgement.test.p is not None for one in findings.contrasts)
+    tests = findings.tested
     if contrast.decision == "undecided" or judged.test.p is None:
         return ""
     if contrast.decision == "equivalent":
