@@ -376,25 +376,41 @@ def table_of_looks(studies: int) -> bool:
     broken = Cell(int(later.sum()), studies, True).broken
     print("\nStudies with `decide` in which trials fail at random, as often in both arms; % with a false word")
     for share in (0.1, 0.5, 0.9, 1.0):
-        wrong = 0
-        for study in range(studies // 10):
-            draw = np.random.default_rng(hash_of(share, study))
-            failed = draw.random((2, 20)) < (share if share < 1 else 0.97)
-            outcomes = tuple(Outcome(None if a or b else float(draw.normal()), bool(a), bool(b)) for a, b in failed.T)
-            course = Course("a", "b", 0.5, 0.0, outcomes)
-            shown = course.first(20)
-            confidence = confidence_of_each(1 - LEVEL, 1)
-            ends = running_interval(np.array(shown), confidence, 0.0, 20) if shown else (np.empty(0), np.empty(0))
-            seen = []
-            for seeds in range(1, 21):
-                pairs = len(course.first(seeds))
-                own = (float(ends[0][pairs - 1]), float(ends[1][pairs - 1])) if pairs else (-np.inf, np.inf)
-                seen.append(course.word(seeds, own, confidence))
-            wrong += any(word in ("better", "worse") for word in seen)
-        cell = Cell(wrong, studies // 10, True)
-        broken |= cell.broken
-        print(f"failing at {share:4.0%} of seeds: {cell}")
+        cells = []
+        for chance in (None, 50.0):
+            count = studies // 10
+            wrong = sum(_decides_falsely(share, chance, hash_of(share, study)) for study in range(count))
+            cells.append(Cell(wrong, count, True))
+        broken |= any(cell.broken for cell in cells)
+        print(f"failing at {share:4.0%} of seeds: without a value {cells[0]}, at chance {cells[1]}")
     return broken
+
+
+def _decides_falsely(share: float, chance: float | None, seed: int) -> bool:
+    """Return whether a study of two equal arms, each failing at a share of seeds, is ever decided, at 1 to 20 seeds.
+
+    Args:
+        share: of the seeds; 1: nearly all.
+        chance: the error of a trial that fails, in points above the others; None: it has none.
+        seed: of the random numbers.
+    """
+    draw = np.random.default_rng(seed)
+    failed = draw.random((2, 20)) < (share if share < 1 else 0.97)
+    noise = draw.normal(size=20)
+    either = failed.any(axis=0)
+    if chance is None:
+        differences = [None if out else float(one) for one, out in zip(noise, either, strict=True)]
+    else:
+        far = chance * (failed[0].astype(float) - failed[1])
+        differences = [float(one) for one in np.where(either, 0.3, 1.0) * noise + far]
+    pairs = zip(differences, failed.T, strict=True)
+    course = Course("a", "b", 0.5, 0.0, tuple(Outcome(one, bool(a), bool(b)) for one, (a, b) in pairs))
+    confidence = confidence_of_each(1 - LEVEL, 1)
+    for seeds in range(1, 21):
+        ends = course.interval(course.first(seeds), confidence, 20)
+        if course.word(seeds, ends, confidence, 20) in ("better", "worse"):
+            return True
+    return False
 
 
 def main() -> int:

@@ -204,6 +204,10 @@ def test_a_few_seeds_at_which_one_arm_alone_stays_at_chance_decide_nothing() -> 
         (only_a[:5], "worse"),
     ):
         assert look(study, Course("a", "b", 0.5, STEP, tuple(outcomes)), len(outcomes))[1] == decision
+    # nor do they keep undecided what the other seeds show by themselves
+    sound = [Outcome(20 + place, False, False) for place in range(4)]
+    worse = Course("a", "b", 0.5, STEP, (*sound, Outcome(24, True, False)))
+    assert look(study, worse, 5)[1] == "worse" == look(study, replace(worse, outcomes=worse.outcomes[::-1]), 5)[1]
     # without failures as many seeds are enough
     values = [Outcome(85 + place / 10, False, False) for place in range(3)]
     assert look(study, Course("a", "b", 0.5, STEP, tuple(values)), 3)[1] == "worse"

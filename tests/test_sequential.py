@@ -188,7 +188,7 @@ def by_definition(d: list[float], confidence: float, resolution: float, planned:
     low, high = -math.inf, math.inf
     for n in range(2, len(d) + 1):
         sd = float(np.std(d[:n], ddof=1)) if np.ptp(d[:n]) > 0 else 0.0
-        spread = max(sd, resolution / math.sqrt(6))
+        spread = max(sd, resolution / 2)
         half = critical_values(planned, confidence, n)[-1] * spread / math.sqrt(n) if spread else math.inf
         lower, upper = max(low, np.mean(d[:n]) - half), min(high, np.mean(d[:n]) + half)
         if lower > upper:
@@ -254,7 +254,7 @@ def test_few_seeds_and_no_spread() -> None:
         assert interval_at_any_time(equal, 0.95, 0.0, 20).high == math.inf
         assert decide(equal, 0.5, 0.95, 0.0, 20) == "undecided"
     found = interval_at_any_time([0.5] * 8, 0.95, 0.5, 20)
-    half = critical_values(20, 0.95, 8)[7] * 0.5 / math.sqrt(6) / math.sqrt(8)
+    half = critical_values(20, 0.95, 8)[7] * 0.25 / math.sqrt(8)
     assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
     # the same floor as the interval of a single look
     assert (found.low + found.high) / 2 == pytest.approx(sum(paired([0.5] * 8, [0] * 8, resolution=0.5).ci95 or ()) / 2)

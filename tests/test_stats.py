@@ -161,10 +161,10 @@ def test_no_difference_at_all() -> None:
 def test_resolution_widens_an_interval_that_collapsed_by_chance() -> None:
     # two seeds, each one image of 360 worse: t with 1 degree of freedom at 97.5% is tan(0.475 pi)
     step = 100 / 360
-    half = math.tan(0.475 * math.pi) * (step / math.sqrt(6)) / math.sqrt(2)
+    half = math.tan(0.475 * math.pi) * (step / 2) / math.sqrt(2)
     result = paired([5 * step, 6 * step], [4 * step, 5 * step], resolution=step)
     assert result.ci95 == pytest.approx((step - half, step + half))
-    assert result.sd == 0.0 and result.effect_size == pytest.approx(math.sqrt(6))
+    assert result.sd == 0.0 and result.effect_size == pytest.approx(2)
     # and leaves a difference alone that is wider spread than rounding makes it
     assert paired([1, 5, 9], [2, 2, 2], resolution=0.5) == paired([1, 5, 9], [2, 2, 2])
 
@@ -269,7 +269,7 @@ def test_tests_are_those_of_scipy_sample_by_sample() -> None:
         )
         assert equivalence_p(d, 1.0)[place] == pytest.approx(max(below, above))
     assert difference_p([2.0, 2.0]) == 0 == equivalence_p([0.1, 0.1], 0.5) and difference_p([0.0, 0.0]) == 1
-    assert difference_p([2.0, 2.0], 0.5) == pytest.approx(2 * stats.t.sf(2 / (0.5 / math.sqrt(12)), 1))
+    assert difference_p([2.0, 2.0], 0.5) == pytest.approx(2 * stats.t.sf(2 / (0.25 / math.sqrt(2)), 1))
 
 
 @settings(max_examples=60, deadline=None)

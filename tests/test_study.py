@@ -146,7 +146,7 @@ def test_contrast_between_levels() -> None:
         ("seeds: 5", "seeds: [3000000000]", r"study.yaml:9:1: seeds: "),
         ("seeds: 5", f"seeds: {'9' * 5000}", r"study.yaml: invalid YAML: "),
         ("seeds: 5", f"notes: {'[' * 3000}", r"study.yaml: invalid YAML: "),
-        ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:2:1: expected plain data: "),
+        ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:9:8: invalid YAML: tag !!binary: tags are not used"),
         ("cnn:    {", '"c\\nn": {', r"study.yaml:5:1: arms: arm name 'c\\nn' is empty or contains"),
         ("[2, 5, 10]", "[2, 5, 2]", r"study.yaml:8:1: vary: \[2, 5, 2\] names a level of blocks twice"),
         ("blocks: [2, 5, 10]", "network.blocks.x: [2]", r"study.yaml:6:3: arms.cnn: .*blocks"),

@@ -45,20 +45,21 @@ class Course:
         """Return the differences at the first so many seeds, those that form no pair left out."""
         return tuple(one.difference for one in self.outcomes[:seeds] if one.difference is not None)
 
-    def word(self, seeds: int, ends: Ends, confidence: float) -> Decision:
+    def word(self, seeds: int, ends: Ends, confidence: float, planned: int) -> Decision:
         """Return what the first so many seeds show.
 
         Values decide by their interval. Before there are two of them, which is where one arm fails nearly always,
         failures may decide: trials that diverged or learned nothing, where only one of a pair did. Two arms of which
         one alone failed at some seed are not equivalent, and the arm that fails more is better only if it is ahead at
         so many more seeds that its failures are outweighed. Where a trial that learned nothing has a value that counts,
-        the other arm is better only if failures show it too, or seeds at which it is ahead: a few such differences
-        agree so well that they look like certainty.
+        the other arm is better only if something else shows it too: the pairs of which neither failed, failures, or
+        the number of seeds at which it is ahead. A few such differences agree so well that they look like certainty.
 
         Args:
             seeds: that are looked at.
             ends: of the interval that holds at every look.
             confidence: of this contrast.
+            planned: seeds over which its error is shared out.
         """
         if by_failures := self.word_by_failures(seeds, confidence):
             return by_failures
@@ -70,11 +71,22 @@ class Course:
         fewer = "better" if only_a > only_b else "worse" if only_b > only_a else None  # for the arm that fails more
         if decision not in ("better", "worse") or not (lone or decision == fewer):
             return decision
-        if decision != fewer and max(self._odds(seeds)) >= enough:
-            return decision
+        if decision != fewer:
+            sound = [one.difference for one in self.outcomes[:seeds] if not (one.failed_a or one.failed_b)]
+            by_sound = self.interval([one for one in sound if one is not None], confidence, planned)
+            shown = stats.decide(by_sound, self.margin, self.higher_is_better)
+            if shown == decision or max(self._odds(seeds)) >= enough:
+                return decision
         leads = [one.lead(self.higher_is_better) * (1 if decision == "better" else -1) for one in self.outcomes[:seeds]]
         ahead, behind = sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads)
         return decision if ahead > behind and sequential.odds_against_even(ahead, behind) >= enough else "undecided"
+
+    def interval(self, differences: Sequence[float], confidence: float, planned: int) -> Ends:
+        """Return the interval that holds at every look; it has no ends where there is no difference, or one."""
+        if not differences:
+            return -math.inf, math.inf
+        found = sequential.interval_at_any_time(differences, confidence, self.resolution, planned)
+        return found.low, found.high
 
     def word_by_failures(self, seeds: int, confidence: float) -> Decision | None:
         """Return what failures had decided before there were two pairs; it stays, whatever values show later."""
@@ -158,12 +170,9 @@ def look(study: ExpandedStudy, course: Course, seeds: int) -> tuple[Ends, Decisi
 
     The interval has no ends where there is no pair, or one.
     """
-    shown, confidence = course.first(seeds), confidence_of_each(study)
-    ends = (-math.inf, math.inf)
-    if shown:
-        found = sequential.interval_at_any_time(shown, confidence, course.resolution, study.shared_over)
-        ends = (found.low, found.high)
-    return ends, course.word(seeds, ends, confidence)
+    confidence = confidence_of_each(study)
+    ends = course.interval(course.first(seeds), confidence, study.shared_over)
+    return ends, course.word(seeds, ends, confidence, study.shared_over)
 
 
 def confidence_of_each(study: ExpandedStudy) -> float:

@@ -23,7 +23,7 @@ from leadline.analysis.stats.effects import (
     t_interval,
 )
 from leadline.analysis.stats.power import LARGEST_PLAN, SeedsForWord, power, seeds_for_power, seeds_for_word
-from leadline.analysis.stats.samples import StatisticsError, rounding_spread
+from leadline.analysis.stats.samples import StatisticsError, least_spread
 
 __all__ = [
     "EXACT_PAIRS",
@@ -47,10 +47,10 @@ __all__ = [
     "equivalence_p",
     "holm",
     "holm_both",
+    "least_spread",
     "mcnemar",
     "paired",
     "power",
-    "rounding_spread",
     "seeds_for_power",
     "seeds_for_word",
     "sign_flip_p",

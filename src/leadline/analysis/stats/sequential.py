@@ -68,7 +68,7 @@ def interval_at_any_time(differences: ArrayLike, confidence: float, resolution: 
     on moving, may lie outside. Looks that have nothing in common, which happens at most as often, leave the interval
     where it was.
 
-    The spread is never taken below resolution/sqrt(6), as in `stats.paired`. Where all differences are equal and the
+    The spread is never taken below half the resolution, as in `stats.paired`. Where all differences are equal and the
     resolution is 0 nothing is known of the spread, and the interval has no ends.
 
     Args:
@@ -140,7 +140,7 @@ def next_round(
         return min(FIRST_ROUND, limit) - n
     found = interval_at_any_time(differences, confidence, resolution, planned)
     seeds = np.arange(n + 1, min(2 * n, limit) + 1)
-    spread = max(found.sd or 0.0, stats.rounding_spread(resolution))
+    spread = max(found.sd or 0.0, stats.least_spread(resolution))
     half = critical_values(planned, confidence, int(seeds[-1]))[seeds - 1] * spread / np.sqrt(seeds)
     ends = zip(np.maximum(found.low, found.mean - half), np.minimum(found.high, found.mean + half), strict=True)
     decided = (stats.decide(end, margin) != "undecided" for end in ends)
@@ -290,7 +290,7 @@ def running_interval(
     reach = np.maximum.accumulate(d, axis=-1) - np.minimum.accumulate(d, axis=-1)
     rounding = 1e-12 * np.maximum.accumulate(np.abs(d), axis=-1)
     spread = np.where(reach <= rounding, 0.0, np.sqrt(squares / np.maximum(n - 1, 1)))
-    spread = np.maximum(spread, stats.rounding_spread(resolution))
+    spread = np.maximum(spread, stats.least_spread(resolution))
     critical = critical_values(planned, confidence, len(n))
     half = np.where(spread == 0, 1.0, spread) * critical / np.sqrt(n)
     half = np.where(spread == 0, math.inf, half)

@@ -17,7 +17,7 @@ from leadline.analysis.stats import (
     equivalence_p,
     holm,
     holm_both,
-    rounding_spread,
+    least_spread,
     seeds_for_word,
 )
 from leadline.analysis.verdict.pairs import Pairs
@@ -98,7 +98,7 @@ def seeds_needed(pairs: Pairs, estimate: Paired | None, contrasts: int) -> Seeds
     """
     if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or pairs.uneven:
         return None
-    spread = max(estimate.sd or 0.0, rounding_spread(pairs.resolution))
+    spread = max(estimate.sd or 0.0, least_spread(pairs.resolution))
     if not spread:
         return None
     return seeds_for_word(estimate.difference, spread, estimate.n, pairs.margin, LEVEL / max(1, contrasts))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from leadline.analysis.stats import LEVEL, decide, rounding_spread
+from leadline.analysis.stats import LEVEL, decide, least_spread
 from leadline.analysis.stats.factorial import over_data_sets
 from leadline.analysis.verdict.factors import NAMES_DATA
 from leadline.analysis.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
@@ -57,7 +57,7 @@ def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding], t
     one = next(iter(members.values()))
     known = {data: result for data, contrast in members.items() if (result := contrast.estimate) and result.n > 1}
     # equal differences have no spread, though rounding alone gives them one
-    sds = [max(result.sd or 0.0, rounding_spread(members[data].resolution)) for data, result in known.items()]
+    sds = [max(result.sd or 0.0, least_spread(members[data].resolution)) for data, result in known.items()]
     summary = strict = None
     if len(known) > 1 and any(sds):
         effects, seeds = [result.difference for result in known.values()], [result.n for result in known.values()]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from leadline.analysis.stats import LEVEL, DifferenceTest, Paired, paired, rounding_spread, sequential, summarise
+from leadline.analysis.stats import LEVEL, DifferenceTest, Paired, least_spread, paired, sequential, summarise
 from leadline.analysis.stats.decisions import Ground
 from leadline.analysis.stats.sequential import running_interval
 from leadline.analysis.verdict.decisions import Judgement
@@ -75,14 +75,13 @@ def looked_at_before(
             continue
         ended = dict(pairs.outcomes)
         course, own = _course(pairs, [seed for seed in order if seed in ended][: sequential.MOST_SEEDS])
-        ends = (-math.inf, math.inf)
-        if differences := course.first(course.ended):
-            found = sequential.interval_at_any_time(differences, confidence, course.resolution, PLANNED)
-            ends = (found.low, found.high)
+        ends = course.interval(course.first(course.ended), confidence, PLANNED)
         kept.append(own)
         estimates.append(_paired(course, ends))
         ground: Ground = "failures" if course.word_by_failures(course.ended, confidence) else "values"
-        judgements.append(Judgement(course.word(course.ended, ends, confidence), DifferenceTest(None, 0, ground)))
+        judgements.append(
+            Judgement(course.word(course.ended, ends, confidence, PLANNED), DifferenceTest(None, 0, ground))
+        )
     return kept, estimates, tuple(judgements)
 
 
@@ -136,7 +135,7 @@ def _interim(study: ExpandedStudy, course: Course, looked: Collection[int]) -> I
     for seeds in range(1, course.ended + 1):
         pairs = len(course.first(seeds))
         mean = float(differences[:pairs].mean()) if pairs else None
-        decision = course.word(seeds, ends[pairs], confidence)
+        decision = course.word(seeds, ends[pairs], confidence, study.shared_over)
         by_failures = course.word_by_failures(seeds, confidence) is not None
         yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decision, seeds in looked, by_failures)
 
@@ -160,7 +159,7 @@ def _paired(course: Course, ends: tuple[float, float]) -> Paired | None:
 
 
 def _spread(sd: float | None, course: Course) -> float:
-    return max(sd or 0.0, rounding_spread(course.resolution))
+    return max(sd or 0.0, least_spread(course.resolution))
 
 
 def _looks_at(found: Sequence[Round], contrast: int, course: Course) -> list[int]:
