@@ -240,13 +240,12 @@ def test_a_checkpoint_may_be_read_by_whom_the_umask_lets(tmp_path: Path, mask: i
     assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_checkpoint_of_the_first_kind_has_no_checksum(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_checksum_is_not_taken(tmp_path: Path) -> None:
     state, spec, fresh = trained(tmp_path / "a.safetensors")
     position = {"spec": spec.model_dump_json(), "step": "3", "epoch": "0"}
     (tmp_path / "b.safetensors").write_bytes(checkpoints.save(state.tensors(), position))
-    other = fresh()
-    load_checkpoint(other, tmp_path / "b.safetensors")
-    assert (other.step, other.epoch) == (3, 0)
+    with pytest.raises(DamagedCheckpoint, match="its checksum does not match"):
+        load_checkpoint(fresh(), tmp_path / "b.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,13 @@ from torch import Tensor, nn
 from leadline.data import batches
 from leadline.data.formats.images import centre, decode, need_pillow
 from leadline.data.image_dataset import ImageDataSpec
-from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+from leadline.errors import DataError, LeadlineError, SpecError
 from leadline.networks.modules import build, distinct_tensors
-from leadline.networks.weights import load_weights
+from leadline.networks.weights import fill_network, load_weights
 from leadline.parts.reference import references
+from leadline.running.checkpoints import read_network
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
-from leadline.store import Store, artifacts
+from leadline.store import Store, verify_spec
 from leadline.text import join
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -125,17 +126,16 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
         data_dir: folder of the data sets; None: the default folder.
 
     Raises:
-        StoreError: there is no such trial, or more than one, it has not finished, or its checkpoint cannot be fetched.
-        SpecError: its checkpoint is missing or damaged.
+        StoreError: there is no such trial, or more than one, it has not finished, or its checkpoint is missing, damaged
+            or of another trial.
         DataError: the data set cannot be read.
     """
     record = store.trial(prefix)
-    if record.state != "finished" or record.checkpoint is None:
-        raise StoreError(f"trial {record.trial[:12]} is {record.state}; only a finished trial has a network to use")
-    trial = parse(TrialSpec, dict(record.spec))
+    tensors = read_network(store, record)
+    trial = verify_spec(record.trial, record.spec)
     data = batches.load(trial.data, data_dir)
     model = build(trial.network, data.shape, data.classes, trial.seed)
-    load_weights(model, artifacts.get(record.checkpoint, store.checkpoints))
+    fill_network(model, tensors, f"trial {record.trial[:12]}")
     _lay_out(model, trial.training.channels_last)
     return Loaded(model.eval(), trial.network, data.shape, data.classes, data.mean, data.scale, trial)
 

@@ -15,8 +15,7 @@ from leadline.networks.modules import build
 from leadline.probes.blocks import Progress
 from leadline.probes.running import has_batch_normalisation
 from leadline.probes.snapshots import SnapshotProbe
-from leadline.specs import TrialSpec, parse
-from leadline.store import Store
+from leadline.store import Store, verify_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +56,7 @@ def probe_trial(
     """
     record = store.trial(prefix)
     if at_initialisation:
-        spec = parse(TrialSpec, dict(record.spec))
+        spec = verify_spec(record.trial, record.spec)
         data = batches.load(spec.data, data_dir)
         model = build(spec.network, data.shape, data.classes, spec.seed)
     else:

@@ -54,7 +54,21 @@ def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Non
         SpecError: the file is missing, damaged, holds anything but tensors, or does not fit; the first mismatches are
             named. A torchvision file does not fit a network whose blocks compute otherwise than torchvision's.
     """
-    tensors = _read(path)
+    fill_network(network, _read(path), f"weights {path}", classifier)
+
+
+def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classifier: bool = True) -> None:
+    """Fill a network with weights and statistics, as `load_weights` does.
+
+    Args:
+        network: what to fill, in place.
+        tensors: by name.
+        source: what they come from, for messages.
+        classifier: False: leave the last linear layer as it is.
+
+    Raises:
+        SpecError: they do not fit; the first mismatches are named.
+    """
     targets = network.state_dict(keep_vars=True)
     if any(name in targets for name in tensors):
         naming: Callable[[str], str] = str
@@ -62,7 +76,7 @@ def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Non
         naming = torchvision_name
     else:
         raise SpecError(
-            f"weights {path}: {join(list(tensors), SHOWN)}: neither the network's names, such as"
+            f"{source}: {join(list(tensors), SHOWN)}: neither the network's names, such as"
             f" {next(iter(targets))}, nor those of torchvision's ResNet"
         )
     if not classifier:
@@ -70,9 +84,9 @@ def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Non
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(naming(_CLASSIFIER))}
     problems = "; ".join(_mismatches(targets, tensors, naming))
     if problems:
-        raise SpecError(f"weights {path}: do not fit the network: {problems}")
+        raise SpecError(f"{source}: do not fit the network: {problems}")
     if naming is torchvision_name and (difference := _unlike_torchvision(network)):
-        raise SpecError(f"weights {path}: are torchvision's, but {difference}")
+        raise SpecError(f"{source}: are torchvision's, but {difference}")
     with torch.no_grad():
         for name, target in targets.items():
             if naming(name) in tensors:

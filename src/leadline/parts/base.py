@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import PurePath
 from typing import Any, Self, TypeVar
 
@@ -35,13 +36,23 @@ class Spec(BaseModel):
 
         Revisions above 1, of this specification and of those inside it, are included as well.
         """
-        content = {
+        return self._hash(dict(_revisions(self)))
+
+    def had_hash(self, content_hash: str) -> bool:
+        """Return whether this is the specification's hash, or was before a field in it got another meaning."""
+        revised = dict(_revisions(self))
+        choices = [[(path, number) for number in range(newest, 0, -1)] for path, newest in revised.items()]
+        earlier = ({path: number for path, number in one if number > 1} for one in product(*choices))
+        return any(self._hash(revisions) == content_hash for revisions in earlier)
+
+    def _hash(self, revisions: Mapping[str, int]) -> str:
+        content: dict[str, object] = {
             "schema": SCHEMA_VERSION,
             "kind": type(self).__name__,
             "content": self.model_dump(mode="json"),
         }
-        if revised := dict(_revisions(self)):  # so that the first revision changed no hash of the rest
-            content["revisions"] = revised
+        if revisions:  # so that the first revision changed no hash of the rest
+            content["revisions"] = dict(revisions)
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def with_(self, **changes: Any) -> Self:

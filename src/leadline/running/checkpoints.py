@@ -5,6 +5,7 @@ A trial keeps its last checkpoint and the one before it; `Checkpoints` saves and
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -22,12 +24,14 @@ from torch import Tensor
 from leadline.errors import SpecError, StoreError
 from leadline.parts.metrics.record import Record
 from leadline.specs import TrialSpec
-from leadline.store import Claim, LeaseLost, Store, artifacts
+from leadline.store import Claim, LeaseLost, Store, TrialRecord, artifacts, verify_spec
 from leadline.training import TrainState
 from leadline.training.memory import ran_out_of_memory
 
 SUFFIX = ".safetensors"
 CHECKSUM = "sha256"
+
+T = TypeVar("T")
 
 
 class DamagedCheckpoint(StoreError):
@@ -108,7 +112,7 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         """Start with the checkpoints named in the claim."""
-        self.spec = TrialSpec.model_validate_json(self.claim.spec)
+        self.spec = verify_spec(self.claim.trial, json.loads(self.claim.spec))
         self.last, self.earlier = self.claim.checkpoint, self.claim.earlier_checkpoint
 
     def save(
@@ -149,24 +153,16 @@ class Checkpoints:
         artifacts.remove_strays(self.url, trial, kept)
         while self.last is not None:
             try:
-                return self._restore(self.last, init)
+                return _read_intact(self.last, self.store, lambda path: self._load(path, init))
             except (DamagedCheckpoint, artifacts.MissingArtifact) as error:
                 done, follows = 0, "training restarts from the beginning"
                 if self.earlier is not None:
                     done, follows = self.claim.earlier_epoch, "training continues from the previous checkpoint"
                 self.store.fall_back(trial, self.worker, self.last, f"{error}; {follows}")
                 report("restarted", done / epochs, f"{error}; {follows}")
+                _make_way(self.store.checkpoints / artifacts.file_name(self.last))
                 self.last, self.earlier = self.earlier, None
         return init()
-
-    def _restore(self, name: str, init: Callable[[], TrainState]) -> TrainState:
-        """Return the state of a checkpoint, from the local copy if it is intact, else from its URL."""
-        here = self.store.checkpoints / artifacts.file_name(name)
-        if artifacts.is_url(name) and here.is_file():
-            with contextlib.suppress(DamagedCheckpoint):
-                return self._load(here, init)
-            here.unlink(missing_ok=True)
-        return self._load(artifacts.get(name, self.store.checkpoints, self.store.patience), init)
 
     def _load(self, path: Path, init: Callable[[], TrainState]) -> TrainState:
         """Return the state in a file, after checking that its trial and position match its name."""
@@ -224,6 +220,37 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint file holds, after its checksum has been verified."""
+
+    tensors: Mapping[str, Tensor]
+    trial: TrialSpec
+    step: int
+    epoch: int
+
+
+def read_checkpoint(path: Path) -> Content:
+    """Return the content of a checkpoint file.
+
+    Raises:
+        DamagedCheckpoint: the file is missing or damaged, or this machine cannot read it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            position = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if position.pop(CHECKSUM, None) != _checksum(tensors, position):
+            raise ValueError("its checksum does not match")
+        trial = TrialSpec.model_validate_json(position["spec"])
+        return Content(tensors, trial, int(position["step"]), int(position["epoch"]))
+    except Exception as error:
+        if ran_out_of_memory(error):  # which says nothing about the file
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DamagedCheckpoint(f"checkpoint {path}: cannot be read: {reason}") from None
+
+
 def load_checkpoint(state: TrainState, path: Path, trial: TrialSpec | None = None) -> None:
     """Load a checkpoint into a fresh state; if this raises, the state must not be used again.
 
@@ -233,38 +260,68 @@ def load_checkpoint(state: TrainState, path: Path, trial: TrialSpec | None = Non
         trial: the trial that it must belong to; None: any trial with the same network.
 
     Raises:
-        DamagedCheckpoint: the file is missing or damaged, or belongs to another trial.
-        StoreError: it cannot be read at the moment; a later attempt may succeed.
+        DamagedCheckpoint: the file is missing, damaged or unreadable, or belongs to another trial.
         RuntimeError: the device failed; the file may be intact.
     """
+    content = read_checkpoint(path)
+    if trial is not None and content.trial != trial:
+        raise DamagedCheckpoint(f"checkpoint {path}: belongs to another trial")
     try:
-        with safe_open(path, framework="pt") as file:
-            position = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        checksum = position.pop(CHECKSUM, None)  # the first ones had none
-        if checksum is not None and checksum != _checksum(tensors, position):
-            raise ValueError("its checksum does not match")
-        if trial is not None and TrialSpec.model_validate_json(position["spec"]) != trial:
-            raise ValueError("it belongs to another trial")
-        step, epoch = int(position["step"]), int(position["epoch"])
-    except Exception as error:
-        if ran_out_of_memory(error):  # which says nothing about the file
-            raise
-        passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-        kind = StoreError if passing else DamagedCheckpoint
-        raise kind(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())}") from None
-    try:
-        state.load(tensors, step, epoch)
+        state.load(content.tensors, content.step, content.epoch)
     except (RuntimeError, MemoryError):  # from here on a device takes part, and what it raises is of this kind
         raise
     except Exception as error:
         raise DamagedCheckpoint(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())}") from None
 
 
+def read_network(store: Store, trial: TrialRecord) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a finished trial's network by name, from its last checkpoint.
+
+    Raises:
+        StoreError: the trial has not finished, or its checkpoint is missing, damaged, of another trial or of another
+            epoch than the last.
+    """
+    if trial.state != "finished" or trial.checkpoint is None:
+        raise StoreError(f"trial {trial.trial[:12]} is {trial.state}; only a finished trial has a network to use")
+    spec = verify_spec(trial.trial, trial.spec)
+
+    def read(path: Path) -> dict[str, Tensor]:
+        content = read_checkpoint(path)
+        if (content.trial, content.epoch) != (spec, spec.training.epochs):
+            raise DamagedCheckpoint(
+                f"checkpoint {path}: holds epoch {content.epoch} of trial {content.trial.content_hash[:12]}, not the"
+                f" network of trial {trial.trial[:12]} after its last epoch"
+            )
+        prefix = "model."
+        return {name.removeprefix(prefix): one for name, one in content.tensors.items() if name.startswith(prefix)}
+
+    return _read_intact(trial.checkpoint, store, read)
+
+
+def _read_intact(name: str, store: Store, read: Callable[[Path], T]) -> T:
+    """Return what `read` makes of a checkpoint, from the local copy if it is intact, else from its URL."""
+    here = store.checkpoints / artifacts.file_name(name)
+    if artifacts.is_url(name) and here.is_file():
+        with contextlib.suppress(DamagedCheckpoint):
+            return read(here)
+        here.unlink(missing_ok=True)
+    return read(artifacts.get(name, store.checkpoints, store.patience))
+
+
 def remove_strays(folder: Path, trial: str, kept: Collection[str | None]) -> None:
     """Remove files that a killed worker left behind: partly written and uncommitted checkpoints of a trial."""
     for path in folder.glob(f"{trial}-*"):
         if path.name not in kept:
+            with contextlib.suppress(OSError):  # it only takes space
+                path.unlink(missing_ok=True)
+
+
+def _make_way(path: Path) -> None:
+    """Remove what cannot be read, so that a new checkpoint of the same name can be written; a folder is renamed."""
+    with contextlib.suppress(OSError):  # writing then says what is wrong
+        if path.is_dir():
+            path.rename(path.with_name(f"{path.name}.aside"))
+        else:
             path.unlink(missing_ok=True)
 
 

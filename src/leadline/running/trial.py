@@ -208,7 +208,7 @@ def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial:
 
 
 def check_revision(spec: TrialSpec, trial: str) -> None:
-    """Check that this version of Leadline computes what the hash of a trial stands for.
+    """Check that this version of Leadline trains and measures a trial as the one that registered it.
 
     Raises:
         StoreError: an option that the trial uses means something else in this version.

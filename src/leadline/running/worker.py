@@ -22,7 +22,7 @@ from leadline.running.environment import environment
 from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, ReportProgress
 from leadline.running.stopping import Stop, Stopped
 from leadline.running.trial import TrialRun, run_rank
-from leadline.specs import ProbeSpec, TrialSpec
+from leadline.specs import ProbeSpec
 from leadline.store import Claim, LeaseLost, Store, WorkerId
 from leadline.store.connect import retry_while_unreachable
 from leadline.store.schema import SETTLED
@@ -109,10 +109,10 @@ class Worker:
         trial, report = claim.trial, self._make_report(claim)
         lost_process: Exception | None = None
         try:
-            checkpoints = Checkpoints(self.store, claim, self.id, self.job.artifacts)
-            report("started", claim.epochs_done / checkpoints.spec.training.epochs, "")
             with _heartbeat(self.store, trial, self.id) as lost:
                 try:
+                    checkpoints = Checkpoints(self.store, claim, self.id, self.job.artifacts)
+                    report("started", claim.epochs_done / checkpoints.spec.training.epochs, "")
                     if claim.attempts > MOST_ATTEMPTS:
                         raise LeadlineError(
                             f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
@@ -157,11 +157,10 @@ class Worker:
 
     def _make_report(self, claim: Claim) -> ReportProgress:
         """Return a function that emits the events of a claimed trial."""
-        seed = TrialSpec.model_validate_json(claim.spec).seed
 
         def report(kind: str, fraction: float, text: str) -> None:
             try:
-                self.emit(Event(kind, claim.trial, claim.arm, seed, self.id, fraction, text))
+                self.emit(Event(kind, claim.trial, claim.arm, claim.seed, self.id, fraction, text))
             except Exception as error:
                 raise _ReportFailed(error) from error
 

@@ -2,11 +2,12 @@
 
 from leadline.store.ledger import Store
 from leadline.store.schema import STATES, TrialState
-from leadline.store.values import Claim, LeaseLost, StudyRecord, StudySummary, TrialRecord
+from leadline.store.values import AlteredTrial, Claim, LeaseLost, StudyRecord, StudySummary, TrialRecord, verify_spec
 from leadline.store.worker_id import WorkerId
 
 __all__ = [
     "STATES",
+    "AlteredTrial",
     "Claim",
     "LeaseLost",
     "Store",
@@ -15,4 +16,5 @@ __all__ = [
     "TrialRecord",
     "TrialState",
     "WorkerId",
+    "verify_spec",
 ]

@@ -84,7 +84,7 @@ def claim_next(
     )
     arm = select(link.arm).where(unsettled, link.trial_id == trial.id).order_by(link.position).limit(1)
     found = (
-        *(trial.id, trial.hash, trial.spec, trial.checkpoint, trial.checkpoint_epoch, trial.attempts),
+        *(trial.id, trial.hash, trial.seed, trial.spec, trial.checkpoint, trial.checkpoint_epoch, trial.attempts),
         *(trial.earlier_checkpoint, trial.earlier_epoch, trial.started, arm.scalar_subquery().label("arm")),
     )
     taking = update(trials).values(
@@ -106,7 +106,7 @@ def claim_next(
         drop_after(connection, row.id, row.checkpoint_epoch)
     spec = canonical_json(row.spec)
     last, earlier = (row.checkpoint, row.checkpoint_epoch), (row.earlier_checkpoint, row.earlier_epoch or 0)
-    return Claim(row.hash, row.arm, spec, *last, row.attempts, *earlier)
+    return Claim(row.hash, row.arm, row.seed, spec, *last, row.attempts, *earlier)
 
 
 def drop_after(connection: Connection, trial_id: int, epoch: int) -> None:

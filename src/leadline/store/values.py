@@ -5,17 +5,43 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from leadline.errors import StoreError
-from leadline.specs import parse
+from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.specs import TrialSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.store.schema import TrialState
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.resolved import ResolvedStudy
 
 
+class AlteredTrial(LeadlineError):
+    """The specification of a trial in the ledger is not the one that its hash stands for."""
+
+
 class LeaseLost(StoreError):
     """The worker no longer owns its trial: another worker has taken it over, and the results of this one are
     discarded."""
+
+
+def verify_spec(trial: str, spec: Mapping[str, Any]) -> TrialSpec:
+    """Return the specification of a trial in the ledger, after checking that it is the one that its hash stands for.
+
+    Args:
+        trial: the hash.
+        spec: what the ledger has for it.
+
+    Raises:
+        AlteredTrial: it is invalid, or another one than was registered.
+    """
+    try:
+        found = parse(TrialSpec, dict(spec))
+    except SpecError as error:
+        raise AlteredTrial(f"trial {trial[:12]}: its specification in the store cannot be read: {error}") from None
+    if not found.had_hash(trial):
+        raise AlteredTrial(
+            f"trial {trial[:12]}: its specification in the store was changed after it was registered, so its results"
+            f" are not what they seem; `leadline check` lists all such trials, and `leadline delete` removes a study"
+        )
+    return found
 
 
 def clean_text(text: str) -> str:
@@ -29,7 +55,8 @@ class Claim:
 
     trial: str  # content hash of its specification
     arm: str
-    spec: str  # JSON of the TrialSpec
+    seed: int
+    spec: str  # JSON of the TrialSpec, as the ledger has it; see `verify_spec`
     checkpoint: str | None  # file name inside the checkpoints folder; None: from the start
     epochs_done: int  # complete epochs in the checkpoint
     attempts: int  # claims since the last new checkpoint, including this one
