@@ -1,7 +1,9 @@
 """Database connections: addresses, the settings of SQLite and PostgreSQL, transactions, schema migrations."""
 
+import os
 import re
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -36,6 +38,7 @@ from sqlalchemy.exc import (
     OperationalError,
     ProgrammingError,
 )
+from sqlalchemy.pool import Pool, QueuePool
 
 from leadline.errors import StoreError, unknown
 from leadline.store.retry import retry
@@ -69,6 +72,9 @@ SERVERS_END = {
 """The same as `CONNECTION` on the server side: otherwise a client that disappears keeps the row of its trial locked
 until the server's system drops the dead connection."""
 
+WATCHED = "leadline_watched"
+"""Key of a connection's info for the files that it has open: path -> (device, inode)."""
+
 T = TypeVar("T")
 
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
@@ -92,9 +98,11 @@ def address(url: str | None, folder: Path) -> URL:
     kind = parsed.get_backend_name()
     if kind not in DRIVERS:
         raise StoreError(f"store {display_address(parsed)}: {unknown('database', kind, DRIVERS)}")
-    if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
+    database = parsed.database or ":memory:"
+    if kind == "sqlite" and (database.startswith((":memory:", "file:")) or "mode" in parsed.query):
         raise StoreError(
-            f"store {display_address(parsed)} is in memory, where other processes cannot see it; use sqlite:///FILE"
+            f"store {display_address(parsed)} is in memory, where other processes cannot see it, or has a mode of"
+            f" its own; use sqlite:///FILE"
         )
     # SQLAlchemy's own default for PostgreSQL differs between its versions.
     return parsed if "+" in parsed.drivername else parsed.set(drivername=f"{kind}+{DRIVERS[kind]}")
@@ -119,8 +127,15 @@ def display_address(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def engine_for(url: URL) -> Engine:
+def engine_for(
+    url: URL, connect: Callable[[], sqlite3.Connection] | None = None, pool: type[Pool] = QueuePool
+) -> Engine:
     """Create the engine for an address without opening a connection.
+
+    Args:
+        url: from `address`.
+        connect: opens a connection to a SQLite database that is only read; None: the database is at the address.
+        pool: of the connections that `connect` opens.
 
     Raises:
         StoreError: the driver is unknown or not installed.
@@ -130,6 +145,8 @@ def engine_for(url: URL) -> Engine:
     if not on_sqlite:
         given = {name: value for name, value in CONNECTION.items() if name not in url.query}
         options = {"pool_pre_ping": True, "connect_args": given if url.get_driver_name() == "psycopg" else {}}
+    if connect is not None:
+        options = {"creator": connect, "poolclass": pool}
     try:
         engine = create_engine(url, **options)
     except NoSuchModuleError:
@@ -146,7 +163,10 @@ def engine_for(url: URL) -> Engine:
         raise StoreError(
             f"store {display_address(url)}: the driver {url.drivername!r} is asynchronous; remove it from the URL"
         )
-    event.listen(engine, "connect", _set_up_sqlite if on_sqlite else _set_up_postgresql)
+    if on_sqlite and connect is not None:
+        event.listen(engine, "connect", _leave_transactions_to_engine)
+    else:
+        event.listen(engine, "connect", _set_up_sqlite if on_sqlite else _set_up_postgresql)
     if on_sqlite:
         event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -165,9 +185,14 @@ def _set_up_postgresql(connection: Any, _: object) -> None:
     connection.commit()
 
 
-def _set_up_sqlite(connection: Any, _: object) -> None:
+def _leave_transactions_to_engine(connection: Any, _: object) -> None:
     # By default, Python's sqlite3 begins transactions by itself, and only before a write.
     connection.isolation_level = None
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    _leave_transactions_to_engine(connection, None)
+    record.info[WATCHED] = {}
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
 
@@ -218,21 +243,67 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
 
     Raises:
         Unreachable: the database is unreachable or locked.
-        StoreError: it is full, read-only or damaged.
+        StoreError: it is full, read-only or damaged, or its file is not in its place any more.
     """
     options: dict[str, Any] = {"leadline_write": write}
     if not write and engine.dialect.name == "postgresql":
         # All queries of a transaction see the same snapshot, as on SQLite.
         options["isolation_level"] = "REPEATABLE READ"
     try:
-        with engine.connect().execution_options(**options) as connection, connection.begin():
-            yield connection
+        with engine.connect().execution_options(**options) as connection:
+            with connection.begin():
+                yield connection
+            if WATCHED in connection.info:
+                _check_files(connection)
     except DBAPIError as error:
         forbidden = getattr(error.orig, "sqlstate", None) == FORBIDDEN_ON_POSTGRESQL
         if isinstance(error, IntegrityError | ProgrammingError) and not forbidden:
             raise
         kind = Unreachable if _is_transient(error) else StoreError
         raise kind(f"store {display_address(engine.url)}: {one_line(error.orig)}") from error
+
+
+def _check_files(connection: Connection) -> None:
+    """Check that the files of a SQLite database are still those that a connection has open.
+
+    A process goes on reading and writing files that were deleted or moved, and all of it is gone when it ends. So the
+    content is saved to another file first.
+
+    Raises:
+        StoreError: one of them was deleted, moved or replaced.
+    """
+    path = Path(connection.engine.url.database or "").absolute()
+    watched = connection.info[WATCHED]
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            status = file.stat()
+            found = (status.st_dev, status.st_ino)
+        except OSError:
+            found = None
+        if found != watched.get(file, found) or (found is None and file == path):
+            raise StoreError(
+                f"store {path}: {file.name} was deleted, moved or replaced while it was in use; {_rescue(connection)}"
+            )
+        if found is not None:
+            watched[file] = found
+
+
+def _rescue(connection: Connection) -> str:
+    """Save the content of a database whose file is not in its place any more; return what was done, for a message."""
+    path = Path(connection.engine.url.database or "").absolute()
+    for place in (path.with_name(f"{path.name}.rescued"), Path(tempfile.gettempdir()) / f"{path.name}.rescued"):
+        partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+        try:
+            with closing(sqlite3.connect(partial)) as copy:
+                connection.connection.driver_connection.backup(copy)  # type: ignore[union-attr]
+            partial.replace(place)
+        except (sqlite3.Error, OSError):
+            continue
+        return (
+            f"all that it held is in {place}: stop every process that uses the store, move that file to {path},"
+            f" remove {path.name}-wal and {path.name}-shm beside it, and run the same command again"
+        )
+    return "what it held could not be saved elsewhere; put it back if you can, and run the same command again"
 
 
 def one_line(error: object) -> str:
@@ -286,6 +357,16 @@ def prepare(engine: Engine) -> None:
     if version != HEAD:
         with transaction(engine, write=True) as connection:
             _migrate(connection)
+
+
+def is_current(engine: Engine) -> bool:
+    """Return whether a database has the newest schema.
+
+    Raises:
+        StoreError: it cannot be read, or is not a database.
+    """
+    with transaction(engine) as connection:
+        return _schema_version(connection) == HEAD
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

@@ -16,6 +16,7 @@ from leadline.store.connect import (
     address,
     display_address,
     engine_for,
+    is_current,
     is_there,
     one_line,
     prepare,
@@ -23,6 +24,7 @@ from leadline.store.connect import (
     transaction,
 )
 from leadline.store.lookup import all_states, arm_of, count_trials, study_id, trial_by_prefix
+from leadline.store.read_only import open_to_read
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
 from leadline.study.resolved import TITLE_OF_SEARCH
@@ -92,10 +94,13 @@ class Reader:
 
     @classmethod
     def open_existing(cls, runs: Path, url: str | None = None) -> Self:
-        """Open an existing store; arguments and errors as in `open`.
+        """Open an existing store to read it; arguments and errors as in `open`.
+
+        Nothing is created or written. A SQLite database with the schema of an older version is migrated in memory, a
+        PostgreSQL database in its place.
 
         Raises:
-            StoreError: the store does not exist; nothing is created.
+            StoreError: the store does not exist.
         """
         store = cls(url, Path(runs))
         try:
@@ -103,9 +108,14 @@ class Reader:
                 raise StoreError(
                     f"store {display_address(store._engine.url)}: does not exist yet; `leadline run STUDY` creates it"
                 )
-        finally:
+            if store._engine.dialect.name == "sqlite":
+                store._engine = open_to_read(store._engine.url)
+            elif not is_current(store._engine):
+                prepare(store._engine)
+        except StoreError:
             store.close()
-        return cls.open(runs, url)
+            raise
+        return store
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).open, (self.folder, self.url, self.patience)
