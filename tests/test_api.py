@@ -121,7 +121,7 @@ def test_results_that_are_not_there_get_one_line(results: ll.Results, tmp_path: 
         ll.Results.open("tinny", results._runs)
     with pytest.raises(StoreError, match="unknown arm 'residul'; did you mean 'residual'"):
         results.network("residul")
-    with pytest.raises(StoreError, match="arm residual has no seed 7; its seeds: 0, 1"):
+    with pytest.raises(StoreError, match="arm residual has no seed 7; its seeds: 0 and 1"):
         results.network("residual", seed=7)
 
 

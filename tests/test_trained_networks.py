@@ -91,7 +91,7 @@ def replace_by_folder(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (swap, "not the network of"),
+        (swap, "not epoch 2 of"),
         (zero, "its checksum does not match"),
         (truncate, "cannot be read"),
         (replace_by_folder, "cannot be read"),

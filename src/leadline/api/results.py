@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from leadline.api.verdict import Verdict
-from leadline.errors import StoreError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,12 +167,4 @@ class Results:
         from leadline.api.export import from_trial
 
         with self._store() as store:
-            trials = store.trials_frame(self.name)
-            of_arm = trials[trials["arm"].eq(arm)]
-            if of_arm.empty:
-                raise StoreError(f"study {self.name}: {unknown('arm', arm, set(trials['arm']))}")
-            found = of_arm.loc[of_arm["seed"].eq(seed), "trial"]
-            if found.empty:
-                seeds = ", ".join(map(str, sorted(of_arm["seed"])))
-                raise StoreError(f"study {self.name}: arm {arm} has no seed {seed}; its seeds: {seeds}")
-            return from_trial(store, str(found.iloc[0]), self._data_dir).model
+            return from_trial(store, f"{self.name}/{arm}/{seed}", self._data_dir).model

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from leadline.cli import datasets, networks, results, studies, theory
+from leadline.cli import datasets, networks, results, store, studies, theory
 from leadline.errors import LeadlineError
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (networks, studies, results):
+for part in (networks, studies, results, store):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="data", help="Find, download and check data sets.")
 app.add_typer(theory.app, name="theory", help="Compare the theory of deep networks with measurements.")

@@ -29,6 +29,7 @@ def verdict(
         print_json(found.to_json())
     else:
         typer.echo(str(found))
+        typer.echo(f"\nNext: leadline report {name}, leadline trials {name}, or leadline show {name}/ARM/SEED")
 
 
 @app.command()

@@ -284,18 +284,35 @@ def read_network(store: Store, trial: TrialRecord) -> dict[str, Tensor]:
     if trial.state != "finished" or trial.checkpoint is None:
         raise StoreError(f"trial {trial.trial[:12]} is {trial.state}; only a finished trial has a network to use")
     spec = verify_spec(trial.trial, trial.spec)
+    content = read_verified(store, trial.trial, spec, trial.checkpoint, spec.training.epochs)
+    prefix = "model."
+    return {name.removeprefix(prefix): one for name, one in content.tensors.items() if name.startswith(prefix)}
 
-    def read(path: Path) -> dict[str, Tensor]:
+
+def read_verified(store: Store, trial: str, spec: TrialSpec, name: str, epoch: int) -> Content:
+    """Return the content of a checkpoint that the ledger names, after checking that it is of that trial and epoch.
+
+    Args:
+        store: the ledger.
+        trial: the trial's hash.
+        spec: its specification.
+        name: of the checkpoint, as the ledger has it.
+        epoch: complete epochs that it should hold.
+
+    Raises:
+        StoreError: it is missing, damaged, or of another trial or epoch.
+    """
+
+    def read(path: Path) -> Content:
         content = read_checkpoint(path)
-        if (content.trial, content.epoch) != (spec, spec.training.epochs):
+        if (content.trial, content.epoch) != (spec, epoch):
             raise DamagedCheckpoint(
-                f"checkpoint {path}: holds epoch {content.epoch} of trial {content.trial.content_hash[:12]}, not the"
-                f" network of trial {trial.trial[:12]} after its last epoch"
+                f"checkpoint {path}: holds epoch {content.epoch} of trial {content.trial.content_hash[:12]}, not epoch"
+                f" {epoch} of {trial[:12]}"
             )
-        prefix = "model."
-        return {name.removeprefix(prefix): one for name, one in content.tensors.items() if name.startswith(prefix)}
+        return content
 
-    return _read_intact(trial.checkpoint, store, read)
+    return _read_intact(name, store, read)
 
 
 def _read_intact(name: str, store: Store, read: Callable[[Path], T]) -> T:

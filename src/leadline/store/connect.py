@@ -5,6 +5,8 @@ import re
 import sqlite3
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -71,6 +73,9 @@ SERVERS_END = {
 }
 """The same as `CONNECTION` on the server side: otherwise a client that disappears keeps the row of its trial locked
 until the server's system drops the dead connection."""
+
+UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, zlib.error, zipfile.BadZipFile)
+"""Errors of decoding JSON, times, numbers, text and packed arrays that something else than Leadline wrote."""
 
 WATCHED = "leadline_watched"
 """Key of a connection's info for the files that it has open: path -> (device, inode)."""
@@ -261,6 +266,11 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
             raise
         kind = Unreachable if _is_transient(error) else StoreError
         raise kind(f"store {display_address(engine.url)}: {one_line(error.orig)}") from error
+    except UNREADABLE as error:
+        raise StoreError(
+            f"store {display_address(engine.url)}: holds a value that cannot be read ({one_line(error)}); `leadline"
+            " check` says where the store is damaged"
+        ) from error
 
 
 def _check_files(connection: Connection) -> None:
@@ -292,11 +302,8 @@ def _rescue(connection: Connection) -> str:
     """Save the content of a database whose file is not in its place any more; return what was done, for a message."""
     path = Path(connection.engine.url.database or "").absolute()
     for place in (path.with_name(f"{path.name}.rescued"), Path(tempfile.gettempdir()) / f"{path.name}.rescued"):
-        partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
         try:
-            with closing(sqlite3.connect(partial)) as copy:
-                connection.connection.driver_connection.backup(copy)  # type: ignore[union-attr]
-            partial.replace(place)
+            _copy_database(connection, place)
         except (sqlite3.Error, OSError):
             continue
         return (
@@ -329,6 +336,44 @@ def now(connection: Connection) -> datetime:
 def build_insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an INSERT statement of the connection's dialect, which supports ON CONFLICT."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def check_database(connection: Connection) -> list[str]:
+    """Return what SQLite finds wrong with a database, one line each; nothing for other databases."""
+    if connection.dialect.name != "sqlite":
+        return []
+    found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)")]
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    lines = [line for line in found if line != "ok"]
+    return lines + [f"{table}, row {row}: refers to a missing row of {other}" for table, row, other, _ in broken[:20]]
+
+
+def backup(engine: Engine, path: Path) -> None:
+    """Write a consistent copy of a SQLite database into a new file, while others go on using it.
+
+    Raises:
+        StoreError: the store is another database, the file exists, or it cannot be written.
+    """
+    if engine.dialect.name != "sqlite":
+        raise StoreError(f"store {display_address(engine.url)}: is backed up with pg_dump; this copies SQLite only")
+    if path.exists():
+        raise StoreError(f"{path}: exists already; choose a new file for the backup")
+    with transaction(engine) as connection:
+        try:
+            _copy_database(connection, path)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{path}: cannot be written: {one_line(error)}") from None
+
+
+def _copy_database(connection: Connection, path: Path) -> None:
+    """Copy a SQLite database with all that its connection sees, atomically."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with closing(sqlite3.connect(partial)) as copy:
+            connection.connection.driver_connection.backup(copy)  # type: ignore[union-attr]
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def is_there(engine: Engine) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, and_, case, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, select
 
 from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
@@ -101,16 +101,20 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
 
 
 def study_outputs(connection: Connection, study_id: int, probabilities: bool) -> dict[str, Outputs]:
-    """Return trial -> outputs on the test images, for the trials that have stored them, in the order of the study."""
+    """Return trial -> outputs on the test images, for the trials that have stored them."""
+    ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id)
+    return _read_outputs(connection, trials.c.id.in_(ours), probabilities)
+
+
+def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilities: bool) -> dict[str, Outputs]:
     kept = measurements.alias()
     content = kept.c.content if probabilities else case((predictions.c.trial_id.is_(None), kept.c.content))
     rows = connection.execute(
         select(trials.c.hash, predictions.c.predicted, predictions.c.labels, content.label("content"))
-        .join_from(study_trials, trials)
-        .outerjoin(predictions, predictions.c.trial_id == trials.c.id)
+        .outerjoin_from(trials, predictions, predictions.c.trial_id == trials.c.id)
         .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
-        .where(study_trials.c.study_id == study_id, or_(predictions.c.trial_id.is_not(None), kept.c.name.is_not(None)))
-        .order_by(study_trials.c.position)
+        .where(which, or_(predictions.c.trial_id.is_not(None), kept.c.name.is_not(None)))
+        .order_by(trials.c.hash)
     )
     found: dict[str, Outputs] = {}
     for row in rows:
@@ -120,6 +124,19 @@ def study_outputs(connection: Connection, study_id: int, probabilities: bool) ->
         elif pair is not None:
             found[row.hash] = Outputs(pair[1], pair[0])
     return found
+
+
+def has_results(connection: Connection, trial: str) -> bool:
+    """Return whether a trial has records and readable outputs of its final network."""
+    recorded = (
+        select(records.c.value)
+        .join_from(trials, records)
+        .join(series, series.c.id == records.c.series_id)
+        .where(trials.c.hash == trial, series.c.split == "final-test")
+    )
+    if connection.execute(recorded.limit(1)).first() is None:
+        return False
+    return bool(_read_outputs(connection, trials.c.hash == trial, probabilities=True))
 
 
 def study_measurements(connection: Connection, study_id: int, name: str) -> dict[str, list[tuple[int, bytes]]]:

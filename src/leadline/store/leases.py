@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, true, update
 
 from leadline.specs import canonical_json
-from leadline.store.connect import clock
+from leadline.store.connect import clock, now
 from leadline.store.lookup import no_study
 from leadline.store.schema import measurements, records, studies, study_trials, trials
 from leadline.store.values import Claim, LeaseLost
@@ -38,6 +38,12 @@ class ClaimContext:
             raise no_study(connection, study)
         id_, moment, _ = rows[0]
         return cls(id_, moment, tuple(owner for _, _, owner in rows if owner is not None))
+
+    @classmethod
+    def anywhere(cls, connection: Connection) -> "ClaimContext":
+        """Read what does not depend on a study; `study_id` is 0."""
+        owners = connection.scalars(select(trials.c.owner).where(trials.c.owner.is_not(None)).distinct())
+        return cls(0, now(connection), tuple(str(owner) for owner in owners))
 
     def claimable(self, owner: str) -> ColumnElement[bool]:
         """Return the SQL condition for trials that this owner can claim: waiting, or with a lost worker.

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, select, update
 
-from leadline.errors import StoreError
 from leadline.parts.metrics.record import Record
+from leadline.specs.study import SEARCH
+from leadline.store import artifacts
+from leadline.store.cleaning import delete_orphans, delete_study, find_strays
 from leadline.store.connect import now, retry_while_unreachable, transaction
 from leadline.store.leases import ENDED, ClaimContext, claim_next, find_owned
 from leadline.store.lookup import study_id
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
 from leadline.store.progress import advance, fall_back, settle
 from leadline.store.reading import Reader, with_retries
-from leadline.store.register import plan, register
-from leadline.store.schema import Settled, studies, study_trials, trials
+from leadline.store.register import plan, register, rename
+from leadline.store.schema import Settled, study_trials, trials
 from leadline.store.values import Claim, clean_text
 
 if TYPE_CHECKING:
@@ -60,16 +62,41 @@ class Store(Reader):
 
     @with_retries
     def rename_study(self, name: str, new: str) -> None:
-        """Give a study another name; its trials and their results stay with it.
+        """Give a study another name; its trials, their results and those of its search stay with it.
 
         Raises:
             StoreError: there is no such study, or one of the new name.
+            SpecError: the new name is not one that a study may have.
         """
         with self._writing() as connection:
-            renamed = study_id(connection, name)
-            if connection.execute(select(studies.c.id).where(studies.c.name == new)).first():
-                raise StoreError(f"study {new}: there is one already; choose another name")
-            connection.execute(update(studies).where(studies.c.id == renamed).values(name=new))
+            rename(connection, name, new)
+
+    @with_retries
+    def delete_study(self, name: str) -> None:
+        """Delete a study and the study of its search; their trials and results stay in the store until `clean`.
+
+        Raises:
+            StoreError: there is no such study, or a worker is running its trials.
+        """
+        with self._writing() as connection:
+            study_id(connection, name)
+            for one in (name, name + SEARCH):
+                delete_study(connection, one)
+
+    @with_retries
+    def clean(self) -> int:
+        """Delete every trial that no study contains and no worker is running, and the files that no trial needs.
+
+        Returns:
+            How many trials were deleted.
+        """
+        with self._writing() as connection:
+            count, names = delete_orphans(connection)
+        for name in names:
+            artifacts.remove(name, self.checkpoints)
+        for path in find_strays(self.checkpoints, self.files()):
+            path.unlink(missing_ok=True)
+        return count
 
     def claim(
         self, study: str, owner: str, lease_seconds: float, unless: Callable[[], bool] = lambda: False

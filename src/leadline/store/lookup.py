@@ -1,13 +1,15 @@
 """Finding studies by name and trials by hash, and counting trials by state."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from leadline.errors import StoreError, unknown
 from leadline.store.connect import display_address
 from leadline.store.schema import STATES, TrialState, studies, study_trials, trials
 from leadline.store.values import TrialRecord
+from leadline.text import join
 
 
 def study_id(connection: Connection, name: str) -> int:
@@ -28,20 +30,51 @@ def no_study(connection: Connection, name: str) -> StoreError:
     return StoreError(f"store {display_address(connection.engine.url)}: {unknown('study', name, names)}")
 
 
-def trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
-    """Return the trial whose hash begins with a prefix.
+def find_trial(connection: Connection, name: str) -> TrialRecord:
+    """Return the trial of a name: the beginning of its hash, or STUDY/ARM/SEED.
 
     Raises:
         StoreError: there is none, or more than one.
     """
+    return _trial_of_study(connection, name) if "/" in name else _trial_by_prefix(connection, name)
+
+
+def _trial_of_study(connection: Connection, name: str) -> TrialRecord:
+    study, _, rest = name.partition("/")
+    arm, _, seed = rest.rpartition("/")
+    if not arm or not seed.isdecimal():
+        raise StoreError(f"trial {name!r}: expected STUDY/ARM/SEED, such as demo/plain/0, or the beginning of a hash")
+    link = study_trials.c
+    ours = link.study_id == study_id(connection, study)
+    rows = connection.execute(
+        select(trials).join_from(study_trials, trials).where(ours, link.arm == arm, trials.c.seed == int(seed))
+    ).all()
+    if rows:
+        return _record(rows[0])
+    arms = set(connection.scalars(select(link.arm).where(ours)))
+    if arm not in arms:
+        raise StoreError(f"study {study}: {unknown('arm', arm, arms)}")
+    found = connection.scalars(select(trials.c.seed).join_from(study_trials, trials).where(ours, link.arm == arm))
+    seeds = join([str(one) for one in sorted(found)], 20)
+    raise StoreError(f"study {study}: arm {arm} has no seed {seed}; its seeds: {seeds}")
+
+
+def _trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
     begins = trials.c.hash.startswith(prefix.lower(), autoescape=True)
     rows = connection.execute(select(trials).where(begins).order_by(trials.c.hash).limit(3)).all()
     if not rows:
-        raise StoreError(f"store {display_address(connection.engine.url)}: no trial's hash begins with {prefix!r}")
+        raise StoreError(
+            f"store {display_address(connection.engine.url)}: no trial's hash begins with {prefix!r}; `leadline trials"
+            " STUDY` lists the trials of a study"
+        )
     if len(rows) > 1:
         some = ", ".join(row.hash[: len(prefix) + 8] for row in rows)
         raise StoreError(f"trial {prefix!r} matches several trials ({some}); give more characters of the hash")
-    values = dict(rows[0]._mapping)
+    return _record(rows[0])
+
+
+def _record(row: "Row[Any]") -> TrialRecord:
+    values = dict(row._mapping)
     del values["id"]
     return TrialRecord(trial=values.pop("hash"), **values)
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+MOST_IMAGES = 20_000_000
+"""Test images whose classes are unpacked at most; a damaged value could name any number."""
+
+
 def number_series(connection: Connection, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Insert missing series (split, name), and return the ids of all series."""
     connection.execute(
@@ -84,7 +88,15 @@ def _pack(classes: "np.ndarray[Any, Any]") -> bytes:
 
 
 def unpack_classes(blob: bytes) -> "np.ndarray[Any, np.dtype[np.int16]]":
-    """Return the classes, int16 [n], from their packed form."""
+    """Return the classes, int16 [n], from their packed form.
+
+    Raises:
+        ValueError: it is damaged, or of more than `MOST_IMAGES` images.
+    """
     import numpy as np
 
-    return np.frombuffer(zlib.decompress(blob), dtype="<i2").astype(np.int16)
+    unpacking = zlib.decompressobj()
+    content = unpacking.decompress(blob, 2 * MOST_IMAGES)
+    if not unpacking.eof:
+        raise ValueError(f"packed classes end early, or are of more than {MOST_IMAGES:,} images")
+    return np.frombuffer(content, dtype="<i2").astype(np.int16)

@@ -12,8 +12,11 @@ from sqlalchemy import Connection, select
 from leadline.errors import StoreError
 from leadline.parts.metrics import Outputs
 from leadline.store import frames
+from leadline.store.cleaning import StoredFiles, stored_files
 from leadline.store.connect import (
     address,
+    backup,
+    check_database,
     display_address,
     engine_for,
     is_current,
@@ -23,7 +26,7 @@ from leadline.store.connect import (
     retry_while_unreachable,
     transaction,
 )
-from leadline.store.lookup import all_states, arm_of, count_trials, study_id, trial_by_prefix
+from leadline.store.lookup import all_states, arm_of, count_trials, find_trial, study_id
 from leadline.store.read_only import open_to_read
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import StudyRecord, StudySummary, TrialRecord
@@ -174,14 +177,50 @@ class Reader:
             return all_states(count_trials(connection, id_).get(id_))
 
     @with_retries
-    def trial(self, prefix: str) -> TrialRecord:
-        """Return the trial whose hash begins with a prefix.
+    def trial(self, name: str) -> TrialRecord:
+        """Return a trial.
+
+        Args:
+            name: the beginning of its hash, or STUDY/ARM/SEED, such as `demo/residual[blocks=10]/0`.
 
         Raises:
             StoreError: there is none, or more than one.
         """
         with self._reading() as connection:
-            return trial_by_prefix(connection, prefix)
+            return find_trial(connection, name)
+
+    @with_retries
+    def files(self) -> list[StoredFiles]:
+        """Return the checkpoints that the ledger names, of every trial, and the studies that contain it."""
+        with self._reading() as connection:
+            return stored_files(connection)
+
+    @with_retries
+    def check_database(self) -> list[str]:
+        """Return what a SQLite database finds wrong with itself, one line each; a PostgreSQL server guards its own."""
+        with self._reading() as connection:
+            return check_database(connection)
+
+    @with_retries
+    def has_results(self, trial: str) -> bool:
+        """Return whether a trial has records and readable outputs of its final network.
+
+        Args:
+            trial: its full hash.
+
+        Raises:
+            StoreError: the outputs are damaged.
+        """
+        with self._reading() as connection:
+            return frames.has_results(connection, trial)
+
+    def backup(self, path: Path) -> None:
+        """Write a consistent copy of a SQLite database into a new file, while others go on using it.
+
+        Raises:
+            StoreError: the store is another database, the file exists, or it cannot be written.
+        """
+        backup(self._engine, path)
 
     @with_retries
     def arm_of(self, trial: str) -> tuple[str, str] | None:

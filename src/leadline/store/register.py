@@ -4,10 +4,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Table, delete, insert, select, text
+from sqlalchemy import Connection, Table, delete, insert, select, text, update
 
-from leadline.errors import SpecError
+from leadline.errors import SpecError, StoreError
+from leadline.specs import parse
+from leadline.specs.study import SEARCH, StudySpec
 from leadline.store.connect import build_insert, now
+from leadline.store.lookup import study_id
 from leadline.store.schema import SETTLED, studies, study_trials, trials
 
 if TYPE_CHECKING:
@@ -58,6 +61,25 @@ def register(connection: Connection, study: "ExpandedStudy", planned: "list[Plan
         [{"study_id": study_id, "settled": settled[row[1]], **dict(zip(names, row, strict=True))} for row in links],
     )
     _update_statistics(connection, study_trials)
+
+
+def rename(connection: Connection, name: str, new: str) -> None:
+    """Give a study, and the study of its search, another name.
+
+    Raises:
+        StoreError: there is no such study, or one of the new name.
+        SpecError: the new name is not one that a study may have.
+    """
+    study_id(connection, name)
+    for suffix in ("", SEARCH):
+        if connection.scalar(select(studies.c.id).where(studies.c.name == new + suffix)) is not None:
+            raise StoreError(f"study {new}{suffix}: there is one already; choose another name")
+    for suffix in ("", SEARCH):
+        row = connection.execute(select(studies.c.id, studies.c.spec).where(studies.c.name == name + suffix)).first()
+        if row is not None:
+            spec = parse(StudySpec, {**row.spec, "name": new})
+            values = {"name": new + suffix, "spec": spec.model_dump(mode="json"), "hash": spec.content_hash}
+            connection.execute(update(studies).where(studies.c.id == row.id).values(**values))
 
 
 def _update_statistics(connection: Connection, table: Table) -> None:

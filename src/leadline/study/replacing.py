@@ -5,7 +5,6 @@ from typing import Any
 
 from leadline.errors import SpecError
 from leadline.specs import TrialSpec
-from leadline.specs.study import SEARCH
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
 from leadline.text import join, plural
@@ -47,9 +46,7 @@ def make_room(study: ExpandedStudy, store: Store, replace: bool) -> str:
             " study under another name"
         )
     number = next(n for n in range(1, len(known) + 2) if f"{study.name}.{n}" not in known)
-    for suffix in ("", SEARCH):
-        if study.name + suffix in known:
-            store.rename_study(study.name + suffix, f"{study.name}.{number}{suffix}")
+    store.rename_study(study.name, f"{study.name}.{number}")
     return f"{study.name}.{number}"
 
 

@@ -1,0 +1,261 @@
+"""Commands that list, name, remove, check and back up what a store holds."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leadline.cli.options import RUNS, Json, Runs, StoreUrl, print_json
+
+if TYPE_CHECKING:
+    from leadline.store import Store, TrialRecord
+
+app = typer.Typer()
+
+SHORT = 12
+"""Characters of a hash in lists; any unambiguous beginning names a trial."""
+
+StudyName = Annotated[str, typer.Argument(help="Name of a study in the store.")]
+
+
+@app.command()
+def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
+    """List the studies in a store: their trials by state, their age, and the size of their checkpoints."""
+    from leadline.store import Store
+    from leadline.text.tables import Column, Table, plain, to_text
+
+    with Store.open_existing(runs, store_url) as store:
+        found, sizes = store.studies(), _sizes(store)
+    rows = [
+        {
+            "study": one.name,
+            "title": one.title,
+            "created": one.created.isoformat(timespec="seconds"),
+            "trials": {state: count for state, count in one.counts.items() if count},
+            "bytes": sizes.get(one.name, 0),
+        }
+        for one in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    columns = (
+        Column("Study", ("study",), plain, numeric=False),
+        Column("Trials", ("trials",), _counted, numeric=False),
+        Column("Created", ("created",), lambda text: text[:16].replace("T", " "), numeric=False),
+        Column("Checkpoints", ("bytes",), _size),
+        Column("Title", ("title",), plain, numeric=False),
+    )
+    typer.echo(to_text(Table("studies", "Studies", columns, tuple(rows))) if rows else "no studies")
+
+
+@app.command()
+def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
+    """List a study's trials: hash, arm, seed, state, training time and the first line of an error."""
+    from leadline.running.driving import clock
+    from leadline.store import Store
+    from leadline.text.tables import Column, Table, plain, to_text
+
+    with Store.open_existing(runs, store_url) as store:
+        frame = store.trials_frame(study)
+    rows = [
+        {
+            **{name: row[name] for name in ("trial", "arm", "seed", "state")},
+            "seconds": None if row["seconds"] != row["seconds"] else row["seconds"],
+            "error": (row["error"] or "").split("\n")[0] or None,
+        }
+        for row in frame.to_dict("records")
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    columns = (
+        Column("Trial", ("trial",), lambda trial: trial[:SHORT], numeric=False),
+        Column("Arm", ("arm",), plain, numeric=False),
+        Column("Seed", ("seed",), plain),
+        Column("State", ("state",), plain, numeric=False),
+        Column("Time", ("seconds",), lambda seconds: plain(seconds) if seconds is None else clock(seconds)),
+        Column("Error", ("error",), lambda error: error or "", numeric=False),
+    )
+    typer.echo(to_text(Table("trials", f"Trials of {study}", columns, tuple(rows))))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A study, or a trial: STUDY/ARM/SEED or the beginning of its hash.")],
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a store holds of a study or a trial: its specification, state, times, errors, environment, files."""
+    from leadline.store import Store
+
+    with Store.open_existing(runs, store_url) as store:
+        if any(one.name == name for one in store.studies()):
+            shown = _study_values(store, name)
+        else:
+            shown = _trial_values(store, store.trial(name))
+    if as_json:
+        print_json(shown)
+        return
+    for key, value in shown.items():
+        if value is None or value == {}:
+            continue
+        if isinstance(value, Mapping):
+            typer.echo(f"{key}:\n{_indent(json.dumps(value, indent=2))}")
+        else:
+            text = str(value)
+            typer.echo(f"{key}: {text}" if "\n" not in text else f"{key}:\n{_indent(text)}")
+
+
+@app.command()
+def rename(
+    study: StudyName,
+    new: Annotated[str, typer.Argument(help="Its new name.")],
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Give a study another name; its trials and results stay with it."""
+    with _to_change(runs, store_url) as store:
+        store.rename_study(study, new)
+    typer.echo(f"renamed: {study} is now {new}")
+
+
+@app.command()
+def delete(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None) -> None:
+    """Remove a study from the store; its trials stay until `leadline clean`, for studies that contain them."""
+    with _to_change(runs, store_url) as store:
+        store.delete_study(study)
+        orphans = sum(not one.studies for one in store.files())
+    rest = f"; {orphans} trials belong to no study now, `leadline clean` removes them" if orphans else ""
+    typer.echo(f"deleted: {study}{rest}")
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Remove trials that no study contains, with their results, and checkpoints that no trial needs."""
+    from leadline.store.artifacts import file_name
+    from leadline.store.cleaning import find_strays
+    from leadline.text import plural
+
+    with _to_change(runs, store_url) as store:
+        files = store.files()
+        orphans = [one for one in files if not one.studies and not one.running]
+        strays = find_strays(store.checkpoints, files)
+        named = {store.checkpoints / file_name(name) for one in orphans for name in one.names}
+        paths = [*strays, *(path for path in named if path.is_file())]
+        size = sum(path.stat().st_size for path in paths)
+        if not dry_run:
+            store.clean()
+    verb = "would be removed" if dry_run else "removed"
+    typer.echo(f"{verb}: {plural(len(orphans), 'trial')} and {plural(len(paths), 'file')}, {_size(size)}")
+
+
+@app.command()
+def check(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
+    """Check a store: the database, trials against their hashes, checkpoints against their checksums, leftovers."""
+    from leadline.running.checking import check_store
+    from leadline.running.console import progress_bar
+    from leadline.store import Store
+    from leadline.text import plural
+
+    with Store.open_existing(runs, store_url) as store, progress_bar("check") as progress:
+        count = len(store.files())
+        found = list(check_store(store, progress))
+    damages = [one for one in found if not one.harmless]
+    if as_json:
+        print_json([{"place": one.place, "what": one.what, "harmless": one.harmless} for one in found])
+    else:
+        for one in found:
+            typer.echo(str(one))
+        typer.echo(f"checked: {plural(count, 'trial')}; {plural(len(damages), 'fault') if damages else 'no fault'}")
+    if damages:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="New file for the copy.")],
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Copy a SQLite store into a new file, also while studies run; checkpoints are not included."""
+    from leadline.store import Store
+
+    with Store.open_existing(runs, store_url) as store:
+        store.backup(file)
+    typer.echo(f"written: {file}; checkpoints are in {runs / 'checkpoints'}")
+
+
+def _to_change(runs: Path, store_url: str | None) -> "Store":
+    """Return an existing store, opened to change it."""
+    from leadline.store import Store
+
+    Store.open_existing(runs, store_url).close()
+    return Store.open(runs, store_url)
+
+
+def _study_values(store: "Store", name: str) -> dict[str, Any]:
+    record, counts = store.study(name), store.counts(name)
+    return {
+        "study": name,
+        "hash": record.hash,
+        "created": record.created.isoformat(timespec="seconds"),
+        "trials": _counted({state: count for state, count in counts.items() if count}),
+        "specification": dict(record.spec),
+        "found by runs": dict(record.resolved),
+    }
+
+
+def _trial_values(store: "Store", record: "TrialRecord") -> dict[str, Any]:
+    arm = store.arm_of(record.trial)
+    inside = next((one.studies for one in store.files() if one.trial == record.trial), ())
+    moments = {name: getattr(record, name) for name in ("created", "started", "ended")}
+    return {
+        "trial": record.trial,
+        "arm": arm and arm[0],
+        "seed": record.seed,
+        "studies": ", ".join(inside) or None,
+        "state": record.state,
+        "owner": record.owner,
+        "error": record.error,
+        "note": record.note,
+        **{name: moment and moment.isoformat(timespec="seconds") for name, moment in moments.items()},
+        "seconds": record.seconds,
+        "attempts": record.attempts,
+        "checkpoint": record.checkpoint,
+        "epochs in it": record.checkpoint_epoch,
+        "environment": dict(record.environment or {}),
+        "specification": dict(record.spec),
+    }
+
+
+def _sizes(store: "Store") -> dict[str, int]:
+    """Return study -> bytes of its checkpoints on this machine."""
+    from leadline.store.artifacts import file_name
+
+    sizes: dict[str, int] = {}
+    for one in store.files():
+        paths = [store.checkpoints / file_name(name) for name in one.names]
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        for study in one.studies:
+            sizes[study] = sizes.get(study, 0) + size
+    return sizes
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB" if count else "0"
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
