@@ -126,7 +126,7 @@ def test_deleting_keeps_trials_until_they_are_cleaned_away(runs: Path) -> None:
     assert "removed: 2 trials and 3 files" in leadline(runs, "clean")
     with Store.open_existing(runs) as store:
         assert {path.name for path in checkpoints(runs)} == {
-            *(name for one in store.files() for name in one.names),
+            *(one.checkpoint for one in store.files()),
             "notes.txt",
         }
         assert [one.name for one in store.studies()] == ["smaller"] and len(store.files()) == 2
