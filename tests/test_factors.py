@@ -108,10 +108,10 @@ def test_interaction_agrees_with_the_balanced_analysis_of_variance() -> None:
 
 
 def test_rounding_follows_from_the_weights() -> None:
-    # a difference of differences of values in steps of 1 has the rounding of four values: 1/sqrt(3)
+    # a difference of two differences has a spread of at least half a step of each, so sqrt(2)/2
     same = np.tile([3.0, 5.0], (4, 1))
     low, high = within_seeds(same, step_weights(2, 0, 1), resolution=1.0).ci95 or (0, 0)
-    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 3) / math.sqrt(3) / 2)
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 3) * math.sqrt(2) / 2 / math.sqrt(4))
 
 
 def test_bad_shapes_and_positions() -> None:
@@ -401,12 +401,12 @@ def test_arms_that_tuning_and_matching_changed_on_each_data_set_are_one_contrast
 
 
 def test_equal_differences_are_as_sure_as_the_step_of_errors() -> None:
-    """Errors that no seed changes, in steps of one of 360 images: a mean of two arms has half the rounding of one."""
+    """Errors that no seed changes, in steps of one of 360 images: a mean of two arms has half the steps of one."""
     findings = verdict(a_study(vary={"blocks": [2, 4]}), lambda arm, seed: int(arm.factors["blocks"]) + len(arm.base))
     both = next(effect.paired for effect in findings.factors if effect.of == "both")
     low, high = both.ci95 or (0, 0)
     assert both.difference == 2 and (high - low) / 2 == pytest.approx(
-        stats.t.ppf(0.975, 2) * (100 / 360 / 2) * math.sqrt(2 / 6) / math.sqrt(3)
+        stats.t.ppf(0.975, 2) * (100 / 360 / 2) * math.sqrt(2) / 2 / math.sqrt(3)
     )
     (one,) = verdict(a_study(vary={"data.name": ["digits", "mnist"]}), lambda arm, seed: len(arm.base)).meta_analyses
     assert one.summary and one.summary.mean == 3 and one.summary.interval[0] < 3 < one.summary.interval[1]

@@ -25,6 +25,7 @@ from leadline.errors import SpecError, StoreError
 from leadline.parts.metrics.record import Record
 from leadline.specs import TrialSpec
 from leadline.store import Claim, LeaseLost, Store, TrialRecord, artifacts, verify_spec
+from leadline.store.schema import SETTLED
 from leadline.training import TrainState
 from leadline.training.memory import ran_out_of_memory
 
@@ -129,10 +130,30 @@ class Checkpoints:
             if self.store.trial(trial).owner != self.worker:
                 raise LeaseLost(f"trial {trial[:12]}: another worker has taken it over") from None
             raise
-        self.store.commit_epoch(trial, self.worker, records, name, state.epoch, seconds, measurements)
+        try:
+            self.store.commit_epoch(trial, self.worker, records, name, state.epoch, seconds, measurements)
+        except LeaseLost:
+            self._discard(name)
+            raise
         if name != self.last:
             self.remove_earlier()
             self.last, self.earlier = name, self.last
+
+    def _discard(self, name: str) -> None:
+        """Remove a file of a trial that another worker has ended; one that still runs it removes it at its end."""
+        record = self.store.trial(self.claim.trial)
+        if record.state in SETTLED and name != record.checkpoint:
+            artifacts.remove(name, self.store.checkpoints)
+
+    def remove_all_but_last(self) -> None:
+        """Remove every file of the trial but its last checkpoint, because it is about to end."""
+        self.remove_earlier()
+        self._remove_strays([self.last])
+
+    def _remove_strays(self, kept: Sequence[str | None]) -> None:
+        names = [artifacts.file_name(name) for name in kept if name is not None]
+        remove_strays(self.store.checkpoints, self.claim.trial, names)
+        artifacts.remove_strays(self.url, self.claim.trial, names)
 
     def remove_earlier(self) -> None:
         """Remove the checkpoint before the last, because the trial has progressed or ended."""
@@ -148,9 +169,7 @@ class Checkpoints:
             report: called for each damaged or missing checkpoint.
         """
         trial, epochs = self.claim.trial, self.spec.training.epochs
-        kept = [artifacts.file_name(name) for name in (self.last, self.earlier) if name is not None]
-        remove_strays(self.store.checkpoints, trial, kept)
-        artifacts.remove_strays(self.url, trial, kept)
+        self._remove_strays([self.last, self.earlier])
         while self.last is not None:
             try:
                 return _read_intact(self.last, self.store, lambda path: self._load(path, init))

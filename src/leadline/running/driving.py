@@ -96,7 +96,7 @@ def run_trials(store: Store, job: Job, runner: Executor | int, screen: Screen) -
     with screen.watch(name, sum(counts.values()), ended) as emit:
         try:
             if left:
-                run_until_ended(executor, job, store, emit)
+                run_until_ended(executor, job, store, emit, screen.say)
         except KeyboardInterrupt:
             interrupted = True
     counts = store.counts(name)

@@ -2,7 +2,9 @@
 
 import contextlib
 import signal
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -10,10 +12,10 @@ from typing import Protocol
 
 from leadline.distributed.processes import describe_death, follow_parent, start_process
 from leadline.errors import LeadlineError
-from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job
-from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm
-from leadline.running.worker import work
-from leadline.store import Store, WorkerId
+from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job, trial_name
+from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm, raise_if_terminated
+from leadline.running.worker import LEASE_SECONDS, DeviceFailed, work
+from leadline.store import HeldTrial, Store, WorkerId
 from leadline.store.schema import SETTLED
 
 STOP_SECONDS = GRACE_SECONDS + 6
@@ -68,7 +70,8 @@ class LocalProcesses:
             for _ in range(self.workers):
                 _start_worker(job, current)
             while current:
-                for events in wait(list(current)):
+                raise_if_terminated()
+                for events in wait(list(current), LOOK_SECONDS):
                     assert isinstance(events, Connection)
                     worker = current[events]
                     try:
@@ -133,13 +136,17 @@ def _worker_main(events: Connection, job: Job) -> None:
         follow_parent(signal.SIGTERM)
         try:
             work(job, emit, stop=stop)
+        except DeviceFailed as error:
+            sys.exit(str(error))  # like a process that died: the driver starts another one
         except LeadlineError as error:
             events.send(error)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is about to exit anyway
 
 
-def run_until_ended(executor: Executor, job: Job, store: Store, emit: Emit) -> None:
+def run_until_ended(executor: Executor, job: Job, store: Store, emit: Emit, say: Callable[[str], None]) -> None:
     """Run a study's trials, including those that other drivers lose, until none is waiting or running anywhere.
+
+    `say` gets a line for each trial that another process runs in the end.
 
     Raises:
         LeadlineError: as the executor does.
@@ -147,7 +154,28 @@ def run_until_ended(executor: Executor, job: Job, store: Store, emit: Emit) -> N
     own = str(WorkerId.current())
     while True:
         executor.run(job, emit)
+        said: set[str] = set()
         while not store.is_claimable(job.study, own):
-            if not store.counts(job.study)["running"]:
+            raise_if_terminated()
+            held = store.held(job.study)
+            if not held:
                 return
+            for one in held:
+                if (line := describe_wait(one)) not in said:
+                    said.add(line)
+                    say(line)
             time.sleep(LOOK_SECONDS)
+
+
+def describe_wait(held: HeldTrial) -> str:
+    """Return who runs a trial that another process waits for, and what to do if that process is stopped."""
+    line = f"waiting for {trial_name(held.arm, held.seed)}, which"
+    worker = WorkerId.parse(held.owner)
+    if worker is None or not worker.is_here():
+        return f"{line} {held.owner} runs; if it is lost, its lease ends within {round(LEASE_SECONDS)} s"
+    if worker.is_stopped():
+        return (
+            f"{line} process {worker.pid} of this machine holds, but it is stopped; continue it with `kill -CONT"
+            f" {worker.pid}`, or end it with `kill -KILL {worker.pid}`"
+        )
+    return f"{line} process {worker.pid} of this machine runs"

@@ -89,12 +89,25 @@ def at_sigterm() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+_terminating: Stop | None = None
+
+
+def raise_if_terminated() -> None:
+    """Raise `Terminated` if the process has received SIGTERM, for loops in the body of `sigterm_as_interrupt`.
+
+    Python discards what a signal handler raises in a finaliser, or in a callback from C, so the request would be lost.
+    """
+    if _terminating is not None and _terminating.asked:
+        raise Terminated
+
+
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[Stop]:
     """Raise `Terminated` in the body at the first SIGTERM; ignore later ones, so that the body can clean up.
 
     Afterwards, `asked` of the yielded `Stop` says whether there was one.
     """
+    global _terminating
     stop = Stop()
 
     def interrupt(*_: object) -> None:
@@ -105,8 +118,10 @@ def sigterm_as_interrupt() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before, outer = signal.signal(signal.SIGTERM, interrupt), _terminating
+    _terminating = stop
     try:
         yield stop
     finally:
+        _terminating = outer
         signal.signal(signal.SIGTERM, before)

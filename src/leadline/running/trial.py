@@ -59,7 +59,7 @@ class TrialRun:
             with self.stop.defer():
                 self.finish(self.train())
         except (Diverged, PretrainingDiverged):
-            self.checkpoints.remove_earlier()  # nobody would after the trial's end
+            self.checkpoints.remove_all_but_last()  # nobody would after the trial's end
             raise
 
     def restore(self) -> None:
@@ -144,7 +144,7 @@ class TrialRun:
         outputs = self.state.test_outputs
         assert outputs is not None
         classes = outputs.probabilities is not None
-        self.checkpoints.remove_earlier()  # before the trial ends: afterwards, nothing would clean up after a crash
+        self.checkpoints.remove_all_but_last()  # before its end, after which a crash would leave them
         files = self.checkpoints
         files.store.finish(
             files.claim.trial,

@@ -34,6 +34,10 @@ HEARTBEAT_SECONDS = 20.0
 JOIN_SECONDS = 5.0
 
 
+class DeviceFailed(LeadlineError):
+    """An accelerator returned an error, after which it fails every call of this process; another process may use it."""
+
+
 class _ReportFailed(BaseException):
     """The event callback raised an error; not an Exception, because it is not a failure of the trial."""
 
@@ -49,6 +53,7 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
 
     Raises:
         StoreError: the store cannot be opened or used, or a checkpoint cannot be written.
+        DeviceFailed: the device failed, and the trial has been given back.
         Stopped: the process was asked to stop; the trial has been given back.
     """
     stop = stop or Stop()
@@ -100,6 +105,8 @@ class Worker:
         except _ReportFailed as error:
             self._give_back(claim)
             raise error.reason from None
+        except DeviceFailed:  # the attempt counts
+            raise
         except BaseException:
             self._give_back(claim)
             raise
@@ -109,7 +116,7 @@ class Worker:
         trial, report = claim.trial, self._make_report(claim)
         lost_process: Exception | None = None
         try:
-            with _heartbeat(self.store, trial, self.id) as lost:
+            with _heartbeat(self.store, trial, self.id) as taken_over:
                 try:
                     checkpoints = Checkpoints(self.store, claim, self.id, self.job.artifacts)
                     report("started", claim.epochs_done / checkpoints.spec.training.epochs, "")
@@ -118,15 +125,16 @@ class Worker:
                             f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
                         )
                     self.store.set_environment(trial, self.id, environment(self.devices))
-                    self._train(checkpoints, report, lost)
+                    self._train(checkpoints, report, taken_over)
                 except (Diverged, PretrainingDiverged) as error:
                     self.store.finish(trial, self.id, "diverged", error=str(error), diverged_step=error.step)
                     report("diverged", 1.0, str(error))
                 except StoreError:
                     raise
                 except Exception as error:
-                    disconnected = isinstance(error, ProcessDied | Disconnected)
-                    if disconnected and self.store.trial(trial).attempts < MOST_ATTEMPTS:
+                    lost_device = isinstance(error, torch.AcceleratorError) and not ran_out_of_memory(error)
+                    lost = lost_device or isinstance(error, ProcessDied | Disconnected)
+                    if lost and self.store.trial(trial).attempts < MOST_ATTEMPTS:
                         lost_process = error
                     else:
                         line, detail = _describe_failure(error)
@@ -134,7 +142,10 @@ class Worker:
                         report("failed", 0.0, line)
             if lost_process is not None:  # end the lease only after the heartbeat has stopped
                 retry_while_unreachable(lambda _: self.store.heartbeat(trial, self.id, -1.0), PATIENCE_SECONDS)
-                report("died", 0.0, f"{lost_process}; the trial will be resumed")
+                reason = " ".join(str(lost_process).split("\n")[0].split())
+                report("died", 0.0, f"{reason}; the trial will be resumed")
+                if isinstance(lost_process, torch.AcceleratorError):
+                    raise DeviceFailed(f"{reason}; run the same command to resume its trial")
         except LeaseLost as error:
             report("stopped", 0.0, str(error))
 

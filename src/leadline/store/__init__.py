@@ -2,13 +2,23 @@
 
 from leadline.store.ledger import Store
 from leadline.store.schema import STATES, TrialState
-from leadline.store.values import AlteredTrial, Claim, LeaseLost, StudyRecord, StudySummary, TrialRecord, verify_spec
+from leadline.store.values import (
+    AlteredTrial,
+    Claim,
+    HeldTrial,
+    LeaseLost,
+    StudyRecord,
+    StudySummary,
+    TrialRecord,
+    verify_spec,
+)
 from leadline.store.worker_id import WorkerId
 
 __all__ = [
     "STATES",
     "AlteredTrial",
     "Claim",
+    "HeldTrial",
     "LeaseLost",
     "Store",
     "StudyRecord",

@@ -9,6 +9,7 @@ from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
 from leadline.store.measured import unpack_classes
 from leadline.store.schema import measurements, predictions, records, series, study_trials, trials
+from leadline.store.values import require_mapping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,8 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
         .where(link.study_id == study_id)
         .order_by(link.position)
     ).all()
+    for row in rows:
+        require_mapping(row.factors, f"the factors of trial {row.trial[:12]}")
     columns = dict(zip(TRIALS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(TRIALS, ())
     # With explicit types, because None in text columns would become NaN.
     types: dict[str, Any] = {

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, func, select
 from leadline.errors import StoreError, unknown
 from leadline.store.connect import display_address
 from leadline.store.schema import STATES, TrialState, studies, study_trials, trials
-from leadline.store.values import TrialRecord
+from leadline.store.values import HeldTrial, TrialRecord, require_mapping
 from leadline.text import join
 
 
@@ -76,6 +76,7 @@ def _trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
 def _record(row: "Row[Any]") -> TrialRecord:
     values = dict(row._mapping)
     del values["id"]
+    require_mapping(values["spec"], f"the specification of trial {values['hash'][:12]}")
     return TrialRecord(trial=values.pop("hash"), **values)
 
 
@@ -91,6 +92,18 @@ def arm_of(connection: Connection, trial: str) -> tuple[str, str] | None:
         .limit(1)
     ).first()
     return None if row is None else (row.arm, row.base)
+
+
+def held_trials(connection: Connection, study_id: int) -> list[HeldTrial]:
+    """Return the trials of a study that are running, in its order."""
+    link = study_trials.c
+    rows = connection.execute(
+        select(link.arm, trials.c.seed, trials.c.owner)
+        .join_from(study_trials, trials)
+        .where(link.study_id == study_id, trials.c.state == "running")
+        .order_by(link.position)
+    )
+    return [HeldTrial(*row) for row in rows]
 
 
 def count_trials(connection: Connection, study_id: int | None) -> dict[int, dict[TrialState, int]]:

@@ -26,10 +26,10 @@ from leadline.store.connect import (
     retry_while_unreachable,
     transaction,
 )
-from leadline.store.lookup import all_states, arm_of, count_trials, find_trial, study_id
+from leadline.store.lookup import all_states, arm_of, count_trials, find_trial, held_trials, study_id
 from leadline.store.read_only import open_to_read
 from leadline.store.schema import TrialState, studies
-from leadline.store.values import StudyRecord, StudySummary, TrialRecord
+from leadline.store.values import HeldTrial, StudyRecord, StudySummary, TrialRecord, require_mapping
 from leadline.study.resolved import TITLE_OF_SEARCH
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def with_retries(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concaten
 
 
 def _title(row: Any) -> str:
-    title: str = row.spec["title"]
+    title: str = require_mapping(row.spec, "specification")["title"]
     return TITLE_OF_SEARCH.format(title or row.spec["name"]) if "search" in row.resolved else title
 
 
@@ -155,7 +155,8 @@ class Reader:
         """
         with self._reading() as connection:
             row = connection.execute(select(studies).where(studies.c.id == study_id(connection, name))).one()
-        return StudyRecord(row.name, row.spec, row.resolved, row.hash, row.created)
+            spec, resolved = (require_mapping(one, f"study {name}") for one in (row.spec, row.resolved))
+            return StudyRecord(row.name, spec, resolved, row.hash, row.created)
 
     @with_retries
     def studies(self) -> list[StudySummary]:
@@ -163,7 +164,7 @@ class Reader:
         with self._reading() as connection:
             rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
             counts = count_trials(connection, None)
-        return [StudySummary(row.name, _title(row), row.created, all_states(counts.get(row.id))) for row in rows]
+            return [StudySummary(row.name, _title(row), row.created, all_states(counts.get(row.id))) for row in rows]
 
     @with_retries
     def counts(self, study: str) -> dict[TrialState, int]:
@@ -175,6 +176,16 @@ class Reader:
         with self._reading() as connection:
             id_ = study_id(connection, study)
             return all_states(count_trials(connection, id_).get(id_))
+
+    @with_retries
+    def held(self, study: str) -> list[HeldTrial]:
+        """Return the trials of a study that are running, in the order of the study.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return held_trials(connection, study_id(connection, study))
 
     @with_retries
     def trial(self, name: str) -> TrialRecord:

@@ -44,6 +44,17 @@ def verify_spec(trial: str, spec: Mapping[str, Any]) -> TrialSpec:
     return found
 
 
+def require_mapping(value: object, what: str) -> dict[str, Any]:
+    """Return a value that the ledger holds as JSON, after checking that it is a mapping.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} is {value!r}, not a mapping")
+    return value
+
+
 def clean_text(text: str) -> str:
     """Return a text without null bytes and surrogates, which some databases reject."""
     return text.replace("\0", "").encode(errors="replace").decode()
@@ -62,6 +73,15 @@ class Claim:
     attempts: int  # claims since the last new checkpoint, including this one
     earlier_checkpoint: str | None = None  # the previous one, to fall back on
     earlier_epoch: int = 0  # complete epochs in it
+
+
+@dataclass(frozen=True)
+class HeldTrial:
+    """A trial that a worker runs, or holds without running it."""
+
+    arm: str
+    seed: int
+    owner: str
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ class WorkerId:
         """Whether the process can be distinguished from a later one with the same pid."""
         return self.start != UNKNOWN
 
+    def is_stopped(self) -> bool:
+        """Return whether the process is on this machine and was stopped by a signal, such as Ctrl-Z."""
+        process = _process(self.pid) if self.is_here() else None
+        return process is not None and process[0] in "Tt" and process[1] == self.start
+
     def is_dead(self) -> bool:
         """Return whether the process has certainly ended; always False for a process of another machine."""
         if not self.is_here():

@@ -53,7 +53,8 @@ def make_room(study: ExpandedStudy, store: Store, replace: bool) -> str:
 def _lost(study: ExpandedStudy, store: Store) -> tuple[int, int, list[str]] | None:
     """Return how many trials with results a study of this name would lose, of how many, and what differs."""
     frame = store.trials_frame(study.name)
-    begun = frame[frame["state"] != "waiting"]
+    # while other workers run the study, its waiting trials count too: they have an order from someone else
+    begun = frame if frame["state"].eq("running").any() else frame[frame["state"] != "waiting"]
     record = store.study(study.name)
     differences = list(_differences(record.spec, study.spec.model_dump(mode="json")))
     if study.spec.tune is not None or record.spec.get("tune"):

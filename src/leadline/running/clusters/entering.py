@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from leadline.store import Store
+from leadline.study.expand import ExpandedStudy
 from leadline.study.load import load_study, ready_studies
 from leadline.study.pipeline import prepare, resolve
 from leadline.study.replacing import make_room
@@ -33,6 +34,16 @@ def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | 
         if not (a_file or settings) and any(one.name == study for one in store.studies()):
             return study
         entered = resolve(prepare(load_study(study, settings), data_dir), store)
-        make_room(entered, store, replace=False)
-        store.register(entered)
+        if not _has_all_trials(store, entered):  # a worker adds to a study, and takes nothing from it
+            make_room(entered, store, replace=False)
+            store.register(entered)
     return entered.name
+
+
+def _has_all_trials(store: Store, study: ExpandedStudy) -> bool:
+    """Return whether the store's study of this name has every trial of a study."""
+    if not any(one.name == study.name for one in store.studies()):
+        return False
+    frame = store.trials_frame(study.name)
+    there = set(zip(frame["arm"], frame["trial"], strict=True))
+    return all((arm.name, trial.content_hash) in there for arm, trial in study.trials())

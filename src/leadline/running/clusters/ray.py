@@ -21,7 +21,7 @@ from typing import Any
 from leadline.errors import LeadlineError, SpecError, StoreError
 from leadline.running.executors import ENDS
 from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job
-from leadline.running.stopping import Stopped, at_sigterm
+from leadline.running.stopping import Stopped, at_sigterm, raise_if_terminated
 from leadline.running.worker import work
 from leadline.store import Store
 from leadline.store.connect import address as store_address
@@ -147,6 +147,7 @@ class _Driver:
                 self.tasks[task.remote(self.job, self.sent, self.mailbox)] = self.sent
                 self.sent += 1
                 trials -= 1
+            raise_if_terminated()
             done, _ = self.ray.wait(list(self.tasks), num_returns=1, timeout=WAIT_SECONDS)
             self.listen()
             trials += sum(not self.settle(reference, self.tasks.pop(reference)) for reference in done)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from leadline.running.executors import describe_wait
 from leadline.running.job import PATIENCE_SECONDS, Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
 from leadline.running.worker import work
@@ -54,6 +55,7 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
         StoreError: the store cannot be opened or used, or has no such study.
     """
     tally = Tally()
+    said: set[str] = set()
 
     def count_and_emit(event: Event) -> None:
         tally.ends.update([event.kind] if event.kind in SETTLED else [])
@@ -69,6 +71,9 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
                 if not any(one["waiting"] or (until_empty and one["running"]) for one in counts):
                     break
                 if not taken:  # waiting trials are locked while another process registers a study
+                    for line in {describe_wait(one) for name in names for one in store.held(name)} - said:
+                        said.add(line)
+                        print(line, file=sys.stderr, flush=True)
                     time.sleep(LOOK_SECONDS)
         except Stopped:
             tally.stopped = True
