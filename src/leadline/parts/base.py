@@ -220,5 +220,5 @@ def _path_in(data: object, location: Keys, keep_last: bool) -> Keys:
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
+    text = "no value" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -71,7 +71,8 @@ def load_study(
     if found.value is None:
         raise SpecError(f"{shown}: the file is empty; {expected}")
     if not isinstance(found.value, dict):
-        raise SpecError(f"{shown}: {expected}, got a {type(found.value).__name__}")
+        got = "a list" if isinstance(found.value, list) else repr(found.value)
+        raise SpecError(f"{shown}: {expected}, got {got}")
     return _expand(found.value, Places(shown, found.marks), settings)
 
 

@@ -42,6 +42,12 @@ class _Loader(yaml.SafeLoader):
             event.tag, event.implicit = None, (True, False)  # read on as if it were not there
         return super().compose_node(parent, index)
 
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if any("\ud800" <= mark <= "\udfff" for mark in node.value):
+            self.refuse(node, f"{node.value!r} contains half of a character; write the whole character")
+        return node
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
@@ -113,6 +119,10 @@ def read_yaml(text: str, shown: str = "", key: str = "") -> Text:
         >>> read_yaml("epochs: 010").value, read_yaml("[[18, 34]]", key="contrasts").value
         ({'epochs': 10}, [['18', '34']])
     """
+    if strange := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        line, column = text.count("\n", 0, strange.start()) + 1, strange.start() - text.rfind("\n", 0, strange.start())
+        problem = f"character U+{ord(strange[0]):04X} is not allowed; remove it, or save the file as UTF-8"
+        raise SpecError(Problem(f"invalid YAML: {problem}", place=f"{shown}:{line}:{column}" if shown else ""))
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -130,7 +140,7 @@ def read_yaml(text: str, shown: str = "", key: str = "") -> Text:
                 named.tag = _TEXT
         return Text(loader.construct_document(node), dict(_marks(node)))
     except (yaml.YAMLError, RecursionError) as error:  # brackets 1,000 deep
-        raise SpecError(_problem(error, shown)) from None
+        raise SpecError(_problem(error, shown, text)) from None
     finally:
         loader.dispose()
 
@@ -201,11 +211,12 @@ def _mark(node: yaml.Node) -> tuple[int, int]:
 
 
 _WORDS = {
-    "'\\t'": "a tab, which YAML does not allow here; indent with spaces",
+    "'\\t'": "a tab, which YAML does not allow here; use spaces",
     "mapping values are not allowed here": "a colon that is not expected here; indent keys of one mapping alike,"
     " and put quotes around a text that contains a colon and a space",
     "another document": "a second document begins here; a study file holds one",
     "could not find expected ':'": "a line that is neither a key with a colon nor indented as the text above it",
+    "<stream end>": "the file ends inside brackets",
     "<block end>": "a line that is indented unlike those above it",
     "found unexpected end of stream": "the file ends inside quotes",
     "expected ',' or": "a comma or the closing bracket is expected here; put quotes around a text that contains"
@@ -214,18 +225,16 @@ _WORDS = {
 """Part of what PyYAML says of a problem -> what is said instead."""
 
 
-def _problem(error: Exception, shown: str) -> Problem:
+def _problem(error: Exception, shown: str, text: str = "") -> Problem:
     """Return what is wrong with a text in one line, with its place."""
     mark = getattr(error, "problem_mark", None)
     place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark and shown else shown
     said = str(getattr(error, "problem", None) or error)
-    if isinstance(error, yaml.reader.ReaderError):
-        said = (
-            f"character U+{error.character:04X} at position {error.position + 1}, which YAML does not allow; remove it"
-        )
     if isinstance(error, RecursionError):
         said = "brackets or indented lines inside each other, too deep to read"
     opened = getattr(error, "context_mark", None)
     since = f" (in what begins in line {opened.line + 1})" if opened and mark and opened.line < mark.line else ""
     said = next((words for part, words in _WORDS.items() if part in said), said)
-    return Problem(f"invalid YAML: {said}{since}", place=place)
+    blank = text.find("\u00a0")
+    hint = f"; line {text.count(chr(10), 0, blank) + 1} contains a no-break space, which is no space in YAML"
+    return Problem(f"invalid YAML: {said}{since}{hint if blank >= 0 else ''}", place=place)
