@@ -6,6 +6,7 @@ import typer
 
 from leadline.cli import datasets, networks, results, studies, theory
 from leadline.errors import LeadlineError
+from leadline.text.terminal import protect_streams
 
 app = typer.Typer(
     name="leadline",
@@ -23,6 +24,7 @@ app.add_typer(theory.app, name="theory", help="Compare the theory of deep networ
 
 def main() -> None:
     """Run the command line; an error that the user can fix becomes a line for each problem and exit code 1."""
+    protect_streams()
     try:
         app()
     except LeadlineError as error:

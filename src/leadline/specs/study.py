@@ -132,15 +132,18 @@ class StudySpec(Spec):
         for name in arms:
             if not name or set("[],= ") & set(name) or not name.isprintable():
                 raise ValueError(
-                    f"arm name {name!r} is empty or contains a bracket, comma, equals sign or white"
-                    f" space; rename the arm"
+                    f"arm name {name!r} is empty or contains a bracket, comma, equals sign, white space or control"
+                    f" character; rename the arm"
                 )
         return arms
 
     @field_validator("vary")
     @classmethod
-    def _distinct_levels(cls, vary: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+    def _plain_distinct_levels(cls, vary: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
         for key, levels in vary.items():
+            for text in (key, *(level for level in levels if isinstance(level, str))):
+                if not text.isprintable():
+                    raise ValueError(f"{text!r} contains a control character, which names and levels may not")
             if len(set(map(str, levels))) < len(levels):
                 raise ValueError(f"{levels} names a level of {key} twice")
         return vary
