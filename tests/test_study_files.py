@@ -90,6 +90,8 @@ def test_aliases_and_merges_work_within_bounds(tmp_path: Path) -> None:
         ("name: x\ntitle: a\x1b[31m", r"study\.yaml:2:9: invalid YAML: character U\+001B is not allowed"),
         ('name: "\\ud800"', "contains half of a character"),
         ("arms:\n", r"study\.yaml:1:1: arms: no value: input should be a mapping"),
+        ("name: x\n", r"study\.yaml:1:1: 'arms' is required but missing$"),
+        ("name: x\narms: {}\n", r"study\.yaml:2:1: arms: {}: expected at least 1 entry$"),
         ("hello", "expected a mapping with name, arms, ..., got 'hello'"),
         ("- a\n- b", "expected a mapping with name, arms, ..., got a list"),
     ],

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leadline.errors import Problem, SpecError, unknown
+from leadline.text import plural
 
 SCHEMA_VERSION = 1
 """Part of every content hash: increase it if the meaning of a field changes but its name does not."""
@@ -136,6 +137,9 @@ def explain(
             text = f"{str(path[-1])!r} is required but missing"
         elif kind == "value_error":
             text = str(one["ctx"]["error"])
+        elif kind in ("too_short", "too_long"):
+            words, most = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+            text = f"{_shorten(one['input'])}: expected {words} {plural(one['ctx'][most], 'entry', 'entries')}"
         elif kind == "union_tag_invalid":
             tags = [tag.strip("'") for tag in one["ctx"]["expected_tags"].split(", ")]
             place = named = (*path, "name")

@@ -115,6 +115,8 @@ def _further_problems(data: dict[str, Any], known: Iterable[Problem]) -> tuple[P
         return ()
     gone = {path[1] for path in wrong if path[0] == "arms"}
     rest["arms"] = {name: arm for name, arm in rest.get("arms", {}).items() if name not in gone}
+    if not rest["arms"]:
+        return ()
     networks_only = any(path[0] in _SHARED for path in wrong)
     if networks_only:
         rest = {key: value for key, value in rest.items() if key not in _SHARED}
