@@ -109,7 +109,7 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         (["run", "demo", "--set", "training.epochs=0"], "training.epochs: 0"),
         (
             ["run", "demo", "--set", "probes={flow: {layers: [stagse.*]}}", "--workers", "0"],
-            "probes.flow.layers, arm plain[blocks=2]: unknown layer 'stagse.*'",
+            "setting probes: arm plain[blocks=2]: probes.flow.layers: unknown layer 'stagse.*'",
         ),
         (["worker", "demo", "--checkpoint-every", "soon"], "--checkpoint-every 'soon': expected a time or steps"),
         (["run", "demo", "--device", "tpu"], "device 'tpu': expected cpu, cuda, cuda:N or auto"),

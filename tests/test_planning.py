@@ -445,3 +445,28 @@ def test_operations_that_are_not_counted_are_named(tmp_path: Path) -> None:
     arms = {"filtered": {"network": {"module": f"{__name__}:filtered"}}, "plain": {"network": "comparative-plain"}}
     notes = plan(small(arms=arms, vary={}), tmp_path, device="cpu", workers=1, seconds=0.01).notes
     assert [note for note in notes if note.startswith("Not counted")] == ["Not counted in the FLOPs: aten::_fft_c2c."]
+
+
+def sized(
+    input_shape: tuple[int, int, int], classes: int, sizes: list[int], options: dict[str, bool]
+) -> torch.nn.Module:
+    inside = math.prod(input_shape)
+    layers = [torch.nn.Flatten(), torch.nn.Linear(inside, sizes[0]), torch.nn.Linear(sizes[0], classes, **options)]
+    return torch.nn.Sequential(*layers)
+
+
+def decayed(progress: float, factors: list[float]) -> float:
+    return factors[0]
+
+
+def test_custom_code_with_lists_and_mappings_as_arguments_is_planned(tmp_path: Path) -> None:
+    arms = {
+        f"a{size}": {
+            "network": {"module": f"{__name__}:sized", "arguments": {"sizes": [size], "options": {"bias": True}}}
+        }
+        for size in (3, 4)
+    }
+    schedule = {"module": f"{__name__}:decayed", "arguments": {"factors": [1.0]}}
+    study = small(arms=arms, training={"epochs": 1, "batch_size": 64, "schedule": schedule})
+    found = plan(study, tmp_path, device="cpu", workers=1, seconds=0.01)
+    assert [arm.parameters for arm in found.arms] == [65 * size + 10 * size + 10 for size in (3, 4)]

@@ -214,12 +214,6 @@ def test_errors_are_one_line_with_place_value_and_expectation(data: object, mess
     assert "\n" not in str(caught.value)
 
 
-def test_place_comes_first() -> None:
-    data = {"network": {"stages": [{"blocks": 0, "width": 8}]}}
-    with pytest.raises(SpecError, match=r"^file.yaml:3: network"):
-        parse(TrialSpec, data, lambda path: "file.yaml:3")
-
-
 def test_with_validates() -> None:
     with pytest.raises(SpecError, match="unknown key 'wdth'"):
         Stage(blocks=1, width=8).with_(wdth=3)

@@ -1,5 +1,6 @@
 """Studies: expansion, overrides, places in error messages, ready studies."""
 
+import itertools
 import json
 import textwrap
 from pathlib import Path
@@ -14,7 +15,8 @@ from leadline.specs import SGD, Adam, DataSpec, TrainingSpec, decide, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
-from leadline.study.load import load_study, parse_value, ready_studies
+from leadline.study.load import load_study, ready_studies
+from leadline.study.yaml12 import parse_value
 
 EXAMPLE = """
 name: example
@@ -120,14 +122,14 @@ def test_contrast_between_levels() -> None:
         (
             "comparative-cnn",
             "comparativ-cnn",
-            r"study.yaml:6:3: arms.cnn: unknown network 'comparativ-cnn'; did you mean",
+            r"study.yaml:6:12: arms.cnn: unknown network 'comparativ-cnn'; did you mean",
         ),
         (
             "blocks: [2, 5, 10]",
             "blocks: [2, 0]",
-            r"study.yaml:6:3: arms.cnn: comparative-cnn: blocks: 0: input should be",
+            r"study.yaml:8:20: arms.cnn: comparative-cnn: blocks: 0: input should be",
         ),
-        ("blocks: [2, 5, 10]", "depth: [2]", r"study.yaml:6:3: arms.cnn: comparative-cnn: unknown argument 'depth'"),
+        ("blocks: [2, 5, 10]", "depth: [2]", r"study.yaml:8:16: arms.cnn: comparative-cnn: unknown argument 'depth'"),
         ("[[resnet, cnn]]", "[[resnet, cn]]", r"study.yaml:10:13: contrasts.0: unknown arm 'cn'; did you mean 'cnn'"),
         (
             "[[resnet, cnn]]",
@@ -143,13 +145,13 @@ def test_contrast_between_levels() -> None:
         ("vary: {", "vary: [", r"study.yaml:8:2\d: invalid YAML"),
         ("arms:", "arms: 3\nrest:", r"study.yaml:5:1: arms: 3: input should be"),
         ("seeds: 5", "seeds: 5\nseeds: 6", r"study.yaml:10:1: invalid YAML: key 'seeds' appears twice"),
-        ("seeds: 5", "seeds: [3000000000]", r"study.yaml:9:1: seeds: "),
-        ("seeds: 5", f"seeds: {'9' * 5000}", r"study.yaml: invalid YAML: "),
+        ("seeds: 5", "seeds: [3000000000]", r"study.yaml:9:9: seeds.0: "),
+        ("seeds: 5", f"seeds: {'9' * 5000}", r"study.yaml:9:8: invalid YAML: a number of 5,000 digits"),
         ("seeds: 5", f"notes: {'[' * 3000}", r"study.yaml: invalid YAML: "),
         ("seeds: 5", "notes: !!binary aGVsbG8=", r"study.yaml:9:8: invalid YAML: tag !!binary: tags are not used"),
-        ("cnn:    {", '"c\\nn": {', r"study.yaml:5:1: arms: arm name 'c\\nn' is empty or contains"),
+        ("cnn:    {", '"c\\n": {', r"study.yaml:6:3: invalid YAML: key .* contains a control character"),
         ("[2, 5, 10]", "[2, 5, 2]", r"study.yaml:8:1: vary: \[2, 5, 2\] names a level of blocks twice"),
-        ("blocks: [2, 5, 10]", "network.blocks.x: [2]", r"study.yaml:6:3: arms.cnn: .*blocks"),
+        ("blocks: [2, 5, 10]", "network.blocks.x: [2]", r"study.yaml:8:27: arms.cnn: .*blocks"),
         ("[[resnet, cnn]]", "[[resnet, cnn], [cnn, resnet]]", r"contrasts.1: cnn\[blocks=2\] and .* compared twice"),
         (
             "comparative-cnn",
@@ -159,11 +161,11 @@ def test_contrast_between_levels() -> None:
         ("{network: comparative-cnn}", "{network: {module: 'a:b', arguments: 3}}", r"arguments: 3: input should be"),
     ],
 )
-def test_a_bad_file_gets_one_line_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_bad_file_gets_lines_with_their_places(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in EXAMPLE
     with pytest.raises(SpecError, match=message) as caught:
         load_study(written(tmp_path, EXAMPLE.replace(old, new)))
-    assert "\n" not in str(caught.value)
+    assert all("study.yaml:" in line and "\n" not in line for line in map(str, caught.value.problems))
 
 
 def test_factors_reach_into_a_written_network_and_replace_what_has_another_name() -> None:
@@ -215,8 +217,8 @@ def test_unknown_study_and_missing_file(tmp_path: Path) -> None:
 
 
 def test_binary_and_empty_files(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SpecError, match="cannot be read"):
+    (tmp_path / "a.yaml").write_bytes(b"name: x\ntitle: \xfc\n")
+    with pytest.raises(SpecError, match=r"a\.yaml:2: byte 0xfc is not UTF-8; save the file as UTF-8"):
         load_study(str(tmp_path / "a.yaml"))
     (tmp_path / "b.yaml").write_text("")
     with pytest.raises(SpecError, match="expected a mapping"):
@@ -390,7 +392,8 @@ def test_mistakes_in_deciding_get_one_line(changes: dict[str, object], message: 
 
 def test_so_many_contrasts_that_no_error_is_left_for_each() -> None:
     arms = {f"a{number}": {"network": "comparative-cnn", "training": {"epochs": number + 1}} for number in range(46)}
-    many = deciding(arms=arms, decide={"confidence": 0.999})
+    pairs = [list(pair) for pair in itertools.combinations(arms, 2)]
+    many = deciding(arms=arms, contrasts=pairs, decide={"confidence": 0.999})
     with pytest.raises(
         SpecError, match=r"decide.confidence: confidence 0.999 leaves 0.001 for 1035 contrasts; lower it"
     ):

@@ -134,12 +134,14 @@ class Study:
                 store has no such pilot.
         """
         from leadline.running.console import progress_bar
+        from leadline.study.check import check_networks
         from leadline.study.match import match
         from leadline.study.planning.plan import plan
         from leadline.study.planning.seeds import seeds_by_deviation, seeds_by_pilot
 
         self._check_local()
         folder = None if data_dir is None else Path(data_dir)
+        check_networks(self._expanded, folder)
         matched = match(self._expanded, folder)
         seeds = seeds_by_deviation(matched, deviations)
         if pilot is not None:

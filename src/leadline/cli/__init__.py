@@ -6,6 +6,7 @@ import typer
 
 from leadline.cli import datasets, networks, results, store, studies, theory
 from leadline.errors import LeadlineError
+from leadline.text.terminal import protect_streams
 
 app = typer.Typer(
     name="leadline",
@@ -22,11 +23,13 @@ app.add_typer(theory.app, name="theory", help="Compare the theory of deep networ
 
 
 def main() -> None:
-    """Run the command line; an error that the user can fix becomes one line and exit code 1."""
+    """Run the command line; an error that the user can fix becomes a line for each problem and exit code 1."""
+    protect_streams()
     try:
         app()
     except LeadlineError as error:
-        typer.echo(f"leadline: {' '.join(str(error).split())}", err=True)
+        for line in error.lines:
+            typer.echo(f"leadline: {line}", err=True)
         sys.exit(1)
     except OSError as error:  # a full disk, a name that is too long, a file that may not be read
         typer.echo(f"leadline: {error}", err=True)

@@ -41,6 +41,6 @@ def data_check(data: Data, data_dir: DataDir = None) -> None:
 def _spec(data: str) -> "DataSpec":
     from leadline.data.datasets import DataSpec
     from leadline.parts.base import parse
-    from leadline.study.load import parse_value
+    from leadline.study.yaml12 import parse_value
 
     return parse(DataSpec, parse_value(data))

@@ -128,8 +128,9 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 def _print_layers(name: str, info: "NetworkInfo") -> None:
     """Print the layers and totals of a network."""
-    from rich.console import Console
     from rich.table import Table
+
+    from leadline.text.terminal import make_console
 
     table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("layer", overflow="fold")
@@ -141,7 +142,7 @@ def _print_layers(name: str, info: "NetworkInfo") -> None:
         table.add_row(layer.name or WHOLE, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
     table.add_section()
     table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has no edge to fold at
     console.print(table)

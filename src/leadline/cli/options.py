@@ -19,7 +19,9 @@ DataDir = Annotated[
 ]
 Devices = Annotated[
     int | None,
-    typer.Option(min=1, help="Devices that train each trial together; default: the study's setting, usually 1."),
+    typer.Option(
+        min=1, max=1024, help="Devices that train each trial together; default: the study's setting, usually 1."
+    ),
 ]
 Artifacts = Annotated[
     str | None,
@@ -45,14 +47,14 @@ def settings_of(pairs: list[str] | None) -> dict[str, object]:
     Raises:
         SpecError: an item is not a KEY=VALUE pair.
     """
-    from leadline.study.load import parse_value
+    from leadline.study.yaml12 import parse_value
 
     settings = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise SpecError(f"--set {pair!r}: expected KEY=VALUE, such as training.epochs=3")
-        settings[key] = parse_value(value)
+        settings[key] = parse_value(value, key)
     return settings
 
 

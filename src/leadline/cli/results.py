@@ -96,8 +96,10 @@ def probe(
 
         written += write_figures(figures(found, frame), figure)
     if output is not None:
+        from leadline.text.tables import frame_to_csv
+
         try:
-            frame.to_csv(output, index=False)
+            output.write_text(frame_to_csv(frame), encoding="utf-8", newline="")
         except OSError as error:
             raise LeadlineError(f"{output}: cannot be written: {error.strerror or error}") from None
         written.append(output)

@@ -156,9 +156,10 @@ def _write(figures: Sequence["Figure"], folder: Path, drawings: dict[str, str] |
         LeadlineError: a file cannot be written.
     """
     from leadline.reports.charts.files import to_svg, write_whole
+    from leadline.text.tables import frame_to_csv
 
     contents = {f"{figure.name}.svg": to_svg(figure) for figure in figures if figure.panels}
-    contents |= {f"{figure.name}.csv": figure.data.to_csv(index=False) for figure in figures}
+    contents |= {f"{figure.name}.csv": frame_to_csv(figure.data) for figure in figures}
     contents |= {f"{name}.svg": svg for name, svg in (drawings or {}).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,15 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from leadline.errors import SpecError, unknown
+from leadline.errors import Problem, SpecError, unknown
+from leadline.text import plural
 
 SCHEMA_VERSION = 1
 """Part of every content hash: increase it if the meaning of a field changes but its name does not."""
 
 S = TypeVar("S", bound="Spec")
+Keys = tuple[int | str, ...]
+"""Keys and positions that lead to a value inside plain data."""
 
 
 class Spec(BaseModel):
@@ -85,26 +88,23 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def parse(kind: type[S], data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> S:
+def parse(kind: type[S], data: object) -> S:
     """Validate plain data, as from JSON or YAML, and return a specification.
 
     Args:
         kind: class of the specification.
         data: mappings, lists, strings, numbers, booleans and None, which may contain specifications, and custom
             functions or classes, which become references.
-        where: function that converts a path of keys into the location at the beginning of an error message, such as
-            `study.yaml:7`.
 
     Raises:
-        SpecError: the data are invalid; the message is one line with the location, the value and what was expected.
+        SpecError: the data are invalid; it has a line for each problem, with the keys, the value and what was expected.
     """
     try:
         return kind.model_validate_json(json.dumps(data, default=_plain))
     except ValidationError as error:
-        raise SpecError(explain(error, data, where)) from None
+        raise SpecError(*explain(error, data, kind.model_json_schema)) from None
     except (TypeError, ValueError) as error:
-        place = where(()) if where else kind.__name__
-        raise SpecError(f"{place}: expected plain data: {error}") from None
+        raise SpecError(f"{kind.__name__}: expected plain data: {error}") from None
 
 
 def _plain(value: object) -> object:
@@ -123,29 +123,100 @@ def _plain(value: object) -> object:
     raise TypeError(f"{_shorten(value)} is a {type(value).__name__}")
 
 
-def explain(error: ValidationError, data: object, where: Callable[[tuple[int | str, ...]], str] | None = None) -> str:
-    """Return the first problem of a validation error as one line, with the number of further problems."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    kind = first["type"]
-    path = _path_in(data, first["loc"], keep_last=kind in ("missing", "extra_forbidden"))
-    if kind == "extra_forbidden":
-        text, shown_path = f"unknown key {str(path[-1])!r}", path[:-1]
-    elif kind == "missing":
-        text, shown_path = f"{str(path[-1])!r} is required but missing", path[:-1]
-    elif kind == "value_error":
-        text, shown_path = str(first["ctx"]["error"]), path
-    elif kind == "union_tag_invalid":
-        tags = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
-        text, shown_path = unknown("name", first["ctx"]["tag"], tags), (*path, "name")
-    else:
-        text, shown_path = f"{_shorten(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}", path
-    place = where(path if kind == "extra_forbidden" else shown_path) if where else ""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return ": ".join(part for part in (place, ".".join(map(str, shown_path)), text + more) if part)
+def explain(
+    error: ValidationError, data: object, schema: Callable[[], Mapping[str, Any]] | None = None
+) -> tuple[Problem, ...]:
+    """Return what a validation error says as one problem for each value that is wrong.
+
+    Args:
+        error: from Pydantic.
+        data: what was validated.
+        schema: function that returns the JSON Schema of valid data, for suggestions of keys; None: there are none.
+    """
+    texts: dict[tuple[Keys, Keys], list[str]] = {}  # where a problem is and under which keys it is named -> what it is
+    inside_unions = set()
+    for one in error.errors(include_url=False):
+        kind = one["type"]
+        path = _path_in(data, one["loc"], keep_last=kind in ("missing", "extra_forbidden"))
+        place = named = path
+        if kind == "extra_forbidden":
+            named = path[:-1]
+            known = _known_keys(schema(), path[:-1], data) if schema else set()
+            text = unknown("key", path[-1], known) if known else f"unknown key {str(path[-1])!r}"
+        elif kind == "missing":
+            place = named = path[:-1]
+            text = f"{str(path[-1])!r} is required but missing"
+        elif kind == "value_error":
+            text = str(one["ctx"]["error"])
+        elif kind in ("too_short", "too_long"):
+            words, most = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+            text = f"{_shorten(one['input'])}: expected {words} {plural(one['ctx'][most], 'entry', 'entries')}"
+        elif kind == "union_tag_invalid":
+            tags = [tag.strip("'") for tag in one["ctx"]["expected_tags"].split(", ")]
+            place = named = (*path, "name")
+            text = unknown("name", one["ctx"]["tag"], tags)
+        else:
+            text = f"{one['msg'][0].lower()}{one['msg'][1:]}".replace("an object", "a mapping").replace("array", "list")
+            if (place, named) in texts:  # what another of the kinds of value that may be here expects
+                text = text.removeprefix("input should be ")
+            else:
+                text = f"{_shorten(one['input'])}: {text}"
+        if len(path) < len(one["loc"]):
+            inside_unions.add((place, named))
+        texts.setdefault((place, named), []).append(text)
+    return tuple(
+        Problem(": ".join(filter(None, (".".join(map(str, named)), ", or ".join(dict.fromkeys(said))))), place)
+        for (place, named), said in texts.items()
+        # a list with a wrong item is also not the number that may be in its place, which need not be said
+        if not ((place, named) in inside_unions and any(_is_inside(other, place) for other, _ in texts))
+    )
 
 
-def _path_in(data: object, location: tuple[int | str, ...], keep_last: bool) -> tuple[int | str, ...]:
+def _is_inside(path: Keys, outer: Keys) -> bool:
+    return len(path) > len(outer) and path[: len(outer)] == outer
+
+
+def _known_keys(schema: Mapping[str, Any], path: Keys, data: object) -> set[str]:
+    """Return the keys that a mapping inside the data may have, by the JSON Schema of the data."""
+
+    def alternatives(node: Mapping[str, Any], value: object) -> Iterator[Mapping[str, Any]]:
+        if "$ref" in node:
+            yield from alternatives(schema["$defs"][node["$ref"].rpartition("/")[2]], value)
+        elif choices := node.get("anyOf") or node.get("oneOf") or node.get("allOf"):
+            for choice in choices:
+                yield from alternatives(choice, value)
+        elif not isinstance(value, Mapping) or _is_named(node, value):
+            yield node
+
+    nodes = list(alternatives(schema, data))
+    for key in path:
+        data = _item(data, key)
+        inner = [
+            node.get("items")
+            if isinstance(key, int)
+            else node.get("properties", {}).get(key) or node.get("additionalProperties")
+            for node in nodes
+        ]
+        nodes = [found for node in inner if isinstance(node, Mapping) for found in alternatives(node, data)]
+    return set().union(*(node.get("properties", {}) for node in nodes))
+
+
+def _item(data: object, key: int | str) -> object:
+    if isinstance(data, Mapping):
+        return data.get(key)
+    return data[key] if isinstance(data, Sequence) and isinstance(key, int) and key < len(data) else None
+
+
+def _is_named(node: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    """Whether a schema, which may be that of one of several parts, is the one of the part that a mapping names."""
+    if "module" in value:
+        return "module" in node.get("properties", {"module": {}})
+    name = node.get("properties", {}).get("name", {})
+    allowed = [name["const"]] if "const" in name else name.get("enum", [value.get("name")])
+    return "name" not in value or value["name"] in allowed
+
+
+def _path_in(data: object, location: Keys, keep_last: bool) -> Keys:
     """Remove the tags of unions, which are not keys of the data, from a location of Pydantic."""
     path: list[int | str] = []
     for position, key in enumerate(location):
@@ -164,5 +235,5 @@ def _path_in(data: object, location: tuple[int | str, ...], keep_last: bool) -> 
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
+    text = "no value" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -28,6 +28,7 @@ from leadline.probes.table import (
 )
 from leadline.probes.words import Finding, describe
 from leadline.text import magnitude
+from leadline.text.terminal import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,9 +123,7 @@ class Watch:
 
 class _Display:
     def __init__(self, seconds: float, rows: int, console: "Console | None") -> None:
-        from rich.console import Console
-
-        self.console = console or Console()
+        self.console = console or make_console()
         self.seconds = seconds
         self.rows = rows
         self.live: Live | None = None

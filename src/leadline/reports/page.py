@@ -36,7 +36,7 @@ from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
 from leadline.text import plural
-from leadline.text.tables import Table, to_csv, to_latex, to_markdown
+from leadline.text.tables import Table, frame_to_csv, to_csv, to_latex, to_markdown
 
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
 SHOWN_EFFECTS = 12  # in words; the table beside them has all of them
@@ -189,7 +189,7 @@ def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
         images = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
     for end, content in images.items():
         yield f"figures/{figure.name}.{end}", content
-    data = figure.data.to_csv(index=False, lineterminator="\n").encode()
+    data = frame_to_csv(figure.data).encode()
     yield f"tables/{figure.name}.csv", None if figure.data.empty else data
 
 

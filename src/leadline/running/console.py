@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from leadline.running.driving import clock
 from leadline.running.job import Emit, Event
 from leadline.store.schema import SETTLED
+from leadline.text.terminal import make_console
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Show a line that remains on the screen."""
-        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+        make_console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, study: str, total: int, ended: int) -> Iterator[Emit]:
         """Show the progress of the trials within the context."""
-        console = Console(stderr=True)
+        console = make_console(stderr=True)
         tally = _Tally(total, ended)
         if console.is_terminal:
             bars = _Bars(study, tally)
@@ -176,7 +177,7 @@ def _bar(title: str, done: float, whole: float, note: str) -> str:
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar, on a terminal only; yield a function of (done, total) that updates it."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)

@@ -15,6 +15,9 @@ from leadline.specs.training import TrainingSpec
 from leadline.specs.tuning import TuneSpec
 
 Scalar = bool | int | float | str
+MOST_DEVICES = 1024
+"""Maximum number of devices that train one trial."""
+
 SEARCH = ".tuning"
 """Ends the name of the study that holds the trials of another one's search."""
 
@@ -80,9 +83,11 @@ class StudySpec(Spec):
     )
     seeds: (
         Annotated[int, Field(ge=1, le=10_000)]
-        | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-    ) = 3
-    contrasts: list[ContrastSpec] | None = Field(default=None, description="None: every pair of arms")
+        | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=10_000)]
+    ) = Field(default=3, description="their number, at most 10,000, or the seeds themselves")
+    contrasts: list[ContrastSpec] | None = Field(
+        default=None, description="None: every pair of arms, or of more than ten arms each with the first"
+    )
     margin: float = Field(
         default=0.5, gt=0, description="difference in percentage points within which two arms are considered equivalent"
     )
@@ -102,6 +107,7 @@ class StudySpec(Spec):
     devices: int = Field(
         default=1,
         ge=1,
+        le=MOST_DEVICES,
         description="number of devices that train each trial together; results depend on it only in the last bits",
     )
 
@@ -126,15 +132,18 @@ class StudySpec(Spec):
         for name in arms:
             if not name or set("[],= ") & set(name) or not name.isprintable():
                 raise ValueError(
-                    f"arm name {name!r} is empty or contains a bracket, comma, equals sign or white"
-                    f" space; rename the arm"
+                    f"arm name {name!r} is empty or contains a bracket, comma, equals sign, white space or control"
+                    f" character; rename the arm"
                 )
         return arms
 
     @field_validator("vary")
     @classmethod
-    def _distinct_levels(cls, vary: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+    def _plain_distinct_levels(cls, vary: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
         for key, levels in vary.items():
+            for text in (key, *(level for level in levels if isinstance(level, str))):
+                if not text.isprintable():
+                    raise ValueError(f"{text!r} contains a control character, which names and levels may not")
             if len(set(map(str, levels))) < len(levels):
                 raise ValueError(f"{levels} names a level of {key} twice")
         return vary

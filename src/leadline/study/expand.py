@@ -1,12 +1,13 @@
 """A study spelled out: arms crossed with factors, seeds, contrasts, expanded into trials. Pure."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from leadline.errors import SpecError, unknown
+from leadline.errors import Problem, SpecError, unknown
 from leadline.networks import family
 from leadline.parts.metrics import CurveMetric, metric, metric_name
 from leadline.parts.tasks import Task, task_of
@@ -15,12 +16,18 @@ from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import LEAST_ERROR, DecideSpec
 from leadline.specs.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
 from leadline.specs.tuning import TuneSpec, Value, edges, near, path_of
+from leadline.study.places import Places
 from leadline.study.resolved import NOTHING_FOUND, TITLE_OF_SEARCH, ResolvedStudy
+from leadline.text import plural
 
 LONGEST_NAME = 255
 """Maximum length of an arm's name with its levels, which every database can store."""
 
-Where = Callable[[tuple[int | str, ...]], str]
+MOST_TRIALS = 100_000
+"""Maximum number of trials of a study: arms at every combination of levels, times seeds."""
+
+MOST_ARMS_IN_PAIRS = 10
+"""Arms up to which a study without `contrasts` compares every pair; with more, each is compared with the first."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class ExpandedStudy:
     asked: tuple[Arm, ...]  # as the specification gives them, before matching and tuning
     pairs: tuple[ContrastSpec, ...]  # every contrast between named arms
     resolved: ResolvedStudy = NOTHING_FOUND
+    places: Places = field(default=Places(), compare=False, repr=False)  # where the specification is written
 
     @property
     def name(self) -> str:
@@ -98,6 +106,19 @@ class ExpandedStudy:
         said = tuple(one.sentence for one in self.resolved.matched)
         return said or (f"match {self.spec.match.what}: the arms are already equal within 1%; nothing was changed.",)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know of how the specification was completed, in sentences."""
+        count = len(self.spec.arms)
+        if self.spec.contrasts is not None or count <= MOST_ARMS_IN_PAIRS:
+            return self.matching
+        first = next(iter(self.spec.arms))
+        return (
+            f"The study names no contrasts and has {count} arms, more than {MOST_ARMS_IN_PAIRS}: each arm is compared"
+            f" with the first, {first}, and not with the others.",
+            *self.matching,
+        )
+
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """The arms with the networks that matching found and the values that tuning chose; of a search all it tries."""
@@ -143,52 +164,98 @@ class ExpandedStudy:
         return seeds if decide is None else seeds[: self.resolved.drawn.get(arm, decide.first)]
 
 
-def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND, where: Where | None = None) -> ExpandedStudy:
+def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND) -> ExpandedStudy:
     """Cross the arms with the factors and resolve every network.
 
     Args:
         spec: the study.
         resolved: what earlier runs of it determined, as stored in the ledger.
-        where: function that turns a path of keys into the location at the start of an error message.
 
     Raises:
-        SpecError: an arm, argument or contrast is invalid.
+        SpecError: arms, arguments or contrasts are invalid, each in a line; or there are more than `MOST_TRIALS`
+            trials.
     """
-    levels = [[(key, value) for value in values] for key, values in spec.vary.items()]
-    arms = []
+    _bound_trials(spec)
+    arms, problems = [], []
     for base, arm in spec.arms.items():
-        for combination in itertools.product(*levels):
-            factors = dict(combination)
-            try:
-                trial = _trial(spec, arm, factors)
-            except SpecError as error:
-                raise SpecError(_locate(where, ("arms", base), error)) from None
+        for factors in _combinations(spec):
             name = _arm_name(base, factors)
             if len(name) > LONGEST_NAME:
-                problem = (
+                text = (
                     f"{name[:60]}... has {len(name)} characters with its levels; at most {LONGEST_NAME} are allowed;"
                     f" shorten the names"
                 )
-                raise SpecError(_locate(where, ("arms", base), problem))
-            arms.append(Arm(name, base, factors, trial))
-    known = {arm.name for arm in arms} | set(spec.arms)
-    if spec.match is not None and spec.match.to is not None and spec.match.to not in known:
-        raise SpecError(_locate(where, ("match", "to"), unknown("arm", spec.match.to, known)))
-    for number, published in enumerate(spec.published):
-        if published.arm not in known:
-            raise SpecError(_locate(where, ("published", number, "arm"), unknown("arm", published.arm, known)))
+                problems.append(Problem(text).under(("arms", base)))
+                continue
+            try:
+                arms.append(Arm(name, base, factors, _trial(spec, arm, factors)))
+            except SpecError as error:
+                problems += [
+                    Problem(f"arms.{base}: {one.text}", source_of(spec, base, factors, one.path))
+                    for one in error.problems
+                ]
+    problems += _unknown_arms(spec)
+    if problems:
+        each_once = {one.text: one for one in reversed(problems)}  # such as an argument unknown at every level
+        raise SpecError(*reversed(each_once.values()))
     if resolved.search is not None:
         return ExpandedStudy(spec, tuple(arms), (), resolved)
     if spec.tune is not None:
-        _check_tune(spec, spec.tune, arms, where)
-    contrasts = tuple(_contrasts(spec, align_tuned(spec, arms, where), where))
+        _check_tune(spec, spec.tune, arms)
+    contrasts = _contrasts(spec, align_tuned(spec, arms))
     if spec.decide is not None and (left := 1 - spec.decide.confidence) / len(contrasts) < LEAST_ERROR:
         problem = f"confidence {spec.decide.confidence:g} leaves {left:.2g} for {len(contrasts)} contrasts; lower it"
-        raise SpecError(_locate(where, ("decide", "confidence"), problem))
+        raise _error(("decide", "confidence"), problem)
     return ExpandedStudy(spec, tuple(arms), contrasts, resolved)
 
 
-def align_tuned(spec: StudySpec, arms: Sequence[Arm], where: Where | None = None) -> list[Arm]:
+def source_of(
+    spec: StudySpec, base: str, factors: Mapping[str, Scalar], path: tuple[int | str, ...]
+) -> tuple[int | str, ...]:
+    """Return the keys of a study that give an arm's trial the value at a path, such as ("network", "depth")."""
+    for key, value in factors.items():
+        laid = tuple(_path(key).split("."))
+        if (shared := min(len(path), len(laid))) > 1 and path[:shared] == laid[:shared]:
+            return ("vary", key, spec.vary[key].index(value))
+    overrides = {"training": spec.arms[base].training, "data": spec.arms[base].data, "probes": {}}
+    own = not path or path[0] not in overrides or (len(path) > 1 and path[1] in overrides[str(path[0])])
+    return ("arms", base, *path) if own else path
+
+
+def _combinations(spec: StudySpec) -> Iterator[dict[str, Scalar]]:
+    """Yield the levels of all factors, in every combination."""
+    levels = [[(key, value) for value in values] for key, values in spec.vary.items()]
+    return (dict(combination) for combination in itertools.product(*levels))
+
+
+def _bound_trials(spec: StudySpec) -> None:
+    sizes = [len(spec.arms), math.prod(len(levels) for levels in spec.vary.values()), len(spec.seed_values)]
+    if math.prod(sizes) > MOST_TRIALS:
+        arms, levels, seeds = sizes
+        crossed = f"{plural(arms, 'arm')} x {plural(levels, 'combination of levels', 'combinations of levels')}"
+        problem = (
+            f"{crossed} x {plural(seeds, 'seed')} are {math.prod(sizes):,} trials, and a study has at most"
+            f" {MOST_TRIALS:,}; divide it into several studies"
+        )
+        raise _error(("vary",) if levels > 1 else ("arms",), problem)
+
+
+def _unknown_arms(spec: StudySpec) -> Iterator[Problem]:
+    """Yield the names in `match`, `published` and `contrasts` that are of no arm."""
+    known = {*spec.arms, *(_arm_name(base, factors) for base in spec.arms for factors in _combinations(spec))}
+    named: list[tuple[tuple[int | str, ...], str]] = []
+    if spec.match is not None and spec.match.to is not None:
+        named.append((("match", "to"), spec.match.to))
+    named += [(("published", number, "arm"), one.arm) for number, one in enumerate(spec.published)]
+    for number, pair in enumerate(spec.contrasts or ()):
+        named += [(("contrasts", number, "a"), pair.a), (("contrasts", number, "b"), pair.b)]
+    for path, name in named:
+        if name not in known:
+            shown = path[:2] if path[0] == "contrasts" else path
+            yield Problem(f"{'.'.join(map(str, shown))}: {unknown('arm', name, known)}", path)
+
+
+def align_tuned(spec: StudySpec, arms: Sequence[Arm]) -> list[Arm]:
     """Return arms with the same value of each tuned key, so that arms that differ only by tuning compare equal.
 
     Raises:
@@ -201,7 +268,7 @@ def align_tuned(spec: StudySpec, arms: Sequence[Arm], where: Where | None = None
         return [replace(arm, trial=apply_tuned(spec, arm, same)) for arm in arms]
     except SpecError as error:
         problem = f"{', '.join(f'{key} {value!r}' for key, value in same.items())} together: {error}"
-        raise SpecError(_locate(where, ("tune",), problem)) from None
+        raise _error(("tune",), problem) from None
 
 
 def refuse_twins(contrast: ContrastSpec, arms: Mapping[str, Arm]) -> None:
@@ -217,34 +284,30 @@ def refuse_twins(contrast: ContrastSpec, arms: Mapping[str, Arm]) -> None:
         )
 
 
-def _check_tune(spec: StudySpec, tune: TuneSpec, arms: list[Arm], where: Where | None) -> None:
+def _check_tune(spec: StudySpec, tune: TuneSpec, arms: list[Arm]) -> None:
     """Check that every arm has the tuned keys and that their spaces contain only valid values."""
     varied = {_path(key) for key in spec.vary}
+    problems = []
     for key in tune.space:
         path = path_of(key)
         if path in varied:
-            raise SpecError(
-                _locate(
-                    where,
-                    ("tune", key),
-                    f"{key} is varied and cannot be tuned as well; remove it from vary or from tune",
-                )
-            )
+            problem = f"{key} is varied and cannot be tuned as well; remove it from vary or from tune"
+            problems.append(Problem(problem).under(("tune", key)))
         if spec.match is not None and path.startswith("network."):
             problem = f"{key} would change networks that match makes equal; tune only training keys, or remove match"
-            raise SpecError(_locate(where, ("tune", key), problem))
+            problems.append(Problem(problem).under(("tune", key)))
     try:
         tune.seed_values(spec.seed_values)
     except SpecError as error:
-        raise SpecError(_locate(where, ("tune", "seeds"), error)) from None
+        problems += [one.under(("tune", "seeds")) for one in error.problems]
+    if problems:
+        raise SpecError(*problems)
     for arm, (key, space) in itertools.product(arms, tune.space.items()):
         for value in edges(space):
             try:
                 apply_tuned(spec, arm, {key: value})
             except SpecError as error:
-                raise SpecError(
-                    _locate(where, ("tune", key), f"{value!r} for arm {arm.name}: {error}{near(key)}")
-                ) from None
+                raise _error(("tune", key), f"{value!r} for arm {arm.name}: {error}{near(key)}") from None
 
 
 def _search_arms(spec: StudySpec, arm: Arm, tried: Iterable[Mapping[str, Value]]) -> Iterable[Arm]:
@@ -294,10 +357,17 @@ def _trial(spec: StudySpec, arm: ArmSpec, factors: Mapping[str, Scalar], probes:
     changes: dict[str, Any] = {}
     for key, value in factors.items():
         set_key(changes, _path(key), value)
-    network = resolve_network(arm.network, changes.pop("network", {}))
+    network = _resolve_for_trial(arm, changes.pop("network", {}))
     for section, change in changes.items():
         plain[section] = _merge(plain.get(section, {}), change)
     return parse(TrialSpec, {**plain, "network": network.model_dump(mode="json")})
+
+
+def _resolve_for_trial(arm: ArmSpec, changes: Mapping[str, Any]) -> NetworkSpec | ModuleSpec:
+    try:
+        return resolve_network(arm.network, changes)
+    except SpecError as error:
+        raise SpecError(*(Problem(one.text, ("network", *one.path)) for one in error.problems)) from None
 
 
 def resolve_network(network: str | Mapping[str, Any], arguments: Mapping[str, Any] = {}) -> NetworkSpec | ModuleSpec:
@@ -364,17 +434,14 @@ def tasks_of(study: "ExpandedStudy") -> tuple[Task, ...]:
     return tuple(dict.fromkeys(task_of(arm.trial.data.task) for arm in study.arms))
 
 
-def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterable[ContrastSpec]:
+def _contrasts(spec: StudySpec, arms: list[Arm]) -> tuple[ContrastSpec, ...]:
     by_name = {arm.name: arm for arm in arms}
     said: set[tuple[frozenset[str], str, float | None]] = set()
-    if spec.contrasts is None:
-        named = "test_error" if spec.decide is None else spec.decide.metric
-        pairs = [ContrastSpec(a=a, b=b, metric=named) for b, a in itertools.combinations(spec.arms, 2)]
-    else:
-        pairs = spec.contrasts
+    pairs = _default_pairs(spec) if spec.contrasts is None else spec.contrasts
     if spec.decide is not None and not pairs:
-        problem = "decide: the study has no contrasts to decide; add a second arm, or remove decide"
-        raise SpecError(_locate(where, (), problem))
+        raise SpecError("decide: the study has no contrasts to decide; add a second arm, or remove decide")
+    found: list[ContrastSpec] = []
+    problems: list[Problem] = []
     for number, pair in enumerate(pairs):
         try:
             if spec.decide is not None:
@@ -385,15 +452,24 @@ def _contrasts(spec: StudySpec, arms: list[Arm], where: Where | None) -> Iterabl
                 if sides in said:
                     raise SpecError(f"{contrast.a} and {contrast.b} are compared twice; remove one of the contrasts")
                 said.add(sides)
-                yield contrast
+                found.append(contrast)
         except SpecError as error:
-            raise SpecError(_locate(where, ("contrasts", number), error)) from None
+            problems += [one.under(("contrasts", number)) for one in error.problems]
+    if problems:
+        raise SpecError(*problems)
+    return tuple(found)
+
+
+def _default_pairs(spec: StudySpec) -> list[ContrastSpec]:
+    """Return the contrasts of a study that names none: all pairs, or those with the first arm if arms are many."""
+    named = "test_error" if spec.decide is None else spec.decide.metric
+    first, *others = spec.arms
+    many = len(spec.arms) > MOST_ARMS_IN_PAIRS
+    pairs = ((first, other) for other in others) if many else itertools.combinations(spec.arms, 2)
+    return [ContrastSpec(a=a, b=b, metric=named) for b, a in pairs]
 
 
 def _cross_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec) -> Iterable[ContrastSpec]:
-    for side in (pair.a, pair.b):
-        if side not in arms and side not in spec.arms:
-            raise SpecError(unknown("arm", side, arms.keys() | spec.arms.keys()))
     if pair.a == pair.b:
         raise SpecError(f"arm {pair.a!r} is compared with itself; name two different arms")
     if pair.a in arms and pair.b in arms:
@@ -431,6 +507,5 @@ def _with_task_metric(contrasts: Iterable[ContrastSpec], arms: Mapping[str, Arm]
         yield contrast.model_copy(update={"metric": own}) if contrast.metric == "test_error" != own else contrast
 
 
-def _locate(where: Where | None, path: tuple[int | str, ...], problem: object) -> str:
-    place = where(path) if where else ""
-    return ": ".join(part for part in (place, ".".join(map(str, path)), str(problem)) if part)
+def _error(path: tuple[int | str, ...], problem: str) -> SpecError:
+    return SpecError(Problem(problem).under(path))

@@ -12,20 +12,17 @@ from pathlib import Path
 from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
-from leadline.data.metadata import describe
 from leadline.data.threads import count_cores
 from leadline.distributed.processes import leave_if_imported_again
 from leadline.errors import SpecError
-from leadline.networks.modules import check, skeleton
 from leadline.parts.reference import pack_objects
-from leadline.probes.selection import select
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
-from leadline.specs import NetworkSpec
 from leadline.store import Store
 from leadline.store.artifacts import folder_url
+from leadline.study.check import check_networks
 from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match
 from leadline.study.replacing import make_room
@@ -113,17 +110,10 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
         LeadlineError: the data are missing, or a network does not accept them.
     """
     code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
+    check_networks(study, data_dir)
     study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
-    for sentence in study.matching:
+    for sentence in study.remarks:
         screen.say(sentence)
-    for arm in study.arms:
-        shape, classes = describe(arm.trial.data, data_dir)
-        check(arm.trial.network, shape, classes)
-        if arm.trial.probes.flow is not None and isinstance(arm.trial.network, NetworkSpec):
-            try:
-                select(skeleton(arm.trial.network, shape, classes), arm.trial.probes.flow.layers)
-            except SpecError as error:
-                raise SpecError(f"probes.flow.layers, arm {arm.name}: {error}") from None
     for spec in {arm.trial.data for arm in study.arms}:
         note = batches.load(spec, data_dir).note  # downloads and checks once, before the workers start
         if note:

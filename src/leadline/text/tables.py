@@ -112,13 +112,40 @@ def to_html(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return a table as CSV: plain values in full, empty where there is none."""
+    """Return a table as CSV: plain values in full, empty where there is none, and no formulas."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.keys)
+    writer.writerow(map(csv_cell, table.keys))
     for row in table.rows:
-        writer.writerow(["" if is_missing(row[key]) else row[key] for key in table.keys])
+        writer.writerow(["" if is_missing(row[key]) else csv_cell(row[key]) for key in table.keys])
     return text.getvalue()
+
+
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV without its index, and without formulas."""
+    texts = [place for place, kind in enumerate(frame.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
+    plain_cells = {place: frame.iloc[:, place].astype(object).map(csv_cell) for place in texts}
+    columns = [plain_cells.get(place, frame.iloc[:, place]) for place in range(frame.shape[1])]
+    safe = pd.concat(columns, axis=1) if columns else frame
+    return str(
+        safe.to_csv(index=False, lineterminator="\n", header=[str(csv_cell(str(name))) for name in frame.columns])
+    )
+
+
+def csv_cell(value: object) -> object:
+    """Return a value of a CSV file; an apostrophe is put before a text that a spreadsheet would take for a formula.
+
+    Examples:
+        >>> csv_cell("=1+1"), csv_cell("-1.5"), csv_cell("-x"), csv_cell(-1.5), csv_cell("plain")
+        ("'=1+1", '-1.5', "'-x", -1.5, 'plain')
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def to_markdown(table: Table) -> str:

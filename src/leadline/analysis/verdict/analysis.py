@@ -83,7 +83,7 @@ def analyze(
         unrecorded=evidence.unrecorded(study),
         metric=default_metric(study),
         curves={name: axis for one in tasks_of(study) for name, axis in one.curves.items()},
-        matching=tuple(study.matching),
+        remarks=study.remarks,
         tune=study.spec.tune,
         chosen=study.resolved.chosen,
         tuning=tuning,

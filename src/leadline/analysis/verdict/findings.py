@@ -201,7 +201,7 @@ class Findings:
     curves: Mapping[str, str] = field(  # records that learning curves are drawn of -> the title of their axis
         default_factory=lambda: dict(task_of("classification").curves)
     )
-    matching: tuple[str, ...] = ()  # what was done to make arms equal, in sentences
+    remarks: tuple[str, ...] = ()  # how the specification was completed: default contrasts, widths, in sentences
     tune: TuneSpec | None = None
     chosen: Mapping[str, Values] | None = None  # arm -> tuned values; None: nothing was tuned
     tuning: Tuning | None = field(default=None, compare=False)  # None: what was tried is not known

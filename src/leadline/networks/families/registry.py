@@ -2,14 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError, validate_call
 
-from leadline.errors import SpecError, unknown
+from leadline.errors import Problem, SpecError, unknown
 from leadline.specs import NetworkSpec, explain
 
 F = TypeVar("F", bound=Callable[..., NetworkSpec])
@@ -51,9 +51,9 @@ def register_family(name: str) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def call(*positional: Any, **named: Any) -> NetworkSpec:
-            for key in named:
-                if key not in signature.parameters:
-                    raise SpecError(f"{name}: {unknown('argument', key, signature.parameters)}")
+            if strange := [key for key in named if key not in signature.parameters]:
+                problems = [Problem(unknown("argument", key, signature.parameters), (key,)) for key in strange]
+                raise _of_family(name, named, problems)
             try:
                 given = signature.bind(*positional, **named).arguments
             except TypeError as error:
@@ -61,14 +61,24 @@ def register_family(name: str) -> Callable[[F], F]:
             try:
                 return checked()(**given)
             except ValidationError as error:
-                raise SpecError(f"{name}: {explain(error, given)}") from None
+                raise _of_family(name, given, explain(error, given)) from None
             except SpecError as error:
-                raise SpecError(f"{name}: {error}") from None
+                raise _of_family(name, given, error.problems) from None
 
         _registered[name] = call
         return cast("F", call)
 
     return register
+
+
+def _of_family(name: str, given: Mapping[str, Any], problems: Iterable[Problem]) -> SpecError:
+    """Return an error that names the family; a message that starts with an argument's name is about that argument."""
+    found = []
+    for problem in problems:
+        first = problem.text.split(" ", 1)[0]
+        path = problem.path or ((first,) if first in given else ())
+        found.append(Problem(f"{name}: {problem.text}", path))
+    return SpecError(*found)
 
 
 def family(name: str, arguments: Mapping[str, Any]) -> NetworkSpec:

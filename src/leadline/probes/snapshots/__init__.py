@@ -239,7 +239,7 @@ def find_probe(name: str | Callable[..., Any]) -> SnapshotProbe:
     try:
         return adapter.validate_python(name)
     except ValidationError as error:
-        raise SpecError(f"probe {explain(error, name)}") from None
+        raise SpecError(*(f"probe {problem}" for problem in explain(error, name, adapter.json_schema))) from None
 
 
 def _to_frame(module: str, result: object) -> "pd.DataFrame":

@@ -1,11 +1,10 @@
 """A figure as a file of its own: SVG, PDF and PNG without a browser, HTML that is interactive, JSON for Vega-Lite."""
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import vl_convert
 
@@ -77,17 +76,18 @@ def _write(path: Path, content: bytes) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: to a temporary file in the same folder, which then replaces it.
 
+    Its permissions are those of any new file of the user.
+
     Raises:
         OSError: the file or its folder cannot be written; an existing file is left unchanged.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

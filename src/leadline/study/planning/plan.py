@@ -285,7 +285,7 @@ def _find_uncounted(work: Iterable[Work]) -> list[str]:
 def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], uncounted: Sequence[str]) -> Iterable[str]:
     timed = sorted({arm.timed for arm in arms})
     span = f"{timed[0]}" if len(timed) == 1 else f"{timed[0]} to {timed[-1]}"
-    yield from study.matching
+    yield from study.remarks
     decide, tune = study.decide, study.spec.tune
     if decide is not None:
         yield (

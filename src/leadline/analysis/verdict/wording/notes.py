@@ -13,7 +13,7 @@ from leadline.text import join, plural
 def notes(findings: Findings) -> tuple[str, ...]:
     """Return the assumptions and cautions that apply to a study's findings."""
     return (
-        *findings.matching,
+        *findings.remarks,
         *_about_trials(findings),
         *_about_pairs(findings),
         *_about_metrics(findings.contrasts),

@@ -1,0 +1,47 @@
+"""Whether the networks of a study can be built and accept its data, said before anything is trained."""
+
+from pathlib import Path
+
+from leadline.data.metadata import describe
+from leadline.errors import Problem, SpecError
+from leadline.networks.modules import check, skeleton
+from leadline.probes.selection import select
+from leadline.specs import NetworkSpec
+from leadline.study.expand import Arm, ExpandedStudy, source_of
+
+
+def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> None:
+    """Check that every arm's network can be built, accepts the images, and has the layers that are probed.
+
+    Args:
+        study: the study, expanded.
+        data_dir: where the data are; folders of images are asked how many classes they have.
+
+    Raises:
+        SpecError: a line for each arm whose network does not, with the place where it is written.
+        DataError: a folder of images is missing or not laid out in classes.
+    """
+    problems: dict[object, Problem] = {}  # each once, of the first arm that has it
+    for arm in study.asked:
+        try:
+            _check_arm(arm, data_dir)
+        except SpecError as error:
+            for one in error.problems:
+                path = source_of(study.spec, arm.base, arm.factors, one.path)
+                problems.setdefault((path, one.text), Problem(f"arm {arm.name}: {one.text}", path))
+    if problems:
+        raise study.places.locate(SpecError(*problems.values()))
+
+
+def _check_arm(arm: Arm, data_dir: Path | None) -> None:
+    network, flow = arm.trial.network, arm.trial.probes.flow
+    shape, classes = describe(arm.trial.data, data_dir)
+    try:
+        check(network, shape, classes)
+    except SpecError as error:
+        raise SpecError(*(Problem(one.text, ("network", *one.path)) for one in error.problems)) from None
+    if flow is not None and isinstance(network, NetworkSpec):
+        try:
+            select(skeleton(network, shape, classes), flow.layers)
+        except SpecError as error:
+            raise SpecError(Problem(str(error)).under(("probes", "flow", "layers"))) from None
