@@ -184,7 +184,7 @@ def test_a_network_of_ones_own_is_rebuilt_where_the_file_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_network.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     spec = ModuleSpec(module="own_network:make", arguments={"width": 4})
     before = replace(loaded(), model=build(spec, SHAPE, 10, seed=5).eval(), network=spec)
     weights, _ = save(before, tmp_path / "saved")
@@ -206,7 +206,7 @@ def test_a_network_with_a_custom_shortcut_is_rebuilt_where_the_file_is_trusted(
         "    def forward(self, x, y):\n"
         "        return y + self.path(x)\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     plain = cifar_resnet(8).model_dump(mode="json")
     shortcut = {"module": "own_shortcut:Summed"}
     spec = parse(NetworkSpec, {**plain, "block": {**plain["block"], "shortcut": shortcut}})

@@ -41,6 +41,7 @@ from leadline.errors import DataError, LeadlineError, SpecError, StoreError
 from leadline.networks.modules import build, distinct_tensors
 from leadline.networks.weights import load_weights
 from leadline.parts.reference import references
+from leadline.parts.trust import trust as trust_names
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
 from leadline.store import Store, artifacts
 from leadline.text import join
@@ -205,9 +206,12 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
         description = parse(_Description, json.loads(metadata[KEY]))
     except (SpecError, ValueError) as error:
         raise SpecError(f"network {file}: its metadata are invalid: {_one_line(error)}") from None
-    if not trust and (named := sorted(references(description.network.model_dump(mode="json")))):
+    named = references(description.network.model_dump(mode="json"))
+    if trust:
+        trust_names(named)
+    elif named:
         raise SpecError(
-            f"network {file}: needs {join(named)} to be called to build it; if you trust the file, load it with"
+            f"network {file}: needs {join(sorted(named))} to be called to build it; if you trust the file, load it with"
             " trust=True"
         )
     model = build(description.network, description.input_shape, description.classes)

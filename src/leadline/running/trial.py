@@ -178,6 +178,7 @@ def run_rank(
     group: ProcessGroup, device: torch.device, report: ReportProgress, job: Job, checkpoints: Checkpoints
 ) -> None:
     """Run one of the processes that train a trial; rank 0 stores the results, and the worker renews the lease."""
+    job.admit_code()
     if group.rank:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 needs this process to complete its step
         follow_trial(group, device, job.threads, checkpoints.claim.spec, job.data_dir)

@@ -15,7 +15,6 @@ from leadline.distributed.process_group import Disconnected
 from leadline.distributed.processes import hold_signal
 from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, StoreError
-from leadline.parts.reference import unpack_objects
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.running.checkpoints import Checkpoints
 from leadline.running.environment import environment
@@ -54,7 +53,7 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
     stop = stop or Stop()
     taken = 0
     torch.set_num_threads(job.threads)
-    unpack_objects(job.objects)
+    job.admit_code()
     device = choose_device(job.device)
     with Store.open(job.runs, job.store_url, PATIENCE_SECONDS) as store:
         spec = store.study(job.study).spec

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from leadline.errors import SpecError, unknown
+from leadline.parts.trust import trust
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, Where, expand, set_key
@@ -53,6 +54,7 @@ def load_study(
         )
     elif path.is_file():
         text, shown = _read(path), str(path)
+        trust([str(path.parent.absolute())])
     elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         problem = "is a folder, where a YAML file is expected" if path.is_dir() else "no such file"
         raise SpecError(f"{path}: {problem}")

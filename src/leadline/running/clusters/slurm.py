@@ -94,7 +94,9 @@ def script(job: Job, resources: Resources) -> str:
     """Return an sbatch script for an array of `leadline worker` jobs, each of which gets SIGTERM before its time
     limit."""
     job = job.with_absolute_paths()
-    command = [sys.executable, "-m", "leadline", "worker", job.study, "--runs", str(job.runs)]
+    command = [sys.executable, "-m", "leadline"]
+    command += ["--trust", ",".join(sorted(job.trusted))] if job.trusted else []
+    command += ["worker", job.study, "--runs", str(job.runs)]
     command += ["--store", job.store_url] if job.store_url else []
     command += ["--data-dir", str(job.data_dir)] if job.data_dir else []
     command += ["--devices", str(job.devices)] if job.devices else []
