@@ -136,7 +136,7 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
     trial = parse(TrialSpec, dict(record.spec))
     data = batches.load(trial.data, data_dir)
     model = build(trial.network, data.shape, data.classes, trial.seed)
-    load_weights(model, artifacts.get(record.checkpoint, store.checkpoints))
+    load_weights(model, artifacts.get(record.checkpoint, record.trial, store.checkpoints))
     _lay_out(model, trial.training.channels_last)
     return Loaded(model.eval(), trial.network, data.shape, data.classes, data.mean, data.scale, trial)
 

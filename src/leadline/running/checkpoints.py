@@ -133,7 +133,7 @@ class Checkpoints:
     def remove_earlier(self) -> None:
         """Remove the checkpoint before the last, because the trial has progressed or ended."""
         if self.earlier is not None:
-            artifacts.remove(self.earlier, self.store.checkpoints)
+            artifacts.remove(self.earlier, self.claim.trial, self.store.checkpoints, self.url)
             self.earlier = None
 
     def restore_or_init(self, init: Callable[[], TrainState], report: Callable[[str, float, str], None]) -> TrainState:
@@ -161,12 +161,13 @@ class Checkpoints:
 
     def _restore(self, name: str, init: Callable[[], TrainState]) -> TrainState:
         """Return the state of a checkpoint, from the local copy if it is intact, else from its URL."""
-        here = self.store.checkpoints / artifacts.file_name(name)
+        trial, folder = self.claim.trial, self.store.checkpoints
+        here = artifacts.local_copy(name, trial, folder)
         if artifacts.is_url(name) and here.is_file():
             with contextlib.suppress(DamagedCheckpoint):
                 return self._load(here, init)
             here.unlink(missing_ok=True)
-        return self._load(artifacts.get(name, self.store.checkpoints, self.store.patience), init)
+        return self._load(artifacts.get(name, trial, folder, self.store.patience), init)
 
     def _load(self, path: Path, init: Callable[[], TrainState]) -> TrainState:
         """Return the state in a file, after checking that its trial and position match its name."""

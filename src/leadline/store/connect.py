@@ -1,6 +1,5 @@
 """Database connections: addresses, the settings of SQLite and PostgreSQL, transactions, schema migrations."""
 
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ from sqlalchemy.exc import (
 from leadline.errors import StoreError, unknown
 from leadline.store.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
+from leadline.store.secrets import hide_secrets
 
 BUSY_SECONDS = 60.0
 """Maximum seconds that a SQLite transaction waits for another process."""
@@ -86,7 +86,7 @@ def address(url: str | None, folder: Path) -> URL:
         parsed = make_url(url)
     except ArgumentError:
         raise StoreError(
-            f"store {_without_password(url)!r} is not a database URL; expected one like sqlite:///runs/leadline.db or"
+            f"store {hide_secrets(url)!r} is not a database URL; expected one like sqlite:///runs/leadline.db or"
             " postgresql://host/name"
         ) from None
     kind = parsed.get_backend_name()
@@ -108,15 +108,11 @@ def absolute(url: str | None) -> str | None:
     return parsed.set(database=str(Path(parsed.database).absolute())).render_as_string(hide_password=False)
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"[^/]*@", "***@", text)
-
-
 def display_address(url: URL) -> str:
-    """Return the address for messages: the path of a file, or a URL without its password."""
+    """Return the address for messages: the path of a file, or a URL without passwords."""
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
-    return url.render_as_string(hide_password=True)
+    return hide_secrets(url.render_as_string(hide_password=True))
 
 
 def engine_for(url: URL) -> Engine:
@@ -232,7 +228,7 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
         if isinstance(error, IntegrityError | ProgrammingError) and not forbidden:
             raise
         kind = Unreachable if _is_transient(error) else StoreError
-        raise kind(f"store {display_address(engine.url)}: {one_line(error.orig)}") from error
+        raise kind(f"store {display_address(engine.url)}: {hide_secrets(one_line(error.orig))}") from error
 
 
 def one_line(error: object) -> str:
