@@ -193,8 +193,11 @@ def assist(torchrun: Torchrun, device: str) -> None:
     torchrun.follow_tasks(torchrun.device(choose_device(device)), follow_trial)
 
 
-def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial: str, data_dir: Path | None) -> None:
+def follow_trial(
+    group: ProcessGroup, device: torch.device, threads: int, trial: str, data_dir: Path | str | None
+) -> None:
     """Train a trial from the state of rank 0, like rank 0 but without storing anything; `trial` is its JSON."""
+    data_dir = None if data_dir is None else Path(data_dir)
     torch.set_num_threads(threads)
     spec = TrialSpec.model_validate_json(trial)
     data = load_data(spec.data, data_dir, device)

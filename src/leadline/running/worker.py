@@ -149,7 +149,8 @@ class Worker:
             TrialRun(job, checkpoints, device, report, check_lease, self.stop).run()
         elif (torchrun := Torchrun.current()) is not None:
             device = torchrun.device(device)
-            with torchrun.start_task((job.threads, checkpoints.claim.spec, job.data_dir), device) as group:
+            data_dir = None if job.data_dir is None else str(job.data_dir)
+            with torchrun.start_task([job.threads, checkpoints.claim.spec, data_dir], device) as group:
                 TrialRun(job, checkpoints, device, report, check_lease, self.stop, group).run()
         else:
             launch(run_rank, (job, checkpoints), self.devices, job.threads, report, check_lease)
