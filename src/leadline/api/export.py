@@ -38,7 +38,7 @@ from leadline.data import batches
 from leadline.data.formats.images import centre, decode, need_pillow
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-from leadline.networks.modules import build, distinct_tensors
+from leadline.networks.modules import build, distinct_tensors, skeleton
 from leadline.networks.weights import load_weights
 from leadline.parts.reference import references
 from leadline.parts.trust import trust as trust_names
@@ -214,7 +214,13 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
             f"network {file}: needs {join(sorted(named))} to be called to build it; if you trust the file, load it with"
             " trust=True"
         )
-    model = build(description.network, description.input_shape, description.classes)
+    network, shape, classes = description.network, description.input_shape, description.classes
+    if isinstance(network, NetworkSpec):  # a description may name any size: it must fit the file before memory is taken
+        try:
+            load_weights(skeleton(network, shape, classes), file)
+        except (RuntimeError, OverflowError) as error:  # sizes that no tensor can have
+            raise SpecError(f"network {file}: its description is of no network: {_one_line(error)}") from None
+    model = build(network, shape, classes)
     load_weights(model, file)
     _lay_out(model, description.channels_last)
     return Loaded(
