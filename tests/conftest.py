@@ -27,3 +27,4 @@ def _away_from_the_users_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("LEADLINE_RUNS", raising=False)
     monkeypatch.delenv("LEADLINE_STORE", raising=False)
+    monkeypatch.delenv("LEADLINE_TRUST", raising=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,12 +70,19 @@ def trained(
 
 def train_all(group: ProcessGroup, device: torch.device, report: Report, cases: Sequence[tuple[Any, ...]]) -> None:
     for case in cases:
-        report(group.all_gather(trained(group, *case)))
+        report(gather_objects(group, trained(group, *case)))
     report(group.all_gather([layer_by_layer(group, rows) for rows in ROWS]))
     network, spec = cases[0][0], cases[0][1]
     model = build(network, (1, 8, 8), 10, 5)
     data = load(DataSpec(name="digits", train=1200, validation=60, test=50))
-    report(group.all_gather(evaluate(model, data, "train", spec, group)))
+    report(gather_objects(group, evaluate(model, data, "train", spec, group)))
+
+
+def gather_objects(group: ProcessGroup, value: object) -> list[Any]:
+    """Return every process's value, of any kind."""
+    values: list[Any] = [None] * group.world_size
+    dist.all_gather_object(values, value)
+    return values
 
 
 ROWS = (7, 2, 1)
@@ -121,6 +129,13 @@ def fails(group: ProcessGroup, device: torch.device, report: Report) -> None:
 
 def meets(group: ProcessGroup, device: torch.device, report: Report) -> None:
     report(group.all_gather(group.rank))
+
+
+def exchanges(group: ProcessGroup, device: torch.device, report: Report) -> None:
+    """Exchange values of different sizes on each process, with bits that text would lose."""
+    numbers = torch.tensor([0.1, float("nan"), -0.0, 1e-42]).repeat(1 + 1000 * group.rank)
+    report(group.all_gather({"rank": group.rank, "numbers": [numbers, numbers[:1].double()], "none": None}))
+    report(gather_objects(group, group.broadcast([group.rank, numbers.bfloat16()])))
 
 
 def ends_alone(group: ProcessGroup, device: torch.device, report: Report, late: Path) -> None:

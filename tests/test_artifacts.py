@@ -98,31 +98,95 @@ def test_a_file_goes_there_and_comes_back(url: str, tmp_path: Path) -> None:
     (here / "a-1.bin").write_bytes(bytes(range(256)))
     name = artifacts.put(here / "a-1.bin", url)
     assert name == f"{url}/a-1.bin" and names(url) == ["a-1.bin"]
-    assert artifacts.get(name, elsewhere).read_bytes() == bytes(range(256))
+    assert artifacts.get(name, "a", elsewhere).read_bytes() == bytes(range(256))
     assert [path.name for path in elsewhere.iterdir()] == ["a-1.bin"]
     (elsewhere / "a-1.bin").write_bytes(b"cut sho")  # a copy that is not whole is no copy
-    assert artifacts.get(name, elsewhere).read_bytes() == bytes(range(256))
-    artifacts.remove(name, elsewhere)
-    artifacts.remove(name, elsewhere)
+    assert artifacts.get(name, "a", elsewhere).read_bytes() == bytes(range(256))
+    artifacts.remove(name, "a", elsewhere, url)
+    artifacts.remove(name, "a", elsewhere, url)
     assert names(url) == [] and list(elsewhere.iterdir()) == []
     with pytest.raises(artifacts.MissingArtifact, match=r"a-1\.bin: there is no such file"):
-        artifacts.get(name, elsewhere)
+        artifacts.get(name, "a", elsewhere)
 
 
 def test_what_is_here_is_not_copied(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    name = artifacts.put(tmp_path / "a", url)
+    (tmp_path / "a-1").write_bytes(b"abc")
+    name = artifacts.put(tmp_path / "a-1", url)
     system = type(fsspec.url_to_fs(url)[0])
     monkeypatch.setattr(system, "get_file", lambda *_, **__: pytest.fail("copied"))
-    assert artifacts.get(name, tmp_path) == tmp_path / "a"
+    assert artifacts.get(name, "a", tmp_path) == tmp_path / "a-1"
 
 
 def test_without_a_url_a_file_goes_by_its_name(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert artifacts.put(tmp_path / "a", None) == "a"
-    assert artifacts.get("a", tmp_path) == tmp_path / "a"
-    artifacts.remove("a", tmp_path)
+    (tmp_path / "a-1").write_bytes(b"abc")
+    assert artifacts.put(tmp_path / "a-1", None) == "a-1"
+    assert artifacts.get("a-1", "a", tmp_path) == tmp_path / "a-1"
+    artifacts.remove("a-1", "a", tmp_path, None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{top}/secret",
+        "file://{top}/secret",
+        "file://{top}/b2-1.safetensors",
+        "../secret",
+        "../a1-1.safetensors",
+        "b2-1.safetensors",
+        "a1-1.safetensors\n",
+        "a1-",
+        "a1",
+        "",
+        "zip://a1-1.safetensors::file://{top}/secret",
+        "filecache::file://{top}/a1-1.safetensors",
+    ],
+)
+def test_a_ledger_cannot_name_a_file_that_is_not_the_trials(name: str, tmp_path: Path) -> None:
+    """Neither to be read, nor to be copied, nor to be removed."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    name = name.format(top=tmp_path)
+    for place in (tmp_path / "secret", tmp_path / "b2-1.safetensors", tmp_path / "a1-1.safetensors"):
+        place.write_bytes(b"kept")
+        (folder / place.name).write_bytes(b"kept")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(artifacts.MissingArtifact, match="is not a file of trial a1, so it is not used"):
+        artifacts.get(name, "a1", folder)
+    artifacts.remove(name, "a1", folder, artifacts.folder_url(str(tmp_path)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_removed_lies_in_the_folder_that_is_set(tmp_path: Path, url: str) -> None:
+    (tmp_path / "a1-1.safetensors").write_bytes(b"abc")
+    name = artifacts.put(tmp_path / "a1-1.safetensors", url)
+    for configured in (None, f"{url}x"):
+        artifacts.remove(name, "a1", tmp_path / "nowhere", configured)
+        assert names(url) == ["a1-1.safetensors"]
+    artifacts.remove(name, "a1", tmp_path / "nowhere", url)
+    assert names(url) == []
+
+
+def test_a_trial_whose_row_names_another_file_starts_again_and_touches_nothing(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"kept")
+    with Store.open(tmp_path / "runs") as store:
+        store.register(study())
+        claim = store.claim("small", "elsewhere:7:1", 60.0)
+        assert claim is not None
+        for epoch, place in ((0, "/etc/hostname"), (1, f"file://{secret}")):
+            store.commit_epoch(claim.trial, "elsewhere:7:1", [], place, epoch, 0.0)
+        store.release(claim.trial, "elsewhere:7:1")
+    events: list[Event] = []
+    after = run(tmp_path / "runs", None, events.append)
+    assert after.trials_frame("small")["state"].tolist() == ["finished"] * 2
+    assert [event.text for event in events if event.kind == "restarted"] == [
+        f"checkpoint file://{secret}: is not a file of trial {claim.trial[:12]}, so it is not used; training continues"
+        " from the previous checkpoint",
+        f"checkpoint /etc/hostname: is not a file of trial {claim.trial[:12]}, so it is not used; training restarts"
+        " from the beginning",
+    ]
+    assert secret.read_bytes() == b"kept" and not (tmp_path / "runs" / "checkpoints" / "secret").exists()
 
 
 def test_strays_go_and_others_stay(url: str, tmp_path: Path) -> None:
@@ -222,7 +286,7 @@ def test_where_there_are_no_folders_none_is_made(tmp_path: Path, monkeypatch: py
 def test_a_file_that_came_after_the_folder_was_listed_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storage that remembers what it has listed, as those of s3:// and gs:// do."""
     url = artifacts.folder_url(f"memory://lab/{tmp_path.name}")
-    system, target = fsspec.url_to_fs(f"{url}/a")
+    system, target = fsspec.url_to_fs(f"{url}/a-1")
     kind, listed = type(system), dict[str, list[Any]]()
     real_ls, real_info = kind.ls, kind.info
 
@@ -244,13 +308,13 @@ def test_a_file_that_came_after_the_folder_was_listed_is_there(tmp_path: Path, m
     assert names(url) == ["b"]
     system.pipe_file(target, b"abc")  # by another machine
     assert not system.exists(target)
-    assert artifacts.get(f"{url}/a", tmp_path).read_bytes() == b"abc"
-    assert names(url) == ["a", "b"]
+    assert artifacts.get(f"{url}/a-1", "a", tmp_path).read_bytes() == b"abc"
+    assert names(url) == ["a-1", "b"]
     system.pipe_file(f"{url}/t1-1.bin", b"stray")
-    assert names(url) == ["a", "b"]
+    assert names(url) == ["a-1", "b"]
     artifacts.remove_strays(url, "t1", [])
     listed.clear()
-    assert names(url) == ["a", "b"]
+    assert names(url) == ["a-1", "b"]
     system.store.clear()
 
 
@@ -261,6 +325,8 @@ def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "gs://bucket/x": r"pip install 'leadline\[gcs\]'",
         f"memory://{'x' * 200}": "more than 150",
         "ftp://me:secret@host/x": "a password in the URL would be stored in the ledger",
+        "https://host/x?v=1&sig=secret": "a password in the URL would be stored in the ledger",
+        "nowhere://host/x?TOKEN=secret": "a password in the URL would be stored in the ledger",
     }.items():
         with pytest.raises(SpecError, match=line) as caught:
             artifacts.folder_url(place)
@@ -416,10 +482,10 @@ def test_a_machine_that_knows_no_such_place_leaves_the_trials_to_others(tmp_path
         store.register(study())
         claim = store.claim("small", "elsewhere:7:1", 60.0)
         assert claim is not None
-        store.commit_epoch(claim.trial, "elsewhere:7:1", [], "nowhere://lab/a-1.safetensors", 1, 0.0)
+        store.commit_epoch(claim.trial, "elsewhere:7:1", [], f"nowhere://lab/{claim.trial}-1.safetensors", 1, 0.0)
         store.release(claim.trial, "elsewhere:7:1")
-        artifacts.remove("nowhere://lab/a-1.safetensors", store.checkpoints)
-    with pytest.raises(StoreError, match=r"nowhere://lab/a-1\.safetensors: .*expected a folder or a URL such as"):
+        artifacts.remove(f"nowhere://lab/{claim.trial}-1.safetensors", claim.trial, store.checkpoints, "nowhere://lab")
+    with pytest.raises(StoreError, match=r"nowhere://lab/\w+-1\.safetensors: .*expected a folder or a URL such as"):
         run(tmp_path / "runs", None)
     assert Store.open(tmp_path / "runs").trials_frame("small")["state"].tolist() == ["waiting"] * 2
 

@@ -576,6 +576,7 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     given = [yaml.safe_load(block)["data"] for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
     (tmp_path / "shapes.py").write_text("\n".join(code))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     specs = [parse(DataSpec, data) for data in given]
     assert {type(spec).__name__ for spec in specs} == {

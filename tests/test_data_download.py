@@ -1,5 +1,6 @@
 """Downloads against a server of our own: the next mirror is tried, and a file appears whole or not at all."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -24,6 +25,7 @@ class Server:
     address: str
     content: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    heard: threading.Event = field(default_factory=threading.Event)  # set when nobody waits for an answer any more
 
 
 @pytest.fixture
@@ -39,11 +41,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 self.send_error(404)
                 return
             self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            if kind != "endless":
+                self.send_header("Content-Length", str(len(content) + (kind == "silent")))
             self.end_headers()
+            if kind == "endless":
+                with contextlib.suppress(OSError):
+                    while True:
+                        self.wfile.write(bytes(2**16))
             if kind == "cut":
                 content = content[: len(content) // 2]
             self.wfile.write(content[::-1] if kind == "wrong" else content)
+            if kind == "silent":
+                state.heard.wait(30)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -53,6 +62,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield state
+        state.heard.set()
         running.shutdown()
         thread.join()
 
@@ -85,6 +95,7 @@ class Offer:
                     Download(
                         f"MNIST/raw/{name}",
                         hashlib.sha256(packed).hexdigest(),
+                        len(packed),
                         tuple(f"{base}/{name}" for base in bases),
                     )
                 )
@@ -132,16 +143,22 @@ def test_reading_downloads_what_is_missing_and_no_more(tmp_path: Path, server: S
         ("cut", "connection lost during the download"),
         ("wrong", "checksum differs from the published one"),
         ("dead", "connection failed"),
+        ("silent", "no answer in 0.2 s"),
+        ("endless", "more than the published {size:,} bytes"),
     ],
 )
-def test_when_no_mirror_has_it_one_line_names_them_all(tmp_path: Path, offer: Offer, mirror: str, problem: str) -> None:
+def test_when_no_mirror_has_it_one_line_names_them_all(
+    tmp_path: Path, offer: Offer, mirror: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mirror == "silent":
+        monkeypatch.setattr("leadline.data.published.SILENCE_SECONDS", 0.2)
     offer(mirror, "gone")
     with pytest.raises(DataError) as caught:
         MNIST().fetch(tmp_path)
     message = str(caught.value)
     (first, *_) = MNIST.downloads
     assert message == (
-        f"mnist: {first.name} could not be downloaded from {first.mirrors[0]} ({problem}),"
+        f"mnist: {first.name} could not be downloaded from {first.mirrors[0]} ({problem.format(size=first.size)}),"
         f" {first.mirrors[1]} (HTTP status 404);"
         f" try again later, or place the file at {tmp_path / first.path}"
     )

@@ -105,6 +105,8 @@ HOSTILE = {
     "half a webp": (encoded(noise(64, 64), "WEBP", lossless=True)[:5000], "."),
     "a header alone": (encoded(noise(64, 64), "JPEG")[:30], "."),
     "a bomb that Pillow warns of": (png(10_000, 9_000), f"10000 x 9000 pixels are more than {MOST_PIXELS:,}"),
+    "a bomb of many rows": (png(1, 60_000_000), "1 x 60000000 pixels: a side is longer than 65,535"),
+    "a bomb of one row": (png(60_000_000, 1), "60000000 x 1 pixels: a side is longer than 65,535"),
     "a bomb that Pillow refuses": (png(60_000, 60_000), f"more than {MOST_PIXELS:,} pixels"),
     "16 bits": (
         encoded(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"),

@@ -45,6 +45,7 @@ def test_published_files_are_complete(name: str) -> None:
     for item in member.downloads:
         assert re.fullmatch(r"[0-9a-f]{64}", item.sha256)
         assert len(item.mirrors) >= 2 and len(set(item.mirrors)) == len(item.mirrors)
+        assert item.mirrors[0].startswith("https://") and 0 < item.size < 2**28
         assert all(address.startswith("http") and address.endswith("/" + item.name) for address in item.mirrors)
     assert len({item.sha256 for item in member.downloads}) == len(member.downloads)
     if issubclass(member, PickledDataSpec):

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from leadline.api import export
 from leadline.api.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
 from leadline.data import batches
 from leadline.errors import DataError, LeadlineError, SpecError, StoreError
-from leadline.networks import cifar_resnet, family, recurrent_resnet
+from leadline.networks import cifar_resnet, family, recurrent_resnet, wide_resnet
 from leadline.networks.modules import build
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
@@ -184,7 +185,7 @@ def test_a_network_of_ones_own_is_rebuilt_where_the_file_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_network.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     spec = ModuleSpec(module="own_network:make", arguments={"width": 4})
     before = replace(loaded(), model=build(spec, SHAPE, 10, seed=5).eval(), network=spec)
     weights, _ = save(before, tmp_path / "saved")
@@ -206,7 +207,7 @@ def test_a_network_with_a_custom_shortcut_is_rebuilt_where_the_file_is_trusted(
         "    def forward(self, x, y):\n"
         "        return y + self.path(x)\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     plain = cifar_resnet(8).model_dump(mode="json")
     shortcut = {"module": "own_shortcut:Summed"}
     spec = parse(NetworkSpec, {**plain, "block": {**plain["block"], "shortcut": shortcut}})
@@ -217,6 +218,25 @@ def test_a_network_with_a_custom_shortcut_is_rebuilt_where_the_file_is_trusted(
     after = load(weights, trust=True)
     assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))
     assert after.network == spec
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": 10**9},
+        {"network": wide_resnet(16, 1250).model_dump()},
+        {"input_shape": [3, 10**6, 10**6], "classes": 10**9},
+    ],
+    ids=["classes", "width", "image"],
+)
+def test_a_description_that_does_not_fit_its_file_takes_no_memory(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, _ = save(loaded(), tmp_path)
+    edited(weights, **changes)
+    monkeypatch.setattr("leadline.api.export.build", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(SpecError, match=r"do not fit the network|is of no network: Storage size"):
+        load(weights)
 
 
 def test_a_file_that_is_not_trusted_calls_nothing(tmp_path: Path) -> None:

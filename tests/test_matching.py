@@ -193,7 +193,7 @@ def test_what_cannot_be_matched_is_one_line(
     (tmp_path / "ownnets.py").write_text(
         "from torch import nn\ndef linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match=message) as caught:
         match(study(arms, match=asked))
     assert "\n" not in str(caught.value)

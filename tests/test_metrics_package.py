@@ -138,7 +138,8 @@ def test_metrics_of_the_users_own() -> None:
         ("json:nothing", "json has no function or class 'nothing'"),
     ],
 )
-def test_an_unknown_metric_gets_one_line(name: str, message: str) -> None:
+def test_an_unknown_metric_gets_one_line(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEADLINE_TRUST", "math,json")
     with pytest.raises(SpecError, match=message):
         metric(name)
 
@@ -385,6 +386,7 @@ def test_the_page_on_metrics_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyP
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "scores.py").write_text("\n".join(code))
     (tmp_path / "robust.py").write_text("def generalised_cross_entropy(logits, labels, q): ...")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     whole: dict[str, Any] = {"name": "page", "arms": ARMS}
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):

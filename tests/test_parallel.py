@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributed import HashStore
 
 import parallel_cases as cases
 from leadline.distributed import launch as launching
+from leadline.distributed import process_group, torchrun
 from leadline.distributed.launch import ProcessDied, assign_devices, launch
 from leadline.distributed.process_group import SINGLE_PROCESS, Disconnected
 from leadline.distributed.shard import Shard
@@ -202,6 +205,35 @@ def test_what_one_device_raises_is_raised_and_not_what_follows_from_it() -> None
     with pytest.raises(ValueError, match="no such thing") as caught:
         launch(cases.fails, (), assign_devices(CPU, 2), 1, print, lambda: None)
     assert "parallel_cases.py" in caught.value.__notes__[0]
+
+
+def test_what_is_exchanged_keeps_its_bits() -> None:
+    told: list[Any] = []
+    launch(cases.exchanges, (), [CPU, CPU], 1, told.append, lambda: None)
+    numbers = [torch.tensor([0.1, float("nan"), -0.0, 1e-42]).repeat(1 + 1000 * rank) for rank in (0, 1)]
+    for rank, one in enumerate(told[0]):
+        assert one["rank"] == rank and one["none"] is None
+        assert one["numbers"][0].numpy().tobytes() == numbers[rank].numpy().tobytes()
+        assert one["numbers"][1].dtype == torch.float64
+    for rank, values in told[1]:
+        assert rank == 0 and torch.equal(values.view(torch.int16), numbers[0].bfloat16().view(torch.int16))
+
+
+def test_bytes_that_another_process_sends_call_nothing(tmp_path: Path) -> None:
+    """Neither among processes that compute together, nor in the store that torchrun opens to the network."""
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "called",)
+
+    packed = process_group._pack([Hostile()])
+    with pytest.raises(pickle.UnpicklingError):
+        process_group._unpack(packed)
+    store = HashStore()
+    store.set("task", pickle.dumps(Hostile()).hex())
+    with pytest.raises(ValueError):
+        torchrun._wait_for_task(store, "task")
+    assert not (tmp_path / "called").exists()
 
 
 def test_a_device_that_is_stuck_stops_nobody_for_ever() -> None:

@@ -102,7 +102,8 @@ def test_a_json_schema_names_every_member() -> None:
     assert all(name in text for name in ("SGD", "RMSprop", "CustomOptimizer", "OneCycle", "CustomSchedule"))
 
 
-def test_optimizers_of_the_users_own_are_checked_when_they_are_built() -> None:
+def test_optimizers_of_the_users_own_are_checked_when_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEADLINE_TRUST", "builtins")
     parameters = [nn.Parameter(torch.zeros(2))]
     built = CustomOptimizer(module="torch.optim:NAdam", arguments={"lr": 0.02}).build(parameters)
     assert isinstance(built, torch.optim.NAdam)
@@ -147,7 +148,8 @@ def test_identity_does_not_depend_on_where_the_folder_is(own: Path, tmp_path_fac
     assert identity_elsewhere("own_parts:rate", other) == identity_elsewhere("own_parts:rate", own)
 
 
-def test_identity_of_what_is_installed_is_its_version() -> None:
+def test_identity_of_what_is_installed_is_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEADLINE_TRUST", "json, numpy")
     assert identify("torch.optim:NAdam") == f"torch {torch.__version__.partition('+')[0]}"
     assert identify("numpy.linalg:norm") == f"numpy {np.__version__}"
     assert identify("json:loads") == f"python {sys.version_info.major}.{sys.version_info.minor}"
@@ -319,7 +321,8 @@ def test_what_only_a_guarded_script_defines_is_local(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[('guarded:top', False), ('__main__:inner', True)]"
 
 
-def test_all_code_in_plain_data_is_identified() -> None:
+def test_all_code_in_plain_data_is_identified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEADLINE_TRUST", "all")
     plain = {"a": [{"module": "json:loads", "arguments": {"inner": {"module": "math:sqrt"}}}], "b": {"name": "x"}}
     assert list(identify_all(plain)) == ["json:loads", "math:sqrt"]
 

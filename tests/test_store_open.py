@@ -180,7 +180,17 @@ def test_an_impossible_url(tmp_path: Path, url: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://me:secret@host/name", "postgresql+nodriver://me:secret@host/name", "me:secret@host"]
+    "url",
+    [
+        "mysql://me:secret@host/name",
+        "postgresql+nodriver://me:secret@host/name",
+        "me:secret@host",
+        "mysql://host/name?password=secret",
+        "postgresql+nodriver://host/name?sslmode=require&sslpassword=secret&target=x",
+        "host?password=secret",
+        "mysql://me:se%40secret@host/name",
+        "me:half@secret@host",
+    ],
 )
 def test_no_message_shows_a_password(tmp_path: Path, url: str) -> None:
     message = refusal(tmp_path, url)

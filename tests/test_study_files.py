@@ -176,13 +176,13 @@ def test_networks_that_the_data_do_not_fit_are_said_with_their_lines(tmp_path: P
     text = FILE.format(a="p", b="q", more="").replace(
         "{family: comparative-plain, blocks: 1}", f"{{stages: [{', '.join([stage] * 5)}]}}"
     )
-    text = text.replace("{family: comparative-resnet, blocks: 1}", '{module: "math:sqrt"}')
+    text = text.replace("{family: comparative-resnet, blocks: 1}", '{module: "torch.nn:Linear"}')
     study = load_study(_write(tmp_path, text))
     for check in (lambda: Study.load(tmp_path / "study.yaml").plan(tmp_path), lambda: prepare(study, None)):
         with pytest.raises(SpecError) as error:
             check()
         first, second = (line.removeprefix(f"{tmp_path}/") for line in error.value.lines)
-        assert first.startswith("study.yaml:4:7: arm p: math:sqrt: calling it failed: ")
+        assert first.startswith("study.yaml:4:7: arm p: torch.nn:Linear: calling it failed: ")
         assert second.startswith("study.yaml:5:7: arm q: an image of 1x8x8 is too small")
 
 

@@ -369,7 +369,8 @@ def test_every_step_trains_and_a_warm_up_ends_at_the_full_rate() -> None:
     assert len(rates(3, Cosine(), Warmup(steps=5))) == 3  # one longer than training
 
 
-def test_a_custom_schedule_goes_on_from_a_warm_up() -> None:
+def test_a_custom_schedule_goes_on_from_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEADLINE_TRUST", "math")
     schedule = CustomSchedule(module="math:sqrt")
     assert rates(5, schedule, Warmup(steps=1)) == pytest.approx([1.0, 0.0, 0.5, 0.5**0.5, 0.75**0.5])
 

@@ -38,9 +38,10 @@ from leadline.data import batches
 from leadline.data.formats.images import centre, decode, need_pillow
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError, LeadlineError, SpecError
-from leadline.networks.modules import build, distinct_tensors
+from leadline.networks.modules import build, distinct_tensors, skeleton
 from leadline.networks.weights import fill_network, load_weights
 from leadline.parts.reference import references
+from leadline.parts.trust import trust as trust_names
 from leadline.running.checkpoints import read_network
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
 from leadline.store import Store, verify_spec
@@ -205,12 +206,21 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
         description = parse(_Description, json.loads(metadata[KEY]))
     except (SpecError, ValueError) as error:
         raise SpecError(f"network {file}: its metadata are invalid: {_one_line(error)}") from None
-    if not trust and (named := sorted(references(description.network.model_dump(mode="json")))):
+    named = references(description.network.model_dump(mode="json"))
+    if trust:
+        trust_names(named)
+    elif named:
         raise SpecError(
-            f"network {file}: needs {join(named)} to be called to build it; if you trust the file, load it with"
+            f"network {file}: needs {join(sorted(named))} to be called to build it; if you trust the file, load it with"
             " trust=True"
         )
-    model = build(description.network, description.input_shape, description.classes)
+    network, shape, classes = description.network, description.input_shape, description.classes
+    if isinstance(network, NetworkSpec):  # a description may name any size: it must fit the file before memory is taken
+        try:
+            load_weights(skeleton(network, shape, classes), file)
+        except (RuntimeError, OverflowError) as error:  # sizes that no tensor can have
+            raise SpecError(f"network {file}: its description is of no network: {_one_line(error)}") from None
+    model = build(network, shape, classes)
     load_weights(model, file)
     _lay_out(model, description.channels_last)
     return Loaded(

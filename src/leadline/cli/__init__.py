@@ -1,21 +1,33 @@
 """Command line: parse, call, print. Heavy modules are imported by the commands that need them."""
 
+import os
 import sys
 
 import typer
 
 from leadline.cli import datasets, networks, results, store, studies, theory
+from leadline.cli.options import Trust
 from leadline.errors import LeadlineError
 from leadline.text.terminal import protect_streams
 
 app = typer.Typer(
     name="leadline",
-    help="A laboratory for depth in neural networks: compare plain, residual and recurrent networks fairly.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def main_options(
+    trust: Trust = None,
+) -> None:
+    """A laboratory for depth in neural networks: compare plain, residual and recurrent networks fairly."""
+    if trust is not None:
+        os.environ["LEADLINE_TRUST"] = trust  # where the processes that a command starts find it too
+
+
 for part in (networks, studies, results, store):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="data", help="Find, download and check data sets.")

@@ -38,6 +38,14 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the study or network; repeatable."),
 ]
 Device = Annotated[str, typer.Option(help="Device to train on: cpu, cuda, cuda:N or auto.")]
+Trust = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PACKAGE,...",
+        envvar="LEADLINE_TRUST",
+        help="Packages outside the current folder whose code may run; all: any code.",
+    ),
+]
 RUNS = Path("runs")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leadline.cli.options import RUNS, Json, Runs, StoreUrl, print_json
+from leadline.cli.options import RUNS, Artifacts, Json, Runs, StoreUrl, print_json
 
 if TYPE_CHECKING:
     from leadline.store import Store, TrialRecord
@@ -138,9 +138,10 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
+    artifacts: Artifacts = None,
 ) -> None:
     """Remove trials that no study contains, with their results, and checkpoints that no trial needs."""
-    from leadline.store.artifacts import file_name
+    from leadline.store.artifacts import folder_url
     from leadline.store.cleaning import find_strays
     from leadline.text import plural
 
@@ -148,11 +149,10 @@ def clean(
         files = store.files()
         orphans = [one for one in files if not one.studies and not one.running]
         strays = find_strays(store.checkpoints, files)
-        named = {store.checkpoints / file_name(name) for one in orphans for name in one.names}
-        paths = [*strays, *(path for path in named if path.is_file())]
+        paths = [*strays, *(path for one in orphans for path in one.local_copies(store.checkpoints))]
         size = sum(path.stat().st_size for path in paths)
         if not dry_run:
-            store.clean()
+            store.clean(None if artifacts is None else folder_url(artifacts))
     verb = "would be removed" if dry_run else "removed"
     typer.echo(f"{verb}: {plural(len(orphans), 'trial')} and {plural(len(paths), 'file')}, {_size(size)}")
 
@@ -238,12 +238,9 @@ def _trial_values(store: "Store", record: "TrialRecord") -> dict[str, Any]:
 
 def _sizes(store: "Store") -> dict[str, int]:
     """Return study -> bytes of its checkpoints on this machine."""
-    from leadline.store.artifacts import file_name
-
     sizes: dict[str, int] = {}
     for one in store.files():
-        paths = [store.checkpoints / file_name(name) for name in one.names]
-        size = sum(path.stat().st_size for path in paths if path.is_file())
+        size = sum(path.stat().st_size for path in one.local_copies(store.checkpoints))
         for study in one.studies:
             sizes[study] = sizes.get(study, 0) + size
     return sizes

@@ -183,6 +183,7 @@ def slurm(
     artifacts: Artifacts = None,
 ) -> None:
     """Distribute a study over the jobs of a Slurm array that share a PostgreSQL store."""
+    from leadline.parts.trust import trusted_names
     from leadline.running.checkpoints import Interval
     from leadline.running.clusters.entering import enter
     from leadline.running.clusters.slurm import Resources, check_store, script, submit
@@ -192,7 +193,8 @@ def slurm(
     resources = Resources.of(workers, time, cpus, gpus, memory, option or [], setup or [])
     check_store(store_url, runs, workers)
     name = enter(study, settings_of(settings), runs, store_url, data_dir)
-    job = Job(name, runs, store_url, data_dir, "cuda" if gpus else "cpu", 1, every, devices, _folder(artifacts))
+    url, trusted = _folder(artifacts), trusted_names()
+    job = Job(name, runs, store_url, data_dir, "cuda" if gpus else "cpu", 1, every, devices, url, trusted=trusted)
     if print_:
         typer.echo(script(job, resources), nl=False)
         return

@@ -14,12 +14,14 @@ FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-lab
 """The four files: training images and labels, test images and labels."""
 
 
-def idx_downloads(folder: str, hosts: tuple[str, ...], checksums: tuple[str, str, str, str]) -> tuple[Download, ...]:
+def idx_downloads(
+    folder: str, hosts: tuple[str, ...], sizes: tuple[int, int, int, int], checksums: tuple[str, str, str, str]
+) -> tuple[Download, ...]:
     """Return the downloads of the four files of a folder, in the order of `FILES`, with a mirror at each host."""
     names = [f"{part}-ubyte.gz" for part in FILES]
     return tuple(
-        Download(f"{folder}/{name}", checksum, tuple(host + name for host in hosts))
-        for name, checksum in zip(names, checksums, strict=True)
+        Download(f"{folder}/{name}", checksum, size, tuple(host + name for host in hosts))
+        for name, size, checksum in zip(names, sizes, checksums, strict=True)
     )
 
 

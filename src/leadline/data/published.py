@@ -6,10 +6,10 @@ used for downloads; existing files may be packed differently and are checked by 
 
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from leadline.data.arrays import Arrays
 from leadline.data.datasets import DataSpec
@@ -18,6 +18,12 @@ from leadline.data.metadata import Metadata
 from leadline.data.split import PartSizes
 from leadline.errors import DataError
 
+SLACK = 10
+"""A mirror may send a tenth more than the published size before it is given up."""
+
+SILENCE_SECONDS = 30.0
+"""Time without a byte after which a mirror is given up."""
+
 
 @dataclass(frozen=True)
 class Download:
@@ -25,6 +31,7 @@ class Download:
 
     path: str  # below the data folder
     sha256: str
+    size: int  # bytes
     mirrors: tuple[str, ...]  # complete URLs, tried in this order
 
     @property
@@ -104,6 +111,28 @@ class PublishedDataSpec(DataSpec):
         return DataError(f"{path}: cannot be read: {error.strerror or error}")
 
 
+class _TooLong(Exception):
+    """A mirror sends more than the published file."""
+
+
+@dataclass
+class _Bounded:
+    """A file that takes so many bytes and no more."""
+
+    file: BinaryIO
+    left: int
+
+    def write(self, content: bytes) -> None:
+        """Write, unless it is too much."""
+        self.left -= len(content)
+        if self.left < 0:
+            raise _TooLong
+        self.file.write(content)
+
+    def flush(self) -> None:
+        """Do nothing: the file is flushed when it is closed."""
+
+
 def _download(name: str, item: Download, target: Path) -> None:
     """Download one file atomically from the first mirror that has the published version."""
     import pooch
@@ -115,18 +144,27 @@ def _download(name: str, item: Download, target: Path) -> None:
         raise DataError(f"{target.parent}: cannot be created: {error.strerror}; choose another --data-dir") from None
     problems = []
     for address in item.mirrors:
-        downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=30)
+        http = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=SILENCE_SECONDS)
+
+        def fetch(url: str, file: str, _: object, http: Callable[..., object] = http) -> None:
+            with Path(file).open("wb") as opened:
+                http(url, _Bounded(opened, item.size + item.size // SLACK), None)
+
         try:
-            pooch.retrieve(address, f"sha256:{item.sha256}", target.name, target.parent, downloader=downloader)
+            pooch.retrieve(address, f"sha256:{item.sha256}", target.name, target.parent, downloader=fetch)
             return
+        except _TooLong:
+            problem = f"more than the published {item.size:,} bytes"
         except requests.HTTPError as error:
             problem = f"HTTP status {error.response.status_code if error.response is not None else 'unknown'}"
-        except requests.Timeout:
-            problem = "no answer in 30 s"
         except requests.RequestException as error:
-            # An interrupted connection raises ChunkedEncodingError, a failed one ConnectionError.
-            broken = isinstance(error, requests.exceptions.ChunkedEncodingError)
-            problem = "connection lost during the download" if broken else "connection failed"
+            # A connection that falls silent raises Timeout, or later ConnectionError; an interrupted one
+            # ChunkedEncodingError, and one that failed ConnectionError.
+            if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
+                problem = f"no answer in {SILENCE_SECONDS:g} s"
+            else:
+                broken = isinstance(error, requests.exceptions.ChunkedEncodingError)
+                problem = "connection lost during the download" if broken else "connection failed"
         except ValueError:
             problem = "checksum differs from the published one"
         except OSError as error:

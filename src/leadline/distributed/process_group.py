@@ -11,6 +11,7 @@ The gradients are exchanged in one piece after the backward pass, and not bucket
 would overlap, and between GPUs it takes some thousandths of a step.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import Store  # type: ignore[attr-defined]
 
@@ -78,23 +80,26 @@ class ProcessGroup:
         return [total.to(number.dtype) for total, number in zip(scalars, numbers, strict=True)]
 
     def broadcast(self, value: T) -> T:
-        """Return the value that rank 0 gives, which must be picklable."""
+        """Return the value that rank 0 gives: tensors and plain data, with the tensors in CPU memory."""
         if self.world_size == 1:
             return value
-        box: list[Any] = [value]
+        packed = _pack(value) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        size = torch.tensor([len(packed)])
         with _expect_others():
-            dist.broadcast_object_list(box, 0)
-        given: T = box[0]
+            dist.broadcast(size, 0)
+            packed = packed if self.rank == 0 else torch.empty(int(size), dtype=torch.uint8)
+            dist.broadcast(packed, 0)
+        given: T = value if self.rank == 0 else _unpack(packed)
         return given
 
     def all_gather(self, value: T) -> list[T]:
-        """Return every process's value by rank; values must be picklable."""
+        """Return every process's value by rank: tensors and plain data, with the tensors in CPU memory."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
-        with _expect_others():
-            dist.all_gather_object(values, value)
-        return values
+        packed = _pack(value)
+        sizes = self.stack_tensors(torch.tensor([len(packed)])).flatten().tolist()
+        padded = self.stack_tensors(F.pad(packed, (0, max(sizes) - len(packed))))
+        return [_unpack(row[:size]) for row, size in zip(padded, sizes, strict=True)]
 
     def sum_tensor(self, tensor: Tensor) -> None:
         """Sum a tensor over several processes in place."""
@@ -138,6 +143,18 @@ def join_process_group(
         yield ProcessGroup(rank, world_size)
     finally:
         dist.destroy_process_group()
+
+
+def _pack(value: object) -> Tensor:
+    """Return the bytes of tensors and plain data."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def _unpack(packed: Tensor) -> Any:
+    """Return what `_pack` packed; bytes from elsewhere, which nothing keeps out, can build nothing else."""
+    return torch.load(io.BytesIO(packed.numpy().tobytes()), map_location="cpu", weights_only=True)
 
 
 @contextmanager

@@ -5,10 +5,10 @@ that one that fails on some devices leaves nothing behind for the next.
 """
 
 import contextlib
+import json
 import os
-import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -44,11 +44,13 @@ class Torchrun:
         return torch.device("cuda", self.local_rank) if device.type == "cuda" else device
 
     @contextlib.contextmanager
-    def start_task(self, task: Any, device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
+    def start_task(
+        self, task: Sequence[Any], device: torch.device, timeout: timedelta = TIMEOUT
+    ) -> Iterator[ProcessGroup]:
         """In rank 0, call the other processes to a task while the body runs.
 
         Args:
-            task: what they are given; must be picklable.
+            task: what they are given, as a list of JSON values.
             device: of this process.
             timeout: how long they wait for each other.
 
@@ -121,7 +123,7 @@ def _post(task: Any) -> tuple[Store, int]:
     """Give the other processes their next task; return the store and the task's number."""
     store = _store()
     number = store.add("leadline/parts/tasks", 1)
-    store.set(f"leadline/task/{number}", pickle.dumps(task).hex())
+    store.set(f"leadline/task/{number}", json.dumps(task))
     return store, number
 
 
@@ -129,7 +131,7 @@ def _wait_for_task(store: Store, key: str) -> Any:
     while True:
         try:
             store.wait([key], timedelta(minutes=1))
-            return pickle.loads(bytes.fromhex(store.get(key).decode()))
+            return json.loads(store.get(key))
         except dist.DistStoreError:  # nothing yet
             continue
         except (RuntimeError, OSError) as error:

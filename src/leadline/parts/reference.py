@@ -10,7 +10,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -18,6 +17,7 @@ from pydantic import Field
 from leadline.errors import SpecError
 from leadline.parts.base import Spec
 from leadline.parts.source import SCRIPTS, find_by_name, identify_object, script_name
+from leadline.parts.trust import check_origin, check_trust, trust
 from leadline.seeds import seeded
 
 PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
@@ -84,8 +84,14 @@ def refer(thing: Callable[..., Any]) -> dict[str, Any]:
         raise SpecError(f"{thing!r} has no name by which it can be imported; define it with `def` or `class`")
     module = thing.__module__ or "builtins"
     key = _key(module, name, thing)
-    _objects[key] = thing
+    _keep({key: thing})
     return {"module": key}
+
+
+def _keep(objects: Mapping[str, Any]) -> None:
+    """Keep objects that were passed from Python, and so are trusted, under the references to them."""
+    _objects.update(objects)
+    trust(objects)
 
 
 def _key(module: str, name: str, thing: object) -> str:
@@ -122,7 +128,8 @@ def refer_to_object(thing: object, name: str) -> dict[str, Any]:
         if package not in SCRIPTS:
             for attribute, value in list(getattr(module, "__dict__", {}).items()):
                 if value is thing:
-                    return {"module": f"{package}:{attribute}"}
+                    trust([key := f"{package}:{attribute}"])
+                    return {"module": key}
     main = vars(sys.modules["__main__"])
     found = next((attribute for attribute, value in list(main.items()) if value is thing), None)
     script = None if found is None else script_name(found)
@@ -131,22 +138,20 @@ def refer_to_object(thing: object, name: str) -> dict[str, Any]:
         if found is None:
             key += _suffix(thing)
         _local.add(key)
-    _objects[key] = thing
+    _keep({key: thing})
     return {"module": key}
 
 
 def resolve(module: str) -> Any:
-    """Return the object behind `package.module:thing`.
+    """Return the object behind `package.module:thing`; everything custom is found here.
 
     Raises:
-        SpecError: the module cannot be imported, or has no such function or class.
+        SpecError: the module is not trusted, cannot be imported, or has no such function or class.
     """
     if module in _objects:
         return _objects[module]
     package, _, name = module.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    check_trust(module)
     try:
         found: Any = importlib.import_module(package)
     except Exception as error:  # importing custom code can raise any exception
@@ -154,10 +159,15 @@ def resolve(module: str) -> Any:
         hint = "; it was defined in a notebook or an interactive session" if package == "__main__" else ""
         raise SpecError(f"{module}: importing {package} failed: {type(error).__name__}: {reason}{hint}") from None
     for attribute in name.split("."):
-        found = getattr(found, attribute, None)
+        found = None if attribute.startswith("__") else getattr(found, attribute, None)
+        if inspect.ismodule(found):  # that the module imports, so not what it defines
+            found = None
     if found is None or isinstance(found, bool | int | float | str | bytes):
         kept = "; code defined in a notebook exists only while that notebook runs" if package == "__main__" else ""
         raise SpecError(f"{module}: {package} has no function or class {name!r}{kept}")
+    origin = found.__module__ if inspect.isclass(found) or inspect.isroutine(found) else None
+    check_origin(module, origin or package)
+    trust([module])
     return found
 
 
@@ -206,7 +216,7 @@ def unpack_objects(packed: bytes | None) -> None:
         import cloudpickle
 
         objects = cloudpickle.loads(packed)
-        _objects.update(objects)
+        _keep(objects)
         _local.update(objects)
 
 

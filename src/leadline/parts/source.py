@@ -45,7 +45,7 @@ def identify_module(package: str) -> str:
     path = _file_of(package)
     if path is None or _is_inside(path, _standard_library()):
         return "python " + ".".join(platform.python_version_tuple()[:2])
-    if any(_is_inside(path, folder) for folder in _site_folders()):
+    if is_installed(path):
         return _distribution(package)
     root = _root(package, path)
     files = sorted(_imported_files(path, root))
@@ -237,11 +237,17 @@ def _digest_at(file: Path, modified: int, size: int) -> str:
     return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
-def _file_of(package: str) -> Path | None:
-    """Return the file of a module without importing it, or None if it is built into Python."""
+def search_here() -> str:
+    """Let modules be found in the current folder too, after Python's own path; return the folder."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
+    return here
+
+
+def _file_of(package: str) -> Path | None:
+    """Return the file of a module without importing it, or None if it is built into Python."""
+    here = search_here()
     try:
         found = importlib.util.find_spec(package)
     except (ImportError, AttributeError, ValueError) as error:
@@ -260,6 +266,11 @@ def _site_folders() -> tuple[Path, ...]:
 
 def _standard_library() -> Path:
     return Path(sysconfig.get_path("stdlib")).resolve()
+
+
+def is_installed(path: Path) -> bool:
+    """Return whether a file, given by its resolved path, belongs to Python or an installed distribution."""
+    return any(_is_inside(path, folder) for folder in (_standard_library(), *_site_folders()))
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -143,7 +143,7 @@ class Checkpoints:
         """Remove a file of a trial that another worker has ended; one that still runs it removes it at its end."""
         record = self.store.trial(self.claim.trial)
         if record.state in SETTLED and name != record.checkpoint:
-            artifacts.remove(name, self.store.checkpoints)
+            artifacts.remove(name, self.claim.trial, self.store.checkpoints, self.url)
 
     def remove_all_but_last(self) -> None:
         """Remove every file of the trial but its last checkpoint, because it is about to end."""
@@ -158,7 +158,7 @@ class Checkpoints:
     def remove_earlier(self) -> None:
         """Remove the checkpoint before the last, because the trial has progressed or ended."""
         if self.earlier is not None:
-            artifacts.remove(self.earlier, self.store.checkpoints)
+            artifacts.remove(self.earlier, self.claim.trial, self.store.checkpoints, self.url)
             self.earlier = None
 
     def restore_or_init(self, init: Callable[[], TrainState], report: Callable[[str, float, str], None]) -> TrainState:
@@ -172,14 +172,15 @@ class Checkpoints:
         self._remove_strays([self.last, self.earlier])
         while self.last is not None:
             try:
-                return _read_intact(self.last, self.store, lambda path: self._load(path, init))
+                return _read_intact(self.last, trial, self.store, lambda path: self._load(path, init))
             except (DamagedCheckpoint, artifacts.MissingArtifact) as error:
                 done, follows = 0, "training restarts from the beginning"
                 if self.earlier is not None:
                     done, follows = self.claim.earlier_epoch, "training continues from the previous checkpoint"
                 self.store.fall_back(trial, self.worker, self.last, f"{error}; {follows}")
                 report("restarted", done / epochs, f"{error}; {follows}")
-                _make_way(self.store.checkpoints / artifacts.file_name(self.last))
+                with contextlib.suppress(artifacts.MissingArtifact):
+                    _make_way(artifacts.local_copy(self.last, trial, self.store.checkpoints))
                 self.last, self.earlier = self.earlier, None
         return init()
 
@@ -331,17 +332,17 @@ def read_verified(store: Store, trial: str, spec: TrialSpec, name: str, epoch: i
             )
         return content
 
-    return _read_intact(name, store, read)
+    return _read_intact(name, trial, store, read)
 
 
-def _read_intact(name: str, store: Store, read: Callable[[Path], T]) -> T:
-    """Return what `read` makes of a checkpoint, from the local copy if it is intact, else from its URL."""
-    here = store.checkpoints / artifacts.file_name(name)
+def _read_intact(name: str, trial: str, store: Store, read: Callable[[Path], T]) -> T:
+    """Return what `read` makes of a trial's checkpoint, from the local copy if it is intact, else from its URL."""
+    here = artifacts.local_copy(name, trial, store.checkpoints)
     if artifacts.is_url(name) and here.is_file():
         with contextlib.suppress(DamagedCheckpoint):
             return read(here)
         here.unlink(missing_ok=True)
-    return read(artifacts.get(name, store.checkpoints, store.patience))
+    return read(artifacts.get(name, trial, store.checkpoints, store.patience))
 
 
 def remove_strays(folder: Path, trial: str, kept: Collection[str | None]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from leadline.parts.reference import unpack_objects
+from leadline.parts.trust import trust
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.store.connect import absolute
 
@@ -28,6 +30,12 @@ class Job:
     devices: int | None = None  # per trial; results depend on it in their last bits; None: the study's setting
     artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
     objects: bytes | None = None  # custom code that no other process can import, from `pack_objects`
+    trusted: frozenset[str] = frozenset()  # custom code that may run wherever it lies, from `trusted_names`
+
+    def admit_code(self) -> None:
+        """Let this process run the custom code that the driver of the study uses and trusts."""
+        unpack_objects(self.objects)
+        trust(self.trusted)
 
     def with_absolute_paths(self) -> "Job":
         """Return the same job with absolute paths, for a process that may start in another folder."""

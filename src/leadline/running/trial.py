@@ -178,6 +178,7 @@ def run_rank(
     group: ProcessGroup, device: torch.device, report: ReportProgress, job: Job, checkpoints: Checkpoints
 ) -> None:
     """Run one of the processes that train a trial; rank 0 stores the results, and the worker renews the lease."""
+    job.admit_code()
     if group.rank:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 needs this process to complete its step
         follow_trial(group, device, job.threads, checkpoints.claim.spec, job.data_dir)
@@ -192,8 +193,11 @@ def assist(torchrun: Torchrun, device: str) -> None:
     torchrun.follow_tasks(torchrun.device(choose_device(device)), follow_trial)
 
 
-def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial: str, data_dir: Path | None) -> None:
+def follow_trial(
+    group: ProcessGroup, device: torch.device, threads: int, trial: str, data_dir: Path | str | None
+) -> None:
     """Train a trial from the state of rank 0, like rank 0 but without storing anything; `trial` is its JSON."""
+    data_dir = None if data_dir is None else Path(data_dir)
     torch.set_num_threads(threads)
     spec = TrialSpec.model_validate_json(trial)
     data = load_data(spec.data, data_dir, device)

@@ -15,7 +15,6 @@ from leadline.distributed.process_group import Disconnected
 from leadline.distributed.processes import hold_signal
 from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, StoreError
-from leadline.parts.reference import unpack_objects
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.running.checkpoints import Checkpoints
 from leadline.running.environment import environment
@@ -59,7 +58,7 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
     stop = stop or Stop()
     taken = 0
     torch.set_num_threads(job.threads)
-    unpack_objects(job.objects)
+    job.admit_code()
     device = choose_device(job.device)
     with Store.open(job.runs, job.store_url, PATIENCE_SECONDS) as store:
         spec = store.study(job.study).spec
@@ -161,7 +160,8 @@ class Worker:
             TrialRun(job, checkpoints, device, report, check_lease, self.stop).run()
         elif (torchrun := Torchrun.current()) is not None:
             device = torchrun.device(device)
-            with torchrun.start_task((job.threads, checkpoints.claim.spec, job.data_dir), device) as group:
+            data_dir = None if job.data_dir is None else str(job.data_dir)
+            with torchrun.start_task([job.threads, checkpoints.claim.spec, data_dir], device) as group:
                 TrialRun(job, checkpoints, device, report, check_lease, self.stop, group).run()
         else:
             launch(run_rank, (job, checkpoints), self.devices, job.threads, report, check_lease)

@@ -8,6 +8,7 @@ if present. Credentials come from the environment, as each kind of storage defin
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import fsspec
 
 from leadline.errors import SpecError, StoreError
 from leadline.store.retry import retry
+from leadline.store.secrets import has_secrets, hide_secrets
 
 LONGEST_URL = 150
 """Maximum length of a folder's URL; the ledger stores up to 255 characters for a file's URL."""
@@ -58,9 +60,9 @@ def folder_url(place: str) -> str:
     Raises:
         SpecError: the URL is invalid, too long or contains a password, or a required package is not installed.
     """
-    if is_url(place) and urlsplit(place).password is not None:
+    if is_url(place) and has_secrets(place):
         raise SpecError(
-            f"artifacts {_hide_password(place)}: a password in the URL would be stored in the ledger; put it into the"
+            f"artifacts {hide_secrets(place)}: a password in the URL would be stored in the ledger; put it into the"
             f" environment instead"
         )
     system, path = _system(place)
@@ -103,23 +105,25 @@ def put(path: Path, url: str | None, patience: float = MOMENT_SECONDS) -> str:
     try:
         _retry(copy, f"{place}: cannot be written", patience)
     except FileNotFoundError as error:  # the bucket or the parent folder is missing
-        raise StoreError(f"artifacts {place}: cannot be written: {error}; everything stored so far is kept") from None
+        text = f"artifacts {place}: cannot be written: {error}; everything stored so far is kept"
+        raise StoreError(hide_secrets(text)) from None
     return place
 
 
-def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
-    """Return the local copy of a file named in the ledger, downloading it into a folder if missing.
+def get(name: str, trial: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
+    """Return the local copy of a trial's file named in the ledger, downloading it into a folder if missing.
 
     Args:
         name: a file name in the folder, or a URL.
+        trial: the hash of the trial that the file belongs to.
         folder: the folder of checkpoints.
         patience: maximum seconds to retry while the artifact store is unreachable.
 
     Raises:
-        MissingArtifact: the file does not exist at the URL.
+        MissingArtifact: the file does not exist at the URL, or is none of the trial.
         StoreError: it cannot be read now or from this machine.
     """
-    here = folder / file_name(name)
+    here = local_copy(name, trial, folder)
     if not is_url(name):
         return here
 
@@ -139,18 +143,39 @@ def get(name: str, folder: Path, patience: float = MOMENT_SECONDS) -> Path:
     try:
         _retry(copy, f"{name}: cannot be read", patience)
     except FileNotFoundError:
-        raise MissingArtifact(f"checkpoint {name}: there is no such file") from None
+        raise MissingArtifact(hide_secrets(f"checkpoint {name}: there is no such file")) from None
     return here
 
 
-def remove(name: str, folder: Path) -> None:
-    """Remove a file that the ledger no longer names, locally and at its URL, if possible.
+def local_copy(name: str, trial: str, folder: Path) -> Path:
+    """Return where the local copy of a trial's file lies, after checking that its name is one of the trial's.
 
-    A file that cannot be removed, for example from an append-only bucket, only costs space.
+    Whoever can write to the ledger could name any other file there, to be copied or removed.
+
+    Raises:
+        MissingArtifact: the file does not belong to the trial.
     """
+    file = file_name(name)
+    plain = "::" not in name if is_url(name) else name == file  # fsspec opens a::b in an archive or a cache
+    if not plain or not re.fullmatch(rf"{re.escape(trial)}-[\w.-]+", file) or not trial.isalnum():
+        raise MissingArtifact(
+            hide_secrets(f"checkpoint {name}: is not a file of trial {trial[:12]}, so it is not used")
+        )
+    return folder / file
+
+
+def remove(name: str, trial: str, folder: Path, url: str | None) -> None:
+    """Remove a trial's file that the ledger no longer names, locally and, in the folder at a URL, there too.
+
+    A file that is not the trial's, or cannot be removed, for example from an append-only bucket, only costs space.
+    """
+    try:
+        here = local_copy(name, trial, folder)
+    except MissingArtifact:
+        return
     with contextlib.suppress(OSError):
-        (folder / file_name(name)).unlink()
-    if is_url(name):
+        here.unlink()
+    if url is not None and name == f"{url}/{here.name}":
         with contextlib.suppress(Exception):  # each kind of storage has its own exceptions
             system, target = _system(name)
             system.rm_file(target)
@@ -213,13 +238,11 @@ def _system(place: str, reconnect: bool = False) -> tuple[Any, str]:
         extra = EXTRAS.get(kind)
         how = f"pip install 'leadline[{extra}]'" if extra else " ".join(str(error).split())
         raise SpecError(
-            f"artifacts {_hide_password(place)}: {kind}:// needs a package that is not installed: {how}"
+            f"artifacts {hide_secrets(place)}: {kind}:// needs a package that is not installed: {how}"
         ) from None
     except ValueError as error:
-        raise SpecError(
-            f"artifacts {_hide_password(place)}: {' '.join(str(error).split())}; expected a folder or a URL such as"
-            " file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH"
-        ) from None
+        text = f"artifacts {place}: {' '.join(str(error).split())}; expected a folder or a URL such as file:///PATH,"
+        raise SpecError(f"{hide_secrets(text)} s3://BUCKET/PATH or gs://BUCKET/PATH") from None
     return system, str(path)
 
 
@@ -238,7 +261,7 @@ def _retry(function: Callable[[bool], T], what: str, patience: float) -> T:
         raise StoreError(str(error)) from None
     except Exception as error:  # each kind of storage has its own exceptions
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise StoreError(f"artifacts {what}: {reason}; everything stored so far is kept") from None
+        raise StoreError(hide_secrets(f"artifacts {what}: {reason}; everything stored so far is kept")) from None
 
 
 def _is_transient(error: Exception) -> bool:
@@ -248,8 +271,3 @@ def _is_transient(error: Exception) -> bool:
     unknown = type(error).__name__.endswith(("CredentialsError", "AuthenticationError"))
     hopeless = isinstance(error, kinds | NotImplementedError) or getattr(error, "errno", None) in HOPELESS
     return not (hopeless or unknown)
-
-
-def _hide_password(place: str) -> str:
-    parts = urlsplit(place)
-    return place if parts.password is None else place.replace(f":{parts.password}@", ":***@")

@@ -1,5 +1,6 @@
 """Removing studies, and trials that no study contains."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, not_, or_, select
 
 from leadline.errors import StoreError
-from leadline.store.artifacts import file_name
+from leadline.store.artifacts import MissingArtifact, file_name, local_copy
 from leadline.store.leases import ClaimContext
 from leadline.store.schema import measurements, predictions, records, studies, study_trials, trials
 from leadline.text import plural
@@ -31,6 +32,14 @@ class StoredFiles:
     def names(self) -> tuple[str, ...]:
         """The names of its files, as the ledger has them."""
         return tuple(name for name in (self.checkpoint, self.earlier_checkpoint) if name is not None)
+
+    def local_copies(self, folder: Path) -> list[Path]:
+        """Return the files that exist in a folder of checkpoints."""
+        paths = []
+        for name in self.names:
+            with contextlib.suppress(MissingArtifact):
+                paths.append(local_copy(name, self.trial, folder))
+        return [path for path in paths if path.is_file()]
 
 
 def stored_files(connection: Connection) -> list[StoredFiles]:
@@ -79,11 +88,11 @@ def delete_study(connection: Connection, name: str) -> None:
     connection.execute(delete(studies).where(studies.c.id == id_))
 
 
-def delete_orphans(connection: Connection) -> tuple[int, list[str]]:
-    """Delete every trial that no study contains and no worker is running; return their number and their files."""
+def delete_orphans(connection: Connection) -> list[tuple[str, tuple[str, ...]]]:
+    """Delete every trial that no study contains and no worker is running; return them with the names of their files."""
     orphan = and_(trials.c.id.not_in(select(study_trials.c.trial_id)), not_(_is_held(connection)))
     rows = connection.execute(
-        select(trials.c.id, trials.c.checkpoint, trials.c.earlier_checkpoint)
+        select(trials.c.id, trials.c.hash, trials.c.checkpoint, trials.c.earlier_checkpoint)
         .where(orphan)
         .order_by(trials.c.hash)
         .with_for_update(skip_locked=True)
@@ -94,7 +103,8 @@ def delete_orphans(connection: Connection) -> tuple[int, list[str]]:
         for table in (records, predictions, measurements):
             connection.execute(delete(table).where(table.c.trial_id.in_(some)))
         connection.execute(delete(trials).where(trials.c.id.in_(some)))
-    return len(ids), [name for row in rows for name in (row.checkpoint, row.earlier_checkpoint) if name is not None]
+    named = ((row.hash, (row.checkpoint, row.earlier_checkpoint)) for row in rows)
+    return [(trial, tuple(name for name in names if name is not None)) for trial, names in named]
 
 
 def _is_held(connection: Connection) -> ColumnElement[bool]:

@@ -1,7 +1,6 @@
 """Database connections: addresses, the settings of SQLite and PostgreSQL, transactions, schema migrations."""
 
 import os
-import re
 import sqlite3
 import tempfile
 import time
@@ -45,6 +44,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from leadline.errors import StoreError, unknown
 from leadline.store.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
+from leadline.store.secrets import hide_secrets
 
 BUSY_SECONDS = 60.0
 """Maximum seconds that a SQLite transaction waits for another process."""
@@ -97,7 +97,7 @@ def address(url: str | None, folder: Path) -> URL:
         parsed = make_url(url)
     except ArgumentError:
         raise StoreError(
-            f"store {_without_password(url)!r} is not a database URL; expected one like sqlite:///runs/leadline.db or"
+            f"store {hide_secrets(url)!r} is not a database URL; expected one like sqlite:///runs/leadline.db or"
             " postgresql://host/name"
         ) from None
     kind = parsed.get_backend_name()
@@ -121,15 +121,11 @@ def absolute(url: str | None) -> str | None:
     return parsed.set(database=str(Path(parsed.database).absolute())).render_as_string(hide_password=False)
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"[^/]*@", "***@", text)
-
-
 def display_address(url: URL) -> str:
-    """Return the address for messages: the path of a file, or a URL without its password."""
+    """Return the address for messages: the path of a file, or a URL without passwords."""
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
-    return url.render_as_string(hide_password=True)
+    return hide_secrets(url.render_as_string(hide_password=True))
 
 
 def engine_for(
@@ -265,7 +261,7 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
         if isinstance(error, IntegrityError | ProgrammingError) and not forbidden:
             raise
         kind = Unreachable if _is_transient(error) else StoreError
-        raise kind(f"store {display_address(engine.url)}: {one_line(error.orig)}") from error
+        raise kind(f"store {display_address(engine.url)}: {hide_secrets(one_line(error.orig))}") from error
     except UNREADABLE as error:
         raise StoreError(
             f"store {display_address(engine.url)}: holds a value that cannot be read ({one_line(error)}); `leadline"

@@ -84,19 +84,19 @@ class Store(Reader):
                 delete_study(connection, one)
 
     @with_retries
-    def clean(self) -> int:
+    def clean(self, url: str | None = None) -> None:
         """Delete every trial that no study contains and no worker is running, and the files that no trial needs.
 
-        Returns:
-            How many trials were deleted.
+        Args:
+            url: of a folder with copies of the checkpoints, from `artifacts.folder_url`.
         """
         with self._writing() as connection:
-            count, names = delete_orphans(connection)
-        for name in names:
-            artifacts.remove(name, self.checkpoints)
+            orphans = delete_orphans(connection)
+        for trial, names in orphans:
+            for name in names:
+                artifacts.remove(name, trial, self.checkpoints, url)
         for path in find_strays(self.checkpoints, self.files()):
             path.unlink(missing_ok=True)
-        return count
 
     def claim(
         self, study: str, owner: str, lease_seconds: float, unless: Callable[[], bool] = lambda: False

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from leadline.errors import Problem, SpecError, unknown
+from leadline.parts.trust import trust
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand, set_key
@@ -61,6 +62,7 @@ def load_study(
         text = resources.files("leadline.study").joinpath("studies", shown).read_text(encoding="utf-8")
     elif path.is_file():
         text, shown = _read(path), str(path)
+        trust([str(path.parent.absolute())])
     elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         problem = "is a folder, where a YAML file is expected" if path.is_dir() else "no such file"
         raise SpecError(f"{path}: {problem}")

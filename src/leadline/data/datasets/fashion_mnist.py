@@ -28,10 +28,11 @@ class FashionMNIST(IdxDataSpec):
     downloads: ClassVar = idx_downloads(
         "FashionMNIST/raw",
         (
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
+        (26_421_880, 29_515, 4_422_102, 5_148),
         (
             "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",

@@ -18,6 +18,7 @@ class KMNIST(IdxDataSpec):
         "KMNIST/raw",
         # One host, by both of its addresses: no second one is known to keep these files.
         ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
+        (18_165_135, 29_497, 3_041_136, 5_120),
         (
             "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
             "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",

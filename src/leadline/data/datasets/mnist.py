@@ -17,6 +17,7 @@ class MNIST(IdxDataSpec):
     downloads: ClassVar = idx_downloads(
         "MNIST/raw",
         ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        (9_912_422, 28_881, 1_648_877, 4_542),
         (
             "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",

@@ -118,7 +118,7 @@ def _cache(root: Path) -> Path:
 def _decoder() -> str:
     import PIL
 
-    return f"1, pillow {PIL.__version__}"  # another version may find other images corrupt
+    return f"2, pillow {PIL.__version__}"  # another version may find other images corrupt
 
 
 def _read_cache(root: Path) -> Mapping[str, Any]:

@@ -14,6 +14,9 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_PIXELS = 89_478_485
 """Maximum number of pixels, to prevent decompression bombs: 256 MiB of colours, the limit at which Pillow warns."""
 
+LONGEST_SIDE = 65_535
+"""Maximum pixels of a side, as in JPEG: a decoder needs more memory for a row than for its only pixel."""
+
 MOST_BYTES = 4 * MOST_PIXELS
 """Maximum size of a file with at most that many pixels."""
 
@@ -51,6 +54,8 @@ def decode(content: bytes, grey: bool = False) -> "Image":
             width, height = opened.size
             if width * height > MOST_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS:,}")
+            if max(width, height) > LONGEST_SIDE:
+                raise ValueError(f"{width} x {height} pixels: a side is longer than {LONGEST_SIDE:,}")
             if opened.mode.startswith(("I", "F")):
                 raise ValueError(f"more than 8 bits per channel (mode {opened.mode})")
             image = _turn_upright(opened)

@@ -15,6 +15,7 @@ from leadline.errors import LeadlineError, SpecError, StoreError
 from leadline.running.clusters.worker import take_trials
 from leadline.running.job import Job
 from leadline.store.connect import address
+from leadline.store.secrets import has_secrets
 
 WARNING_SECONDS = 90
 """Seconds before its time limit at which a job is signalled, so that it can release its trial."""
@@ -83,10 +84,10 @@ def check_store(store_url: str | None, runs: Path, workers: int) -> None:
             f"{workers} workers may run on several machines, but a SQLite store works on one machine only; use --store"
             f" postgresql://HOST/NAME or --workers 1"
         )
-    if url.password is not None:
+    if url.password is not None or has_secrets(url.render_as_string()):
         raise StoreError(
-            "--store: the password would be readable in the job files; remove it from the URL and put it into"
-            " ~/.pgpass, which PostgreSQL clients read"
+            "--store: the password would be readable in the job files; remove it from the URL and put it into the"
+            " environment (PGPASSWORD) or into ~/.pgpass, which PostgreSQL clients read"
         )
 
 
@@ -94,7 +95,9 @@ def script(job: Job, resources: Resources) -> str:
     """Return an sbatch script for an array of `leadline worker` jobs, each of which gets SIGTERM before its time
     limit."""
     job = job.with_absolute_paths()
-    command = [sys.executable, "-m", "leadline", "worker", job.study, "--runs", str(job.runs)]
+    command = [sys.executable, "-m", "leadline"]
+    command += ["--trust", ",".join(sorted(job.trusted))] if job.trusted else []
+    command += ["worker", job.study, "--runs", str(job.runs)]
     command += ["--store", job.store_url] if job.store_url else []
     command += ["--data-dir", str(job.data_dir)] if job.data_dir else []
     command += ["--devices", str(job.devices)] if job.devices else []

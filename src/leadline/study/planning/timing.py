@@ -16,6 +16,7 @@ from leadline.data.pixels import normalisation
 from leadline.errors import LeadlineError
 from leadline.networks.modules import InputShape, build
 from leadline.parts.augmentations import BatchAugmentation
+from leadline.parts.trust import trust, trusted_names
 from leadline.probes.running import run_probe
 from leadline.specs import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
 from leadline.study.match import count
@@ -96,7 +97,8 @@ def measure(
             found[number] = time_one(each, device, threads, seconds)
             progress(len(found), len(work))
     else:
-        with ProcessPoolExecutor(min(workers, len(work)), get_context("spawn")) as pool:
+        started = min(workers, len(work)), get_context("spawn"), trust, (trusted_names(),)
+        with ProcessPoolExecutor(*started) as pool:
             running = {pool.submit(time_one, each, device, threads, seconds): n for n, each in enumerate(work)}
             for future in as_completed(running):
                 try:
