@@ -23,6 +23,7 @@ from leadline.data.batches import Data, Dataset, Split, load
 from leadline.data.encoded import EncodedDataset
 from leadline.data.encoded_images import Part
 from leadline.data.formats.images import centre, decode
+from leadline.data.network_input import NetworkInput
 from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisation
 from leadline.data.threads import map_in_order
 from leadline.errors import DataError, SpecError
@@ -31,7 +32,7 @@ from leadline.networks.modules import build
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Job
 from leadline.seeds import AUGMENT, ORDER, stream
-from leadline.specs import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, TrialSpec, parse
+from leadline.specs import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
@@ -435,12 +436,13 @@ def test_prediction_sees_what_evaluation_saw(root: Path, tmp_path: Path) -> None
     data = loaded(root, resize=20)
     network = comparative_resnet(1)
     one = Loaded(build(network, data.shape, 3).eval(), network, data.shape, 3, data.mean, data.scale)
-    trained = replace(one, trial=TrialSpec(network=network, data=data.spec))
+    trained = Loaded.of_input(one.model, network, NetworkInput.of_data(data), None)
     path = next(root / path for path in data.test.paths if path.endswith(".jpg"))
     seen = np.array(centre(decode(path.read_bytes()), 16, 20))
     assert np.array_equal(read_image(path, data.shape, 20).permute(1, 2, 0), seen)
     logits = trained.logits(torch.from_numpy(seen).permute(2, 0, 1)[None])
     (found,) = predict(trained, [path])
+    assert set(found.names) == set(CLASSES) and found.names == tuple(data.class_names[one] for one in found.classes)
     assert found.probabilities[0] == pytest.approx(float(torch.softmax(logits.double(), 1).max()), abs=1e-6)
     assert predict(one, [path])[0].probabilities != found.probabilities
 

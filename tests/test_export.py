@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from leadline.api import export
 from leadline.api.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
 from leadline.data import batches
-from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+from leadline.data.network_input import INPUT
+from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, StoreError
 from leadline.networks import cifar_resnet, family, recurrent_resnet
 from leadline.networks.modules import build
+from leadline.networks.weights import hash_tensors
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec, parse
@@ -133,6 +135,13 @@ def cut(path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
 
 
+def flip_bit(path: Path) -> None:
+    """Change the last byte, which belongs to a weight, so that the file is still valid."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
@@ -149,7 +158,10 @@ def cut(path: Path, length: int) -> None:
             lambda path: safetensors.torch.save_file({"a": torch.ones(1)}, path, {"leadline": "{"}),
             "its metadata are invalid: ",
         ),
-        (lambda path: edited(path, format=2), "format: 2: "),
+        (lambda path: edited(path, format=3), "format: 3: "),
+        (lambda path: edited(path, sha256=None), "format 2 needs sha256"),
+        (lambda path: edited(path, class_names=["one"]), "class_names has 1 names for 10 classes"),
+        (lambda path: flip_bit(path), "its weights are not those that were saved; copy or export it again"),
         (lambda path: edited(path, network={"stages": []}), "network.stages: "),
         (lambda path: edited(path, layers=3), "unknown key 'layers'"),
         (lambda path: edited(path, mean=[[[1.0]]]), "mean and scale are of 1 and 3 channels, not 3"),
@@ -169,6 +181,33 @@ def test_damaged_and_foreign_folders_give_one_line(tmp_path: Path, damage: Calla
         load(tmp_path)
     assert part in str(caught.value) and str(weights) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_checksum_is_of_names_types_shapes_and_bytes(tmp_path: Path) -> None:
+    weights, beside = save(loaded(), tmp_path)
+    tensors = safetensors.torch.load_file(weights)
+    assert json.loads(beside.read_text())["sha256"] == hash_tensors(tensors)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+    value = tensors.pop(name)
+    for other in ({"b": value}, {name: value.flatten()}, {name: value.half()}, {name: -value}):
+        assert hash_tensors({**tensors, **other}) != hash_tensors({**tensors, name: value})
+
+
+def test_a_network_saved_by_an_earlier_version_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    data = DataSpec(name="imagefolder", path="pets", size=16, resize=20)
+    before = loaded(trial=TrialSpec(network=NETWORKS["comparative-resnet"], data=data))
+    weights, _ = save(before, tmp_path)
+    with safe_open(weights, framework="pt") as file:
+        description = json.loads(file.metadata()["leadline"])
+    for added in ("sha256", "class_names", "shorter_side"):
+        del description[added]
+    content = json.dumps({**description, "format": 1})
+    safetensors.torch.save_file(safetensors.torch.load_file(weights), weights, {"leadline": content})
+    with pytest.warns(LeadlineWarning, match="was saved without a checksum by an earlier version") as caught:
+        after = load(tmp_path)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))
+    assert after.shorter_side == 20 and after.class_names is None
 
 
 OWN = """
@@ -363,6 +402,39 @@ def test_a_finished_trials_network_predicts_what_the_trial_did(store: Store, tmp
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(image.numpy()).save(paths[-1])
     assert [one.classes[0] for one in predict(taken, paths, top=1)] == predicted.tolist()
+
+
+def test_the_names_of_classes_are_those_of_the_data(store: Store, tmp_path: Path) -> None:
+    taken = from_trial(store, trial_of(store, "good"))
+    renamed = replace(taken, class_names=tuple(f"digit {number}" for number in range(10)))
+    path = painted(tmp_path / "a.png", mode="L")
+    (found,) = predict(load(save(renamed, tmp_path / "saved")[0]), [path], top=10)
+    assert taken.class_names == tuple("0123456789")
+    assert found.names == tuple(f"digit {number}" for number in found.classes)
+    assert predict(replace(taken, class_names=None), [path])[0].names == tuple(map(str, found.classes[:5]))
+
+
+def test_a_trial_that_stored_no_input_gets_it_from_its_data_with_a_warning(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = trial_of(store, "good")
+    stored = from_trial(store, trial)
+    assert store.measurement(trial, INPUT) is not None
+    monkeypatch.setattr(Store, "measurement", lambda *_: None)
+    with pytest.warns(LeadlineWarning, match="ended before Leadline stored the normalisation") as caught:
+        read = from_trial(store, trial)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    assert torch.equal(read.mean, stored.mean) and torch.equal(read.scale, stored.scale)
+    assert (read.class_names, read.input_shape, read.classes) == (
+        stored.class_names,
+        stored.input_shape,
+        stored.classes,
+    )
+
+
+def test_a_finished_trial_needs_no_data(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "load", None)
+    assert from_trial(store, trial_of(store, "good")).class_names == tuple("0123456789")
 
 
 def test_a_trial_without_a_network_says_so(store: Store) -> None:

@@ -20,6 +20,10 @@ class StoreError(LeadlineError):
     """A store that cannot be opened, has an incompatible version, or lacks the requested study or trial."""
 
 
+class LeadlineWarning(UserWarning):
+    """Something that may make a result other than expected; the command line prints the message on one line."""
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Return a one-line message for an unknown name that suggests the closest known name, or lists all of them."""
     names = sorted(known)

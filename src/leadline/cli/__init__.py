@@ -1,11 +1,13 @@
 """Command line: parse, call, print. Heavy modules are imported by the commands that need them."""
 
 import sys
+import warnings
+from typing import TextIO
 
 import typer
 
 from leadline.cli import datasets, networks, results, studies, theory
-from leadline.errors import LeadlineError
+from leadline.errors import LeadlineError, LeadlineWarning
 
 app = typer.Typer(
     name="leadline",
@@ -22,7 +24,8 @@ app.add_typer(theory.app, name="theory", help="Compare the theory of deep networ
 
 
 def main() -> None:
-    """Run the command line; an error that the user can fix becomes one line and exit code 1."""
+    """Run the command line; an error that the user can fix becomes one line and exit code 1, a warning one line."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except LeadlineError as error:
@@ -33,3 +36,17 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, LeadlineWarning):
+        typer.echo(f"leadline: {message}", err=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -128,13 +128,18 @@ def predict(
     if as_json:
         print_json(
             [
-                {"image": str(one.path), "classes": list(one.classes), "probabilities": list(one.probabilities)}
+                {
+                    "image": str(one.path),
+                    "classes": list(one.classes),
+                    "names": list(one.names),
+                    "probabilities": list(one.probabilities),
+                }
                 for one in found
             ]
         )
         return
     for one in found:
-        pairs = zip(one.classes, one.probabilities, strict=True)
+        pairs = zip(one.names, one.probabilities, strict=True)
         typer.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
 
 

@@ -19,6 +19,7 @@ What follows (`weight`, `bias`, `running_mean`, `running_var`, `num_batches_trac
 before PyTorch 0.4.1 have no `num_batches_tracked`; it is optional, and only counts.
 """
 
+import hashlib
 import pickle
 import re
 import warnings
@@ -54,7 +55,7 @@ def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Non
         SpecError: the file is missing, damaged, holds anything but tensors, or does not fit; the first mismatches are
             named. A torchvision file does not fit a network whose blocks compute otherwise than torchvision's.
     """
-    fill_network(network, _read(path), f"weights {path}", classifier)
+    fill_network(network, read_weights(path), f"weights {path}", classifier)
 
 
 def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classifier: bool = True) -> None:
@@ -112,7 +113,26 @@ def torchvision_name(name: str) -> str:
     return f"{theirs}.{kind}"
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def hash_tensors(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
+    """Return the hexadecimal SHA-256 of the names, types, shapes and bytes of tensors, after some other bytes.
+
+    Example:
+        >>> hash_tensors({"a": torch.zeros(2)}) == hash_tensors({"a": torch.zeros(1, 2)})
+        False
+    """
+    digest = hashlib.sha256(start)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name.
+
+    Raises:
+        SpecError: the file is missing, damaged, or holds anything but tensors.
+    """
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise SpecError(f"weights {path}: unsupported suffix {path.suffix!r}; expected .safetensors, .pt or .pth")
     if not path.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from leadline.data import batches
+from leadline.data.network_input import INPUT, NetworkInput
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, SpecError, StoreError
@@ -140,7 +141,7 @@ class TrialRun:
         self.timer.restart(self.state.step if pretraining is None else pretraining.steps)
 
     def finish(self, records: Sequence[Record]) -> None:
-        """Store the last records and the outputs for the test images, and end the trial."""
+        """Store the last records, the outputs for the test images and what the network takes, and end the trial."""
         outputs = self.state.test_outputs
         assert outputs is not None
         classes = outputs.probabilities is not None
@@ -152,7 +153,10 @@ class TrialRun:
             "finished",
             records=records,
             predictions=(outputs.predicted, outputs.labels) if classes else None,
-            measurements=(self.state.epoch, {OUTPUTS: pack_outputs(outputs)}),
+            measurements=(
+                self.state.epoch,
+                {OUTPUTS: pack_outputs(outputs), INPUT: NetworkInput.of_data(self.data).to_bytes()},
+            ),
         )
         self.report("finished", 1.0, "")
 
