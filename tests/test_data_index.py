@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leadline.data.formats import corrupt
+from leadline.data.formats import examination
 from leadline.data.formats.index import Index, read_index
 from leadline.data.metadata import describe
 from leadline.errors import DataError, LeadlineError
@@ -227,13 +227,13 @@ def test_a_file_far_too_large_is_not_read(root: Path) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> "Counter[str]":
     """How many pictures have been checked."""
     seen: Counter[str] = Counter()
-    real = corrupt.decode
+    real = examination.decode
 
     def decode(content: bytes) -> Image.Image:
         seen["pictures"] += 1
         return real(content)
 
-    monkeypatch.setattr(corrupt, "decode", decode)
+    monkeypatch.setattr(examination, "decode", decode)
     return seen
 
 
@@ -259,7 +259,7 @@ def test_a_class_that_has_changed_is_checked_again(root: Path, decoded: "Counter
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 3}', '{"folders": {"train/cat": 3}}'])
 def test_a_damaged_cache_is_made_anew(root: Path, decoded: "Counter[str]", content: str) -> None:
     read_index(root, True)
-    corrupt._cache(root).write_text(content)
+    examination._cache(root).write_text(content)
     read_index(root, True)
     read_index(root, True)
     assert decoded["pictures"] == 40

@@ -16,7 +16,7 @@ from leadline.errors import DataError, SpecError, StoreError
 from leadline.networks.modules import build
 from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.parts.metrics.record import Record
-from leadline.parts.reference import is_local
+from leadline.parts.reference import is_local, references
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
 from leadline.running.checkpoints import Checkpoints, Timer
@@ -68,7 +68,7 @@ class TrialRun:
         spec = self.checkpoints.spec
         check_revision(spec, self.checkpoints.claim.trial)
         check_code(spec, self.job.data_dir)
-        self.data = load_data(spec.data, self.job.data_dir, self.device)
+        self.data = load_data(spec, self.job.data_dir, self.device)
         self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.report)
         broadcast_state(self.state, self.group)
 
@@ -200,7 +200,7 @@ def follow_trial(group: ProcessGroup, device: torch.device, threads: int, trial:
     """Train a trial from the state of rank 0, like rank 0 but without storing anything; `trial` is its JSON."""
     torch.set_num_threads(threads)
     spec = TrialSpec.model_validate_json(trial)
-    data = load_data(spec.data, data_dir, device)
+    data = load_data(spec, data_dir, device)
     state = init_state(spec, data, device)
     broadcast_state(state, group)
     if state.pretraining is not None:  # computed here too, so that no process waits longer than an epoch
@@ -259,13 +259,22 @@ def broadcast_state(state: TrainState, group: ProcessGroup) -> None:
             state.load(*given)
 
 
-@lru_cache(maxsize=2)
-def load_data(spec: DataSpec, data_dir: Path | None, device: torch.device) -> batches.Data:
+def load_data(spec: TrialSpec, data_dir: Path | None, device: torch.device) -> batches.Data:
     """Return a trial's data on a device; the data of the last two trials are cached.
 
     Raises:
         StoreError: they cannot be read on this machine; another machine may have them.
     """
+    elsewhere = references(spec.model_dump(mode="json", exclude={"data"}))
+    identity = tuple(sorted((name, one) for name, one in spec.code.items() if name not in elsewhere))
+    return _load_data(spec.data, identity, data_dir, device)
+
+
+@lru_cache(maxsize=2)
+def _load_data(
+    spec: DataSpec, identity: tuple[tuple[str, str], ...], data_dir: Path | None, device: torch.device
+) -> batches.Data:
+    """Return the data of one identity: the same specification may refer to files that have changed."""
     try:
         return batches.load(spec, data_dir).to(device)
     except DataError as error:

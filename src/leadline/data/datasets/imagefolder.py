@@ -30,5 +30,13 @@ class ImageFolder(ImageDataSpec):
         """
         return index.read_index(locate(self.path, data_dir), self.corrupt == "skip").encoded_images()
 
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return the digest of the images in the folder.
+
+        Raises:
+            LeadlineError: as `read`, but not for corrupt images.
+        """
+        return {self.path: index.identify(locate(self.path, data_dir))}
+
     def _class_names(self, data_dir: Path) -> tuple[str, ...]:
         return index.class_names(locate(self.path, data_dir))

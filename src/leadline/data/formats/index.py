@@ -1,12 +1,12 @@
 """List the classes and files of a folder of images; no torch.
 
 The folder is listed on each use, which takes microseconds per file; images are checked only once, see
-`leadline.data.formats.corrupt`.
+`leadline.data.formats.examination`.
 """
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from leadline.data.encoded_images import EncodedImages, Part
 from leadline.data.files import read_bytes
-from leadline.data.formats.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
+from leadline.data.formats import examination
+from leadline.data.formats.examination import Corrupt, ImageFile, describe_corrupt, examine
 from leadline.data.formats.images import ENDINGS, need_pillow
 from leadline.data.split import cut_test_part
 from leadline.errors import DataError
@@ -52,6 +53,16 @@ def class_names(root: Path) -> tuple[str, ...]:
     return tuple(_class_folders(root, _train_folder(root)))
 
 
+def identify(root: Path) -> str:
+    """Return a digest of the names and bytes of all images of a folder that are read, `sha256:...`.
+
+    Raises:
+        LeadlineError: as `read_index`, but not for corrupt images.
+    """
+    need_pillow()
+    return examination.identify(examine(root, _list(root).files))
+
+
 def read_index(root: Path, skip_corrupt: bool) -> Index:
     """List a folder of images and check that all of them can be decoded.
 
@@ -70,46 +81,34 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
             in the training part, or an image is corrupt and `skip_corrupt` is false.
     """
     need_pillow()
-    train_folder, test_folder = _train_folder(root), _test_folder(root)
-    classes = class_names(root)
-    folders = [train_folder / name for name in classes]
-    test_classes: tuple[str, ...] = ()
-    if test_folder is not None:
-        test_classes = tuple(_class_folders(root, test_folder))
-        strange = sorted(set(test_classes) - set(classes))
-        if strange:
-            more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-            raise DataError(
-                f"{test_folder / strange[0]}{more}: this class is missing in {train_folder.name}; add it there or"
-                f" remove it here"
-            )
-        folders += [test_folder / name for name in test_classes]
-    files = {folder.relative_to(root).as_posix(): _files(folder) for folder in folders}
-    found = find_corrupt(root, files)
-    corrupt = tuple(Corrupt(f"{folder}/{name}", problem) for folder in files for name, problem in found[folder].items())
+    listed = _list(root)
+    files, classes = listed.files, listed.classes
+    found = examine(root, files)
+    corrupt = tuple(
+        Corrupt(f"{folder}/{name}", problem) for folder in files for name, problem in found[folder].corrupt.items()
+    )
     if corrupt and not skip_corrupt:
         raise DataError(
             f"{describe_corrupt(root, corrupt)}; repair or remove them, or skip them with data.corrupt: skip"
         )
 
-    def part(folder: Path, names: tuple[str, ...]) -> Part:
+    def part(folders: Mapping[str, str]) -> Part:
         paths: list[str] = []
         labels: list[NDArray[np.int64]] = []
-        for name in names:
-            key = (folder / name).relative_to(root).as_posix()
-            whole = [f"{key}/{file.name}" for file in files[key] if file.name not in found[key]]
+        for key, name in folders.items():
+            whole = [f"{key}/{file.name}" for file in files[key] if file.name not in found[key].corrupt]
             if not whole:
                 raise DataError(
-                    f"{folder / name}: none of its {len(files[key])} images can be decoded; replace them"
+                    f"{root / key}: none of its {len(files[key])} images can be decoded; replace them"
                     f" or remove the folder"
                 )
             paths += whole
             labels.append(np.full(len(whole), classes.index(name), np.int64))
         return Part(tuple(paths), np.concatenate(labels))
 
-    train = part(train_folder, classes)
-    if test_folder is not None:
-        return Index(root, classes, train, part(test_folder, test_classes), corrupt)
+    train = part(listed.train)
+    if listed.test:
+        return Index(root, classes, train, part(listed.test), corrupt)
     kept, held_out = cut_test_part(train.labels)
     if len(held_out) == 0:
         raise DataError(
@@ -119,6 +118,37 @@ def read_index(root: Path, skip_corrupt: bool) -> Index:
 
 
 # --- listing
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The class folders of each part, relative to the folder, with their classes, and the images inside."""
+
+    classes: tuple[str, ...]
+    train: Mapping[str, str]
+    test: Mapping[str, str]
+    files: Mapping[str, list[ImageFile]]
+
+
+def _list(root: Path) -> _Listing:
+    train_folder, test_folder = _train_folder(root), _test_folder(root)
+    classes = class_names(root)
+    train, test = _by_class(root, train_folder, classes), {}
+    if test_folder is not None:
+        test_classes = tuple(_class_folders(root, test_folder))
+        strange = sorted(set(test_classes) - set(classes))
+        if strange:
+            more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+            raise DataError(
+                f"{test_folder / strange[0]}{more}: this class is missing in {train_folder.name}; add it there or"
+                f" remove it here"
+            )
+        test = _by_class(root, test_folder, test_classes)
+    return _Listing(classes, train, test, {key: _files(root / key) for key in (*train, *test)})
+
+
+def _by_class(root: Path, folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    return {(folder / name).relative_to(root).as_posix(): name for name in names}
 
 
 def _train_folder(root: Path) -> Path:
