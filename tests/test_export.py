@@ -483,12 +483,14 @@ def test_images_become_what_the_network_takes(tmp_path: Path) -> None:
         read_image(painted(tmp_path / "grey.png", mode="L"), (3, 16, 16))[2],
         read_image(tmp_path / "grey.png", (1, 16, 16))[0],
     )
-    opaque = Image.open(painted(tmp_path / "alpha.png", mode="RGBA")).convert("RGB")
-    assert np.array_equal(read_image(tmp_path / "alpha.png", (3, 16, 16)).permute(1, 2, 0), np.asarray(opaque))
-    palette = Image.open(colour).quantize(16)
-    palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
-    expected = np.asarray(palette.convert("RGB"))
-    assert np.array_equal(read_image(tmp_path / "palette.png", (3, 16, 16)).permute(1, 2, 0), expected)
+    clear = painted(tmp_path / "alpha.png", mode="RGBA")
+    white = Image.alpha_composite(Image.new("RGBA", (16, 16), "white"), Image.open(clear)).convert("RGB")
+    assert np.array_equal(read_image(clear, (3, 16, 16)).permute(1, 2, 0), np.asarray(white))
+    one = loaded(background=(0, 0, 0))
+    black = Image.alpha_composite(Image.new("RGBA", (16, 16), "black"), Image.open(clear)).convert("RGB")
+    black.save(tmp_path / "black.png")
+    (found,), (expected,) = predict(one, [clear]), predict(one, [tmp_path / "black.png"])
+    assert found.probabilities == expected.probabilities != predict(loaded(), [clear])[0].probabilities
 
 
 def test_images_are_resized_without_shifting_them(tmp_path: Path) -> None:
@@ -525,15 +527,15 @@ def bomb(path: Path) -> None:
     [
         (lambda path: None, "no such file; check the path"),
         (lambda path: path.mkdir(), "no such file; check the path"),
-        (lambda path: path.write_bytes(b""), "expected a JPEG, PNG or WebP file"),
-        (lambda path: path.write_bytes(b"no image" * 50), "expected a JPEG, PNG or WebP file"),
+        (lambda path: path.write_bytes(b""), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
+        (lambda path: path.write_bytes(b"no image" * 50), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
         (lambda path: cut(painted(path), 200), "image file is truncated"),
         (lambda path: cut(painted(path, (64, 64), format="JPEG"), 900), "image file is truncated"),
-        (lambda path: painted(path, format="GIF"), "expected a JPEG, PNG or WebP file"),
+        (lambda path: painted(path, format="PPM"), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
         (bomb, "more than 89,478,485 pixels"),
         (
-            lambda path: Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path),
-            "more than 8 bits per channel (mode I;16)",
+            lambda path: Image.fromarray(np.zeros((4, 4), np.float32)).save(path, format="TIFF"),
+            "more than 16 bits per channel (mode F)",
         ),
     ],
 )

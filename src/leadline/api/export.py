@@ -14,10 +14,11 @@ A saved folder contains `model.safetensors`, whose metadata describe how to buil
                       one row and column if it is the same for all pixels; scale is [channel]
     shorter_side      shorter side to which an image is resized before its centre crop; null: an image is resized to
                       the input without keeping its aspect ratio
+    background        red, green and blue from 0 to 255, put behind the transparent pixels of an image
     channels_last     memory layout of the weights, which affects the last bits of logits
     sha256            of the names, types, shapes and bytes of the tensors, which `load` verifies
 
-Format 1 has no sha256, class_names and shorter_side; `load` accepts it with a warning.
+Format 1 has no sha256, class_names, shorter_side and background; `load` accepts it with a warning.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leadline.data import batches
-from leadline.data.formats.images import centre, decode, need_pillow
+from leadline.data.formats.images import KINDS, WHITE, Colour, centre, decode, need_pillow
 from leadline.data.network_input import INPUT, NetworkInput, preparation, to_tuples
 from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError
 from leadline.networks.modules import build, distinct_tensors
@@ -78,6 +79,7 @@ class Loaded:
     trial: TrialSpec | None = None  # the trial in which it was trained, if known
     class_names: tuple[str, ...] | None = None  # in the order of the logits, if known
     shorter_side: int | None = None  # of image files before the centre crop; None: they are resized to the input
+    background: Colour = WHITE  # behind the transparent pixels of image files
 
     @classmethod
     def of_input(
@@ -94,6 +96,7 @@ class Loaded:
             trial,
             given.class_names,
             given.shorter_side,
+            given.background,
         )
 
     @torch.inference_mode()
@@ -199,6 +202,7 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
         mean=to_tuples(loaded.mean[0].tolist()),
         scale=to_tuples(loaded.scale.flatten().tolist()),
         shorter_side=loaded.shorter_side,
+        background=loaded.background,
         channels_last=any(
             tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
             for tensor in loaded.model.parameters()
@@ -381,7 +385,8 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
     predictions = []
     for first in range(0, len(images), BATCH):
         paths = [Path(path) for path in images[first : first + BATCH]]
-        batch = torch.stack([read_image(path, loaded.input_shape, loaded.shorter_side) for path in paths])
+        prepared = (read_image(path, loaded.input_shape, loaded.shorter_side, loaded.background) for path in paths)
+        batch = torch.stack(list(prepared))
         ranked = torch.softmax(loaded.logits(batch).double(), 1).topk(min(top, loaded.classes))
         for path, probabilities, classes in zip(paths, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
             names = tuple(str(one) if loaded.class_names is None else loaded.class_names[one] for one in classes)
@@ -389,7 +394,9 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
     return predictions
 
 
-def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = None) -> UInt8[Tensor, "c h w"]:
+def read_image(
+    path: Path, input_shape: InputShape, shorter_side: int | None = None, background: Colour = WHITE
+) -> UInt8[Tensor, "c h w"]:
     """Read an image file as bytes in the input shape of a network; arguments and errors as in `predict`.
 
     If a shorter side is given, return the centre crop after resizing to it with the original aspect ratio.
@@ -406,11 +413,11 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
     if not path.is_file():
         raise DataError(f"image {path}: no such file; check the path")
     try:
-        image = decode(path.read_bytes(), grey=channels == 1)
+        image = decode(path.read_bytes(), channels == 1, background)
     except OSError as error:
         raise DataError(f"image {path}: cannot be read: {_one_line(error)}") from None
     except ValueError as error:
-        raise DataError(f"image {path}: {error}; expected a JPEG, PNG or WebP file of 8 bits per channel") from None
+        raise DataError(f"image {path}: {error}; expected a {KINDS} file") from None
     if shorter_side is not None:
         image = centre(image, height, shorter_side)
     else:

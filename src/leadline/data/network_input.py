@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from leadline.data.image_dataset import ImageDataSpec
+from leadline.data.formats.images import WHITE
+from leadline.data.image_dataset import Byte, ImageDataSpec
 from leadline.parts.base import Spec, canonical_json
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class NetworkInput(Spec):
         default=None,
         description="shorter side to which an image file is resized before its centre crop; None: an image file is"
         " resized to the input without keeping its aspect ratio",
+    )
+    background: tuple[Byte, Byte, Byte] = Field(
+        default=WHITE, description="colour behind the transparent pixels of image files"
     )
 
     @model_validator(mode="after")
@@ -78,7 +82,7 @@ class NetworkInput(Spec):
 
 def preparation(spec: "DataSpec | None") -> dict[str, Any]:
     """Return the fields of `NetworkInput` that say how an image file is prepared, as in evaluation on a data set."""
-    return {"shorter_side": spec.shorter_side} if isinstance(spec, ImageDataSpec) else {}
+    return {key: getattr(spec, key) for key in ("shorter_side", "background") if isinstance(spec, ImageDataSpec)}
 
 
 def to_tuples(values: Any) -> Any:

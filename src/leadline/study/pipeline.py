@@ -17,7 +17,7 @@ from leadline.data.metadata import describe
 from leadline.data.threads import count_cores
 from leadline.distributed.processes import leave_if_imported_again
 from leadline.errors import SpecError
-from leadline.networks.modules import check, skeleton
+from leadline.networks.modules import check, check_last_batch, skeleton
 from leadline.parts.reference import pack_objects
 from leadline.probes.selection import select
 from leadline.running.checkpoints import TEN_MINUTES, Interval
@@ -126,9 +126,15 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
             except SpecError as error:
                 raise SpecError(f"probes.flow.layers, arm {arm.name}: {error}") from None
     for spec in {arm.trial.data for arm in study.arms}:
-        note = batches.load(spec, data_dir).note  # downloads and checks once, before the workers start
-        if note:
+        data = batches.load(spec, data_dir)  # downloads and checks once, before the workers start
+        for note in data.notes:
             screen.say(note)
+        for arm in study.arms:
+            if arm.trial.data == spec:
+                batch_size = arm.trial.training.batch_size
+                check_last_batch(
+                    arm.trial.network, data.shape, data.classes, data.train_size, batch_size, f"arm {arm.name}"
+                )
     return study
 
 

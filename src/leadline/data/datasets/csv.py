@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +15,14 @@ from leadline.data.datasets import DATASETS
 from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
 from leadline.data.files import compute_sha256, find_file, read_bytes
 from leadline.data.formats import examination
-from leadline.data.formats.examination import Corrupt, Examined, ImageFile, describe_corrupt, examine
+from leadline.data.formats.examination import (
+    Corrupt,
+    Examined,
+    ImageFile,
+    describe_corrupt,
+    describe_transparent,
+    examine,
+)
 from leadline.data.formats.images import need_pillow
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError
@@ -45,7 +53,8 @@ class CsvManifest(ImageDataSpec):
         need_pillow()
         manifest = find_file(self.path, data_dir)
         rows = list(_read_rows(manifest))
-        corrupt = tuple(_corrupt(_examine(manifest, rows)))
+        examined = _examine(manifest, rows)
+        corrupt = tuple(_corrupt(examined))
         if corrupt and self.corrupt == "fail":
             raise DataError(
                 f"{describe_corrupt(manifest, corrupt)}; repair or remove them, or skip them with data.corrupt: skip"
@@ -57,12 +66,13 @@ class CsvManifest(ImageDataSpec):
             kept = [(path, names.index(label)) for path, label, of in rows if of == split and path not in left_out]
             if kept:
                 parts[split] = Part(tuple(path for path, _ in kept), np.array([label for _, label in kept], np.int64))
-        note = f"{describe_corrupt(manifest, corrupt)}; left out" if corrupt else ""
+        left = f"{describe_corrupt(manifest, corrupt)}; left out" if corrupt else ""
+        notes = tuple(note for note in (left, describe_transparent(manifest, examined, self.background)) if note)
 
         def read_image(path: str) -> bytes:
             return read_bytes(manifest.parent / path)
 
-        return EncodedImages.of_parts(str(manifest), manifest.parent, names, parts, read_image, note)
+        return EncodedImages.of_parts(str(manifest), manifest.parent, names, parts, read_image, notes)
 
     def identify(self, data_dir: Path) -> dict[str, str]:
         """Return the digests of the CSV file and of the images that it lists.
@@ -96,7 +106,7 @@ def _read_rows(manifest: Path) -> Iterator[tuple[str, str, str]]:
                 )
             for row in reader:
                 place = f"{manifest}:{reader.line_num}"
-                path, label = row["path"], (row["label"] or "").strip()
+                path, label = row["path"], normalize("NFC", row["label"] or "").strip()
                 split = (row.get("split") or "").strip() or "train"
                 if not path or not label or None in row:
                     raise DataError(

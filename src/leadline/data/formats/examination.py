@@ -1,7 +1,7 @@
 """Examine encoded images once: which cannot be decoded, and what they contain; no torch.
 
 The results are in `leadline/images/` in the user's cache folder. `<hash of a path>.json` has, for each folder, a digest
-of names, sizes and modification times, the digest of its contents, and the corrupt images with their problems; a folder
+of names, sizes and modification times, and what is known of its images, as in `Examined`; a folder
 whose names, sizes or times have changed is examined again. `contents/<digest>.json.gz` lists what a digest of contents
 stands for, so that a later run can say what has changed. If the cache cannot be written, every process examines all
 images.
@@ -13,19 +13,18 @@ import hashlib
 import json
 import os
 import sys
-import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from leadline.data.files import read_bytes
-from leadline.data.formats.images import MOST_BYTES, decode
+from leadline.data.formats.images import MOST_BYTES, WHITE, Colour, read_pixels
 from leadline.data.threads import decoder_threads, map_in_order
-from leadline.text import join
+from leadline.text import join, plural
 
 SHOWN = 3
 """Number of corrupt images named in a message."""
@@ -61,6 +60,7 @@ class Examined:
 
     content: str  # digest of their names and bytes
     corrupt: Mapping[str, str]  # name -> problem of those that cannot be decoded
+    transparent: int  # how many have transparent pixels
 
 
 def examine(root: Path, files: Mapping[str, list[ImageFile]], key: Path | None = None) -> Mapping[str, Examined]:
@@ -78,7 +78,7 @@ def examine(root: Path, files: Mapping[str, list[ImageFile]], key: Path | None =
     known = _read_cache(key)
     digests = {folder: _digest(inside) for folder, inside in files.items()}
     found = {
-        folder: Examined(known[folder]["content"], known[folder]["corrupt"])
+        folder: Examined(**{field.name: known[folder][field.name] for field in fields(Examined)})
         for folder, digest in digests.items()
         if folder in known and known[folder]["digest"] == digest
     }
@@ -87,6 +87,18 @@ def examine(root: Path, files: Mapping[str, list[ImageFile]], key: Path | None =
         found |= _examine(root, {folder: files[folder] for folder in changed})
         _write_cache(key, {folder: {"digest": digests[folder], **asdict(found[folder])} for folder in files})
     return found
+
+
+def describe_transparent(key: Path, examined: Mapping[str, Examined], background: Colour) -> str:
+    """Say how many images have transparent pixels, and what is put behind these; empty if none has."""
+    count = sum(one.transparent for one in examined.values())
+    behind = "white" if background == WHITE else f"the colour {background}"
+    return (
+        f"{key}: {plural(count, 'image has', 'images have')} transparent pixels; {behind} is put behind them, as"
+        " data.background says"
+        if count
+        else ""
+    )
 
 
 def identify(examined: Mapping[str, Examined]) -> str:
@@ -140,20 +152,20 @@ def _images_of(digest: str) -> dict[str, str] | None:
 def _examine(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, Examined]:
     from tqdm import tqdm
 
-    def look(item: tuple[str, ImageFile]) -> tuple[str, str, str, str | None]:
+    def look(item: tuple[str, ImageFile]) -> tuple[str, str, str, str | None, bool]:
         folder, file = item
         if file.size > MOST_BYTES:
-            return folder, file.name, str(file.size), f"{file.size:,} bytes are more than {MOST_BYTES:,}"
+            return folder, file.name, str(file.size), f"{file.size:,} bytes are more than {MOST_BYTES:,}", False
         content = read_bytes(root / folder / file.name)
-        problem = None
+        digest = hashlib.sha256(content).hexdigest()
         try:
-            decode(content)
+            return folder, file.name, digest, None, read_pixels(content).mode == "RGBA"
         except ValueError as error:
-            problem = str(error)
-        return folder, file.name, hashlib.sha256(content).hexdigest(), problem
+            return folder, file.name, digest, str(error), False
 
     contents: dict[str, dict[str, str]] = {folder: {} for folder in files}
     corrupt: dict[str, dict[str, str]] = {folder: {} for folder in files}
+    transparent = dict.fromkeys(files, 0)
     items = ((folder, file) for folder, inside in files.items() for file in inside)
     bar = tqdm(
         total=sum(map(len, files.values())),
@@ -161,14 +173,16 @@ def _examine(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, E
         unit=" images",
         disable=not sys.stderr.isatty(),
     )
-    with bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # problems are reported with the names of images
-        for folder, name, content, problem in map_in_order(look, items, decoder_threads(), 64 * decoder_threads()):
+    with bar:
+        for folder, name, content, problem, alpha in map_in_order(
+            look, items, decoder_threads(), 64 * decoder_threads()
+        ):
             bar.update()
             contents[folder][name] = content
+            transparent[folder] += alpha
             if problem is not None:
                 corrupt[folder][name] = problem
-    return {folder: Examined(_keep(contents[folder]), corrupt[folder]) for folder in files}
+    return {folder: Examined(_keep(contents[folder]), corrupt[folder], transparent[folder]) for folder in files}
 
 
 # --- the cache
@@ -196,7 +210,7 @@ def _read_cache(root: Path) -> Mapping[str, Any]:
         if content["format"] == _decoder():
             folders: Mapping[str, Any] = content["folders"]
             for entry in folders.values():
-                entry["digest"], entry["content"], entry["corrupt"].items()
+                entry["digest"], entry["content"], entry["corrupt"].items(), entry["transparent"]
             return folders
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # a missing or damaged cache is created again
