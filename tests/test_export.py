@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from leadline.api import export
 from leadline.api.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
+from leadline.cli import app
 from leadline.data import batches
 from leadline.data.network_input import INPUT
 from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, StoreError
@@ -471,6 +473,41 @@ def test_predictions_are_the_softmax_in_order(tmp_path: Path) -> None:
     assert sorted(everything.classes) == list(range(10))
     assert sum(everything.probabilities) == pytest.approx(1)
     assert predict(one, []) == []
+
+
+def test_an_image_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    good = [painted(tmp_path / f"{number}.png", size=(number + 1, 16)) for number in range(70)]
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    images = [good[0], tmp_path / "bad.png", *good[1:], tmp_path / "none.png"]
+    failed: list[DataError] = []
+    found = predict(loaded(), images, skip=failed.append)
+    assert [one.path for one in found] == good
+    for one, alone in zip(found, predict(loaded(), good), strict=True):
+        np.testing.assert_allclose(one.probabilities, alone.probabilities, rtol=1e-4)
+    assert [str(error).split(":")[0] for error in failed] == [f"image {images[1]}", f"image {images[-1]}"]
+    with pytest.raises(DataError, match=r"bad\.png"):
+        predict(loaded(), images)
+    assert predict(loaded(), [tmp_path / "bad.png"], skip=failed.append) == []
+
+
+def test_on_the_command_line_each_bad_image_gets_its_line(tmp_path: Path) -> None:
+    names = tuple(f"{number} legs" for number in range(10))
+    folder = save(loaded(class_names=names, shorter_side=20), tmp_path / "saved")[0].parent
+    good = painted(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    asked = ["predict", str(folder), str(tmp_path / "bad.png"), str(good)]
+    text = CliRunner().invoke(app, [*asked, "--top", "1"])
+    (best,) = predict(load(folder), [good], top=1)
+    assert (text.exit_code, text.stdout) == (1, f"{good}: {best.names[0]} {best.probabilities[0]:.1%}\n")
+    assert text.stderr.startswith(f"leadline: image {tmp_path / 'bad.png'}: ") and text.stderr.count("\n") == 1
+    (one,) = json.loads(CliRunner().invoke(app, [*asked, "--top", "1", "--json"]).stdout)
+    assert (one["names"], one["classes"]) == (list(best.names), list(best.classes))
+    assert one["prepared"] == "resized to a shorter side of 20 pixels, centre crop of 16x16"
+    assert CliRunner().invoke(app, [*asked[:2], str(good)]).exit_code == 0
+
+
+def test_how_images_are_prepared_is_said() -> None:
+    assert loaded().preparation == "resized to 16x16 pixels without keeping the aspect ratio"
 
 
 def test_images_become_what_the_network_takes(tmp_path: Path) -> None:

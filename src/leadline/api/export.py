@@ -27,7 +27,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -98,6 +98,14 @@ class Loaded:
             given.shorter_side,
             given.background,
         )
+
+    @property
+    def preparation(self) -> str:
+        """How `predict` prepares an image file."""
+        size = "x".join(map(str, self.input_shape[1:]))
+        if self.shorter_side is None:
+            return f"resized to {size} pixels without keeping the aspect ratio"
+        return f"resized to a shorter side of {self.shorter_side} pixels, centre crop of {size}"
 
     @torch.inference_mode()
     def logits(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
@@ -361,16 +369,21 @@ def _silence_tracing(path: Path) -> Iterator[None]:
 # --- predictions
 
 
-def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Prediction]:
-    """Classify PNG or JPEG files of any size, resized to the input of the network without keeping the aspect ratio.
+def predict(
+    loaded: Loaded, images: Sequence[Path], top: int = 5, skip: Callable[[DataError], None] | None = None
+) -> list[Prediction]:
+    """Classify image files of any size, prepared as in evaluation.
 
-    For a network trained on encoded images, the centre crop of each image is used, as in evaluation.
+    For a network trained on encoded images, an image is resized to a shorter side of `loaded.shorter_side` pixels, and
+    its centre crop is used. For other networks, it is resized to the input of the network without keeping the aspect
+    ratio; an image of that size is used as it is. Both are bilinear with antialiasing.
 
     Args:
         loaded: the network.
-        images: image files; their EXIF orientation is applied, transparency is dropped, and they are converted to grey
-            for a network with one channel.
+        images: image files; their EXIF orientation is applied, `loaded.background` is put behind transparent pixels,
+            and they are converted to grey for a network with one channel.
         top: maximum number of classes to return per image.
+        skip: called with the error of each image that cannot be read, which is then left out; None: it is raised.
 
     Returns:
         One prediction per image, in order; probabilities are the softmax over all classes.
@@ -378,19 +391,27 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
     Raises:
         LeadlineError: Pillow is not installed.
         SpecError: the input of the network has neither one nor three channels, or `top` is below 1.
-        DataError: an image is missing, damaged, or has more than 8 bits per channel.
+        DataError: an image is missing, damaged, or has more than 16 bits per channel, and `skip` is None.
     """
     if top < 1:
         raise SpecError(f"top {top}: expected 1 or more classes per image")
     predictions = []
     for first in range(0, len(images), BATCH):
-        paths = [Path(path) for path in images[first : first + BATCH]]
-        prepared = (read_image(path, loaded.input_shape, loaded.shorter_side, loaded.background) for path in paths)
-        batch = torch.stack(list(prepared))
-        ranked = torch.softmax(loaded.logits(batch).double(), 1).topk(min(top, loaded.classes))
-        for path, probabilities, classes in zip(paths, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
+        read: dict[int, Tensor] = {}
+        for number, path in enumerate(images[first : first + BATCH], first):
+            try:
+                read[number] = read_image(Path(path), loaded.input_shape, loaded.shorter_side, loaded.background)
+            except DataError as error:
+                if skip is None:
+                    raise
+                skip(error)
+        if not read:
+            continue
+        logits = loaded.logits(torch.stack(list(read.values())))
+        ranked = torch.softmax(logits.double(), 1).topk(min(top, loaded.classes))
+        for number, probabilities, classes in zip(read, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
             names = tuple(str(one) if loaded.class_names is None else loaded.class_names[one] for one in classes)
-            predictions.append(Prediction(path, tuple(classes), tuple(probabilities), names))
+            predictions.append(Prediction(Path(images[number]), tuple(classes), tuple(probabilities), names))
     return predictions
 
 
