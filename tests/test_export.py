@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from leadline.api import export
 from leadline.api.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
-from leadline.cli import app
+from leadline.cli import app, main
 from leadline.data import batches
 from leadline.data.network_input import INPUT
 from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, StoreError
@@ -195,21 +196,41 @@ def test_the_checksum_is_of_names_types_shapes_and_bytes(tmp_path: Path) -> None
         assert hash_tensors({**tensors, **other}) != hash_tensors({**tensors, name: value})
 
 
-def test_a_network_saved_by_an_earlier_version_is_loaded_with_a_warning(tmp_path: Path) -> None:
+def save_in_format_1(folder: Path) -> Loaded:
+    """Write a network, which it returns, as an earlier version did."""
     data = DataSpec(name="imagefolder", path="pets", size=16, resize=20)
     before = loaded(trial=TrialSpec(network=NETWORKS["comparative-resnet"], data=data))
-    weights, _ = save(before, tmp_path)
+    weights, _ = save(before, folder)
     with safe_open(weights, framework="pt") as file:
         description = json.loads(file.metadata()["leadline"])
-    for added in ("sha256", "class_names", "shorter_side"):
+    for added in ("sha256", "class_names", "shorter_side", "background"):
         del description[added]
     content = json.dumps({**description, "format": 1})
     safetensors.torch.save_file(safetensors.torch.load_file(weights), weights, {"leadline": content})
+    return before
+
+
+def test_a_network_saved_by_an_earlier_version_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    before = save_in_format_1(tmp_path)
     with pytest.warns(LeadlineWarning, match="was saved without a checksum by an earlier version") as caught:
         after = load(tmp_path)
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
     assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))
     assert after.shorter_side == 20 and after.class_names is None
+
+
+def test_the_command_line_prints_a_warning_on_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_in_format_1(tmp_path / "saved")
+    image = painted(tmp_path / "a.png")
+    monkeypatch.setattr(sys, "argv", ["leadline", "predict", str(tmp_path / "saved"), str(image)])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as caught:
+        warnings.simplefilter("default")
+        main()
+    out, err = capsys.readouterr()
+    assert caught.value.code == 0 and out.startswith(f"{image}: ")
+    assert err.startswith("leadline: network ") and err.endswith("export it again\n") and err.count("\n") == 1
 
 
 OWN = """

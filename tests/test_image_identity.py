@@ -82,12 +82,12 @@ def test_images_that_a_file_lists_are_identified_and_others_are_not(root: Path) 
     (root / "list.csv").write_text("\n".join(["path,label", *rows]))
     spec = trial({"name": "csv", "path": str(root / "list.csv"), "size": 8, "augment": None})
     first = spec.with_code()
-    assert list(first.code) == [str(root / "list.csv"), f"images of {root / 'list.csv'}"]
+    assert list(first.code) == [str(root / "list.csv"), f"{root / 'list.csv'} (images)"]
     paint(root / "val" / "cat" / "0.png", 50)
     assert spec.with_code() == first
     paint(root / "train" / "cat" / "0.png", 50)
     changed = spec.with_code()
-    assert [name for name in first.code if first.code[name] != changed.code[name]] == [f"images of {root / 'list.csv'}"]
+    assert [name for name in first.code if first.code[name] != changed.code[name]] == [f"{root / 'list.csv'} (images)"]
 
 
 def test_nothing_is_read_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ class CsvManifest(ImageDataSpec):
         need_pillow()
         manifest = find_file(self.path, data_dir)
         images = examination.identify(_examine(manifest, list(_read_rows(manifest))))
-        return {self.path: f"sha256:{compute_sha256(manifest)}", f"images of {self.path}": images}
+        return {self.path: f"sha256:{compute_sha256(manifest)}", f"{self.path} (images)": images}
 
     def _class_names(self, data_dir: Path) -> tuple[str, ...]:
         return sort_class_names({label for _, label, _ in _read_rows(find_file(self.path, data_dir))})
