@@ -81,6 +81,8 @@ def test_predictions_are_those_of_the_network(results: ll.Results) -> None:
         probabilities = torch.softmax(network(images), 1)
     assert own["predicted"].tolist() == probabilities.argmax(1).tolist()
     assert own["label"].tolist() == labels.tolist()
+    assert own["label_name"].tolist() == [str(number) for number in labels.tolist()]  # the names of digits
+    assert own["predicted_name"].tolist() == [str(number) for number in own["predicted"]]
     np.testing.assert_allclose(own["probability"], probabilities.max(1).values.numpy(), atol=1e-3)
     error = 100 * float((own["label"] != own["predicted"]).mean())
     records = results.records

@@ -322,7 +322,7 @@ def test_without_a_test_part_a_fifth_is_held_out_and_said() -> None:
     found = check_arrays(good(50, test=None), "d")
     assert (found.sizes.train, found.sizes.test) == (40, 10) and np.bincount(found.test[1]).tolist() == [5, 5]  # type: ignore[index]
     assert found.note == "d: no test images given; a fixed fifth of each class is held out as test data"
-    assert check_arrays(good(), "d").note == ""
+    assert check_arrays(good(), "d").notes == ()
 
 
 def test_a_validation_part_is_used_as_it_is() -> None:
@@ -422,7 +422,7 @@ def test_the_splits_of_a_manifest(tmp_path: Path) -> None:
     data = load(parse(DataSpec, {**write_csv_spec(tmp_path), "channels": "grey", "augment": {"scale": [0.5, 1.0]}}))
     assert isinstance(data, EncodedDataset)
     assert data.class_names == ("0", "1", "2") and data.shape == (1, 8, 8) and len(data.test_labels) == 6
-    assert "a fixed fifth of each class is held out" in data.note
+    assert "a fixed fifth of each class is held out" in data.notes[0]
     images, labels = next(iter(data.train_batches(0, 0, 5)))
     assert images.shape == (5, 1, 8, 8) and len(labels) == 5
 
@@ -461,7 +461,7 @@ def test_corrupt_images_of_a_manifest_can_be_left_out(tmp_path: Path) -> None:
     spec = parse(DataSpec, {**write_csv(tmp_path), "corrupt": "skip"})
     (tmp_path / "scans" / "003.png").write_bytes(b"")
     data = load(spec)
-    assert data.train_size == 17 and "1 corrupt image: scans/003.png (the file is empty); left out" in data.note
+    assert data.train_size == 17 and "1 corrupt image: scans/003.png (the file is empty); left out" in data.notes[0]
 
 
 # --- grey and colour

@@ -22,7 +22,8 @@ from leadline.data import threads as pool
 from leadline.data.batches import Data, Dataset, Split, load
 from leadline.data.encoded import EncodedDataset
 from leadline.data.encoded_images import Part
-from leadline.data.formats.images import centre, decode
+from leadline.data.formats.images import Colour, centre, decode
+from leadline.data.network_input import NetworkInput
 from leadline.data.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN, normalisation
 from leadline.data.threads import map_in_order
 from leadline.errors import DataError, SpecError
@@ -31,7 +32,7 @@ from leadline.networks.modules import build
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Job
 from leadline.seeds import AUGMENT, ORDER, stream
-from leadline.specs import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, TrialSpec, parse
+from leadline.specs import Augment, DataSpec, NetworkSpec, ResizedCrop, Stage, TrainingSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
@@ -223,9 +224,9 @@ def test_slow_pictures_do_not_overtake(root: Path, monkeypatch: pytest.MonkeyPat
     expected = whole(data.train_batches(0, 0, 9))
     real, delays = encoded.decode, random.Random(0)
 
-    def decode_at_leisure(content: bytes, grey: bool) -> Image.Image:
+    def decode_at_leisure(content: bytes, grey: bool, background: Colour) -> Image.Image:
         threading.Event().wait(delays.random() / 200)
-        return real(content, grey)
+        return real(content, grey, background)
 
     monkeypatch.setattr(encoded, "decode", decode_at_leisure)
     found = whole(replace(data, threads=6).train_batches(0, 0, 9))
@@ -312,7 +313,7 @@ def test_skipped_pictures_leave_arms_paired(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 corrupt image: train/red/003.png \(the file is empty\); repair"):
         loaded(copy)
     one, other = loaded(copy, corrupt="skip"), loaded(copy, corrupt="skip")
-    assert one.note == f"{copy}: 1 corrupt image: train/red/003.png (the file is empty); left out"
+    assert f"{copy}: 1 corrupt image: train/red/003.png (the file is empty); left out" in one.notes
     assert one.train_size + len(one.validation.labels) == 71
     for (images, labels), (same_images, same_labels) in zip(
         one.train_batches(0, 0, 16), other.train_batches(0, 0, 16), strict=True
@@ -340,7 +341,7 @@ def test_no_more_is_decoded_than_a_few_batches_ahead(root: Path, monkeypatch: py
     monkeypatch.setattr(encoded, "CHUNK", 1)
     seen = []
     real = encoded.decode
-    monkeypatch.setattr(encoded, "decode", lambda content, grey: (seen.append(1), real(content, grey))[1])
+    monkeypatch.setattr(encoded, "decode", lambda *given: (seen.append(1), real(*given))[1])
     batches = data.train_batches(0, 0, 5)
     for taken in range(1, 5):
         next(batches)
@@ -435,12 +436,13 @@ def test_prediction_sees_what_evaluation_saw(root: Path, tmp_path: Path) -> None
     data = loaded(root, resize=20)
     network = comparative_resnet(1)
     one = Loaded(build(network, data.shape, 3).eval(), network, data.shape, 3, data.mean, data.scale)
-    trained = replace(one, trial=TrialSpec(network=network, data=data.spec))
+    trained = Loaded.of_input(one.model, network, NetworkInput.of_data(data), None)
     path = next(root / path for path in data.test.paths if path.endswith(".jpg"))
     seen = np.array(centre(decode(path.read_bytes()), 16, 20))
     assert np.array_equal(read_image(path, data.shape, 20).permute(1, 2, 0), seen)
     logits = trained.logits(torch.from_numpy(seen).permute(2, 0, 1)[None])
     (found,) = predict(trained, [path])
+    assert set(found.names) == set(CLASSES) and found.names == tuple(data.class_names[one] for one in found.classes)
     assert found.probabilities[0] == pytest.approx(float(torch.softmax(logits.double(), 1).max()), abs=1e-6)
     assert predict(one, [path])[0].probabilities != found.probabilities
 

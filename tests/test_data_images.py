@@ -4,6 +4,7 @@ import io
 import math
 import random
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from leadline.data.formats.images import MOST_PIXELS, centre, decode
+from leadline.data.formats.images import MOST_PIXELS, centre, decode, need_pillow
 from leadline.specs import ResizedCrop
 
 
@@ -59,23 +60,90 @@ def test_a_jpeg_comes_back_nearly() -> None:
 def test_every_mode_becomes_three_colours() -> None:
     grey = decode(encoded(noise(5, 4, "L"), "PNG"))
     assert grey.mode == "RGB" and np.ptp(np.asarray(grey).astype(int), axis=2).max() == 0
+    assert decode(encoded(noise(8, 8).convert("CMYK"), "JPEG")).mode == "RGB"
+
+
+def test_a_background_is_put_behind_transparent_pixels() -> None:
+    pixels = noise(5, 4, "RGBA")
+    alpha = np.asarray(pixels)[..., 3:] / 255
+    for background in ((255, 255, 255), (10, 200, 0)):
+        expected = alpha * np.asarray(pixels)[..., :3] + (1 - alpha) * background
+        assert np.abs(np.asarray(decode(encoded(pixels, "PNG"), background=background)) - expected).max() <= 1
     clear = noise(5, 4)
     clear.putalpha(0)
+    assert np.asarray(decode(encoded(clear, "PNG"))).min() == 255
+    assert np.asarray(decode(encoded(clear, "PNG"), grey=True)).min() == 255
+    clear.putalpha(255)
     assert np.array_equal(np.asarray(decode(encoded(clear, "PNG"))), np.asarray(clear)[:, :, :3])
     palette = noise(5, 4).quantize(8)
-    palette.info["transparency"] = bytes([0, 128])
-    expected = np.asarray(palette.convert("RGBA").convert("RGB"))
-    assert np.array_equal(np.asarray(decode(encoded(palette, "PNG", transparency=bytes([0, 128])))), expected)
-    assert decode(encoded(noise(8, 8).convert("CMYK"), "JPEG")).mode == "RGB"
+    opaque = np.asarray(palette.convert("RGB")).copy()
+    opaque[np.asarray(palette) == 3] = 255
+    assert np.array_equal(np.asarray(decode(encoded(palette, "PNG", transparency=3))), opaque)
+    grey = noise(5, 4, "L")
+    value = int(np.asarray(grey)[0, 0])
+    found = np.asarray(decode(encoded(grey, "PNG", transparency=value), grey=True))
+    assert np.array_equal(found, np.where(np.asarray(grey) == value, 255, np.asarray(grey)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_of_grey_are_scaled(kind: str) -> None:
+    values = np.array([[0, 1, 128, 129], [257, 32_768, 65_406, 65_535]], np.uint16)
+    found = np.asarray(decode(encoded(Image.fromarray(values), kind), grey=True))
+    assert np.array_equal(found, np.round(values / 257))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_the_colours_of_cmyk(kind: str) -> None:
+    for colour in ((255, 0, 0), (0, 160, 30), (200, 200, 200)):
+        content = encoded(Image.new("RGB", (16, 16), colour).convert("CMYK"), kind)
+        assert np.abs(np.asarray(decode(content)).astype(int) - colour).max() <= 6
+
+
+def test_a_jpeg_of_photoshop_whose_cmyk_is_inverted() -> None:
+    inverted = Image.fromarray(255 - np.asarray(Image.new("RGB", (16, 16), (200, 30, 60)).convert("CMYK")), "CMYK")
+    content = encoded(inverted, "JPEG", quality=95)
+    if b"Adobe" not in content:
+        marker = b"\xff\xee" + struct.pack(">H", 14) + b"Adobe" + struct.pack(">HHHB", 100, 0, 0, 0)
+        content = content[:2] + marker + content[2:]
+    with Image.open(io.BytesIO(content)) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    assert np.array_equal(np.asarray(decode(content)), expected)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "GIF"])
+def test_further_formats(kind: str) -> None:
+    picture = noise(13, 7).quantize(16).convert("RGB")
+    assert np.array_equal(np.asarray(decode(encoded(picture, kind))), np.asarray(picture))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_the_first_of_several_frames(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert np.asarray(decode(content))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_pillow_does_not_warn() -> None:
+    content = png(10_000, 9_000)
+    with pytest.warns(Image.DecompressionBombWarning), Image.open(io.BytesIO(content)):
+        pass
+    with warnings.catch_warnings(record=True) as caught:
+        need_pillow()
+        with pytest.raises(ValueError, match="10000 x 9000 pixels are more than"):
+            decode(content)
+        assert not caught
 
 
 def test_a_camera_on_its_side() -> None:
     picture = noise(16, 8)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
-    found = decode(encoded(picture, "PNG", exif=exif))
-    assert found.size == (8, 16)
-    assert np.array_equal(np.asarray(found), np.rot90(np.asarray(picture), -1))
+    for kind in ("PNG", "TIFF"):
+        found = decode(encoded(picture, kind, exif=exif))
+        assert found.size == (8, 16)
+        assert np.array_equal(np.asarray(found), np.rot90(np.asarray(picture), -1))
+    deep = Image.fromarray(np.arange(0, 64_000, 500, dtype=np.uint16).reshape(8, 16))
+    assert decode(encoded(deep, "PNG", exif=exif)).size == (8, 16)
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -98,8 +166,8 @@ def test_odd_values_beside_the_orientation_make_no_image_corrupt() -> None:
 
 HOSTILE = {
     "empty": (b"", "the file is empty"),
-    "text": (b"this is no picture\n" * 9, "neither JPEG, PNG nor WebP"),
-    "other format": (encoded(noise(4, 4), "BMP"), "neither JPEG, PNG nor WebP"),
+    "text": (b"this is no picture\n" * 9, "not a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
+    "other format": (encoded(noise(4, 4), "PPM"), "not a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
     "half a jpeg": (encoded(noise(64, 64), "JPEG")[:1500], "truncated"),
     "half a png": (encoded(noise(64, 64), "PNG")[:5000], "."),
     "half a webp": (encoded(noise(64, 64), "WEBP", lossless=True)[:5000], "."),
@@ -108,10 +176,7 @@ HOSTILE = {
     "a bomb of many rows": (png(1, 60_000_000), "1 x 60000000 pixels: a side is longer than 65,535"),
     "a bomb of one row": (png(60_000_000, 1), "60000000 x 1 pixels: a side is longer than 65,535"),
     "a bomb that Pillow refuses": (png(60_000, 60_000), f"more than {MOST_PIXELS:,} pixels"),
-    "16 bits": (
-        encoded(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"),
-        r"more than 8 bits per channel \(mode I;16\)",
-    ),
+    "32 bits": (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), r"more than 16 bits .* \(mode F\)"),
 }
 
 
@@ -124,7 +189,7 @@ def test_a_bad_file_is_a_few_words(name: str) -> None:
     assert str(caught.value) and "\n" not in str(caught.value)
 
 
-@given(st.integers(0, 2000), st.integers(0, 255), st.sampled_from(["JPEG", "PNG", "WEBP"]))
+@given(st.integers(0, 2000), st.integers(0, 255), st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]))
 @settings(max_examples=150, deadline=None)
 @pytest.mark.filterwarnings("ignore")
 def test_a_changed_byte_is_a_picture_or_a_value_error(position: int, value: int, kind: str) -> None:

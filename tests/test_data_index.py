@@ -6,12 +6,17 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from leadline.data.formats import corrupt
+from leadline.data.batches import load
+from leadline.data.checking import check
+from leadline.data.encoded import EncodedDataset
+from leadline.data.formats import examination
+from leadline.data.formats.images import WHITE
 from leadline.data.formats.index import Index, read_index
 from leadline.data.metadata import describe
 from leadline.errors import DataError, LeadlineError
@@ -63,6 +68,79 @@ def test_a_test_folder_with_classes_comes_before_val(root: Path) -> None:
     fill(root / "test" / "dog", 3)
     found = read_index(root, False)
     assert set(found.test.paths) == {f"test/dog/{n:04}.png" for n in range(3)} and set(found.test.labels) == {1}
+    assert found.validation is not None and found.notes == ()
+    assert set(found.validation.paths) == {f"val/{name}/{n:04}.png" for name in ("cat", "dog") for n in range(5)}
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "Valid", "DEV"])
+def test_a_validation_folder_is_used_beside_a_test_folder(root: Path, name: str) -> None:
+    (root / "val").rename(root / name)
+    (root / "train").rename(root / "Train")
+    fill(root / "TEST" / "cat", 3)
+    found = read_index(root, False)
+    assert found.validation is not None and {path.split("/")[0] for path in found.validation.paths} == {name}
+    assert {path.split("/")[0] for path in found.train.paths} == {"Train"} and counts(found) == ([5, 5], [3])
+    spec = DataSpec(name="imagefolder", path=str(root), size=8)
+    data = load(spec)
+    assert isinstance(data, EncodedDataset) and data.validation.paths == found.validation.paths
+    assert data.train_size == 10 and check(spec)[1].startswith(f"{root} validation: 10 images")
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "Valid", "dev"])
+def test_a_validation_folder_alone_is_the_test_part_which_is_said(root: Path, name: str) -> None:
+    (root / "val").rename(root / name)
+    found = read_index(root, False)
+    assert found.validation is None and {path.split("/")[0] for path in found.test.paths} == {name}
+    assert found.notes == (f"{root}: {name} holds the test images; validation images are split off train",)
+
+
+def test_two_validation_folders_are_refused(root: Path) -> None:
+    fill(root / "valid" / "cat")
+    assert problem(root) == ": has val and valid, which are all the validation part; keep one of them, or merge them"
+
+
+def test_classes_may_be_named_like_parts(tmp_path: Path) -> None:
+    for name in ("valid", "invalid", "dev"):
+        fill(tmp_path / "letters" / name)
+    assert read_index(tmp_path / "letters", False).classes == ("dev", "invalid", "valid")
+
+
+def test_folders_and_files_that_are_not_used_are_said(root: Path) -> None:
+    (root / "extra" / "cat").mkdir(parents=True)
+    (root / "test").mkdir()
+    (root / "train" / "cat" / "b.heic").write_bytes(b"x")
+    (root / "train" / "readme.md").write_bytes(b"x")
+    (root / "readme.md").write_bytes(b"x")
+    expected = [
+        f"{root}: test holds no class folders and is not used",
+        f"{root}: val holds the test images; validation images are split off train",
+        f"{root}: not used: extra; only train/<class>/<image> and val or test beside it, or <class>/<image> is read",
+        f"{root}: 2 files are not read, the first is train/cat/b.heic: only names in .jpg, .jpeg, .jpe, .jfif, .png,"
+        " .webp, .bmp, .tif, .tiff, .gif are images",
+    ]
+    assert list(read_index(root, False).notes) == expected
+    spec = DataSpec(name="imagefolder", path=str(root), size=8)
+    assert check(spec)[-4:] == expected and list(load(spec).notes) == expected
+
+
+def test_names_are_the_same_in_any_unicode_normalisation(root: Path) -> None:
+    composed, decomposed = (normalize(form, "café") for form in ("NFC", "NFD"))
+    fill(root / "train" / decomposed, 3)
+    fill(root / "val" / composed, 2)
+    found = read_index(root, False)
+    assert found.classes == (composed, "cat", "dog") and counts(found) == ([3, 5, 5], [2, 5, 5])
+    fill(root / "train" / composed, 3)
+    assert problem(root).startswith("/train: has two folders named 'café', which differ in their Unicode normalisation")
+
+
+def test_transparent_pixels_are_said(root: Path) -> None:
+    Image.new("RGBA", (4, 4), (0, 0, 0, 255)).save(root / "train" / "cat" / "opaque.png")
+    assert "transparent pixels" not in " ".join(read_index(root, False).notes)
+    Image.new("RGBA", (4, 4), (0, 0, 0, 100)).save(root / "train" / "cat" / "clear.png")
+    for background, words in ((WHITE, "white"), ((1, 2, 3), "the colour (1, 2, 3)")):
+        assert read_index(root, False, background).notes[-1] == (
+            f"{root}: 1 image has transparent pixels; {words} is put behind them, as data.background says"
+        )
 
 
 def test_class_folders_alone_give_a_fixed_fifth_for_testing(tmp_path: Path) -> None:
@@ -114,7 +192,8 @@ def test_an_empty_folder_and_pictures_without_classes(tmp_path: Path) -> None:
 
 def test_no_pictures_at_all(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    assert problem(tmp_path) == ("/cat: holds no image (.jpg, .jpeg, .png, .webp); fill or remove this class folder")
+    endings = ".jpg, .jpeg, .jpe, .jfif, .png, .webp, .bmp, .tif, .tiff, .gif"
+    assert problem(tmp_path) == f"/cat: holds no image ({endings}); fill or remove this class folder"
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
@@ -174,7 +253,7 @@ def spoil(root: Path) -> None:
 def test_corrupt_pictures_are_listed_and_fatal(root: Path) -> None:
     spoil(root)
     text = problem(root)
-    assert text.startswith(": 3 corrupt images: train/cat/0001.png (the file is empty), train/dog/text.jpg (neither")
+    assert text.startswith(": 3 corrupt images: train/cat/0001.png (the file is empty), train/dog/text.jpg (not a")
     assert text.endswith("repair or remove them, or skip them with data.corrupt: skip")
 
 
@@ -227,13 +306,13 @@ def test_a_file_far_too_large_is_not_read(root: Path) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> "Counter[str]":
     """How many pictures have been checked."""
     seen: Counter[str] = Counter()
-    real = corrupt.decode
+    real = examination.read_pixels
 
-    def decode(content: bytes) -> Image.Image:
+    def read_pixels(content: bytes) -> Image.Image:
         seen["pictures"] += 1
         return real(content)
 
-    monkeypatch.setattr(corrupt, "decode", decode)
+    monkeypatch.setattr(examination, "read_pixels", read_pixels)
     return seen
 
 
@@ -259,7 +338,7 @@ def test_a_class_that_has_changed_is_checked_again(root: Path, decoded: "Counter
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 3}', '{"folders": {"train/cat": 3}}'])
 def test_a_damaged_cache_is_made_anew(root: Path, decoded: "Counter[str]", content: str) -> None:
     read_index(root, True)
-    corrupt._cache(root).write_text(content)
+    examination._cache(root).write_text(content)
     read_index(root, True)
     read_index(root, True)
     assert decoded["pictures"] == 40

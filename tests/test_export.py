@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,13 +17,17 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from leadline.api import export
 from leadline.api.export import Loaded, from_trial, load, predict, read_image, save, to_onnx, to_torch_export
+from leadline.cli import app, main
 from leadline.data import batches
-from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+from leadline.data.network_input import INPUT
+from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, StoreError
 from leadline.networks import cifar_resnet, family, recurrent_resnet, wide_resnet
 from leadline.networks.modules import build
+from leadline.networks.weights import hash_tensors
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
 from leadline.specs import DataSpec, ModuleSpec, NetworkSpec, Stage, Stem, TrialSpec, parse
@@ -134,6 +139,13 @@ def cut(path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
 
 
+def flip_bit(path: Path) -> None:
+    """Change the last byte, which belongs to a weight, so that the file is still valid."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
@@ -150,7 +162,10 @@ def cut(path: Path, length: int) -> None:
             lambda path: safetensors.torch.save_file({"a": torch.ones(1)}, path, {"leadline": "{"}),
             "its metadata are invalid: ",
         ),
-        (lambda path: edited(path, format=2), "format: 2: "),
+        (lambda path: edited(path, format=3), "format: 3: "),
+        (lambda path: edited(path, sha256=None), "format 2 needs sha256"),
+        (lambda path: edited(path, class_names=["one"]), "class_names has 1 names for 10 classes"),
+        (lambda path: flip_bit(path), "its weights are not those that were saved; copy or export it again"),
         (lambda path: edited(path, network={"stages": []}), "network.stages: "),
         (lambda path: edited(path, layers=3), "unknown key 'layers'"),
         (lambda path: edited(path, mean=[[[1.0]]]), "mean and scale are of 1 and 3 channels, not 3"),
@@ -170,6 +185,53 @@ def test_damaged_and_foreign_folders_give_one_line(tmp_path: Path, damage: Calla
         load(tmp_path)
     assert part in str(caught.value) and str(weights) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_checksum_is_of_names_types_shapes_and_bytes(tmp_path: Path) -> None:
+    weights, beside = save(loaded(), tmp_path)
+    tensors = safetensors.torch.load_file(weights)
+    assert json.loads(beside.read_text())["sha256"] == hash_tensors(tensors)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+    value = tensors.pop(name)
+    for other in ({"b": value}, {name: value.flatten()}, {name: value.half()}, {name: -value}):
+        assert hash_tensors({**tensors, **other}) != hash_tensors({**tensors, name: value})
+
+
+def save_in_format_1(folder: Path) -> Loaded:
+    """Write a network, which it returns, as an earlier version did."""
+    data = DataSpec(name="imagefolder", path="pets", size=16, resize=20)
+    before = loaded(trial=TrialSpec(network=NETWORKS["comparative-resnet"], data=data))
+    weights, _ = save(before, folder)
+    with safe_open(weights, framework="pt") as file:
+        description = json.loads(file.metadata()["leadline"])
+    for added in ("sha256", "class_names", "shorter_side", "background"):
+        del description[added]
+    content = json.dumps({**description, "format": 1})
+    safetensors.torch.save_file(safetensors.torch.load_file(weights), weights, {"leadline": content})
+    return before
+
+
+def test_a_network_saved_by_an_earlier_version_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    before = save_in_format_1(tmp_path)
+    with pytest.warns(LeadlineWarning, match="was saved without a checksum by an earlier version") as caught:
+        after = load(tmp_path)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    assert torch.equal(after.logits(bytes_like(SHAPE)), before.logits(bytes_like(SHAPE)))
+    assert after.shorter_side == 20 and after.class_names is None
+
+
+def test_the_command_line_prints_a_warning_on_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_in_format_1(tmp_path / "saved")
+    image = painted(tmp_path / "a.png")
+    monkeypatch.setattr(sys, "argv", ["leadline", "predict", str(tmp_path / "saved"), str(image)])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as caught:
+        warnings.simplefilter("default")
+        main()
+    out, err = capsys.readouterr()
+    assert caught.value.code == 0 and out.startswith(f"{image}: ")
+    assert err.startswith("leadline: network ") and err.endswith("export it again\n") and err.count("\n") == 1
 
 
 OWN = """
@@ -385,6 +447,39 @@ def test_a_finished_trials_network_predicts_what_the_trial_did(store: Store, tmp
     assert [one.classes[0] for one in predict(taken, paths, top=1)] == predicted.tolist()
 
 
+def test_the_names_of_classes_are_those_of_the_data(store: Store, tmp_path: Path) -> None:
+    taken = from_trial(store, trial_of(store, "good"))
+    renamed = replace(taken, class_names=tuple(f"digit {number}" for number in range(10)))
+    path = painted(tmp_path / "a.png", mode="L")
+    (found,) = predict(load(save(renamed, tmp_path / "saved")[0]), [path], top=10)
+    assert taken.class_names == tuple("0123456789")
+    assert found.names == tuple(f"digit {number}" for number in found.classes)
+    assert predict(replace(taken, class_names=None), [path])[0].names == tuple(map(str, found.classes[:5]))
+
+
+def test_a_trial_that_stored_no_input_gets_it_from_its_data_with_a_warning(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = trial_of(store, "good")
+    stored = from_trial(store, trial)
+    assert store.measurement(trial, INPUT) is not None
+    monkeypatch.setattr(Store, "measurement", lambda *_: None)
+    with pytest.warns(LeadlineWarning, match="ended before Leadline stored the normalisation") as caught:
+        read = from_trial(store, trial)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    assert torch.equal(read.mean, stored.mean) and torch.equal(read.scale, stored.scale)
+    assert (read.class_names, read.input_shape, read.classes) == (
+        stored.class_names,
+        stored.input_shape,
+        stored.classes,
+    )
+
+
+def test_a_finished_trial_needs_no_data(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "load", None)
+    assert from_trial(store, trial_of(store, "good")).class_names == tuple("0123456789")
+
+
 def test_a_trial_without_a_network_says_so(store: Store) -> None:
     with pytest.raises(StoreError, match=r"is diverged; only a finished trial"):
         from_trial(store, trial_of(store, "bad"))
@@ -421,6 +516,41 @@ def test_predictions_are_the_softmax_in_order(tmp_path: Path) -> None:
     assert predict(one, []) == []
 
 
+def test_an_image_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    good = [painted(tmp_path / f"{number}.png", size=(number + 1, 16)) for number in range(70)]
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    images = [good[0], tmp_path / "bad.png", *good[1:], tmp_path / "none.png"]
+    failed: list[DataError] = []
+    found = predict(loaded(), images, skip=failed.append)
+    assert [one.path for one in found] == good
+    for one, alone in zip(found, predict(loaded(), good), strict=True):
+        np.testing.assert_allclose(one.probabilities, alone.probabilities, rtol=1e-4)
+    assert [str(error).split(":")[0] for error in failed] == [f"image {images[1]}", f"image {images[-1]}"]
+    with pytest.raises(DataError, match=r"bad\.png"):
+        predict(loaded(), images)
+    assert predict(loaded(), [tmp_path / "bad.png"], skip=failed.append) == []
+
+
+def test_on_the_command_line_each_bad_image_gets_its_line(tmp_path: Path) -> None:
+    names = tuple(f"{number} legs" for number in range(10))
+    folder = save(loaded(class_names=names, shorter_side=20), tmp_path / "saved")[0].parent
+    good = painted(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    asked = ["predict", str(folder), str(tmp_path / "bad.png"), str(good)]
+    text = CliRunner().invoke(app, [*asked, "--top", "1"])
+    (best,) = predict(load(folder), [good], top=1)
+    assert (text.exit_code, text.stdout) == (1, f"{good}: {best.names[0]} {best.probabilities[0]:.1%}\n")
+    assert text.stderr.startswith(f"leadline: image {tmp_path / 'bad.png'}: ") and text.stderr.count("\n") == 1
+    (one,) = json.loads(CliRunner().invoke(app, [*asked, "--top", "1", "--json"]).stdout)
+    assert (one["names"], one["classes"]) == (list(best.names), list(best.classes))
+    assert one["prepared"] == "resized to a shorter side of 20 pixels, centre crop of 16x16"
+    assert CliRunner().invoke(app, [*asked[:2], str(good)]).exit_code == 0
+
+
+def test_how_images_are_prepared_is_said() -> None:
+    assert loaded().preparation == "resized to 16x16 pixels without keeping the aspect ratio"
+
+
 def test_images_become_what_the_network_takes(tmp_path: Path) -> None:
     colour = painted(tmp_path / "colour.png")
     pixels = np.asarray(Image.open(colour))
@@ -431,12 +561,14 @@ def test_images_become_what_the_network_takes(tmp_path: Path) -> None:
         read_image(painted(tmp_path / "grey.png", mode="L"), (3, 16, 16))[2],
         read_image(tmp_path / "grey.png", (1, 16, 16))[0],
     )
-    opaque = Image.open(painted(tmp_path / "alpha.png", mode="RGBA")).convert("RGB")
-    assert np.array_equal(read_image(tmp_path / "alpha.png", (3, 16, 16)).permute(1, 2, 0), np.asarray(opaque))
-    palette = Image.open(colour).quantize(16)
-    palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
-    expected = np.asarray(palette.convert("RGB"))
-    assert np.array_equal(read_image(tmp_path / "palette.png", (3, 16, 16)).permute(1, 2, 0), expected)
+    clear = painted(tmp_path / "alpha.png", mode="RGBA")
+    white = Image.alpha_composite(Image.new("RGBA", (16, 16), "white"), Image.open(clear)).convert("RGB")
+    assert np.array_equal(read_image(clear, (3, 16, 16)).permute(1, 2, 0), np.asarray(white))
+    one = loaded(background=(0, 0, 0))
+    black = Image.alpha_composite(Image.new("RGBA", (16, 16), "black"), Image.open(clear)).convert("RGB")
+    black.save(tmp_path / "black.png")
+    (found,), (expected,) = predict(one, [clear]), predict(one, [tmp_path / "black.png"])
+    assert found.probabilities == expected.probabilities != predict(loaded(), [clear])[0].probabilities
 
 
 def test_images_are_resized_without_shifting_them(tmp_path: Path) -> None:
@@ -473,15 +605,15 @@ def bomb(path: Path) -> None:
     [
         (lambda path: None, "no such file; check the path"),
         (lambda path: path.mkdir(), "no such file; check the path"),
-        (lambda path: path.write_bytes(b""), "expected a JPEG, PNG or WebP file"),
-        (lambda path: path.write_bytes(b"no image" * 50), "expected a JPEG, PNG or WebP file"),
+        (lambda path: path.write_bytes(b""), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
+        (lambda path: path.write_bytes(b"no image" * 50), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
         (lambda path: cut(painted(path), 200), "image file is truncated"),
         (lambda path: cut(painted(path, (64, 64), format="JPEG"), 900), "image file is truncated"),
-        (lambda path: painted(path, format="GIF"), "expected a JPEG, PNG or WebP file"),
+        (lambda path: painted(path, format="PPM"), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
         (bomb, "more than 89,478,485 pixels"),
         (
-            lambda path: Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path),
-            "more than 8 bits per channel (mode I;16)",
+            lambda path: Image.fromarray(np.zeros((4, 4), np.float32)).save(path, format="TIFF"),
+            "more than 16 bits per channel (mode F)",
         ),
     ],
 )

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
+import leadline as ll
 from leadline.analysis.stats import power, sequential
 from leadline.analysis.verdict import Findings, analyze
 from leadline.cli import app
@@ -26,6 +28,7 @@ from leadline.running.job import Job
 from leadline.specs import DataSpec, ProbeSpec, TrainingSpec
 from leadline.specs.study import StudySpec
 from leadline.store import Store
+from leadline.study import pipeline
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.planning import plan as planning
 from leadline.study.planning import timing
@@ -470,3 +473,66 @@ def test_custom_code_with_lists_and_mappings_as_arguments_is_planned(tmp_path: P
     study = small(arms=arms, training={"epochs": 1, "batch_size": 64, "schedule": schedule})
     found = plan(study, tmp_path, device="cpu", workers=1, seconds=0.01)
     assert [arm.parameters for arm in found.arms] == [65 * size + 10 * size + 10 for size in (3, 4)]
+
+
+def test_what_data_are_not_used_is_noted(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / "pets" / "train" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * number).save(path)
+    (tmp_path / "pets" / "extra").mkdir()
+    data = {"name": "imagefolder", "path": str(tmp_path / "pets"), "size": 8, "channels": "grey", "augment": None}
+    notes = plan(small(data=data), tmp_path, device="cpu", workers=1, seconds=0.01).notes
+    assert notes[0].startswith(f"{tmp_path / 'pets'}: not used: extra")
+
+
+# --- a last batch that cannot be trained on
+
+DEEP = {
+    "stages": [{"blocks": 1, "width": 4}, {"blocks": 1, "width": 4, "stride": 2}],
+    "stem": {"width": 4, "stride": 8},
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "train", "batch_size", "change"),
+    [
+        (DEEP, 65, 64, "set training.batch_size to 63 or data.train to 64"),
+        (DEEP, 65, 2, "set training.batch_size to 3 or data.train to 64"),
+        (DEEP, 20, 1, "set training.batch_size to 2"),
+        ({"family": "mlp", "hidden": 2, "width": 8, "normalisation": "batch"}, 21, 20, "set training.batch_size to 19"),
+    ],
+)
+def test_a_last_batch_of_one_is_refused_by_the_plan_and_by_the_run(
+    tmp_path: Path, network: dict[str, Any], train: int, batch_size: int, change: str
+) -> None:
+    data = {"name": "digits", "train": train, "validation": 50, "test": 50}
+    training = {"epochs": 1, "batch_size": batch_size}
+    study = small(data=data, training=training, arms={"a": {"network": "mlp"}, "b": {"network": network}}, seeds=1)
+    for refuse in (
+        lambda: plan(study, tmp_path, device="cpu", workers=1, seconds=0.01),
+        lambda: pipeline.prepare(study, None),
+        lambda: list(ll.train(network, data, training)),
+    ):
+        with pytest.raises(
+            SpecError, match=r"the last batch of an epoch is one image of \d+, and batch norm"
+        ) as caught:
+            refuse()
+        assert change in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "train", "batch_size"),
+    [
+        (DEEP, 64, 64),
+        (DEEP, 66, 64),
+        ({**DEEP, "normalisation": "none"}, 65, 64),
+        ({**DEEP, "stem": {"width": 4}}, 65, 64),  # one image has several values per channel
+        ({"family": "mlp", "hidden": 2, "width": 8}, 65, 64),
+    ],
+)
+def test_other_last_batches_are_trained_on(network: dict[str, Any], train: int, batch_size: int) -> None:
+    data = {"name": "digits", "train": train, "validation": 50, "test": 50}
+    study = small(data=data, training={"epochs": 1, "batch_size": batch_size}, arms={"b": {"network": network}})
+    pipeline.prepare(study, None)
+    assert list(ll.train(network, data, {"epochs": 1, "batch_size": batch_size}))[-1].split == "final-test"

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -157,23 +158,54 @@ def test_the_published_counts_of_the_weights_built_here() -> None:
         assert sum(value.numel() for name, value in weights.items() if "running" not in name) == count
 
 
-@pytest.mark.parametrize(
-    "packed",
-    [
-        lambda weights: {"state_dict": weights, "epoch": 3},
-        lambda weights: {"model": weights, "optimizer": {"state": {}}},
-        lambda weights: {f"module.{name}": value for name, value in weights.items()},
-        lambda weights: {name: value.double() if value.ndim else value for name, value in weights.items()},
-    ],
-    ids=["state_dict", "model", "module.", "float64"],
-)
-def test_state_dicts_as_people_pack_them(tmp_path: Path, packed: Callable[[dict[str, Tensor]], object]) -> None:
+def under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in weights.items()}
+
+
+PACKED: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "state_dict.pth": lambda weights: {"state_dict": weights, "epoch": 3},
+    "model.pth": lambda weights: {"model": weights, "optimizer": {"state": {}}},
+    "net.bin": lambda weights: {"net": weights, "acc": 91.7, "epoch": 3},
+    "weights.pt": lambda weights: {"weights": {"state_dict": weights}},
+    "data-parallel.pth": lambda weights: under("module.", weights),
+    "compiled.pth": lambda weights: under("_orig_mod.", weights),
+    "compiled-parallel.pth": lambda weights: under("module._orig_mod.", weights),
+    "parallel-compiled.pth": lambda weights: under("_orig_mod.module.", weights),
+    "compiled-layers.pth": lambda weights: {
+        name.replace("layer1.", "layer1._orig_mod."): value for name, value in weights.items()
+    },
+    "tutorial.pth": lambda weights: {"epoch": 5, "model_state_dict": weights, "optimizer_state_dict": {"state": {}}},
+    "checkpoint.pth.tar": lambda weights: {"arch": "resnet18", "state_dict": under("module.", weights), "best": 71.0},
+    "resnet.th": lambda weights: {"state_dict": under("module.", weights), "best_prec1": 91.7},
+    "last.ckpt": lambda weights: {
+        "epoch": 3,
+        "global_step": 100,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": under("model.", weights),
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {},
+        "hyper_parameters": {"lr": 0.1},
+    },
+    "compiled.ckpt": lambda weights: {"state_dict": under("net._orig_mod.", weights)},
+    "float64.pt": lambda weights: {name: value.double() if value.ndim else value for name, value in weights.items()},
+}
+
+
+@pytest.mark.parametrize("name", list(PACKED))
+def test_state_dicts_as_people_pack_them(tmp_path: Path, name: str) -> None:
     weights = torchvision_weights(18)
-    torch.save(packed(weights), tmp_path / "a.pth")
+    torch.save(PACKED[name](weights), tmp_path / name)
     network = empty(family("imagenet-resnet", {"depth": 18}))
-    load_weights(network, tmp_path / "a.pth")
+    load_weights(network, tmp_path / name)
     assert all(torch.equal(value, weights[torchvision_name(name)]) for name, value in network.state_dict().items())
     assert all(value.dtype == torch.float32 for value in network.parameters())
+
+
+def test_a_networks_own_names_may_begin_like_those_of_a_wrapper(tmp_path: Path) -> None:
+    saved, network = (torch.nn.Sequential(OrderedDict(model=torch.nn.Linear(3, 2))) for _ in range(2))
+    torch.save(under("module.", saved.state_dict()), tmp_path / "a.pt")
+    load_weights(network, tmp_path / "a.pt")
+    assert torch.equal(network.model.weight, saved.model.weight)
 
 
 def test_files_without_counters_leave_the_networks_own(tmp_path: Path) -> None:
@@ -329,6 +361,12 @@ def saved_bytes(content: object, folder: Path, **options: object) -> bytes:
     return (folder / "content.pt").read_bytes()
 
 
+def in_itself() -> dict[str, object]:
+    content: dict[str, object] = {}
+    content["model"] = {"state_dict": content}
+    return content
+
+
 SOME = {"stem.conv.weight": torch.zeros(4, 3, 3, 3), "head.linear.bias": torch.zeros(10)}
 
 
@@ -358,7 +396,8 @@ SOME = {"stem.conv.weight": torch.zeros(4, 3, 3, 3), "head.linear.bias": torch.z
         ("a.safetensors", lambda folder: safetensors.torch.save(SOME)[:-1], "cannot be read: Error while deserial"),
         ("a.safetensors", lambda folder: safetensors.torch.save(SOME)[:40], "cannot be read: Error while deserial"),
         ("a.safetensors", lambda folder: b"\xff" * 64, "cannot be read: Error while deserializing header"),
-        ("a.bin", lambda folder: b"", "unsupported suffix '.bin'; expected .safetensors, .pt or .pth"),
+        ("a.tar", lambda folder: b"", "unsupported suffix '.tar'; expected .safetensors, .pt, .pth, .pth.tar, .th, "),
+        ("a.pt", lambda folder: saved_bytes(in_itself(), folder), "holds a mapping that contains itself"),
         ("a.pt", None, "there is no such file"),
     ],
 )

@@ -68,6 +68,10 @@ class StoreError(LeadlineError):
     """A store that cannot be opened, has an incompatible version, or lacks the requested study or trial."""
 
 
+class LeadlineWarning(UserWarning):
+    """Something that may make a result other than expected; the command line prints the message on one line."""
+
+
 MOST_NAMES = 30
 """Known names that a message lists; more are counted."""
 

@@ -3,15 +3,22 @@
 A saved folder contains `model.safetensors`, whose metadata describe how to build the network for the weights, and
 `model.json`, the same description for readers and for other programs:
 
-    format            1
+    format            2
     leadline          version that wrote it
     network           the NetworkSpec, or the ModuleSpec of a custom network
     trial             the TrialSpec that it was trained by, or null
     input_shape       channels, height, width
     classes           number of logits
+    class_names       names of the classes in the order of the logits, or null
     mean, scale       the input is (image - mean) / scale for bytes from 0 to 255; mean is [channel][row][column], with
                       one row and column if it is the same for all pixels; scale is [channel]
+    shorter_side      shorter side to which an image is resized before its centre crop; null: an image is resized to
+                      the input without keeping its aspect ratio
+    background        red, green and blue from 0 to 255, put behind the transparent pixels of an image
     channels_last     memory layout of the weights, which affects the last bits of logits
+    sha256            of the names, types, shapes and bytes of the tensors, which `load` verifies
+
+Format 1 has no sha256, class_names, shorter_side and background; `load` accepts it with a warning.
 """
 
 import contextlib
@@ -20,11 +27,11 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,16 +42,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leadline.data import batches
-from leadline.data.formats.images import centre, decode, need_pillow
-from leadline.data.image_dataset import ImageDataSpec
-from leadline.errors import DataError, LeadlineError, SpecError
+from leadline.data.formats.images import KINDS, WHITE, Colour, centre, decode, need_pillow
+from leadline.data.network_input import INPUT, NetworkInput, preparation, to_tuples
+from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError
 from leadline.networks.modules import build, distinct_tensors, skeleton
-from leadline.networks.weights import fill_network, load_weights
+from leadline.networks.weights import fill_network, hash_tensors, read_weights
 from leadline.parts.reference import references
 from leadline.parts.trust import trust as trust_names
 from leadline.running.checkpoints import read_network
-from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, Spec, TrialSpec, canonical_json, parse
-from leadline.store import Store, verify_spec
+from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, TrialSpec, canonical_json, parse
+from leadline.store import Store, TrialRecord, verify_spec
 from leadline.text import join
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -58,7 +65,6 @@ LARGEST_ONNX = 2**31
 """Maximum bytes of an ONNX file, which is a single protocol buffer."""
 
 InputShape = tuple[int, int, int]
-Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +78,35 @@ class Loaded:
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
     trial: TrialSpec | None = None  # the trial in which it was trained, if known
+    class_names: tuple[str, ...] | None = None  # in the order of the logits, if known
+    shorter_side: int | None = None  # of image files before the centre crop; None: they are resized to the input
+    background: Colour = WHITE  # behind the transparent pixels of image files
+
+    @classmethod
+    def of_input(
+        cls, model: nn.Module, network: NetworkSpec | ModuleSpec, given: NetworkInput, trial: TrialSpec | None
+    ) -> "Loaded":
+        """Return a network, put into evaluation mode, with what is known about its input and classes."""
+        return Loaded(
+            model.eval(),
+            network,
+            given.input_shape,
+            given.classes,
+            torch.tensor(given.mean)[None],
+            torch.tensor(given.scale).view(1, -1, 1, 1),
+            trial,
+            given.class_names,
+            given.shorter_side,
+            given.background,
+        )
+
+    @property
+    def preparation(self) -> str:
+        """How `predict` prepares an image file."""
+        size = "x".join(map(str, self.input_shape[1:]))
+        if self.shorter_side is None:
+            return f"resized to {size} pixels without keeping the aspect ratio"
+        return f"resized to a shorter side of {self.shorter_side} pixels, centre crop of {size}"
 
     @torch.inference_mode()
     def logits(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
@@ -89,29 +124,21 @@ class Prediction:
     path: Path
     classes: tuple[int, ...]
     probabilities: tuple[float, ...]
+    names: tuple[str, ...]  # of these classes; their numbers if the network's classes have no names
 
 
-class _Description(Spec):
-    format: Literal[1] = 1
+class _Description(NetworkInput):
+    format: Literal[1, 2] = 2
     leadline: str = Field(default_factory=lambda: metadata.version("leadline"))
     network: AnyNetwork
     trial: TrialSpec | None = None
-    input_shape: tuple[Positive, Positive, Positive]
-    classes: Positive
-    mean: tuple[tuple[tuple[float, ...], ...], ...]
-    scale: tuple[Annotated[float, Field(gt=0)], ...]
     channels_last: bool = False
+    sha256: str | None = None
 
     @model_validator(mode="after")
-    def _check_constants(self) -> "_Description":
-        channels, height, width = self.input_shape
-        for rows, columns in ((1, 1), (height, width)):
-            if all(len(plane) == rows and all(len(row) == columns for row in plane) for plane in self.mean):
-                break
-        else:
-            raise ValueError(f"mean is neither {channels}x1x1 nor {channels}x{height}x{width}")
-        if not len(self.mean) == len(self.scale) == channels:
-            raise ValueError(f"mean and scale are of {len(self.mean)} and {len(self.scale)} channels, not {channels}")
+    def _check_checksum(self) -> "_Description":
+        if self.format == 2 and self.sha256 is None:
+            raise ValueError("format 2 needs sha256")
         return self
 
 
@@ -119,26 +146,43 @@ class _Description(Spec):
 
 
 def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loaded:
-    """Return the network of a finished trial together with the normalisation of its training data.
+    """Return the network of a finished trial together with the normalisation and the class names of its data.
+
+    They are stored with the trial, so that its data are not needed. For trials that ended before Leadline stored them,
+    they are taken from the data as they are now, with a `LeadlineWarning`.
 
     Args:
         store: the store that contains the trial.
         prefix: prefix of the trial's hash.
-        data_dir: folder of the data sets; None: the default folder.
+        data_dir: folder of the data sets, for trials without stored normalisation; None: the default folder.
 
     Raises:
         StoreError: there is no such trial, or more than one, it has not finished, or its checkpoint is missing, damaged
             or of another trial.
-        DataError: the data set cannot be read.
+        DataError: the data set is needed and cannot be read.
     """
     record = store.trial(prefix)
     tensors = read_network(store, record)
     trial = verify_spec(record.trial, record.spec)
-    data = batches.load(trial.data, data_dir)
-    model = build(trial.network, data.shape, data.classes, trial.seed)
+    given = _read_input(store, record, trial, data_dir)
+    model = build(trial.network, given.input_shape, given.classes, trial.seed)
     fill_network(model, tensors, f"trial {record.trial[:12]}")
     _lay_out(model, trial.training.channels_last)
-    return Loaded(model.eval(), trial.network, data.shape, data.classes, data.mean, data.scale, trial)
+    return Loaded.of_input(model, trial.network, given, trial)
+
+
+def _read_input(store: Store, record: TrialRecord, trial: TrialSpec, data_dir: Path | None) -> NetworkInput:
+    """Return what a trial stored about its input, or else what its data say now."""
+    if (stored := store.measurement(record.trial, INPUT)) is not None:
+        return NetworkInput.from_bytes(stored)
+    given = NetworkInput.of_data(batches.load(trial.data, data_dir))
+    warnings.warn(
+        f"trial {record.trial[:12]}: ended before Leadline stored the normalisation and class names of its data; they"
+        f" are those of {trial.data.display_name} as it is now, which may have changed",
+        LeadlineWarning,
+        stacklevel=3,
+    )
+    return given
 
 
 def save(loaded: Loaded, folder: str | Path) -> list[Path]:
@@ -163,12 +207,16 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
         trial=loaded.trial,
         input_shape=loaded.input_shape,
         classes=loaded.classes,
-        mean=_to_tuples(loaded.mean[0].tolist()),
-        scale=tuple(loaded.scale.flatten().tolist()),
+        class_names=loaded.class_names,
+        mean=to_tuples(loaded.mean[0].tolist()),
+        scale=to_tuples(loaded.scale.flatten().tolist()),
+        shorter_side=loaded.shorter_side,
+        background=loaded.background,
         channels_last=any(
             tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
             for tensor in loaded.model.parameters()
         ),
+        sha256=hash_tensors(tensors),
     ).model_dump(mode="json")
     weights, readable = folder / WEIGHTS, folder / DESCRIPTION
     with _write_atomically(weights) as partial:
@@ -188,6 +236,9 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
 
     Raises:
         SpecError: the file is missing, damaged or was not written by `save`, or needs `trust`.
+
+    Warns:
+        LeadlineWarning: it was saved by an earlier version, without a checksum.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
@@ -215,23 +266,28 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
             " trust=True"
         )
     network, shape, classes = description.network, description.input_shape, description.classes
+    tensors = read_weights(file)
     if isinstance(network, NetworkSpec):  # a description may name any size: it must fit the file before memory is taken
         try:
-            load_weights(skeleton(network, shape, classes), file)
+            fill_network(skeleton(network, shape, classes), tensors, f"weights {file}")
         except (RuntimeError, OverflowError) as error:  # sizes that no tensor can have
             raise SpecError(f"network {file}: its description is of no network: {_one_line(error)}") from None
     model = build(network, shape, classes)
-    load_weights(model, file)
+    if description.sha256 is None:
+        warnings.warn(
+            f"network {file}: was saved without a checksum by an earlier version of Leadline, so that damage to its"
+            " weights would not be noticed; export it again",
+            LeadlineWarning,
+            stacklevel=2,
+        )
+        description = description.model_copy(
+            update=preparation(None if description.trial is None else description.trial.data)
+        )
+    elif hash_tensors(tensors) != description.sha256:
+        raise SpecError(f"network {file}: its weights are not those that were saved; copy or export it again")
+    fill_network(model, tensors, f"weights {file}")
     _lay_out(model, description.channels_last)
-    return Loaded(
-        model.eval(),
-        description.network,
-        description.input_shape,
-        description.classes,
-        torch.tensor(description.mean)[None],
-        torch.tensor(description.scale).view(1, -1, 1, 1),
-        description.trial,
-    )
+    return Loaded.of_input(model, description.network, description, description.trial)
 
 
 # --- other formats
@@ -323,16 +379,21 @@ def _silence_tracing(path: Path) -> Iterator[None]:
 # --- predictions
 
 
-def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Prediction]:
-    """Classify PNG or JPEG files of any size, resized to the input of the network without keeping the aspect ratio.
+def predict(
+    loaded: Loaded, images: Sequence[Path], top: int = 5, skip: Callable[[DataError], None] | None = None
+) -> list[Prediction]:
+    """Classify image files of any size, prepared as in evaluation.
 
-    For a network trained on encoded images, the centre crop of each image is used, as in evaluation.
+    For a network trained on encoded images, an image is resized to a shorter side of `loaded.shorter_side` pixels, and
+    its centre crop is used. For other networks, it is resized to the input of the network without keeping the aspect
+    ratio; an image of that size is used as it is. Both are bilinear with antialiasing.
 
     Args:
         loaded: the network.
-        images: image files; their EXIF orientation is applied, transparency is dropped, and they are converted to grey
-            for a network with one channel.
+        images: image files; their EXIF orientation is applied, `loaded.background` is put behind transparent pixels,
+            and they are converted to grey for a network with one channel.
         top: maximum number of classes to return per image.
+        skip: called with the error of each image that cannot be read, which is then left out; None: it is raised.
 
     Returns:
         One prediction per image, in order; probabilities are the softmax over all classes.
@@ -340,23 +401,33 @@ def predict(loaded: Loaded, images: Sequence[Path], top: int = 5) -> list[Predic
     Raises:
         LeadlineError: Pillow is not installed.
         SpecError: the input of the network has neither one nor three channels, or `top` is below 1.
-        DataError: an image is missing, damaged, or has more than 8 bits per channel.
+        DataError: an image is missing, damaged, or has more than 16 bits per channel, and `skip` is None.
     """
     if top < 1:
         raise SpecError(f"top {top}: expected 1 or more classes per image")
-    data = loaded.trial.data if loaded.trial else None
-    shorter_side = data.shorter_side if isinstance(data, ImageDataSpec) else None
     predictions = []
     for first in range(0, len(images), BATCH):
-        paths = [Path(path) for path in images[first : first + BATCH]]
-        batch = torch.stack([read_image(path, loaded.input_shape, shorter_side) for path in paths])
-        ranked = torch.softmax(loaded.logits(batch).double(), 1).topk(min(top, loaded.classes))
-        for path, probabilities, classes in zip(paths, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
-            predictions.append(Prediction(path, tuple(classes), tuple(probabilities)))
+        read: dict[int, Tensor] = {}
+        for number, path in enumerate(images[first : first + BATCH], first):
+            try:
+                read[number] = read_image(Path(path), loaded.input_shape, loaded.shorter_side, loaded.background)
+            except DataError as error:
+                if skip is None:
+                    raise
+                skip(error)
+        if not read:
+            continue
+        logits = loaded.logits(torch.stack(list(read.values())))
+        ranked = torch.softmax(logits.double(), 1).topk(min(top, loaded.classes))
+        for number, probabilities, classes in zip(read, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
+            names = tuple(str(one) if loaded.class_names is None else loaded.class_names[one] for one in classes)
+            predictions.append(Prediction(Path(images[number]), tuple(classes), tuple(probabilities), names))
     return predictions
 
 
-def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = None) -> UInt8[Tensor, "c h w"]:
+def read_image(
+    path: Path, input_shape: InputShape, shorter_side: int | None = None, background: Colour = WHITE
+) -> UInt8[Tensor, "c h w"]:
     """Read an image file as bytes in the input shape of a network; arguments and errors as in `predict`.
 
     If a shorter side is given, return the centre crop after resizing to it with the original aspect ratio.
@@ -373,11 +444,11 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
     if not path.is_file():
         raise DataError(f"image {path}: no such file; check the path")
     try:
-        image = decode(path.read_bytes(), grey=channels == 1)
+        image = decode(path.read_bytes(), channels == 1, background)
     except OSError as error:
         raise DataError(f"image {path}: cannot be read: {_one_line(error)}") from None
     except ValueError as error:
-        raise DataError(f"image {path}: {error}; expected a JPEG, PNG or WebP file of 8 bits per channel") from None
+        raise DataError(f"image {path}: {error}; expected a {KINDS} file") from None
     if shorter_side is not None:
         image = centre(image, height, shorter_side)
     else:
@@ -391,10 +462,6 @@ def read_image(path: Path, input_shape: InputShape, shorter_side: int | None = N
 def _lay_out(model: nn.Module, channels_last: bool) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(memory_format=layout)  # type: ignore[call-overload]
-
-
-def _to_tuples(values: Any) -> Any:
-    return tuple(map(_to_tuples, values)) if isinstance(values, list) else values
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """The results of a study in a store: frames, the verdict, figures, the report, trained networks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from leadline.api.verdict import Verdict
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
 
@@ -96,13 +97,17 @@ class Results:
         """One row per finished trial and test image.
 
         Columns: trial (hash), arm, seed, image (index in the test data), label (true class), predicted (predicted
-        class), probability (of the predicted class, or NaN if probabilities were not stored).
+        class), probability (of the predicted class, or NaN if probabilities were not stored), label_name and
+        predicted_name (names of the classes, or their numbers as text if the trial stored no names).
         """
         import numpy as np
         import pandas as pd
 
+        from leadline.data.network_input import INPUT
+
         with self._store() as store:
             outputs, trials = store.outputs(self.name), store.trials_frame(self.name)
+            inputs = store.measurements(self.name, INPUT)
         parts = []
         for trial, arm, seed in zip(trials["trial"], trials["arm"], trials["seed"], strict=True):
             if (one := outputs.get(trial)) is None:
@@ -110,8 +115,10 @@ class Results:
             confidence = np.full(len(one.labels), np.nan) if one.probabilities is None else one.probabilities.max(1)
             columns = {"trial": trial, "arm": arm, "seed": seed, "image": np.arange(len(one.labels))}
             columns |= {"label": one.labels, "predicted": one.predicted, "probability": confidence.astype(float)}
+            columns |= {f"{of}_name": _name_classes(columns[of], inputs.get(trial)) for of in ("label", "predicted")}
             parts.append(pd.DataFrame(columns))
         names = ["trial", "arm", "seed", "image", "label", "predicted", "probability"]
+        names += ["label_name", "predicted_name"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
     def verdict(self) -> "Verdict":
@@ -168,3 +175,11 @@ class Results:
 
         with self._store() as store:
             return from_trial(store, f"{self.name}/{arm}/{seed}", self._data_dir).model
+
+
+def _name_classes(numbers: "np.ndarray[Any, Any]", stored: Sequence[tuple[int, bytes]] | None) -> list[str]:
+    """Return the names of classes, [n], from what the trial stored about its input."""
+    from leadline.data.network_input import NetworkInput
+
+    names = None if not stored else NetworkInput.from_bytes(stored[-1][1]).class_names
+    return [str(one) if names is None else names[one] for one in numbers.tolist()]

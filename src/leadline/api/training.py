@@ -47,7 +47,7 @@ def train(
     from torch import nn
 
     from leadline.data.batches import Data, load
-    from leadline.networks.modules import build
+    from leadline.networks.modules import build, check_last_batch
     from leadline.specs import DataSpec, TrainingSpec, TrialSpec, parse
     from leadline.study.expand import resolve_network
     from leadline.training import choose_device, prepare
@@ -64,7 +64,9 @@ def train(
     if not isinstance(network, nn.Module):
         if not isinstance(network, Spec):
             network = resolve_network(network if isinstance(network, str | Mapping) else _refer(network))
-        network = build(network, loaded.shape, loaded.classes, seed)  # type: ignore[arg-type]
+        given = network, loaded.shape, loaded.classes
+        check_last_batch(*given, loaded.train_size, spec.batch_size, "network")  # type: ignore[arg-type]
+        network = build(*given, seed)  # type: ignore[arg-type]
     yield from run_loop(prepare(network, spec, place), loaded, spec, seed)
 
 

@@ -2,12 +2,14 @@
 
 import os
 import sys
+import warnings
+from typing import TextIO
 
 import typer
 
 from leadline.cli import datasets, networks, results, store, studies, theory
 from leadline.cli.options import Trust
-from leadline.errors import LeadlineError
+from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.text.terminal import protect_streams
 
 app = typer.Typer(
@@ -37,6 +39,7 @@ app.add_typer(theory.app, name="theory", help="Compare the theory of deep networ
 def main() -> None:
     """Run the command line; an error that the user can fix becomes a line for each problem and exit code 1."""
     protect_streams()
+    warnings.showwarning = _show_warning
     try:
         app()
     except LeadlineError as error:
@@ -48,3 +51,17 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, LeadlineWarning):
+        typer.echo(f"leadline: {message}", err=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leadline.cli.options import RUNS, DataDir, Json, Runs, StoreUrl, print_json
-from leadline.errors import LeadlineError, SpecError
+from leadline.errors import DataError, LeadlineError, SpecError
 
 if TYPE_CHECKING:
     from leadline.api.export import Loaded
@@ -116,29 +116,45 @@ def predict(
         str,
         typer.Argument(help="Hash of a finished trial or a prefix of it, or a folder written by `leadline export`."),
     ],
-    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, such as JPEG or PNG, of any size.")],
     top: Annotated[int, typer.Option(min=1, help="Number of most probable classes to print for each image.")] = 3,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Classify images with a trained network and print class probabilities."""
+    """Classify images with a trained network and print class probabilities.
+
+    Images are prepared as in evaluation. For a network trained on image files, they are resized to the shorter side of
+    its data, and the centre crop is used; for others, they are resized to the input of the network without keeping the
+    aspect ratio. An image that cannot be read is reported, and the exit code is then 1.
+    """
     from leadline.api import export
 
     loaded = export.load(Path(trial)) if Path(trial).exists() else _load_trained(trial, runs, store_url, data_dir)
-    found = export.predict(loaded, images, top)
+    failed: list[DataError] = []
+    found = export.predict(loaded, images, top, failed.append)
     if as_json:
         print_json(
             [
-                {"image": str(one.path), "classes": list(one.classes), "probabilities": list(one.probabilities)}
+                {
+                    "image": str(one.path),
+                    "classes": list(one.classes),
+                    "names": list(one.names),
+                    "probabilities": list(one.probabilities),
+                    "prepared": loaded.preparation,
+                }
                 for one in found
             ]
         )
-        return
-    for one in found:
-        pairs = zip(one.classes, one.probabilities, strict=True)
-        typer.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
+    else:
+        for one in found:
+            pairs = zip(one.names, one.probabilities, strict=True)
+            typer.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
+    for error in failed:
+        typer.echo(f"leadline: {error}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command("export")

@@ -61,6 +61,11 @@ class Arrays:
         return channels, height, width
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """The note, if there is one."""
+        return (self.note,) if self.note else ()
+
+    @property
     def sizes(self) -> PartSizes:
         """The sizes of the parts; only of checked arrays, which have a test part."""
         assert self.test is not None

@@ -81,8 +81,8 @@ class Data(Protocol):
         """The classes, or targets, of the test images, in the order of evaluation."""
 
     @property
-    def note(self) -> str:
-        """A line that a user should know about the data, such as skipped images; usually empty."""
+    def notes(self) -> tuple[str, ...]:
+        """Lines that a user should know about the data, such as skipped images; usually none."""
 
     def to(self, device: torch.device | str) -> "Data":
         """Return the data with batches on a device."""
@@ -136,7 +136,7 @@ class Dataset:
     test: Split
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
-    note: str = ""
+    notes: tuple[str, ...] = ()
     shard: Shard = WHOLE
     metadata: Metadata | None = None
 
@@ -243,7 +243,7 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) ->
         test=_split(arrays.test, chosen.test),
         mean=mean,
         scale=scale,
-        note=arrays.note,
+        notes=arrays.notes,
         metadata=Metadata.of_arrays(arrays),
     )
 

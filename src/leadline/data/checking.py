@@ -33,7 +33,7 @@ def check(spec: DataSpec, data_dir: Path | None = None) -> list[str]:
         counts = np.bincount(labels, minlength=known.classes)
         sizes = f"{known.classes} classes of {counts.min():,} to {counts.max():,}"
         lines.append(f"{spec.display_name} {name}: {len(labels):,} images of {shape}, {sizes}")
-    return [*lines, *([found.note] if found.note else [])]
+    return [*lines, *found.notes]
 
 
 def _describe_files(spec: PublishedDataSpec, folder: Path) -> list[str]:

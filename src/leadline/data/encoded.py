@@ -72,7 +72,7 @@ class EncodedDataset:
     read: Callable[[str], bytes]
     mean: Float[Tensor, "1 c mh mw"]  # of 0 to 255; one value per channel, or per channel and pixel
     scale: Float[Tensor, "1 c 1 1"]
-    note: str = ""
+    notes: tuple[str, ...] = ()
     device: torch.device = CPU
     threads: int = field(default_factory=decoder_threads)  # decoding threads; results do not depend on their number
     shard: Shard = WHOLE
@@ -190,7 +190,7 @@ class EncodedDataset:
         size, augment, grey = self.spec.size, self.spec.augment, self.spec.channels == "grey"
         for row, path in enumerate(chunk.paths):
             try:
-                image = decode(self.read(path), grey)
+                image = decode(self.read(path), grey, self.spec.background)
             except ValueError as error:
                 raise DataError(
                     f"{self.root / path}: {error}; it was readable when the data were checked: repair it and run again"
@@ -227,7 +227,7 @@ def load(spec: ImageDataSpec, found: EncodedImages) -> EncodedDataset:
         read=found.read,
         mean=0 * unit,
         scale=unit,
-        note=found.note,
+        notes=found.notes,
     )
     sample = stratified_order(data.train.labels, stream(0, SUBSET, "normalisation"))[:SAMPLE]
     parts = data._decode_batches(data.train, torch.split(torch.from_numpy(np.sort(sample)), CHUNK * AHEAD))

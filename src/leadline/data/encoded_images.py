@@ -1,4 +1,4 @@
-"""Encoded images, JPEG, PNG or WebP, which are decoded on demand; no torch."""
+"""Encoded images, such as JPEG or PNG, which are decoded on demand; no torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -38,7 +38,8 @@ class EncodedImages:
     read: Callable[[str], bytes]
     """Function that returns the encoded image of a key, and raises `DataError` if it cannot be read."""
     validation: Part | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
+    """Lines that a user should know about the data, such as skipped images."""
 
     @classmethod
     def of_parts(
@@ -48,7 +49,7 @@ class EncodedImages:
         class_names: tuple[str, ...],
         parts: Mapping[str, Part],
         read: Callable[[str], bytes],
-        note: str = "",
+        notes: tuple[str, ...] = (),
     ) -> "EncodedImages":
         """Return a data set from the parts train, validation and test; a missing test part is split off train.
 
@@ -64,8 +65,8 @@ class EncodedImages:
             if len(held_out) == 0:
                 raise DataError(f"{name}: {len(kept)} images are too few to split off a test part; add images")
             train, test = train.at(kept), train.at(held_out)
-            note = "; ".join(one for one in (note, f"{name}: {NO_TEST_PART}") if one)
-        return cls(name, root, class_names, train, test, read, parts.get("validation"), note)
+            notes = (*notes, f"{name}: {NO_TEST_PART}")
+        return cls(name, root, class_names, train, test, read, parts.get("validation"), notes)
 
     @property
     def sizes(self) -> PartSizes:

@@ -4,13 +4,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from leadline.data.datasets import DataSpec
+from leadline.data.formats.images import WHITE
 from leadline.data.metadata import Metadata
 from leadline.parts.augmentations.resized_crop import ResizedCrop
+
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ImageDataSpec(DataSpec):
@@ -27,6 +30,9 @@ class ImageDataSpec(DataSpec):
     )
     channels: Literal["colour", "grey"] = Field(
         default="colour", description="three channels, or one: the luma of ITU-R 601"
+    )
+    background: tuple[Byte, Byte, Byte] = Field(
+        default=WHITE, description="red, green and blue, from 0 to 255, behind the transparent pixels of images"
     )
 
     @model_validator(mode="before")
@@ -50,7 +56,8 @@ class ImageDataSpec(DataSpec):
         return self
 
     def _omitted_keys(self) -> set[str]:
-        return super()._omitted_keys() | ({"channels"} if self.channels == "colour" else set())
+        later = {"channels": "colour", "background": WHITE}
+        return super()._omitted_keys() | {key for key, default in later.items() if getattr(self, key) == default}
 
     @property
     def display_name(self) -> str:

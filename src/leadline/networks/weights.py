@@ -1,8 +1,10 @@
 """Weights from a file into a network: Leadline's own, or those that torchvision publishes for its residual networks.
 
-A file holds a state_dict, tensors by name: `.safetensors`, or `.pt` and `.pth` as PyTorch saves them. The latter are
-read with `weights_only`, so that they can build nothing but tensors and plain containers; a state_dict may lie inside
-one under `state_dict` or `model`. Names may begin with `model.` (a trial's checkpoint) or `module.` (DataParallel).
+A file holds a state_dict, tensors by name: `.safetensors`, or `.pt`, `.pth`, `.pth.tar`, `.th`, `.ckpt` and `.bin` as
+PyTorch and Lightning save them. The latter are read with `weights_only`, so that they can build nothing but tensors and
+plain containers; a state_dict may lie inside others, under the keys in `CONTAINERS`. Where the names are not the
+network's, what wrapping adds is taken off: `_orig_mod.` (torch.compile) anywhere, and the `PREFIXES` in any order, such
+as `model.` (a trial's checkpoint, Lightning) or `module.` (DataParallel).
 They are Leadline's, or torchvision's for ResNet and ResNeXt, with s from 1 and b from 0:
 
 | torchvision              | Leadline                            |
@@ -19,10 +21,11 @@ What follows (`weight`, `bias`, `running_mean`, `running_var`, `num_batches_trac
 before PyTorch 0.4.1 have no `num_batches_tracked`; it is optional, and only counts.
 """
 
+import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -37,6 +40,11 @@ from leadline.text import join
 SHOWN = 2
 """Mismatches of each kind that an error names before it counts the rest."""
 
+SUFFIXES = (".safetensors", ".pt", ".pth", ".pth.tar", ".th", ".ckpt", ".bin")
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+"""Keys under which a file may hold its state_dict; the first that is there is taken."""
+PREFIXES = ("module.", "model.", "net.", "network.")
+
 _CLASSIFIER = "head.linear."
 _COUNTER = "num_batches_tracked"
 
@@ -47,14 +55,14 @@ def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Non
     Args:
         network: what to fill, in place; its parameters keep their type, device and memory layout. A module of another
             make takes files of its own names.
-        path: a `.safetensors`, `.pt` or `.pth` file; see the module for what its names may be.
+        path: a file with one of the `SUFFIXES`; see the module for what its names may be.
         classifier: False: leave the last linear layer as it is, whatever the file has for it.
 
     Raises:
         SpecError: the file is missing, damaged, holds anything but tensors, or does not fit; the first mismatches are
             named. A torchvision file does not fit a network whose blocks compute otherwise than torchvision's.
     """
-    fill_network(network, _read(path), f"weights {path}", classifier)
+    fill_network(network, read_weights(path), f"weights {path}", classifier)
 
 
 def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classifier: bool = True) -> None:
@@ -70,10 +78,14 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str,
         SpecError: they do not fit; the first mismatches are named.
     """
     targets = network.state_dict(keep_vars=True)
-    if any(name in targets for name in tensors):
-        naming: Callable[[str], str] = str
-    elif any(re.match(r"(conv1|bn1|fc|layer\d+)\.", name) for name in tensors):
-        naming = torchvision_name
+    naming: Callable[[str], str]
+    for unwrapped in _unwrap(tensors, targets):
+        if any(name in targets for name in unwrapped):
+            tensors, naming = unwrapped, str
+            break
+        if any(re.match(r"(conv1|bn1|fc|layer\d+)\.", name) for name in unwrapped):
+            tensors, naming = unwrapped, torchvision_name
+            break
     else:
         raise SpecError(
             f"{source}: {join(list(tensors), SHOWN)}: neither the network's names, such as"
@@ -112,9 +124,28 @@ def torchvision_name(name: str) -> str:
     return f"{theirs}.{kind}"
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise SpecError(f"weights {path}: unsupported suffix {path.suffix!r}; expected .safetensors, .pt or .pth")
+def hash_tensors(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
+    """Return the hexadecimal SHA-256 of the names, types, shapes and bytes of tensors, after some other bytes.
+
+    Example:
+        >>> hash_tensors({"a": torch.zeros(2)}) == hash_tensors({"a": torch.zeros(1, 2)})
+        False
+    """
+    digest = hashlib.sha256(start)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name.
+
+    Raises:
+        SpecError: the file is missing, damaged, or holds anything but tensors.
+    """
+    if not path.name.endswith(SUFFIXES):
+        raise SpecError(f"weights {path}: unsupported suffix {path.suffix!r}; expected {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise SpecError(f"weights {path}: there is no such file")
     try:
@@ -138,8 +169,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
+    outer: list[object] = []
     while isinstance(content, Mapping):
-        inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
+        if any(content is one for one in outer):
+            raise SpecError(f"weights {path}: holds a mapping that contains itself; save the state_dict alone")
+        outer.append(content)
+        inner = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
         content = inner
@@ -153,15 +188,22 @@ def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
             raise SpecError(
                 f"weights {path}: {name!r} is sparse, quantised or empty of values; expected a dense tensor"
             )
-    tensors: dict[str, Tensor] = dict(content)
-    for prefix in ("module.", "model."):
-        if any(name.startswith(prefix) for name in tensors):
-            tensors = {
-                name.removeprefix(prefix): value
-                for name, value in tensors.items()
-                if not name.startswith(("optimizer.", "epoch."))  # beside the model in a trial's checkpoint
-            }
-    return tensors
+    return dict(content)
+
+
+def _unwrap(tensors: Mapping[str, Tensor], targets: Iterable[str]) -> Iterator[Mapping[str, Tensor]]:
+    """Yield tensors under their own names, and then under names without what one wrapping after another has added."""
+    compiled = re.compile(r"(^|\.)_orig_mod\.")
+    if not any(compiled.search(name) for name in targets):
+        tensors = {compiled.sub(r"\1", name): tensor for name, tensor in tensors.items()}
+    yield tensors
+    while prefix := next((one for one in PREFIXES if any(name.startswith(one) for name in tensors)), None):
+        tensors = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if not name.startswith(("optimizer.", "epoch."))  # beside the model in a trial's checkpoint
+        }
+        yield tensors
 
 
 def _mismatches(

@@ -4,7 +4,6 @@ A trial keeps its last checkpoint and the one before it; `Checkpoints` saves and
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -16,12 +15,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from leadline.errors import SpecError, StoreError
+from leadline.networks.weights import hash_tensors
 from leadline.parts.metrics.record import Record
 from leadline.specs import TrialSpec
 from leadline.store import Claim, LeaseLost, Store, TrialRecord, artifacts, verify_spec
@@ -364,8 +363,4 @@ def _make_way(path: Path) -> None:
 
 def _checksum(tensors: Mapping[str, Tensor], position: Mapping[str, str]) -> str:
     """Return the SHA-256 of names, types, shapes and bytes, and of the position."""
-    digest = hashlib.sha256(repr(sorted(position.items())).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return hash_tensors(tensors, repr(sorted(position.items())).encode())

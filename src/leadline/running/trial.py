@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from leadline.data import batches
+from leadline.data.network_input import INPUT, NetworkInput
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, SpecError, StoreError
 from leadline.networks.modules import build
 from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.parts.metrics.record import Record
-from leadline.parts.reference import is_local
+from leadline.parts.reference import is_local, references
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.pretraining.state import PretrainingState
 from leadline.running.checkpoints import Checkpoints, Timer
@@ -67,7 +68,7 @@ class TrialRun:
         spec = self.checkpoints.spec
         check_revision(spec, self.checkpoints.claim.trial)
         check_code(spec, self.job.data_dir)
-        self.data = load_data(spec.data, self.job.data_dir, self.device)
+        self.data = load_data(spec, self.job.data_dir, self.device)
         self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.report)
         broadcast_state(self.state, self.group)
 
@@ -140,7 +141,7 @@ class TrialRun:
         self.timer.restart(self.state.step if pretraining is None else pretraining.steps)
 
     def finish(self, records: Sequence[Record]) -> None:
-        """Store the last records and the outputs for the test images, and end the trial."""
+        """Store the last records, the outputs for the test images and what the network takes, and end the trial."""
         outputs = self.state.test_outputs
         assert outputs is not None
         classes = outputs.probabilities is not None
@@ -152,7 +153,10 @@ class TrialRun:
             "finished",
             records=records,
             predictions=(outputs.predicted, outputs.labels) if classes else None,
-            measurements=(self.state.epoch, {OUTPUTS: pack_outputs(outputs)}),
+            measurements=(
+                self.state.epoch,
+                {OUTPUTS: pack_outputs(outputs), INPUT: NetworkInput.of_data(self.data).to_bytes()},
+            ),
         )
         self.report("finished", 1.0, "")
 
@@ -200,7 +204,7 @@ def follow_trial(
     data_dir = None if data_dir is None else Path(data_dir)
     torch.set_num_threads(threads)
     spec = TrialSpec.model_validate_json(trial)
-    data = load_data(spec.data, data_dir, device)
+    data = load_data(spec, data_dir, device)
     state = init_state(spec, data, device)
     broadcast_state(state, group)
     if state.pretraining is not None:  # computed here too, so that no process waits longer than an epoch
@@ -259,13 +263,22 @@ def broadcast_state(state: TrainState, group: ProcessGroup) -> None:
             state.load(*given)
 
 
-@lru_cache(maxsize=2)
-def load_data(spec: DataSpec, data_dir: Path | None, device: torch.device) -> batches.Data:
+def load_data(spec: TrialSpec, data_dir: Path | None, device: torch.device) -> batches.Data:
     """Return a trial's data on a device; the data of the last two trials are cached.
 
     Raises:
         StoreError: they cannot be read on this machine; another machine may have them.
     """
+    elsewhere = references(spec.model_dump(mode="json", exclude={"data"}))
+    identity = tuple(sorted((name, one) for name, one in spec.code.items() if name not in elsewhere))
+    return _load_data(spec.data, identity, data_dir, device)
+
+
+@lru_cache(maxsize=2)
+def _load_data(
+    spec: DataSpec, identity: tuple[tuple[str, str], ...], data_dir: Path | None, device: torch.device
+) -> batches.Data:
+    """Return the data of one identity: the same specification may refer to files that have changed."""
     try:
         return batches.load(spec, data_dir).to(device)
     except DataError as error:

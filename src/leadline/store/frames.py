@@ -155,3 +155,15 @@ def study_measurements(connection: Connection, study_id: int, name: str) -> dict
     for row in rows:
         found.setdefault(row.hash, []).append((row.epoch, row.content))
     return found
+
+
+def trial_measurement(connection: Connection, trial: str, name: str) -> bytes | None:
+    """Return the last packed measurement of this name that a trial has stored, or None."""
+    found: bytes | None = connection.scalar(
+        select(measurements.c.content)
+        .join(trials, measurements.c.trial_id == trials.c.id)
+        .where(trials.c.hash == trial, measurements.c.name == name)
+        .order_by(measurements.c.epoch.desc())
+        .limit(1)
+    )
+    return found

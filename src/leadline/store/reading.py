@@ -296,3 +296,14 @@ class Reader:
         """
         with self._reading() as connection:
             return frames.study_measurements(connection, study_id(connection, study), name)
+
+    @with_retries
+    def measurement(self, trial: str, name: str) -> bytes | None:
+        """Return the last packed measurement of this name that a trial has stored, or None.
+
+        Args:
+            trial: its full hash.
+            name: of a probe, or `input`.
+        """
+        with self._reading() as connection:
+            return frames.trial_measurement(connection, trial, name)

@@ -5,23 +5,25 @@ drivers of one study take the same steps. A study is registered here, once its t
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
+from leadline.data.formats.examination import describe_changes
 from leadline.data.threads import count_cores
 from leadline.distributed.processes import leave_if_imported_again
 from leadline.errors import SpecError
+from leadline.networks.modules import check_last_batch
 from leadline.parts.reference import pack_objects
 from leadline.parts.trust import trusted_names
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
-from leadline.store import Store
+from leadline.store import Store, StudyRecord
 from leadline.store.artifacts import folder_url
 from leadline.study.check import check_networks
 from leadline.study.expand import ExpandedStudy
@@ -117,9 +119,15 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
     for sentence in study.remarks:
         screen.say(sentence)
     for spec in {arm.trial.data for arm in study.arms}:
-        note = batches.load(spec, data_dir).note  # downloads and checks once, before the workers start
-        if note:
+        data = batches.load(spec, data_dir)  # downloads and checks once, before the workers start
+        for note in data.notes:
             screen.say(note)
+        for arm in study.arms:
+            if arm.trial.data == spec:
+                batch_size = arm.trial.training.batch_size
+                check_last_batch(
+                    arm.trial.network, data.shape, data.classes, data.train_size, batch_size, f"arm {arm.name}"
+                )
     return study
 
 
@@ -144,7 +152,9 @@ def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
 
     Another says which trials this version of Leadline trains or measures otherwise than the one that ran them.
     """
-    if not any(one.name == study.name for one in store.studies()):
+    names = [one.name for one in store.studies()]
+    if study.name not in names:
+        yield from _changes_since_others(study, [store.study(name) for name in names])
         return
     try:
         before = store.study(study.name).expand()
@@ -153,17 +163,16 @@ def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
         return
     frame = store.trials_frame(study.name)
     ended = frame[frame["state"].isin(("finished", "diverged"))]
-    changed: dict[str, set[str]] = {}  # what has changed -> the arms that use it
+    changed: dict[tuple[str, str], set[str]] = {}  # what has changed, and how -> the arms that use it
     for arm, used in study.resolved.code.items():
         for name, identity in used.items():
-            if before.resolved.code.get(arm, {}).get(name) != identity:
-                changed.setdefault(name, set()).add(arm)
-    for name, arms in changed.items():
+            earlier = before.resolved.code.get(arm, {}).get(name, "")
+            if earlier != identity:
+                changed.setdefault((name, _how(earlier, identity)), set()).add(arm)
+    for (name, how), arms in changed.items():
         if count := int(ended["arm"].isin(arms).sum()):
-            yield (
-                f"{name} has changed since {plural(count, 'trial')} of {join(sorted(arms))} ended: the trials are"
-                f" {_AGAIN}"
-            )
+            of = f"{plural(count, 'trial')} of {join(sorted(arms))} ended"
+            yield f"{name} {how} since {of}: the trials are {_AGAIN}"
     now = {(arm.name, trial.seed): trial.content_hash for arm, trial in before.trials()}
     keys = zip(ended["arm"], ended["seed"], strict=True)
     revised = ended[[now.get(key, trial) != trial for key, trial in zip(keys, ended["trial"], strict=True)]]
@@ -172,6 +181,29 @@ def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
             f"This version of Leadline trains or measures {plural(len(revised), 'trial')} of"
             f" {join(sorted(set(revised['arm'])))} differently from the version that ran them: the trials are {_AGAIN}"
         )
+
+
+def _changes_since_others(study: ExpandedStudy, others: Sequence[StudyRecord]) -> Iterator[str]:
+    """Yield a line for each piece of custom code or data file of a new study that other studies used as it was then."""
+    now = {name: identity for used in study.resolved.code.values() for name, identity in used.items()}
+    for name, identity in now.items():
+        earlier = {
+            other.name: used[name]
+            for other in others
+            for used in (other.resolved.get("code") or {}).values()
+            if used.get(name, identity) != identity
+        }
+        if earlier:
+            how = _how(list(earlier.values())[-1], identity)
+            yield f"{name} {how} since {join(list(earlier))} last ran: no trials are shared with {study.name}."
+
+
+def _how(before: str, now: str) -> str:
+    """Say how custom code or a data file has changed; empty `before`: it had no identity, as images of old versions."""
+    if not before:
+        return "has become part of a trial's identity"
+    what = describe_changes(before, now)
+    return f"has changed ({what})" if what else "has changed"
 
 
 def _register(study: ExpandedStudy, store: Store) -> None:

@@ -3,9 +3,10 @@
 import csv
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +14,15 @@ from pydantic import Field
 from leadline.data.datasets import DATASETS
 from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
 from leadline.data.files import compute_sha256, find_file, read_bytes
-from leadline.data.formats.corrupt import Corrupt, ImageFile, describe_corrupt, find_corrupt
+from leadline.data.formats import examination
+from leadline.data.formats.examination import (
+    Corrupt,
+    Examined,
+    ImageFile,
+    describe_corrupt,
+    describe_transparent,
+    examine,
+)
 from leadline.data.formats.images import need_pillow
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError
@@ -44,7 +53,8 @@ class CsvManifest(ImageDataSpec):
         need_pillow()
         manifest = find_file(self.path, data_dir)
         rows = list(_read_rows(manifest))
-        corrupt = _find_corrupt(manifest, [path for path, _, _ in rows])
+        examined = _examine(manifest, rows)
+        corrupt = tuple(_corrupt(examined))
         if corrupt and self.corrupt == "fail":
             raise DataError(
                 f"{describe_corrupt(manifest, corrupt)}; repair or remove them, or skip them with data.corrupt: skip"
@@ -56,20 +66,24 @@ class CsvManifest(ImageDataSpec):
             kept = [(path, names.index(label)) for path, label, of in rows if of == split and path not in left_out]
             if kept:
                 parts[split] = Part(tuple(path for path, _ in kept), np.array([label for _, label in kept], np.int64))
-        note = f"{describe_corrupt(manifest, corrupt)}; left out" if corrupt else ""
+        left = f"{describe_corrupt(manifest, corrupt)}; left out" if corrupt else ""
+        notes = tuple(note for note in (left, describe_transparent(manifest, examined, self.background)) if note)
 
         def read_image(path: str) -> bytes:
             return read_bytes(manifest.parent / path)
 
-        return EncodedImages.of_parts(str(manifest), manifest.parent, names, parts, read_image, note)
+        return EncodedImages.of_parts(str(manifest), manifest.parent, names, parts, read_image, notes)
 
     def identify(self, data_dir: Path) -> dict[str, str]:
-        """Return the digest of the CSV file, without the images.
+        """Return the digests of the CSV file and of the images that it lists.
 
         Raises:
-            DataError: the file is missing or cannot be read.
+            LeadlineError: as `read`, but not for corrupt images.
         """
-        return {self.path: f"sha256:{compute_sha256(find_file(self.path, data_dir))}"}
+        need_pillow()
+        manifest = find_file(self.path, data_dir)
+        images = examination.identify(_examine(manifest, list(_read_rows(manifest))))
+        return {self.path: f"sha256:{compute_sha256(manifest)}", f"{self.path} (images)": images}
 
     def _class_names(self, data_dir: Path) -> tuple[str, ...]:
         return sort_class_names({label for _, label, _ in _read_rows(find_file(self.path, data_dir))})
@@ -92,7 +106,7 @@ def _read_rows(manifest: Path) -> Iterator[tuple[str, str, str]]:
                 )
             for row in reader:
                 place = f"{manifest}:{reader.line_num}"
-                path, label = row["path"], (row["label"] or "").strip()
+                path, label = row["path"], normalize("NFC", row["label"] or "").strip()
                 split = (row.get("split") or "").strip() or "train"
                 if not path or not label or None in row:
                     raise DataError(
@@ -112,14 +126,14 @@ def _read_rows(manifest: Path) -> Iterator[tuple[str, str, str]]:
         raise DataError(f"{manifest}: cannot be read: {error.strerror}") from None
 
 
-def _find_corrupt(manifest: Path, paths: list[str]) -> tuple[Corrupt, ...]:
-    """Return the images that cannot be decoded.
+def _examine(manifest: Path, rows: list[tuple[str, str, str]]) -> Mapping[str, Examined]:
+    """Return what is in the images that a file lists, by folder.
 
     Raises:
         DataError: one is missing.
     """
     folders: dict[str, list[ImageFile]] = defaultdict(list)
-    for path in paths:
+    for path, _, _ in rows:
         try:
             status = (manifest.parent / path).stat()
         except OSError as error:
@@ -128,6 +142,10 @@ def _find_corrupt(manifest: Path, paths: list[str]) -> tuple[Corrupt, ...]:
             ) from None
         folder, _, name = path.rpartition("/")
         folders[folder].append(ImageFile(name, status.st_size, status.st_mtime_ns))
-    found = find_corrupt(manifest.parent, folders, manifest)
-    joined = {(folder, name): f"{folder}/{name}" if folder else name for folder in found for name in found[folder]}
-    return tuple(Corrupt(joined[folder, name], problem) for folder in found for name, problem in found[folder].items())
+    return examine(manifest.parent, folders, manifest)
+
+
+def _corrupt(examined: Mapping[str, Examined]) -> Iterator[Corrupt]:
+    for folder, one in examined.items():
+        for name, problem in one.corrupt.items():
+            yield Corrupt(f"{folder}/{name}" if folder else name, problem)

@@ -11,7 +11,7 @@ from pydantic import Field
 from leadline.data.datasets import DATASETS
 from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
 from leadline.data.files import compute_sha256, locate, read_bytes
-from leadline.data.formats.images import need_pillow
+from leadline.data.formats.images import KINDS, need_pillow
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError, LeadlineError
 
@@ -183,7 +183,7 @@ def _bytes_of(value: Any, place: str) -> bytes:
     if isinstance(value, str):
         return read_bytes(Path(value))
     if not isinstance(value, bytes):
-        raise DataError(f"{place} holds a {type(value).__name__}; expected the bytes of a JPEG, PNG or WebP file")
+        raise DataError(f"{place} holds a {type(value).__name__}; expected the bytes of a {KINDS} file")
     return value
 
 

@@ -14,7 +14,7 @@ from leadline.data.image_dataset import ImageDataSpec
 
 @DATASETS.register
 class ImageFolder(ImageDataSpec):
-    """A folder that holds train/<class>/<image> and val or test, or <class>/<image>."""
+    """A folder that holds train/<class>/<image>, val and test, or <class>/<image>; see `index.read_index`."""
 
     name: Literal["imagefolder"] = "imagefolder"
     corrupt: Literal["fail", "skip"] = Field(
@@ -28,7 +28,15 @@ class ImageFolder(ImageDataSpec):
             LeadlineError: Pillow is not installed.
             DataError: the folder is missing or laid out otherwise, or images are corrupt and not to be skipped.
         """
-        return index.read_index(locate(self.path, data_dir), self.corrupt == "skip").encoded_images()
+        return index.read_index(locate(self.path, data_dir), self.corrupt == "skip", self.background).encoded_images()
+
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return the digest of the images in the folder.
+
+        Raises:
+            LeadlineError: as `read`, but not for corrupt images.
+        """
+        return {self.path: index.identify(locate(self.path, data_dir))}
 
     def _class_names(self, data_dir: Path) -> tuple[str, ...]:
         return index.class_names(locate(self.path, data_dir))

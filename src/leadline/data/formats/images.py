@@ -1,15 +1,23 @@
-"""Safe decoding of image files, and the centre crop."""
+"""Safe decoding of image files, transparency, and the centre crop."""
 
 import io
+import warnings
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from leadline.errors import LeadlineError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-FORMATS = ("JPEG", "PNG", "WEBP")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+KINDS = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+
+Colour = tuple[int, int, int]
+"""Red, green and blue from 0 to 255."""
+WHITE: Colour = (255, 255, 255)
 
 MOST_PIXELS = 89_478_485
 """Maximum number of pixels, to prevent decompression bombs: 256 MiB of colours, the limit at which Pillow warns."""
@@ -22,7 +30,7 @@ MOST_BYTES = 4 * MOST_PIXELS
 
 
 def need_pillow() -> None:
-    """Check that Pillow is installed.
+    """Check that Pillow is installed, and silence its warnings in this process: they do not say which image is meant.
 
     Raises:
         LeadlineError: it is not.
@@ -33,14 +41,38 @@ def need_pillow() -> None:
         raise LeadlineError(
             "reading images needs the package pillow, which is not installed; pip install 'leadline[images]'"
         ) from None
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(content: bytes, grey: bool = False) -> "Image":
-    """Decode a file completely, applying its EXIF orientation and dropping transparency.
+def decode(content: bytes, grey: bool = False, background: Colour = WHITE) -> "Image":
+    """Decode a file completely, as `read_pixels`, and put a colour behind its transparent pixels.
 
     Args:
-        content: content of a JPEG, PNG or WebP file.
+        content: content of a JPEG, PNG, WebP, BMP, TIFF or GIF file.
         grey: whether to convert to one channel, the luma of ITU-R 601, instead of red, green and blue.
+        background: the colour.
+
+    Raises:
+        ValueError: the file cannot be decoded; the message says why in a few words.
+    """
+    from PIL import Image
+
+    image = read_pixels(content)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
+    return image.convert("L") if grey else image
+
+
+def read_pixels(content: bytes) -> "Image":
+    """Decode a file completely, applying its EXIF orientation; of several frames or pages, the first.
+
+    16 bits per channel are scaled to 8, and CMYK is converted to red, green and blue.
+
+    Args:
+        content: content of a JPEG, PNG, WebP, BMP, TIFF or GIF file.
+
+    Returns:
+        An image of mode RGB, or RGBA if any of its pixels is transparent.
 
     Raises:
         ValueError: the file cannot be decoded; the message says why in a few words.
@@ -56,21 +88,35 @@ def decode(content: bytes, grey: bool = False) -> "Image":
                 raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS:,}")
             if max(width, height) > LONGEST_SIDE:
                 raise ValueError(f"{width} x {height} pixels: a side is longer than {LONGEST_SIDE:,}")
-            if opened.mode.startswith(("I", "F")):
-                raise ValueError(f"more than 8 bits per channel (mode {opened.mode})")
-            image = _turn_upright(opened)
-            if image.mode in ("P", "PA"):  # avoids Pillow's warning about transparency in a palette
-                image = image.convert("RGBA")
-            colours = image.convert("RGB")
-            return colours.convert("L") if grey else colours
+            opened.load()  # for TIFF, this applies the orientation already
+            image = _turn_upright(_to_8_bits(opened))
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                return image.convert("RGB")
+            image = image.convert("RGBA")
+            lowest, _ = image.getchannel("A").getextrema()
+            return image.convert("RGB") if lowest == 255 else image
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise ValueError("neither JPEG, PNG nor WebP") from None
+        raise ValueError(f"not a {KINDS} file") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _to_8_bits(image: "Image") -> "Image":
+    """Return an image with at most 8 bits per channel: 16 bits of grey are scaled."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    if not image.mode.startswith("I;16") and (image.mode, image.format) != ("I", "PNG"):
+        raise ValueError(f"more than 16 bits per channel (mode {image.mode}); convert it to 8 or 16 bits")
+    from PIL import Image
+
+    values = (np.asarray(image).astype(np.uint32) * 255 + 32_767) // 65_535
+    scaled = Image.fromarray(values.astype(np.uint8))
+    scaled.info["exif"] = image.info.get("exif", b"")
+    return scaled
 
 
 def _turn_upright(image: "Image") -> "Image":

@@ -1,6 +1,6 @@
 """Networks: specifications built into modules, initialised from named streams, and counted."""
 
-from leadline.networks.modules.building import build, check, describe_network, inspect_network
+from leadline.networks.modules.building import build, check, check_last_batch, describe_network, inspect_network
 from leadline.networks.modules.inspection import LayerInfo, NetworkInfo, inspect_module
 from leadline.networks.modules.network import InputShape, Network, build_network, distinct_tensors, noise_at, skeleton
 from leadline.networks.modules.operations import Operations, count_operations
@@ -14,6 +14,7 @@ __all__ = [
     "build",
     "build_network",
     "check",
+    "check_last_batch",
     "count_operations",
     "describe_network",
     "distinct_tensors",

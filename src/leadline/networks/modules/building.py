@@ -2,7 +2,9 @@
 
 import inspect
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from leadline.errors import SpecError
 from leadline.networks.modules.inspection import NetworkInfo, inspect_module
@@ -63,6 +65,53 @@ def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int)
         skeleton(spec, input_shape, classes)
     else:
         inspect_network(spec, input_shape, classes)
+
+
+def check_last_batch(
+    spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int, images: int, batch_size: int, name: str
+) -> None:
+    """Check that a network can train on the last batch of an epoch, which may be a single image.
+
+    Batch normalisation needs two values per channel: it fails for one image whose maps have shrunk to 1x1.
+
+    Args:
+        spec: the network.
+        input_shape: channels, height, width of an image.
+        classes: number of logits.
+        images: number of training images.
+        batch_size: images per batch, on all devices together.
+        name: what the message begins with, such as `arm plain`.
+
+    Raises:
+        SpecError: it cannot; the message names a batch size with which it can.
+    """
+    if _last_batch(images, batch_size) > 1:
+        return
+    model = skeleton(spec, input_shape, classes) if isinstance(spec, NetworkSpec) else build(spec, input_shape, classes)
+    norms = [module for module in model.eval().modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:  # alone: other modules would draw random numbers
+        norm.train()
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *input_shape, device=device))
+        return
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            return
+    others = [*range(batch_size - 1, 1, -1), *range(batch_size + 1, 2 * batch_size + 2)]
+    size = next((one for one in others if _last_batch(images, one) > 1), None)
+    change = "use more training images" if size is None else f"set training.batch_size to {size}"
+    fewer = f" or data.train to {images - 1:,}" if size is not None and batch_size > 1 and images > 2 else ""
+    raise SpecError(
+        f"{name}: the last batch of an epoch is one image of {images:,}, and batch normalisation cannot train on one"
+        f" value per channel, as it has after the maps have shrunk to 1x1; {change}{fewer}"
+    )
+
+
+def _last_batch(images: int, batch_size: int) -> int:
+    """Return the number of images in the last batch of an epoch."""
+    return (images - 1) % batch_size + 1
 
 
 def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int) -> NetworkInfo:

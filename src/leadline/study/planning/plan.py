@@ -4,7 +4,7 @@ import heapq
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
 from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
 from leadline.data.threads import count_cores
-from leadline.networks.modules import inspect_network, skeleton
+from leadline.networks.modules import check_last_batch, inspect_network, skeleton
 from leadline.networks.modules.memory import inference_memory
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
@@ -128,7 +128,7 @@ def plan(
         seconds: minimum duration of the timed steps of a network.
 
     Raises:
-        SpecError: the device is not available, or a network does not accept the data's images.
+        SpecError: the device is not available, or a network does not accept the data's images, or the last batch.
         DataError: more images are requested than available, or an image folder cannot be read.
         Diverged: a network's loss is not finite on random images at its first step.
     """
@@ -138,6 +138,9 @@ def plan(
     images = [sizes(arm.trial.data, data_dir) for arm in study.arms]
     workers = max(1, workers)
     work = [Work(strip_for_timing(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
+    for arm, of, split in zip(study.arms, work, images, strict=True):
+        size = arm.trial.training.batch_size
+        check_last_batch(arm.trial.network, of.shape, of.classes, split.train, size, f"arm {arm.name}")
     distinct = list(dict.fromkeys(work))
     beside = workers * devices if chosen.type == "cpu" else workers  # a GPU has one of the processes of a trial
     timed = dict(zip(distinct, measure(distinct, str(chosen), threads, beside, progress, seconds), strict=True))
@@ -161,7 +164,7 @@ def plan(
         ).free,
         seconds=_schedule([arm.seconds for _ in range(tuning + trials) for arm in arms], workers),
         seeds=tuple(seeds),
-        notes=tuple(_notes(study, arms, _find_uncounted(work))),
+        notes=(*_data_notes(study, data_dir), *_notes(study, arms, _find_uncounted(work))),
     )
 
 
@@ -280,6 +283,13 @@ def _find_uncounted(work: Iterable[Work]) -> list[str]:
     networks = {(of.trial.network, of.shape, of.classes) for of in work}
     custom = [given for given in networks if references(given[0].model_dump(mode="json"))]
     return sorted({name for given in custom for name in inspect_network(*given).uncounted})
+
+
+def _data_notes(study: ExpandedStudy, data_dir: Path | None) -> Iterator[str]:
+    """Yield what a user should know about data that are on this machine, such as files that are not read."""
+    for spec in dict.fromkeys(arm.trial.data for arm in study.arms):
+        if spec.known_sizes is None:
+            yield from spec.read(data_dir or default_data_dir(), download=False).notes
 
 
 def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], uncounted: Sequence[str]) -> Iterable[str]:
