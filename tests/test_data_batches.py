@@ -1,6 +1,8 @@
 """Batches: fixed splits, nested subsets, and images that depend on nothing but seed, epoch and sample."""
 
-import random
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,11 +30,24 @@ from leadline.specs import Augment, DataSpec
 @pytest.fixture(autouse=True)
 def _global_generators_stay_untouched() -> Iterator[None]:
     """No test of this file may find that anything drew on a global generator."""
-    before = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
+    before = (torch.get_rng_state(), np.random.get_state())  # noqa: NPY002
     yield
     assert torch.equal(before[0], torch.get_rng_state())
     assert str(before[1]) == str(np.random.get_state())  # noqa: NPY002
-    assert before[2] == random.getstate()
+
+
+def test_pythons_own_generator_stays_untouched() -> None:
+    """In a process of its own, for the types that are checked in this one are checked with random numbers."""
+    code = """
+        import random
+        from leadline.data.batches import load
+        from leadline.specs import Augment, DataSpec
+        load(DataSpec())  # imports what it needs
+        before = random.getstate()
+        data = load(DataSpec(train=100, augment=Augment()))
+        assert len(list(data.train_batches(0, 0, 10))) == 10 and random.getstate() == before
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 def toy(count: int = 37, shape: tuple[int, int, int] = (3, 5, 6), augment: Augment | None = None) -> Dataset:
