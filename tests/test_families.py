@@ -354,7 +354,8 @@ def test_impossible_values_are_named_in_one_line(name: str, key: str, value: obj
     with pytest.raises(SpecError) as caught:
         family(name, {key: value})
     message = str(caught.value)
-    assert message.startswith(f"{name}: {key}: {value!r}: input should be ")
+    shown = "no value" if value is None else repr(value)
+    assert message.startswith(f"{name}: {key}: {shown}: input should be ")
     assert "\n" not in message
 
 

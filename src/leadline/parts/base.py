@@ -134,7 +134,7 @@ def explain(
         schema: function that returns the JSON Schema of valid data, for suggestions of keys; None: there are none.
     """
     texts: dict[tuple[Keys, Keys], list[str]] = {}  # where a problem is and under which keys it is named -> what it is
-    inside_unions = set()
+    consequences = set()  # what is wrong only because something inside it is
     for one in error.errors(include_url=False):
         kind = one["type"]
         path = _path_in(data, one["loc"], keep_last=kind in ("missing", "extra_forbidden"))
@@ -161,14 +161,14 @@ def explain(
                 text = text.removeprefix("input should be ")
             else:
                 text = f"{_shorten(one['input'])}: {text}"
-        if len(path) < len(one["loc"]):
-            inside_unions.add((place, named))
+        if len(path) < len(one["loc"]) or kind == "too_short":
+            consequences.add((place, named))
         texts.setdefault((place, named), []).append(text)
     return tuple(
         Problem(": ".join(filter(None, (".".join(map(str, named)), ", or ".join(dict.fromkeys(said))))), place)
         for (place, named), said in texts.items()
-        # a list with a wrong item is also not the number that may be in its place, which need not be said
-        if not ((place, named) in inside_unions and any(_is_inside(other, place) for other, _ in texts))
+        # a list with a wrong item is also not the number that may be in its place, and too short without the item
+        if not ((place, named) in consequences and any(_is_inside(other, place) for other, _ in texts))
     )
 
 
