@@ -61,6 +61,7 @@ def said(*arguments: str) -> str:
     return str(result.exception)
 
 
+DATA = {"name": "digits", "train": 40, "validation": 20, "test": 20}
 EVERYWHERE: dict[str, dict[str, Any]] = {
     "network": {"arms": {"a": {"network": {"module": "stranger.inner:net"}}, "b": {"network": "mlp"}}},
     "optimizer": {"training": {"epochs": 1, "optimizer": "stranger.inner:net"}},
@@ -75,7 +76,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("place", EVERYWHERE)
-@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("command", [pytest.param("plan", marks=pytest.mark.slow), "run"])  # which times networks
 def test_a_study_file_runs_no_code_from_elsewhere(place: str, command: str, project: Path, mark: Path) -> None:
     study = {
         "name": "hostile",
@@ -183,11 +184,13 @@ def test_the_folder_of_a_study_file_counts_as_well(
     other.mkdir()
     (other / "beside_the_study.py").write_text(NETWORK)
     arms = {"a": {"network": {"module": "beside_the_study:net"}}, "b": {"network": "mlp"}}
-    (other / "study.yaml").write_text(yaml.safe_dump({"name": "s", "data": "digits", "arms": arms}))
+    (other / "study.yaml").write_text(
+        yaml.safe_dump({"name": "s", "data": DATA, "training": {"epochs": 1}, "seeds": 1, "arms": arms})
+    )
     monkeypatch.syspath_prepend(other)
     with pytest.raises(SpecError, match="is not in this project's folder"):
         resolve("beside_the_study:net")
-    assert CliRunner().invoke(app, ["plan", str(other / "study.yaml")]).exit_code == 0
+    assert CliRunner().invoke(app, ["run", str(other / "study.yaml"), "--workers", "0"]).exit_code == 0
 
 
 def test_objects_from_python_are_trusted_and_their_names_with_them(mark: Path) -> None:

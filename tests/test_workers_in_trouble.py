@@ -133,6 +133,7 @@ def build(marker, classes=10):
 """
 
 
+@pytest.mark.slow
 def test_a_failed_device_ends_the_process_and_its_trial_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
