@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,16 @@ def test_list_json() -> None:
     listed = json.loads(invoke("list", "--json"))
     assert set(listed) == {"studies", "networks", "datasets"}
     assert {"demo", "comparative-mnist", "comparative-cifar10", "comparative-mnist-10k"} <= set(listed["studies"])
+    assert listed["studies"]["comparative-cifar10"] == "CNN against ResNet on CIFAR-10, as published"
+    assert all(text for section in listed.values() for text in section.values())
+
+
+def test_version() -> None:
+    assert invoke("--version") == f"leadline {metadata.version('leadline')}\n"
+
+
+def test_list_json_names_every_kind() -> None:
+    listed = json.loads(invoke("list", "--json"))
     assert {"comparative-cnn", "comparative-resnet"} <= set(listed["networks"])
     assert {"digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100"} <= set(listed["datasets"])
 

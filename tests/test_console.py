@@ -1,10 +1,13 @@
 """What the terminal shows of a run: the time left, and what to do next."""
 
+import math
 import os
 import time
+from pathlib import Path
 
 import pytest
 
+from leadline.data import threads
 from leadline.data.threads import count_cores
 from leadline.running.console import _Tally
 from leadline.running.driving import Outcome
@@ -38,4 +41,30 @@ def test_the_last_line_says_what_to_do_next() -> None:
 
 def test_cores_where_the_system_does_not_tell_which_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(threads, "read_quota", lambda *_: math.inf)
     assert count_cores() == (os.cpu_count() or 1)
+    monkeypatch.setattr(threads, "read_quota", lambda *_: 0.2)
+    assert count_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/a/b\n", {"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "300000 100000\n"}, 3.0),
+        ("4:cpu,cpuacct:/x\n", {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ("4:cpu:/x\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ("", {}, math.inf),
+        ("0::/\n", {"cpu.max": "what\n"}, math.inf),
+    ],
+)
+def test_the_cpu_quota_of_a_container_is_heeded(
+    tmp_path: Path, group: str, files: dict[str, str], cores: float
+) -> None:
+    groups, root = tmp_path / "groups", tmp_path / "fs"
+    groups.write_text(group)
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert threads.read_quota(groups, root) == cores

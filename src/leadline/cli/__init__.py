@@ -8,7 +8,7 @@ from typing import TextIO
 import typer
 
 from leadline.cli import datasets, networks, results, store, studies, theory
-from leadline.cli.options import Trust
+from leadline.cli.options import Trust, Version
 from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.text.terminal import protect_streams
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 @app.callback()
 def main_options(
     trust: Trust = None,
+    version: Version = False,
 ) -> None:
     """A laboratory for depth in neural networks: compare plain, residual and recurrent networks fairly."""
     if trust is not None:

@@ -25,15 +25,14 @@ def list_(as_json: Json = False) -> None:
     from leadline.networks import FAMILIES
     from leadline.study.load import ready_studies
 
-    studies = ready_studies()
-    if as_json:
-        print_json({"studies": list(studies), "networks": list(FAMILIES), "datasets": sorted(DATASETS.members())})
-        return
     sections = {
-        "studies": studies,
+        "studies": ready_studies(),
         "networks": {name: _summary(function) for name, function in FAMILIES.items()},
         "datasets": {name: _summary(member) for name, member in sorted(DATASETS.members().items())},
     }
+    if as_json:
+        print_json(sections)
+        return
     for section, entries in sections.items():
         typer.echo(f"{section}:")
         width = max(map(len, entries))

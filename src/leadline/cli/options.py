@@ -1,6 +1,7 @@
 """Options, settings and JSON output shared by the commands."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,18 @@ Trust = Annotated[
     ),
 ]
 RUNS = Path("runs")
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and exit, if asked."""
+    if asked:
+        typer.echo(f"leadline {metadata.version('leadline')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+]
 
 
 def settings_of(pairs: list[str] | None) -> dict[str, object]:

@@ -6,10 +6,12 @@ and threads end with the trial. Measured on 2 cores under other load (load 4), m
 of Python is larger, 3,871 and 5,109.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 MOST_THREADS = 16
@@ -19,8 +21,45 @@ R = TypeVar("R")
 
 
 def count_cores() -> int:
-    """Return the number of cores that this process may use, or of all cores if the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores that this process may use, by its affinity and the CPU quota of its container.
+
+    A quota of one and a half cores counts as two.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, read_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))))
+
+
+def read_quota(groups: Path, root: Path) -> float:
+    """Return the cores' worth of CPU time that the control groups of a process allow; infinity without a limit.
+
+    Args:
+        groups: the process's groups, as in /proc/self/cgroup.
+        root: where the groups' files are; cgroup v2, and the file system of v1 for a container.
+    """
+    quota = math.inf
+    own = next((line.removeprefix("0::/") for line in _read(groups).splitlines() if line.startswith("0::/")), "")
+    for folder in (root / own, *(root / own).parents):
+        if folder.is_relative_to(root):
+            most, _, period = _read(folder / "cpu.max").partition(" ")
+            quota = min(quota, _ratio(most, period))
+    first = root / "cpu"
+    return min(quota, _ratio(_read(first / "cpu.cfs_quota_us"), _read(first / "cpu.cfs_period_us")))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""
+
+
+def _ratio(quota: str, period: str) -> float:
+    """Return the quotient of two numbers of microseconds; infinity if the first is `max`, -1 or missing."""
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return math.inf
+    return cores if cores > 0 else math.inf
 
 
 def decoder_threads() -> int:
