@@ -143,7 +143,9 @@ def _worker_main(events: Connection, job: Job) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is about to exit anyway
 
 
-def run_until_ended(executor: Executor, job: Job, store: Store, emit: Emit, say: Callable[[str], None]) -> None:
+def run_until_ended(
+    executor: Executor, job: Job, store: Store, emit: Emit, say: Callable[[str], None] = lambda line: None
+) -> None:
     """Run a study's trials, including those that other drivers lose, until none is waiting or running anywhere.
 
     `say` gets a line for each trial that another process runs in the end.
