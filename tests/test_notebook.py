@@ -21,6 +21,9 @@ CELLS = [
 ]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> list[nbformat.NotebookNode]:
     """Return the cells of the notebook after a kernel ran them."""
