@@ -605,11 +605,11 @@ def bomb(path: Path) -> None:
     [
         (lambda path: None, "no such file; check the path"),
         (lambda path: path.mkdir(), "no such file; check the path"),
-        (lambda path: path.write_bytes(b""), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
-        (lambda path: path.write_bytes(b"no image" * 50), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
+        (lambda path: path.write_bytes(b""), "the file is empty; replace it or leave it out"),
+        (lambda path: path.write_bytes(b"no image" * 50), "not a JPEG, PNG, WebP, BMP, TIFF or GIF file; replace it"),
         (lambda path: cut(painted(path), 200), "image file is truncated"),
         (lambda path: cut(painted(path, (64, 64), format="JPEG"), 900), "image file is truncated"),
-        (lambda path: painted(path, format="PPM"), "expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"),
+        (lambda path: painted(path, format="PPM"), "not a JPEG, PNG, WebP, BMP, TIFF or GIF file; replace it"),
         (bomb, "more than 89,478,485 pixels"),
         (
             lambda path: Image.fromarray(np.zeros((4, 4), np.float32)).save(path, format="TIFF"),

@@ -42,7 +42,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leadline.data import batches
-from leadline.data.formats.images import KINDS, WHITE, Colour, centre, decode, need_pillow
+from leadline.data.formats.images import WHITE, Colour, centre, decode, need_pillow
 from leadline.data.network_input import INPUT, NetworkInput, preparation, to_tuples
 from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError
 from leadline.networks.modules import build, distinct_tensors, skeleton
@@ -448,7 +448,7 @@ def read_image(
     except OSError as error:
         raise DataError(f"image {path}: cannot be read: {_one_line(error)}") from None
     except ValueError as error:
-        raise DataError(f"image {path}: {error}; expected a {KINDS} file") from None
+        raise DataError(f"image {path}: {error}; replace it or leave it out") from None
     if shorter_side is not None:
         image = centre(image, height, shorter_side)
     else:
