@@ -147,7 +147,7 @@ def clean(
 
     with _to_change(runs, store_url) as store:
         files = store.files()
-        orphans = [one for one in files if not one.studies and not one.running]
+        orphans = [one for one in files if one.is_orphan]
         strays = find_strays(store.checkpoints, files)
         paths = [*strays, *(path for one in orphans for path in one.local_copies(store.checkpoints))]
         size = sum(path.stat().st_size for path in paths)

@@ -102,7 +102,7 @@ def _check_results(store: Store, record: TrialRecord, spec: TrialSpec) -> Iterat
 
 
 def _find_leftovers(store: Store, files: Sequence[StoredFiles]) -> Iterator[Finding]:
-    orphans = [one for one in files if not one.studies and not one.running]
+    orphans = [one for one in files if one.is_orphan]
     if orphans:
         yield Finding("trials", f"{len(orphans)} belong to no study; `leadline clean` removes them", harmless=True)
     for path in find_strays(store.checkpoints, files):

@@ -11,10 +11,9 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, not_, or_,
 from leadline.errors import StoreError
 from leadline.store.artifacts import MissingArtifact, file_name, local_copy
 from leadline.store.leases import ClaimContext
+from leadline.store.register import CHUNK
 from leadline.store.schema import measurements, predictions, records, studies, study_trials, trials
 from leadline.text import plural
-
-CHUNK = 500  # values in one IN (...)
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,11 @@ class StoredFiles:
     def names(self) -> tuple[str, ...]:
         """The names of its files, as the ledger has them."""
         return tuple(name for name in (self.checkpoint, self.earlier_checkpoint) if name is not None)
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether no study contains the trial and no worker runs it, so that `clean` removes it."""
+        return not self.studies and not self.running
 
     def local_copies(self, folder: Path) -> list[Path]:
         """Return the files that exist in a folder of checkpoints."""

@@ -393,9 +393,7 @@ def prepare(engine: Engine) -> None:
     """
     if engine.dialect.name == "sqlite":
         _use_write_ahead_log(engine)
-    with transaction(engine) as connection:
-        version = _schema_version(connection)
-    if version != HEAD:
+    if not is_current(engine):
         with transaction(engine, write=True) as connection:
             _migrate(connection)
 

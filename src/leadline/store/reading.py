@@ -19,7 +19,6 @@ from leadline.store.connect import (
     check_database,
     display_address,
     engine_for,
-    is_current,
     is_there,
     one_line,
     prepare,
@@ -113,7 +112,7 @@ class Reader:
                 )
             if store._engine.dialect.name == "sqlite":
                 store._engine = open_to_read(store._engine.url)
-            elif not is_current(store._engine):
+            else:
                 prepare(store._engine)
         except StoreError:
             store.close()
