@@ -228,6 +228,7 @@ def test_widths_and_sizes_are_those_of_the_tables() -> None:
     assert sizes["head.norm"] == (69, 8, 8)
 
 
+@pytest.mark.slow
 def test_table() -> None:
     rows = [("network", "counted", "published", "source")]
     for golden in GOLDEN:
