@@ -3,19 +3,33 @@
 import os
 import sys
 import warnings
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
+from typer.core import TyperGroup, TyperOption
 
 from leadline.cli import datasets, networks, results, store, studies, theory
 from leadline.cli.options import Trust, Version
 from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.text.terminal import protect_streams
 
+
+class Commands(TyperGroup):
+    """The commands; of the two options that Typer adds for shells, --help shows the one that most users need."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, `--show-completion` hidden."""
+        params = super().get_params(ctx)
+        for param in params:
+            if isinstance(param, TyperOption) and param.name == "show_completion":
+                param.hidden = True
+        return params
+
+
 app = typer.Typer(
+    cls=Commands,
     name="leadline",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leadline.cli.names import dataset_names
 from leadline.cli.options import DataDir
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ Data = Annotated[
     str,
     typer.Argument(
         help="A data set's name (`leadline list`), package.module:function, or the `data` mapping of a study file in"
-        " braces, such as '{name: npz, path: file.npz}'."
+        " braces, such as '{name: npz, path: file.npz}'.",
+        autocompletion=dataset_names,
     ),
 ]
 

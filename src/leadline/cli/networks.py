@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leadline.cli.names import dataset_names, network_names, study_names
 from leadline.cli.options import Json, Settings, print_json, settings_of
 from leadline.errors import SpecError
 
@@ -21,14 +22,10 @@ WHOLE = "(the network itself)"
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the ready studies, the named networks and the data sets."""
-    from leadline.data.datasets import DATASETS
-    from leadline.networks import FAMILIES
-    from leadline.study.load import ready_studies
-
     sections = {
-        "studies": ready_studies(),
-        "networks": {name: _summary(function) for name, function in FAMILIES.items()},
-        "datasets": {name: _summary(member) for name, member in sorted(DATASETS.members().items())},
+        "studies": dict(study_names()),
+        "networks": dict(network_names()),
+        "datasets": dict(dataset_names()),
     }
     if as_json:
         print_json(sections)
@@ -38,10 +35,6 @@ def list_(as_json: Json = False) -> None:
         width = max(map(len, entries))
         for name, title in entries.items():
             typer.echo(f"  {name:<{width}}  {title}")
-
-
-def _summary(thing: object) -> str:
-    return (thing.__doc__ or "").split("\n")[0]
 
 
 @app.command()
@@ -54,7 +47,12 @@ def schema() -> None:
 
 @app.command()
 def inspect(
-    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`), or package.module:function.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A network's name (`leadline list`), or package.module:function.", autocompletion=network_names
+        ),
+    ],
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
@@ -89,7 +87,7 @@ def inspect(
 
 @app.command("predict-depth")
 def predict_depth(
-    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`).")],
+    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`).", autocompletion=network_names)],
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
     as_json: Json = False,

@@ -1,12 +1,12 @@
 """Options, settings and JSON output shared by the commands."""
 
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from leadline import __version__
 from leadline.errors import SpecError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -53,7 +53,7 @@ RUNS = Path("runs")
 def print_version(asked: bool) -> None:
     """Print the version and exit, if asked."""
     if asked:
-        typer.echo(f"leadline {metadata.version('leadline')}")
+        typer.echo(f"leadline {__version__}")
         raise typer.Exit
 
 

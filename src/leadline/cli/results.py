@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leadline.cli.names import probe_names
 from leadline.cli.options import RUNS, DataDir, Json, Runs, StoreUrl, print_json
 from leadline.errors import DataError, LeadlineError, SpecError
 
@@ -50,7 +51,12 @@ def report(
 @app.command()
 def probe(
     trial: Annotated[str, typer.Argument(help="Hash of a finished trial, or a prefix of it.")],
-    name: Annotated[str, typer.Argument(help="cka, hessian, jacobian, lesion, ..., or package.module:function.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="cka, hessian, jacobian, lesion, ..., or package.module:function.", autocompletion=probe_names
+        ),
+    ],
     beside: Annotated[
         list[str] | None,
         typer.Option(metavar="TRIAL", help="Another trial to measure as well, for comparison; repeatable."),

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from leadline.cli.names import study_names_and_files
 from leadline.cli.options import (
     RUNS,
     Artifacts,
@@ -22,10 +23,17 @@ from leadline.cli.options import (
 
 app = typer.Typer()
 
+ReadyStudy = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a ready study (`leadline list`), or a YAML file.", autocompletion=study_names_and_files
+    ),
+]
+
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="Name of a ready study (`leadline list`), or a YAML file.")],
+    study: ReadyStudy,
     settings: Settings = None,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
@@ -111,7 +119,10 @@ def run(
 def worker(
     study: Annotated[
         str | None,
-        typer.Argument(help="A study in the store, a ready study or a YAML file; default: all studies in the store."),
+        typer.Argument(
+            help="A study in the store, a ready study or a YAML file; default: all studies in the store.",
+            autocompletion=study_names_and_files,
+        ),
     ] = None,
     settings: Settings = None,
     until_empty: Annotated[
@@ -158,7 +169,12 @@ def worker(
 
 @app.command()
 def slurm(
-    study: Annotated[str, typer.Argument(help="A study in the store, a ready study or a YAML file.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A study in the store, a ready study or a YAML file.", autocompletion=study_names_and_files
+        ),
+    ],
     settings: Settings = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of jobs in the array, each of which runs one worker.")
@@ -204,7 +220,7 @@ def slurm(
 
 @app.command()
 def plan(
-    study: Annotated[str, typer.Argument(help="Name of a ready study (`leadline list`), or a YAML file.")],
+    study: ReadyStudy,
     settings: Settings = None,
     pilot: Annotated[
         str | None,

@@ -8,14 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from leadline.errors import Problem, SpecError, unknown
 from leadline.parts.trust import trust
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand, set_key
 from leadline.study.places import Places
+from leadline.study.ready import ready_studies
 from leadline.study.yaml12 import read_yaml
 
 FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "tried"): "the search"}
@@ -23,22 +22,6 @@ FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "trie
 
 _SHARED = ("data", "training", "probes")
 """What all arms share, but for what an arm overrides."""
-
-
-def ready_studies() -> dict[str, str]:
-    """Return the ready studies as name -> title."""
-    return {
-        path.name.removesuffix(".yaml"): next(
-            (
-                str(yaml.safe_load(line)["title"])
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if line.startswith("title:")
-            ),
-            "",
-        )
-        for path in sorted(resources.files("leadline.study").joinpath("studies").iterdir(), key=lambda path: path.name)
-        if path.name.endswith(".yaml")
-    }
 
 
 def load_study(

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
-from leadline.study.load import load_study, ready_studies
+from leadline.study.load import load_study
 from leadline.study.pipeline import prepare, resolve
+from leadline.study.ready import ready_studies
 from leadline.study.replacing import make_room
 
 
