@@ -1,7 +1,6 @@
 """Options, settings and JSON output shared by the commands."""
 
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +52,8 @@ RUNS = Path("runs")
 def print_version(asked: bool) -> None:
     """Print the version and exit, if asked."""
     if asked:
+        from importlib import metadata
+
         typer.echo(f"leadline {metadata.version('leadline')}")
         raise typer.Exit
 
