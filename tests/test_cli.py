@@ -52,7 +52,7 @@ try:
     app({arguments!r}, standalone_mode=False)
 except SystemExit:
     pass
-heavy = {{"torch", "pandas", "scipy", "sklearn", "altair", "sqlalchemy"}} & set(sys.modules)
+heavy = {{"torch", "pandas", "scipy", "rich", "altair", "sqlalchemy"}} & set(sys.modules)
 assert not heavy, heavy
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

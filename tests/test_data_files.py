@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from leadline.data import idx_dataset
 from leadline.data.arrays import Arrays
 from leadline.data.checking import check
-from leadline.data.datasets import DATASETS, DataSpec
+from leadline.data.datasets import DATASETS, DataSpec, digits
 from leadline.data.files import default_data_dir
 from leadline.data.published import PublishedDataSpec
 from leadline.data.split import PartSizes
@@ -155,9 +156,14 @@ def test_a_folder_that_lacks_a_batch_gives_way_to_the_archive(tmp_path: Path) ->
     assert same(read("cifar10", tmp_path), data)
 
 
-def test_digits_are_split_evenly_and_always_alike() -> None:
-    from sklearn.datasets import load_digits
+def test_digits_are_those_of_scikit_learn() -> None:
+    with np.load(Path(digits.__file__).with_suffix(".npz")) as file:
+        images, labels = file["images"], file["labels"]
+    theirs = load_digits()
+    assert images.shape == theirs.images.shape and (images == theirs.images).all() and (labels == theirs.target).all()
 
+
+def test_digits_are_split_evenly_and_always_alike() -> None:
     data, again = read("digits"), read("digits")
     assert same(data, again)
     assert data.train[0].shape == (1437, 1, 8, 8) and data.test[0].shape == (360, 1, 8, 8)

@@ -19,7 +19,7 @@ from leadline.data.formats import examination
 from leadline.data.formats.images import WHITE
 from leadline.data.formats.index import Index, read_index
 from leadline.data.metadata import describe
-from leadline.errors import DataError, LeadlineError
+from leadline.errors import DataError
 from leadline.specs import DataSpec
 
 
@@ -363,14 +363,7 @@ def test_a_file_that_cannot_be_read_now_is_not_corrupt(root: Path, monkeypatch: 
     assert "cannot be read: Input/output error" in problem(root, skip=True)
 
 
-# --- without Pillow, without torch
-
-
-def test_without_pillow_there_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(LeadlineError, match=r"pillow, which is not installed; pip install 'leadline\[images\]'"):
-        read_index(root, True)
+# --- without torch
 
 
 def test_describing_needs_neither_torch_nor_pillow() -> None:

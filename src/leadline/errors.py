@@ -85,5 +85,21 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}; {hint}"
 
 
+def not_installed(what: str, package: str, extra: str | None = None) -> str:
+    """Return a one-line message for a package that is not installed, with the command that installs it.
+
+    Args:
+        what: what needs the package.
+        package: its name.
+        extra: the extra of Leadline that contains it; None: there is none, so it is installed by its name.
+
+    Example:
+        >>> not_installed("tuning", "optuna", "tune")
+        "tuning needs the package optuna, which is not installed; from a checkout: pip install '.[tune]'"
+    """
+    how = f"pip install {package}" if extra is None else f"from a checkout: pip install '.[{extra}]'"
+    return f"{what} needs the package {package}, which is not installed; {how}"
+
+
 def _one_line(text: object) -> str:
     return " ".join(str(text).split())

@@ -133,11 +133,11 @@ class Study:
             LeadlineError: the device or data are not available, a network does not accept the data's images, or the
                 store has no such pilot.
         """
-        from leadline.running.console import progress_bar
         from leadline.study.check import check_networks
         from leadline.study.match import match
         from leadline.study.planning.plan import plan
         from leadline.study.planning.seeds import seeds_by_deviation, seeds_by_pilot
+        from leadline.text.terminal import progress_bar
 
         self._check_local()
         folder = None if data_dir is None else Path(data_dir)

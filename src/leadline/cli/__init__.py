@@ -1,5 +1,6 @@
 """Command line: parse, call, print. Heavy modules are imported by the commands that need them."""
 
+import inspect
 import os
 import sys
 import warnings
@@ -31,6 +32,7 @@ app = typer.Typer(
     name="leadline",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich takes longer to import than everything else that `--help` needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -45,6 +47,9 @@ def main_options(
         os.environ["LEADLINE_TRUST"] = trust  # where the processes that a command starts find it too
 
 
+for part in (networks, studies, results, store, datasets, theory):
+    for command in part.app.registered_commands:
+        command.short_help = inspect.getdoc(command.callback)  # which a list of commands would cut short
 for part in (networks, studies, results, store):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="data", help="Find, download and check data sets.")

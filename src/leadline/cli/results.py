@@ -88,8 +88,8 @@ def probe(
         check_place(figure)
     from leadline.api.probing import probe_trials
     from leadline.probes.snapshots import find_probe
-    from leadline.running.console import progress_bar
     from leadline.store import Store
+    from leadline.text.terminal import progress_bar
 
     found = find_probe(name)
     with Store.open_existing(runs, store_url) as store, progress_bar(name) as progress:

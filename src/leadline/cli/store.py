@@ -161,9 +161,9 @@ def clean(
 def check(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """Check a store: the database, trials against their hashes, checkpoints against their checksums, leftovers."""
     from leadline.running.checking import check_store
-    from leadline.running.console import progress_bar
     from leadline.store import Store
     from leadline.text import plural
+    from leadline.text.terminal import progress_bar
 
     with Store.open_existing(runs, store_url) as store, progress_bar("check") as progress:
         count = len(store.files())

@@ -41,7 +41,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import Pool, QueuePool
 
-from leadline.errors import StoreError, unknown
+from leadline.errors import StoreError, not_installed, unknown
 from leadline.store.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
 from leadline.store.secrets import hide_secrets
@@ -156,10 +156,8 @@ def engine_for(
             f" {url.get_backend_name()}+{DRIVERS[url.get_backend_name()]}"
         ) from None
     except ModuleNotFoundError as error:
-        raise StoreError(
-            f"store {display_address(url)}: its driver, the package {error.name!r}, is not installed; pip install"
-            f" {error.name}"
-        ) from None
+        extra = "postgres" if error.name == "psycopg" else None
+        raise StoreError(not_installed(f"store {display_address(url)}", str(error.name), extra)) from None
     if engine.dialect.is_async:
         raise StoreError(
             f"store {display_address(url)}: the driver {url.drivername!r} is asynchronous; remove it from the URL"

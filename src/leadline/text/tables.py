@@ -8,11 +8,12 @@ import html
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from leadline.text import NOTHING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,10 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def to_frame(table: Table) -> pd.DataFrame:
+def to_frame(table: Table) -> "pd.DataFrame":
     """Return a table's plain values as a frame with one column for each."""
+    import pandas as pd
+
     return pd.DataFrame([[row[key] for key in table.keys] for row in table.rows], columns=list(table.keys))
 
 
@@ -121,8 +124,10 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def frame_to_csv(frame: pd.DataFrame) -> str:
+def frame_to_csv(frame: "pd.DataFrame") -> str:
     """Return a frame as CSV without its index, and without formulas."""
+    import pandas as pd
+
     texts = [place for place, kind in enumerate(frame.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
     plain_cells = {place: frame.iloc[:, place].astype(object).map(csv_cell) for place in texts}
     columns = [plain_cells.get(place, frame.iloc[:, place]) for place in range(frame.shape[1])]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
 from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, least_spread, sample
 
@@ -119,7 +119,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95, resolution: flo
         resolution: see `paired`.
     """
     mean, error, n = _mean_and_error(differences, resolution)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
+    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * error
     return mean - half, mean + half
 
 
@@ -135,7 +135,7 @@ def difference_p(differences: ArrayLike, resolution: float = 0.0) -> Floats:
     """
     mean, error, n = _mean_and_error(differences, resolution)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.stdtr(n - 1, -np.abs(mean) / error)
+        p = 2 * scipy.special.stdtr(n - 1, -np.abs(mean) / error)
     return np.where(mean == 0, 1.0, np.where(error == 0, 0.0, p))
 
 
@@ -150,7 +150,7 @@ def equivalence_p(differences: ArrayLike, margin: float, resolution: float = 0.0
     mean, error, n = _mean_and_error(differences, resolution)
     room = margin - np.abs(mean)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = special.stdtr(n - 1, -room / error)
+        p = scipy.special.stdtr(n - 1, -room / error)
     return np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
 
 
@@ -221,8 +221,8 @@ def decide(ci: tuple[float, float] | None, margin: float, higher_is_better: bool
 
 def _bca(differences: Floats, confidence: float, seed: int) -> tuple[float, float] | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             (differences,),
             np.mean,
             n_resamples=RESAMPLES,

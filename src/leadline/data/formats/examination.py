@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import json
 import os
-import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +24,7 @@ from leadline.data.files import read_bytes
 from leadline.data.formats.images import MOST_BYTES, WHITE, Colour, read_pixels
 from leadline.data.threads import decoder_threads, map_in_order
 from leadline.text import join, plural
+from leadline.text.terminal import progress_bar
 
 SHOWN = 3
 """Number of corrupt images named in a message."""
@@ -150,8 +150,6 @@ def _images_of(digest: str) -> dict[str, str] | None:
 
 
 def _examine(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, Examined]:
-    from tqdm import tqdm
-
     def look(item: tuple[str, ImageFile]) -> tuple[str, str, str, str | None, bool]:
         folder, file = item
         if file.size > MOST_BYTES:
@@ -167,17 +165,11 @@ def _examine(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, E
     corrupt: dict[str, dict[str, str]] = {folder: {} for folder in files}
     transparent = dict.fromkeys(files, 0)
     items = ((folder, file) for folder, inside in files.items() for file in inside)
-    bar = tqdm(
-        total=sum(map(len, files.values())),
-        desc=f"checking {root.name}",
-        unit=" images",
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
-        for folder, name, content, problem, alpha in map_in_order(
-            look, items, decoder_threads(), 64 * decoder_threads()
-        ):
-            bar.update()
+    total = sum(map(len, files.values()))
+    with progress_bar(f"checking {root.name}") as progress:
+        looked = map_in_order(look, items, decoder_threads(), 64 * decoder_threads())
+        for done, (folder, name, content, problem, alpha) in enumerate(looked, 1):
+            progress(done, total)
             contents[folder][name] = content
             transparent[folder] += alpha
             if problem is not None:
