@@ -137,7 +137,7 @@ def test_a_study_with_a_search_is_searched_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_prints_and_displays_itself(tmp_path: Path) -> None:
+def test_a_plan_prints_and_displays_itself(tmp_path: Path, known_speed: dict[str, float]) -> None:
     planned = tiny().plan(tmp_path, workers=1, device="cpu")
     assert "4 trials" in str(planned) and planned._repr_html_().startswith("<pre>")
     assert planned.to_json()["study"] == "tiny"

@@ -239,13 +239,23 @@ def plan(
         int | None, typer.Option(min=1, help="Number of worker processes; default: one per core.")
     ] = None,
     device: Device = "auto",
+    time: Annotated[
+        bool, typer.Option("--time", help="Time a few training steps of each network, which takes up to minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Estimate the cost of a study before it runs: operations, hours on this machine, memory, disk, seeds."""
     from leadline.api import Study
 
     planned = Study.load(study, settings_of(settings)).plan(
-        runs, store=store_url, data_dir=data_dir, workers=workers, device=device, pilot=pilot, deviations=sd or ()
+        runs,
+        store=store_url,
+        data_dir=data_dir,
+        workers=workers,
+        device=device,
+        pilot=pilot,
+        deviations=sd or (),
+        time=time,
     )
     if as_json:
         print_json(planned.to_json())

@@ -7,7 +7,6 @@ stands for, so that a later run can say what has changed. If the cache cannot be
 images.
 """
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -20,7 +19,7 @@ from typing import Any
 
 import platformdirs
 
-from leadline.data.files import read_bytes
+from leadline.data.files import read_bytes, write_cache_file
 from leadline.data.formats.images import MOST_BYTES, WHITE, Colour, read_pixels
 from leadline.data.threads import decoder_threads, map_in_order
 from leadline.text import join, plural
@@ -211,7 +210,7 @@ def _read_cache(root: Path) -> Mapping[str, Any]:
 
 def _write_cache(root: Path, folders: Mapping[str, Any]) -> None:
     content = {"format": _decoder(), "folder": str(root.resolve()), "folders": folders}
-    _write(_cache(root), json.dumps(content, indent=1).encode())
+    write_cache_file(_cache(root), json.dumps(content, indent=1).encode())
 
 
 def _keep(listing: Mapping[str, str]) -> str:
@@ -219,7 +218,7 @@ def _keep(listing: Mapping[str, str]) -> str:
     content = json.dumps(listing, sort_keys=True).encode()
     digest = hashlib.sha256(content).hexdigest()
     if not _kept(digest).is_file():
-        _write(_kept(digest), gzip.compress(content, mtime=0))
+        write_cache_file(_kept(digest), gzip.compress(content, mtime=0))
     return digest
 
 
@@ -234,15 +233,3 @@ def _listing(digest: str) -> dict[str, str] | None:
 
 def _kept(digest: str) -> Path:
     return platformdirs.user_cache_path("leadline") / "images" / "contents" / f"{digest}.json.gz"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file of the cache, atomically, if it can be written."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -23,6 +23,11 @@ class Adam(Spec, Optimizer):
     epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
 
+    @property
+    def state_values(self) -> int:
+        """2: the running means of the gradient and of its square."""
+        return 2
+
     def build(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.Adam":
         """Return PyTorch's Adam or AdamW, fused."""
         import torch

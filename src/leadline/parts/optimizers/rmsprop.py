@@ -22,6 +22,11 @@ class RMSprop(Spec, Optimizer):
     epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
 
+    @property
+    def state_values(self) -> int:
+        """The running mean of the squared gradient, and the momentum where there is one."""
+        return 2 if self.momentum else 1
+
     def build(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.RMSprop":
         """Return PyTorch's RMSprop in its foreach form, as PyTorch has no fused one."""
         import torch

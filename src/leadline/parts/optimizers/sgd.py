@@ -27,6 +27,11 @@ class SGD(Spec, Optimizer):
             raise ValueError("nesterov needs a momentum above 0, got 0")
         return self
 
+    @property
+    def state_values(self) -> int:
+        """The momentum where there is one."""
+        return 1 if self.momentum else 0
+
     def build(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.SGD":
         """Return PyTorch's SGD, fused."""
         import torch

@@ -21,6 +21,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "trials": plan.trials,
         "flops": plan.flops,
         "worker_seconds": plan.worker_seconds,
+        "estimated": plan.estimated,
         "share": plan.share,
         "disk": plan.disk,
     }
@@ -38,16 +39,22 @@ def to_text(plan: Plan) -> str:
     lines[-1] += (
         f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
     )
-    lines.append(
-        f"Time on this machine, on {plan.device}: {duration(plan.seconds)} with {plural(plan.workers, 'worker')} of"
-        f" {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')});"
-        f" {duration(plan.worker_seconds)} sequentially."
+    with_workers = (
+        f"with {plural(plan.workers, 'worker')} of {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')})"
     )
-    if plan.share < IDLE:
-        lines[-1] += (
-            f" Other programs were running, so a worker had {plan.share:.0%} of its cores; on an idle machine the time"
-            f" is about {duration(plan.seconds * plan.share)}."
+    if plan.seconds is None or plan.worker_seconds is None:
+        lines.append(f"Time on this machine, on {plan.device}, {with_workers}: not known.")
+    else:
+        about = "about " if plan.estimated else ""
+        lines.append(
+            f"Time on this machine, on {plan.device}: {about}{duration(plan.seconds)} {with_workers};"
+            f" {about}{duration(plan.worker_seconds)} sequentially."
         )
+        if plan.share < IDLE:
+            lines[-1] += (
+                f" Other programs were running, so a worker had {plan.share:.0%} of its cores; on an idle machine the"
+                f" time is about {duration(plan.seconds * plan.share)}."
+            )
     fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "no worker"
     where = "" if plan.device == "cpu" else " of the GPU"
     lines.append(f"Memory: {size(plan.memory)}{where} free, enough for {fits}.")
@@ -103,7 +110,7 @@ _COLUMNS = (
     Column("Parameters", ("parameters",), "{:,}".format),
     Column("Steps", ("steps",), "{:,}".format),
     Column("FLOPs", ("flops",), "{:.2g}".format),
-    Column("Time", ("seconds",), duration),
+    Column("Time", ("seconds",), lambda seconds: "not known" if seconds is None else duration(seconds)),
     Column("Memory", ("memory",), size),
     Column("Disk", ("disk",), size),
 )
