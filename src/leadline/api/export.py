@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from leadline.data import batches
 from leadline.data.formats.images import WHITE, Colour, centre, decode, need_pillow
 from leadline.data.network_input import INPUT, NetworkInput, preparation, to_tuples
-from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError
+from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, absence
 from leadline.networks.modules import build, distinct_tensors, skeleton
 from leadline.networks.weights import fill_network, hash_tensors, read_weights
 from leadline.parts.reference import references
@@ -296,7 +296,7 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
 def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
     """Write a network in evaluation mode as an ONNX file with the input `images`, normalised, and the output `logits`.
 
-    The batch size is dynamic.
+    The first axis of both, `batch`, is dynamic.
 
     Args:
         model: the network, which is not modified.
@@ -328,6 +328,7 @@ def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
             external_data=False,
             input_names=["images"],
             output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),  # for its name in the file, which tracing replaces by one of its own
         )
     return path
 
@@ -442,7 +443,7 @@ def read_image(
             f" (red, green, blue)"
         )
     if not path.is_file():
-        raise DataError(f"image {path}: no such file; check the path")
+        raise DataError(f"image {path}: {absence(path, 'file')}; check the path")
     try:
         image = decode(path.read_bytes(), channels == 1, background)
     except OSError as error:
