@@ -181,7 +181,7 @@ def test_links_to_folders_and_files_are_followed(root: Path, tmp_path: Path) -> 
 def test_no_folder(tmp_path: Path) -> None:
     assert problem(tmp_path / "none") == ": no such folder; change data.path or --data-dir"
     (tmp_path / "file").write_bytes(b"")
-    assert "no such folder" in problem(tmp_path / "file")
+    assert "is a file, where a folder is expected" in problem(tmp_path / "file")
 
 
 def test_an_empty_folder_and_pictures_without_classes(tmp_path: Path) -> None:

@@ -335,6 +335,14 @@ def test_onnx_gives_the_same_logits_in_onnxruntime(tmp_path: Path, name: str) ->
     before = {key: value.clone() for key, value in model.state_dict().items()}
     path = to_onnx(model, SHAPE, tmp_path / "network.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["network.onnx"]
+    import onnx
+
+    graph = onnx.load(path).graph
+    shapes = {
+        one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim]
+        for one in (*graph.input, *graph.output)
+    }
+    assert shapes == {"images": ["batch", *SHAPE], "logits": ["batch", 10]}
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     for count in (1, 2, 5):

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 
 class LeadlineError(Exception):
@@ -70,6 +72,18 @@ class StoreError(LeadlineError):
 
 class LeadlineWarning(UserWarning):
     """Something that may make a result other than expected; the command line prints the message on one line."""
+
+
+def absence(path: Path, expected: Literal["file", "folder"]) -> str:
+    """Return why there is no file, or no folder, at a path: it is the other of the two, or nothing is there.
+
+    Example:
+        >>> absence(Path("/"), "file"), absence(Path("/nowhere"), "folder")
+        ('is a folder, where a file is expected', 'no such folder')
+    """
+    if not path.exists():
+        return f"no such {expected}"
+    return f"is a {'folder' if path.is_dir() else 'file'}, where a {expected} is expected"
 
 
 MOST_NAMES = 30

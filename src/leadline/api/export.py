@@ -36,7 +36,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ from leadline import __version__
 from leadline.data import batches
 from leadline.data.formats.images import WHITE, Colour, centre, decode, silence_pillow
 from leadline.data.network_input import INPUT, NetworkInput, preparation, to_tuples
-from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, not_installed
+from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, absence, not_installed
 from leadline.networks.modules import build, distinct_tensors, skeleton
 from leadline.networks.weights import fill_network, hash_tensors, read_weights
 from leadline.parts.reference import references
@@ -130,7 +130,7 @@ class Prediction:
 
 class _Description(NetworkInput):
     format: Literal[1, 2] = 2
-    leadline: str = Field(default=__version__)
+    leadline: str = __version__
     network: AnyNetwork
     trial: TrialSpec | None = None
     channels_last: bool = False
@@ -297,7 +297,7 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
 def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
     """Write a network in evaluation mode as an ONNX file with the input `images`, normalised, and the output `logits`.
 
-    The batch size is dynamic.
+    The first axis of both, `batch`, is dynamic.
 
     Args:
         model: the network, which is not modified.
@@ -327,6 +327,7 @@ def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
             external_data=False,
             input_names=["images"],
             output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),  # for its name in the file, which tracing replaces by one of its own
         )
     return path
 
@@ -440,7 +441,7 @@ def read_image(
             f" (red, green, blue)"
         )
     if not path.is_file():
-        raise DataError(f"image {path}: no such file; check the path")
+        raise DataError(f"image {path}: {absence(path, 'file')}; check the path")
     try:
         image = decode(path.read_bytes(), channels == 1, background)
     except OSError as error:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup, TyperOption
 
 from leadline.cli import datasets, networks, results, store, studies, theory
 from leadline.cli.options import Trust, Version
+from leadline.data.threads import limit_threads
 from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.text.terminal import protect_streams
 
@@ -59,6 +60,7 @@ app.add_typer(theory.app, name="theory", help="Compare the theory of deep networ
 def main() -> None:
     """Run the command line; an error that the user can fix becomes a line for each problem and exit code 1."""
     protect_streams()
+    limit_threads(os.environ)
     warnings.showwarning = _show_warning
     try:
         app()

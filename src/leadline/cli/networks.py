@@ -8,6 +8,7 @@ import typer
 from leadline.cli.names import dataset_names, network_names, study_names
 from leadline.cli.options import Json, Settings, print_json, settings_of
 from leadline.errors import SpecError
+from leadline.text import plural
 
 if TYPE_CHECKING:
     from leadline.networks.modules import NetworkInfo
@@ -75,14 +76,22 @@ def inspect(
 
         title = " ".join([network, *(settings or [])])
         write_drawing(draw(_require_drawable(spec), shape, classes, title, info), figure)
+    filled = None
     if weights is not None:
         from leadline.networks.weights import load_weights
 
-        load_weights(build(spec, shape, classes), weights)
+        filled = load_weights(build(spec, shape, classes), weights)
     if as_json:
-        print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info)})
+        fit = {} if filled is None else {"weights": asdict(filled)}
+        print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info), **fit})
         return
     _print_layers(network, info)
+    if filled is not None and weights is not None:
+        kind = "safetensors" if weights.suffix == ".safetensors" else "PyTorch"
+        typer.echo(
+            f"{weights}: all {plural(filled.tensors, 'tensor')} of this {kind} file fit, under the names of"
+            f" {filled.names}"
+        )
 
 
 @app.command("predict-depth")

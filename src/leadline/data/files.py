@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from leadline.errors import DataError
+from leadline.errors import DataError, absence
 
 
 def default_data_dir() -> Path:
@@ -30,7 +30,7 @@ def find_file(path: str, data_dir: Path) -> Path:
     found = locate(path, data_dir)
     if not found.is_file():
         below = "" if Path(path).expanduser().is_absolute() else f"; {path} is relative to {data_dir}"
-        raise DataError(f"{found}: no such file{below}; change data.path or --data-dir")
+        raise DataError(f"{found}: {absence(found, 'file')}{below}; change data.path or --data-dir")
     return found
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from leadline.errors import SpecError, StoreError, not_installed
+from leadline.errors import SpecError, StoreError, absence, not_installed
 from leadline.store.retry import retry
 from leadline.store.secrets import has_secrets, hide_secrets
 
@@ -58,7 +58,8 @@ def folder_url(place: str) -> str:
         place: a URL or a local folder.
 
     Raises:
-        SpecError: the URL is invalid, too long or contains a password, or a required package is not installed.
+        SpecError: the URL is invalid, too long, that of a local file or contains a password, or a required package is
+            not installed.
     """
     if is_url(place) and has_secrets(place):
         raise SpecError(
@@ -67,6 +68,8 @@ def folder_url(place: str) -> str:
         )
     system, path = _system(place)
     url = str(system.unstrip_protocol(path)).rstrip("/")
+    if "file" in system.protocol and Path(path).is_file():
+        raise SpecError(f"artifacts {url}: {absence(Path(path), 'folder')}")
     if len(url) > LONGEST_URL:
         raise SpecError(f"artifacts {url}: {len(url)} characters, more than {LONGEST_URL}; choose a shorter URL")
     return url

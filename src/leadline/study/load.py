@@ -46,7 +46,7 @@ def load_study(
     elif path.is_file():
         text, shown = _read(path), str(path)
         trust([str(path.parent.absolute())])
-    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_dir():
         problem = "is a folder, where a YAML file is expected" if path.is_dir() else "no such file"
         raise SpecError(f"{path}: {problem}")
     else:

@@ -14,7 +14,7 @@ from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.formats.examination import describe_changes
 from leadline.data.threads import count_cores
-from leadline.distributed.processes import leave_if_imported_again
+from leadline.distributed.processes import check_guard
 from leadline.errors import SpecError
 from leadline.networks.modules import check_last_batch
 from leadline.parts.reference import pack_objects
@@ -74,7 +74,8 @@ def run_study(
         LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
             take the data's images.
     """
-    leave_if_imported_again()
+    if executor is None and (workers != 0 or (devices or study.spec.devices) > 1):
+        check_guard("workers=0" if workers != 0 else "devices=1")
     chosen = device if executor is not None else str(choose_device(device))
     if workers is None:
         workers = max(1, count_cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1

@@ -60,7 +60,32 @@ def summarise(values: ArrayLike) -> Summary:
     )
 
 
-def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, resolution: float = 0.0) -> Paired:
+def cut(ends: tuple[float, float], largest: float) -> tuple[float, float]:
+    """Return an interval for a difference without the part that no difference can reach.
+
+    What is cut off cannot hold the true difference, so that the interval holds it as often as before. An end that is
+    infinite, because nothing is known, stays.
+
+    Args:
+        ends: low and high.
+        largest: the largest difference that is possible, such as 100 points of two errors; infinite: cut nothing.
+
+    Examples:
+        >>> cut((-351.3, 40.0), 100.0), cut((-math.inf, math.inf), 100.0)
+        ((-100.0, 40.0), (-inf, inf))
+    """
+    low, high = (min(max(end, -largest), largest) if math.isfinite(end) else end for end in ends)
+    return low, high
+
+
+def paired(
+    a: ArrayLike,
+    b: ArrayLike,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resolution: float = 0.0,
+    largest: float = math.inf,
+) -> Paired:
     """Return the mean of a - b with intervals, tests and effect size.
 
     The paired t (Student 1908) assumes independent pairs whose differences are normal. Errors on a finite test set
@@ -78,6 +103,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         confidence: of both intervals, between 0 and 1.
         seed: of the bootstrap, and of the sign flips above 20 pairs.
         resolution: the step in which the values move, in their unit.
+        largest: the largest difference that is possible; see `cut`.
 
     Raises:
         StatisticsError: no value, one that is not finite, lengths that differ, or a confidence outside (0, 1).
@@ -101,7 +127,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         n=n,
         difference=difference,
         sd=sd,
-        ci95=(float(low), float(high)),
+        ci95=cut((float(low), float(high)), largest),
         t_p=float(difference_p(d, resolution)),
         bca95=_bca(d, confidence, seed) if sd > 0 else None,
         p=sign_flip_p(d, seed),

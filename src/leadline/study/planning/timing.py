@@ -14,6 +14,7 @@ import torch
 from leadline.data.batches import Dataset, Split
 from leadline.data.datasets.digits import Digits
 from leadline.data.pixels import normalisation
+from leadline.distributed.processes import check_guard
 from leadline.errors import LeadlineError
 from leadline.networks.modules import InputShape, build
 from leadline.parts.augmentations import BatchAugmentation
@@ -99,6 +100,7 @@ def measure(
             found[number] = time_one(each, device, threads, seconds)
             progress(len(found), len(work))
     else:
+        check_guard("workers=1")
         started = min(workers, len(work)), get_context("spawn"), trust, (trusted_names(),)
         with ProcessPoolExecutor(*started) as pool:
             running = {pool.submit(time_one, each, device, threads, seconds): n for n, each in enumerate(work)}

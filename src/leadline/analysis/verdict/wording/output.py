@@ -32,7 +32,8 @@ def to_json(findings: Findings) -> dict[str, Any]:
     `verdict` rests on `difference_p_adjusted` and `equivalence_p_adjusted`: the paired t test of difference, with
     failed trials counted, and two one-sided t tests of equivalence, adjusted together by `correction`. `ci95` is the
     paired-t interval of the contrast by itself. `p` is the sign-flip permutation test's and `p_adjusted` its adjustment
-    among its like. `needed` has the seeds at which the contrast would be decided, `pairing` what pairing is worth,
+    among its like. Intervals are cut at differences that are impossible, such as more than 100 points of an error.
+    `needed` has the seeds at which the contrast would be decided, `pairing` what pairing is worth,
     `ahead` how often the first arm is better at a fresh seed, `images` an interval for other seeds and other test
     images at once, `looked` the seeds at which a verdict was there to see before more were added. `factors` has how
     contrasts depend on what is varied, `data_sets` what they show over several data sets. A contrast whose metric is a
