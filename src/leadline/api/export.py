@@ -29,7 +29,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +41,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from leadline import __version__
 from leadline.data import batches
 from leadline.data.formats.images import WHITE, Colour, centre, decode, silence_pillow
 from leadline.data.network_input import INPUT, NetworkInput, preparation, to_tuples
@@ -130,7 +129,7 @@ class Prediction:
 
 class _Description(NetworkInput):
     format: Literal[1, 2] = 2
-    leadline: str = __version__
+    leadline: str = Field(default_factory=lambda: metadata.version("leadline"))
     network: AnyNetwork
     trial: TrialSpec | None = None
     channels_last: bool = False

@@ -5,13 +5,13 @@ import json
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import torch
 
-from leadline import __version__
 from leadline.data.files import write_cache_file
 from leadline.data.threads import count_cores
 from leadline.parts.code import identify_all
@@ -106,7 +106,7 @@ class Speeds:
             "cores": count_cores(),
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "threads": self.threads,
-            "leadline": __version__,
+            "leadline": metadata.version("leadline"),
             "torch": torch.__version__,
         }
 
