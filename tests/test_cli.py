@@ -63,7 +63,7 @@ def test_list_json() -> None:
     listed = json.loads(invoke("list", "--json"))
     assert set(listed) == {"studies", "networks", "datasets"}
     assert {"demo", "comparative-mnist", "comparative-cifar10", "comparative-mnist-10k"} <= set(listed["studies"])
-    assert listed["studies"]["comparative-cifar10"] == "CNN against ResNet on CIFAR-10, as published"
+    assert listed["studies"]["comparative-cifar10"] == "CNN against ResNet on CIFAR-10"
     assert all(text for section in listed.values() for text in section.values())
 
 

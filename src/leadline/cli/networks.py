@@ -21,8 +21,19 @@ WHOLE = "(the network itself)"
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List the ready studies, the named networks and the data sets."""
+def list_(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A ready study, network, data set, optimizer, ..., to describe; default: list all."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the ready studies, the named networks and the data sets, or describe one of them."""
+    if name is not None:
+        from leadline.cli.describing import describe
+
+        describe(name, as_json)
+        return
     sections = {
         "studies": dict(study_names()),
         "networks": dict(network_names()),

@@ -1,7 +1,8 @@
 """Commands that plan and run studies, on this machine and on clusters."""
 
 import shlex
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,10 @@ from leadline.cli.options import (
     print_json,
     settings_of,
 )
+from leadline.errors import LeadlineError, SpecError
+
+if TYPE_CHECKING:
+    from leadline.specs.study import StudySpec
 
 app = typer.Typer()
 
@@ -216,6 +221,62 @@ def slurm(
         return
     numbers = ", ".join(one.job_id for one in submit(job, resources))
     typer.echo(f"{name}: {workers} workers submitted: {numbers}; their logs are in {runs / 'slurm'}")
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the new study.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STUDY", help="Begin with this ready study, YAML file or study in the store."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: NAME.yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Write a study file to change: commented, with the options that it does not use."""
+    from leadline.study.load import load_study
+    from leadline.study.ready import is_study, ready_studies
+    from leadline.study.writing import FIRST, new_study_file
+
+    if name in ready_studies():
+        raise SpecError(f"{name} is the name of a ready study; choose another")
+    if source is None:
+        spec = FIRST
+    elif is_study(source):
+        spec = load_study(source).spec
+    else:
+        spec = _read_stored(source, runs, store_url)
+    text = new_study_file(spec.with_(name=name))
+    path = Path(f"{name}.yaml") if output is None else output
+    try:
+        with path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise LeadlineError(
+            f"{path}: exists; choose another file with --output, or overwrite it with --force"
+        ) from None
+    except OSError as error:
+        raise LeadlineError(f"{path}: cannot be written: {error.strerror or error}") from None
+    shown = shlex.quote(str(path))
+    typer.echo(f"written: {path}\nNext: change it, then leadline plan {shown}, then leadline run {shown}")
+
+
+def _read_stored(name: str, runs: Path, store_url: str | None) -> "StudySpec":
+    """Return the specification of a study in the store.
+
+    Raises:
+        SpecError: there is no store, and no ready study of that name.
+        StoreError: the store has no such study.
+    """
+    from leadline.store import Store
+    from leadline.study.load import load_study
+
+    if not Store.exists(runs, store_url):
+        return load_study(name).spec
+    with Store.open_existing(runs, store_url) as store:
+        return store.study(name).expand().spec
 
 
 @app.command()

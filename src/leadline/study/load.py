@@ -3,7 +3,6 @@
 import codecs
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,8 +12,10 @@ from leadline.parts.trust import trust
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand, set_key
+from leadline.study.origin import find_differences
 from leadline.study.places import Places
-from leadline.study.ready import ready_studies
+from leadline.study.ready import RENAMED, find_ready_study, read_ready, ready_studies
+from leadline.study.resolved import ResolvedStudy
 from leadline.study.yaml12 import read_yaml
 
 FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "tried"): "the search"}
@@ -22,6 +23,19 @@ FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "trie
 
 _SHARED = ("data", "training", "probes")
 """What all arms share, but for what an arm overrides."""
+
+
+def read_study(name: str) -> str:
+    """Return the text of a ready study, which names itself as its origin, or of a YAML file.
+
+    Raises:
+        SpecError: the file cannot be read.
+    """
+    ready = RENAMED.get(name, name)
+    if ready not in ready_studies():
+        return _read(Path(name))
+    first, rest = read_ready(ready).split("\n", 1)
+    return f"{first}\nbased_on: {ready}\n{rest}"
 
 
 def load_study(
@@ -40,9 +54,9 @@ def load_study(
     if isinstance(name_or_file, Mapping):
         return _expand(dict(name_or_file), Places("study"), settings)
     path, name_or_file = Path(name_or_file), str(name_or_file)
-    if name_or_file in ready_studies():
-        shown = f"{name_or_file}.yaml"
-        text = resources.files("leadline.study").joinpath("studies", shown).read_text(encoding="utf-8")
+    ready = find_ready_study(name_or_file)
+    if ready is not None:
+        text, shown = read_ready(ready), f"{ready}.yaml"
     elif path.is_file():
         text, shown = _read(path), str(path)
         trust([str(path.parent.absolute())])
@@ -58,7 +72,8 @@ def load_study(
     if not isinstance(found.value, dict):
         got = "a list" if isinstance(found.value, list) else repr(found.value)
         raise SpecError(f"{shown}: {expected}, got {got}")
-    return _expand(found.value, Places(shown, found.marks), settings)
+    data = found.value if ready is None else {**found.value, "based_on": ready}
+    return _expand(data, Places(shown, found.marks), settings)
 
 
 def _expand(data: dict[str, Any], places: Places, settings: Mapping[str, object]) -> ExpandedStudy:
@@ -66,9 +81,27 @@ def _expand(data: dict[str, Any], places: Places, settings: Mapping[str, object]
         set_key(data, key, value)
     places = replace(places, settings={tuple(key.split(".")): key for key in settings})
     try:
-        return replace(expand(_parse(data)), places=places)
+        spec = _parse(data)
+        return replace(expand(spec, ResolvedStudy(changed=_compare_with_ready(spec))), places=places)
     except SpecError as error:
         raise places.locate(error) from None
+
+
+def _compare_with_ready(spec: StudySpec) -> dict[str, str]:
+    """Return each key that differs from the ready study that a study is based on, with both values.
+
+    Raises:
+        SpecError: it is based on something else.
+    """
+    if spec.based_on is None:
+        return {}
+    ready = find_ready_study(spec.based_on)
+    if ready is None:
+        raise SpecError(Problem(unknown("ready study", spec.based_on, ready_studies())).under(("based_on",)))
+    before, now = (one.model_dump(mode="json") for one in (parse(StudySpec, read_yaml(read_ready(ready)).value), spec))
+    return {
+        one.key: " -> ".join(one.shown) for one in find_differences(before, now) if one.key not in ("name", "based_on")
+    }
 
 
 def _parse(data: dict[str, Any]) -> StudySpec:

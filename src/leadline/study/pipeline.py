@@ -117,8 +117,6 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
     code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
     check_networks(study, data_dir)
     study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
-    for sentence in study.remarks:
-        screen.say(sentence)
     for spec in {arm.trial.data for arm in study.arms}:
         data = batches.load(spec, data_dir)  # downloads and checks once, before the workers start
         for note in data.notes:
@@ -129,6 +127,8 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
                 check_last_batch(
                     arm.trial.network, data.shape, data.classes, data.train_size, batch_size, f"arm {arm.name}"
                 )
+    for sentence in study.remarks:
+        screen.say(sentence)
     return study
 
 
