@@ -2,8 +2,8 @@
 
 Where there is no width, every line and every row of a table is one line. Within a width, text wraps at spaces alone:
 names, numbers and paths stay whole, as does what stands in brackets behind a name, and one that is longer than a line
-has a line of its own. A table that is too wide is continued below itself, with its first column again; what does not
-fit beside the first column follows row by row. Nothing is left out.
+has a line of its own. A table that is too wide is continued below itself, with the columns that name its rows; what
+does not fit beside these follows row by row. Nothing is left out.
 """
 
 import io
@@ -152,29 +152,40 @@ def _table(table: Table, width: int | None) -> Iterator[RenderableType]:
     if apart and width is not None:
         if parts:
             yield Text("")
-        yield from _records(columns[0], apart, width)
+        yield from _records(_naming(columns), apart, width)
 
 
 def _divide(columns: Sequence[_Shown], width: int) -> tuple[list[list[_Shown]], list[_Shown]]:
-    """Return the parts of a table, its first column in all of them, and the columns that do not fit beside that."""
-    name, *others = columns
+    """Return the parts of a table, what names its rows in all of them, and the columns that do not fit beside that."""
+    names = _naming(columns)
+    others = columns[len(names) :]
     if not others:
-        return [[name]], []
+        return [names], []
+    taken = sum(name.least for name in names) + GAP * (len(names) - 1)
     parts: list[list[_Shown]] = []
     apart: list[_Shown] = []
     room = 0
     for column in others:
         needed = GAP + column.least
-        if name.least + needed > width:
+        if taken + needed > width:
             apart.append(column)
             continue
         if not parts or room < needed:
-            parts.append([name])
-            room = width - name.least
+            parts.append([*names])
+            room = width - taken
         parts[-1].append(column)
         room -= needed
     # a name so long that hardly more than one column fits beside it is better written once
-    return ([], others) if len(parts) > 2 and 2 * len(parts) > len(others) else (parts, apart)
+    return ([], list(others)) if len(parts) > 2 and 2 * len(parts) > len(others) else (parts, apart)
+
+
+def _naming(columns: Sequence[_Shown]) -> list[_Shown]:
+    """Return the first columns, as many as tell the rows apart; the first alone where none do."""
+    for count in range(1, len(columns)):
+        cells = [column.cells for column in columns[:count]]
+        if len(set(zip(*cells, strict=True))) == len(cells[0]):
+            return list(columns[:count])
+    return [columns[0]]
 
 
 def _fit(columns: Sequence[_Shown], width: int) -> list[int]:
@@ -207,14 +218,14 @@ def _grid(columns: Sequence[_Shown], width: int | None) -> RichTable:
     return grid
 
 
-def _records(name: _Shown, columns: Sequence[_Shown], width: int) -> Iterator[RenderableType]:
+def _records(names: Sequence[_Shown], columns: Sequence[_Shown], width: int) -> Iterator[RenderableType]:
     """Yield the values of some columns row by row, each below the name of its row."""
-    for row, title in enumerate(name.cells):
+    for row in range(len(names[0].cells)):
         values = [
             f"  {keep(column.title)}: {column.cells[row]}"
             for column in columns
             if column.cells[row] not in ("", NOTHING)
         ]
         if values:
-            yield _lines(f"{name.title}: {title}", width, "bold")
+            yield _lines("; ".join(f"{name.title}: {name.cells[row]}" for name in names), width, "bold")
             yield Text("\n".join(line for value in values for line in wrap(value, width, hang=2)))
