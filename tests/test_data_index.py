@@ -83,7 +83,7 @@ def test_a_validation_folder_is_used_beside_a_test_folder(root: Path, name: str)
     spec = DataSpec(name="imagefolder", path=str(root), size=8)
     data = load(spec)
     assert isinstance(data, EncodedDataset) and data.validation.paths == found.validation.paths
-    assert data.train_size == 10 and check(spec)[1].startswith(f"{root} validation: 10 images")
+    assert data.train_size == 10 and check(spec).lines[1].startswith(f"{root} validation: 10 images")
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "Valid", "dev"])
@@ -120,7 +120,7 @@ def test_folders_and_files_that_are_not_used_are_said(root: Path) -> None:
     ]
     assert list(read_index(root, False).notes) == expected
     spec = DataSpec(name="imagefolder", path=str(root), size=8)
-    assert check(spec)[-4:] == expected and list(load(spec).notes) == expected
+    assert check(spec).lines[-4:] == expected and list(load(spec).notes) == expected
 
 
 def test_names_are_the_same_in_any_unicode_normalisation(root: Path) -> None:

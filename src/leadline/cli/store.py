@@ -24,7 +24,8 @@ StudyName = Annotated[str, typer.Argument(help="Name of a study in the store.")]
 def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """List the studies in a store: their trials by state, their age, and the size of their checkpoints."""
     from leadline.store import Store
-    from leadline.text.tables import Column, Table, plain, to_text
+    from leadline.text.tables import Column, Table, plain
+    from leadline.text.terminal import print_text
 
     with Store.open_existing(runs, store_url) as store:
         found, sizes = store.studies(), _sizes(store)
@@ -48,7 +49,7 @@ def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False
         Column("Checkpoints", ("bytes",), _size),
         Column("Title", ("title",), plain, numeric=False),
     )
-    typer.echo(to_text(Table("studies", "Studies", columns, tuple(rows))) if rows else "no studies")
+    print_text(Table("studies", "", columns, tuple(rows)) if rows else "no studies")
 
 
 @app.command()
@@ -56,7 +57,8 @@ def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_j
     """List a study's trials: hash, arm, seed, state, training time and the first line of an error."""
     from leadline.running.driving import clock
     from leadline.store import Store
-    from leadline.text.tables import Column, Table, plain, to_text
+    from leadline.text.tables import Column, Table, plain
+    from leadline.text.terminal import print_text
 
     with Store.open_existing(runs, store_url) as store:
         frame = store.trials_frame(study)
@@ -79,7 +81,7 @@ def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_j
         Column("Time", ("seconds",), lambda seconds: plain(seconds) if seconds is None else clock(seconds)),
         Column("Error", ("error",), lambda error: error or "", numeric=False),
     )
-    typer.echo(to_text(Table("trials", f"Trials of {study}", columns, tuple(rows))))
+    print_text(Table("trials", "", columns, tuple(rows)))
 
 
 @app.command()
@@ -172,7 +174,7 @@ def check(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) 
     from leadline.running.checking import check_store
     from leadline.store import Store
     from leadline.text import plural
-    from leadline.text.terminal import progress_bar
+    from leadline.text.terminal import print_text, progress_bar
 
     with Store.open_existing(runs, store_url) as store, progress_bar("check") as progress:
         count = len(store.files())
@@ -181,9 +183,8 @@ def check(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) 
     if as_json:
         print_json([{"place": one.place, "what": one.what, "harmless": one.harmless} for one in found])
     else:
-        for one in found:
-            typer.echo(str(one))
-        typer.echo(f"checked: {plural(count, 'trial')}; {plural(len(damages), 'fault') if damages else 'no fault'}")
+        faults = plural(len(damages), "fault") if damages else "no fault"
+        print_text("\n".join([*map(str, found), f"checked: {plural(count, 'trial')}; {faults}"]))
     if damages:
         raise typer.Exit(1)
 

@@ -307,6 +307,8 @@ def plan(
 ) -> None:
     """Estimate the cost of a study before it runs: operations, hours on this machine, memory, disk, seeds."""
     from leadline.api import Study
+    from leadline.study.planning.words import to_blocks
+    from leadline.text.terminal import print_text
 
     planned = Study.load(study, settings_of(settings)).plan(
         runs,
@@ -321,7 +323,7 @@ def plan(
     if as_json:
         print_json(planned.to_json())
     else:
-        typer.echo(str(planned))
+        print_text(*to_blocks(planned.plan))
 
 
 def _folder(artifacts: str | None) -> str | None:

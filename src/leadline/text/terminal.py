@@ -1,4 +1,4 @@
-"""What reaches a terminal: text without control characters, in the characters that its encoding has."""
+"""What reaches a terminal: text without control characters, in the characters that it has, fitted to its width."""
 
 import codecs
 import sys
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from leadline.text.layout import Block
 
 _NEAREST = str.maketrans(
     {
@@ -134,3 +136,21 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_text(*blocks: "Block") -> None:
+    """Print paragraphs and tables on standard output.
+
+    They are fitted to a terminal. In files and pipes, the lines of paragraphs and the rows of tables are whole and have
+    no styles, whatever COLUMNS says.
+    """
+    from leadline.text.layout import UNLIMITED, render, to_text
+
+    console = make_console()
+    if not console.is_terminal:
+        print(to_text(*blocks))
+        return
+    parts = list(render(blocks, console.width))
+    console.width = UNLIMITED  # the parts fit; a word that is longer than a line is not cut
+    for part in parts:
+        console.print(part, soft_wrap=True, highlight=False)

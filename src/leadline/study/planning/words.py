@@ -8,8 +8,9 @@ from leadline.parts.metrics import metric
 from leadline.study.planning.plan import Plan
 from leadline.study.planning.seeds import POWER, SeedsNeeded
 from leadline.text import plural
+from leadline.text.layout import Block
+from leadline.text.layout import to_text as lay_out
 from leadline.text.tables import Column, Table
-from leadline.text.tables import to_text as table_text
 
 IDLE = 0.9
 """Share of its cores below which a worker counts as slowed down by other programs."""
@@ -29,13 +30,15 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def to_text(plan: Plan) -> str:
-    """Return a plan as plain text: a row per arm and a total, the cost on this machine, and how it was estimated."""
-    lines = [
-        f"{plan.study}: estimated cost; steps, FLOPs, time, memory and disk are per trial",
-        "",
-        table_text(Table("plan", plan.study, _COLUMNS, tuple(asdict(arm) for arm in plan.arms))),
-    ]
-    lines += ["", f"Total: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
+    """Return a plan as plain text, whose lines are as long as they are; see `to_blocks`."""
+    return lay_out(*to_blocks(plan))
+
+
+def to_blocks(plan: Plan) -> list[Block]:
+    """Return a plan for a reader: a row per arm and a total, the cost on this machine, and how it was estimated."""
+    caption = f"{plan.study}: estimated cost; steps, FLOPs, time, memory and disk are per trial"
+    arms = Table("plan", caption, _COLUMNS, tuple(asdict(arm) for arm in plan.arms))
+    lines = [f"Total: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
     lines[-1] += (
         f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
     )
@@ -60,9 +63,10 @@ def to_text(plan: Plan) -> str:
     lines.append(f"Memory: {size(plan.memory)}{where} free, enough for {fits}.")
     if plan.fits < plan.workers:
         lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
+    blocks: list[Block] = [arms, "\n".join(lines)]
     if plan.seeds:
-        lines += ["", f"Seeds to decide, at {POWER:.0%} power:", *map(_seeds_line, plan.seeds)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in plan.notes)])
+        blocks.append("\n".join([f"Seeds to decide, at {POWER:.0%} power:", *map(_seeds_line, plan.seeds)]))
+    return [*blocks, "\n".join(f"- {note}" for note in plan.notes)]
 
 
 def _seeds_line(needed: SeedsNeeded) -> str:
