@@ -29,8 +29,7 @@ def parity(
     as_json: Json = False,
 ) -> None:
     """Count the gates and depth of parity circuits, compare them with closed forms, and verify each circuit."""
-    from leadline.running.console import progress_bar
-    from leadline.text.terminal import print_text
+    from leadline.text.terminal import print_text, progress_bar
     from leadline.theory.parity import FAMILIES, circuit, counts
     from leadline.theory.parity_figures import draw, figures, table
 
@@ -167,7 +166,7 @@ def mean_field(
 
 def _track(title: str, items: Sequence[Item]) -> Iterator[Item]:
     """Yield items, with a progress bar on standard error while the one before is worked on."""
-    from leadline.running.console import progress_bar
+    from leadline.text.terminal import progress_bar
 
     with progress_bar(title) as progress:
         for done, item in enumerate(items):
