@@ -8,10 +8,12 @@ from leadline.analysis.stats.decisions import (
     Outcome,
     choose_word,
     difference_with_failures,
+    unpaired_with_failures,
 )
 from leadline.analysis.stats.effects import (
     EXACT_PAIRS,
     Decision,
+    Effect,
     Paired,
     Summary,
     decide,
@@ -24,6 +26,7 @@ from leadline.analysis.stats.effects import (
 )
 from leadline.analysis.stats.power import LARGEST_PLAN, SeedsForWord, power, seeds_for_power, seeds_for_word
 from leadline.analysis.stats.samples import StatisticsError, least_spread
+from leadline.analysis.stats.unpaired import Unpaired, permutation_p, unpaired, unpaired_equivalence_p
 
 __all__ = [
     "EXACT_PAIRS",
@@ -32,12 +35,14 @@ __all__ = [
     "Correlation",
     "Decision",
     "DifferenceTest",
+    "Effect",
     "McNemar",
     "Outcome",
     "Paired",
     "SeedsForWord",
     "StatisticsError",
     "Summary",
+    "Unpaired",
     "benjamini_hochberg",
     "benjamini_hochberg_both",
     "choose_word",
@@ -50,6 +55,7 @@ __all__ = [
     "least_spread",
     "mcnemar",
     "paired",
+    "permutation_p",
     "power",
     "seeds_for_power",
     "seeds_for_word",
@@ -57,4 +63,7 @@ __all__ = [
     "spearman",
     "summarise",
     "t_interval",
+    "unpaired",
+    "unpaired_equivalence_p",
+    "unpaired_with_failures",
 ]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, least_spread, sample
+from leadline.analysis.stats.unpaired import Unpaired
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 
@@ -44,6 +45,10 @@ class Paired:
     p: float | None  # sign-flip permutation test, two-sided; None at n = 1
     p_smallest: float | None  # the smallest p that n pairs can reach: 2/2^n while flips are counted
     effect_size: float | None  # Cohen's d_z: difference / spread; None at n = 1 or without spread
+
+
+Effect = Paired | Unpaired
+"""What is known of a difference, of pairs or of two separate samples."""
 
 
 def summarise(values: ArrayLike) -> Summary:

@@ -10,7 +10,6 @@ import pandas as pd
 from leadline.analysis.verdict import Findings
 from leadline.analysis.verdict.wording.labels import contrast_pair
 from leadline.analysis.verdict.wording.sentences import interval_name
-from leadline.parts.metrics import metric
 from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline
 from leadline.reports.charts.frames import contrast_frame
 from leadline.text import interval, join, number
@@ -40,7 +39,7 @@ def forest(findings: Findings) -> Figure:
         f"Large marks: the mean over seeds; bars: its {interval_name(findings.contrasts)}; rings below: one seed each;",
         _margin_words(rows),
     ]
-    if any(metric(name).needs_target for name in frame["metric"].unique()):
+    if any(contrast.kind.needs_target for contrast in findings.contrasts):
         caption.append("A trial that never reached the target of a time counts as the horizon of its contrast.")
     if rows["low"].isna().any():
         caption.append("A contrast with a single pair has no interval.")

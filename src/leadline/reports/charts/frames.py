@@ -11,7 +11,6 @@ import pandas as pd
 
 from leadline.analysis.verdict import ContrastFinding
 from leadline.analysis.verdict.wording.labels import contrast_labels
-from leadline.parts.metrics import metric
 
 CURVE_SPLITS = ("train", "validation")
 
@@ -98,8 +97,8 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "high": contrast.paired.ci95[1] if contrast.paired.ci95 else np.nan,
             "decision": contrast.decision,
             "margin": contrast.margin,
-            "unit": metric(contrast.metric).difference_unit,
-            "higher_is_better": metric(contrast.metric).higher_is_better,
+            "unit": contrast.kind.difference_unit,
+            "higher_is_better": contrast.kind.higher_is_better,
             "differences": contrast.differences,
             "seeds": contrast.seeds,
         }
