@@ -7,7 +7,7 @@ from typing import TextIO
 
 import typer
 
-from leadline.cli import datasets, networks, results, store, studies, theory
+from leadline.cli import compare, datasets, networks, results, store, studies, theory
 from leadline.cli.options import Trust, Version
 from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.text.terminal import protect_streams
@@ -31,7 +31,7 @@ def main_options(
         os.environ["LEADLINE_TRUST"] = trust  # where the processes that a command starts find it too
 
 
-for part in (networks, studies, results, store):
+for part in (networks, studies, results, compare, store):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="data", help="Find, download and check data sets.")
 app.add_typer(theory.app, name="theory", help="Compare the theory of deep networks with measurements.")
