@@ -370,3 +370,39 @@ def test_the_command(tmp_path: Path) -> None:
     assert "expected two arms" in str(run(str(path), "--contrast", "plain").exception)
     assert "expected a number" in str(run(str(path), "--margin", "x").exception)
     assert "there may be in all, 5 to 400" in str(run(str(path), "--decide", "3").exception)
+
+
+# --- the report
+
+
+def test_the_report_repeats_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    rows = [
+        (arm, seed, epoch, 5 - (arm == "residual") + 3 / epoch + draw.normal(0, 0.1))
+        for arm in ("plain", "residual")
+        for seed in range(4)
+        for epoch in (1, 2, 3)
+    ]
+    frame = pd.DataFrame(rows, columns=["model", "seed", "epoch", "val/error"])
+    frame.loc[(frame["seed"] == 2) & (frame["model"] == "plain") & (frame["epoch"] == 3), "val/error"] = np.nan
+    found = ll.compare(frame, margin=0.5)
+    page = found.report(tmp_path).read_text()
+    assert "residual has a lower val/error" in page
+    assert "study.yaml" not in page
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"runs-val-error.svg", "runs-val-error-curves.svg", "differences.svg"} <= names
+    assert "Lines join the runs of a pair." in page
+    command = re.search(r'aria-label="Command">leadline compare (.*?)</pre>', page)
+    assert command is not None
+    monkeypatch.chdir(tmp_path)
+    again = json.loads(run(*command[1].split(), "--json").output)
+    assert again["contrasts"] == found.to_json()["contrasts"]
+
+
+def test_the_report_of_looks_and_of_several_values(tmp_path: Path) -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL)
+    rows["top-1 / accuracy"] = 100 - rows["test_error"]
+    page = ll.compare(rows, value=["test_error", "top-1 / accuracy"], decide=12).report(tmp_path)
+    assert "valid at every look, 5 of at most 12 seeds" in page.read_text()
+    assert (tmp_path / "figures" / "interim.svg").exists()
+    assert (tmp_path / "figures" / "runs-top-1-accuracy.svg").exists()

@@ -40,6 +40,19 @@ class Comparison:
         """Return the comparison as plain data, as `leadline compare --json` prints it."""
         return {"reading": list(self.reading), **self.verdict.to_json()}
 
+    def report(self, folder: str | Path) -> Path:
+        """Write a report into a folder, and return the path of its HTML file.
+
+        The folder gets one HTML file that opens without a network, figures as SVG and PDF, and tables as CSV, Markdown
+        and LaTeX.
+
+        Raises:
+            LeadlineError: a file cannot be written.
+        """
+        from leadline.reports.runs_page import write_comparison
+
+        return write_comparison(self._compared, Path(folder))
+
     def __str__(self) -> str:
         return "\n".join(self.reading) + f"\n\n{self.verdict}"
 

@@ -73,6 +73,9 @@ def compare(
         bool, typer.Option("--mean-of-duplicates", help="Average rows of the same arm and pair.")
     ] = False,
     title: Annotated[str, typer.Option(help="Title of the comparison.")] = "",
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write an HTML report, figures and tables here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs that were trained elsewhere: which arm is better, by how much, and with what confidence.
@@ -106,6 +109,8 @@ def compare(
         print_json(found.to_json())
     else:
         typer.echo(str(found))
+    if report is not None:
+        typer.echo(f"report: {found.report(report)}", err=as_json)
 
 
 def _two_arms(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import pandas as pd
 
@@ -56,6 +57,9 @@ class Compared:
     trials: pd.DataFrame  # a row per run, as of a study
     records: pd.DataFrame  # a row per value, as of a study
     reading: tuple[str, ...]  # how the table was read, in sentences
+    columns: Columns
+    options: Options
+    rows: pd.DataFrame  # the runs that were compared, under the names of the table's columns
 
 
 def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: str = "runs") -> Compared:
@@ -114,11 +118,11 @@ def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: 
         summarised=columns.values,
         names_data=(columns.data_set,) if columns.data_set else (),
         trained=False,
-        curves={one: _axis(kinds[one]) for one in columns.values} if columns.epoch else {},
         remarks=tuple(_remarks(columns)),
     )
     trials, records = _frames(runs, columns, arms, seeds)
-    return Compared(design, analyze(design, trials, records, {}), trials, records, reading)
+    findings = analyze(design, trials, records, {})
+    return Compared(design, findings, trials, records, reading, columns, options, _rows(runs, columns))
 
 
 # --- metrics
@@ -159,10 +163,6 @@ def _said_of(one: FinalMetric) -> str:
     if one.unit == "%":
         unit = "values in %, differences in percentage points"
     return f"{one.name}: {direction} is better; {unit}."
-
-
-def _axis(one: FinalMetric) -> str:
-    return f"{one.named()} ({one.unit.strip()})" if one.unit else one.named()
 
 
 def _margins(margin: float | Mapping[str, float] | None, values: Sequence[str]) -> dict[str, float]:
@@ -343,3 +343,13 @@ def _frames(
         )
     records = pd.concat(parts, ignore_index=True)
     return trials, records[records["value"].notna()].reset_index(drop=True)
+
+
+def _rows(runs: Runs, columns: Columns) -> pd.DataFrame:
+    """Return the runs as a table from which the same comparison follows; of those that failed, no values."""
+    frame = runs.frame
+    found = {columns.arm: frame["arm"]}
+    for names, kept in ((list(levels_of(columns)), "level"), (columns.pair, "pair")):
+        found |= {name: frame[kept].map(itemgetter(place)) for place, name in enumerate(names)}
+    found |= {name: frame[f"value:{name}"].mask(frame["failed"]) for name in columns.values}
+    return pd.DataFrame(found)
