@@ -406,3 +406,64 @@ def test_the_report_of_looks_and_of_several_values(tmp_path: Path) -> None:
     assert "valid at every look, 5 of at most 12 seeds" in page.read_text()
     assert (tmp_path / "figures" / "interim.svg").exists()
     assert (tmp_path / "figures" / "runs-top-1-accuracy.svg").exists()
+
+
+def test_the_page_shows_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "compare.md").read_text()
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    Path("results.csv").write_text(blocks["csv"])
+    shown = run(*blocks["sh"].split()[2:])
+    assert shown.exit_code == 0
+    assert shown.output.startswith(blocks["console"].rstrip())
+    assert Path("report/results/report.html").exists()
+    exec(compile(blocks["python"], "compare.md", "exec"), {})  # the example itself
+
+
+def test_states_say_how_runs_ended() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL).assign(status=["finished"] * 8 + ["crashed", "running"])
+    found = ll.compare(rows)
+    assert any("whose status is 'running'" in line for line in found.reading)
+    assert any("residual at seed 3" in line for line in found.reading)
+    assert found.contrasts["n"].tolist() == [3]
+    assert "no run has ended" in refused(rows.assign(status="running"))
+
+
+def test_frames_of_any_kind() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL)
+    rows.index = [0] * 10
+    plain = ll.compare(rows).contrasts
+    numbered = rows.rename(columns={"seed": 0}).assign(tags=[["a", "b"]] * 10)
+    assert ll.compare(numbered, pair="0").contrasts["difference"].tolist() == plain["difference"].tolist()
+    assert "stands twice" in refused(pd.concat([rows, rows["seed"]], axis=1))
+    folds = rows.assign(seed=[f"fold {name}" for name in "abcde"] * 2).rename(columns={"seed": "fold"})
+    found = ll.compare(folds)
+    assert found.contrasts["difference"].tolist() == plain["difference"].tolist()
+    assert "Pairs are by fold" in str(found)
+
+
+def test_pairs_of_data_sets_are_not_called_other_seeds_of_one() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL).rename(columns={"seed": "dataset"})
+    assert "other seeds on this one data set" not in str(ll.compare(rows))
+    assert "Pairs are by dataset" in str(ll.compare(rows))
+
+
+def test_failures_of_arms_that_form_no_pairs() -> None:
+    rows = table(plain=[*PLAIN, None, None, None, None], residual=[*RESIDUAL, 6.6, 6.7, 6.5, 6.4])
+    found = ll.compare(rows, unpaired=True, margin=0.5)
+    (one,) = found.verdict.findings.contrasts
+    assert one.apart is not None
+    assert (one.apart[1].trials, one.apart[1].failed) == (9, 4)
+    assert one.decision == "better"
+    only = ll.compare(table(plain=[*PLAIN[:1], *[None] * 8], residual=[*RESIDUAL, 6.6, 6.7, 6.5, 6.4]), unpaired=True)
+    assert "0 of 9 trials of residual failed and 8 of 9 trials of plain" in str(only)
+    none = ll.compare(table(plain=[None] * 3, residual=[None] * 3), value="test_error")
+    assert "every trial of both failed" in str(none)
+
+
+def test_runs_without_pairs_that_are_equivalent() -> None:
+    draw = np.random.default_rng(1)
+    rows = table(a=list(draw.normal(5, 0.1, 12)), b=list(draw.normal(5, 0.1, 12)))
+    found = ll.compare(rows, unpaired=True, margin=0.5)
+    assert found.contrasts["verdict"].tolist() == ["equivalent"]
+    assert "equivalent in test error within 0.5 points" in str(found)

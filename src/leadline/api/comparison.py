@@ -132,6 +132,7 @@ def compare(
     if isinstance(results, str | Path):
         name = Path(results).stem
         results = read_runs(Path(results))
+    results = results.reset_index(drop=True).rename(columns=str)
     columns = find_columns(results, arm, _several(pair), _several(value), epoch, data_set, _several(factor))
     options = Options(
         contrasts=tuple(contrasts or ()),
@@ -146,7 +147,7 @@ def compare(
         mean_of_duplicates=mean_of_duplicates,
         title=title,
     )
-    return Comparison(compare_runs(results.reset_index(drop=True), columns, options, name))
+    return Comparison(compare_runs(results, columns, options, name))
 
 
 def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -157,6 +157,9 @@ def find_columns(
         ('model', ('seed',), ('test_error',))
     """
     names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise DataError(f"column {twice!r} stands twice; rename one of them")
     given = {"--arm": [arm], "--pair": pair, "--value": values, "--epoch": [epoch], "--data-set": [data_set]}
     taken = _check_given({**given, "--factor": factors}, names)
     guessed: list[str] = []
@@ -178,7 +181,7 @@ def find_columns(
         data_set = guess("data sets", _only("data set", "--data-set", found))
     if not pair:
         pair = [guess("pairs", name) for name in free(PAIRS)]
-        if not pair and data_set is not None and frame[data_set].nunique() > 1:
+        if not pair and data_set is not None and _distinct(frame[data_set]) > 1:
             pair, data_set, guessed = [data_set], None, [one for one in guessed if not one.startswith("data sets")]
             guessed.append(f"pairs: {pair[0]}")
     run = next(iter(free(RUNS)), None)
@@ -213,7 +216,7 @@ def _find_arm(frame: pd.DataFrame, names: Sequence[str], taken: set[str]) -> str
     known = [name for name in left if _short(name) in ARMS]
     if "arm" in known:
         return "arm"
-    several = [name for name in known if frame[name].nunique() > 1]
+    several = [name for name in known if _distinct(frame[name]) > 1]
     if several or known:
         return _only("arm", "--arm", several or known)
     others = {*PAIRS, *DATA_SETS, *RUNS, *STATES, *EPOCHS}
@@ -223,7 +226,7 @@ def _find_arm(frame: pd.DataFrame, names: Sequence[str], taken: set[str]) -> str
         if not pd.api.types.is_numeric_dtype(frame[name])
         and _short(name) not in others
         and _direction(name) is None
-        and 1 < frame[name].nunique() < max(2, len(frame))
+        and 1 < _distinct(frame[name]) < max(2, len(frame))
     ]
     if len(texts) == 1:
         return texts[0]
@@ -241,6 +244,11 @@ def _find_value(frame: pd.DataFrame, left: Sequence[str]) -> str:
             raise DataError(f"which column has the values to compare? {_listed(numeric or left)}; name it with --value")
         return numeric[0]
     return _only("value to compare", "--value", known)
+
+
+def _distinct(column: pd.Series) -> int:
+    """Return how many different values a column has, of any kind."""
+    return int(column.astype(str).nunique())
 
 
 def _is_flag(column: pd.Series) -> bool:

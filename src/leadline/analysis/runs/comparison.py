@@ -271,7 +271,7 @@ def _pairing(
     alone = [(name, [key for key in own if key not in both]) for name, own in zip((a, b), keys, strict=True)]
     if not any(lonely for _, lonely in alone):
         return False, []
-    shown = join([f"{name} alone has {by} {_keys(lonely)}" for name, lonely in alone if lonely])
+    shown = join([f"{name} alone has {by} {_keys(lonely)}" for name, lonely in alone if lonely], mark=";")
     if options.decide is not None:
         raise DataError(f"--decide needs both arms at every {by}: {shown}; a run that failed is a row without a value")
     if len(both) >= 2 and 2 * len(both) >= max(map(len, keys)):

@@ -62,6 +62,8 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
             names = join([repr(one) for one in states[open_rows].unique()])
             said.append(f"Left out: {plural(int(open_rows.sum()), 'row')} whose {columns.state} is {names}.")
             frame, table = frame[~open_rows], table[~open_rows]
+            if frame.empty:
+                raise DataError(f"no run has ended: column {columns.state!r} is {names} in every row")
     curves = pd.DataFrame(columns=["run", "epoch", "metric", "value"])
     if columns.epoch is not None:
         frame, curves, words = _last_epochs(frame, table, columns)

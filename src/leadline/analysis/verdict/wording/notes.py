@@ -64,6 +64,9 @@ def _about_unrecorded(findings: Findings) -> Iterator[str]:
 def _about_pairs(findings: Findings) -> Iterator[str]:
     contrasts = findings.contrasts
     where = "each data set and split separately" if len(findings.data_sets) > 1 else "this one data set and split"
+    again = f"training again with other seeds on {where}"
+    if not findings.trained:
+        again = "further runs that are made as these were"
     if any(contrast.looked for contrast in contrasts):
         yield (
             "Seeds were added after a verdict on fewer could be seen. Tests that look once would be wrong too often, so"
@@ -74,7 +77,7 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
     analyses = [(contrast, contrast.sequential) for contrast in contrasts if contrast.sequential]
     if analyses:
         yield from _about_looks(analyses)
-        yield f"Intervals describe training again with other seeds on {where}."
+        yield f"Intervals describe {again}."
         return
     pairs = [contrast.paired for contrast in contrasts if contrast.paired]
     yield from _about_unpaired(contrasts)
@@ -90,7 +93,7 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
             "Verdicts are based on paired t tests of difference and of equivalence, which assume that seeds are"
             f" independent and that the differences between arms are roughly normal{unseen}."
         )
-    yield f"Intervals and p-values describe training again with other seeds on {where}."
+    yield f"Intervals and p-values describe {again}."
     yield from _about_p_values(findings, tested)
     if any(contrast.needed for contrast in contrasts):
         yield (
