@@ -1,7 +1,9 @@
 """Runs that were trained elsewhere: which column is what, how rows become runs, and the verdict on them."""
 
+import doctest
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -467,3 +469,16 @@ def test_runs_without_pairs_that_are_equivalent() -> None:
     found = ll.compare(rows, unpaired=True, margin=0.5)
     assert found.contrasts["verdict"].tolist() == ["equivalent"]
     assert "equivalent in test error within 0.5 points" in str(found)
+
+
+def test_a_direction_that_is_given_decides_over_a_name_but_not_over_several() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL)
+    assert ll.compare(rows, higher_is_better=True).contrasts["verdict"].tolist() == ["worse"]
+    both = ll.compare(rows.assign(score=rows["test_error"]), value=["test_error", "score"], higher_is_better=True)
+    assert both.contrasts["verdict"].tolist() == ["better", "worse"]
+
+
+@pytest.mark.parametrize("module", ["analysis.runs.columns", "api.comparison"])
+def test_examples(module: str) -> None:
+    tried = doctest.testmod(sys.modules[f"leadline.{module}"])
+    assert tried.attempted and not tried.failed

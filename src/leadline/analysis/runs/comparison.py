@@ -38,7 +38,7 @@ class Options:
     contrasts: tuple[tuple[str, str], ...] = ()
     baseline: str | None = None  # with which every other arm is compared
     margin: float | Mapping[str, float] | None = None  # of equivalence, in the values' unit; by value if several
-    higher_is_better: bool | None = None  # None: as the name of the values says
+    higher_is_better: bool | None = None  # None: as the name of the values says; of several, where names do not say
     unit: str | None = None  # of the values; % makes differences percentage points
     resolution: float | None = None  # the step in which values move, such as 0.01 per cent of 10,000 test images
     correction: Correction = "holm"
@@ -75,7 +75,7 @@ def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: 
         DataError: the table does not have what the comparison needs.
     """
     runs = read_rows(table, columns, options.mean_of_duplicates)
-    kinds = {one: _metric(one, runs, options) for one in columns.values}
+    kinds = {one: _metric(one, runs, options, len(columns.values) == 1) for one in columns.values}
     margins = _margins(options.margin, columns.values)
     arms = _arms(runs, columns)
     bases = list(dict.fromkeys(arm.base for arm in arms.values()))
@@ -128,13 +128,18 @@ def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: 
 # --- metrics
 
 
-def _metric(name: str, runs: Runs, options: Options) -> FinalMetric:
+def _metric(name: str, runs: Runs, options: Options, alone: bool) -> FinalMetric:
     """Return what is known of a column of values.
+
+    What is said of the direction decides over the name of values that are compared `alone`; of several, it is of those
+    whose names do not say.
 
     Raises:
         DataError: its name does not say whether higher is better, and nothing else does.
     """
-    higher = higher_is_better(name) if options.higher_is_better is None else options.higher_is_better
+    higher, given = higher_is_better(name), options.higher_is_better
+    if higher is None or (given is not None and alone):
+        higher = given
     if higher is None:
         raise DataError(
             f"is a higher {name} better? its name does not say; give --higher-is-better or --lower-is-better"

@@ -55,7 +55,7 @@ def unpaired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0
     Example:
         >>> found = unpaired([5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0])
         >>> found.difference, round(found.t_p, 3), round(found.p, 3)
-        (-3.5, 0.011, 0.057)
+        (-3.5, 0.01, 0.057)
     """
     x, y = sample("a", a), sample("b", b)
     if not 0 < confidence < 1:
