@@ -482,3 +482,22 @@ def test_a_direction_that_is_given_decides_over_a_name_but_not_over_several() ->
 def test_examples(module: str) -> None:
     tried = doctest.testmod(sys.modules[f"leadline.{module}"])
     assert tried.attempted and not tried.failed
+
+
+def test_values_that_are_logged_now_and_then_are_no_failures() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL)
+    steps = [
+        rows.assign(step=step, test_error=rows["test_error"] + 5 - step if step % 2 else None) for step in range(7)
+    ]
+    found = ll.compare(pd.concat(steps), margin=0.5)
+    assert found.contrasts[["n", "verdict"]].values.tolist() == [[5, "better"]]
+    assert any("every step at which no run has a value" in line for line in found.reading)
+    # without a gap before, the values end because the runs failed
+    ended = pd.concat([rows.assign(step=0), rows.assign(step=1, test_error=None)])
+    assert "every trial of both failed" in str(ll.compare(ended, value="test_error"))
+
+
+def test_a_time_beside_the_values_is_not_meant() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL).assign(train_time=1.0)
+    assert ll.compare(rows).contrasts["metric"].tolist() == ["test_error"]
+    assert find_columns(rows.drop(columns="test_error")).values == ("train_time",)
