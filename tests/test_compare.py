@@ -394,6 +394,7 @@ def test_the_report_repeats_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"runs-val-error.svg", "runs-val-error-curves.svg", "differences.svg"} <= names
     assert "Lines join the runs of a pair." in page
+    assert "| plain | 2 | diverged | – |" in (tmp_path / "tables" / "trials.md").read_text()
     command = re.search(r'aria-label="Command">leadline compare (.*?)</pre>', page)
     assert command is not None
     monkeypatch.chdir(tmp_path)
