@@ -34,9 +34,11 @@ from leadline.analysis.stats import (
     t_interval,
 )
 from leadline.analysis.stats.sequential import confidence_of_each, running_interval
+from leadline.analysis.verdict import Contrast
 from leadline.analysis.verdict.decisions import decide_contrasts
 from leadline.analysis.verdict.pairs import Pairs
-from leadline.specs.contrast import ContrastSpec, Correction
+from leadline.parts.metrics import metric
+from leadline.specs.contrast import Correction
 from leadline.study.rounds import Course
 
 Floats = NDArray[np.floating]
@@ -138,7 +140,7 @@ def pairs_of(
         outcomes.append((seed, Outcome(float(x - y) if known else None, bool(lost_a), bool(lost_b))))
     seeds = tuple(seed for seed, one in outcomes if one.difference is not None)
     values_a, values_b = (tuple(float(side[seed]) for seed in seeds) for side in (a, b))
-    contrast = ContrastSpec(a=name, b="base")
+    contrast = Contrast(name, "base", metric("test_error"))
     return Pairs(contrast, law.margin, seeds, values_a, values_b, law.step, outcomes=tuple(outcomes))
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from leadline.analysis.stats import SeedsForWord, difference_p, paired
 from leadline.analysis.stats.sequential import interval_at_any_time
 from leadline.analysis.verdict import (
+    Contrast,
     Findings,
     analyze,
     contrast_sentence,
@@ -32,9 +33,8 @@ from leadline.analysis.verdict.decisions import Judgement, decide_contrasts
 from leadline.analysis.verdict.pairs import Pairs
 from leadline.analysis.verdict.wording.sentences import effect_sentence
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, flat
-from leadline.parts.metrics import Outputs
+from leadline.parts.metrics import Outputs, metric
 from leadline.specs import parse
-from leadline.specs.contrast import ContrastSpec
 from leadline.specs.study import StudySpec
 from leadline.study.expand import Arm, ExpandedStudy, expand
 from leadline.text import number, p_value
@@ -555,7 +555,7 @@ def test_files_frames_and_json_have_the_same_values() -> None:
 
 
 def test_decisions_see_all_contrasts_at_once() -> None:
-    contrast = ContrastSpec(a="a", b="b")
+    contrast = Contrast("a", "b", metric("test_error"))
     pairs = Pairs(contrast, 0.5, (0, 1, 2), (1.0, 1.1, 1.2), (6.0, 6.2, 6.5), 0.1)
     estimate = paired(pairs.a, pairs.b, resolution=pairs.resolution)
     (alone,) = decide_contrasts([pairs], [estimate], "holm")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leadline import networks
-    from leadline.api import Results, Study, Verdict, train
+    from leadline.api import Comparison, Results, Study, Verdict, compare, train
     from leadline.api.export import Loaded, from_trial, load, predict, save
     from leadline.data.arrays import Arrays
     from leadline.data.batches import Dataset
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Arrays": "data.arrays",
+    "Comparison": "api",
     "DataError": "errors",
     "DataSpec": "specs",
     "Dataset": "data.batches",
@@ -50,6 +51,7 @@ _HOME = {
     "TrialSpec": "specs",
     "Verdict": "api",
     "build": "networks.modules",
+    "compare": "api",
     "evaluate": "training",
     "family": "networks",
     "from_trial": "api.export",
@@ -71,6 +73,7 @@ _MODULES = {"networks"}
 __all__ = [
     "FAMILIES",
     "Arrays",
+    "Comparison",
     "DataError",
     "DataSpec",
     "Dataset",
@@ -93,6 +96,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "build",
+    "compare",
     "evaluate",
     "family",
     "from_trial",

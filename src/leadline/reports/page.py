@@ -45,7 +45,12 @@ FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
 WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
 EARLY, INTERIM = "early-flow", "interim"
 PROBE = "probe-"  # begins the names of the figures of probes that take a snapshot
-OPTIONAL = ("pretraining-", "predicted-", "tuning-")  # begin the names of figures in sections that not every report has
+OPTIONAL = (
+    "pretraining-",
+    "predicted-",
+    "tuning-",
+    "runs-",
+)  # begin names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
 
 
@@ -58,6 +63,22 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()  # those without rows are left out, long ones folded away
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report's results are of, and how they can be had again."""
+
+    kind: str  # "Study"
+    setting: str  # what all arms share, in short
+    notes: str
+    file: str  # beside the report, which holds what the command needs
+    content: str  # of that file
+    command: str
+    again: str  # title of the section with the command
+    before: str  # what stands before it
+    specification: str = ""  # shown below the command
+    changes: str = ""  # from the ready study that it was made from
 
 
 def write(
@@ -91,11 +112,54 @@ def write(
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    snapshots = _snapshot_figures(diagnostics)
-    drawn = draw_figures(findings, trials, records, diagnostics, sections)
-    tabled = [*tables(study, findings, trials, records), *(table for section in sections for table in section.tables)]
     specification = yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-    files: dict[str, bytes | None] = {"study.yaml": specification.encode()}
+    source = Source(
+        kind="Study",
+        setting=f"{study.spec.data.display_name} · {plural(study.spec.training.epochs, 'epoch')}",
+        notes=study.spec.notes,
+        changes=study.changes,
+        file="study.yaml",
+        content=specification,
+        command=command or "leadline run study.yaml\nleadline report " + study.name,
+        again="Reproduce this study",
+        before="holds the exact specification",
+        specification=specification,
+    )
+    drawn = draw_figures(findings, trials, records, diagnostics, sections)
+    tabled = tables(study, findings, trials, records)
+    where = _environments(trials, environment)
+    return write_page(source, findings, tabled, drawn, folder, diagnostics, sections, _when(trials), where)
+
+
+def write_page(
+    source: Source,
+    findings: Findings,
+    tabled: Sequence[Table],
+    drawn: Sequence[Figure],
+    folder: Path,
+    diagnostics: Diagnostics = NOTHING_MEASURED,
+    sections: Sequence[Section] = (),
+    when: str = "",
+    environments: Sequence[tuple[str, dict[str, str]]] = (),
+) -> Path:
+    """Write a report from what it shows into a folder and return the path of its HTML file; see `write`.
+
+    Args:
+        source: what the results are of.
+        findings: what they show.
+        tabled: tables of the report but for those of its sections.
+        drawn: every figure, those of sections included.
+        folder: created if missing.
+        diagnostics, sections: see `write`.
+        when: from when to when trials ran.
+        environments: captions and lines about where they ran.
+
+    Raises:
+        LeadlineError: a file or folder cannot be written.
+    """
+    snapshots = _snapshot_figures(diagnostics)
+    tabled = [*tabled, *(table for section in sections for table in section.tables)]
+    files: dict[str, bytes | None] = {source.file: source.content.encode()}
     for figure in drawn:
         files |= _figure_files(figure)
     earlier = {
@@ -114,7 +178,7 @@ def write(
         _environment()
         .get_template("report.html")
         .render(
-            study=study,
+            source=source,
             findings=findings,
             headline=headline(findings),
             sentences=[
@@ -133,10 +197,8 @@ def write(
             sections=sections,
             thresholds=THRESHOLDS,
             unfinished=unfinished(by_name["trials"]),
-            specification=specification,
-            command=command or "leadline run study.yaml\nleadline report " + study.name,
-            environments=_environments(trials, environment),
-            when=_when(trials),
+            environments=environments,
+            when=when,
             script=_script(),
             script_hash=base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
             light=LIGHT,

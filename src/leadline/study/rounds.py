@@ -12,6 +12,7 @@ the same ones.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from leadline.analysis import stats
 from leadline.analysis.stats import Decision, Outcome, sequential
@@ -118,6 +119,38 @@ class Course:
         return len(shown) >= FUTILE and all(one.failed_a and one.failed_b for one in shown)
 
 
+class Named(Protocol):
+    """An arm, by its name alone."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+class Deciding(Protocol):
+    """What seeds are added to until its contrasts are decided: a study, or another comparison."""
+
+    @property
+    def name(self) -> str:
+        """The name by which messages call it."""
+
+    @property
+    def arms(self) -> Sequence[Named]:
+        """The arms."""
+
+    @property
+    def contrasts(self) -> Sequence[object]:
+        """The contrasts, which share the error."""
+
+    @property
+    def decide(self) -> DecideSpec | None:
+        """How it decides; None: its seeds are fixed."""
+
+    @property
+    def shared_over(self) -> int:
+        """Seeds over which the error is shared out."""
+
+
 @dataclass(frozen=True)
 class Round:
     """The seeds that arms have from one look to the next, and what was seen when their trials had ended."""
@@ -138,7 +171,7 @@ class Linked:
     ended: bool  # finished or diverged
 
 
-def rounds(study: ExpandedStudy, courses: Sequence[Course]) -> tuple[Round, ...]:
+def rounds(study: Deciding, courses: Sequence[Course]) -> tuple[Round, ...]:
     """Return the rounds that a study has gone through; the last has no looks where its trials have not all ended.
 
     Args:
@@ -166,7 +199,7 @@ def rounds(study: ExpandedStudy, courses: Sequence[Course]) -> tuple[Round, ...]
     return tuple(found)
 
 
-def look(study: ExpandedStudy, course: Course, seeds: int) -> tuple[Ends, Decision]:
+def look(study: Deciding, course: Course, seeds: int) -> tuple[Ends, Decision]:
     """Return a contrast's interval at its first so many seeds, which holds with all others at every look; what it says.
 
     The interval has no ends where there is no pair, or one.
@@ -176,7 +209,7 @@ def look(study: ExpandedStudy, course: Course, seeds: int) -> tuple[Ends, Decisi
     return ends, course.word(seeds, ends, confidence, study.shared_over)
 
 
-def confidence_of_each(study: ExpandedStudy) -> float:
+def confidence_of_each(study: Deciding) -> float:
     """Return the confidence of each contrast's interval at which all of them hold together."""
     return sequential.confidence_of_each(_require_decide(study).confidence, len(study.contrasts))
 
@@ -222,7 +255,7 @@ def with_seeds(study: ExpandedStudy, seeds: Mapping[str, int]) -> ExpandedStudy:
     return study.resolve(drawn=drawn)
 
 
-def _seeds_to_add(study: ExpandedStudy, course: Course, seeds: int) -> int:
+def _seeds_to_add(study: Deciding, course: Course, seeds: int) -> int:
     """Return how many more seeds an undecided contrast needs; 0 if it has all."""
     decide, shown = _require_decide(study), course.first(seeds)
     left = decide.max_seeds - seeds
@@ -240,7 +273,7 @@ def _common_seeds(seeds: Mapping[str, int], course: Course) -> int:
     return min(seeds[course.a], seeds[course.b])
 
 
-def _require_decide(study: ExpandedStudy) -> DecideSpec:
+def _require_decide(study: Deciding) -> DecideSpec:
     if study.decide is None:
         raise SpecError(f"study {study.name}: it has no `decide`, so all of its seeds are fixed in advance")
     return study.decide

@@ -8,13 +8,14 @@ from leadline.analysis.stats.decisions import (
     Outcome,
     choose_word,
     difference_with_failures,
+    unpaired_with_failures,
 )
 from leadline.analysis.stats.effects import (
     EXACT_PAIRS,
     Decision,
+    Effect,
     Paired,
     Summary,
-    cut,
     decide,
     difference_p,
     equivalence_p,
@@ -24,7 +25,8 @@ from leadline.analysis.stats.effects import (
     t_interval,
 )
 from leadline.analysis.stats.power import LARGEST_PLAN, SeedsForWord, power, seeds_for_power, seeds_for_word
-from leadline.analysis.stats.samples import StatisticsError, least_spread
+from leadline.analysis.stats.samples import StatisticsError, cut, least_spread
+from leadline.analysis.stats.unpaired import Unpaired, permutation_p, unpaired, unpaired_equivalence_p
 
 __all__ = [
     "EXACT_PAIRS",
@@ -33,12 +35,14 @@ __all__ = [
     "Correlation",
     "Decision",
     "DifferenceTest",
+    "Effect",
     "McNemar",
     "Outcome",
     "Paired",
     "SeedsForWord",
     "StatisticsError",
     "Summary",
+    "Unpaired",
     "benjamini_hochberg",
     "benjamini_hochberg_both",
     "choose_word",
@@ -52,6 +56,7 @@ __all__ = [
     "least_spread",
     "mcnemar",
     "paired",
+    "permutation_p",
     "power",
     "seeds_for_power",
     "seeds_for_word",
@@ -59,4 +64,7 @@ __all__ = [
     "spearman",
     "summarise",
     "t_interval",
+    "unpaired",
+    "unpaired_equivalence_p",
+    "unpaired_with_failures",
 ]

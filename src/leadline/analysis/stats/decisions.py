@@ -14,6 +14,7 @@ import numpy as np
 import scipy
 
 from leadline.analysis.stats.effects import Decision, difference_p, sign_flip_p
+from leadline.analysis.stats.unpaired import permutation_p
 
 LEVEL = 0.05
 """The share of studies in which some word may be wrong; by Benjamini and Hochberg's correction, the share of words."""
@@ -38,7 +39,7 @@ def choose_word(
 
 
 @lru_cache(maxsize=4096)
-def count_p(failed_a: int, failed_b: int, seeds: int) -> float:
+def count_p(failed_a: int, failed_b: int, seeds: int, seeds_b: int | None = None) -> float:
     """Return the two-sided p of Fisher's exact test that two arms fail equally often.
 
     It takes the arms as independent. Seeds that are hard for both make it careful, and arms of one study share them.
@@ -46,8 +47,10 @@ def count_p(failed_a: int, failed_b: int, seeds: int) -> float:
     Args:
         failed_a, failed_b: seeds at which each arm failed.
         seeds: at which both trials have ended.
+        seeds_b: of the second arm, where its trials are others.
     """
-    counts = np.array([[failed_a, seeds - failed_a], [failed_b, seeds - failed_b]])
+    of_b = seeds if seeds_b is None else seeds_b
+    counts = np.array([[failed_a, seeds - failed_a], [failed_b, of_b - failed_b]])
     return float(scipy.stats.fisher_exact(counts).pvalue)
 
 
@@ -112,7 +115,52 @@ def difference_with_failures(outcomes: Sequence[Outcome], p: float | None, highe
         by_rank, favours = _worst_rank(outcomes, worse)
         by_values = max(p, by_rank) if favours == sign else 1.0
     total = failed_a + failed_b
-    if count_p(max(0, total - len(outcomes)), min(total, len(outcomes)), len(outcomes)) > LEVEL:
+    testable = count_p(max(0, total - len(outcomes)), min(total, len(outcomes)), len(outcomes)) <= LEVEL
+    return _by_either(by_values, sign, by_count, failing, testable)
+
+
+def unpaired_with_failures(
+    a: Sequence[float],
+    b: Sequence[float],
+    failed_a: int,
+    failed_b: int,
+    p: float | None,
+    higher_is_better: bool,
+) -> DifferenceTest:
+    """Return the test of a difference between two arms that form no pairs, and of which trials failed.
+
+    As `difference_with_failures`, with the ranks of all trials in place of signed ranks, by permutations.
+
+    Args:
+        a, b: values of the trials that did not fail.
+        failed_a, failed_b: trials of each arm that did.
+        p: of Welch's t test; None where an arm has fewer than two values.
+        higher_is_better: whether a difference above 0 is in favour of a.
+    """
+    sign = int(np.sign(np.mean(a) - np.mean(b))) if len(a) and len(b) else 0
+    ended_a, ended_b = len(a) + failed_a, len(b) + failed_b
+    if failed_a * ended_b == failed_b * ended_a:
+        return DifferenceTest(p, sign)
+    worse = -1 if higher_is_better else 1
+    failing = worse if failed_a * ended_b > failed_b * ended_a else -worse
+    by_values, by_count = p, count_p(failed_a, failed_b, ended_a, ended_b)
+    if p is not None and sign == -failing:
+        far = 1 + max(map(abs, (*a, *b)))
+        ranks = scipy.stats.rankdata(
+            [*(worse * far for _ in range(failed_a)), *a, *b, *(worse * far for _ in range(failed_b))]
+        )
+        by_rank = permutation_p(ranks[:ended_a], ranks[ended_a:])
+        favours = int(np.sign(ranks[:ended_a].mean() - ranks[ended_a:].mean()))
+        by_values = max(p, by_rank) if favours == sign else 1.0
+    total = failed_a + failed_b
+    splits = [(least, total - least) for least in (max(0, total - ended_b), min(total, ended_a))]
+    testable = min(count_p(*split, ended_a, ended_b) for split in splits) <= LEVEL
+    return _by_either(by_values, sign, by_count, failing, testable)
+
+
+def _by_either(by_values: float | None, sign: int, by_count: float, failing: int, testable: bool) -> DifferenceTest:
+    """Return the test by values or by the number of failures, each at half the level where both can be."""
+    if not testable:
         return DifferenceTest(by_values, sign, "values", by_count)
     if by_values is None:
         return DifferenceTest(by_count, failing, "failures", by_count)

@@ -9,7 +9,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, least_spread, sample
+from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, cut, least_spread, sample
+from leadline.analysis.stats.unpaired import Unpaired
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 
@@ -46,6 +47,10 @@ class Paired:
     effect_size: float | None  # Cohen's d_z: difference / spread; None at n = 1 or without spread
 
 
+Effect = Paired | Unpaired
+"""What is known of a difference, of pairs or of two separate samples."""
+
+
 def summarise(values: ArrayLike) -> Summary:
     """Return n, mean, standard deviation, median and range of a sample.
 
@@ -58,24 +63,6 @@ def summarise(values: ArrayLike) -> Summary:
     return Summary(
         len(x), float(x.mean()), sd if len(x) > 1 else None, float(np.median(x)), float(x.min()), float(x.max())
     )
-
-
-def cut(ends: tuple[float, float], largest: float) -> tuple[float, float]:
-    """Return an interval for a difference without the part that no difference can reach.
-
-    What is cut off cannot hold the true difference, so that the interval holds it as often as before. An end that is
-    infinite, because nothing is known, stays.
-
-    Args:
-        ends: low and high.
-        largest: the largest difference that is possible, such as 100 points of two errors; infinite: cut nothing.
-
-    Examples:
-        >>> cut((-351.3, 40.0), 100.0), cut((-math.inf, math.inf), 100.0)
-        ((-100.0, 40.0), (-inf, inf))
-    """
-    low, high = (min(max(end, -largest), largest) if math.isfinite(end) else end for end in ends)
-    return low, high
 
 
 def paired(

@@ -2,7 +2,7 @@
 
 from leadline.analysis.stats import Decision
 from leadline.analysis.verdict.analysis import analyze
-from leadline.analysis.verdict.evidence import reads_probabilities
+from leadline.analysis.verdict.design import Contrast, Design, DesignArm, reads_probabilities
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
@@ -17,8 +17,11 @@ from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
 
 __all__ = [
     "ArmFinding",
+    "Contrast",
     "ContrastFinding",
     "Decision",
+    "Design",
+    "DesignArm",
     "Findings",
     "analyze",
     "arms_table",

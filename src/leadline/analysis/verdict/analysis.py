@@ -9,24 +9,25 @@ from itertools import accumulate, chain
 import numpy as np
 import pandas as pd
 
-from leadline.analysis.stats import Outcome, Paired, Summary, cut, paired, summarise
+from leadline.analysis.stats import Effect, Outcome, Summary, cut, paired, summarise, unpaired
 from leadline.analysis.stats.factorial import shrink_effects
 from leadline.analysis.stats.pairing import Ahead, SeedsAndImages, ahead_at_a_seed, over_seeds_and_images, pairing
 from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts, seeds_needed
+from leadline.analysis.verdict.design import Design, DesignArm, design_of
 from leadline.analysis.verdict.evidence import Evidence, gather
 from leadline.analysis.verdict.factors import factor_effects
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
-from leadline.analysis.verdict.meta_analysis import data_set, meta_analyses
+from leadline.analysis.verdict.meta_analysis import meta_analyses
 from leadline.analysis.verdict.pairs import Pairs, pair
 from leadline.analysis.verdict.sequential import interim_analyses, looked_at_before
 from leadline.analysis.verdict.tuned import Tuning
-from leadline.parts.metrics import Outputs, metric
-from leadline.study.expand import Arm, ExpandedStudy, default_metric, tasks_of
+from leadline.parts.metrics import Outputs
+from leadline.study.expand import ExpandedStudy
 from leadline.study.rounds import Round
 
 
 def analyze(
-    study: ExpandedStudy,
+    study: ExpandedStudy | Design,
     trials: pd.DataFrame,
     records: pd.DataFrame,
     outputs: Mapping[str, Outputs],
@@ -40,60 +41,69 @@ def analyze(
     trials have not both ended; likewise where a study got more seeds after a verdict on its first ones could be seen.
 
     Args:
-        study: the study, expanded.
+        study: the study, expanded, or the design of another comparison.
         trials: a row per trial: trial (hash), arm, seed, state, seconds; created and ended where they are known.
         records: a row per measured value: trial, epoch, split, name, value; errors in per cent, accuracies fractions.
         outputs: trial hash -> what its network gave for the test images.
         tuning: what the study's search tried; None: it tunes nothing, or that is not known.
     """
-    evidence = gather(study, trials, records, outputs)
-    pairs = [pair(contrast, study.spec.margin, evidence) for contrast in study.contrasts]
-    estimates: list[Paired | None] = []
+    design = study if isinstance(study, Design) else design_of(study)
+    evidence = gather(design, trials, records, outputs)
+    pairs = [pair(contrast, design.margin, evidence) for contrast in design.contrasts]
+    estimates: list[Effect | None] = []
     sequential: list[SequentialAnalysis | None] = [None] * len(pairs)
     rounds: tuple[Round, ...] = ()
     looked: list[tuple[int, ...]] = [()] * len(pairs)
-    if study.decide is None:
+    if design.decide is None:
         history = [evidence.rounds(own.contrast) for own in pairs]
         if any(len(groups) > 1 for groups in history):
             pairs, estimates, judgements = looked_at_before(pairs, [tuple(chain(*groups)) for groups in history])
             looked = [tuple(accumulate(map(len, groups)))[:-1] for groups in history]
         else:
-            estimates += (
-                paired(own.a, own.b, resolution=own.resolution, largest=own.largest) if own.seeds else None
-                for own in pairs
-            )
-            judgements = decide_contrasts(pairs, estimates, study.spec.correction)
+            estimates += map(_estimate, pairs)
+            judgements = decide_contrasts(pairs, estimates, design.correction)
     else:
-        pairs, estimates, analyses, rounds = interim_analyses(study, pairs)
+        pairs, estimates, analyses, rounds = interim_analyses(design, pairs)
         sequential[:], judgements = analyses, tuple(one.judgement for one in analyses)
-    arms = tuple(_arm(arm, evidence.planned(study, arm.name), evidence) for arm in study.arms)
+    arms = tuple(_arm(arm, design.planned, evidence) for arm in design.arms)
     tested = sum(one.test.p is not None for one in judgements)
     contrasts = _with_shrunk(
         map(partial(_contrast, evidence, tested), pairs, estimates, judgements, sequential, looked)
     )
     # seeds whose number depends on what they showed are no sample for statistics that look once
-    fixed = contrasts if study.decide is None and not any(looked) else ()
+    fixed = contrasts if design.decide is None and not any(looked) else ()
     return Findings(
-        study=study.name,
-        title=study.title,
+        study=design.name,
+        title=design.title,
         arms=arms,
         contrasts=contrasts,
-        correction=study.spec.correction,
-        factors=factor_effects(arms, fixed, partial(adjust, correction=study.spec.correction)),
-        meta_analyses=meta_analyses(study, fixed),
+        correction=design.correction,
+        factors=factor_effects(arms, fixed, design.names_data, partial(adjust, correction=design.correction)),
+        meta_analyses=meta_analyses(design, fixed),
         rounds=rounds,
-        data_sets=tuple(dict.fromkeys(data_set(arm.trial) for arm in study.arms)),
-        unrecorded=evidence.unrecorded(study),
-        metric=default_metric(study),
-        curves={name: axis for one in tasks_of(study) for name, axis in one.curves.items()},
-        remarks=study.remarks,
-        tune=study.spec.tune,
-        chosen=study.resolved.chosen,
+        data_sets=tuple(dict.fromkeys(arm.data for arm in design.arms)),
+        unrecorded=evidence.unrecorded(design),
+        metric=design.metric,
+        declared=design.metrics,
+        summarised=design.summarised,
+        trained=design.trained,
+        curves=design.curves,
+        remarks=design.remarks,
+        tune=design.tune,
+        chosen=design.chosen,
         tuning=tuning,
     )
 
 
-def _arm(arm: Arm, planned: int, evidence: Evidence) -> ArmFinding:
+def _estimate(pairs: Pairs) -> Effect | None:
+    """Return what pairs, or separate samples, show; None where there are none."""
+    if not pairs.a or not pairs.b:
+        return None
+    estimate = unpaired if pairs.apart else paired
+    return estimate(pairs.a, pairs.b, resolution=pairs.resolution, largest=pairs.largest)
+
+
+def _arm(arm: DesignArm, planned: int | None, evidence: Evidence) -> ArmFinding:
     finished = [trial for trial in evidence.trials.get(arm.name, ()) if trial.state == "finished"]
     summaries = {
         metric: _summary(value for _, value in evidence.values(arm.name, metric).values()) for metric in evidence.finals
@@ -102,7 +112,7 @@ def _arm(arm: Arm, planned: int, evidence: Evidence) -> ArmFinding:
         name=arm.name,
         base=arm.base,
         factors=arm.factors,
-        planned=planned,
+        planned=len(evidence.trials.get(arm.name, ())) if planned is None else planned,
         finished=len(finished),
         diverged=evidence.count(arm.name, "diverged"),
         failed=evidence.count(arm.name, "failed"),
@@ -119,7 +129,7 @@ def _contrast(
     evidence: Evidence,
     tested: int,
     pairs: Pairs,
-    estimate: Paired | None,
+    estimate: Effect | None,
     judgement: Judgement,
     sequential: SequentialAnalysis | None,
     looked: tuple[int, ...],
@@ -129,6 +139,7 @@ def _contrast(
         a=contrast.a,
         b=contrast.b,
         metric=contrast.metric,
+        declared=contrast.kind,
         margin=pairs.margin,
         seeds=pairs.seeds,
         differences=pairs.differences,
@@ -137,23 +148,24 @@ def _contrast(
         paired=estimate,
         mcnemar=pairs.mcnemar,
         judgement=judgement,
-        failed_a=sum(one.failed_a for one in outcomes),
-        failed_b=sum(one.failed_b for one in outcomes),
+        failed_a=pairs.apart[0].failed if pairs.apart else sum(one.failed_a for one in outcomes),
+        failed_b=pairs.apart[1].failed if pairs.apart else sum(one.failed_b for one in outcomes),
         at_chance_a=evidence.at_chance_of(contrast.a, (seed for seed, _ in pairs.outcomes)),
         at_chance_b=evidence.at_chance_of(contrast.b, (seed for seed, _ in pairs.outcomes)),
-        ended=len(outcomes),
+        ended=min(side.trials for side in pairs.apart) if pairs.apart else len(outcomes),
         neither_learned=pairs.neither_learned,
         values_a=pairs.a,
         values_b=pairs.b,
         target=contrast.target,
         reach=pairs.reach,
         resolution=pairs.resolution,
+        apart=pairs.apart,
         sequential=sequential,
         looked=looked,
         finished=len(evidence.finished_seeds(contrast.a) & evidence.finished_seeds(contrast.b)),
         needed=seeds_needed(pairs, estimate, tested) if judgement.decision == "undecided" else None,
         pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent else None,
-        ahead=_ahead(outcomes, metric(contrast.metric).higher_is_better),
+        ahead=_ahead(outcomes, contrast.kind.higher_is_better),
         images=None if sequential or looked else _over_images(pairs, evidence),  # which holds at one look
     )
 

@@ -8,7 +8,7 @@ from leadline.analysis.stats import (
     LEVEL,
     Decision,
     DifferenceTest,
-    Paired,
+    Effect,
     SeedsForWord,
     benjamini_hochberg,
     benjamini_hochberg_both,
@@ -19,9 +19,10 @@ from leadline.analysis.stats import (
     holm_both,
     least_spread,
     seeds_for_word,
+    unpaired_equivalence_p,
+    unpaired_with_failures,
 )
 from leadline.analysis.verdict.pairs import Pairs
-from leadline.parts.metrics import metric
 from leadline.specs.contrast import Correction
 
 
@@ -44,7 +45,7 @@ class Judgement:
 
 
 def decide_contrasts(
-    pairs: Sequence[Pairs], estimates: Sequence[Paired | None], correction: Correction
+    pairs: Sequence[Pairs], estimates: Sequence[Effect | None], correction: Correction
 ) -> tuple[Judgement, ...]:
     """Return what is decided about each contrast of a study whose seeds were fixed.
 
@@ -66,30 +67,36 @@ def decide_contrasts(
     for own, test, p, p_differ, p_same, p_permuted in zip(
         pairs, tests, equivalences, _plain(differ), _plain(same), permuted, strict=True
     ):
-        word = choose_word(test.sign, p_differ, p_same, metric(own.contrast.metric).higher_is_better)
+        word = choose_word(test.sign, p_differ, p_same, own.contrast.kind.higher_is_better)
         found.append(Judgement(word, test, p_differ, p, p_same, p_permuted))
     return tuple(found)
 
 
-def _difference(pairs: Pairs, estimate: Paired | None) -> DifferenceTest:
+def _difference(pairs: Pairs, estimate: Effect | None) -> DifferenceTest:
     if pairs.neither_learned:
         return DifferenceTest(None, 0)
+    higher = pairs.contrast.kind.higher_is_better
     p = None if estimate is None or pairs.silent else estimate.t_p
+    if pairs.apart:
+        failed_a, failed_b = (side.failed for side in pairs.apart)
+        return unpaired_with_failures(pairs.a, pairs.b, failed_a, failed_b, p, higher)
     outcomes = [one for _, one in pairs.outcomes]
     if not outcomes:  # times to a target, which have failures in them
         return DifferenceTest(p, 0 if estimate is None else (estimate.difference > 0) - (estimate.difference < 0))
-    return difference_with_failures(outcomes, p, metric(pairs.contrast.metric).higher_is_better)
+    return difference_with_failures(outcomes, p, higher)
 
 
-def _equivalence(pairs: Pairs, estimate: Paired | None) -> float | None:
+def _equivalence(pairs: Pairs, estimate: Effect | None) -> float | None:
     if estimate is None or estimate.n < 2 or pairs.silent or pairs.uneven or not pairs.margin:
         return None
     if pairs.reach and pairs.reach.reached_a + pairs.reach.reached_b < 2 * estimate.n:
         return None  # how long the others would have taken is not known, and a horizon makes them equal
+    if pairs.apart:
+        return unpaired_equivalence_p(pairs.a, pairs.b, pairs.margin, pairs.resolution)
     return float(equivalence_p(pairs.differences, pairs.margin, pairs.resolution))
 
 
-def seeds_needed(pairs: Pairs, estimate: Paired | None, contrasts: int) -> SeedsForWord | None:
+def seeds_needed(pairs: Pairs, estimate: Effect | None, contrasts: int) -> SeedsForWord | None:
     """Return how many seeds would decide a contrast that is undecided; None where its few pairs tell nothing.
 
     Args:

@@ -9,12 +9,9 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
+from leadline.analysis.verdict.design import Contrast, Design, DesignArm
 from leadline.analysis.verdict.values import Waited, convergence_epochs, curves, final_values, waited
-from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metric, metrics
-from leadline.parts.tasks import task_of
-from leadline.specs import TrialSpec
-from leadline.specs.contrast import ContrastSpec
-from leadline.study.expand import ExpandedStudy, default_metric
+from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metrics
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Trial:
 class Evidence:
     """The frames, looked up."""
 
-    specs: Mapping[str, TrialSpec]  # by arm
+    arms: Mapping[str, DesignArm]  # by name
     trials: Mapping[str, tuple[Trial, ...]]  # by arm
     finals: Mapping[str, Mapping[str, float]]  # by metric and trial; finished trials and finite values only
     curves: Mapping[str, Curve]  # by trial; only where a contrast asks for what they show
@@ -48,9 +45,9 @@ class Evidence:
             trial.seed: (trial.hash, found[trial.hash]) for trial in self.trials.get(arm, ()) if trial.hash in found
         }
 
-    def waited(self, arm: str, contrast: ContrastSpec) -> dict[int, Waited]:
+    def waited(self, arm: str, contrast: Contrast) -> dict[int, Waited]:
         """Seed -> time to the contrast's target of each trial of an arm that has finished or diverged."""
-        target, clock = contrast.target or 0.0, metric(contrast.metric)
+        target, clock = contrast.target or 0.0, contrast.kind
         assert isinstance(clock, TimeMetric)
         found = (
             (trial, waited(self.curves.get(trial.hash), clock, target, trial.state == "diverged"))
@@ -59,7 +56,7 @@ class Evidence:
         )
         return {trial.seed: one for trial, one in found if one}
 
-    def rounds(self, contrast: ContrastSpec) -> tuple[tuple[int, ...], ...]:
+    def rounds(self, contrast: Contrast) -> tuple[tuple[int, ...], ...]:
         """The seeds of a contrast, those together between which no verdict can have been shown, in order of time.
 
         A verdict was there to be seen if the trials of two seeds or more had ended before others were created.
@@ -77,10 +74,6 @@ class Evidence:
             found[-1] += (added := list(together))
             before += [ended[seed] for seed in added]
         return tuple(map(tuple, found))
-
-    def planned(self, study: ExpandedStudy, arm: str) -> int:
-        """Trials of an arm that there are to be; of a study that decides while seeds are added, so far."""
-        return len(study.seed_values) if study.decide is None else len(self.trials.get(arm, ()))
 
     def ended(self, arm: str) -> dict[int, bool]:
         """Seed -> whether the trial failed, of an arm's trials that have ended: it diverged, or has learned nothing."""
@@ -100,11 +93,11 @@ class Evidence:
         sizes = (len(self.outputs[one.hash].labels) for one in self.trials.get(arm, ()) if one.hash in self.outputs)
         return next(sizes, None)
 
-    def unrecorded(self, study: ExpandedStudy) -> dict[str, dict[str, int]]:
+    def unrecorded(self, design: Design) -> dict[str, dict[str, int]]:
         """Metric -> why finished trials of its contrasts lack it -> how many do; of metrics that all have, nothing."""
         lacking: dict[str, dict[str, str]] = defaultdict(dict)
-        for contrast in study.contrasts:
-            one = metric(contrast.metric)
+        for contrast in design.contrasts:
+            one = contrast.kind
             if not isinstance(one, TimeMetric):
                 known = self.finals.get(contrast.metric, {})
                 sides = (trial for arm in (contrast.a, contrast.b) for trial in self.trials.get(arm, ()))
@@ -123,11 +116,8 @@ class Evidence:
         return {trial.seed for trial in self.trials.get(arm, ()) if trial.state == "finished"}
 
 
-def gather(
-    study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]
-) -> Evidence:
-    """Return the frames of a study, looked up; trials that have not finished have no values."""
-    asked = _asked(study)
+def gather(design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]) -> Evidence:
+    """Return the frames of what is compared, looked up; trials that have not finished have no values."""
     by_arm: dict[str, list[Trial]] = defaultdict(list)
     columns = trials.reindex(columns=["trial", "arm", "seed", "state", "seconds", "created", "ended"])
     for key, arm, seed, state, seconds, *moments in columns.itertuples(index=False):
@@ -139,7 +129,7 @@ def gather(
         by_arm[arm].append(Trial(key, int(seed), state, seconds, created, ended))
     finished = {trial.hash for group in by_arm.values() for trial in group if trial.state == "finished"}
     kept = records[records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))]
-    wanted = {name: metric(name) for name in sorted(asked)}
+    wanted = design.metrics
     of_curves = any(isinstance(one, CurveMetric | TimeMetric) for one in wanted.values())
     by_epoch = curves(records) if of_curves else {}
     recorded = final_values(kept, wanted.values())
@@ -149,29 +139,17 @@ def gather(
         found = {key: value for key, value in computed.items() if value is not None and math.isfinite(value)}
         finals[name] = found | recorded.get(name, {})
     in_order = {arm: tuple(sorted(group, key=lambda trial: trial.seed)) for arm, group in by_arm.items()}
-    specs = {arm.name: arm.trial for arm in study.arms}
+    arms = {arm.name: arm for arm in design.arms}
     at_chance = frozenset(
         trial.hash
         for arm, group in by_arm.items()
-        if arm in specs
+        if arm in arms and (task := arms[arm].task) is not None
         for trial in group
         if trial.hash in finished
         and trial.hash in outputs
-        and task_of(specs[arm].data.task).is_at_chance(outputs[trial.hash], finals["train_error"].get(trial.hash))
+        and task.is_at_chance(outputs[trial.hash], finals["train_error"].get(trial.hash))
     )
-    return Evidence(specs, in_order, finals, by_epoch, convergence_epochs(kept, outputs), outputs, at_chance)
-
-
-def _asked(study: ExpandedStudy) -> set[str]:
-    """Return every metric that something is said of, beside those by which all arms are summarised."""
-    compared, published = study.contrasts, study.published
-    return {default_metric(study), *(one.metric for one in compared), *(one.metric for one in published)}
-
-
-def reads_probabilities(study: ExpandedStudy) -> bool:
-    """Whether a contrast's metric may have to be computed from the probabilities of classes."""
-    compared = map(metric, _asked(study))
-    return any(isinstance(one, FinalMetric) and one.compute and one.needs_probabilities for one in compared)
+    return Evidence(arms, in_order, finals, by_epoch, convergence_epochs(kept, outputs), outputs, at_chance)
 
 
 def _computed(one: Metric, curve: Curve | None, outputs: Outputs | None) -> float | None:

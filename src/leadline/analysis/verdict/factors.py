@@ -1,7 +1,7 @@
 """How a contrast depends on the factors that a study varies: main effects and interactions, seed by seed."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 from leadline.analysis.stats import Paired, cut
 from leadline.analysis.stats.factorial import mean_weights, slope_weights, step_weights, within_seeds
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
-from leadline.parts.metrics import metric
 
 Floats = NDArray[np.float64]
 Level = bool | int | float | str
 Of = Literal["difference", "both"]
 Over = Literal["mean", "step", "slope"]
 Adjust = Callable[[Sequence[float | None]], list[float | None]]
-
-NAMES_DATA = ("data.name", "data.path", "data.module")
-"""Factors whose levels are data sets, over which nothing is averaged."""
 
 _SIDES: tuple[Of, ...] = ("difference", "both")
 
@@ -48,7 +44,7 @@ class _Plan:
 
 
 def factor_effects(
-    arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding], adjust: Adjust
+    arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding], names_data: Collection[str], adjust: Adjust
 ) -> tuple[FactorEffect, ...]:
     """Return main effects of arms and factors, and how the difference between arms changes with each factor.
 
@@ -60,11 +56,12 @@ def factor_effects(
 
     Args:
         arms, contrasts: of the study's findings.
+        names_data: factors whose levels are data sets.
         adjust: p-values for how many there are.
     """
     found = [
         (grid, plan, *shown)
-        for grid in _grids(arms, contrasts)
+        for grid in _grids(arms, contrasts, names_data)
         for plan in _plans(grid)
         if (shown := _measure(grid, plan)) is not None
     ]
@@ -72,17 +69,19 @@ def factor_effects(
     return tuple(_effect(*one, p) for one, p in zip(found, adjusted, strict=True))
 
 
-def _grids(arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding]) -> Iterator[_Grid]:
+def _grids(
+    arms: Sequence[ArmFinding], contrasts: Sequence[ContrastFinding], names_data: Collection[str]
+) -> Iterator[_Grid]:
     by_name = {arm.name: arm for arm in arms}
     groups: dict[tuple[str, str, str, float | None, str], list[tuple[Mapping[str, Level], ContrastFinding]]] = {}
     for contrast in contrasts:
         a, b = by_name[contrast.a], by_name[contrast.b]
         if a.factors and a.factors == b.factors:
-            within = ",".join(f"{name}={value}" for name, value in a.factors.items() if name in NAMES_DATA)
+            within = ",".join(f"{name}={value}" for name, value in a.factors.items() if name in names_data)
             key = (a.base, b.base, contrast.metric, contrast.target, within)
             groups.setdefault(key, []).append((a.factors, contrast))
     for (*_, within), members in groups.items():
-        names = [name for name in members[0][0] if name not in NAMES_DATA]
+        names = [name for name in members[0][0] if name not in names_data]
         levels = {name: _ordered([factors[name] for factors, _ in members]) for name in names}
         cells = {tuple(factors[name] for name in names): contrast for factors, contrast in members}
         whole = len(cells) == math.prod(map(len, levels.values()))
@@ -122,7 +121,7 @@ def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[int, ...], Paired] | None:
     result = within_seeds(np.transpose(columns), list(plan.weights.values()), resolution)
     # the weights of a change sum to zero, so a mean of both arms gains at most what half of them can lose
     reach = sum(map(abs, plan.weights.values())) / (2 if both else 1)
-    largest = reach * metric(cells[0].metric).largest_difference
+    largest = reach * cells[0].kind.largest_difference
     return seeds, replace(result, ci95=cut(result.ci95, largest)) if result.ci95 else result
 
 
@@ -132,6 +131,7 @@ def _effect(grid: _Grid, plan: _Plan, seeds: tuple[int, ...], result: Paired, p:
         a=one.a.partition("[")[0],
         b=one.b.partition("[")[0],
         metric=one.metric,
+        declared=one.declared,
         target=one.target,
         within=grid.within,
         of=plan.of,

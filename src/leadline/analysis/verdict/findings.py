@@ -4,12 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from leadline.analysis.stats import LEVEL, Decision, DifferenceTest, McNemar, Paired, SeedsForWord, Summary
+from leadline.analysis.stats import (
+    LEVEL,
+    Decision,
+    DifferenceTest,
+    Effect,
+    McNemar,
+    Paired,
+    SeedsForWord,
+    Summary,
+)
 from leadline.analysis.stats.factorial import OverDataSets
 from leadline.analysis.stats.pairing import Ahead, Pairing, SeedsAndImages
 from leadline.analysis.verdict.decisions import Judgement
+from leadline.analysis.verdict.pairs import Ended
 from leadline.analysis.verdict.tuned import Tuning
 from leadline.analysis.verdict.values import ToTarget
+from leadline.parts.metrics import Metric, metric
 from leadline.parts.tasks import task_of
 from leadline.specs.contrast import Correction
 from leadline.specs.tuning import TuneSpec, Values
@@ -90,7 +101,7 @@ class ContrastFinding:
     differences: tuple[float, ...]  # one per seed, percentage points
     diverged_a: int
     diverged_b: int
-    paired: Paired | None  # None: no such seed
+    paired: Effect | None  # None: no such seed
     mcnemar: tuple[McNemar, ...]  # one per seed; empty where predictions are missing
     judgement: Judgement
     failed_a: int = 0  # trials that diverged or stayed at chance, of the seeds at which both ended
@@ -112,6 +123,13 @@ class ContrastFinding:
     pairing: Pairing | None = None
     ahead: Ahead | None = None  # how often a is better at a fresh seed, failures counted
     images: SeedsAndImages | None = None  # of test errors whose predictions are known at every seed
+    apart: tuple[Ended, Ended] | None = None  # of arms that form no pairs
+    declared: Metric | None = field(default=None, compare=False)  # of the metric; None: what Leadline has by its name
+
+    @property
+    def kind(self) -> Metric:
+        """What is declared of its metric."""
+        return self.declared or metric(self.metric)
 
     @property
     def decision(self) -> Decision:
@@ -131,7 +149,7 @@ class ContrastFinding:
         return self.decision in ("better", "worse") and self.judgement.test.ground == "failures"
 
     @property
-    def estimate(self) -> Paired | None:
+    def estimate(self) -> Effect | None:
         """What its pairs show; None: there is none, or no trial reached the target."""
         return None if self.reach and self.reach.silent else self.paired
 
@@ -153,6 +171,12 @@ class FactorEffect:
     seeds: tuple[int, ...]  # at which every trial that it needs has its value
     paired: Paired  # of the effect, one number per seed
     t_p_adjusted: float | None  # over all such effects of the study
+    declared: Metric | None = field(default=None, compare=False)  # of the metric; None: what Leadline has by its name
+
+    @property
+    def kind(self) -> Metric:
+        """What is declared of its metric."""
+        return self.declared or metric(self.metric)
 
     @property
     def shown(self) -> bool:
@@ -181,6 +205,12 @@ class MetaAnalysis:
     parts: tuple[DataSetFinding, ...]
     summary: OverDataSets | None  # None: fewer than two data sets have two pairs
     decision: Decision
+    declared: Metric | None = field(default=None, compare=False)  # of the metric; None: what Leadline has by its name
+
+    @property
+    def kind(self) -> Metric:
+        """What is declared of its metric."""
+        return self.declared or metric(self.metric)
 
 
 @dataclass(frozen=True)
@@ -198,6 +228,9 @@ class Findings:
     data_sets: tuple[str, ...] = ()  # that arms are trained on
     unrecorded: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # metric -> why -> trials that lack it
     metric: str = "test_error"  # that the arms are for, where no contrast names another
+    declared: Mapping[str, Metric] = field(default_factory=dict, compare=False)  # by name; others as Leadline has them
+    summarised: tuple[str, ...] = ("test_error", "validation_error", "train_error")  # metrics that each arm is shown by
+    trained: bool = True  # whether Leadline trained and evaluated the arms; else only their results are known
     curves: Mapping[str, str] = field(  # records that learning curves are drawn of -> the title of their axis
         default_factory=lambda: dict(task_of("classification").curves)
     )
@@ -205,6 +238,10 @@ class Findings:
     tune: TuneSpec | None = None
     chosen: Mapping[str, Values] | None = None  # arm -> tuned values; None: nothing was tuned
     tuning: Tuning | None = field(default=None, compare=False)  # None: what was tried is not known
+
+    def kind(self, name: str) -> Metric:
+        """Return what is declared of a metric."""
+        return self.declared.get(name) or metric(name)
 
     @property
     def tested(self) -> int:

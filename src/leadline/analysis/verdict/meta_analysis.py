@@ -5,15 +5,11 @@ from dataclasses import replace
 
 from leadline.analysis.stats import LEVEL, cut, decide, least_spread
 from leadline.analysis.stats.factorial import over_data_sets
-from leadline.analysis.verdict.factors import NAMES_DATA
+from leadline.analysis.verdict.design import Design, DesignArm
 from leadline.analysis.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
-from leadline.parts.base import canonical_json
-from leadline.parts.metrics import metric
-from leadline.specs import TrialSpec
-from leadline.study.expand import Arm, ExpandedStudy
 
 
-def meta_analyses(study: ExpandedStudy, contrasts: Sequence[ContrastFinding]) -> tuple[MetaAnalysis, ...]:
+def meta_analyses(design: Design, contrasts: Sequence[ContrastFinding]) -> tuple[MetaAnalysis, ...]:
     """Return a summary of each group of contrasts that differ in their data set alone, where there are several.
 
     A group has the same two networks under the same recipe, but for what tuning and matching made of them on each data
@@ -22,40 +18,28 @@ def meta_analyses(study: ExpandedStudy, contrasts: Sequence[ContrastFinding]) ->
     count in the summary.
 
     Args:
-        study: the study, expanded.
+        design: what is compared.
         contrasts: of its findings.
     """
-    arms = {arm.name: arm for arm in study.arms}
-    given = {arm.name: arm for arm in study.asked}  # for tuning and matching change each one on each data set
+    arms = {arm.name: arm for arm in design.arms}
     groups: dict[tuple[str, ...], list[tuple[str, ContrastFinding]]] = {}
     for contrast in contrasts:
         a, b = arms[contrast.a], arms[contrast.b]
-        if (data := data_set(a.trial)) == data_set(b.trial):
-            key = (*(_but_for_data(given[arm.name]) for arm in (a, b)), contrast.metric, str(contrast.target))
-            groups.setdefault(key, []).append((data, contrast))
+        if a.data == b.data:
+            key = (a.alike, b.alike, contrast.metric, str(contrast.target))
+            groups.setdefault(key, []).append((a.data, contrast))
     chosen = [
         dict(members)
         for members in groups.values()
         if 1 < len(members) == len({data for data, _ in members})
         and len({contrast.reach.horizon for _, contrast in members if contrast.reach}) <= 1
     ]
-    return tuple(_analysis(arms, members, len(chosen)) for members in chosen)
+    return tuple(_analysis(design, members, len(chosen)) for members in chosen)
 
 
-def data_set(trial: TrialSpec) -> str:
-    """Return the name of the data set, or the folder, that a trial is trained on."""
-    return trial.data.display_name
-
-
-def _but_for_data(arm: Arm) -> str:
-    """Return what two arms have in common that differ in their data alone."""
-    factors = {name: value for name, value in arm.factors.items() if name not in NAMES_DATA}
-    return canonical_json([arm.trial.model_dump(mode="json", exclude={"data", "seed"}), factors])
-
-
-def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding], together: int) -> MetaAnalysis:
+def _analysis(design: Design, members: Mapping[str, ContrastFinding], together: int) -> MetaAnalysis:
     """Return the summary of one group, decided at the confidence at which all of the study's hold together."""
-    one = next(iter(members.values()))
+    one, arms = next(iter(members.values())), {arm.name: arm for arm in design.arms}
     known = {data: result for data, contrast in members.items() if (result := contrast.estimate) and result.n > 1}
     # equal differences have no spread, though rounding alone gives them one
     sds = [max(result.sd or 0.0, least_spread(members[data].resolution)) for data, result in known.items()]
@@ -65,12 +49,13 @@ def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding], t
         summary = over_data_sets(effects, sds, seeds)
         strict = summary if together == 1 else over_data_sets(effects, sds, seeds, 1 - LEVEL / together)
     if summary:
-        largest = metric(one.metric).largest_difference
+        largest = one.kind.largest_difference
         prediction = cut(summary.prediction, largest) if summary.prediction else None
         summary = replace(summary, interval=cut(summary.interval, largest), prediction=prediction)
     weights = dict(zip(known, summary.weights, strict=True)) if summary else {}
     a, b = (
-        _name([arms[name] for name in names]) for names in zip(*((c.a, c.b) for c in members.values()), strict=True)
+        _name([arms[name] for name in names], design.names_data)
+        for names in zip(*((c.a, c.b) for c in members.values()), strict=True)
     )
     return MetaAnalysis(
         a=a,
@@ -80,12 +65,13 @@ def _analysis(arms: Mapping[str, Arm], members: Mapping[str, ContrastFinding], t
         margin=one.margin,
         parts=tuple(DataSetFinding(data, contrast, weights.get(data)) for data, contrast in members.items()),
         summary=summary,
-        decision=decide(strict.interval if strict else None, one.margin, metric(one.metric).higher_is_better),
+        decision=decide(strict.interval if strict else None, one.margin, one.kind.higher_is_better),
+        declared=one.declared,
     )
 
 
-def _name(arms: Sequence[Arm]) -> str:
+def _name(arms: Sequence[DesignArm], names_data: Sequence[str]) -> str:
     """Return what arms are called together: their base name, or names, with the levels that they share."""
     bases = "/".join(dict.fromkeys(arm.base for arm in arms))
-    levels = ",".join(f"{name}={value}" for name, value in arms[0].factors.items() if name not in NAMES_DATA)
+    levels = ",".join(f"{name}={value}" for name, value in arms[0].factors.items() if name not in names_data)
     return f"{bases}[{levels}]" if levels else bases

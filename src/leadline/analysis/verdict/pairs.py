@@ -6,18 +6,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leadline.analysis.stats import McNemar, Outcome, mcnemar
+from leadline.analysis.verdict.design import Contrast
 from leadline.analysis.verdict.evidence import Evidence
 from leadline.analysis.verdict.values import ToTarget, step_of_clock, to_target
-from leadline.data.split import split_sizes
-from leadline.parts.metrics import Counts, Outputs, TimeMetric, metric
-from leadline.specs.contrast import ContrastSpec
+from leadline.parts.metrics import Outputs, TimeMetric
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the trials of an arm ended that form no pairs."""
+
+    trials: int
+    failed: int  # of them
 
 
 @dataclass(frozen=True)
 class Pairs:
     """What one contrast compares; seeds, values and tests are in the order of seeds."""
 
-    contrast: ContrastSpec
+    contrast: Contrast
     margin: float
     seeds: tuple[int, ...]  # at which both arms have a value, and not both learned nothing
     a: tuple[float, ...]
@@ -27,16 +34,19 @@ class Pairs:
     outcomes: tuple[tuple[int, Outcome], ...] = ()  # seed by seed, at which both trials have ended
     mcnemar: tuple[McNemar, ...] = ()  # of the seeds whose predictions are known
     reach: ToTarget | None = None  # of times to a target
+    apart: tuple[Ended, Ended] | None = None  # of arms that form no pairs, whose values are two separate samples
 
     @property
     def differences(self) -> tuple[float, ...]:
-        """The values of a minus those of b."""
+        """The values of a minus those of b; none where they form no pairs."""
+        if self.apart:
+            return ()
         return tuple(x - y for x, y in zip(self.a, self.b, strict=True))
 
     @property
     def largest(self) -> float:
         """The largest difference that is possible."""
-        return metric(self.contrast.metric).largest_difference
+        return self.contrast.kind.largest_difference
 
     @property
     def silent(self) -> bool:
@@ -51,12 +61,16 @@ class Pairs:
 
     @property
     def uneven(self) -> bool:
-        """Whether at some seed just one of the two trials failed."""
+        """Whether at some seed just one of the two trials failed; without pairs, whether any did."""
+        if self.apart:
+            return any(side.failed for side in self.apart)
         return any(one.failed_a != one.failed_b for _, one in self.outcomes)
 
     @property
     def neither_learned(self) -> bool:
         """Whether at every seed that has ended both trials diverged, or learned nothing."""
+        if self.apart:
+            return all(side.failed == side.trials for side in self.apart)
         return bool(self.outcomes) and all(one.failed_a and one.failed_b for _, one in self.outcomes)
 
     def at(self, places: Iterable[int]) -> "Pairs":
@@ -72,7 +86,7 @@ class Pairs:
         )
 
 
-def pair(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
+def pair(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
     """Return what a contrast compares.
 
     Args:
@@ -80,12 +94,13 @@ def pair(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
         margin: percentage points; of a contrast that names none and whose metric moves in points.
         evidence: the study's frames.
     """
-    compared = metric(contrast.metric)
-    margin = contrast.margin or (margin if compared.in_points else 0.0)
-    return (_times if isinstance(compared, TimeMetric) else _values)(contrast, margin, evidence)
+    margin = contrast.margin or (margin if contrast.kind.in_points else 0.0)
+    if contrast.unpaired:
+        return _apart(contrast, margin, evidence)
+    return (_times if isinstance(contrast.kind, TimeMetric) else _values)(contrast, margin, evidence)
 
 
-def _values(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
+def _values(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
     a, b = (evidence.values(side, contrast.metric) for side in (contrast.a, contrast.b))
     failed_a, failed_b = (evidence.ended(side) for side in (contrast.a, contrast.b))
     outcomes = []
@@ -100,8 +115,7 @@ def _values(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
         if contrast.metric == "test_error"
     )
     values_a, values_b = (tuple(side[seed][1] for seed in seeds) for side in (a, b))
-    steps = [_declared(contrast.metric, side, evidence) for side in (contrast.a, contrast.b)]
-    declared = max((step for step in steps if step is not None), default=None)
+    declared = _declared(contrast, evidence)
     return Pairs(
         contrast=contrast,
         margin=margin,
@@ -115,7 +129,25 @@ def _values(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
     )
 
 
-def _times(contrast: ContrastSpec, margin: float, evidence: Evidence) -> Pairs:
+def _apart(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
+    """The values of two arms as separate samples."""
+    sides = [evidence.values(side, contrast.metric) for side in (contrast.a, contrast.b)]
+    ended = [evidence.ended(side) for side in (contrast.a, contrast.b)]
+    values_a, values_b = (tuple(value for _, value in side.values()) for side in sides)
+    declared = _declared(contrast, evidence)
+    return Pairs(
+        contrast=contrast,
+        margin=margin,
+        seeds=(),
+        a=values_a,
+        b=values_b,
+        resolution=_smallest_gap((*values_a, *values_b)) if declared is None else declared,
+        declared=declared is not None,
+        apart=(Ended(len(ended[0]), sum(ended[0].values())), Ended(len(ended[1]), sum(ended[1].values()))),
+    )
+
+
+def _times(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
     """The times to a target, of which a margin says nothing: they move by epochs."""
     a, b = (evidence.waited(side, contrast) for side in (contrast.a, contrast.b))
     seeds = sorted(a.keys() & b.keys())
@@ -141,12 +173,12 @@ def _smallest_gap(values: Iterable[float]) -> float:
     return float(min(gaps[gaps > 1e-7], default=0.0))
 
 
-def _declared(name: str, arm: str, evidence: Evidence) -> float | None:
-    """The step in which a metric moves, from what an arm's trials are evaluated on; None where it is not known."""
-    resolution, trial = metric(name).resolution, evidence.specs[arm]
-    if resolution is None:
+def _declared(contrast: Contrast, evidence: Evidence) -> float | None:
+    """The step in which a metric moves, from what trials are evaluated on; None where it is not known."""
+    if contrast.kind.resolution is None:
         return None
-    data = trial.data
-    sizes = split_sizes(data.known_sizes, data) if data.known_sizes else data  # what is asked for, where it is
-    tested = evidence.tested(arm) or sizes.test
-    return resolution(Counts(sizes.train, sizes.validation, tested, trial.training.epochs))
+    steps = []
+    for side in (contrast.a, contrast.b):
+        counts = evidence.arms[side].counts
+        steps.append(contrast.kind.resolution(replace(counts, test=evidence.tested(side) or counts.test)))
+    return max((step for step in steps if step is not None), default=None)

@@ -6,14 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from leadline.analysis.stats import LEVEL, DifferenceTest, Paired, cut, least_spread, paired, sequential, summarise
+from leadline.analysis.stats import (
+    LEVEL,
+    DifferenceTest,
+    Effect,
+    Paired,
+    cut,
+    least_spread,
+    paired,
+    sequential,
+    summarise,
+)
 from leadline.analysis.stats.decisions import Ground
 from leadline.analysis.stats.sequential import running_interval
 from leadline.analysis.verdict.decisions import Judgement
+from leadline.analysis.verdict.design import Design
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.analysis.verdict.pairs import Pairs
-from leadline.parts.metrics import metric
-from leadline.study.expand import ExpandedStudy
 from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds
 
 PLANNED = 20
@@ -21,18 +30,18 @@ PLANNED = 20
 
 
 def interim_analyses(
-    study: ExpandedStudy, every: Sequence[Pairs]
-) -> tuple[list[Pairs], list[Paired | None], list[SequentialAnalysis], tuple[Round, ...]]:
-    """Return the pairs that count, what they show at every look, and the rounds that the study has gone through.
+    design: Design, every: Sequence[Pairs]
+) -> tuple[list[Pairs], list[Effect | None], list[SequentialAnalysis], tuple[Round, ...]]:
+    """Return the pairs that count, what they show at every look, and the rounds that it has gone through.
 
-    Only seeds before the first gap count, in the study's order: which trials ended first may depend on what they
+    Only seeds before the first gap count, in their order: which trials ended first may depend on what they
     show. There are no p-values, for these hold at a single look.
 
     Args:
-        study: one with `decide`.
+        design: one with `decide`.
         every: all pairs of each contrast.
     """
-    place = {seed: number for number, seed in enumerate(study.seed_values)}
+    place = {seed: number for number, seed in enumerate(design.seeds)}
     courses, kept = [], []
     for pairs in every:
         ended = dict(pairs.outcomes)
@@ -40,11 +49,11 @@ def interim_analyses(
         course, own = _course(pairs, [seed for seed, number in place.items() if number < before])
         courses.append(course)
         kept.append(own)
-    passed = rounds(study, courses)
-    ends = [look(study, course, course.ended)[0] for course in courses]
-    estimates = list(map(_paired, courses, ends))
+    passed = rounds(design, courses)
+    ends = [look(design, course, course.ended)[0] for course in courses]
+    estimates: list[Effect | None] = list(map(_paired, courses, ends))
     analyses = [
-        _analysis(study, course, own, estimate, _looks_at(passed, number, course))
+        _analysis(design, course, own, estimate, _looks_at(passed, number, course))
         for number, (course, own, estimate) in enumerate(zip(courses, ends, estimates, strict=True))
     ]
     return kept, estimates, analyses, passed
@@ -52,7 +61,7 @@ def interim_analyses(
 
 def looked_at_before(
     every: Sequence[Pairs], orders: Sequence[Sequence[int]]
-) -> tuple[list[Pairs], list[Paired | None], tuple[Judgement, ...]]:
+) -> tuple[list[Pairs], list[Effect | None], tuple[Judgement, ...]]:
     """Return pairs, what they show, and what is decided, where seeds were added after a verdict had been there to see.
 
     As for a study with `decide`: each contrast by the interval that holds at every look, all contrasts together at 95%,
@@ -65,7 +74,7 @@ def looked_at_before(
     """
     confidence = sequential.confidence_of_each(1 - LEVEL, len(every))
     kept, judgements = [], []
-    estimates: list[Paired | None] = []
+    estimates: list[Effect | None] = []
     for pairs, order in zip(every, orders, strict=True):
         if pairs.reach:
             kept.append(pairs)
@@ -89,7 +98,7 @@ def _course(pairs: Pairs, seeds: Sequence[int]) -> tuple[Course, Pairs]:
     """Return the course of a contrast over seeds at which both trials ended, in their order, and its pairs there."""
     ended, compared = dict(pairs.outcomes), pairs.contrast
     own = pairs.at(pairs.seeds.index(seed) for seed in seeds if ended[seed].difference is not None)
-    higher = metric(compared.metric).higher_is_better
+    higher = compared.kind.higher_is_better
     outcomes = tuple(ended[seed] for seed in seeds)
     resolution = own.resolution if own.declared else 0.0  # what is seen only at a look may depend on it
     course = Course(compared.a, compared.b, own.margin, resolution, outcomes, higher, own.largest)
@@ -97,46 +106,46 @@ def _course(pairs: Pairs, seeds: Sequence[int]) -> tuple[Course, Pairs]:
 
 
 def _analysis(
-    study: ExpandedStudy, course: Course, ends: tuple[float, float], estimate: Paired | None, looked: Sequence[int]
+    design: Design, course: Course, ends: tuple[float, float], estimate: Effect | None, looked: Sequence[int]
 ) -> SequentialAnalysis:
-    assert study.decide is not None
+    assert design.decide is not None
     adjusted = None
     if estimate and estimate.n > 1 and looked:
         spread = _spread(estimate.sd, course)
         at = sorted({max(2, len(course.first(seeds))) for seeds in looked})
-        each = (confidence_of_each(study), course.resolution, study.shared_over)
+        each = (confidence_of_each(design), course.resolution, design.shared_over)
         if spread:
             adjusted = sequential.adjust_for_stopping(
-                estimate.difference, spread, at, course.margin, *each, study.decide.max_seeds
+                estimate.difference, spread, at, course.margin, *each, design.decide.max_seeds
             )
     return SequentialAnalysis(
         adjusted=adjusted,
         low=ends[0],
         high=ends[1],
-        confidence=study.decide.confidence,
-        of_each=confidence_of_each(study),
-        contrasts=len(study.contrasts),
-        planned=study.shared_over,
+        confidence=design.decide.confidence,
+        of_each=confidence_of_each(design),
+        contrasts=len(design.contrasts),
+        planned=design.shared_over,
         seeds=course.ended,
-        most=study.decide.max_seeds,
+        most=design.decide.max_seeds,
         taken=len(looked),
-        interim=tuple(_interim(study, course, looked)),
+        interim=tuple(_interim(design, course, looked)),
         futile=course.is_futile(course.ended),
     )
 
 
-def _interim(study: ExpandedStudy, course: Course, looked: Collection[int]) -> Iterator[InterimAnalysis]:
+def _interim(design: Design, course: Course, looked: Collection[int]) -> Iterator[InterimAnalysis]:
     """Yield what `look` returns at 1, 2, 3, ... seeds, all from one pass over the differences."""
-    assert study.decide is not None
+    assert design.decide is not None
     ends, differences = [(-math.inf, math.inf)], np.asarray(course.first(course.ended))
-    confidence = confidence_of_each(study)
+    confidence = confidence_of_each(design)
     if len(differences):
-        low, high = running_interval(differences, confidence, course.resolution, study.shared_over)
+        low, high = running_interval(differences, confidence, course.resolution, design.shared_over)
         ends += (cut(one, course.largest) for one in zip(low.tolist(), high.tolist(), strict=True))
     for seeds in range(1, course.ended + 1):
         pairs = len(course.first(seeds))
         mean = float(differences[:pairs].mean()) if pairs else None
-        decision = course.word(seeds, ends[pairs], confidence, study.shared_over)
+        decision = course.word(seeds, ends[pairs], confidence, design.shared_over)
         by_failures = course.word_by_failures(seeds, confidence) is not None
         yield InterimAnalysis(seeds, pairs, mean, *ends[pairs], decision, seeds in looked, by_failures)
 

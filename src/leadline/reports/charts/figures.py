@@ -63,19 +63,38 @@ def figures(
 # --- curves
 
 
-def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str, axis: str) -> Figure:
-    """Return training and validation curves of a record such as `loss`, one column of panels per level."""
-    bands, loose = curve_frame(trials, records, quantity), unfinished_frame(trials, records, quantity)
-    name, title = f"{quantity}-curves", f"{quantity.capitalize()} during training"
+CURVES = dict(zip(CURVE_SPLITS, ("Training", "Validation"), strict=True))
+
+
+def learning_curves(
+    trials: pd.DataFrame,
+    records: pd.DataFrame,
+    quantity: str,
+    axis: str,
+    splits: Mapping[str, str] = CURVES,
+    name: str = "",
+) -> Figure:
+    """Return the curves of a record such as `loss`, one column of panels per level.
+
+    Args:
+        trials, records: of a study.
+        quantity: the name of the record.
+        axis: title of its axis.
+        splits: splits whose curves are drawn -> their titles.
+        name: of the figure's files; by default that of the record.
+    """
+    bands, loose = (frame(trials, records, quantity, splits) for frame in (curve_frame, unfinished_frame))
+    name, title = f"{name or quantity}-curves", f"{quantity[0].upper()}{quantity[1:]} during training"
     if bands.empty and loose.empty:
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
-    caption = [
-        *_band_words(bands),
-        "Training values are running averages over the batches of an epoch, during which the network changes.",
-    ]
-    if not np.isfinite(records.loc[records["name"].eq(quantity) & records["split"].isin(CURVE_SPLITS), "value"]).all():
+    caption = [*_band_words(bands)]
+    if "train" in splits:
+        caption.append(
+            "Training values are running averages over the batches of an epoch, during which the network changes."
+        )
+    if not np.isfinite(records.loc[records["name"].eq(quantity) & records["split"].isin(splits), "value"]).all():
         caption.append("Values that are not finite are not drawn.")
-    if "validation" not in {*bands["split"], *loose["split"]}:
+    if "validation" in splits and "validation" not in {*bands["split"], *loose["split"]}:
         caption.append("There are no validation records.")
     if not loose.empty:
         caption.append("Thin lines: trials that did not finish, each by itself; a cross marks where one diverged.")
@@ -85,7 +104,7 @@ def learning_curves(trials: pd.DataFrame, records: pd.DataFrame, quantity: str, 
         loose.rename(columns={"epoch": "x"}),
         caption,
         ("Epoch", axis),
-        {"train": "Training", "validation": "Validation"},
+        splits,
     )
 
 

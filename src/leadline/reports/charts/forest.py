@@ -10,7 +10,6 @@ import pandas as pd
 from leadline.analysis.verdict import Findings
 from leadline.analysis.verdict.wording.labels import contrast_pair
 from leadline.analysis.verdict.wording.sentences import interval_name
-from leadline.parts.metrics import metric
 from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline
 from leadline.reports.charts.frames import contrast_frame
 from leadline.text import interval, join, number
@@ -21,7 +20,8 @@ SHOWN_CONTRASTS = 24
 def forest(findings: Findings) -> Figure:
     """Return the paired differences as a forest plot: estimate, 95% interval, every seed, zero line and margin."""
     frame = contrast_frame(findings.contrasts)
-    title = "Paired differences"
+    apart = any(contrast.apart for contrast in findings.contrasts)
+    title, where = ("Differences", "") if apart else ("Paired differences", " at the same seed")
     if not findings.contrasts:
         text = "The study has no contrasts: no arm is compared with another."
         return Figure("differences", title, text, frame)
@@ -36,11 +36,11 @@ def forest(findings: Findings) -> Figure:
         rows = frame.loc[sorted(index for chosen in largest for index in chosen.index)]
     a, b = contrast_pair(findings.contrasts) or ("the first arm", "the second")
     caption = [
-        "Difference between the two arms at the same seed; below zero the first has the lower value.",
+        f"Difference between the two arms{where}; below zero the first has the lower value.",
         f"Large marks: the mean over seeds; bars: its {interval_name(findings.contrasts)}; rings below: one seed each;",
         _margin_words(rows),
     ]
-    if any(metric(name).needs_target for name in frame["metric"].unique()):
+    if any(contrast.kind.needs_target for contrast in findings.contrasts):
         caption.append("A trial that never reached the target of a time counts as the horizon of its contrast.")
     if rows["low"].isna().any():
         caption.append("A contrast with a single pair has no interval.")

@@ -4,14 +4,13 @@ Arms come in the study's order throughout. Values that are not finite never ente
 apart, because a mean over fewer seeds than before would bend a curve where nothing happened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from leadline.analysis.verdict import ContrastFinding
 from leadline.analysis.verdict.wording.labels import contrast_labels
-from leadline.parts.metrics import metric
 
 CURVE_SPLITS = ("train", "validation")
 
@@ -21,23 +20,27 @@ def level_of(factors: Mapping[str, object]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in factors.items())
 
 
-def curve_frame(trials: pd.DataFrame, records: pd.DataFrame, name: str) -> pd.DataFrame:
+def curve_frame(
+    trials: pd.DataFrame, records: pd.DataFrame, name: str, splits: Collection[str] = CURVE_SPLITS
+) -> pd.DataFrame:
     """Return one row per arm, split and epoch: mean, least and greatest value over the finished trials.
 
     Columns: arm, base, level, split, epoch, mean, low, high, seeds.
     """
-    rows = _curve_rows(records, name)
+    rows = _curve_rows(records, name, splits)
     rows = _sort_by_arm(rows[rows["trial"].isin(_finished(trials))], trials)
     return _aggregate_seeds(rows, ["arm", "base", "level", "split", "epoch"])
 
 
-def unfinished_frame(trials: pd.DataFrame, records: pd.DataFrame, name: str) -> pd.DataFrame:
+def unfinished_frame(
+    trials: pd.DataFrame, records: pd.DataFrame, name: str, splits: Collection[str] = CURVE_SPLITS
+) -> pd.DataFrame:
     """Return the curves of the trials that have not finished, each by itself.
 
     Columns: trial, arm, base, level, split, epoch, value, seed, state, last (whether the curve ends there).
     """
     open_trials = trials.loc[trials["state"].ne("finished"), ["trial", "arm", "state"]]
-    rows = _curve_rows(records, name).merge(open_trials, on=["trial", "arm"])
+    rows = _curve_rows(records, name, splits).merge(open_trials, on=["trial", "arm"])
     rows = _sort_by_arm(rows, trials)
     rows["last"] = rows["epoch"].eq(rows.groupby(["trial", "arm", "split"])["epoch"].transform("max"))
     columns = ["trial", "arm", "base", "level", "split", "epoch", "value", "seed", "state", "last"]
@@ -98,8 +101,8 @@ def contrast_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "high": contrast.paired.ci95[1] if contrast.paired.ci95 else np.nan,
             "decision": contrast.decision,
             "margin": contrast.margin,
-            "unit": metric(contrast.metric).difference_unit,
-            "higher_is_better": metric(contrast.metric).higher_is_better,
+            "unit": contrast.kind.difference_unit,
+            "higher_is_better": contrast.kind.higher_is_better,
             "differences": contrast.differences,
             "seeds": contrast.seeds,
         }
@@ -118,8 +121,8 @@ def _finished(trials: pd.DataFrame) -> pd.Series:
     return trials.loc[trials["state"].eq("finished"), "trial"]
 
 
-def _curve_rows(records: pd.DataFrame, name: str) -> pd.DataFrame:
-    return _finite(records[records["name"].eq(name) & records["split"].isin(CURVE_SPLITS)])
+def _curve_rows(records: pd.DataFrame, name: str, splits: Collection[str]) -> pd.DataFrame:
+    return _finite(records[records["name"].eq(name) & records["split"].isin(splits)])
 
 
 def _sort_by_arm(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

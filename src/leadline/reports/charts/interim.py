@@ -10,7 +10,7 @@ import pandas as pd
 from leadline.analysis.verdict import ContrastFinding, Findings
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
 from leadline.analysis.verdict.wording.sentences import level
-from leadline.parts.metrics import metric
+from leadline.parts.metrics import Metric
 from leadline.reports.charts.axes import whole_numbers
 from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_field, each, inline, spread
 from leadline.text import interval, join, plural
@@ -69,7 +69,7 @@ def interim_frame(contrasts: Sequence[ContrastFinding]) -> pd.DataFrame:
             "decision": one.decision,
             "looked": one.looked,
             "margin": contrast.margin,
-            "unit": metric(contrast.metric).difference_unit,
+            "unit": contrast.kind.difference_unit,
         }
         for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
         if contrast.sequential is not None
@@ -108,7 +108,7 @@ def _caption(
     more = any(not own["looked"].iloc[-1] for own in shown.values())
     yield (
         f"Bars: the {level(findings.contrasts[0])} interval that holds at every look, after each seed; line: the mean"
-        f" difference so far; {_describe_direction(list(rows['metric'].unique()))}."
+        f" difference so far; {_describe_direction([findings.kind(name) for name in rows['metric'].unique()])}."
     )
     yield (
         f"Thick bars with a mark: the looks that were taken{', and all seeds so far' if more else ''}, marked by"
@@ -130,12 +130,12 @@ def _caption(
         )
 
 
-def _describe_direction(names: Sequence[str]) -> str:
+def _describe_direction(kinds: Sequence[Metric]) -> str:
     """Describe on which side of zero a difference favours the first arm."""
-    higher = [metric(name).named() for name in names if metric(name).higher_is_better]
+    higher = [one.named() for one in kinds if one.higher_is_better]
     if not higher:
         return "below zero favours the first arm"
-    if len(higher) == len(names):
+    if len(higher) == len(kinds):
         return "above zero favours the first arm"
     return f"below zero favours the first arm, but above zero of {join(higher)}"
 

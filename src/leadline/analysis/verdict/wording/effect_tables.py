@@ -60,7 +60,7 @@ def factors_table(findings: Findings) -> Table:
             "over": effect.over,
             "factor": effect.factor,
             "estimate": effect.paired.difference,
-            "unit": metric(effect.metric).difference_unit,
+            "unit": effect.kind.difference_unit,
             "ci95_low": effect.paired.ci95 and effect.paired.ci95[0],
             "ci95_high": effect.paired.ci95 and effect.paired.ci95[1],
             "t_p": effect.paired.t_p,
@@ -85,7 +85,7 @@ def data_sets_table(findings: Findings) -> Table:
     """Return one row per data set and summary of each contrast that was made on several data sets."""
     rows: list[dict[str, Any]] = []
     for one in findings.meta_analyses:
-        shared = {"contrast": f"{one.a} − {one.b}", "metric": one.metric, "unit": metric(one.metric).difference_unit}
+        shared = {"contrast": f"{one.a} − {one.b}", "metric": one.metric, "unit": one.kind.difference_unit}
         for part in one.parts:
             result = part.contrast.paired
             low, high = (result and result.ci95) or (None, None)

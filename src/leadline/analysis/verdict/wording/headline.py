@@ -12,7 +12,6 @@ from leadline.analysis.verdict.wording.sentences import (
     of_seeds,
     opening,
 )
-from leadline.parts.metrics import metric
 from leadline.text import LONGEST, decimals, interval, join, number, plural
 
 
@@ -37,7 +36,8 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
     if len(lines) != len(contrasts):
         yield from _about_single_seeds(findings)
     if neither := [f"{one.a} and {one.b}" for one in contrasts if one.neither_learned]:
-        yield f"Neither learned, so nothing is decided: {join(list(dict.fromkeys(neither)), LONGEST, ';')}."
+        how = "Neither learned" if findings.trained else "Every trial failed"
+        yield f"{how}, so nothing is decided: {join(list(dict.fromkeys(neither)), LONGEST, ';')}."
     if idle := [f"{arm.name} at {of_seeds(arm.at_chance, arm.finished)}" for arm in arms if arm.at_chance]:
         yield f"Did no better than guessing: {join(idle)}."
     if diverged := [f"{arm.name} at {of_seeds(arm.diverged, arm.planned)}" for arm in arms if arm.diverged]:
@@ -48,7 +48,7 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
 
 def _about_single_seeds(findings: Findings) -> Iterator[str]:
     """Yield why nothing is decided by a study of one seed, what it shows, and what to do."""
-    shown = [(one.paired.difference, metric(one.metric)) for one in findings.contrasts if one.paired]
+    shown = [(one.paired.difference, one.kind) for one in findings.contrasts if one.paired]
     if not shown or any(arm.planned != 1 for arm in findings.arms):
         return
     seen = ""
@@ -71,8 +71,8 @@ def _about_tuning(findings: Findings) -> Iterator[str]:
 def _summary(findings: Findings) -> list[str]:
     contrasts = findings.contrasts
     if not contrasts:
-        scores = [_score(arm, findings.metric) for arm in findings.arms if findings.metric in arm.metrics]
-        return [f"The study has no contrasts; {metric(findings.metric).named()}s: {join(scores)}."]
+        scores = [_score(arm, findings) for arm in findings.arms if findings.metric in arm.metrics]
+        return [f"The study has no contrasts; {findings.kind(findings.metric).named()}s: {join(scores)}."]
     groups = _by_level(findings)
     lines = [
         contrast_sentence(next(iter(levels.values())), findings) if len(levels) == 1 else _over_levels(a, b, levels)
@@ -92,7 +92,7 @@ def _tally(contrasts: Sequence[ContrastFinding]) -> str:
         return f"None of the {total} contrasts is decided."
     if differ == total:
         return f"All {total} contrasts are decided."
-    margins = {metric(contrast.metric).amount(contrast.margin) for contrast in contrasts}
+    margins = {contrast.kind.amount(contrast.margin) for contrast in contrasts}
     within = margins.pop() if len(margins) == 1 else "their margins"
     parts = [
         plural(differ, "shows a difference", "show a difference") if differ else "",
@@ -106,7 +106,7 @@ def _largest(findings: Findings) -> Iterator[str]:
     """Yield the largest decided difference in each unit."""
     units: dict[str, list[ContrastFinding]] = {}
     for contrast in findings.contrasts:
-        units.setdefault(metric(contrast.metric).difference_unit, []).append(contrast)
+        units.setdefault(contrast.kind.difference_unit, []).append(contrast)
     for unit, contrasts in units.items():
         decided = [
             (abs(one.paired.difference), one)
@@ -119,7 +119,7 @@ def _largest(findings: Findings) -> Iterator[str]:
             shrunk = ""
             # where others that are undecided are larger it may be drawn away from 0, or beyond it
             if largest.shrunk is not None and largest.paired and 0 <= largest.shrunk / largest.paired.difference < 0.99:
-                shrunk = metric(largest.metric).with_unit(number(abs(largest.shrunk), 2))
+                shrunk = largest.kind.with_unit(number(abs(largest.shrunk), 2))
             less = f" As the largest of {len(contrasts)} it is likely too large; shrunk: {shrunk}." if shrunk else ""
             yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}{less}"
 
@@ -136,7 +136,7 @@ def _by_level(findings: Findings) -> dict[Key, dict[str, ContrastFinding]]:
     for contrast in findings.contrasts:
         a, b = by_name[contrast.a], by_name[contrast.b]
         across = a.factors and a.factors == b.factors
-        named = metric(contrast.metric).named(contrast.target)
+        named = contrast.kind.named(contrast.target)
         key = (a.base, b.base, named) if across else (a.name, b.name, named)
         groups.setdefault(key, {})[",".join(f"{name}={value}" for name, value in a.factors.items())] = contrast
     return groups
@@ -164,7 +164,7 @@ def _over_levels(a: str, b: str, levels: Mapping[str, ContrastFinding]) -> str:
             at = _at(list(chosen), len(levels))
             later = f"{opening(one, a, b)} {at}"
             if clauses and not by_failures:
-                words = {"kind": metric(one.metric), "margin": metric(one.metric).amount(one.margin)}
+                words = {"kind": one.kind, "margin": one.kind.amount(one.margin)}
                 later = _CLAUSES[decision].format(at=at, **words)
             clauses.append(later)
     return f"{'; '.join(clauses)}."
@@ -182,9 +182,9 @@ def _at(chosen: Sequence[str], total: int) -> str:
     return f"at every combination ({join(chosen)})" if whole else f"at {join(chosen)}"
 
 
-def _score(arm: ArmFinding, name: str) -> str:
-    summary = arm.metrics[name]
+def _score(arm: ArmFinding, findings: Findings) -> str:
+    summary = arm.metrics[findings.metric]
     spread = ""
     if summary.sd is not None:
         spread = f" (standard deviation {number(summary.sd)} over {plural(summary.n, 'seed')})"
-    return f"{arm.name} {number(summary.mean)}{metric(name).unit}{spread}"
+    return f"{arm.name} {number(summary.mean)}{findings.kind(findings.metric).unit}{spread}"

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from leadline.analysis.stats import EXACT_PAIRS, Paired
+from leadline.analysis.stats import EXACT_PAIRS, Effect, Paired, Unpaired
 from leadline.analysis.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.sentences import level
-from leadline.parts.metrics import metric
 from leadline.text import join, plural
 
 
@@ -18,7 +17,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
         *_about_pairs(findings),
         *_about_metrics(findings.contrasts),
         *_about_unrecorded(findings),
-        *_about_method(findings.contrasts),
+        *_about_method(findings.contrasts, findings.trained),
         *_about_tuning(findings),
         *_about_effects(findings),
     )
@@ -36,16 +35,17 @@ def _about_trials(findings: Findings) -> Iterator[str]:
             "Diverged trials are counted but excluded from means and pairs, so means describe only the trials that did"
             " not diverge."
         )
-    yield from _about_failures(findings.contrasts)
+    yield from _about_failures(findings)
     said = findings.metric in findings.unrecorded
     if silent := [arm.name for arm in arms if arm.finished and findings.metric not in arm.metrics and not said]:
-        yield f"Finished trials without a {metric(findings.metric).named()} are left out: {join(silent)}."
+        yield f"Finished trials without a {findings.kind(findings.metric).named()} are left out: {join(silent)}."
 
 
-def _about_failures(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
-    if any(contrast.failed_a or contrast.failed_b for contrast in contrasts):
+def _about_failures(findings: Findings) -> Iterator[str]:
+    if any(contrast.failed_a or contrast.failed_b for contrast in findings.contrasts):
+        failed = "diverged or did no better than guessing" if findings.trained else "diverged"
         yield (
-            "A trial that diverged or did no better than guessing has failed, which counts as worse than any error. An"
+            f"A trial that {failed} has failed, which counts as worse than any error. An"
             " arm that fails more often is better only if worst-rank scores (Lachin 1999) show it too; an arm may be"
             " worse by the number of its failures alone; arms of which only one failed at some seed are not called"
             " equivalent."
@@ -56,7 +56,7 @@ def _about_unrecorded(findings: Findings) -> Iterator[str]:
     for name, reasons in findings.unrecorded.items():
         for reason, count in reasons.items():
             yield (
-                f"{plural(count, 'finished trial has', 'finished trials have')} no {metric(name).named()} and"
+                f"{plural(count, 'finished trial has', 'finished trials have')} no {findings.kind(name).named()} and"
                 f" {'forms no pair' if count == 1 else 'form no pairs'}: {reason}."
             )
 
@@ -64,6 +64,9 @@ def _about_unrecorded(findings: Findings) -> Iterator[str]:
 def _about_pairs(findings: Findings) -> Iterator[str]:
     contrasts = findings.contrasts
     where = "each data set and split separately" if len(findings.data_sets) > 1 else "this one data set and split"
+    again = f"training again with other seeds on {where}"
+    if not findings.trained:
+        again = "further runs that are made as these were"
     if any(contrast.looked for contrast in contrasts):
         yield (
             "Seeds were added after a verdict on fewer could be seen. Tests that look once would be wrong too often, so"
@@ -74,9 +77,10 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
     analyses = [(contrast, contrast.sequential) for contrast in contrasts if contrast.sequential]
     if analyses:
         yield from _about_looks(analyses)
-        yield f"Intervals describe training again with other seeds on {where}."
+        yield f"Intervals describe {again}."
         return
     pairs = [contrast.paired for contrast in contrasts if contrast.paired]
+    yield from _about_unpaired(contrasts)
     if any(pair.n == 1 for pair in pairs):
         yield (
             "One seed shows no spread between seeds, so there is no interval and no p-value: how much of a difference"
@@ -87,11 +91,12 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
         return
     fewest = min(pair.n for pair in tested)
     unseen = f"; {plural(fewest, 'seed is', 'seeds are')} too few to check this" if fewest < 10 else ""
-    yield (
-        "Verdicts are based on paired t tests of difference and of equivalence, which assume that seeds are independent"
-        f" and that the differences between arms are roughly normal{unseen}."
-    )
-    yield f"Intervals and p-values describe training again with other seeds on {where}."
+    if any(isinstance(pair, Paired) for pair in tested):
+        yield (
+            "Verdicts are based on paired t tests of difference and of equivalence, which assume that seeds are"
+            f" independent and that the differences between arms are roughly normal{unseen}."
+        )
+    yield f"Intervals and p-values describe {again}."
     yield from _about_p_values(findings, tested)
     if any(contrast.needed for contrast in contrasts):
         yield (
@@ -102,15 +107,30 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
         yield "The BCa bootstrap interval is too narrow with fewer than about twenty seeds."
 
 
-def _about_p_values(findings: Findings, tested: Sequence[Paired]) -> Iterator[str]:
-    coarse = {pair.n: pair.p_smallest for pair in tested if pair.p_smallest is not None and pair.p_smallest > 0.05}
+def _about_unpaired(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
+    apart = [contrast for contrast in contrasts if isinstance(contrast.paired, Unpaired) and contrast.paired.ci95]
+    if not apart:
+        return
+    names = join([f"{contrast.a} against {contrast.b}" for contrast in apart])
+    least = max(contrast.paired.p_smallest or 0.0 for contrast in apart if contrast.paired)
+    limit = f"; with so few trials its p-value cannot fall below {least:.2g}" if least > 0.05 else ""
+    yield (
+        f"Not paired: {names}. Their verdicts are based on Welch's t tests of difference and of equivalence, which"
+        " assume independent trials that are roughly normal in each arm and pay for whatever pairing would have taken"
+        f" away; the permutation test counts ways to divide the trials between the two arms{limit}."
+    )
+
+
+def _about_p_values(findings: Findings, tested: Sequence[Effect]) -> Iterator[str]:
+    paired = [one for one in tested if isinstance(one, Paired)]
+    coarse = {one.n: one.p_smallest for one in paired if one.p_smallest is not None and one.p_smallest > 0.05}
     if coarse:
         limits = [f"{p:g} with {plural(n, 'seed')}" for n, p in sorted(coarse.items())]
         yield (
             "The permutation test counts all sign flips of the differences, so its p-value cannot fall below"
             f" {join(limits)}; a p-value at that limit is the strongest possible result, not evidence of equality."
         )
-    if any(pair.n > EXACT_PAIRS for pair in tested):
+    if any(pair.n > EXACT_PAIRS for pair in paired):
         yield f"With more than {EXACT_PAIRS} seeds the permutation p-value comes from 99,999 random sign flips."
     if len(tested) > 1 and findings.correction == "holm":
         yield (
@@ -165,7 +185,7 @@ def _about_looks(analyses: Sequence[tuple[ContrastFinding, SequentialAnalysis]])
 
 
 def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
-    yield from dict.fromkeys(note for contrast in contrasts if (note := metric(contrast.metric).note))
+    yield from dict.fromkeys(note for contrast in contrasts if (note := contrast.kind.note))
     if any(contrast.reach for contrast in contrasts):
         yield (
             "Times to a target refer to the validation error at the end of each epoch. A trial that never reaches its"
@@ -174,10 +194,10 @@ def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
         )
 
 
-def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
+def _about_method(contrasts: Sequence[ContrastFinding], trained: bool) -> Iterator[str]:
     tested = [contrast for contrast in contrasts if contrast.paired and contrast.paired.ci95 and contrast.margin]
     if tested:
-        margins = {metric(contrast.metric).amount(contrast.margin) for contrast in tested}
+        margins = {contrast.kind.amount(contrast.margin) for contrast in tested}
         within = margins.pop() if len(margins) == 1 else "its contrast's margin"
         how = "two one-sided t tests (Schuirmann 1987) show that the mean difference lies"
         if tested[0].at_every_look:
@@ -193,7 +213,8 @@ def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
             "McNemar's test compares two trained networks, seed by seed, on the images of this test set; it says"
             " nothing about training them again."
         )
-    yield "Test data were not used for any selection: the network after the last epoch is the one that is tested."
+    if trained:
+        yield "Test data were not used for any selection: the network after the last epoch is the one that is tested."
 
 
 def _about_tuning(findings: Findings) -> Iterator[str]:
@@ -204,7 +225,7 @@ def _about_tuning(findings: Findings) -> Iterator[str]:
             "Contrasts compare the arms with the values that one search chose for each; their intervals do not include"
             " how much the choice would vary from search to search."
         )
-    if any(metric(one.metric).on_validation for one in findings.contrasts):
+    if any(one.kind.on_validation for one in findings.contrasts):
         yield (
             "Contrasts of validation errors, or of times to one, use the images on which tuning chose, though at other"
             " seeds; such errors are slightly too low, the more so the more settings were tried."

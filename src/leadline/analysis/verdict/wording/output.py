@@ -16,7 +16,6 @@ from leadline.analysis.verdict.wording.sentences import (
     meta_sentence,
 )
 from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
-from leadline.parts.metrics import metric
 from leadline.study.rounds import Round
 from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural
 from leadline.text.layout import Block, keep
@@ -46,7 +45,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "study": findings.study,
         "title": findings.title,
         "headline": list(headline(findings)),
-        "arms": {arm.name: arm_values(arm) for arm in findings.arms},
+        "arms": {arm.name: arm_values(arm, findings.summarised) for arm in findings.arms},
         "contrasts": [
             {
                 **contrast_values(contrast),
@@ -71,7 +70,7 @@ def _notes(findings: Findings) -> list[str]:
 def _factor(effect: FactorEffect) -> dict[str, Any]:
     result = effect.paired
     return {
-        **{name: value for name, value in asdict(effect).items() if name != "paired"},
+        **{name: value for name, value in asdict(effect).items() if name not in ("paired", "declared")},
         "sentence": effect_sentence(effect),
         "levels": list(effect.levels),
         "seeds": list(effect.seeds),
@@ -167,7 +166,7 @@ def to_blocks(findings: Findings) -> list[Block]:
 
 
 def _contrast(contrast: ContrastFinding, findings: Findings, lines: tuple[str, ...]) -> Iterator[str]:
-    yield f"{contrast.a} against {contrast.b}, {metric(contrast.metric).named(contrast.target)}: {contrast.decision}"
+    yield f"{contrast.a} against {contrast.b}, {contrast.kind.named(contrast.target)}: {contrast.decision}"
     sentence = contrast_sentence(contrast, findings)
     shown = () if any(line.endswith(sentence) for line in lines) else (sentence,)
     yield from (f"  {one}" for one in (*shown, *detail_sentences(contrast)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from leadline.analysis.stats import LARGEST_PLAN, LEVEL, Paired
+from leadline.analysis.stats import LARGEST_PLAN, LEVEL, Effect, Unpaired
 from leadline.analysis.verdict.findings import (
     ContrastFinding,
     DataSetFinding,
@@ -11,7 +11,6 @@ from leadline.analysis.verdict.findings import (
     MetaAnalysis,
     SequentialAnalysis,
 )
-from leadline.parts.metrics import metric
 from leadline.specs.contrast import Correction
 from leadline.text import decimals, interval, join, number, p_value, plural
 
@@ -53,9 +52,9 @@ def opening(one: ContrastFinding | MetaAnalysis, a: str = "", b: str = "") -> st
     return words[one.decision].format(
         a=a or one.a,
         b=b or one.b,
-        kind=metric(one.metric),
-        metric=metric(one.metric).named(one.target),
-        margin=metric(one.metric).amount(one.margin),
+        kind=one.kind,
+        metric=one.kind.named(one.target),
+        margin=one.kind.amount(one.margin),
     )
 
 
@@ -72,7 +71,7 @@ def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterat
     yield _verdict(contrast, max(planned[contrast.a], planned[contrast.b]), findings)
     n, reach = len(contrast.seeds), contrast.reach
     if reach and 0 < reach.reached_a + reach.reached_b < 2 * n:
-        horizon = metric(contrast.metric).amount(reach.horizon, 4)
+        horizon = contrast.kind.amount(reach.horizon, 4)
         yield (
             f"Within {horizon} {contrast.a} reached the target at {reach.reached_a} of {plural(n, 'seed')} and"
             f" {contrast.b} at {reach.reached_b}; a trial that did not reach it counts as {horizon}."
@@ -162,6 +161,8 @@ def _undecided_beside_others(contrast: ContrastFinding, findings: Findings) -> s
 def _cannot_exclude(contrast: ContrastFinding) -> Iterator[str]:
     """Yield what a finding of equivalence leaves open: seeds unlike those that were seen."""
     n = len(contrast.seeds)
+    if not n:  # without pairs no seed has a difference
+        return
     other = 1 - 0.05 ** (1 / n)
     if other >= RARE:
         largest = max(contrast.differences, key=abs)
@@ -170,7 +171,7 @@ def _cannot_exclude(contrast: ContrastFinding) -> Iterator[str]:
             yield f"The two are equal at every seed; {plural(n, 'seed')} cannot exclude that up to {other:.0%} differ."
             return
         yield (
-            f"The largest difference at one seed is {metric(contrast.metric).with_unit(number(abs(largest), digits))};"
+            f"The largest difference at one seed is {contrast.kind.with_unit(number(abs(largest), digits))};"
             f" {plural(n, 'seed')} cannot exclude that up to {other:.0%} of seeds behave otherwise."
         )
 
@@ -194,7 +195,9 @@ def _these_networks_differ(contrast: ContrastFinding, findings: Findings) -> Ite
 
 def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str:
     undecided = f"Undecided between {contrast.a} and {contrast.b}"
-    result, kind = contrast.paired, metric(contrast.metric)
+    result, kind = contrast.paired, contrast.kind
+    if contrast.neither_learned and not findings.trained:
+        return f"{undecided}: every trial of both failed."
     if contrast.neither_learned:
         return (
             f"{undecided}: neither learned; at {_all(contrast.ended)} both trials diverged or did no better than"
@@ -207,6 +210,9 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
             raised = f"; adjusted p {_equals(adjusted)}" if adjusted != test.p_failures else ""
             how = f"Fisher's exact test, p {_equals(test.p_failures)}{raised}"
         counts = {contrast.a: contrast.failed_a, contrast.b: contrast.failed_b}
+        if contrast.apart:
+            failed = [f"{one.failed} of {plural(one.trials, 'trial')}" for one in contrast.apart]
+            return f"{opening(contrast)}: {failed[0]} of {contrast.a} failed and {failed[1]} of {contrast.b} ({how})."
         return (
             f"{opening(contrast)}: trials of {contrast.a} failed at {counts[contrast.a]} and those of {contrast.b} at"
             f" {counts[contrast.b]} of {plural(contrast.ended, 'seed')} ({how})."
@@ -214,9 +220,11 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
     if result is None:
         if contrast.finished:
             return f"{undecided}: {kind.named(contrast.target)} has no value at any seed at which both finished."
+        if contrast.apart:
+            return f"{undecided}: no trial of one of them finished."
         return f"{undecided}: there is no seed at which both finished."
     if contrast.reach and contrast.reach.silent:
-        horizon = metric(contrast.metric).amount(contrast.reach.horizon, 4)
+        horizon = contrast.kind.amount(contrast.reach.horizon, 4)
         return (
             f"{undecided}: neither reached {contrast.target:g}% validation error within {horizon} at any of"
             f" {plural(result.n, 'seed')}."
@@ -225,7 +233,7 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
     means = (sum(values) / len(values) for values in (contrast.values_a, contrast.values_b))
     values = " against ".join(f"{number(mean, digits)}{kind.unit}" for mean in means)
     if contrast.decision == "undecided":
-        values += f" {metric(contrast.metric).named(contrast.target)}"
+        values += f" {contrast.kind.named(contrast.target)}"
     difference = f"a difference of {kind.with_unit(number(result.difference, digits))}"
     if result.ci95 is None:
         return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned)}."
@@ -236,7 +244,7 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
         following = next_step(contrast.sequential) if contrast.sequential else _needed(contrast)
         return f"{undecided}: {numbers}{following and f'; {following}'}."
     small = contrast.decision != "equivalent" and max(map(abs, result.ci95)) < contrast.margin
-    within = f", less than the margin of {metric(contrast.metric).amount(contrast.margin)}" if small else ""
+    within = f", less than the margin of {contrast.kind.amount(contrast.margin)}" if small else ""
     return f"{opening(contrast)}: {numbers}{within}."
 
 
@@ -261,6 +269,8 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
         return f"; {few} no interval; {next_step(contrast.sequential)}"
     if contrast.reach and contrast.looked:
         return "; since no interval for such times holds at every look, nothing is decided"
+    if contrast.apart:
+        return "; a single trial of an arm gives no interval and no p-value"
     if len(contrast.seeds) > 1:
         return "; differences that are all equal give no interval"
     only, more = "at the only seed", "; add seeds, such as `--set seeds=3`"
@@ -271,7 +281,10 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
 
 def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int, findings: Findings) -> str:
     sequential = contrast.sequential
-    basis = f"paired t{', by itself' * (len(findings.contrasts) > 1)}, {plural(len(contrast.seeds), 'seed')}"
+    test, seen = "paired t", plural(len(contrast.seeds), "seed")
+    if isinstance(result := contrast.paired, Unpaired):
+        test, seen = "Welch's t", f"{result.n_a} and {plural(result.n_b, 'unpaired trial')}"
+    basis = f"{test}{', by itself' * (len(findings.contrasts) > 1)}, {seen}"
     if sequential:
         spent = f"{sequential.seeds} of at most {plural(sequential.most, 'seed')}"
         if len(contrast.seeds) != sequential.seeds:
@@ -279,7 +292,7 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
         basis = f"valid at every look, {spent}, {plural(sequential.taken, 'look')}"
         if sequential.adjusted is not None and contrast.decision != "undecided":
             adjusted = number(sequential.adjusted, digits)
-            basis += f"; {metric(contrast.metric).with_unit(adjusted)} adjusted for stopping then"
+            basis += f"; {contrast.kind.with_unit(adjusted)} adjusted for stopping then"
     elif contrast.at_every_look:
         basis = f"valid at every look, {plural(len(contrast.seeds), 'seed')}"
     nothing = ", which excludes nothing" * _leaves_all(contrast, ends)
@@ -288,7 +301,7 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
 
 def _leaves_all(contrast: ContrastFinding, ends: tuple[float, float]) -> bool:
     """Whether an interval holds every difference that is possible."""
-    largest = metric(contrast.metric).largest_difference
+    largest = contrast.kind.largest_difference
     return ends == (-largest, largest)
 
 
@@ -314,7 +327,7 @@ def _needed(contrast: ContrastFinding) -> str:
     if needed is None:
         return ""
     likely, low, high = map(_roughly, (needed.likely, needed.low, needed.high))
-    about, n = f"{'about ' * (needed.likely is not None)}{likely} seeds", len(contrast.seeds)
+    about, n = f"{'about ' * (needed.likely is not None)}{likely} seeds", len(contrast.seeds) or contrast.ended
     if needed.low is not None:
         about += f" ({low} to {high}, as {plural(n, 'seed shows', 'seeds show')} mean and spread only roughly)"
     if needed.likely is not None and needed.likely <= max(MOST_SEEDS, MOST_TIMES * n):
@@ -339,7 +352,10 @@ def level(contrast: ContrastFinding) -> str:
 def interval_name(contrasts: Sequence[ContrastFinding]) -> str:
     """Return what the intervals of a study's contrasts are, for captions and the headings of tables."""
     if not any(contrast.at_every_look for contrast in contrasts):
-        return "95% interval (paired t)"
+        apart = {contrast.apart is not None for contrast in contrasts}
+        if apart == {True}:
+            return "95% interval (Welch's t)"
+        return "95% interval (paired t, or Welch's where unpaired)" if True in apart else "95% interval (paired t)"
     return f"{level(contrasts[0])} interval that holds at every look"
 
 
@@ -358,7 +374,7 @@ def next_step(sequential: SequentialAnalysis) -> str:
 def effect_subject(effect: FactorEffect) -> str:
     """Return what an effect is about, such as `residual − plain, test error`."""
     arms = f"{effect.a} − {effect.b}" if effect.of == "difference" else f"mean of {effect.a} and {effect.b}"
-    return ", ".join(part for part in (arms, metric(effect.metric).named(effect.target), effect.within) if part)
+    return ", ".join(part for part in (arms, effect.kind.named(effect.target), effect.within) if part)
 
 
 def effect_change(effect: FactorEffect) -> str:
@@ -374,7 +390,7 @@ def effect_sentence(effect: FactorEffect) -> str:
     """Return what an effect of a factor is, with its interval."""
     result = effect.paired
     digits = decimals(result.difference, result.ci95)
-    size = metric(effect.metric).with_unit(number(result.difference, digits))
+    size = effect.kind.with_unit(number(result.difference, digits))
     basis = " (one seed shows no spread, so no interval)"
     if result.ci95:
         basis = f" (95% interval {interval(result.ci95, digits)}, paired t, {plural(result.n, 'seed')})"
@@ -406,7 +422,7 @@ def meta_sentence(one: MetaAnalysis) -> str:
         )
     digits = decimals(summary.mean, summary.interval)
     numbers = (
-        f"a mean difference of {metric(one.metric).with_unit(number(summary.mean, digits))} (95% interval"
+        f"a mean difference of {one.kind.with_unit(number(summary.mean, digits))} (95% interval"
         f" {interval(summary.interval, digits)}, random effects)"
     )
     if summary.prediction:
@@ -417,5 +433,5 @@ def meta_sentence(one: MetaAnalysis) -> str:
     )
 
 
-def _part(part: DataSetFinding, result: Paired) -> str:
+def _part(part: DataSetFinding, result: Effect) -> str:
     return f"{part.data} {number(result.difference, decimals(result.difference, result.ci95))}"

@@ -1,18 +1,19 @@
 """Arms and contrasts as tables: one list of columns for the terminal, reports, files and frames, with JSON's values."""
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any
 
-from leadline.analysis.stats import LARGEST_PLAN, SeedsForWord, Summary
+from leadline.analysis.stats import LARGEST_PLAN, SeedsForWord, Summary, Unpaired
 from leadline.analysis.stats.pairing import Ahead, Pairing, SeedsAndImages
 from leadline.analysis.stats.survival import LEARNED, SETTLED
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.labels import contrast_labels
 from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name
-from leadline.parts.metrics import metric, metrics
+from leadline.parts.metrics import Metric
 from leadline.text import NOTHING, decimals, interval, number, p_value
 from leadline.text.tables import Column, Table, first, is_missing, plain
 
@@ -22,25 +23,32 @@ SUMMARY = ("n", "mean", "sd", "median", "minimum", "maximum")
 def arms_table(findings: Findings) -> Table:
     """Return one row per arm: how its trials ended, its errors, its speed."""
     named = dict.fromkeys(name for arm in findings.arms for name in arm.metrics)
-    others = [name for name in named if name not in _summarised()]
-    columns = (
+    others = [name for name in named if name not in findings.summarised]
+    main, *beside = findings.summarised
+    columns = [
         Column("Arm", ("arm", "base"), first, numeric=False),
         Column("Finished", ("n", "planned"), "{} of {}".format),
         Column("Diverged", ("diverged",), plain),
         Column("Failed", ("failed",), plain),
-        _metric("test_error"),
-        Column("Median", ("test_error_median",), number),
-        Column("Range", ("test_error_minimum", "test_error_maximum"), interval_of),
-        _metric("validation_error", wide=True),
-        _metric("train_error"),
-        *(_metric(name, wide=True) for name in others),
-        Column("Epoch of convergence", (*_of_summary("convergence_epoch"), "n"), _convergence),
-        Column("Seconds per trial", _of_summary("seconds"), _mean(1), wide=True),
-    )
+        _metric(findings.kind(main)),
+        Column("Median", (f"{main}_median",), number),
+        Column("Range", (f"{main}_minimum", f"{main}_maximum"), interval_of),
+        *(_metric(one, wide=one.on_validation) for one in sorted(map(findings.kind, beside), key=_validation_first)),
+        *(_metric(findings.kind(name), wide=True) for name in others),
+    ]
+    if findings.trained:
+        columns += [
+            Column("Epoch of convergence", (*_of_summary("convergence_epoch"), "n"), _convergence),
+            Column("Seconds per trial", _of_summary("seconds"), _mean(1), wide=True),
+        ]
     missing = {key: None for name in others for key in _of_summary(name)}
-    rows = tuple({"arm": arm.name} | missing | flat(arm_values(arm)) for arm in findings.arms)
+    rows = tuple({"arm": arm.name} | missing | flat(arm_values(arm, findings.summarised)) for arm in findings.arms)
     note = _CONVERGENCE if "accuracy" in findings.curves else ""
-    return Table("arms", "Arms: mean ± standard deviation over finished trials", columns, rows, note)
+    return Table("arms", "Arms: mean ± standard deviation over finished trials", tuple(columns), rows, note)
+
+
+def _validation_first(one: Metric) -> bool:
+    return not one.on_validation
 
 
 _CONVERGENCE = (
@@ -57,14 +65,9 @@ def _convergence(converged: int, mean: float | None, sd: float | None, *others: 
     return shown if converged in (0, finished) else f"{shown} ({converged} of {finished})"
 
 
-def _metric(name: str, wide: bool = False) -> Column:
-    one = metric(name)
-    words = one.named(None) if not one.needs_target else name
-    return Column(f"{words[0].upper()}{words[1:]}", _of_summary(name), _mean(2), unit=one.unit.strip(), wide=wide)
-
-
-def _summarised() -> tuple[str, ...]:
-    return tuple(name for name, one in metrics().items() if one.summary)
+def _metric(one: Metric, wide: bool = False) -> Column:
+    words = one.named(None) if not one.needs_target else one.name
+    return Column(f"{words[0].upper()}{words[1:]}", _of_summary(one.name), _mean(2), unit=one.unit.strip(), wide=wide)
 
 
 def _of_summary(name: str) -> tuple[str, ...]:
@@ -74,10 +77,11 @@ def _of_summary(name: str) -> tuple[str, ...]:
 def contrasts_table(findings: Findings) -> Table:
     """Return one row per contrast: what is decided, the difference and its interval, and the tests or the looks."""
     contrasts = findings.contrasts
-    units = {metric(contrast.metric).difference_unit for contrast in contrasts}
+    units = {contrast.kind.difference_unit for contrast in contrasts}
     unit = units.pop() if len(units) == 1 else ""
     rows = [
-        {"contrast": label, "unit": metric(contrast.metric).difference_unit, "target": contrast.target}
+        {"contrast": label, "unit": contrast.kind.difference_unit, "target": contrast.target}
+        | {"n_a": None, "n_b": None}
         | flat(contrast_values(contrast))
         for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
     ]
@@ -85,7 +89,7 @@ def contrasts_table(findings: Findings) -> Table:
     effect = Column("Effect size d", ("effect_size",), partial(number, signed=True))
     correction = f"{CORRECTION_NAMES[findings.correction]}-adjusted"
     by_itself = ", by itself" * (len(contrasts) > 1)
-    heading = interval_name(contrasts).replace(" (paired t)", f", paired t{by_itself}")
+    heading = re.sub(r" \((.*t.*)\)$", rf", \1{by_itself}", interval_name(contrasts))
     columns = [
         Column("Contrast", ("contrast", "a", "b", "metric", "target"), first, numeric=False),
         Column("Verdict", ("verdict",), plain, numeric=False),
@@ -104,8 +108,11 @@ def contrasts_table(findings: Findings) -> Table:
         ]
         caption = "Contrasts: difference, first arm minus second, and seeds"
     else:
+        pairs = Column("Pairs", ("n",), plain)
+        if any(contrast.apart for contrast in contrasts):
+            pairs = Column("Pairs, or trials of each", ("n", "n_a", "n_b"), _pairs_or_trials)
         columns += [
-            Column("Pairs", ("n",), plain),
+            pairs,
             Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), show, unit=unit),
             Column(heading, ("ci95_low", "ci95_high"), interval_of),
             Column("95% interval, BCa", ("bca95_low", "bca95_high"), interval_of, wide=True),
@@ -188,6 +195,10 @@ def _worth(worth: float | None, low: float | None, high: float | None) -> str:
     return NOTHING if worth is None else f"{worth:.3g} ({low:.3g} to {high:.3g})"
 
 
+def _pairs_or_trials(n: int, a: int | None, b: int | None) -> str:
+    return plain(n) if a is None else f"{a}, {b} unpaired"
+
+
 def _share(share: float | None, low: float | None, high: float | None) -> str:
     return NOTHING if share is None or low is None or high is None else f"{share:.0%} ({low:.0%} to {high:.0%})"
 
@@ -199,8 +210,13 @@ def _p_of_least(p: float | None, least: float | None) -> str:
 # --- plain values, as JSON has them
 
 
-def arm_values(arm: ArmFinding) -> dict[str, Any]:
-    """Return what is known of an arm as plain values; errors in per cent, None for what is missing."""
+def arm_values(arm: ArmFinding, summarised: Iterable[str]) -> dict[str, Any]:
+    """Return what is known of an arm as plain values; errors in per cent, None for what is missing.
+
+    Args:
+        arm: of findings.
+        summarised: metrics that are there even where they are missing.
+    """
     return {
         "base": arm.base,
         "factors": dict(arm.factors),
@@ -208,7 +224,7 @@ def arm_values(arm: ArmFinding) -> dict[str, Any]:
         "n": arm.finished,
         "diverged": arm.diverged,
         "failed": arm.failed,
-        **{name: _summary(arm.metrics.get(name)) for name in dict.fromkeys((*_summarised(), *arm.metrics))},
+        **{name: _summary(arm.metrics.get(name)) for name in dict.fromkeys((*summarised, *arm.metrics))},
         "convergence_epoch": _summary(arm.convergence_epoch),
         "seconds": _summary(arm.seconds),
     }
@@ -262,6 +278,7 @@ def contrast_values(contrast: ContrastFinding) -> dict[str, Any]:
         "images": _fields(SeedsAndImages, contrast.images),
         "mcnemar": [asdict(test) for test in contrast.mcnemar],
         **({"looks": _looks(sequential)} if sequential else {}),
+        **({"n_a": result.n_a, "n_b": result.n_b} if isinstance(result, Unpaired) else {}),
         **({} if contrast.target is None else {"target": contrast.target}),
         **({"reach": asdict(contrast.reach)} if contrast.reach else {}),
     }

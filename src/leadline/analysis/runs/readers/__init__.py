@@ -1,0 +1,61 @@
+"""Files of results, each format in a module of its own: to a frame with a row per run, or per run and epoch.
+
+A module registers a `Reader`, whose `read` returns columns for what tells runs apart (such as run, model and seed), an
+epoch or step where there is one, and one column for each metric. To add a format, add a module to this package.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from leadline.errors import DataError
+from leadline.text import join
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format of results."""
+
+    name: str  # as messages call it
+    accepts: Callable[[Path], bool]  # whether a path, of a file or folder that exists, is in the format
+    read: Callable[[Path], pd.DataFrame]  # raises DataError where it is damaged
+
+
+_readers: dict[str, Reader] = {}
+
+
+def register(reader: Reader) -> Reader:
+    """Add a reader under its name and return it.
+
+    Raises:
+        ValueError: another reader has the name.
+    """
+    if _readers.setdefault(reader.name, reader) != reader:
+        raise ValueError(f"reader {reader.name!r} is declared twice")
+    return reader
+
+
+def readers() -> tuple[Reader, ...]:
+    """Return every reader, by name."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return tuple(_readers[name] for name in sorted(_readers))
+
+
+def read_runs(path: Path) -> pd.DataFrame:
+    """Return the results in a file or folder, by the first reader that accepts it.
+
+    Raises:
+        DataError: there is no such path, no reader accepts it, or its content is not what its format has.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    for reader in readers():
+        if reader.accepts(path):
+            return reader.read(path)
+    what = "a folder that holds no results" if path.is_dir() else "not a table of results"
+    raise DataError(f"{path}: {what}; expected {join([one.name for one in readers()], len(readers()))}")

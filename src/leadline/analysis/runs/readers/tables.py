@@ -1,0 +1,110 @@
+"""Tables in files: CSV, TSV, Parquet, JSON and JSON lines."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leadline.analysis.runs.readers import Reader, register
+from leadline.errors import DataError
+
+SEPARATORS = ",;\t"
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return a table of text whose cells are divided by commas, semicolons or tabs, as its first line shows.
+
+    Raises:
+        DataError: it is not UTF-8 text, has no rows, or a column's name stands twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            head = file.readline()
+        if "\0" in head:
+            raise DataError(f"{path}: is not text; expected a table with names of columns in its first line")
+        separator = max(SEPARATORS, key=head.count)
+        frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False, skipinitialspace=True)
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path}: is not UTF-8 text; expected a table with names of columns in its first line"
+        ) from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise DataError(f"{path}: is not a table: {error}") from None
+    names = [name.strip().strip('"') for name in head.rstrip("\n").split(separator)]
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
+        raise DataError(f"{path}: column {twice[0]!r} stands twice; rename one of them")
+    return frame
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Return the table in a Parquet file.
+
+    Raises:
+        DataError: pyarrow is not installed, or the file is damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def read_json(path: Path) -> pd.DataFrame:
+    """Return a table from a list of objects, a row each, or from an object of columns.
+
+    Raises:
+        DataError: it is neither.
+    """
+    content = _parse(path, _text(path), "")
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        return pd.json_normalize(content)
+    if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
+        try:
+            return pd.DataFrame(content)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from None
+    raise DataError(f"{path}: expected a list of objects, one per run, or an object of columns")
+
+
+def read_json_lines(path: Path) -> pd.DataFrame:
+    """Return a table from lines that hold an object each.
+
+    Raises:
+        DataError: a line holds something else.
+    """
+    rows = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip():
+            row = _parse(path, line, f":{number}")
+            if not isinstance(row, dict):
+                raise DataError(f'{path}:{number}: expected an object such as {{"model": "plain", "seed": 0}}')
+            rows.append(row)
+    return pd.json_normalize(rows) if rows else pd.DataFrame()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8 text; expected JSON") from None
+
+
+def _parse(path: Path, text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}{place}: is not JSON: {error}") from None
+
+
+def _named(*endings: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.suffix.lower() in endings
+
+
+register(Reader("CSV or TSV (.csv, .tsv, .txt)", _named(".csv", ".tsv", ".txt"), read_csv))
+register(Reader("Parquet (.parquet)", _named(".parquet", ".pq"), read_parquet))
+register(Reader("JSON (.json)", _named(".json"), read_json))
+register(Reader("JSON lines (.jsonl)", _named(".jsonl", ".ndjson"), read_json_lines))
