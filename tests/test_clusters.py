@@ -219,7 +219,7 @@ def test_options_of_another_executor_are_refused(given: tuple[Any, ...], message
 def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     given = ["run", str(study), "--runs", str(tmp_path), "--executor", "ray", "--json"]
-    assert "pip install 'leadline[ray]'" in said(given, LeadlineError)
+    assert "pip install '.[ray]'" in said(given, LeadlineError)
 
 
 # --- Slurm
@@ -297,11 +297,11 @@ def test_no_slurm_is_one_line(monkeypatch: pytest.MonkeyPatch, study: Path, tmp_
     assert printed.output.startswith("#!/bin/bash\n")
     assert counts(tmp_path / "runs") == {"waiting": 4}
     monkeypatch.setitem(sys.modules, "submitit", None)
-    assert "pip install 'leadline[slurm]'" in said(given, LeadlineError)
+    assert "pip install '.[slurm]'" in said(given, LeadlineError)
 
 
 def test_jobs_of_submitit_run_the_study(study: Path, tmp_path: Path) -> None:
-    pytest.importorskip("submitit", reason="submitit is not installed; pip install 'leadline[slurm]'")
+    pytest.importorskip("submitit", reason="submitit is not installed; pip install '.[slurm]'")
     runs = tmp_path / "runs"
     enter(str(study), {}, runs, None, None)
     jobs = submit(Job("shared", runs), resources(), "local")

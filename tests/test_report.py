@@ -35,6 +35,7 @@ from leadline.reports.page import WHY_FIGURES, write
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
+from leadline.text.layout import to_text
 from leadline.text.tables import (
     Column,
     Table,
@@ -44,7 +45,6 @@ from leadline.text.tables import (
     to_html,
     to_latex,
     to_markdown,
-    to_text,
 )
 
 HOSTILE = "</script><script>alert(1)</script><!--"

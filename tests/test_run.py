@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -443,7 +444,7 @@ def test_a_lost_trial_does_not_stop_its_worker(tmp_path: Path, monkeypatch: pyte
     store = registered(small(seeds=1), tmp_path)
 
     def taken_over(*_: object) -> torch.nn.Module:
-        with sqlite3.connect(tmp_path / "leadline.db") as database:
+        with closing(sqlite3.connect(tmp_path / "leadline.db")) as database, database:
             database.execute("UPDATE trials SET owner = 'elsewhere:1:-' WHERE state = 'running'")
         raise Diverged(1, float("nan")) if failure == "diverges" else ZeroDivisionError
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from leadline.analysis.stats.effects import Decision, difference_p, sign_flip_p
 
@@ -48,7 +48,7 @@ def count_p(failed_a: int, failed_b: int, seeds: int) -> float:
         seeds: at which both trials have ended.
     """
     counts = np.array([[failed_a, seeds - failed_a], [failed_b, seeds - failed_b]])
-    return float(stats.fisher_exact(counts).pvalue)
+    return float(scipy.stats.fisher_exact(counts).pvalue)
 
 
 Ground = Literal["values", "failures"]
@@ -128,5 +128,5 @@ def _worst_rank(outcomes: Sequence[Outcome], worse: int) -> tuple[float, int]:
         worse * far * (one.failed_a - one.failed_b) if one.failed_a or one.failed_b else one.difference or 0.0
         for one in outcomes
     ]
-    ranks = np.sign(scores) * stats.rankdata(np.abs(scores))
+    ranks = np.sign(scores) * scipy.stats.rankdata(np.abs(scores))
     return sign_flip_p(ranks), int(np.sign(ranks.sum()))

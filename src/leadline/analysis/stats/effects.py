@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
 from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, least_spread, sample
 
@@ -60,7 +60,32 @@ def summarise(values: ArrayLike) -> Summary:
     )
 
 
-def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, resolution: float = 0.0) -> Paired:
+def cut(ends: tuple[float, float], largest: float) -> tuple[float, float]:
+    """Return an interval for a difference without the part that no difference can reach.
+
+    What is cut off cannot hold the true difference, so that the interval holds it as often as before. An end that is
+    infinite, because nothing is known, stays.
+
+    Args:
+        ends: low and high.
+        largest: the largest difference that is possible, such as 100 points of two errors; infinite: cut nothing.
+
+    Examples:
+        >>> cut((-351.3, 40.0), 100.0), cut((-math.inf, math.inf), 100.0)
+        ((-100.0, 40.0), (-inf, inf))
+    """
+    low, high = (min(max(end, -largest), largest) if math.isfinite(end) else end for end in ends)
+    return low, high
+
+
+def paired(
+    a: ArrayLike,
+    b: ArrayLike,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resolution: float = 0.0,
+    largest: float = math.inf,
+) -> Paired:
     """Return the mean of a - b with intervals, tests and effect size.
 
     The paired t (Student 1908) assumes independent pairs whose differences are normal. Errors on a finite test set
@@ -78,6 +103,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         confidence: of both intervals, between 0 and 1.
         seed: of the bootstrap, and of the sign flips above 20 pairs.
         resolution: the step in which the values move, in their unit.
+        largest: the largest difference that is possible; see `cut`.
 
     Raises:
         StatisticsError: no value, one that is not finite, lengths that differ, or a confidence outside (0, 1).
@@ -101,7 +127,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         n=n,
         difference=difference,
         sd=sd,
-        ci95=(float(low), float(high)),
+        ci95=cut((float(low), float(high)), largest),
         t_p=float(difference_p(d, resolution)),
         bca95=_bca(d, confidence, seed) if sd > 0 else None,
         p=sign_flip_p(d, seed),
@@ -119,7 +145,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95, resolution: flo
         resolution: see `paired`.
     """
     mean, error, n = _mean_and_error(differences, resolution)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
+    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * error
     return mean - half, mean + half
 
 
@@ -135,7 +161,7 @@ def difference_p(differences: ArrayLike, resolution: float = 0.0) -> Floats:
     """
     mean, error, n = _mean_and_error(differences, resolution)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.stdtr(n - 1, -np.abs(mean) / error)
+        p = 2 * scipy.special.stdtr(n - 1, -np.abs(mean) / error)
     return np.where(mean == 0, 1.0, np.where(error == 0, 0.0, p))
 
 
@@ -150,7 +176,7 @@ def equivalence_p(differences: ArrayLike, margin: float, resolution: float = 0.0
     mean, error, n = _mean_and_error(differences, resolution)
     room = margin - np.abs(mean)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = special.stdtr(n - 1, -room / error)
+        p = scipy.special.stdtr(n - 1, -room / error)
     return np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
 
 
@@ -221,8 +247,8 @@ def decide(ci: tuple[float, float] | None, margin: float, higher_is_better: bool
 
 def _bca(differences: Floats, confidence: float, seed: int) -> tuple[float, float] | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             (differences,),
             np.mean,
             n_resamples=RESAMPLES,

@@ -6,7 +6,7 @@ from leadline.analysis.verdict.evidence import reads_probabilities
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
-from leadline.analysis.verdict.wording.output import decided_line, round_line, to_json, to_text
+from leadline.analysis.verdict.wording.output import decided_line, round_line, to_blocks, to_json, to_text
 from leadline.analysis.verdict.wording.sentences import (
     contrast_sentence,
     detail_sentences,
@@ -32,6 +32,7 @@ __all__ = [
     "notes",
     "reads_probabilities",
     "round_line",
+    "to_blocks",
     "to_json",
     "to_text",
 ]

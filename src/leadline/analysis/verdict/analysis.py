@@ -9,7 +9,7 @@ from itertools import accumulate, chain
 import numpy as np
 import pandas as pd
 
-from leadline.analysis.stats import Outcome, Paired, Summary, paired, summarise
+from leadline.analysis.stats import Outcome, Paired, Summary, cut, paired, summarise
 from leadline.analysis.stats.factorial import shrink_effects
 from leadline.analysis.stats.pairing import Ahead, SeedsAndImages, ahead_at_a_seed, over_seeds_and_images, pairing
 from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts, seeds_needed
@@ -58,7 +58,10 @@ def analyze(
             pairs, estimates, judgements = looked_at_before(pairs, [tuple(chain(*groups)) for groups in history])
             looked = [tuple(accumulate(map(len, groups)))[:-1] for groups in history]
         else:
-            estimates += (paired(own.a, own.b, resolution=own.resolution) if own.seeds else None for own in pairs)
+            estimates += (
+                paired(own.a, own.b, resolution=own.resolution, largest=own.largest) if own.seeds else None
+                for own in pairs
+            )
             judgements = decide_contrasts(pairs, estimates, study.spec.correction)
     else:
         pairs, estimates, analyses, rounds = interim_analyses(study, pairs)
@@ -192,8 +195,9 @@ def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
             return None
         sides.append([one.predicted != one.labels for one in seen])
     found = over_seeds_and_images(*sides)
+    low, high = cut((found.low, found.high), pairs.largest)
     # without any spread, as of networks that agree everywhere, nothing is known of others
-    return found if found.low < found.high else None
+    return replace(found, low=low, high=high) if low < high else None
 
 
 def _summary(values: Iterable[float]) -> Summary | None:
