@@ -334,8 +334,10 @@ def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     assert artifacts.folder_url("lab/") == artifacts.folder_url(f"file://{tmp_path}/lab") == f"file://{tmp_path}/lab"
     (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SpecError, match="is a file, where a folder is expected"):
+        artifacts.folder_url(str(tmp_path / "file"))
     with pytest.raises(StoreError, match=r"cannot be written: .*everything stored so far is kept"):
-        artifacts.put(tmp_path / "file", artifacts.folder_url(str(tmp_path / "file")))
+        artifacts.put(tmp_path / "file", f"file://{tmp_path}/file")
 
 
 def test_a_destination_gets_all_that_was_written_or_nothing(url: str, tmp_path: Path) -> None:

@@ -174,4 +174,4 @@ def test_the_schema_of_a_study_has_every_data_set_and_augmentation() -> None:
 
 def test_a_list_shows_every_data_set() -> None:
     shown = CliRunner().invoke(app, ["list"]).output
-    assert all(f"  {name} " in shown for name in DATASETS.members())
+    assert all(f"\n{name} " in shown for name in DATASETS.members())

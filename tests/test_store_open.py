@@ -104,7 +104,7 @@ def test_a_database_cut_short(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_databases_place(tmp_path: Path) -> None:
     (tmp_path / "leadline.db").mkdir()
-    assert "leadline.db: cannot be opened: unable to open database file" in refusal(tmp_path)
+    assert "leadline.db: is a folder, where a file is expected" in refusal(tmp_path)
 
 
 def test_a_database_of_a_newer_leadline(tmp_path: Path) -> None:
