@@ -648,6 +648,17 @@ def test_a_calibration_is_made_once_and_again_if_its_file_is_damaged(tmp_path: P
     assert len(said) == 2
 
 
+@pytest.mark.parametrize("second", [math.nan, math.inf, -1.0, 0.0, "long"])
+def test_times_that_are_none_are_measured_again(tmp_path: Path, second: float | str) -> None:
+    said: list[str] = []
+    plan(small(), tmp_path, device="cpu", workers=1, say=said.append)
+    [file] = (tmp_path / "cache" / "leadline" / "speed").glob("calibration-*.json")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "units": dict.fromkeys(content["units"], second)}))
+    seconds = plan(small(), tmp_path, device="cpu", workers=1, say=said.append).worker_seconds
+    assert "is damaged; calibrating" in said[1] and seconds is not None and 0 < seconds < math.inf
+
+
 @pytest.mark.slow
 def test_a_calibration_times_networks_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
