@@ -308,17 +308,19 @@ def with_share(plan: Plan, share: float) -> Plan:
 
 
 def test_the_text_names_every_number_with_its_unit(found: Plan) -> None:
-    seeds = (*seeds_by_deviation(small(), [0.5]), SeedsNeeded("b against a", 9.0, 0.001, None, None, -2.0, 120, 3))
+    seeds = (*seeds_by_deviation(small(), [0.5]), SeedsNeeded("b against a", 9.0, 0.001, None, None, -2.0, 3487, 3))
     text = plantext.to_text(replace(found, seeds=seeds, fits=0, disk_free=10))
     assert "Total: 8 trials" in text and "sequentially" in text
     assert (
-        f"10 seeds to detect a difference equal to the margin, 0.5 points; {seeds[0].for_equivalence} seeds to show"
-        " equivalence where there is no difference (standard deviation 0.5 points)" in text
+        f"about 10 seeds to detect a difference equal to the margin, 0.5 points; about {seeds[0].for_equivalence} seeds"
+        " to show equivalence where there is no difference (standard deviation 0.5 points)" in text
     )
     assert (
         "b against a, test_error: more than 10,000 seeds to detect a difference equal to the margin, 0.001 points;"
-        " more than 10,000 seeds to show equivalence where there is no difference; 120 seeds" in text
+        " more than 10,000 seeds to show equivalence where there is no difference; about 3,500 seeds" in text
     )
+    assert "Few studies can afford more than 100 seeds" in text
+    assert "can afford" not in plantext.to_text(replace(found, seeds=seeds[:1]))
     assert "on an idle machine" not in plantext.to_text(with_share(found, 1.0))
     assert "a worker had 25% of its cores; on an idle machine the time is about" in plantext.to_text(
         with_share(found, 0.25)
@@ -328,6 +330,7 @@ def test_the_text_names_every_number_with_its_unit(found: Plan) -> None:
     assert "2 per multiply-add" in text and "estimated from the operations" in text
     again = json.loads(json.dumps(plantext.to_json(replace(found, seeds=seeds)), allow_nan=False))
     assert again["trials"] == 8 and again["arms"][0]["arm"] == "a" and again["seeds"][1]["for_margin"] is None
+    assert again["seeds"][1]["for_difference"] == 3487
 
 
 @pytest.mark.parametrize(
@@ -643,6 +646,17 @@ def test_a_calibration_is_made_once_and_again_if_its_file_is_damaged(tmp_path: P
     assert len(said) == 2 and said[1].startswith(f"{file} is ") and said[1].endswith(said[0])
     plan(small(), tmp_path, device="cpu", workers=1, say=said.append)
     assert len(said) == 2
+
+
+@pytest.mark.parametrize("second", [math.nan, math.inf, -1.0, 0.0, "long"])
+def test_times_that_are_none_are_measured_again(tmp_path: Path, second: float | str) -> None:
+    said: list[str] = []
+    plan(small(), tmp_path, device="cpu", workers=1, say=said.append)
+    [file] = (tmp_path / "cache" / "leadline" / "speed").glob("calibration-*.json")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "units": dict.fromkeys(content["units"], second)}))
+    seconds = plan(small(), tmp_path, device="cpu", workers=1, say=said.append).worker_seconds
+    assert "is damaged; calibrating" in said[1] and seconds is not None and 0 < seconds < math.inf
 
 
 @pytest.mark.slow

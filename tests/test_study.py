@@ -142,7 +142,7 @@ def test_contrast_between_levels() -> None:
         ("[[resnet, cnn]]", "[['cnn[blocks=2]', resnet]]", r"pairs an arm at one level with an arm at all levels"),
         ("seeds: 5", "seeds: 0", r"study.yaml:9:1: seeds: 0: input should be greater than or equal to 1"),
         ("seeds: 5", "seeds: [1, 1]", r"study.yaml:9:1: seeds: \[1, 1\] contains a seed twice"),
-        ("name: example", "name: ../example", r"study.yaml:2:1: name: '../example': string should match pattern"),
+        ("name: example", "name: ../example", r"study.yaml:2:1: name: '../example': expected letters from a to z"),
         ("vary: {", "vary: [", r"study.yaml:8:2\d: invalid YAML"),
         ("arms:", "arms: 3\nrest:", r"study.yaml:5:1: arms: 3: input should be"),
         ("seeds: 5", "seeds: 5\nseeds: 6", r"study.yaml:10:1: invalid YAML: key 'seeds' appears twice"),

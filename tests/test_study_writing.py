@@ -126,7 +126,8 @@ def test_init_begins_with_another_study(tmp_path: Path, monkeypatch: pytest.Monk
     ("arguments", "words"),
     [
         (["demo"], "demo is the name of a ready study; choose another"),
-        (["a b"], "name: 'a b'"),
+        (["a b"], "name: 'a b': expected letters from a to z, digits, dots"),
+        (["x", "--output", ".", "--force"], "is a folder, where a file is expected; choose another with --output"),
         (["x", "--from", "dmo"], "unknown study 'dmo'; did you mean 'demo'"),
         (["x", "--from", "none.yaml"], r"none\.yaml: no such file"),
         (["x", "--output", "nowhere/x.yaml"], r"nowhere/x\.yaml: cannot be written: No such file"),

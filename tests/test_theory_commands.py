@@ -39,7 +39,9 @@ def test_the_chain_that_is_printed_is_the_one_in_the_file(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_variance_and_mean_field_put_measurement_beside_prediction(tmp_path: Path) -> None:
     text = said("theory", "variance", "--initialisation", "lecun-normal", "--activation", "linear", "--depth", "3")
-    assert "lecun-normal, linear, 3 dense layers" in text
+    assert "mean of 16 networks" in text
+    [row] = (line for line in text.splitlines() if line.startswith("lecun-normal, linear, 3 dense layers"))
+    assert [float(value) for value in row.split()[-4:]] == pytest.approx([1.0] * 4, abs=0.2)
     text = said(
         *("theory", "mean-field", "--activation", "tanh", "--sigma-w", "1.5", "--depth", "6", "--width", "300"),
         *("--output", str(tmp_path)),

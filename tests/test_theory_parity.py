@@ -320,7 +320,7 @@ def test_the_table_has_a_row_per_circuit_and_marks_what_is_off() -> None:
     assert len(shown) == 2 * len(NAMES)
     assert shown[0][:5] == ("4", "DNF", "9", "40", "2") and shown[0][-1] == "all 16 inputs"
     assert shown[5][2] == "(1,048,577)" and shown[5][-1] == "not built, closed form only"
-    assert NOTE == table(frame).note and "n log n" in NOTE
+    assert table(frame).note == NOTE and "n log n" in NOTE
     for write in (to_csv, to_markdown, to_latex):
         assert "XOR tree" in write(table(frame))
     off = frame.assign(measured=frame["measured"].add(1), wrong_gates=frame["wrong_gates"].add(2))

@@ -296,6 +296,10 @@ def test_no_number_of_seeds_is_recommended_that_nobody_can_run(needed: SeedsForW
     contrast = replace(findings.contrasts[0], needed=needed, judgement=Judgement("undecided"))
     sentence = contrast_sentence(contrast, findings)
     assert words in sentence
+    table = contrasts_table(replace(findings, contrasts=(contrast,)))
+    cell = dict(zip((one.title for one in table.columns), table.shown[0], strict=True))["Seeds to decide, 80% power"]
+    assert cell.replace(" (", " seeds (").removesuffix(")") in sentence
+    assert table.rows[0]["needed_likely"] == needed.likely
     assert ("a larger margin, if such" in sentence) == ("too small" in sentence) == ("80% power" not in sentence)
     assert "larger margin" not in contrast_sentence(replace(contrast, margin=0.0), findings)
 

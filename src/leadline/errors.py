@@ -93,10 +93,20 @@ MOST_NAMES = 30
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Return a one-line message for an unknown name that suggests the closest known name, or lists them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = nearest(name, names)
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names[:MOST_NAMES]) or 'none'}{more}"
+    hint = f"did you mean {near!r}?" if near is not None else f"known: {', '.join(names[:MOST_NAMES]) or 'none'}{more}"
     return f"unknown {what} {name!r}; {hint}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Return the known name that is nearly a given one, or None.
+
+    Example:
+        >>> nearest("dem", ["demo", "parity"])
+        'demo'
+    """
+    return next(iter(difflib.get_close_matches(str(name), sorted(known), n=1)), None)
 
 
 def not_installed(what: str, package: str, extra: str | None = None) -> str:

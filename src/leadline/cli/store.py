@@ -102,23 +102,30 @@ def show(
     What the store knows of a study is printed below it, as comments. A study in the store is shown rather than a ready
     study of the same name.
     """
+    from leadline.errors import StoreError, nearest
     from leadline.store import Store
-    from leadline.study.ready import is_study
+    from leadline.study.ready import is_study, ready_studies
 
     if is_study(name) and not Store.exists(runs, store_url):
         _show_unstored(name, as_json)
         return
-    with Store.open_existing(runs, store_url) as store:
-        if any(one.name == name for one in store.studies()):
-            _show_stored(store, name, as_json)
-        elif is_study(name):
-            _show_unstored(name, as_json)
-        else:
-            shown = _trial_values(store, store.trial(name))
-            if as_json:
-                print_json(shown)
+    try:
+        with Store.open_existing(runs, store_url) as store:
+            if any(one.name == name for one in store.studies()):
+                _show_stored(store, name, as_json)
+            elif is_study(name):
+                _show_unstored(name, as_json)
             else:
-                typer.echo("\n".join(_value_lines(shown)))
+                shown = _trial_values(store, store.trial(name))
+                if as_json:
+                    print_json(shown)
+                else:
+                    typer.echo("\n".join(_value_lines(shown)))
+    except StoreError as error:
+        near = None if is_study(name) else nearest(name, ready_studies())
+        if near is None:
+            raise
+        raise StoreError(f"{error}; or did you mean the ready study {near!r}?") from None
 
 
 @app.command()

@@ -21,7 +21,7 @@ from leadline.cli.options import (
     print_json,
     settings_of,
 )
-from leadline.errors import LeadlineError, SpecError
+from leadline.errors import LeadlineError, SpecError, absence
 
 if TYPE_CHECKING:
     from leadline.specs.study import StudySpec
@@ -250,6 +250,8 @@ def init(
         spec = _read_stored(source, runs, store_url)
     text = new_study_file(spec.with_(name=name))
     path = Path(f"{name}.yaml") if output is None else output
+    if path.is_dir():
+        raise LeadlineError(f"{path}: {absence(path, 'file')}; choose another with --output")
     try:
         with path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
             file.write(text)

@@ -10,11 +10,14 @@ import typer
 
 from leadline.cli.options import Json, print_json
 from leadline.errors import LeadlineError, SpecError, unknown
+from leadline.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from leadline.reports.charts.chart import Figure
+    from leadline.text.tables import Table
+    from leadline.theory.variance import VarianceResult
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -102,7 +105,7 @@ def variance(
     if as_json:
         print_json([_to_json({"stack": str(one.stack)}, one.words(), one.frame()) for one in results])
     else:
-        print_text(*(one.words() for one in results))
+        print_text(_variance_table(results))
     if output is not None:
         _write([variance_figure(results)], output, as_json)
 
@@ -162,6 +165,34 @@ def mean_field(
         print_text(*(one["words"] for one in found))
     if output is not None:
         _write([maps_figure(points), plane_figure(known, points), depth_figure(points, measured)], output, as_json)
+
+
+def _variance_table(results: Sequence["VarianceResult"]) -> "Table":
+    """Return one row per stack: what is left of second moments at its far ends, measured and predicted."""
+    from leadline.text.tables import Column, Table
+
+    columns = (
+        Column("Stack", ("stack",), str, numeric=False),
+        Column("Forward", ("forward",), "{:.3g}".format),
+        Column("predicted", ("forward_predicted",), "{:.3g}".format),
+        Column("Backward", ("backward",), "{:.3g}".format),
+        Column("predicted", ("backward_predicted",), "{:.3g}".format),
+    )
+    rows = tuple(
+        {
+            "stack": str(one.stack),
+            "forward": one.measured[0, -1],
+            "forward_predicted": one.predicted[0, -1],
+            "backward": one.measured[1, 0],
+            "backward_predicted": one.predicted[1, 0],
+        }
+        for one in results
+    )
+    caption = (
+        "What is left of the input's second moment at the last layer, and of the gradient's at the first; mean of"
+        f" {plural(results[0].networks, 'network')}"
+    )
+    return Table("variance", caption, columns, rows)
 
 
 def _track(title: str, items: Sequence[Item]) -> Iterator[Item]:

@@ -15,7 +15,7 @@ from leadline.data.datasets import DataSpec
 from leadline.data.files import default_data_dir
 from leadline.data.metadata import Metadata
 from leadline.data.split import PartSizes
-from leadline.errors import DataError
+from leadline.errors import DataError, absence
 from leadline.text.terminal import progress_bar
 
 SLACK = 10
@@ -99,6 +99,8 @@ class PublishedDataSpec(DataSpec):
     def _complete(self, data_dir: Path) -> Mapping[str, Path]:
         found, missing = self._find(data_dir)
         if missing:
+            if data_dir.is_file():
+                raise DataError(f"{data_dir}: {absence(data_dir, 'folder')}; change --data-dir")
             also = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise DataError(f"{data_dir / missing[0].path}{also}: no such file; run {self._get(data_dir)}")
         return found

@@ -1,5 +1,6 @@
 """What a study is asked to be: arms, what they are crossed with, seeds, one data set, one recipe, what is compared."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -76,11 +77,14 @@ class MatchSpec(Spec):
         return {"what": value} if isinstance(value, str) else value
 
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
 class StudySpec(Spec):
     """Arms, the factors they are crossed with, seeds, one data set, one recipe, and the contrasts to decide."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=_NAME,
         max_length=100,
         description="letters, digits, dots, underscores and hyphens; the store and reports know the study by it",
     )
@@ -159,6 +163,16 @@ class StudySpec(Spec):
     def _without_an_origin_that_is_not_named(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = plain(self)  # so that the hash of a study that names none is what it was
         return content if self.based_on is not None else {key: one for key, one in content.items() if key != "based_on"}
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _plain_name(cls, name: object) -> object:
+        if isinstance(name, str) and not re.match(_NAME, name):
+            raise ValueError(
+                f"{name!r}: expected letters from a to z, digits, dots, underscores and hyphens, with a letter or a"
+                " digit first"
+            )
+        return name
 
     @field_validator("arms")
     @classmethod

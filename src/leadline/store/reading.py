@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection, select
 
-from leadline.errors import StoreError
+from leadline.errors import StoreError, absence
 from leadline.parts.metrics import Outputs
 from leadline.store import frames
 from leadline.store.cleaning import StoredFiles, stored_files
@@ -83,6 +83,8 @@ class Reader:
         try:
             store.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if store.folder.is_file():
+                raise StoreError(f"runs folder {store.folder}: {absence(store.folder, 'folder')}; change it") from None
             raise StoreError(
                 f"runs folder {store.folder}: cannot be written: {error.strerror or one_line(error)}; choose another"
                 f" folder with --runs"

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import vl_convert
 
-from leadline.errors import LeadlineError, SpecError
+from leadline.errors import LeadlineError, SpecError, absence
 from leadline.reports.charts.chart import Figure, vegalite_version
 
 PAPER_SUFFIXES = (".svg", ".pdf", ".png")
@@ -19,8 +19,10 @@ def check_place(path: Path) -> None:
     """Check that a figure can be written to a path, before anything is measured for it.
 
     Raises:
-        SpecError: its suffix is not one of `SUFFIXES`, or its folder does not exist.
+        SpecError: it is a folder, its suffix is not one of `SUFFIXES`, or its folder does not exist.
     """
+    if path.is_dir():
+        raise SpecError(f"figure {path}: {absence(path, 'file')}; choose another path")
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"figure {path}: suffix {path.suffix!r} is not one of {', '.join(SUFFIXES)}; change it")
     if not path.parent.is_dir():
@@ -56,10 +58,12 @@ def write_drawing(svg: str, path: Path) -> None:
     """Write a drawing atomically in the format of its suffix: .svg, .pdf or .png, which has two pixels for each one.
 
     Raises:
-        SpecError: the suffix is another one.
+        SpecError: the path is a folder, or the suffix is another one.
         LeadlineError: the file cannot be written.
     """
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise SpecError(f"figure {path}: {absence(path, 'file')}; choose another path")
     if suffix not in PAPER_SUFFIXES:
         raise SpecError(f"figure {path}: suffix {path.suffix!r} is not one of {', '.join(PAPER_SUFFIXES)}; change it")
     _write(path, _convert(svg, suffix))

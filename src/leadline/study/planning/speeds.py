@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ class Speeds:
         try:
             found = json.loads(path.read_bytes())
             if found["machine"] == machine:
-                return Speed({str(name): float(value) for name, value in found["units"].items()}, str(found["day"]))
+                units = {str(name): _read_seconds(value) for name, value in found["units"].items()}
+                if any(units.values()):
+                    return Speed(units, str(found["day"]))
+                raise ValueError("nothing takes time")
             reason = f"{path} is of another machine; "
         except FileNotFoundError:
             pass
@@ -72,7 +76,9 @@ class Speeds:
         try:
             found = self._timed()[self._key(work)]
             snapshots = {name: (float(one), int(other)) for name, (one, other) in found["snapshots"].items()}
-            return replace(Timing(**found), snapshots=snapshots)
+            times = {name: _read_seconds(found[name]) for name in ("step", "evaluation", "share", "start", "flow")}
+            counts = {name: int(found[name]) for name in ("steps", "flow_bytes")}
+            return Timing(**{**found, **times, **counts, "snapshots": snapshots})
         except (KeyError, ValueError, TypeError, AttributeError):
             return None
 
@@ -109,6 +115,18 @@ class Speeds:
             "leadline": metadata.version("leadline"),
             "torch": torch.__version__,
         }
+
+
+def _read_seconds(value: Any) -> float:
+    """Return a time from a file.
+
+    Raises:
+        ValueError: it is below 0, infinite or NaN.
+    """
+    seconds = float(value)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{seconds} is no time")
+    return seconds
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

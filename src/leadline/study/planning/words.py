@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from leadline.analysis.stats import LARGEST_PLAN
+from leadline.analysis.verdict.wording.sentences import MOST_SEEDS, roughly
 from leadline.parts.metrics import metric
 from leadline.study.planning.plan import Plan
 from leadline.study.planning.seeds import POWER, SeedsNeeded
@@ -66,6 +66,11 @@ def to_blocks(plan: Plan) -> list[Block]:
     blocks: list[Block] = [arms, "\n".join(lines)]
     if plan.seeds:
         blocks.append("\n".join([f"Seeds to decide, at {POWER:.0%} power:", *map(_seeds_line, plan.seeds)]))
+        if any(_is_many(needed) for needed in plan.seeds):
+            blocks.append(
+                f"Few studies can afford more than {MOST_SEEDS} seeds; a larger margin, or a larger test set, which"
+                " lessens the spread between seeds, needs fewer."
+            )
     return [*blocks, "\n".join(f"- {note}" for note in plan.notes)]
 
 
@@ -89,7 +94,14 @@ def _seeds_line(needed: SeedsNeeded) -> str:
 
 
 def _seeds(number: int | None) -> str:
-    return f"more than {LARGEST_PLAN:,} seeds" if number is None else plural(number, "seed")
+    return f"{'about ' * (number is not None)}{roughly(number)} seeds"
+
+
+def _is_many(needed: SeedsNeeded) -> bool:
+    """Return whether a contrast takes more seeds than most studies can have."""
+    numbers = [needed.for_margin, needed.for_equivalence] if needed.margin is not None else []
+    numbers += [needed.for_difference] if needed.difference is not None else []
+    return any(number is None or number > MOST_SEEDS for number in numbers)
 
 
 def duration(seconds: float) -> str:

@@ -326,7 +326,7 @@ def _needed(contrast: ContrastFinding) -> str:
     needed = contrast.needed
     if needed is None:
         return ""
-    likely, low, high = map(_roughly, (needed.likely, needed.low, needed.high))
+    likely, low, high = map(roughly, (needed.likely, needed.low, needed.high))
     about, n = f"{'about ' * (needed.likely is not None)}{likely} seeds", len(contrast.seeds) or contrast.ended
     if needed.low is not None:
         about += f" ({low} to {high}, as {plural(n, 'seed shows', 'seeds show')} mean and spread only roughly)"
@@ -339,8 +339,8 @@ def _needed(contrast: ContrastFinding) -> str:
     )
 
 
-def _roughly(seeds: int | None) -> str:
-    """Return a number of seeds with two significant digits, for it is estimated from a few."""
+def roughly(seeds: int | None) -> str:
+    """Return a number of seeds with two significant digits, for it is estimated; None: more than is looked for."""
     return f"more than {LARGEST_PLAN:,}" if seeds is None else f"{float(f'{seeds:.2g}'):,.0f}"
 
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any
 
-from leadline.analysis.stats import LARGEST_PLAN, SeedsForWord, Summary, Unpaired
+from leadline.analysis.stats import SeedsForWord, Summary, Unpaired
 from leadline.analysis.stats.pairing import Ahead, Pairing, SeedsAndImages
 from leadline.analysis.stats.survival import LEARNED, SETTLED
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.labels import contrast_labels
-from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name
+from leadline.analysis.verdict.wording.sentences import CORRECTION_NAMES, interval_name, roughly
 from leadline.parts.metrics import Metric
 from leadline.text import NOTHING, decimals, interval, number, p_value
 from leadline.text.tables import Column, Table, first, is_missing, plain
@@ -76,15 +76,16 @@ def _of_summary(name: str) -> tuple[str, ...]:
 
 def contrasts_table(findings: Findings) -> Table:
     """Return one row per contrast: what is decided, the difference and its interval, and the tests or the looks."""
-    contrasts = findings.contrasts
+    contrasts, labels = findings.contrasts, contrast_labels(findings.contrasts)
     units = {contrast.kind.difference_unit for contrast in contrasts}
     unit = units.pop() if len(units) == 1 else ""
     rows = [
         {"contrast": label, "unit": contrast.kind.difference_unit, "target": contrast.target}
         | {"n_a": None, "n_b": None}
         | flat(contrast_values(contrast))
-        for contrast, label in zip(contrasts, contrast_labels(contrasts), strict=True)
+        for contrast, label in zip(contrasts, labels, strict=True)
     ]
+    needed = {label: contrast.needed for contrast, label in zip(contrasts, labels, strict=True)}
     show = (lambda value, low, high, _: format_difference(value, low, high)) if unit else format_difference
     effect = Column("Effect size d", ("effect_size",), partial(number, signed=True))
     correction = f"{CORRECTION_NAMES[findings.correction]}-adjusted"
@@ -123,7 +124,8 @@ def contrasts_table(findings: Findings) -> Table:
             Column("p, permutation (smallest possible)", ("p", "p_smallest"), _p_of_least),
             Column(correction, ("p_adjusted",), p_value, wide=True),
             replace(effect, wide=True),
-            Column("Seeds to decide, 80% power", ("needed_likely", "needed_low", "needed_high"), _seeds_range),
+            Column("Needed seeds", ("needed_likely", "needed_low", "needed_high"), None),
+            Column("Seeds to decide, 80% power", ("contrast",), lambda label: _seeds_range(needed[label])),
             *_beside(),
         ]
         caption = "Contrasts: difference, first arm minus second"
@@ -184,11 +186,11 @@ def interval_of(low: float | None, high: float | None) -> str:
     return interval((low, high), digits)
 
 
-def _seeds_range(likely: int | None, low: int | None, high: int | None) -> str:
-    if low is None and likely is None:
+def _seeds_range(needed: SeedsForWord | None) -> str:
+    if needed is None:
         return NOTHING
-    most = f">{LARGEST_PLAN:,}"
-    return f"{likely or most} ({low or most}–{high or most})"
+    likely = roughly(needed.likely)
+    return likely if needed.low is None else f"{likely} ({roughly(needed.low)} to {roughly(needed.high)})"
 
 
 def _worth(worth: float | None, low: float | None, high: float | None) -> str:
