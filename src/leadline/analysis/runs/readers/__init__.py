@@ -23,6 +23,7 @@ class Reader:
     name: str  # as messages call it
     accepts: Callable[[Path], bool]  # whether a path, of a file or folder that exists, is in the format
     read: Callable[[Path], pd.DataFrame]  # raises DataError where it is damaged
+    general: bool = False  # whether formats with more structure are asked first
 
 
 _readers: dict[str, Reader] = {}
@@ -40,10 +41,10 @@ def register(reader: Reader) -> Reader:
 
 
 def readers() -> tuple[Reader, ...]:
-    """Return every reader, by name."""
+    """Return every reader by name, those of general formats last."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return tuple(_readers[name] for name in sorted(_readers))
+    return tuple(sorted(_readers.values(), key=lambda one: (one.general, one.name)))
 
 
 def read_runs(path: Path) -> pd.DataFrame:
