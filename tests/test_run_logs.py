@@ -13,8 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import leadline as ll
-from leadline.analysis.runs import fill_from_names
-from leadline.analysis.runs.readers import read_runs
+from leadline.analysis.runs import fill_from_names, readers
 from leadline.cli import app
 from leadline.errors import DataError, LeadlineWarning
 
@@ -56,6 +55,10 @@ def logs(name: str, folder: Path) -> Path:
     else:
         shutil.copytree(FIXTURES / name, path)
     return path
+
+
+def read_runs(path: Path) -> pd.DataFrame:
+    return readers.read_runs(path)[0]
 
 
 def refused(path: Path) -> str:
@@ -141,6 +144,27 @@ def test_the_latest_checkpoint_is_read(tmp_path: Path) -> None:
         file.unlink()
     assert read_runs(path).groupby("run")["step"].max().tolist() == [4] * 6
     assert read_runs(path / "plain_seed0")["run"].unique().tolist() == ["plain_seed0"]
+
+
+def test_what_else_a_folder_holds_is_said(tmp_path: Path) -> None:
+    logs("lightning", tmp_path)
+    logs("huggingface", tmp_path)
+    _, said = readers.read_runs(tmp_path)
+    assert "Read as a folder of Hugging Face's Trainer, not as a folder of Lightning's CSVLogger" in said[0]
+    assert readers.read_runs(tmp_path / "lightning")[1] == ()
+
+
+def test_event_files_of_training_and_validation_are_of_one_run(tmp_path: Path) -> None:
+    path = logs("tensorboard", tmp_path)
+    for arm in ARMS:
+        for seed in SEEDS:
+            run = path / f"{arm}_seed{seed}"
+            for split in ("train", "validation"):
+                shutil.copytree(FIXTURES / "tensorboard" / run.name, run / split)
+            next(run.glob("events*")).unlink()
+    frame = read_runs(path)
+    assert list(frame.columns) == ["run", "step", "train/acc/val", "validation/acc/val"]
+    assert frame["run"].nunique() == 6
 
 
 def test_exports_of_wandb(tmp_path: Path) -> None:

@@ -131,10 +131,10 @@ def compare(
     from leadline.analysis.runs import Options, compare_runs, fill_from_names, find_columns
     from leadline.analysis.runs.readers import read_runs
 
-    name = "runs"
+    name, read = "runs", tuple[str, ...]()
     if isinstance(results, str | Path):
         name = Path(results).stem
-        results = read_runs(Path(results))
+        results, read = read_runs(Path(results))
     results, said = fill_from_names(results.reset_index(drop=True).rename(columns=str), pattern)
     columns = find_columns(results, arm, _several(pair), _several(value), epoch, data_set, _several(factor))
     options = Options(
@@ -150,7 +150,7 @@ def compare(
         mean_of_duplicates=mean_of_duplicates,
         title=title,
     )
-    return Comparison(compare_runs(results, columns, options, name, said))
+    return Comparison(compare_runs(results, columns, options, name, (*read, *said)))
 
 
 def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:

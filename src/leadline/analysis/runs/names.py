@@ -65,7 +65,9 @@ def _guess(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
         return frame, ()
     filled = frame.assign(**{name: _whole(found.map(lambda one, name=name: one[name])) for name in lacking})
     shown = " and ".join(f"{name} {filled[name].iloc[0]}" for name in lacking)
-    return filled, (f"Taken from the names of runs, such as {frame[RUN].iloc[0]}: {shown}; --pattern takes others.",)
+    return filled, (
+        f"Taken from the names of runs, such as {frame[RUN].iloc[0]}: {shown}; if that is wrong, give --pattern.",
+    )
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
