@@ -10,13 +10,14 @@
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from leadline.training import prepare, train
 
 BATCH = 128
 CLASSES = 10
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ def leadline_dataset(case: Case, steps: int) -> Dataset:
     return Dataset(case.data, case.shape, CLASSES, train_split, few, few, mean, scale)
 
 
-def run_leadline(case: Case, steps: int) -> Callable[[], float]:
-    data = leadline_dataset(case, steps)
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, torch.device("cpu"))
+def run_leadline(case: Case, steps: int, device: torch.device = CPU) -> Callable[[], float]:
+    data = leadline_dataset(case, steps).to(device)
+    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
 
     def once() -> float:
         """Seconds of one epoch as a caller sees them, evaluation of two images included."""
@@ -96,21 +98,32 @@ def run_leadline(case: Case, steps: int) -> Callable[[], float]:
     return once
 
 
-def run_bare(case: Case, steps: int) -> Callable[[], float]:
+def run_bare(case: Case, steps: int, device: torch.device = CPU) -> Callable[[], float]:
     images, labels = images_and_labels(case, steps)
-    x = torch.from_numpy(images).float().div(255).contiguous(memory_format=torch.channels_last)
-    y = torch.from_numpy(labels)
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, torch.device("cpu"))
+    x = torch.from_numpy(images).to(device).float().div(255).contiguous(memory_format=torch.channels_last)
+    y = torch.from_numpy(labels).to(device)
+    return run_loop(case, device, lambda: zip(x.split(BATCH), y.split(BATCH), strict=True))
+
+
+def run_loop(
+    case: Case, device: torch.device, batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
+) -> Callable[[], float]:
+    """Seconds of one epoch of the loop that every tutorial has, over these batches."""
+    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
     model, optimizer = state.model, state.optimizer
 
     def once() -> float:
         model.train()
         started = time.perf_counter()
-        for start in range(0, len(x), BATCH):
-            loss = F.cross_entropy(model(x[start : start + BATCH]), y[start : start + BATCH])
+        for images, labels in batches():
+            x, y = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=case.training.precision == "bfloat16"):
+                loss = F.cross_entropy(model(x), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
     return once
@@ -139,25 +152,18 @@ class PerImage(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return (tensor - 0.5) / 0.25, int(self.labels[index])
 
 
-def run_dataloader(case: Case, steps: int) -> Callable[[], float]:
+def run_dataloader(case: Case, steps: int, device: torch.device = CPU, workers: int = 0) -> Callable[[], float]:
     images, labels = images_and_labels(case, steps)
-    loader = torch.utils.data.DataLoader(PerImage(images, labels, case.data.augment is not None), BATCH, shuffle=True)
-    state = prepare(
-        build(case.network, case.shape, CLASSES), case.training.with_(channels_last=False), torch.device("cpu")
+    loader = torch.utils.data.DataLoader(
+        PerImage(images, labels, case.data.augment is not None),
+        BATCH,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
     )
-    model, optimizer = state.model, state.optimizer
-
-    def once() -> float:
-        model.train()
-        started = time.perf_counter()
-        for x, y in loader:
-            loss = F.cross_entropy(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return time.perf_counter() - started
-
-    return once
+    contiguous = dataclasses.replace(case, training=case.training.with_(channels_last=False))
+    return run_loop(contiguous, device, lambda: loader)
 
 
 def run_keras(case: Case, steps: int) -> Callable[[], float]:

@@ -1,6 +1,6 @@
 """Render these pages as offline HTML, and run the commands in them that draw their figures.
 
-    python -m docs.make [--output build/docs]    pages: formulas as MathML, figures inside
+    python -m docs.make [--output build/docs]    pages: formulas as MathML, figures inside, index.html with links to all
     python -m docs.make --figures [PAGE ...]     runs the commands whose figures pages show, into docs/figures
 
 Pages are Markdown, and render on code-hosting sites as they are. A figure stands on the page of the command that makes
@@ -67,14 +67,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """A Markdown file."""
+    """A Markdown file, or a page of a text that is in none."""
 
     path: Path
+    text: str | None = None
 
     @cached_property
     def tokens(self) -> list[Token]:
-        """What the file says, block by block."""
-        return _MARKDOWN.parse(self.path.read_text(encoding="utf-8"))
+        """What the page says, block by block."""
+        return _MARKDOWN.parse(self.path.read_text(encoding="utf-8") if self.text is None else self.text)
 
     @property
     def name(self) -> str:
@@ -82,9 +83,33 @@ class Page:
         return self.path.relative_to(DOCS).with_suffix("").as_posix()
 
     @property
+    def up(self) -> str:
+        """The way to the folder of all pages."""
+        return "../" * self.name.count("/")
+
+    @property
     def title(self) -> str:
         """Its name in links."""
         return self.path.stem.replace("-", " ").capitalize()
+
+    @property
+    def heading(self) -> str:
+        """Its first heading, or its name in links where it has none."""
+        return next(self._inline("heading_open"), self.title)
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its first paragraph, without marks; empty where it has none."""
+        first = " ".join(next(self._inline("paragraph_open"), "").split())
+        return re.split(r"(?<=[.!?]) (?!\d)", first)[0]
+
+    def _inline(self, kind: str) -> Iterator[str]:
+        """Yield the text of blocks of one kind that have any."""
+        for opening, content in pairwise(self.tokens):
+            if opening.type == kind:
+                words = (" " if each.type == "softbreak" else each.content for each in content.children or ())
+                if text := "".join(words).strip():
+                    yield text
 
     def href(self, other: "Page") -> str:
         """Return the link from here to another page."""
@@ -192,6 +217,19 @@ def html(page: Page, all_pages: Sequence[Page]) -> str:
     style = (DOCS / "page.css").read_text(encoding="utf-8")
     given: dict[str, Any] = {"page": page, "pages": all_pages, "light": LIGHT, "dark": DARK}
     return engine.get_template("page.html").render(given, style=style, body=body)
+
+
+def index(all_pages: Sequence[Page]) -> Page:
+    """Return the page that links all pages, with a sentence about each."""
+    lines = (
+        f"- [{_escape(page.heading)}]({page.name}.md)" + (f": {_escape(page.summary)}" if page.summary else "")
+        for page in all_pages
+    )
+    return Page(DOCS / "index.md", "\n".join(["# Leadline", "", *lines, ""]))
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>$])", r"\\\1", text)
 
 
 def target(page: Page, href: str, all_pages: Sequence[Page]) -> tuple[Path, Page | None, str]:
@@ -340,7 +378,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 contents = draw(figures, Path(folder))
         else:
-            contents = {options.output / f"{page.name}.html": html(page, found).encode() for page in found}
+            rendered = [index(found), *found]
+            contents = {options.output / f"{page.name}.html": html(page, found).encode() for page in rendered}
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
@@ -348,7 +387,10 @@ def main() -> None:
         sys.exit(f"docs: {error}")
     except OSError as error:
         sys.exit(f"docs: {error.filename}: {error.strerror}; choose another --output")
-    print(f"written: {len(contents)} files")
+    if options.figures is None:
+        print(f"written: {len(contents)} pages in {options.output}; open {options.output / 'index.html'}")
+    else:
+        print(f"written: {len(contents)} files in {FIGURES}")
 
 
 if __name__ == "__main__":

@@ -28,3 +28,11 @@ def _away_from_the_users_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.delenv("LEADLINE_RUNS", raising=False)
     monkeypatch.delenv("LEADLINE_STORE", raising=False)
     monkeypatch.delenv("LEADLINE_TRUST", raising=False)
+
+
+@pytest.fixture
+def known_speed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A machine whose calibration takes no time: 1 ms a step, 10 us a call, 1 GFLOP/s."""
+    units = {"steps": 1e-3, "calls": 1e-5, "multiply-adds of products": 2e-9, "multiply-adds, convolved": 2e-9}
+    monkeypatch.setattr("leadline.study.planning.calibration.calibrate", lambda device, threads: units)
+    return units

@@ -137,7 +137,7 @@ def test_a_study_with_a_search_is_searched_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_prints_and_displays_itself(tmp_path: Path) -> None:
+def test_a_plan_prints_and_displays_itself(tmp_path: Path, known_speed: dict[str, float]) -> None:
     planned = tiny().plan(tmp_path, workers=1, device="cpu")
     assert "4 trials" in str(planned) and planned._repr_html_().startswith("<pre>")
     assert planned.to_json()["study"] == "tiny"
@@ -270,13 +270,27 @@ def test_a_study_whose_code_is_gone_can_be_run_again_with_other_code(
 
 
 @pytest.mark.slow
-def test_a_script_without_a_guard_gets_one_line(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
+@pytest.mark.parametrize("call", ["study.run(workers=1)", "study.run(workers=0, devices=2)", "study.plan(workers=2)"])
+def test_a_script_without_a_guard_ends_with_one_line_before_anything_runs(tmp_path: Path, call: str) -> None:
+    done = run_script(tmp_path, f"{call}\n")
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "script.py:3: this starts processes" in line and '`if __name__ == "__main__":`, or use ' in line
+    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+
+
+@pytest.mark.slow
+def test_a_script_whose_condition_is_no_guard_gets_one_line(tmp_path: Path) -> None:
+    body = "if True:\n  try:\n    study.run(workers=1)\n  except ll.LeadlineError as error:\n    print(error)\n"
+    done = run_script(tmp_path, body)
+    assert done.returncode == 0 and '`if __name__ == "__main__":`, or use workers=0' in done.stdout
+    assert "Traceback" not in done.stderr and "bootstrapping" not in done.stderr
+
+
+def run_script(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    script = folder / "script.py"
     script.write_text(
         "import leadline as ll\n"
-        f"study = ll.Study('unguarded', data={DATA}, arms={{'a': 'mlp', 'b': 'comparative-plain'}}, seeds=1)\n"
-        "try:\n    study.run(workers=1)\nexcept ll.LeadlineError as error:\n    print(error)\n"
+        f"study = ll.Study('unguarded', data={DATA}, arms={{'a': 'mlp', 'b': 'comparative-plain'}}, seeds=1)\n{body}"
     )
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert '`if __name__ == "__main__":`, or use workers=0' in done.stdout
-    assert "Traceback" not in done.stderr and "bootstrapping" not in done.stderr
+    return subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True)

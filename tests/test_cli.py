@@ -52,7 +52,7 @@ try:
     app({arguments!r}, standalone_mode=False)
 except SystemExit:
     pass
-heavy = {{"torch", "pandas", "scipy", "sklearn", "altair", "sqlalchemy"}} & set(sys.modules)
+heavy = {{"torch", "pandas", "scipy", "rich", "altair", "sqlalchemy"}} & set(sys.modules)
 assert not heavy, heavy
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -63,7 +63,7 @@ def test_list_json() -> None:
     listed = json.loads(invoke("list", "--json"))
     assert set(listed) == {"studies", "networks", "datasets"}
     assert {"demo", "comparative-mnist", "comparative-cifar10", "comparative-mnist-10k"} <= set(listed["studies"])
-    assert listed["studies"]["comparative-cifar10"] == "CNN against ResNet on CIFAR-10, as published"
+    assert listed["studies"]["comparative-cifar10"] == "CNN against ResNet on CIFAR-10"
     assert all(text for section in listed.values() for text in section.values())
 
 
@@ -127,6 +127,14 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
         (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images requested"),
         (["inspect", "cifar-resnet", "--figure", "a.gif"], "a.gif"),
         (["inspect", "cifar-resnet", "--weights", "none.pt"], "none.pt"),
+        (["inspect", "cifar-resnet", "--weights", "."], "weights .: is a folder, where a file is expected"),
+        (["run", "."], ".: is a folder, where a YAML file is expected"),
+        (["verdict", "demo", "--store", "sqlite:///."], "is a folder, where a file is expected"),
+        (["verdict", "demo", "--runs", __file__], f"{__file__} is a file, where a folder is expected"),
+        (
+            ["run", "demo", "--workers", "0", "--artifacts", __file__],
+            "test_cli.py: is a file, where a folder is expected",
+        ),
         (["data", "check", "minst"], "name: unknown name 'minst'; did you mean 'mnist'?"),
     ],
 )
@@ -304,3 +312,12 @@ def test_inspect_draws_and_checks_weights(tmp_path: Path) -> None:
         file = tmp_path / f"network{suffix}"
         invoke("inspect", "cifar-resnet", "--figure", str(file))
         assert magic in file.read_bytes()[:200]
+    from safetensors.torch import save_file
+
+    from leadline.networks import family
+    from leadline.networks.modules import build
+
+    tensors = build(family("cifar-resnet", {}), (3, 32, 32), 10).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "fits.safetensors")
+    said = invoke("inspect", "cifar-resnet", "--weights", str(tmp_path / "fits.safetensors"))
+    assert f"all {len(tensors)} tensors of this safetensors file fit, under the names of the network" in said

@@ -1,7 +1,9 @@
 """Runs that were trained elsewhere: which column is what, how rows become runs, and the verdict on them."""
 
+import doctest
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +308,7 @@ def test_bad_values() -> None:
     assert "no rows" in refused(table(plain=PLAIN).iloc[:0], arm="model", value="test_error", pair="seed")
     assert "is empty in row 1" in refused(table(plain=PLAIN, residual=RESIDUAL).assign(seed=[None, *range(9)]))
     alone = compare(plain=[7.1], residual=[6.5])
-    assert "one seed gives no interval" in str(alone)
+    assert "one seed shows no spread between seeds, so there is no interval" in str(alone)
 
 
 def test_bad_files(tmp_path: Path) -> None:
@@ -392,6 +394,7 @@ def test_the_report_repeats_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"runs-val-error.svg", "runs-val-error-curves.svg", "differences.svg"} <= names
     assert "Lines join the runs of a pair." in page
+    assert "| plain | 2 | diverged | – |" in (tmp_path / "tables" / "trials.md").read_text()
     command = re.search(r'aria-label="Command">leadline compare (.*?)</pre>', page)
     assert command is not None
     monkeypatch.chdir(tmp_path)
@@ -467,3 +470,35 @@ def test_runs_without_pairs_that_are_equivalent() -> None:
     found = ll.compare(rows, unpaired=True, margin=0.5)
     assert found.contrasts["verdict"].tolist() == ["equivalent"]
     assert "equivalent in test error within 0.5 points" in str(found)
+
+
+def test_a_direction_that_is_given_decides_over_a_name_but_not_over_several() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL)
+    assert ll.compare(rows, higher_is_better=True).contrasts["verdict"].tolist() == ["worse"]
+    both = ll.compare(rows.assign(score=rows["test_error"]), value=["test_error", "score"], higher_is_better=True)
+    assert both.contrasts["verdict"].tolist() == ["better", "worse"]
+
+
+@pytest.mark.parametrize("module", ["analysis.runs.columns", "api.comparison"])
+def test_examples(module: str) -> None:
+    tried = doctest.testmod(sys.modules[f"leadline.{module}"])
+    assert tried.attempted and not tried.failed
+
+
+def test_values_that_are_logged_now_and_then_are_no_failures() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL)
+    steps = [
+        rows.assign(step=step, test_error=rows["test_error"] + 5 - step if step % 2 else None) for step in range(7)
+    ]
+    found = ll.compare(pd.concat(steps), margin=0.5)
+    assert found.contrasts[["n", "verdict"]].values.tolist() == [[5, "better"]]
+    assert any("every step at which no run has a value" in line for line in found.reading)
+    # without a gap before, the values end because the runs failed
+    ended = pd.concat([rows.assign(step=0), rows.assign(step=1, test_error=None)])
+    assert "every trial of both failed" in str(ll.compare(ended, value="test_error"))
+
+
+def test_a_time_beside_the_values_is_not_meant() -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL).assign(train_time=1.0)
+    assert ll.compare(rows).contrasts["metric"].tolist() == ["test_error"]
+    assert find_columns(rows.drop(columns="test_error")).values == ("train_time",)

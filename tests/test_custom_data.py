@@ -212,7 +212,7 @@ def test_what_is_known_before_is_what_is_loaded(tmp_path: Path, way: str) -> Non
     assert isinstance(data, Data) and data.metadata is not None
     assert describe(spec) == (data.shape, data.classes) == (data.metadata.shape, 2)
     sizes = spec.sizes(tmp_path)
-    lines = check(spec)
+    lines = check(spec).lines
     assert len(data.test_labels) == sizes.test and f"test: {sizes.test} images" in " ".join(lines)
     known = {"function": ("left", "right"), "npz": ("left", "right"), "parquet": ("0", "1")}
     assert data.metadata.class_names == known.get(way, ("bright", "dark"))

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from leadline.data import idx_dataset
 from leadline.data.arrays import Arrays
 from leadline.data.checking import check
-from leadline.data.datasets import DATASETS, DataSpec
+from leadline.data.datasets import DATASETS, DataSpec, digits
 from leadline.data.files import default_data_dir
 from leadline.data.published import PublishedDataSpec
 from leadline.data.split import PartSizes
@@ -139,7 +140,7 @@ def test_an_archive_is_read_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "cifar-100-python.tar.gz").write_bytes(archive(CIFAR100, members))
     assert same(read("cifar100", tmp_path), data)
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python.tar.gz"]
-    lines = check(DataSpec(name="cifar100"), tmp_path)
+    lines = check(DataSpec(name="cifar100"), tmp_path).lines
     assert len(lines) == 3 and "not identical to the published file" in lines[0]
     assert lines[1] == "cifar100 train: 50 images of 3x32x32, 100 classes of 0 to 1"
 
@@ -155,9 +156,14 @@ def test_a_folder_that_lacks_a_batch_gives_way_to_the_archive(tmp_path: Path) ->
     assert same(read("cifar10", tmp_path), data)
 
 
-def test_digits_are_split_evenly_and_always_alike() -> None:
-    from sklearn.datasets import load_digits
+def test_digits_are_those_of_scikit_learn() -> None:
+    with np.load(Path(digits.__file__).with_suffix(".npz")) as file:
+        images, labels = file["images"], file["labels"]
+    theirs = load_digits()
+    assert images.shape == theirs.images.shape and (images == theirs.images).all() and (labels == theirs.target).all()
 
+
+def test_digits_are_split_evenly_and_always_alike() -> None:
     data, again = read("digits"), read("digits")
     assert same(data, again)
     assert data.train[0].shape == (1437, 1, 8, 8) and data.test[0].shape == (360, 1, 8, 8)
@@ -166,7 +172,7 @@ def test_digits_are_split_evenly_and_always_alike() -> None:
     assert np.array_equal(np.bincount(data.test[1]) + np.bincount(data.train[1]), counts)
     whole = sorted(map(bytes, np.concatenate([data.train[0], data.test[0]])))
     assert whole == sorted(map(bytes, np.rint(load_digits().images * 255 / 16).astype(np.uint8)))
-    assert DataSpec().fetch(default_data_dir()) == [] and len(check(DataSpec())) == 2
+    assert DataSpec().fetch(default_data_dir()) == [] and len(check(DataSpec()).lines) == 2
 
 
 def test_the_data_folder_is_the_named_one_or_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from leadline.data.formats.images import MOST_PIXELS, centre, decode, need_pillow
+from leadline.data.formats.images import MOST_PIXELS, centre, decode, silence_pillow
 from leadline.specs import ResizedCrop
 
 
@@ -128,7 +128,7 @@ def test_pillow_does_not_warn() -> None:
     with pytest.warns(Image.DecompressionBombWarning), Image.open(io.BytesIO(content)):
         pass
     with warnings.catch_warnings(record=True) as caught:
-        need_pillow()
+        silence_pillow()
         with pytest.raises(ValueError, match="10000 x 9000 pixels are more than"):
             decode(content)
         assert not caught

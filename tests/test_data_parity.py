@@ -162,7 +162,7 @@ def test_the_catalog_describes_the_default() -> None:
 
 def test_check_counts_without_files(tmp_path: Path) -> None:
     assert spec().fetch(tmp_path) == [] and not list(tmp_path.iterdir())
-    assert check(spec(), tmp_path) == [
+    assert check(spec(), tmp_path).lines == [
         "parity train: 768 images of 1x1x10, 2 classes of 384 to 384",
         "parity test: 256 images of 1x1x10, 2 classes of 128 to 128",
     ]

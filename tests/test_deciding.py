@@ -151,7 +151,7 @@ def test_two_drivers_on_one_study_agree(whole: tuple[Path, tuple[str, str]], stu
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
         for _ in range(2)
     ]
-    results = [driver.communicate(timeout=120) for driver in both]
+    results = [driver.communicate(timeout=600) for driver in both]
     assert [driver.returncode for driver in both] == [0, 0], results
     assert len({out.split("Of at most")[1] for out, _ in results}) == 1
     assert shown(tmp_path / "runs") == shown(whole[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from docs.make import DOCS, Command, Figure, Page, draw, html, kept, mathml, pages, target
+from docs.make import DOCS, Command, Figure, Page, draw, html, index, kept, mathml, pages, target
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -78,6 +78,19 @@ def test_every_link_leads_somewhere(page: Page) -> None:
         href = str(link.attrs["href"])
         if not href.startswith("https://"):
             target(page, href, PAGES)
+
+
+def test_the_index_links_every_page_with_a_sentence_about_it() -> None:
+    text = html(index(PAGES), PAGES)
+    for page in PAGES:
+        assert re.search(rf'<li>\s*<a href="{page.name}\.html">[^<]+</a>: \w[^<]+', text), page.name
+        assert 'index.html">All pages</a>' in html(page, PAGES)
+
+
+def test_a_new_page_is_in_the_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "new.md").write_text("# A *new* page\n\n<!-- note -->\n\nIt has `code` of\n2.5 lines. And more.\n")
+    monkeypatch.setattr("docs.make.DOCS", tmp_path)
+    assert "[A new page](new.md): It has code of 2.5 lines.\n" in str(index(pages()).text)
 
 
 # --- commands

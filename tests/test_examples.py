@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def test_the_readmes_python_runs(tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text("\n".join(blocks("python")))
     result = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
     assert result.returncode == 0, result.stderr
     assert "final-test" in result.stdout

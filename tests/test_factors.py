@@ -188,7 +188,7 @@ def test_each_effect_takes_the_seeds_that_it_has() -> None:
     assert n == {
         "mean over all levels": 1, "from blocks=2 to 4": 3, "from blocks=4 to 8": 1, "per doubling of blocks": 1
     }  # fmt: skip
-    assert "(one seed, so no interval), which may be due to chance." in next(
+    assert "(one seed shows no spread, so no interval)." in next(
         effect_sentence(effect) for effect in findings.factors if effect_change(effect) == "from blocks=4 to 8"
     )
     gone = verdict(a_study(vary={"blocks": [2, 4]}), by_depth, lambda arm, seed: "diverged")

@@ -228,6 +228,7 @@ def test_widths_and_sizes_are_those_of_the_tables() -> None:
     assert sizes["head.norm"] == (69, 8, 8)
 
 
+@pytest.mark.slow
 def test_table() -> None:
     rows = [("network", "counted", "published", "source")]
     for golden in GOLDEN:
@@ -428,7 +429,7 @@ def test_arguments_in_words() -> None:
         for each in list_arguments(name)
     }
     assert words["stride_in"] == "'3x3' | 'first-1x1'"
-    assert words["head"] == "'global-average' | 'average-2x2' | 'average-4x4' | 'none' | Head"
+    assert words["head"] == "'global-average' | 'average-2x2' | 'average-4x4' | 'none' | mapping"
     assert words["growth"] == "integer, at least 1"
     assert words["compression"] == "number, above 0, at most 1"
     with pytest.raises(SpecError, match=r"^unknown network 'mpl'; did you mean 'mlp'\?$"):

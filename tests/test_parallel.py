@@ -446,7 +446,7 @@ def test_torchrun_starts_the_processes(tmp_path: Path, command: str) -> None:
     starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     line = [*starter, "-m", "leadline", command, str(study), "--devices", "2", "--device", "cpu", "--json"]
     environment = {**os.environ, "LEADLINE_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    result = subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count('"finished": 2') == 1
     store = Store.open(tmp_path / "runs")

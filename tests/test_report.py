@@ -35,6 +35,7 @@ from leadline.reports.page import WHY_FIGURES, write
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
+from leadline.text.layout import to_text
 from leadline.text.tables import (
     Column,
     Table,
@@ -44,7 +45,6 @@ from leadline.text.tables import (
     to_html,
     to_latex,
     to_markdown,
-    to_text,
 )
 
 HOSTILE = "</script><script>alert(1)</script><!--"
@@ -630,7 +630,7 @@ class Browser:
         self.call("Page.navigate", url=path.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while scripts and self.value("document.querySelector('.chart:not([data-drawn])') !== null"):
             assert time.monotonic() < deadline, self.complaints()
             time.sleep(0.05)
@@ -706,7 +706,7 @@ def test_no_page_scrolls_sideways(width: int, report: tuple[Path, Page], browser
     assert browser.value("document.querySelector('#arms .scroll').scrollWidth") >= min(width, 600) - 40
     browser.call("Emulation.setDeviceMetricsOverride", width=width + 300, height=900, deviceScaleFactor=1, mobile=False)
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 600
     while browser.value("document.documentElement.scrollWidth > innerWidth"):
         assert time.monotonic() < deadline, "charts do not shrink again"
         time.sleep(0.05)

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -301,7 +302,7 @@ def start(tmp_path: Path, workers: int) -> subprocess.Popen[str]:
 
 
 def wait_for_epochs(runs: Path, epochs: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         if (runs / "leadline.db").exists():
             try:
@@ -325,7 +326,7 @@ def test_kill_9_in_the_middle_then_the_same_command_goes_on(tmp_path: Path) -> N
         assert epochs >= 3
         assert "finished" not in {state for state, number in store.counts("small").items() if number == 4}
     process = start(tmp_path, workers=2)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "4 trials: 4 finished" in out
     study = load_study(str(tmp_path / "small.yaml"))
@@ -339,7 +340,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     process = start(tmp_path, workers=2)
     wait_for_epochs(tmp_path / "runs", 1)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Run the same command to continue." in out
     assert "Traceback" not in err
@@ -443,7 +444,7 @@ def test_a_lost_trial_does_not_stop_its_worker(tmp_path: Path, monkeypatch: pyte
     store = registered(small(seeds=1), tmp_path)
 
     def taken_over(*_: object) -> torch.nn.Module:
-        with sqlite3.connect(tmp_path / "leadline.db") as database:
+        with closing(sqlite3.connect(tmp_path / "leadline.db")) as database, database:
             database.execute("UPDATE trials SET owner = 'elsewhere:1:-' WHERE state = 'running'")
         raise Diverged(1, float("nan")) if failure == "diverges" else ZeroDivisionError
 

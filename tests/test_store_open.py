@@ -201,7 +201,8 @@ def test_no_message_shows_a_password(tmp_path: Path, url: str) -> None:
 def test_a_driver_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     message = refusal(tmp_path, "postgresql://me:secret@host/name")
-    assert message.endswith("its driver, the package 'psycopg', is not installed; pip install psycopg")
+    assert "needs the package psycopg, which is not installed;" in message
+    assert message.endswith("from a checkout: pip install '.[postgres]'")
     assert "secret" not in message
 
 

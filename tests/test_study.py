@@ -15,7 +15,8 @@ from leadline.specs import SGD, Adam, DataSpec, TrainingSpec, decide, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.study import StudySpec
 from leadline.study.expand import expand
-from leadline.study.load import load_study, ready_studies
+from leadline.study.load import load_study
+from leadline.study.ready import ready_studies
 from leadline.study.yaml12 import parse_value
 
 EXAMPLE = """

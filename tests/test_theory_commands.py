@@ -22,7 +22,7 @@ def said(*arguments: str) -> str:
 @pytest.mark.slow
 def test_parity_prints_its_table_and_writes_figures_drawings_and_data(tmp_path: Path) -> None:
     text = said("theory", "parity", "--bits", "3-4", "--output", str(tmp_path / "new"))
-    assert "| 4 | DNF | 9 |" in text and "all 16 inputs" in text
+    assert any(line.split()[:3] == ["4", "DNF", "9"] for line in text.splitlines()) and "all 16 inputs" in text
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert {"parity-gates.svg", "parity-gates.csv", "parity-dnf-4.svg", "parity-tree-4.svg"} <= names
     assert all(path.read_text().startswith("<svg") for path in (tmp_path / "new").glob("*.svg"))

@@ -244,6 +244,22 @@ def test_objects_from_python_run_in_workers_but_not_from_the_ledger_alone(
     assert not mark.exists()
 
 
+def test_without_scikit_learn_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Missing:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "sklearn":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    for name in ("sklearn", "sklearn.metrics"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(SpecError) as caught:
+        resolve("sklearn.metrics:f1_score")
+    assert str(caught.value) == (
+        "sklearn.metrics:f1_score needs the package scikit-learn, which is not installed; pip install scikit-learn"
+    )
+
+
 def test_the_documented_packages_need_no_setting() -> None:
     for module in ("torch.optim:NAdam", "torch.nn:MultiMarginLoss", "torch.nn.functional:conv2d"):
         assert callable(resolve(module))

@@ -255,7 +255,7 @@ def test_tpe_learns_and_repeats_itself() -> None:
 
 def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(LeadlineError, match=r"needs the package optuna.*pip install 'leadline\[tune\]'"):
+    with pytest.raises(LeadlineError, match=r"needs the package optuna.*pip install '\.\[tune\]'"):
         Search(study_of(RATE))
 
 

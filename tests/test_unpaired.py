@@ -1,6 +1,8 @@
 """Two separate samples: Welch's t, equivalence, permutations and failures, against scipy and by hand."""
 
+import doctest
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -85,3 +87,8 @@ def test_failures_count_as_worse_than_any_value() -> None:
     assert by_count.ground == "failures"
     assert by_count.sign == 1
     assert by_count.p == pytest.approx(stats.fisher_exact([[9, 1], [0, 6]]).pvalue)
+
+
+def test_examples() -> None:
+    tried = doctest.testmod(sys.modules["leadline.analysis.stats.unpaired"])
+    assert tried.attempted and not tried.failed

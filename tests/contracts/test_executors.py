@@ -94,7 +94,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     if importlib.util.find_spec("ray") is None:  # not imported here: its settings come first
-        pytest.skip("Ray is not installed; pip install 'leadline[ray]'")
+        pytest.skip("Ray is not installed; pip install '.[ray]'")
     cluster = Cluster()
     yield cluster
     cluster.close()

@@ -789,7 +789,7 @@ def being_entered(place: Place, asked: ExpandedStudy, seconds: float, patch: pyt
     patch.setattr(registering, "_find_trials", find_at_leisure)
     thread = threading.Thread(target=enter)
     thread.start()
-    assert holding.wait(30)
+    assert holding.wait(300)
     yield
     thread.join()
     patch.undo()

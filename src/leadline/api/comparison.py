@@ -102,7 +102,7 @@ def compare(
         contrasts: pairs of arms to compare; None: all of up to four arms, or each with `baseline`.
         baseline: arm with which every other one is compared.
         margin: largest difference that does not matter, in the unit of the values; by value if there are several.
-        higher_is_better: None: as the name of the values says.
+        higher_is_better: None: as the name of the values says; of several values, it holds where names do not say.
         unit: of the values; None: % for shares that go beyond 1. Differences of % are percentage points.
         resolution: step in which values move, such as 0.01 for per cent of 10,000 test images; None: unknown.
         correction: of p-values, for the number of contrasts.

@@ -42,9 +42,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leadline.data import batches
-from leadline.data.formats.images import WHITE, Colour, centre, decode, need_pillow
+from leadline.data.formats.images import WHITE, Colour, centre, decode, silence_pillow
 from leadline.data.network_input import INPUT, NetworkInput, preparation, to_tuples
-from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError
+from leadline.errors import DataError, LeadlineError, LeadlineWarning, SpecError, absence, not_installed
 from leadline.networks.modules import build, distinct_tensors, skeleton
 from leadline.networks.weights import fill_network, hash_tensors, read_weights
 from leadline.parts.reference import references
@@ -296,7 +296,7 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
 def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
     """Write a network in evaluation mode as an ONNX file with the input `images`, normalised, and the output `logits`.
 
-    The batch size is dynamic.
+    The first axis of both, `batch`, is dynamic.
 
     Args:
         model: the network, which is not modified.
@@ -311,9 +311,7 @@ def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
         try:
             import_module(package)
         except ImportError:
-            raise LeadlineError(
-                f"ONNX export needs the package {package}, which is not installed; pip install 'leadline[onnx]'"
-            ) from None
+            raise LeadlineError(not_installed("ONNX export", package, "onnx")) from None
     size = sum(tensor.numel() * tensor.element_size() for tensor in distinct_tensors(model).values())
     if size >= LARGEST_ONNX:
         raise LeadlineError(
@@ -328,6 +326,7 @@ def to_onnx(model: nn.Module, input_shape: InputShape, path: Path) -> Path:
             external_data=False,
             input_names=["images"],
             output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),  # for its name in the file, which tracing replaces by one of its own
         )
     return path
 
@@ -399,7 +398,6 @@ def predict(
         One prediction per image, in order; probabilities are the softmax over all classes.
 
     Raises:
-        LeadlineError: Pillow is not installed.
         SpecError: the input of the network has neither one nor three channels, or `top` is below 1.
         DataError: an image is missing, damaged, or has more than 16 bits per channel, and `skip` is None.
     """
@@ -432,7 +430,7 @@ def read_image(
 
     If a shorter side is given, return the centre crop after resizing to it with the original aspect ratio.
     """
-    need_pillow()
+    silence_pillow()
     from PIL.Image import Resampling
 
     channels, height, width = input_shape
@@ -442,7 +440,7 @@ def read_image(
             f" (red, green, blue)"
         )
     if not path.is_file():
-        raise DataError(f"image {path}: no such file; check the path")
+        raise DataError(f"image {path}: {absence(path, 'file')}; check the path")
     try:
         image = decode(path.read_bytes(), channels == 1, background)
     except OSError as error:

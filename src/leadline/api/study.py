@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -117,8 +118,12 @@ class Study:
         device: str = "auto",
         pilot: str | None = None,
         deviations: Sequence[float] = (),
+        time: bool = False,
     ) -> "PlannedStudy":
-        """Estimate the cost of the study by timing a few training steps of each network on random images.
+        """Estimate the cost of the study from what its networks call and from how fast this machine is.
+
+        The machine is calibrated the first time, which takes some seconds. Networks that were timed before, with as
+        many at once, are not estimated.
 
         Args:
             runs: the folder where the store will be, whose free disk space is measured.
@@ -128,26 +133,42 @@ class Study:
             device: `cpu`, `cuda`, `cuda:N` or `auto`.
             pilot: name of a completed study whose paired differences are used to estimate the number of seeds.
             deviations: standard deviations of paired differences, in points, for which to estimate the number of seeds.
+            time: whether to time a few training steps of each network on random images, which takes up to minutes.
 
         Raises:
             LeadlineError: the device or data are not available, a network does not accept the data's images, or the
                 store has no such pilot.
         """
-        from leadline.running.console import progress_bar
+        from leadline.networks.modules.shapes import remember_shapes
+        from leadline.running.console import Terminal
         from leadline.study.check import check_networks
         from leadline.study.match import match
         from leadline.study.planning.plan import plan
         from leadline.study.planning.seeds import seeds_by_deviation, seeds_by_pilot
+        from leadline.text.terminal import progress_bar
 
         self._check_local()
         folder = None if data_dir is None else Path(data_dir)
-        check_networks(self._expanded, folder)
-        matched = match(self._expanded, folder)
+        with remember_shapes():
+            check_networks(self._expanded, folder)
+            matched = match(self._expanded, folder)
         seeds = seeds_by_deviation(matched, deviations)
         if pilot is not None:
             seeds += seeds_by_pilot(matched, Results.open(pilot, runs, store=store).verdict().findings)
-        with progress_bar("timing networks") as progress:
-            return PlannedStudy(plan(matched, Path(runs), folder, device, workers, seeds=seeds, progress=progress))
+        with progress_bar("timing networks") if time else nullcontext(lambda done, all_: None) as progress:
+            return PlannedStudy(
+                plan(
+                    matched,
+                    Path(runs),
+                    folder,
+                    device,
+                    workers,
+                    seeds=seeds,
+                    time=time,
+                    say=Terminal().say,
+                    progress=progress,
+                )
+            )
 
     def run(
         self,

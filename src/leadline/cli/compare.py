@@ -94,7 +94,9 @@ def compare(
     Columns that are not named are guessed from their names, and the guess is printed. Arms are paired by seed where
     they share seeds. A run without a number counts as worse than any other.
     """
+    from leadline.analysis.verdict import to_blocks
     from leadline.api.comparison import compare as compare_results
+    from leadline.text.terminal import print_text
 
     found = compare_results(
         results,
@@ -120,7 +122,7 @@ def compare(
     if as_json:
         print_json(found.to_json())
     else:
-        typer.echo(str(found))
+        print_text("\n".join(found.reading), *to_blocks(found.verdict.findings))
     if report is not None:
         typer.echo(f"report: {found.report(report)}", err=as_json)
 

@@ -1,10 +1,12 @@
 """`leadline data ...`: find, download and check data sets."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leadline.cli.options import DataDir
+from leadline.cli.names import dataset_names
+from leadline.cli.options import DataDir, Json, print_json
 
 if TYPE_CHECKING:
     from leadline.data.datasets import DataSpec
@@ -15,27 +17,49 @@ Data = Annotated[
     str,
     typer.Argument(
         help="A data set's name (`leadline list`), package.module:function, or the `data` mapping of a study file in"
-        " braces, such as '{name: npz, path: file.npz}'."
+        " braces, such as '{name: npz, path: file.npz}'.",
+        autocompletion=dataset_names,
     ),
 ]
 
 
 @app.command("get")
-def data_get(data: Data, data_dir: DataDir = None) -> None:
+def data_get(data: Data, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Download a data set if it is missing, then check it."""
     from leadline.data.files import default_data_dir
 
     _spec(data).fetch(data_dir or default_data_dir())
-    data_check(data, data_dir)
+    data_check(data, data_dir, as_json)
 
 
 @app.command("check")
-def data_check(data: Data, data_dir: DataDir = None) -> None:
+def data_check(data: Data, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Read every file of a data set and print a summary of its contents."""
     from leadline.data.checking import check
+    from leadline.text.tables import Column, Table
+    from leadline.text.terminal import print_text
 
-    for line in check(_spec(data), data_dir):
-        typer.echo(line)
+    found = check(_spec(data), data_dir)
+    if as_json:
+        print_json(asdict(found))
+        return
+    files = (
+        Column("File", ("path",), str, numeric=False),
+        Column("Bytes", ("bytes",), "{:,}".format),
+        Column("Compared with the published file", ("checksum",), str, numeric=False),
+    )
+    parts = (
+        Column("Part", ("part",), str, numeric=False),
+        Column("Images", ("images",), "{:,}".format),
+        Column("Shape", ("shape",), lambda shape: "x".join(map(str, shape))),
+        Column("Classes", ("classes",), "{:,}".format),
+        Column("Images per class", ("smallest_class", "largest_class"), "{:,} to {:,}".format),
+    )
+    print_text(
+        Table("parts", found.name, parts, tuple(map(asdict, found.parts))),
+        Table("files", "Files", files, tuple(map(asdict, found.files))),
+        *found.notes,
+    )
 
 
 def _spec(data: str) -> "DataSpec":

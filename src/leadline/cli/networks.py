@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leadline.cli.names import dataset_names, network_names, study_names
 from leadline.cli.options import Json, Settings, print_json, settings_of
 from leadline.errors import SpecError
+from leadline.text import plural
 
 if TYPE_CHECKING:
     from leadline.networks.modules import NetworkInfo
@@ -19,29 +21,37 @@ WHOLE = "(the network itself)"
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List the ready studies, the named networks and the data sets."""
-    from leadline.data.datasets import DATASETS
-    from leadline.networks import FAMILIES
-    from leadline.study.load import ready_studies
+def list_(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A ready study, network, data set, optimizer, ..., to describe; default: list all."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the ready studies, the named networks and the data sets, or describe one of them."""
+    if name is not None:
+        from leadline.cli.describing import describe
+
+        describe(name, as_json)
+        return
+    from leadline.text.tables import Column, Table
+    from leadline.text.terminal import print_text
 
     sections = {
-        "studies": ready_studies(),
-        "networks": {name: _summary(function) for name, function in FAMILIES.items()},
-        "datasets": {name: _summary(member) for name, member in sorted(DATASETS.members().items())},
+        "studies": dict(study_names()),
+        "networks": dict(network_names()),
+        "datasets": dict(dataset_names()),
     }
     if as_json:
         print_json(sections)
         return
+    headings = {"studies": ("Study", "Title"), "networks": ("Network", "Summary"), "datasets": ("Data set", "Summary")}
+    tables = []
     for section, entries in sections.items():
-        typer.echo(f"{section}:")
-        width = max(map(len, entries))
-        for name, title in entries.items():
-            typer.echo(f"  {name:<{width}}  {title}")
-
-
-def _summary(thing: object) -> str:
-    return (thing.__doc__ or "").split("\n")[0]
+        columns = tuple(Column(heading, (heading,), str, numeric=False) for heading in headings[section])
+        rows = tuple(dict(zip(headings[section], entry, strict=True)) for entry in entries.items())
+        tables.append(Table(section, "", columns, rows))
+    print_text(*tables)
 
 
 @app.command()
@@ -54,7 +64,12 @@ def schema() -> None:
 
 @app.command()
 def inspect(
-    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`), or package.module:function.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A network's name (`leadline list`), or package.module:function.", autocompletion=network_names
+        ),
+    ],
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
@@ -77,19 +92,27 @@ def inspect(
 
         title = " ".join([network, *(settings or [])])
         write_drawing(draw(_require_drawable(spec), shape, classes, title, info), figure)
+    filled = None
     if weights is not None:
         from leadline.networks.weights import load_weights
 
-        load_weights(build(spec, shape, classes), weights)
+        filled = load_weights(build(spec, shape, classes), weights)
     if as_json:
-        print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info)})
+        fit = {} if filled is None else {"weights": asdict(filled)}
+        print_json({"network": network, "spec": spec.model_dump(mode="json"), **asdict(info), **fit})
         return
     _print_layers(network, info)
+    if filled is not None and weights is not None:
+        kind = "safetensors" if weights.suffix == ".safetensors" else "PyTorch"
+        typer.echo(
+            f"{weights}: all {plural(filled.tensors, 'tensor')} of this {kind} file fit, under the names of"
+            f" {filled.names}"
+        )
 
 
 @app.command("predict-depth")
 def predict_depth(
-    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`).")],
+    network: Annotated[str, typer.Argument(help="A network's name (`leadline list`).", autocompletion=network_names)],
     settings: Settings = None,
     input_shape: Annotated[str, typer.Option("--input", help="Input shape: channels x height x width.")] = "3x32x32",
     as_json: Json = False,
@@ -97,6 +120,7 @@ def predict_depth(
     """Predict from mean-field theory how deep signals and gradients propagate in the untrained network."""
     from leadline.networks.modules import describe_network
     from leadline.study.expand import resolve_network
+    from leadline.text.terminal import print_text
     from leadline.theory.prediction import predict_depth as predicted
 
     shape = _shape(input_shape)
@@ -104,7 +128,7 @@ def predict_depth(
     if as_json:
         print_json(found.to_json())
     else:
-        typer.echo(found.words())
+        print_text(found.words())
 
 
 def _require_drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
@@ -127,32 +151,26 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 def _print_layers(name: str, info: "NetworkInfo") -> None:
     """Print the layers and totals of a network."""
-    from rich.table import Table
+    from leadline.text.tables import Column, Table
+    from leadline.text.terminal import print_text
 
-    from leadline.text.terminal import make_console
-
-    table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind")
-    for heading in ("output", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
-    for layer in info.layers:
-        shape = "x".join(map(str, layer.output_shape))
-        table.add_row(layer.name or WHOLE, layer.kind, shape, _count(layer.parameters), _count(layer.multiply_adds))
-    table.add_section()
-    table.add_row("total", "", "", f"{info.parameters:,}", f"{info.multiply_adds:,}")
-    console = make_console()
-    if not console.is_terminal:
-        console.width = 140  # a file or a pipe has no edge to fold at
-    console.print(table)
-    if info.receptive_field is not None:
-        console.print(f"receptive field before the head: {info.receptive_field} x {info.receptive_field} pixels")
-    if info.uncounted:
-        console.print(f"not counted in the multiply-adds: {', '.join(info.uncounted)}")
-    console.print(
-        f"activations of one image: {_bytes(info.training_memory)} stored for training,"
-        f" {_bytes(info.inference_memory)} peak for inference"
+    columns = (
+        Column("Layer", ("name",), lambda layer: layer or WHOLE, numeric=False),
+        Column("Kind", ("kind",), str, numeric=False),
+        Column("Output", ("output_shape",), lambda shape: "x".join(map(str, shape))),
+        Column("Parameters", ("parameters",), _count),
+        Column("Multiply-adds", ("multiply_adds",), _count),
     )
+    lines = [f"Total: {info.parameters:,} parameters, {info.multiply_adds:,} multiply-adds for one image."]
+    if info.receptive_field is not None:
+        lines.append(f"Receptive field before the head: {info.receptive_field} x {info.receptive_field} pixels.")
+    if info.uncounted:
+        lines.append(f"Not counted in the multiply-adds: {', '.join(info.uncounted)}.")
+    lines.append(
+        f"Activations of one image: {_bytes(info.training_memory)} stored for training,"
+        f" {_bytes(info.inference_memory)} peak for inference."
+    )
+    print_text(Table("layers", name, columns, tuple(map(vars, info.layers))), "\n".join(lines))
 
 
 def _bytes(number: int) -> str:

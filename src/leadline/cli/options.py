@@ -1,12 +1,14 @@
 """Options, settings and JSON output shared by the commands."""
 
 import json
-from importlib import metadata
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from leadline import __version__
 from leadline.errors import SpecError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -53,7 +55,7 @@ RUNS = Path("runs")
 def print_version(asked: bool) -> None:
     """Print the version and exit, if asked."""
     if asked:
-        typer.echo(f"leadline {metadata.version('leadline')}")
+        typer.echo(f"leadline {__version__}")
         raise typer.Exit
 
 
@@ -80,5 +82,13 @@ def settings_of(pairs: list[str] | None) -> dict[str, object]:
 
 
 def print_json(value: object) -> None:
-    """Print plain values as JSON; NaN is not allowed."""
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+    """Print plain values as JSON, with null for NaN and infinity."""
+    typer.echo(json.dumps(_replace_non_finite(value), indent=2, allow_nan=False))
+
+
+def _replace_non_finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _replace_non_finite(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_non_finite(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leadline.cli.names import probe_names
 from leadline.cli.options import RUNS, DataDir, Json, Runs, StoreUrl, print_json
 from leadline.errors import DataError, LeadlineError, SpecError
 
@@ -22,14 +23,16 @@ def verdict(
     as_json: Json = False,
 ) -> None:
     """Show which arms are better, by how much, and with what confidence."""
+    from leadline.analysis.verdict import to_blocks
     from leadline.api import Results
+    from leadline.text.terminal import print_text
 
     found = Results.open(name, runs, store=store_url).verdict()
     if as_json:
         print_json(found.to_json())
     else:
-        typer.echo(str(found))
-        typer.echo(f"\nNext: leadline report {name}, leadline trials {name}, or leadline show {name}/ARM/SEED")
+        following = f"Next: leadline report {name}, leadline trials {name}, or leadline show {name}/ARM/SEED"
+        print_text(*to_blocks(found.findings), following)
 
 
 @app.command()
@@ -50,7 +53,12 @@ def report(
 @app.command()
 def probe(
     trial: Annotated[str, typer.Argument(help="Hash of a finished trial, or a prefix of it.")],
-    name: Annotated[str, typer.Argument(help="cka, hessian, jacobian, lesion, ..., or package.module:function.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="cka, hessian, jacobian, lesion, ..., or package.module:function.", autocompletion=probe_names
+        ),
+    ],
     beside: Annotated[
         list[str] | None,
         typer.Option(metavar="TRIAL", help="Another trial to measure as well, for comparison; repeatable."),
@@ -74,6 +82,7 @@ def probe(
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Run a probe on the networks of stored trials: singular values, lesions, curvature, ..."""
     if figure is not None:
@@ -82,8 +91,8 @@ def probe(
         check_place(figure)
     from leadline.api.probing import probe_trials
     from leadline.probes.snapshots import find_probe
-    from leadline.running.console import progress_bar
     from leadline.store import Store
+    from leadline.text.terminal import progress_bar
 
     found = find_probe(name)
     with Store.open_existing(runs, store_url) as store, progress_bar(name) as progress:
@@ -103,11 +112,21 @@ def probe(
         except OSError as error:
             raise LeadlineError(f"{output}: cannot be written: {error.strerror or error}") from None
         written.append(output)
-    if not written:
-        typer.echo(f"{found.describe()}\n")
-        typer.echo(frame.to_string(index=False))
+    if as_json:
+        print_json({"probe": name, "description": found.describe(), "values": frame.to_dict("records")})
+    elif not written:
+        from leadline.text import plural
+        from leadline.text.tables import from_frame
+        from leadline.text.terminal import print_text
+
+        own = [key for key in frame if key not in ("arm", "base", "seed", "epoch")]
+        tables = [
+            from_frame(part[own], name, f"{arm}, seed {seed}, after {plural(int(str(epoch)), 'epoch')}")
+            for (arm, seed, epoch), part in frame.groupby(["arm", "seed", "epoch"], sort=False)
+        ]
+        print_text(found.describe(), *tables)
     for path in written:
-        typer.echo(f"written: {path}")
+        typer.echo(f"written: {path}", err=as_json)
 
 
 @app.command()
@@ -148,9 +167,11 @@ def predict(
             ]
         )
     else:
+        from leadline.text.terminal import print_text
+
         for one in found:
             pairs = zip(one.names, one.probabilities, strict=True)
-            typer.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
+            print_text(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
     for error in failed:
         typer.echo(f"leadline: {error}", err=True)
     if failed:

@@ -1,7 +1,7 @@
 """Commands that list, name, remove, check and back up what a store holds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,8 @@ StudyName = Annotated[str, typer.Argument(help="Name of a study in the store.")]
 def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """List the studies in a store: their trials by state, their age, and the size of their checkpoints."""
     from leadline.store import Store
-    from leadline.text.tables import Column, Table, plain, to_text
+    from leadline.text.tables import Column, Table, plain
+    from leadline.text.terminal import print_text
 
     with Store.open_existing(runs, store_url) as store:
         found, sizes = store.studies(), _sizes(store)
@@ -48,7 +49,7 @@ def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False
         Column("Checkpoints", ("bytes",), _size),
         Column("Title", ("title",), plain, numeric=False),
     )
-    typer.echo(to_text(Table("studies", "Studies", columns, tuple(rows))) if rows else "no studies")
+    print_text(Table("studies", "", columns, tuple(rows)) if rows else "no studies")
 
 
 @app.command()
@@ -56,7 +57,8 @@ def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_j
     """List a study's trials: hash, arm, seed, state, training time and the first line of an error."""
     from leadline.running.driving import clock
     from leadline.store import Store
-    from leadline.text.tables import Column, Table, plain, to_text
+    from leadline.text.tables import Column, Table, plain
+    from leadline.text.terminal import print_text
 
     with Store.open_existing(runs, store_url) as store:
         frame = store.trials_frame(study)
@@ -79,35 +81,44 @@ def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_j
         Column("Time", ("seconds",), lambda seconds: plain(seconds) if seconds is None else clock(seconds)),
         Column("Error", ("error",), lambda error: error or "", numeric=False),
     )
-    typer.echo(to_text(Table("trials", f"Trials of {study}", columns, tuple(rows))))
+    print_text(Table("trials", "", columns, tuple(rows)))
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A study, or a trial: STUDY/ARM/SEED or the beginning of its hash.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A study in the store, a ready study, a YAML file, or a trial: STUDY/ARM/SEED or the beginning of its"
+            " hash."
+        ),
+    ],
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a store holds of a study or a trial: its specification, state, times, errors, environment, files."""
-    from leadline.store import Store
+    """Show a study as a YAML file that can be run again, or what a store holds of a trial.
 
+    What the store knows of a study is printed below it, as comments. A study in the store is shown rather than a ready
+    study of the same name.
+    """
+    from leadline.store import Store
+    from leadline.study.ready import is_study
+
+    if is_study(name) and not Store.exists(runs, store_url):
+        _show_unstored(name, as_json)
+        return
     with Store.open_existing(runs, store_url) as store:
         if any(one.name == name for one in store.studies()):
-            shown = _study_values(store, name)
+            _show_stored(store, name, as_json)
+        elif is_study(name):
+            _show_unstored(name, as_json)
         else:
             shown = _trial_values(store, store.trial(name))
-    if as_json:
-        print_json(shown)
-        return
-    for key, value in shown.items():
-        if value is None or value == {}:
-            continue
-        if isinstance(value, Mapping):
-            typer.echo(f"{key}:\n{_indent(json.dumps(value, indent=2))}")
-        else:
-            text = str(value)
-            typer.echo(f"{key}: {text}" if "\n" not in text else f"{key}:\n{_indent(text)}")
+            if as_json:
+                print_json(shown)
+            else:
+                typer.echo("\n".join(_value_lines(shown)))
 
 
 @app.command()
@@ -161,9 +172,9 @@ def clean(
 def check(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """Check a store: the database, trials against their hashes, checkpoints against their checksums, leftovers."""
     from leadline.running.checking import check_store
-    from leadline.running.console import progress_bar
     from leadline.store import Store
     from leadline.text import plural
+    from leadline.text.terminal import print_text, progress_bar
 
     with Store.open_existing(runs, store_url) as store, progress_bar("check") as progress:
         count = len(store.files())
@@ -172,9 +183,8 @@ def check(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) 
     if as_json:
         print_json([{"place": one.place, "what": one.what, "harmless": one.harmless} for one in found])
     else:
-        for one in found:
-            typer.echo(str(one))
-        typer.echo(f"checked: {plural(count, 'trial')}; {plural(len(damages), 'fault') if damages else 'no fault'}")
+        faults = plural(len(damages), "fault") if damages else "no fault"
+        print_text("\n".join([*map(str, found), f"checked: {plural(count, 'trial')}; {faults}"]))
     if damages:
         raise typer.Exit(1)
 
@@ -191,6 +201,50 @@ def backup(
     with Store.open_existing(runs, store_url) as store:
         store.backup(file)
     typer.echo(f"written: {file}; checkpoints are in {runs / 'checkpoints'}")
+
+
+def _show_unstored(name: str, as_json: bool) -> None:
+    """Print a ready study or the study of a file."""
+    from leadline.study.load import load_study, read_study
+
+    loaded = load_study(name)
+    if as_json:
+        print_json({"study": loaded.name, "specification": loaded.spec.model_dump(mode="json")})
+        return
+    typer.echo(read_study(name).rstrip("\n"))
+    if loaded.changes:
+        typer.echo(f"# {loaded.changes}")
+
+
+def _show_stored(store: "Store", name: str, as_json: bool) -> None:
+    """Print a stored study, and what is known of it."""
+    from leadline.specs import parse
+    from leadline.specs.study import StudySpec
+    from leadline.study.ready import ready_studies
+    from leadline.study.writing import to_yaml
+
+    values = _study_values(store, name)
+    if as_json:
+        print_json(values)
+        return
+    also = "; `leadline list` shows the ready study of this name" if name in ready_studies() else ""
+    typer.echo(f"# The study {name} in {store!r}{also}.")
+    typer.echo(to_yaml(parse(StudySpec, values.pop("specification"))), nl=False)
+    for line in _value_lines(values):
+        typer.echo(f"# {line}")
+
+
+def _value_lines(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of names and values, without those that are empty."""
+    for key, value in values.items():
+        if value is None or value == {}:
+            continue
+        text = json.dumps(value, indent=2) if isinstance(value, Mapping) else str(value)
+        if isinstance(value, Mapping) or "\n" in text:
+            yield f"{key}:"
+            yield from (f"  {line}" for line in text.splitlines())
+        else:
+            yield f"{key}: {text}"
 
 
 def _to_change(runs: Path, store_url: str | None) -> "Store":
@@ -252,7 +306,3 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB" if count else "0"
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())

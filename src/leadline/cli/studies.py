@@ -1,10 +1,12 @@
 """Commands that plan and run studies, on this machine and on clusters."""
 
 import shlex
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leadline.cli.names import study_names_and_files
 from leadline.cli.options import (
     RUNS,
     Artifacts,
@@ -19,13 +21,24 @@ from leadline.cli.options import (
     print_json,
     settings_of,
 )
+from leadline.errors import LeadlineError, SpecError
+
+if TYPE_CHECKING:
+    from leadline.specs.study import StudySpec
 
 app = typer.Typer()
+
+ReadyStudy = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a ready study (`leadline list`), or a YAML file.", autocompletion=study_names_and_files
+    ),
+]
 
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="Name of a ready study (`leadline list`), or a YAML file.")],
+    study: ReadyStudy,
     settings: Settings = None,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
@@ -111,7 +124,10 @@ def run(
 def worker(
     study: Annotated[
         str | None,
-        typer.Argument(help="A study in the store, a ready study or a YAML file; default: all studies in the store."),
+        typer.Argument(
+            help="A study in the store, a ready study or a YAML file; default: all studies in the store.",
+            autocompletion=study_names_and_files,
+        ),
     ] = None,
     settings: Settings = None,
     until_empty: Annotated[
@@ -158,7 +174,12 @@ def worker(
 
 @app.command()
 def slurm(
-    study: Annotated[str, typer.Argument(help="A study in the store, a ready study or a YAML file.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A study in the store, a ready study or a YAML file.", autocompletion=study_names_and_files
+        ),
+    ],
     settings: Settings = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of jobs in the array, each of which runs one worker.")
@@ -203,8 +224,64 @@ def slurm(
 
 
 @app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the new study.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STUDY", help="Begin with this ready study, YAML file or study in the store."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: NAME.yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Write a study file to change: commented, with the options that it does not use."""
+    from leadline.study.load import load_study
+    from leadline.study.ready import is_study, ready_studies
+    from leadline.study.writing import FIRST, new_study_file
+
+    if name in ready_studies():
+        raise SpecError(f"{name} is the name of a ready study; choose another")
+    if source is None:
+        spec = FIRST
+    elif is_study(source):
+        spec = load_study(source).spec
+    else:
+        spec = _read_stored(source, runs, store_url)
+    text = new_study_file(spec.with_(name=name))
+    path = Path(f"{name}.yaml") if output is None else output
+    try:
+        with path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise LeadlineError(
+            f"{path}: exists; choose another file with --output, or overwrite it with --force"
+        ) from None
+    except OSError as error:
+        raise LeadlineError(f"{path}: cannot be written: {error.strerror or error}") from None
+    shown = shlex.quote(str(path))
+    typer.echo(f"written: {path}\nNext: change it, then leadline plan {shown}, then leadline run {shown}")
+
+
+def _read_stored(name: str, runs: Path, store_url: str | None) -> "StudySpec":
+    """Return the specification of a study in the store.
+
+    Raises:
+        SpecError: there is no store, and no ready study of that name.
+        StoreError: the store has no such study.
+    """
+    from leadline.store import Store
+    from leadline.study.load import load_study
+
+    if not Store.exists(runs, store_url):
+        return load_study(name).spec
+    with Store.open_existing(runs, store_url) as store:
+        return store.study(name).expand().spec
+
+
+@app.command()
 def plan(
-    study: Annotated[str, typer.Argument(help="Name of a ready study (`leadline list`), or a YAML file.")],
+    study: ReadyStudy,
     settings: Settings = None,
     pilot: Annotated[
         str | None,
@@ -223,18 +300,30 @@ def plan(
         int | None, typer.Option(min=1, help="Number of worker processes; default: one per core.")
     ] = None,
     device: Device = "auto",
+    time: Annotated[
+        bool, typer.Option("--time", help="Time a few training steps of each network, which takes up to minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Estimate the cost of a study before it runs: operations, hours on this machine, memory, disk, seeds."""
     from leadline.api import Study
+    from leadline.study.planning.words import to_blocks
+    from leadline.text.terminal import print_text
 
     planned = Study.load(study, settings_of(settings)).plan(
-        runs, store=store_url, data_dir=data_dir, workers=workers, device=device, pilot=pilot, deviations=sd or ()
+        runs,
+        store=store_url,
+        data_dir=data_dir,
+        workers=workers,
+        device=device,
+        pilot=pilot,
+        deviations=sd or (),
+        time=time,
     )
     if as_json:
         print_json(planned.to_json())
     else:
-        typer.echo(str(planned))
+        print_text(*to_blocks(planned.plan))
 
 
 def _folder(artifacts: str | None) -> str | None:

@@ -1,19 +1,24 @@
 """The commands `leadline theory ...`: parse options, compute, print, and optionally write figures and data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from leadline.cli.options import Json, print_json
 from leadline.errors import LeadlineError, SpecError, unknown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from leadline.reports.charts.chart import Figure
 
 app = typer.Typer(no_args_is_help=True)
 
+Item = TypeVar("Item")
 Output = Annotated[Path | None, typer.Option(help="Folder for figures (SVG) and their data (CSV); created if missing.")]
 
 
@@ -21,17 +26,23 @@ Output = Annotated[Path | None, typer.Option(help="Folder for figures (SVG) and 
 def parity(
     bits: Annotated[str, typer.Option(help="Number of bits or a range, such as 12 or 2-16.")] = "2-16",
     output: Output = None,
+    as_json: Json = False,
 ) -> None:
     """Count the gates and depth of parity circuits, compare them with closed forms, and verify each circuit."""
-    from leadline.text.tables import to_markdown
+    from leadline.text.terminal import print_text, progress_bar
     from leadline.theory.parity import FAMILIES, circuit, counts
     from leadline.theory.parity_figures import draw, figures, table
 
-    frame = counts(_parse_range(bits), beyond=True)
-    typer.echo(to_markdown(table(frame)))
+    with progress_bar("parity") as progress:
+        frame = counts(_parse_range(bits), beyond=True, progress=progress)
+    found = table(frame)
+    if as_json:
+        print_json(list(found.rows))
+    else:
+        print_text(found)
     if output is not None:
         drawings = {f"parity-{name}-4": draw(circuit(name, 4)) for name in FAMILIES}
-        _write(figures(frame), output, drawings)
+        _write(figures(frame), output, as_json, drawings)
 
 
 @app.command()
@@ -45,17 +56,21 @@ def chain(
     activation: Annotated[str, typer.Option(help="Activation: linear, tanh, sigmoid or relu.")] = "linear",
     shortcut: Annotated[str, typer.Option(help="Shortcut: none, identity or scaled.")] = "none",
     output: Output = None,
+    as_json: Json = False,
 ) -> None:
     """Measure vanishing and exploding gradients in deep chains, and compare them with the closed form."""
+    from leadline.text.terminal import print_text
     from leadline.theory.chain_figures import chain_figure
     from leadline.theory.chains import chain as measured
 
     given: Any = {"kind": kind, "activation": activation, "shortcut": shortcut}
-    results = [measured(w, layers, **given) for w in weight or (0.9, 1.0, 1.1)]
-    for result in results:
-        typer.echo(result.words())
+    results = [measured(w, layers, **given) for w in _track("chain", weight or (0.9, 1.0, 1.1))]
+    if as_json:
+        print_json([_to_json(asdict(one.chain), one.words(), one.frame()) for one in results])
+    else:
+        print_text(*(one.words() for one in results))
     if output is not None:
-        _write([chain_figure(results)], output)
+        _write([chain_figure(results)], output, as_json)
 
 
 @app.command()
@@ -72,19 +87,24 @@ def variance(
     kernel: Annotated[int | None, typer.Option(help="Kernel size of 2-D convolutions; default: dense layers.")] = None,
     networks: Annotated[int, typer.Option(help="Number of random networks to measure.")] = 16,
     output: Output = None,
+    as_json: Json = False,
 ) -> None:
     """Predict the second moments of activations and gradients by depth for initialisations, and measure them."""
+    from leadline.text.terminal import print_text
     from leadline.theory.chain_figures import variance_figure
     from leadline.theory.variance import stack
     from leadline.theory.variance import variance as measured
 
     names: Any = initialisation or ["old-uniform", "xavier-normal", "he-normal", "orthogonal"]
     given: Any = {"activation": activation, "kernel": kernel}
-    results = [measured(stack(name, depth=depth, width=width, **given), networks) for name in names]
-    for result in results:
-        typer.echo(result.words())
+    stacks = [stack(name, depth=depth, width=width, **given) for name in names]
+    results = [measured(one, networks) for one in _track("variance", stacks)]
+    if as_json:
+        print_json([_to_json({"stack": str(one.stack)}, one.words(), one.frame()) for one in results])
+    else:
+        print_text(*(one.words() for one in results))
     if output is not None:
-        _write([variance_figure(results)], output)
+        _write([variance_figure(results)], output, as_json)
 
 
 @app.command("mean-field")
@@ -102,11 +122,13 @@ def mean_field(
     width: Annotated[int, typer.Option(help="Units per layer of the random networks.")] = 1000,
     seeds: Annotated[int, typer.Option(help="Number of random networks to measure.")] = 5,
     output: Output = None,
+    as_json: Json = False,
 ) -> None:
     """Predict how signals and gradients propagate in wide random networks, and measure them."""
     from typing import get_args
 
     from leadline.specs.network import Activation
+    from leadline.text.terminal import print_text
     from leadline.theory.meanfield import Point, fixed_point, gradient, signal
     from leadline.theory.meanfield_figures import depth_figure, maps_figure, plane_figure, three_points
     from leadline.theory.random_networks import measure
@@ -115,7 +137,8 @@ def mean_field(
         raise SpecError(unknown("activation", activation, get_args(Activation)))
     known: Any = activation
     points = three_points(known) if sigma_w is None else (Point(known, sigma_w, sigma_b),)
-    measured = [measure(point, depth, seeds, width) for point in points]
+    measured = [measure(point, depth, seeds, width) for point in _track("mean-field", points)]
+    found = []
     for point, seen in zip(points, measured, strict=True):
         fixed = fixed_point(point)
         q, c = signal(point, depth)
@@ -124,15 +147,35 @@ def mean_field(
             abs(seen.c.mean(0) - c).max(),
             abs(seen.gradient.mean(0) - gradient(point, q)).max(),
         ]
-        typer.echo(
+        words = (
             f"{activation}, sigma_w {point.sigma_w:.3g}, sigma_b {point.sigma_b:.3g} ({fixed.phase}): q* {fixed.q:.4g},"
             f" c* {fixed.c:.4g}, chi_1 {fixed.chi_1:.4g}, depth scale of the signal {_format_scale(fixed.xi_c)}, of"
             f" the squared gradient {_format_scale(fixed.xi_gradient)}. {seeds} networks of width {width}, {depth}"
             f" layers: mean q within {apart[0]:.1%}, c within {apart[1]:.2g}, log10 of the gradient within"
             f" {apart[2]:.2g}."
         )
+        off = dict(zip(("q", "c", "log10_gradient"), map(float, apart), strict=True))
+        found.append({**asdict(point), "fixed": asdict(fixed), "largest_deviation": off, "words": words})
+    if as_json:
+        print_json(found)
+    else:
+        print_text(*(one["words"] for one in found))
     if output is not None:
-        _write([maps_figure(points), plane_figure(known, points), depth_figure(points, measured)], output)
+        _write([maps_figure(points), plane_figure(known, points), depth_figure(points, measured)], output, as_json)
+
+
+def _track(title: str, items: Sequence[Item]) -> Iterator[Item]:
+    """Yield items, with a progress bar on standard error while the one before is worked on."""
+    from leadline.text.terminal import progress_bar
+
+    with progress_bar(title) as progress:
+        for done, item in enumerate(items):
+            progress(done, len(items))
+            yield item
+
+
+def _to_json(given: dict[str, Any], words: str, frame: "pd.DataFrame") -> dict[str, Any]:
+    return {**given, "words": words, "values": frame.to_dict("records")}
 
 
 def _format_scale(scale: float) -> str:
@@ -149,7 +192,7 @@ def _parse_range(text: str) -> range:
     return sizes
 
 
-def _write(figures: Sequence["Figure"], folder: Path, drawings: dict[str, str] | None = None) -> None:
+def _write(figures: Sequence["Figure"], folder: Path, as_json: bool, drawings: dict[str, str] | None = None) -> None:
     """Write each figure as SVG together with its data, and the drawings.
 
     Raises:
@@ -167,4 +210,4 @@ def _write(figures: Sequence["Figure"], folder: Path, drawings: dict[str, str] |
             write_whole(folder / name, content.encode())
     except OSError as error:
         raise LeadlineError(f"{folder}: cannot be written: {error.strerror or error}; choose another place") from None
-    typer.echo(f"written: {len(contents)} files in {folder}")
+    typer.echo(f"written: {len(contents)} files in {folder}", err=as_json)

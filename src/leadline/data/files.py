@@ -1,12 +1,13 @@
-"""Locate and read the files of data sets; no torch."""
+"""Locate and read the files of data sets, and write those of the cache; no torch."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 
 import platformdirs
 
-from leadline.errors import DataError
+from leadline.errors import DataError, absence
 
 
 def default_data_dir() -> Path:
@@ -29,7 +30,7 @@ def find_file(path: str, data_dir: Path) -> Path:
     found = locate(path, data_dir)
     if not found.is_file():
         below = "" if Path(path).expanduser().is_absolute() else f"; {path} is relative to {data_dir}"
-        raise DataError(f"{found}: no such file{below}; change data.path or --data-dir")
+        raise DataError(f"{found}: {absence(found, 'file')}{below}; change data.path or --data-dir")
     return found
 
 
@@ -56,3 +57,15 @@ def compute_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def write_cache_file(path: Path, content: bytes) -> None:
+    """Write a file of the cache, atomically, if it can be written."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ The checksums are those published by common loaders (TensorFlow Datasets for the
 used for downloads; existing files may be packed differently and are checked by their structure.
 """
 
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,13 @@ from leadline.data.files import default_data_dir
 from leadline.data.metadata import Metadata
 from leadline.data.split import PartSizes
 from leadline.errors import DataError
+from leadline.text.terminal import progress_bar
 
 SLACK = 10
 """A mirror may send a tenth more than the published size before it is given up."""
+
+CHUNK = 2**16
+"""Bytes that are written at a time."""
 
 SILENCE_SECONDS = 30.0
 """Time without a byte after which a mirror is given up."""
@@ -117,17 +120,20 @@ class _TooLong(Exception):
 
 @dataclass
 class _Bounded:
-    """A file that takes so many bytes and no more."""
+    """A file of a published size, which takes little more and shows how much it has."""
 
     file: BinaryIO
-    left: int
+    size: int
+    progress: Callable[[int, int], None]
+    written: int = 0
 
     def write(self, content: bytes) -> None:
         """Write, unless it is too much."""
-        self.left -= len(content)
-        if self.left < 0:
+        self.written += len(content)
+        if self.written > self.size + self.size // SLACK:
             raise _TooLong
         self.file.write(content)
+        self.progress(self.written, self.size)
 
     def flush(self) -> None:
         """Do nothing: the file is flushed when it is closed."""
@@ -144,11 +150,11 @@ def _download(name: str, item: Download, target: Path) -> None:
         raise DataError(f"{target.parent}: cannot be created: {error.strerror}; choose another --data-dir") from None
     problems = []
     for address in item.mirrors:
-        http = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=SILENCE_SECONDS)
+        http = pooch.HTTPDownloader(chunk_size=CHUNK, timeout=SILENCE_SECONDS)
 
         def fetch(url: str, file: str, _: object, http: Callable[..., object] = http) -> None:
-            with Path(file).open("wb") as opened:
-                http(url, _Bounded(opened, item.size + item.size // SLACK), None)
+            with progress_bar(f"downloading {item.name}") as progress, Path(file).open("wb") as opened:
+                http(url, _Bounded(opened, item.size, progress), None)
 
         try:
             pooch.retrieve(address, f"sha256:{item.sha256}", target.name, target.parent, downloader=fetch)

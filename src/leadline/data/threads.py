@@ -9,12 +9,13 @@ of Python is larger, 3,871 and 5,109.
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 MOST_THREADS = 16
+_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,24 +27,46 @@ def count_cores() -> int:
     A quota of one and a half cores counts as two.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, read_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))))
+    return max(1, math.ceil(min(cores, read_quota(*_GROUPS))))
 
 
 def read_quota(groups: Path, root: Path) -> float:
     """Return the cores' worth of CPU time that the control groups of a process allow; infinity without a limit.
 
+    The tightest limit counts, of the process's own group and of all those around it, in version 1 and version 2.
+
     Args:
         groups: the process's groups, as in /proc/self/cgroup.
-        root: where the groups' files are; cgroup v2, and the file system of v1 for a container.
+        root: where the groups' files are; inside a container they may be those of its own group alone.
     """
     quota = math.inf
-    own = next((line.removeprefix("0::/") for line in _read(groups).splitlines() if line.startswith("0::/")), "")
-    for folder in (root / own, *(root / own).parents):
-        if folder.is_relative_to(root):
-            most, _, period = _read(folder / "cpu.max").partition(" ")
-            quota = min(quota, _ratio(most, period))
-    first = root / "cpu"
-    return min(quota, _ratio(_read(first / "cpu.cfs_quota_us"), _read(first / "cpu.cfs_period_us")))
+    for line in _read(groups).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, own = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "cpu" if controllers else root
+        group = top / own.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                most, _, period = _read(folder / "cpu.max").partition(" ")
+                first = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+                quota = min(quota, _ratio(most, period), _ratio(*first))
+    return quota
+
+
+def limit_threads(environment: MutableMapping[str, str]) -> None:
+    """Keep PyTorch, before it is imported, from computing in more threads than a container's CPU quota has cores.
+
+    It sees all cores of the machine, and threads beyond the quota are halted until the next period. Where there is no
+    quota, or the user has set a number, nothing changes.
+
+    Args:
+        environment: of the process; gets OMP_NUM_THREADS.
+    """
+    quota = read_quota(*_GROUPS)
+    if math.isfinite(quota):
+        environment.setdefault("OMP_NUM_THREADS", str(count_cores()))
 
 
 def _read(path: Path) -> str:

@@ -4,6 +4,8 @@ On Linux they are forked from a server process that has imported PyTorch and com
 long as these imports, every other one a fraction of a second. Elsewhere each process imports for itself.
 """
 
+import ast
+import inspect
 import multiprocessing
 import os
 import signal
@@ -16,7 +18,10 @@ from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
+
+from leadline.errors import LeadlineError
 
 PRELOADED = ["leadline.running.worker"]
 """Modules that the server imports, with what these import; never the caller's own, which may have changed since."""
@@ -108,10 +113,40 @@ def follow_parent(number: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def leave_if_imported_again() -> None:
-    """End this process if it is a child that imports its parent's script, which would run the whole study in it too."""
+class UnguardedScript(LeadlineError, SystemExit):
+    """A script that every process it starts would run again; uncaught, it ends the script with its message alone."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message
+
+
+def check_guard(instead: str) -> None:
+    """Check, before processes are started, that they will not run the script that starts them once more.
+
+    A process imports the script of the one that started it. A child that has come here in doing so ends.
+
+    Args:
+        instead: what does without processes, such as `workers=0`.
+
+    Raises:
+        UnguardedScript: the call comes from a statement of the script that is under no condition at all.
+    """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(IMPORTED_AGAIN)
+    script = sys.modules["__main__"]
+    file, frame = getattr(script, "__file__", None), inspect.currentframe()
+    while frame and not (frame.f_globals is vars(script) and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    if frame is None or not file or not Path(file).is_file():
+        return
+    line = frame.f_lineno
+    nodes = ast.walk(ast.parse(Path(file).read_bytes()))
+    if not any(isinstance(one, ast.If) and one.lineno <= line <= (one.end_lineno or 0) for one in nodes):
+        raise UnguardedScript(
+            f"{file}:{line}: this starts processes, and each of them would run the script again; put the script's"
+            f' statements under `if __name__ == "__main__":`, or use {instead}'
+        )
 
 
 def describe_death(code: int, advice: str) -> str:

@@ -26,13 +26,14 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from leadline.errors import SpecError
+from leadline.errors import SpecError, absence
 from leadline.networks.modules.blocks import Block
 from leadline.networks.modules.layers import Noisy
 from leadline.text import join
@@ -49,7 +50,15 @@ _CLASSIFIER = "head.linear."
 _COUNTER = "num_batches_tracked"
 
 
-def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> None:
+@dataclass(frozen=True)
+class Filled:
+    """What a network was filled with."""
+
+    tensors: int
+    names: str  # whose names they had: `the network` or `torchvision`
+
+
+def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Filled:
     """Fill a network with a file's weights and statistics, all of them or, where they do not fit, none.
 
     Args:
@@ -60,12 +69,13 @@ def load_weights(network: nn.Module, path: Path, classifier: bool = True) -> Non
 
     Raises:
         SpecError: the file is missing, damaged, holds anything but tensors, or does not fit; the first mismatches are
-            named. A torchvision file does not fit a network whose blocks compute otherwise than torchvision's.
+            named, a line for each kind. A torchvision file does not fit a network whose blocks compute otherwise than
+            torchvision's.
     """
-    fill_network(network, read_weights(path), f"weights {path}", classifier)
+    return fill_network(network, read_weights(path), f"weights {path}", classifier)
 
 
-def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classifier: bool = True) -> None:
+def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classifier: bool = True) -> Filled:
     """Fill a network with weights and statistics, as `load_weights` does.
 
     Args:
@@ -94,15 +104,15 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str,
     if not classifier:
         targets = {name: target for name, target in targets.items() if not name.startswith(_CLASSIFIER)}
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(naming(_CLASSIFIER))}
-    problems = "; ".join(_mismatches(targets, tensors, naming))
-    if problems:
-        raise SpecError(f"{source}: do not fit the network: {problems}")
+    if problems := list(_mismatches(targets, tensors, naming)):
+        raise SpecError(*(f"{source}: do not fit the network: {problem}" for problem in problems))
     if naming is torchvision_name and (difference := _unlike_torchvision(network)):
         raise SpecError(f"{source}: are torchvision's, but {difference}")
     with torch.no_grad():
         for name, target in targets.items():
             if naming(name) in tensors:
                 target.copy_(tensors[naming(name)])
+    return Filled(len(tensors), "torchvision" if naming is torchvision_name else "the network")
 
 
 def torchvision_name(name: str) -> str:
@@ -144,6 +154,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         SpecError: the file is missing, damaged, or holds anything but tensors.
     """
+    if path.is_dir():
+        raise SpecError(f"weights {path}: {absence(path, 'file')}")
     if not path.name.endswith(SUFFIXES):
         raise SpecError(f"weights {path}: unsupported suffix {path.suffix!r}; expected {', '.join(SUFFIXES)}")
     if not path.is_file():

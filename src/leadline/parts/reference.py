@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from leadline.errors import SpecError
+from leadline.errors import SpecError, not_installed
 from leadline.parts.base import Spec
 from leadline.parts.source import SCRIPTS, find_by_name, identify_object, script_name
 from leadline.parts.trust import check_origin, check_trust, trust
@@ -155,6 +155,8 @@ def resolve(module: str) -> Any:
     try:
         found: Any = importlib.import_module(package)
     except Exception as error:  # importing custom code can raise any exception
+        if isinstance(error, ModuleNotFoundError) and error.name == "sklearn":
+            raise SpecError(not_installed(module, "scikit-learn")) from None
         reason = " ".join(str(error).split())
         hint = "; it was defined in a notebook or an interactive session" if package == "__main__" else ""
         raise SpecError(f"{module}: importing {package} failed: {type(error).__name__}: {reason}{hint}") from None

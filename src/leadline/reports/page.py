@@ -78,6 +78,7 @@ class Source:
     again: str  # title of the section with the command
     before: str  # what stands before it
     specification: str = ""  # shown below the command
+    changes: str = ""  # from the ready study that it was made from
 
 
 def write(
@@ -116,6 +117,7 @@ def write(
         kind="Study",
         setting=f"{study.spec.data.display_name} · {plural(study.spec.training.epochs, 'epoch')}",
         notes=study.spec.notes,
+        changes=study.changes,
         file="study.yaml",
         content=specification,
         command=command or "leadline run study.yaml\nleadline report " + study.name,

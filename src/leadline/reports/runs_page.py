@@ -16,7 +16,8 @@ from leadline.reports.charts.forest import forest
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.runs import run_values
 from leadline.reports.page import Section, Source, write_page
-from leadline.text.tables import Column, Table, frame_to_csv, plain
+from leadline.text import NOTHING
+from leadline.text.tables import Column, Table, frame_to_csv, is_missing, plain
 
 FILE = "runs.csv"
 
@@ -78,21 +79,21 @@ def _file_name(name: str) -> str:
 
 
 def _trials_table(compared: Compared) -> Table:
-    names, kinds = list(compared.design.metrics), compared.design.metrics.values()
-    values = compared.rows[names].to_dict("list")
-    rows = [
-        {"arm": arm, "seed": seed, "state": state, **{name: values[name][place] for name in names}}
-        for place, (arm, seed, state) in enumerate(
-            compared.trials[["arm", "seed", "state"]].itertuples(index=False, name=None)
-        )
-    ]
+    kinds, pair = compared.design.metrics.values(), compared.columns.pair
+    shown = compared.rows[[*pair, *compared.columns.values]].to_dict("records")
+    ended = compared.trials[["arm", "state"]].to_dict("records")
     columns = (
         Column("Arm", ("arm",), plain, numeric=False),
-        Column("Seed", ("seed",), plain),
+        *(Column(name, (name,), plain) for name in pair),
         Column("State", ("state",), plain, numeric=False),
-        *(Column(kind.named(), (kind.name,), plain, unit=kind.unit.strip()) for kind in kinds),
+        *(Column(kind.named(), (kind.name,), _short, unit=kind.unit.strip()) for kind in kinds),
     )
+    rows = [{str(key): value for key, value in {**own, **end}.items()} for own, end in zip(shown, ended, strict=True)]
     return Table("trials", "Runs", columns, tuple(rows))
+
+
+def _short(value: float) -> str:
+    return NOTHING if is_missing(value) else f"{value:.6g}"
 
 
 def _command(compared: Compared) -> list[str]:

@@ -3,7 +3,7 @@
 import html
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -172,13 +172,3 @@ def _bar(title: str, done: float, whole: float, note: str) -> str:
         f'<td style="text-align: left">{cell}</td>' for cell in (html.escape(title), bar, html.escape(note))
     )
     return f"<tr>{cells}</tr>"
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar, on a terminal only; yield a function of (done, total) that updates it."""
-    console = make_console(stderr=True)
-    columns = TextColumn("{task.description}", markup=False), BarColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, all_: bar.update(task, completed=done, total=all_)

@@ -14,7 +14,7 @@ import torch
 
 def environment(devices: Sequence[torch.device]) -> dict[str, Any]:
     """Return the facts that may affect the bits of a result: versions, machine, threads, commit."""
-    packages = ("leadline", "torch", "numpy", "scipy", "scikit-learn")
+    packages = ("leadline", "torch", "numpy", "scipy", "pillow")
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},

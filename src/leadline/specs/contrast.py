@@ -53,9 +53,9 @@ Correction = Literal["holm", "benjamini-hochberg"]
 class ContrastSpec(Spec):
     """A pair of arms to compare, `a` against `b`; where factors are varied, at each of their levels."""
 
-    a: str
-    b: str
-    metric: MetricName = "test_error"
+    a: str = Field(description="the arm that may be better")
+    b: str = Field(description="the arm that it is compared with")
+    metric: MetricName = Field(default="test_error", description="what is compared")
     target: float | None = Field(
         default=None, ge=0, lt=100, description="for epochs_to and seconds_to: target validation error in per cent"
     )

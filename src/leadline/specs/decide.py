@@ -29,7 +29,9 @@ class DecideSpec(Spec):
         le=0.999,
         description="probability that every interval of every contrast, at every look, contains the true difference",
     )
-    max_seeds: int = Field(default=20, ge=2, le=MOST)
+    max_seeds: int = Field(
+        default=20, ge=2, le=MOST, description="number of seeds after which the study ends undecided"
+    )
     first: int = Field(default=3, ge=2, description="number of seeds in the first round, in which all arms are trained")
     step: int | None = Field(
         default=None,

@@ -51,15 +51,15 @@ class Stem(Spec):
     """The layers before the first stage: a convolution, normalisation and activation, and perhaps a max-pooling."""
 
     width: int = Field(ge=1, description="output channels of the stem's convolution")
-    kernel: int = Field(default=3, ge=1)
-    stride: int = Field(default=1, ge=1)
+    kernel: int = Field(default=3, ge=1, description="kernel size of the stem's convolution")
+    stride: int = Field(default=1, ge=1, description="stride of the stem's convolution")
     pool: bool = Field(default=False, description="3x3 max-pooling with stride 2 after the activation")
 
 
 class Stage(Spec):
     """Blocks of one width; the first of them may subsample."""
 
-    blocks: int = Field(ge=1)
+    blocks: int = Field(ge=1, description="number of blocks")
     width: int = Field(
         ge=1,
         description="output channels of each block; with concatenating shortcuts, the channels that each block adds",
@@ -89,7 +89,7 @@ class Shortcut(Spec):
     input beside the branch's output (DenseNet).
     """
 
-    kind: ShortcutKind = "A"
+    kind: ShortcutKind = Field(default="A", description="name of the shortcut")
     shortcut_factor: float = Field(default=1.0, description="`scaled`: factor on the shortcut")
     branch_factor: float = Field(default=1.0, description="`scaled`: factor on the branch")
     gate_bias: float = Field(default=-6.0, description="gates: initial value of the bias")
@@ -178,7 +178,9 @@ class Block(Spec):
         " preactivation-and-after, which is not in the figure: BN, ReLU, conv, BN, ReLU, conv; addition; BN, ReLU."
         " A bottleneck has three convolutions instead of two.",
     )
-    shortcut: AnyShortcut = Shortcut()
+    shortcut: AnyShortcut = Field(
+        default=Shortcut(), description="how the block's input reaches its addition; a name stands for its kind"
+    )
     bias: bool = Field(default=False, description="whether convolutions have a bias")
     kernel: int = Field(default=3, ge=1, description="kernel size of the branch's larger convolutions")
     groups: int = Field(default=1, ge=1, description="groups of a bottleneck's 3x3 (ResNeXt)")
@@ -197,7 +199,7 @@ class Block(Spec):
 class RecurrentHead(Spec):
     """A simple RNN cell that sees the flattened features at every step: h <- tanh(W x + b + U h + c)."""
 
-    steps: int = Field(default=7, ge=1)
+    steps: int = Field(default=7, ge=1, description="number of steps of the cell")
     width: int = Field(default=128, ge=1, description="number of hidden units")
     dropout: Rate = Field(default=0.0, description="dropout rate on the last hidden state")
 
@@ -211,7 +213,9 @@ class Head(Spec):
         " flattened; none: maps are flattened without pooling",
     )
     dropout: Rate = Field(default=0.0, description="dropout rate before the linear layer")
-    recurrent: RecurrentHead | None = None
+    recurrent: RecurrentHead | None = Field(
+        default=None, description="a recurrent cell between the pooling and the linear layer; None: none"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -222,7 +226,7 @@ class Head(Spec):
 class Initialisation(Spec):
     """How weights are drawn; a bare string stands for its `name`."""
 
-    name: InitialisationName = "he-normal"
+    name: InitialisationName = Field(default="he-normal", description="distribution of the weights")
     gain: float | None = Field(
         default=None,
         gt=0,
@@ -252,16 +256,18 @@ class NetworkSpec(Spec):
         " units as channels, and kernels are ignored",
     )
     stem: Stem | None = Field(default=None, description="None: the first block takes the image itself")
-    stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
-    block: Block = Block()
+    stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)] = Field(
+        description="groups of blocks of one width"
+    )
+    block: Block = Field(default=Block(), description="what every block is made of")
     sharing: Sharing | None = Field(default=None, description="None: every block has its own weights")
-    head: Head = Head()
-    normalisation: Normalisation = "batch"
+    head: Head = Field(default=Head(), description="the layers after the last stage")
+    normalisation: Normalisation = Field(default="batch", description="normalisation of every block and of the stem")
     weight_standardisation: bool = Field(
         default=False, description="standardise the weights of every convolution (Qiao et al. 2019)"
     )
-    activation: Activation = "relu"
-    initialisation: Initialisation = Initialisation()
+    activation: Activation = Field(default="relu", description="activation function of every block and of the stem")
+    initialisation: Initialisation = Field(default=Initialisation(), description="how weights are drawn")
     checkpoint_blocks: bool = Field(
         default=False,
         description="recompute activations in the backward pass (gradient checkpointing), about the square root of"

@@ -16,7 +16,7 @@ class PretrainingSpec(Spec):
     A field that the method or the units do not use must keep its default, and the content hash leaves it out.
     """
 
-    method: Literal["rbm", "denoising-autoencoder"] = "rbm"
+    method: Literal["rbm", "denoising-autoencoder"] = Field(default="rbm", description="what each layer is trained as")
     epochs: int = Field(default=10, ge=1, description="number of epochs per layer")
     learning_rate: float = Field(
         default=0.1, gt=0, description="learning rate of every layer whose inputs are in [0, 1]"
@@ -26,8 +26,8 @@ class PretrainingSpec(Spec):
         gt=0,
         description="learning rate of a first layer with gaussian units, which needs one 10 to 100 times smaller",
     )
-    batch_size: int = Field(default=100, ge=1)
-    momentum: float = Field(default=0.5, ge=0, lt=1)
+    batch_size: int = Field(default=100, ge=1, description="number of images in a step of pre-training")
+    momentum: float = Field(default=0.5, ge=0, lt=1, description="factor on the previous step")
     weight_decay: float = Field(default=0.0002, ge=0, description="applied to weights, not to biases")
     visible: Visible = Field(
         default="bernoulli",

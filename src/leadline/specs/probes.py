@@ -25,11 +25,14 @@ class FlowSpec(Spec):
     """Gradient, activation and update flow, layer by layer, while the network trains; see `leadline.probes.flow`."""
 
     every: int = Field(default=1, ge=1, description="number of training steps between measurements")
-    what: Annotated[tuple[FlowQuantity, ...], Field(strict=False, min_length=1)] = (
-        "gradients",
-        "updates",
-        "activations",
-        "activation-gradients",
+    what: Annotated[tuple[FlowQuantity, ...], Field(strict=False, min_length=1)] = Field(
+        default=(
+            "gradients",
+            "updates",
+            "activations",
+            "activation-gradients",
+        ),
+        description="which quantities are measured",
     )
     layers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         default=("*",), description="patterns of module names; * alone: all blocks, and the modules beside them"
@@ -47,7 +50,9 @@ class ProbeSpec(Spec):
 
     model_config = ConfigDict(extra="allow")
 
-    flow: FlowSpec | None = None
+    flow: FlowSpec | None = Field(
+        default=None, description="gradient, activation and update flow at every few steps; None: not measured"
+    )
     # only what is asked for is there, so a probe that is added later changes no hash of a trial without it
     __pydantic_extra__: dict[str, AnyProbe]
 

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from leadline.data.datasets import DataSpec
 from leadline.data.datasets.digits import Digits
@@ -25,7 +32,10 @@ SEARCH = ".tuning"
 class ArmSpec(Spec):
     """One variant: a network by name, by name with arguments, or written out; and what else differs."""
 
-    network: str | dict[str, Any]
+    network: str | dict[str, Any] = Field(
+        description="a family's name; a mapping with `family` and its arguments; one with `module`,"
+        " package.module:function; or the keys of a network written out"
+    )
     training: dict[str, Any] = Field(default={}, description="overrides of the study's training settings")
     data: dict[str, Any] = Field(default={}, description="overrides of the study's data settings")
     pretraining: dict[str, Any] | None = Field(
@@ -36,10 +46,10 @@ class ArmSpec(Spec):
 class Published(Spec):
     """A published number that the report prints beside the measured one."""
 
-    arm: str
-    metric: MetricName = "test_error"
+    arm: str = Field(description="the arm that the number is of, at one level of the factors or at all")
+    metric: MetricName = Field(default="test_error", description="what was measured")
     value: float = Field(description="in the metric's unit, per cent for errors")
-    source: str
+    source: str = Field(description="where the number was published")
 
     @model_validator(mode="after")
     def _is_one_number_of_an_arm(self) -> "Published":
@@ -69,13 +79,26 @@ class MatchSpec(Spec):
 class StudySpec(Spec):
     """Arms, the factors they are crossed with, seeds, one data set, one recipe, and the contrasts to decide."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    title: str = ""
-    notes: str = ""
-    data: DataSpec = Digits()
-    training: TrainingSpec = TrainingSpec()
-    probes: ProbeSpec = ProbeSpec()
-    arms: dict[str, ArmSpec] = Field(min_length=1)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="letters, digits, dots, underscores and hyphens; the store and reports know the study by it",
+    )
+    title: str = Field(default="", description="heading of the report")
+    notes: str = Field(
+        default="", description="a paragraph for the report: where the study comes from and what is assumed"
+    )
+    based_on: str | None = Field(
+        default=None, description="the ready study that this one was made from; what differs is said with the results"
+    )
+    data: DataSpec = Field(
+        default=Digits(), description="the data set that all arms are trained on; a name stands for its defaults"
+    )
+    training: TrainingSpec = Field(default=TrainingSpec(), description="the recipe that all arms share")
+    probes: ProbeSpec = Field(default=ProbeSpec(), description="what to measure inside the networks")
+    arms: dict[str, ArmSpec] = Field(
+        min_length=1, description="name -> what is compared: a network, and what else differs"
+    )
     vary: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(
         default={},
         description="arguments of the networks, or dotted keys such as training.batch_size or, of a network written"
@@ -101,9 +124,15 @@ class StudySpec(Spec):
         description="add seeds in rounds until every contrast is decided; None: all arms have the same seeds, fixed in"
         " advance",
     )
-    published: list[Published] = []
-    match: MatchSpec | None = None
-    tune: TuneSpec | None = None
+    published: list[Published] = Field(
+        default=[], description="published numbers that the report prints beside the measured ones"
+    )
+    match: MatchSpec | None = Field(
+        default=None, description="widths are adjusted so that all arms cost the same; None: networks are as given"
+    )
+    tune: TuneSpec | None = Field(
+        default=None, description="the same search of hyperparameters for every arm; None: no search"
+    )
     devices: int = Field(
         default=1,
         ge=1,
@@ -125,6 +154,11 @@ class StudySpec(Spec):
         if isinstance(value.get("contrasts"), list):
             result["contrasts"] = [decide.named(contrast) for contrast in value["contrasts"]]
         return result
+
+    @model_serializer(mode="wrap")
+    def _without_an_origin_that_is_not_named(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)  # so that the hash of a study that names none is what it was
+        return content if self.based_on is not None else {key: one for key, one in content.items() if key != "based_on"}
 
     @field_validator("arms")
     @classmethod

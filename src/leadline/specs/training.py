@@ -16,14 +16,16 @@ from leadline.parts.schedules.one_cycle import OneCycle
 class Warmup(Spec):
     """Steps at a smaller learning rate before the schedule takes over (Goyal et al. 2017)."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="number of steps of the warm-up")
     factor: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="learning rate of the first step as a fraction of the full one; 0: 1/steps",
     )
-    form: Literal["linear", "constant"] = "linear"
+    form: Literal["linear", "constant"] = Field(
+        default="linear", description="linear: the learning rate grows at every step; constant: it stays at factor"
+    )
 
     @property
     def revision(self) -> int:
@@ -50,15 +52,21 @@ class Warmup(Spec):
 class TrainingSpec(Spec):
     """One recipe: everything that is the same for all arms unless an arm says otherwise."""
 
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    optimizer: Optimizer = SGD()
-    schedule: Schedule = Constant()
-    warmup: Warmup | None = None
+    epochs: int = Field(default=10, ge=1, description="number of passes through the training images")
+    batch_size: int = Field(default=128, ge=1, description="number of images in a training step")
+    optimizer: Optimizer = Field(default=SGD(), description="how weights are updated; a name stands for its defaults")
+    schedule: Schedule = Field(
+        default=Constant(), description="how the learning rate changes; a name stands for its defaults"
+    )
+    warmup: Warmup | None = Field(
+        default=None, description="steps at a smaller learning rate before the schedule; None: none"
+    )
     loss: Loss | None = Field(
         default=None, description="None: the default of the task, which is cross-entropy for classification"
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the target probability that is spread evenly over all classes"
+    )
     clip_norm: float | None = Field(
         default=None, gt=0, description="maximum norm of the whole gradient; None: no clipping"
     )

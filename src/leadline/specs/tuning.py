@@ -31,7 +31,9 @@ def _pair(ends: object) -> object:
 class LogSpace(Spec):
     """Every number between two above 0, evenly over their logarithms."""
 
-    log: Annotated[tuple[float, float], Field(strict=False), BeforeValidator(_pair)]
+    log: Annotated[tuple[float, float], Field(strict=False), BeforeValidator(_pair)] = Field(
+        description="lowest and highest value"
+    )
 
     @field_validator("log")
     @classmethod
@@ -45,7 +47,9 @@ class LogSpace(Spec):
 class LinearSpace(Spec):
     """Every number between two."""
 
-    linear: Annotated[tuple[float, float], Field(strict=False), BeforeValidator(_pair)]
+    linear: Annotated[tuple[float, float], Field(strict=False), BeforeValidator(_pair)] = Field(
+        description="lowest and highest value"
+    )
 
     @field_validator("linear")
     @classmethod
@@ -57,7 +61,9 @@ class LinearSpace(Spec):
 class IntegerSpace(Spec):
     """Every whole number between two, both included."""
 
-    integer: Annotated[tuple[int, int], Field(strict=False), BeforeValidator(_pair)]
+    integer: Annotated[tuple[int, int], Field(strict=False), BeforeValidator(_pair)] = Field(
+        description="lowest and highest value"
+    )
 
     @field_validator("integer")
     @classmethod
@@ -69,7 +75,7 @@ class IntegerSpace(Spec):
 class ChoiceSpace(Spec):
     """A few values in no order."""
 
-    choice: Annotated[tuple[Value, ...], Field(strict=False)]
+    choice: Annotated[tuple[Value, ...], Field(strict=False)] = Field(description="the values")
 
     @field_validator("choice")
     @classmethod

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from leadline.errors import SpecError, StoreError
+from leadline.errors import SpecError, StoreError, absence, not_installed
 from leadline.store.retry import retry
 from leadline.store.secrets import has_secrets, hide_secrets
 
@@ -36,8 +36,8 @@ HOPELESS = frozenset({errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EDQUO
 WHOLE_BY_THEMSELVES = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "tos"})
 """Kinds of storage that write files atomically; elsewhere a file is renamed when it is complete."""
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-"""Optional dependency (extra) of Leadline for each kind of storage."""
+PACKAGES = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}
+"""Package that each kind of storage needs, and the optional dependency (extra) of Leadline that contains it."""
 
 T = TypeVar("T")
 
@@ -58,7 +58,8 @@ def folder_url(place: str) -> str:
         place: a URL or a local folder.
 
     Raises:
-        SpecError: the URL is invalid, too long or contains a password, or a required package is not installed.
+        SpecError: the URL is invalid, too long, that of a local file or contains a password, or a required package is
+            not installed.
     """
     if is_url(place) and has_secrets(place):
         raise SpecError(
@@ -67,6 +68,8 @@ def folder_url(place: str) -> str:
         )
     system, path = _system(place)
     url = str(system.unstrip_protocol(path)).rstrip("/")
+    if "file" in system.protocol and Path(path).is_file():
+        raise SpecError(f"artifacts {url}: {absence(Path(path), 'folder')}")
     if len(url) > LONGEST_URL:
         raise SpecError(f"artifacts {url}: {len(url)} characters, more than {LONGEST_URL}; choose a shorter URL")
     return url
@@ -235,11 +238,10 @@ def _system(place: str, reconnect: bool = False) -> tuple[Any, str]:
     try:
         system, path = fsspec.url_to_fs(place, **({"skip_instance_cache": True} if reconnect else {}))
     except ImportError as error:
-        extra = EXTRAS.get(kind)
-        how = f"pip install 'leadline[{extra}]'" if extra else " ".join(str(error).split())
-        raise SpecError(
-            f"artifacts {hide_secrets(place)}: {kind}:// needs a package that is not installed: {how}"
-        ) from None
+        what = f"artifacts {hide_secrets(place)}: {kind}://"
+        if kind in PACKAGES:
+            raise SpecError(not_installed(what, *PACKAGES[kind])) from None
+        raise SpecError(f"{what} needs a package that is not installed: {' '.join(str(error).split())}") from None
     except ValueError as error:
         text = f"artifacts {place}: {' '.join(str(error).split())}; expected a folder or a URL such as file:///PATH,"
         raise SpecError(f"{hide_secrets(text)} s3://BUCKET/PATH or gs://BUCKET/PATH") from None

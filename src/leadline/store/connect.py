@@ -41,7 +41,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import Pool, QueuePool
 
-from leadline.errors import StoreError, unknown
+from leadline.errors import StoreError, absence, not_installed, unknown
 from leadline.store.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
 from leadline.store.secrets import hide_secrets
@@ -156,10 +156,8 @@ def engine_for(
             f" {url.get_backend_name()}+{DRIVERS[url.get_backend_name()]}"
         ) from None
     except ModuleNotFoundError as error:
-        raise StoreError(
-            f"store {display_address(url)}: its driver, the package {error.name!r}, is not installed; pip install"
-            f" {error.name}"
-        ) from None
+        extra = "postgres" if error.name == "psycopg" else None
+        raise StoreError(not_installed(f"store {display_address(url)}", str(error.name), extra)) from None
     if engine.dialect.is_async:
         raise StoreError(
             f"store {display_address(url)}: the driver {url.drivername!r} is asynchronous; remove it from the URL"
@@ -376,12 +374,23 @@ def is_there(engine: Engine) -> bool:
     """Return whether a store exists, without creating one.
 
     Raises:
-        StoreError: the database server cannot be reached.
+        StoreError: the database server cannot be reached, or a folder is where the file of the store would be.
     """
+    _check_place(engine)
     if engine.dialect.name == "sqlite":
         return Path(engine.url.database or "").is_file()
     with transaction(engine) as connection:
         return _schema_version(connection) is not None
+
+
+def _check_place(engine: Engine) -> None:
+    """Raise StoreError where a SQLite store cannot be: at the path of a folder, or below that of a file."""
+    path = Path(engine.url.database or "")
+    if engine.dialect.name == "sqlite" and engine.url.database:
+        if path.is_dir():
+            raise StoreError(f"store {display_address(engine.url)}: {absence(path, 'file')}")
+        if path.parent.is_file():
+            raise StoreError(f"store {display_address(engine.url)}: {path.parent} {absence(path.parent, 'folder')}")
 
 
 def prepare(engine: Engine) -> None:
@@ -391,6 +400,7 @@ def prepare(engine: Engine) -> None:
         StoreError: it cannot be opened or written, is not a database, holds tables of another program, or was made by
             a newer version of Leadline.
     """
+    _check_place(engine)
     if engine.dialect.name == "sqlite":
         _use_write_ahead_log(engine)
     if not is_current(engine):

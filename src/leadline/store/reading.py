@@ -29,7 +29,7 @@ from leadline.store.lookup import all_states, arm_of, count_trials, find_trial, 
 from leadline.store.read_only import open_to_read
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import HeldTrial, StudyRecord, StudySummary, TrialRecord, require_mapping
-from leadline.study.resolved import TITLE_OF_SEARCH
+from leadline.study.resolved import complete_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +51,8 @@ def with_retries(method: "Callable[Concatenate[S, P], R]") -> "Callable[Concaten
 
 
 def _title(row: Any) -> str:
-    title: str = require_mapping(row.spec, "specification")["title"]
-    return TITLE_OF_SEARCH.format(title or row.spec["name"]) if "search" in row.resolved else title
+    spec = require_mapping(row.spec, "specification")
+    return complete_title(spec["title"], spec["name"], "search" in row.resolved, row.resolved.get("changed", {}))
 
 
 class Reader:
@@ -118,6 +118,19 @@ class Reader:
             store.close()
             raise
         return store
+
+    @classmethod
+    def exists(cls, runs: Path, url: str | None = None) -> bool:
+        """Return whether there is a store; arguments as in `open`.
+
+        Raises:
+            StoreError: the URL or driver is unknown, or the database cannot be reached.
+        """
+        store = cls(url, Path(runs))
+        try:
+            return is_there(store._engine)
+        finally:
+            store.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).open, (self.folder, self.url, self.patience)

@@ -16,8 +16,9 @@ from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import LEAST_ERROR, DecideSpec
 from leadline.specs.study import SEARCH, ArmSpec, Published, Scalar, StudySpec
 from leadline.specs.tuning import TuneSpec, Value, edges, near, path_of
+from leadline.study.origin import UNSAID
 from leadline.study.places import Places
-from leadline.study.resolved import NOTHING_FOUND, TITLE_OF_SEARCH, ResolvedStudy
+from leadline.study.resolved import NOTHING_FOUND, ResolvedStudy, complete_title
 from leadline.text import plural
 
 LONGEST_NAME = 255
@@ -28,6 +29,14 @@ MOST_TRIALS = 100_000
 
 MOST_ARMS_IN_PAIRS = 10
 """Arms up to which a study without `contrasts` compares every pair; with more, each is compared with the first."""
+
+MOST_CHANGES = 6
+"""Changes of a ready study that are named; more are counted."""
+
+_OF_THE_READY_STUDY = {
+    "notes": "The notes are those of the unchanged study.",
+    "published": "The published numbers are for the unchanged study and are not compared.",
+}
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ class ExpandedStudy:
     @property
     def title(self) -> str:
         """The title, which may be empty."""
-        title = self.spec.title
-        return title if self.resolved.search is None else TITLE_OF_SEARCH.format(title or self.spec.name)
+        found = self.resolved
+        return complete_title(self.spec.title, self.spec.name, found.search is not None, found.changed)
 
     @property
     def contrasts(self) -> tuple[ContrastSpec, ...]:
@@ -79,8 +88,8 @@ class ExpandedStudy:
 
     @property
     def published(self) -> Sequence[Published]:
-        """Published numbers to print next to the measured ones."""
-        return self.spec.published if self.resolved.search is None else ()
+        """Published numbers to print next to the measured ones; those of a ready study only while it is unchanged."""
+        return self.spec.published if self.resolved.search is None and self.resolved.is_own("published") else ()
 
     @property
     def decide(self) -> DecideSpec | None:
@@ -107,8 +116,23 @@ class ExpandedStudy:
         return said or (f"match {self.spec.match.what}: the arms are already equal within 1%; nothing was changed.",)
 
     @property
+    def changes(self) -> str:
+        """What differs from the ready study that this one was made from, in a line; empty: nothing does."""
+        said = [f"{key} {values}" for key, values in self.resolved.changed.items() if key not in UNSAID]
+        if not said:
+            return ""
+        more = f", and {len(said) - MOST_CHANGES} more" if len(said) > MOST_CHANGES else ""
+        line = f"Changed from the ready study {self.spec.based_on}: {', '.join(said[:MOST_CHANGES])}{more}."
+        left = [key for key in ("notes", "published") if getattr(self.spec, key) and not self.resolved.is_own(key)]
+        return " ".join([line, *(_OF_THE_READY_STUDY[key] for key in left)])
+
+    @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader must know of how the specification was completed, in sentences."""
+        """What a reader must know of how the specification was made and completed, in sentences."""
+        return tuple(filter(None, (self.changes, *self._completed)))
+
+    @property
+    def _completed(self) -> tuple[str, ...]:
         count = len(self.spec.arms)
         if self.spec.contrasts is not None or count <= MOST_ARMS_IN_PAIRS:
             return self.matching
@@ -194,7 +218,7 @@ def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND) -> Expanded
                     Problem(f"arms.{base}: {one.text}", source_of(spec, base, factors, one.path))
                     for one in error.problems
                 ]
-    problems += _unknown_arms(spec)
+    problems += _unknown_arms(spec, resolved)
     if problems:
         each_once = {one.text: one for one in reversed(problems)}  # such as an argument unknown at every level
         raise SpecError(*reversed(each_once.values()))
@@ -240,13 +264,14 @@ def _bound_trials(spec: StudySpec) -> None:
         raise _error(("vary",) if levels > 1 else ("arms",), problem)
 
 
-def _unknown_arms(spec: StudySpec) -> Iterator[Problem]:
+def _unknown_arms(spec: StudySpec, resolved: ResolvedStudy) -> Iterator[Problem]:
     """Yield the names in `match`, `published` and `contrasts` that are of no arm."""
     known = {*spec.arms, *(_arm_name(base, factors) for base in spec.arms for factors in _combinations(spec))}
     named: list[tuple[tuple[int | str, ...], str]] = []
     if spec.match is not None and spec.match.to is not None:
         named.append((("match", "to"), spec.match.to))
-    named += [(("published", number, "arm"), one.arm) for number, one in enumerate(spec.published)]
+    if resolved.is_own("published"):
+        named += [(("published", number, "arm"), one.arm) for number, one in enumerate(spec.published)]
     for number, pair in enumerate(spec.contrasts or ()):
         named += [(("contrasts", number, "a"), pair.a), (("contrasts", number, "b"), pair.b)]
     for path, name in named:

@@ -3,19 +3,19 @@
 import codecs
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import yaml
 
 from leadline.errors import Problem, SpecError, unknown
 from leadline.parts.trust import trust
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand, set_key
+from leadline.study.origin import find_differences
 from leadline.study.places import Places
+from leadline.study.ready import RENAMED, find_ready_study, read_ready, ready_studies
+from leadline.study.resolved import ResolvedStudy
 from leadline.study.yaml12 import read_yaml
 
 FOUND = {("matched",): "match", ("tune", "chosen"): "the search", ("tune", "tried"): "the search"}
@@ -25,20 +25,17 @@ _SHARED = ("data", "training", "probes")
 """What all arms share, but for what an arm overrides."""
 
 
-def ready_studies() -> dict[str, str]:
-    """Return the ready studies as name -> title."""
-    return {
-        path.name.removesuffix(".yaml"): next(
-            (
-                str(yaml.safe_load(line)["title"])
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if line.startswith("title:")
-            ),
-            "",
-        )
-        for path in sorted(resources.files("leadline.study").joinpath("studies").iterdir(), key=lambda path: path.name)
-        if path.name.endswith(".yaml")
-    }
+def read_study(name: str) -> str:
+    """Return the text of a ready study, which names itself as its origin, or of a YAML file.
+
+    Raises:
+        SpecError: the file cannot be read.
+    """
+    ready = RENAMED.get(name, name)
+    if ready not in ready_studies():
+        return _read(Path(name))
+    first, rest = read_ready(ready).split("\n", 1)
+    return f"{first}\nbased_on: {ready}\n{rest}"
 
 
 def load_study(
@@ -57,13 +54,13 @@ def load_study(
     if isinstance(name_or_file, Mapping):
         return _expand(dict(name_or_file), Places("study"), settings)
     path, name_or_file = Path(name_or_file), str(name_or_file)
-    if name_or_file in ready_studies():
-        shown = f"{name_or_file}.yaml"
-        text = resources.files("leadline.study").joinpath("studies", shown).read_text(encoding="utf-8")
+    ready = find_ready_study(name_or_file)
+    if ready is not None:
+        text, shown = read_ready(ready), f"{ready}.yaml"
     elif path.is_file():
         text, shown = _read(path), str(path)
         trust([str(path.parent.absolute())])
-    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_dir():
         problem = "is a folder, where a YAML file is expected" if path.is_dir() else "no such file"
         raise SpecError(f"{path}: {problem}")
     else:
@@ -75,7 +72,8 @@ def load_study(
     if not isinstance(found.value, dict):
         got = "a list" if isinstance(found.value, list) else repr(found.value)
         raise SpecError(f"{shown}: {expected}, got {got}")
-    return _expand(found.value, Places(shown, found.marks), settings)
+    data = found.value if ready is None else {**found.value, "based_on": ready}
+    return _expand(data, Places(shown, found.marks), settings)
 
 
 def _expand(data: dict[str, Any], places: Places, settings: Mapping[str, object]) -> ExpandedStudy:
@@ -83,9 +81,27 @@ def _expand(data: dict[str, Any], places: Places, settings: Mapping[str, object]
         set_key(data, key, value)
     places = replace(places, settings={tuple(key.split(".")): key for key in settings})
     try:
-        return replace(expand(_parse(data)), places=places)
+        spec = _parse(data)
+        return replace(expand(spec, ResolvedStudy(changed=_compare_with_ready(spec))), places=places)
     except SpecError as error:
         raise places.locate(error) from None
+
+
+def _compare_with_ready(spec: StudySpec) -> dict[str, str]:
+    """Return each key that differs from the ready study that a study is based on, with both values.
+
+    Raises:
+        SpecError: it is based on something else.
+    """
+    if spec.based_on is None:
+        return {}
+    ready = find_ready_study(spec.based_on)
+    if ready is None:
+        raise SpecError(Problem(unknown("ready study", spec.based_on, ready_studies())).under(("based_on",)))
+    before, now = (one.model_dump(mode="json") for one in (parse(StudySpec, read_yaml(read_ready(ready)).value), spec))
+    return {
+        one.key: " -> ".join(one.shown) for one in find_differences(before, now) if one.key not in ("name", "based_on")
+    }
 
 
 def _parse(data: dict[str, Any]) -> StudySpec:

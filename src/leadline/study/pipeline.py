@@ -14,7 +14,7 @@ from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.formats.examination import describe_changes
 from leadline.data.threads import count_cores
-from leadline.distributed.processes import leave_if_imported_again
+from leadline.distributed.processes import check_guard
 from leadline.errors import SpecError
 from leadline.networks.modules import check_last_batch
 from leadline.parts.reference import pack_objects
@@ -74,7 +74,8 @@ def run_study(
         LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
             take the data's images.
     """
-    leave_if_imported_again()
+    if executor is None and (workers != 0 or (devices or study.spec.devices) > 1):
+        check_guard("workers=0" if workers != 0 else "devices=1")
     chosen = device if executor is not None else str(choose_device(device))
     if workers is None:
         workers = max(1, count_cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1
@@ -116,8 +117,6 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
     code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
     check_networks(study, data_dir)
     study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
-    for sentence in study.remarks:
-        screen.say(sentence)
     for spec in {arm.trial.data for arm in study.arms}:
         data = batches.load(spec, data_dir)  # downloads and checks once, before the workers start
         for note in data.notes:
@@ -128,6 +127,8 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
                 check_last_batch(
                     arm.trial.network, data.shape, data.classes, data.train_size, batch_size, f"arm {arm.name}"
                 )
+    for sentence in study.remarks:
+        screen.say(sentence)
     return study
 
 

@@ -1,16 +1,14 @@
 """Whether a study continues the one of its name in the ledger, or would take trials with results away from it."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from leadline.errors import SpecError
 from leadline.specs import TrialSpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
-from leadline.text import join, plural
+from leadline.study.origin import FREE, UNSAID, find_differences
+from leadline.text import plural
 
-_UNSAID = ("name", "title", "notes", "published", "devices")  # what no trial depends on
-_FREE = ("seeds", "contrasts", "margin", "correction", "decide")  # what may grow, or only asks otherwise
 _SHOWN = 3
 
 
@@ -56,10 +54,14 @@ def _lost(study: ExpandedStudy, store: Store) -> tuple[int, int, list[str]] | No
     # while other workers run the study, its waiting trials count too: they have an order from someone else
     begun = frame if frame["state"].eq("running").any() else frame[frame["state"] != "waiting"]
     record = store.study(study.name)
-    differences = list(_differences(record.spec, study.spec.model_dump(mode="json")))
+    differences = [
+        "{}: {} before, {} now".format(one.key, *one.shown)
+        for one in find_differences(record.spec, study.spec.model_dump(mode="json"))
+        if one.key.partition(".")[0] not in UNSAID
+    ]
     if study.spec.tune is not None or record.spec.get("tune"):
         # what is trained follows from a search, which is repeated where anything that it depends on is another
-        others = [one for one in differences if not one.startswith(_FREE)]
+        others = [one for one in differences if not one.startswith(FREE)]
         return (len(begun), len(begun), others) if others and len(begun) else None
     now = {(arm.name, trial.seed): trial for arm, trial in study.trials()}
     keys = [(arm, int(seed)) for arm, seed in zip(begun["arm"], begun["seed"], strict=True)]
@@ -78,22 +80,3 @@ def _settings(trial: TrialSpec) -> dict[str, Any]:
     """Return a trial's settings without the identity of code, whose changes make new trials beside the old ones."""
     settings: dict[str, Any] = trial.model_dump(mode="json", exclude={"code"})
     return settings
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Yield each setting that differs, such as `training.epochs: 6 before, 2 now`."""
-    for key in dict.fromkeys([*before, *now]):
-        one, other = before.get(key), now.get(key)
-        if one == other or (not path and key in _UNSAID):
-            continue
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _differences(one, other, f"{path}{key}.")
-        else:
-            yield f"{path}{key}: {_short(one)} before, {_short(other)} now"
-
-
-def _short(value: object) -> str:
-    if value is None:
-        return "not given"
-    text = join([str(one) for one in value]) if isinstance(value, list) else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,12 +1,25 @@
-"""What a run finds out about a study, stored beside the specification, which no run changes."""
+"""What is found out about a study, stored beside the specification, which no run changes."""
+
+from collections.abc import Mapping
 
 from pydantic import Field
 
 from leadline.parts.base import Spec
 from leadline.specs.network import NetworkSpec
 from leadline.specs.tuning import Values
+from leadline.study.origin import is_other_experiment
 
-TITLE_OF_SEARCH = "Tuning of {}"
+
+def complete_title(title: str, name: str, is_search: bool, changed: Mapping[str, str]) -> str:
+    """Return the title of a study, of which it says that it is a search, or other than the ready study of this title.
+
+    Example:
+        >>> complete_title("CNN against ResNet", "mine", False, {"training.epochs": "10 -> 3"})
+        'CNN against ResNet (changed)'
+    """
+    if title and "title" not in changed and is_other_experiment(changed):
+        title = f"{title} (changed)"
+    return f"Tuning of {title or name}" if is_search else title
 
 
 class MatchedArm(Spec):
@@ -25,8 +38,11 @@ class Searched(Spec):
 
 
 class ResolvedStudy(Spec):
-    """What `match`, `tune` and `decide` found so far; a study without them resolves to nothing."""
+    """What `match`, `tune` and `decide` found so far, and what differs from the ready study; nothing without them."""
 
+    changed: dict[str, str] = Field(
+        default={}, description="key that differs from the ready study of `based_on` -> what it was and what it is"
+    )
     matched: list[MatchedArm] | None = Field(default=None, description="what `match` changed; None: not matched yet")
     search: Searched | None = Field(default=None, description="of the study that holds the trials of a search alone")
     chosen: dict[str, Values] | None = Field(
@@ -39,6 +55,10 @@ class ResolvedStudy(Spec):
     code: dict[str, dict[str, str]] = Field(
         default={}, description="arm -> the custom code and data files that it uses, with what identifies them"
     )
+
+    def is_own(self, key: str) -> bool:
+        """Return whether a key, such as `published`, is about this study, and not about the one it was made from."""
+        return key in self.changed or not is_other_experiment(self.changed)
 
 
 NOTHING_FOUND = ResolvedStudy()

@@ -36,6 +36,7 @@ class Course:
     resolution: float
     outcomes: tuple[Outcome, ...]  # of the first seeds in the study's order, at which both trials have ended
     higher_is_better: bool = False  # of the metric
+    largest: float = math.inf  # difference that two values of the metric can have
 
     @property
     def ended(self) -> int:
@@ -87,7 +88,7 @@ class Course:
         if not differences:
             return -math.inf, math.inf
         found = sequential.interval_at_any_time(differences, confidence, self.resolution, planned)
-        return found.low, found.high
+        return stats.cut((found.low, found.high), self.largest)
 
     def word_by_failures(self, seeds: int, confidence: float) -> Decision | None:
         """Return what failures had decided before there were two pairs; it stays, whatever values show later."""

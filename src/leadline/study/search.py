@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leadline.analysis.verdict.tuned import Tuning, explain_tuning
-from leadline.errors import LeadlineError, SpecError
+from leadline.errors import LeadlineError, SpecError, not_installed
 from leadline.seeds import TUNE, stream
 from leadline.specs.study import SEARCH
 from leadline.specs.tuning import IntegerSpace, LinearSpace, LogSpace, Space, TuneSpec, Values
@@ -210,8 +210,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        text = "tuning needs the package optuna, which is not installed; pip install 'leadline[tune]'"
-        raise LeadlineError(text) from None
+        raise LeadlineError(not_installed("tuning", "optuna", "tune")) from None
     return optuna
 
 

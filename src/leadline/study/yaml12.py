@@ -153,6 +153,33 @@ def parse_value(text: str, key: str = "") -> object:
         return text
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text in quotes if YAML 1.2 or 1.1 would read it as something else."""
+
+    yaml_implicit_resolvers = {
+        first: [
+            *_Loader.yaml_implicit_resolvers.get(first, []),
+            *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        ]
+        for first in {*_Loader.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+    }
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write everything out."""
+        return True
+
+
+def flow_text(value: object) -> str:
+    """Return plain data as YAML in one line.
+
+    Example:
+        >>> flow_text({"name": "sgd", "nesterov": True, "note": "1e-3", "values": [1, 0.5]})
+        "{name: sgd, nesterov: true, note: '1e-3', values: [1, 0.5]}"
+    """
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1e9)
+    return text.removesuffix("\n...\n").removesuffix("\n")  # dots end a document that is a single text
+
+
 def _bound(root: yaml.Node) -> None:
     """Raise an error for a text whose aliases repeat it to more than `MOST_VALUES` values, or without end."""
     sizes: dict[int, int] = {}

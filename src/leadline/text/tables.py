@@ -8,11 +8,12 @@ import html
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from leadline.text import NOTHING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Column:
     show: Callable[..., str] | None  # None: the values are for programs alone
     numeric: bool = True
     unit: str = ""
-    wide: bool = False  # left out where there is little room, as on a terminal
+    wide: bool = False  # left out where there is little room, as in a notebook
 
     @property
     def title(self) -> str:
@@ -76,27 +77,26 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def to_frame(table: Table) -> pd.DataFrame:
+def to_frame(table: Table) -> "pd.DataFrame":
     """Return a table's plain values as a frame with one column for each."""
+    import pandas as pd
+
     return pd.DataFrame([[row[key] for key in table.keys] for row in table.rows], columns=list(table.keys))
 
 
-def to_text(table: Table) -> str:
-    """Return a table as lines of text, its wide columns left out: the first to the left, numbers to the right.
+def from_frame(frame: "pd.DataFrame", name: str, caption: str) -> Table:
+    """Return a frame as a table whose headings are the frame's; numbers are shown with six significant digits."""
+    import pandas as pd
 
-    A note is the last line.
-    """
-    places = [place for place, column in enumerate(table.columns) if not column.wide]
-    rows = [[column.title for column in table.columns], *table.shown]
-    cells = [[row[place] for row in rows] for place in places]
-    numeric = [table.columns[place].numeric for place in places]
-    laid = [
-        [cell.rjust(width) if right else cell.ljust(width) for cell in column]
-        for column, right in zip(cells, numeric, strict=True)
-        for width in [max(map(len, column))]
-    ]
-    lines = ["  ".join(line).rstrip() for line in zip(*laid, strict=True)]
-    return "\n".join([*lines, *([table.note] if table.note else [])])
+    def show(value: Any) -> str:
+        return NOTHING if pd.isna(value) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    columns = (
+        Column(str(key), (str(key),), show, pd.api.types.is_numeric_dtype(values) and values.dtype != bool)
+        for key, values in frame.items()
+    )
+    rows = ({str(key): value for key, value in row.items()} for row in frame.to_dict("records"))
+    return Table(name, caption, tuple(columns), tuple(rows))
 
 
 def to_html(table: Table) -> str:
@@ -121,8 +121,10 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def frame_to_csv(frame: pd.DataFrame) -> str:
+def frame_to_csv(frame: "pd.DataFrame") -> str:
     """Return a frame as CSV without its index, and without formulas."""
+    import pandas as pd
+
     texts = [place for place, kind in enumerate(frame.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
     plain_cells = {place: frame.iloc[:, place].astype(object).map(csv_cell) for place in texts}
     columns = [plain_cells.get(place, frame.iloc[:, place]) for place in range(frame.shape[1])]

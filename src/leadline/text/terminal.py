@@ -1,12 +1,16 @@
-"""What reaches a terminal: text without control characters, in the characters that its encoding has."""
+"""What reaches a terminal: text without control characters, in the characters that it has, fitted to its width."""
 
 import codecs
 import sys
 import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from leadline.text.layout import Block
 
 _NEAREST = str.maketrans(
     {
@@ -120,3 +124,33 @@ def make_console(stderr: bool = False) -> "Console":
     while (inner := getattr(stream, "rich_proxied_file", None)) is not None:
         stream = inner
     return PlainConsole(file=stream)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on standard error, on a terminal only; yield a function of (done, total) that updates it."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = make_console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_text(*blocks: "Block") -> None:
+    """Print paragraphs and tables on standard output.
+
+    They are fitted to a terminal. In files and pipes, the lines of paragraphs and the rows of tables are whole and have
+    no styles, whatever COLUMNS says.
+    """
+    from leadline.text.layout import UNLIMITED, render, to_text
+
+    console = make_console()
+    if not console.is_terminal:
+        print(to_text(*blocks))
+        return
+    parts = list(render(blocks, console.width))
+    console.width = UNLIMITED  # the parts fit; a word that is longer than a line is not cut
+    for part in parts:
+        console.print(part, soft_wrap=True, highlight=False)

@@ -334,7 +334,12 @@ def _run(built: ThresholdNetwork | RecurrentThresholdNetwork, inputs: Bits) -> n
 # --- counts
 
 
-def counts(bits: Sequence[int], seed: int = 0, beyond: bool = False) -> pd.DataFrame:
+def counts(
+    bits: Sequence[int],
+    seed: int = 0,
+    beyond: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
     """Return the size of each parity circuit for each number of bits: counted in the circuit, and by its closed form.
 
     Columns: bits, circuit, quantity (a key of `QUANTITIES`), measured (missing if the circuit was not built), formula
@@ -345,6 +350,7 @@ def counts(bits: Sequence[int], seed: int = 0, beyond: bool = False) -> pd.DataF
         bits: numbers of bits, each from 2 to 56.
         seed: seed of the random inputs on which circuits of more than 16 bits are verified.
         beyond: whether to list circuits that are too large to build with only their closed forms.
+        progress: called after each circuit with the wires of those that are done, and of all that are built.
 
     Raises:
         SpecError: no number of bits, one below 2 or above 56, or one too large for a circuit without `beyond`.
@@ -357,7 +363,17 @@ def counts(bits: Sequence[int], seed: int = 0, beyond: bool = False) -> pd.DataF
         if not beyond:
             for name in FAMILIES:
                 _check(n, name)
-    rows = [row for n in sorted(set(bits)) for name in FAMILIES for row in _rows(name, n, seed)]
+    wires = {
+        (n, name): family.laws["wires"].value(n) if n <= family.most else 0
+        for n in sorted(set(bits))
+        for name, family in FAMILIES.items()
+    }
+    rows: list[dict[str, object]] = []
+    done = 0
+    for (n, name), own in wires.items():
+        rows += _rows(name, n, seed)
+        done += own
+        progress(done, sum(wires.values()))
     frame = pd.DataFrame(rows)
     whole = ["measured", "inputs", "wrong_gates", "wrong_network"]
     return frame.astype(dict.fromkeys(whole, "Int64"))

@@ -169,7 +169,7 @@ def table(frame: pd.DataFrame) -> Table:
         *(Column(title, (name, f"{name}_formula"), _format_count) for name, title in QUANTITIES.items()),
         Column("Verified on", ("verified", "wrong"), _format_verified, numeric=False),
     )
-    return Table("parity", f"Parity circuits, counted as built. {NOTE}", columns, tuple(rows))
+    return Table("parity", "Parity circuits, counted as built", columns, tuple(rows), NOTE)
 
 
 def _format_count(measured: int | None, formula: int) -> str:

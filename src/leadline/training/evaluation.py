@@ -63,7 +63,7 @@ def evaluate(
     """
     model.eval()
     task = task_of(data.spec.task)
-    batches = data.take_shard(group.shard).evaluation_batches(split, _evaluation_batch(data.shape), spec.channels_last)
+    batches = data.take_shard(group.shard).evaluation_batches(split, evaluation_batch(data.shape), spec.channels_last)
     results: list[tuple[float, int, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
     for images, targets in batches:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
@@ -83,6 +83,7 @@ def evaluate(
     return Evaluation({**values, **task.final_values(found)}, everything, found)
 
 
-def _evaluation_batch(shape: tuple[int, int, int]) -> int:
+def evaluation_batch(shape: tuple[int, int, int]) -> int:
+    """Return the number of images that are evaluated at once."""
     _, height, width = shape
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))

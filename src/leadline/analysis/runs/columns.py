@@ -9,106 +9,36 @@ import pandas as pd
 from leadline.errors import DataError, unknown
 from leadline.text import join
 
-ARMS = [
-    "arm",
-    "model",
-    "network",
-    "net",
-    "method",
-    "algorithm",
-    "algo",
-    "variant",
-    "architecture",
-    "arch",
-    "config",
-    "configuration",
-    "treatment",
-    "condition",
-    "group",
-    "system",
-    "name",
-]
-PAIRS = [
-    "seed",
-    "run_seed",
-    "random_seed",
-    "random_state",
-    "fold",
-    "cv_fold",
-    "split",
-    "repeat",
-    "repetition",
-    "rep",
-    "replicate",
-]
-DATA_SETS = ["data", "data_set", "dataset", "task", "benchmark", "problem"]
-EPOCHS = ["epoch", "step", "iteration", "iter", "global_step"]
-RUNS = ["run", "run_id", "run_name"]
-STATES = ["state", "status"]
+# fmt: off
+ARMS = (
+    "arm", "model", "network", "net", "method", "algorithm", "algo", "variant", "architecture", "arch", "config",
+    "configuration", "treatment", "condition", "group", "system", "name",
+)
+PAIRS = (
+    "seed", "run_seed", "random_seed", "random_state", "fold", "cv_fold", "repeat", "repetition", "rep", "replicate",
+)
+DATA_SETS = ("data", "data_set", "dataset", "task", "benchmark", "problem")
+EPOCHS = ("epoch", "step", "iteration", "iter", "global_step")
+RUNS = ("run", "run_id", "run_name")
+STATES = ("state", "status")
 
-LOWER = [
-    "error",
-    "err",
-    "loss",
-    "nll",
-    "perplexity",
-    "ppl",
-    "rmse",
-    "mse",
-    "mae",
-    "wer",
-    "cer",
-    "bpc",
-    "bpd",
-    "fid",
-    "regret",
-    "cost",
-    "seconds",
-    "time",
-    "latency",
-]
-HIGHER = [
-    "accuracy",
-    "acc",
-    "f1",
-    "auc",
-    "auroc",
-    "auprc",
-    "map",
-    "precision",
-    "recall",
-    "r2",
-    "bleu",
-    "rouge",
-    "iou",
-    "miou",
-    "dice",
-    "reward",
-    "return",
-    "mcc",
-    "kappa",
-    "psnr",
-    "ssim",
-]
-SHARES = [
-    "error",
-    "err",
-    "wer",
-    "cer",
-    "accuracy",
-    "acc",
-    "f1",
-    "auc",
-    "auroc",
-    "auprc",
-    "precision",
-    "recall",
-    "iou",
-    "miou",
-    "dice",
-]
+COSTS = ("cost", "seconds", "time", "latency")
+"""Words of what stands beside the values to compare, and is meant only where there is nothing else."""
+LOWER = (
+    "error", "err", "loss", "nll", "perplexity", "ppl", "rmse", "mse", "mae", "wer", "cer", "bpc", "bpd", "fid",
+    "regret", *COSTS,
+)
+HIGHER = (
+    "accuracy", "acc", "f1", "auc", "auroc", "auprc", "map", "precision", "recall", "r2", "bleu", "rouge", "iou",
+    "miou", "dice", "reward", "return", "mcc", "kappa", "psnr", "ssim",
+)
+SHARES = (
+    "error", "err", "wer", "cer", "accuracy", "acc", "f1", "auc", "auroc", "auprc", "precision", "recall", "iou",
+    "miou", "dice",
+)
 """Words of values that are shares, told as fractions of 1 or in per cent."""
-NO_SHARES = ["mean", "squared", "absolute", "loss", "square", "log", "reconstruction"]
+NO_SHARES = ("mean", "squared", "absolute", "loss", "square", "log", "reconstruction")
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -245,6 +175,7 @@ def _find_arm(frame: pd.DataFrame, names: Sequence[str], taken: set[str]) -> str
 
 def _find_value(frame: pd.DataFrame, left: Sequence[str]) -> str:
     known = [name for name in left if _direction(name) is not None and not _is_flag(frame[name])]
+    known = [name for name in known if not {*COSTS} & {*_words(name)}] or known
     if len(known) > 1:
         of_test = [name for name in known if "test" in _words(name)]
         known = of_test if len(of_test) == 1 else known

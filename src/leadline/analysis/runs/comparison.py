@@ -38,7 +38,7 @@ class Options:
     contrasts: tuple[tuple[str, str], ...] = ()
     baseline: str | None = None  # with which every other arm is compared
     margin: float | Mapping[str, float] | None = None  # of equivalence, in the values' unit; by value if several
-    higher_is_better: bool | None = None  # None: as the name of the values says
+    higher_is_better: bool | None = None  # None: as the name of the values says; of several, where names do not say
     unit: str | None = None  # of the values; % makes differences percentage points
     resolution: float | None = None  # the step in which values move, such as 0.01 per cent of 10,000 test images
     correction: Correction = "holm"
@@ -78,7 +78,7 @@ def compare_runs(
         DataError: the table does not have what the comparison needs.
     """
     runs = read_rows(table, columns, options.mean_of_duplicates)
-    kinds = {one: _metric(one, runs, options) for one in columns.values}
+    kinds = {one: _metric(one, runs, options, len(columns.values) == 1) for one in columns.values}
     margins = _margins(options.margin, columns.values)
     arms = _arms(runs, columns)
     bases = list(dict.fromkeys(arm.base for arm in arms.values()))
@@ -132,13 +132,18 @@ def compare_runs(
 # --- metrics
 
 
-def _metric(name: str, runs: Runs, options: Options) -> FinalMetric:
+def _metric(name: str, runs: Runs, options: Options, alone: bool) -> FinalMetric:
     """Return what is known of a column of values.
+
+    What is said of the direction decides over the name of values that are compared `alone`; of several, it is of those
+    whose names do not say.
 
     Raises:
         DataError: its name does not say whether higher is better, and nothing else does.
     """
-    higher = higher_is_better(name) if options.higher_is_better is None else options.higher_is_better
+    higher, given = higher_is_better(name), options.higher_is_better
+    if higher is None or (given is not None and alone):
+        higher = given
     if higher is None:
         raise DataError(
             f"is a higher {name} better? its name does not say; give --higher-is-better or --lower-is-better"
@@ -148,6 +153,8 @@ def _metric(name: str, runs: Runs, options: Options) -> FinalMetric:
     if unit is None:
         per_cent = says_per_cent(name) or (is_share(name) and len(values) > 0 and 1 < values.max() <= 100)
         unit = "%" if per_cent and values.min() >= 0 else ""
+    most = 100.0 if unit == "%" else 1.0
+    bounded = is_share(name) and unit in ("%", "") and values.between(0, most).all()
     known = metrics().get(name)
     step = options.resolution
     return FinalMetric(
@@ -158,6 +165,7 @@ def _metric(name: str, runs: Runs, options: Options) -> FinalMetric:
         higher_is_better=higher,
         record=(FINAL, name),
         resolution=None if step is None else lambda counts: step,
+        bounds=(0.0, most) if bounded else None,
     )
 
 

@@ -73,8 +73,8 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
         if not mean_of_duplicates:
             raise DataError(_duplicates(frame[repeated], table, columns))
         frame, averaged = _averaged(frame, columns)
+        said += [averaged, *(["No curves are drawn of averages."] if len(curves) else [])]
         curves = curves.iloc[:0]
-        said.append(averaged)
     arm, most = max(Counter(zip(frame["arm"], frame["level"], strict=True)).items(), key=lambda item: item[1])
     if most > MOST_RUNS:
         raise DataError(
@@ -129,7 +129,12 @@ def _last_epochs(
     if (lacking := epochs.isna()).any():
         row, wrong = int(frame.loc[lacking, "row"].iloc[0]), table.loc[lacking, columns.epoch].iloc[0]
         raise DataError(f"column {columns.epoch!r}, row {row}: {wrong!r} is not a number")
-    own = ["arm", "level", "pair"]
+    own, said = ["arm", "level", "pair"], []
+    names = [f"value:{name}" for name in columns.values]
+    logged = frame[names].notna().any(axis=1).groupby(epochs).transform("any")
+    if (~logged & (epochs < epochs[logged].max())).any():  # values are logged now and then
+        frame, table, epochs = frame[logged], table[logged], epochs[logged]
+        said.append(f"Left out: every {columns.epoch} at which no run has a value.")
     keyed = frame.assign(epoch=epochs)
     if columns.run is not None:
         keyed["run"] = table[columns.run]
@@ -145,17 +150,17 @@ def _last_epochs(
         )
     keyed["number"] = number
     last = keyed.loc[groups["epoch"].idxmax()].sort_values("number").reset_index(drop=True)
-    curves = keyed.melt(["number", "epoch"], [f"value:{name}" for name in columns.values], "metric", "value")
+    curves = keyed.melt(["number", "epoch"], names, "metric", "value")
     curves["metric"] = curves["metric"].str.removeprefix("value:")
     curves = curves.rename(columns={"number": "run"}).dropna(subset=["value"])
     ends = last.loc[~last["failed"], "epoch"]
     if ends.empty or ends.min() == ends.max():
         shown = f" ({ends.max():g})" if len(ends) else ""
-        said = [f"Of each run the last {columns.epoch}{shown} is compared."]
+        said.append(f"Of each run the last {columns.epoch}{shown} is compared.")
     else:
-        said = [
+        said.append(
             f"Of each run the last {columns.epoch} is compared, and these differ: {ends.min():g} to {ends.max():g}."
-        ]
+        )
     return last.drop(columns=["epoch", "number", *(["run"] if columns.run is not None else [])]), curves, said
 
 

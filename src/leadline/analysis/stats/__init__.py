@@ -25,7 +25,7 @@ from leadline.analysis.stats.effects import (
     t_interval,
 )
 from leadline.analysis.stats.power import LARGEST_PLAN, SeedsForWord, power, seeds_for_power, seeds_for_word
-from leadline.analysis.stats.samples import StatisticsError, least_spread
+from leadline.analysis.stats.samples import StatisticsError, cut, least_spread
 from leadline.analysis.stats.unpaired import Unpaired, permutation_p, unpaired, unpaired_equivalence_p
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "benjamini_hochberg",
     "benjamini_hochberg_both",
     "choose_word",
+    "cut",
     "decide",
     "difference_p",
     "difference_with_failures",

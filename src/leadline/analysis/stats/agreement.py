@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from leadline.analysis.stats.samples import RESAMPLES, StatisticsError, sample
 
@@ -52,7 +52,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, seed: int | None = None)
             f"shapes {a.shape} and {b.shape}: McNemar's test needs the same examples, in one dimension"
         )
     a_only, b_only = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    p = min(1.0, 2 * float(stats.binom.cdf(min(a_only, b_only), a_only + b_only, 0.5)))
+    p = min(1.0, 2 * float(scipy.stats.binom.cdf(min(a_only, b_only), a_only + b_only, 0.5)))
     return McNemar(a_only, b_only, p, seed)
 
 
@@ -79,7 +79,7 @@ def spearman(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Correlation:
     a, b = sample("x", x), sample("y", y)
     if len(a) != len(b):
         raise StatisticsError(f"x has {len(a)} values and y has {len(b)}; pairs need the same number of each")
-    first, second = (rank - rank.mean() for rank in (stats.rankdata(a), stats.rankdata(b)))
+    first, second = (rank - rank.mean() for rank in (scipy.stats.rankdata(a), scipy.stats.rankdata(b)))
     scale = math.sqrt((first @ first) * (second @ second))
     if scale == 0:
         return Correlation(len(a), None, None, None)

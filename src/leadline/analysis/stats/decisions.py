@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from leadline.analysis.stats.effects import Decision, difference_p, sign_flip_p
 from leadline.analysis.stats.unpaired import permutation_p
@@ -51,7 +51,7 @@ def count_p(failed_a: int, failed_b: int, seeds: int, seeds_b: int | None = None
     """
     of_b = seeds if seeds_b is None else seeds_b
     counts = np.array([[failed_a, seeds - failed_a], [failed_b, of_b - failed_b]])
-    return float(stats.fisher_exact(counts).pvalue)
+    return float(scipy.stats.fisher_exact(counts).pvalue)
 
 
 Ground = Literal["values", "failures"]
@@ -146,7 +146,7 @@ def unpaired_with_failures(
     by_values, by_count = p, count_p(failed_a, failed_b, ended_a, ended_b)
     if p is not None and sign == -failing:
         far = 1 + max(map(abs, (*a, *b)))
-        ranks = stats.rankdata(
+        ranks = scipy.stats.rankdata(
             [*(worse * far for _ in range(failed_a)), *a, *b, *(worse * far for _ in range(failed_b))]
         )
         by_rank = permutation_p(ranks[:ended_a], ranks[ended_a:])
@@ -176,5 +176,5 @@ def _worst_rank(outcomes: Sequence[Outcome], worse: int) -> tuple[float, int]:
         worse * far * (one.failed_a - one.failed_b) if one.failed_a or one.failed_b else one.difference or 0.0
         for one in outcomes
     ]
-    ranks = np.sign(scores) * stats.rankdata(np.abs(scores))
+    ranks = np.sign(scores) * scipy.stats.rankdata(np.abs(scores))
     return sign_flip_p(ranks), int(np.sign(ranks.sum()))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
-from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, least_spread, sample
+from leadline.analysis.stats.samples import CHUNK, RESAMPLES, Floats, StatisticsError, cut, least_spread, sample
 from leadline.analysis.stats.unpaired import Unpaired
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
@@ -65,7 +65,14 @@ def summarise(values: ArrayLike) -> Summary:
     )
 
 
-def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, resolution: float = 0.0) -> Paired:
+def paired(
+    a: ArrayLike,
+    b: ArrayLike,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resolution: float = 0.0,
+    largest: float = math.inf,
+) -> Paired:
     """Return the mean of a - b with intervals, tests and effect size.
 
     The paired t (Student 1908) assumes independent pairs whose differences are normal. Errors on a finite test set
@@ -83,6 +90,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         confidence: of both intervals, between 0 and 1.
         seed: of the bootstrap, and of the sign flips above 20 pairs.
         resolution: the step in which the values move, in their unit.
+        largest: the largest difference that is possible; see `cut`.
 
     Raises:
         StatisticsError: no value, one that is not finite, lengths that differ, or a confidence outside (0, 1).
@@ -106,7 +114,7 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, 
         n=n,
         difference=difference,
         sd=sd,
-        ci95=(float(low), float(high)),
+        ci95=cut((float(low), float(high)), largest),
         t_p=float(difference_p(d, resolution)),
         bca95=_bca(d, confidence, seed) if sd > 0 else None,
         p=sign_flip_p(d, seed),
@@ -124,7 +132,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95, resolution: flo
         resolution: see `paired`.
     """
     mean, error, n = _mean_and_error(differences, resolution)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
+    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * error
     return mean - half, mean + half
 
 
@@ -140,7 +148,7 @@ def difference_p(differences: ArrayLike, resolution: float = 0.0) -> Floats:
     """
     mean, error, n = _mean_and_error(differences, resolution)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.stdtr(n - 1, -np.abs(mean) / error)
+        p = 2 * scipy.special.stdtr(n - 1, -np.abs(mean) / error)
     return np.where(mean == 0, 1.0, np.where(error == 0, 0.0, p))
 
 
@@ -155,7 +163,7 @@ def equivalence_p(differences: ArrayLike, margin: float, resolution: float = 0.0
     mean, error, n = _mean_and_error(differences, resolution)
     room = margin - np.abs(mean)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = special.stdtr(n - 1, -room / error)
+        p = scipy.special.stdtr(n - 1, -room / error)
     return np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
 
 
@@ -226,8 +234,8 @@ def decide(ci: tuple[float, float] | None, margin: float, higher_is_better: bool
 
 def _bca(differences: Floats, confidence: float, seed: int) -> tuple[float, float] | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             (differences,),
             np.mean,
             n_resamples=RESAMPLES,

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from leadline.analysis.stats import Paired, StatisticsError, paired
 
@@ -139,7 +139,7 @@ def over_data_sets(
     mean = float(weights @ y)
     se = math.sqrt(1 / (1 / (v + between)).sum())
     tail = (1 - confidence) / 2
-    half = float(stats.t.isf(tail, k - 1)) * se
+    half = float(scipy.stats.t.isf(tail, k - 1)) * se
     prediction = None
     if k > 2:
         low, high = prediction_interval(y, v, confidence)
@@ -150,7 +150,7 @@ def over_data_sets(
         interval=(mean - half, mean + half),
         prediction=prediction,
         between=math.sqrt(between),
-        p=float(2 * stats.t.sf(abs(mean) / se, k - 1)),
+        p=float(2 * scipy.stats.t.sf(abs(mean) / se, k - 1)),
         weights=tuple(weights.tolist()),
     )
 
@@ -171,7 +171,7 @@ def prediction_interval(
     """
     y, v = (np.asarray(values, dtype=np.float64)[..., None, :] for values in (effects, variances))
     degrees, draw = y.shape[-1] - 1, np.random.default_rng(seed)
-    between = between_variance(y, v, stats.chi2.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, degrees))
+    between = between_variance(y, v, scipy.stats.chi2.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, degrees))
     weights = 1 / (v + between[..., None])
     total = weights.sum(axis=-1)
     mean = (weights * y).sum(axis=-1) / total

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from leadline.analysis.stats.samples import StatisticsError, sample
 
@@ -70,7 +70,7 @@ def pairing(a: ArrayLike, b: ArrayLike) -> Pairing | None:
     if apart <= 1e-18 * max(together, 1e-300):
         return None
     ratio = together / apart
-    low, high = ratio / stats.f.ppf([0.975, 0.025], n - 1, n - 1)
+    low, high = ratio / scipy.stats.f.ppf([0.975, 0.025], n - 1, n - 1)
     varies = np.ptp(x) > 0 and np.ptp(y) > 0
     correlation = float(np.corrcoef(x, y)[0, 1]) if varies else None
     return Pairing(correlation, *(float(n * (one + 1) / 2) for one in (ratio, low, high)))
@@ -92,8 +92,8 @@ def ahead_at_a_seed(wins: int, ties: int, n: int) -> Ahead:
         (1.0, 0.48, 1.0)
     """
     won = wins + ties / 2
-    low = float(stats.beta.ppf(0.025, won, n - won + 1)) if won > 0 else 0.0
-    high = float(stats.beta.ppf(0.975, won + 1, n - won)) if won < n else 1.0
+    low = float(scipy.stats.beta.ppf(0.025, won, n - won + 1)) if won > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(0.975, won + 1, n - won)) if won < n else 1.0
     return Ahead(won / n, low, high, ties)
 
 
@@ -125,7 +125,7 @@ def over_seeds_and_images(wrong_a: Sequence[ArrayLike], wrong_b: Sequence[ArrayL
     variance = max(parts[0] + parts[1] - parts[2], parts[0], parts[1])
     half = 0.0
     if variance > 0:
-        half = float(stats.t.ppf(0.975, max(1.0, variance**2 / (parts**2 / freedom).sum()))) * math.sqrt(variance)
+        half = float(scipy.stats.t.ppf(0.975, max(1.0, variance**2 / (parts**2 / freedom).sum()))) * math.sqrt(variance)
     return SeedsAndImages(
         difference=float(mean),
         low=float(mean) - half,

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
 
 from leadline.analysis.stats.samples import Floats
 
@@ -42,10 +42,10 @@ def power(effect_size: float, n: int, alpha: float = 0.05) -> float:
     """
     # scipy's noncentral t is NaN far out, where the power is 1 to every digit anyway
     shift = min(abs(effect_size), 30.0) * math.sqrt(n)
-    critical = stats.t.isf(alpha / 2, n - 1)
+    critical = scipy.stats.t.isf(alpha / 2, n - 1)
     # at most normal.cdf(-shift), and NaN in scipy for large shifts
-    wrong_side = stats.nct.cdf(-critical, n - 1, shift) if shift < 5 else 0.0
-    return float(stats.nct.sf(critical, n - 1, shift) + wrong_side)
+    wrong_side = scipy.stats.nct.cdf(-critical, n - 1, shift) if shift < 5 else 0.0
+    return float(scipy.stats.nct.sf(critical, n - 1, shift) + wrong_side)
 
 
 def word_power(difference: ArrayLike, sd: ArrayLike, n: ArrayLike, margin: float = 0.0, alpha: float = 0.05) -> Floats:
@@ -67,12 +67,12 @@ def word_power(difference: ArrayLike, sd: ArrayLike, n: ArrayLike, margin: float
     number = min(most, max(least, shared // delta.size))
     quantiles = (np.arange(number) + 0.5) / number
     error = sigma / np.sqrt(n)
-    seen = error * np.sqrt(special.chdtri(n - 1, 1 - quantiles) / (n - 1))
-    outer = -special.stdtrit(n - 1, alpha / 2) * seen
-    inner = np.maximum(margin + special.stdtrit(n - 1, alpha) * seen, 0.0)
+    seen = error * np.sqrt(scipy.special.chdtri(n - 1, 1 - quantiles) / (n - 1))
+    outer = -scipy.special.stdtrit(n - 1, alpha / 2) * seen
+    inner = np.maximum(margin + scipy.special.stdtrit(n - 1, alpha) * seen, 0.0)
 
     def within(end: Floats) -> Floats:
-        return special.ndtr((end - delta) / error) - special.ndtr((-end - delta) / error)
+        return scipy.special.ndtr((end - delta) / error) - scipy.special.ndtr((-end - delta) / error)
 
     given = np.where(inner >= outer, 1.0, 1 - within(outer) + within(inner))
     return np.asarray(given.mean(axis=-1))

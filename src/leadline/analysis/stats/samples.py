@@ -1,5 +1,7 @@
 """Samples of numbers: what a statistic can be taken of."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -44,3 +46,21 @@ def sample(what: str, values: ArrayLike) -> Floats:
             f"{what}: {x[index]} at position {index} is not finite; leave such values out and count them"
         )
     return x
+
+
+def cut(ends: tuple[float, float], largest: float) -> tuple[float, float]:
+    """Return an interval for a difference without the part that no difference can reach.
+
+    What is cut off cannot hold the true difference, so that the interval holds it as often as before. An end that is
+    infinite, because nothing is known, stays.
+
+    Args:
+        ends: low and high.
+        largest: the largest difference that is possible, such as 100 points of two errors; infinite: cut nothing.
+
+    Examples:
+        >>> cut((-351.3, 40.0), 100.0), cut((-math.inf, math.inf), 100.0)
+        ((-100.0, 40.0), (-inf, inf))
+    """
+    low, high = (min(max(end, -largest), largest) if math.isfinite(end) else end for end in ends)
+    return low, high

@@ -24,8 +24,8 @@ from functools import lru_cache
 from itertools import count, islice
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 from leadline.analysis import stats
 from leadline.analysis.stats import Decision, StatisticsError
@@ -234,7 +234,7 @@ def odds_against_even(only_a: int, only_b: int) -> float:
         >>> round(odds_against_even(8, 0), 1), odds_against_even(1, 1) < 1
         (28.4, True)
     """
-    return float(2.0 ** (only_a + only_b) * special.beta(only_a + 1, only_b + 1))
+    return float(2.0 ** (only_a + only_b) * scipy.special.beta(only_a + 1, only_b + 1))
 
 
 def confidence_of_each(confidence: float, contrasts: int) -> float:
@@ -373,7 +373,7 @@ def _exceeded_with(probability: float, n: int, where: Floats, weight: Floats) ->
     def left(log_t: float) -> float:
         return float(weight @ _within(n, where, np.exp(log_t))) - (1 - probability)
 
-    return math.exp(optimize.brentq(left, -30, 40, xtol=1e-10))
+    return math.exp(scipy.optimize.brentq(left, -30, 40, xtol=1e-10))
 
 
 def _within(n: int, where: Floats, ends: Floats) -> Floats:
@@ -397,6 +397,6 @@ def _within(n: int, where: Floats, ends: Floats) -> Floats:
     with np.errstate(divide="ignore"):
         far = -reach / (1 - after**2)
     near = (1 - under) / reach  # the product of the roots over the other one: no digits cancel
-    beyond_far, beyond_near = (special.stdtr(n - 1, math.sqrt(n - 1) * root) for root in (far, near))
+    beyond_far, beyond_near = (scipy.special.stdtr(n - 1, math.sqrt(n - 1) * root) for root in (far, near))
     chance: Floats = np.where(after <= 1, beyond_near - beyond_far, 1 - beyond_far + beyond_near)
     return np.where(under <= 0, 1.0, chance)

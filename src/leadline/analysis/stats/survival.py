@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from leadline.analysis.stats import StatisticsError
 from leadline.analysis.stats.samples import RESAMPLES
@@ -164,7 +164,7 @@ def kaplan_meier(times: ArrayLike, reached: ArrayLike, confidence: float = 0.95)
     """
     t, done = _checked("times", times, reached)
     _check_confidence(confidence)
-    curve = stats.ecdf(_censored(t, done)).sf
+    curve = scipy.stats.ecdf(_censored(t, done)).sf
     share = np.asarray(curve.probabilities)
     at = np.asarray(curve.quantiles)
     inner = (share > 0) & (share < 1)
@@ -269,7 +269,7 @@ def log_rank(times_a: ArrayLike, reached_a: ArrayLike, times_b: ArrayLike, reach
     moments = [moment for t, done in (a, b) for moment in t[done]]
     if not any(_compares(moment, a, b) for moment in moments):
         return LogRank(0.0, 1.0)
-    found = stats.logrank(_censored(*a), _censored(*b))
+    found = scipy.stats.logrank(_censored(*a), _censored(*b))
     return LogRank(float(found.statistic), float(found.pvalue))
 
 
@@ -296,7 +296,7 @@ def earlier(times_a: ArrayLike, reached_a: ArrayLike, times_b: ArrayLike, reache
     a_first = int(np.sum(done_a & ((a < b) | ((a == b) & ~done_b))))
     b_first = int(np.sum(done_b & ((b < a) | ((a == b) & ~done_a))))
     known = a_first + b_first
-    p = float(stats.binomtest(a_first, known).pvalue) if known else 1.0
+    p = float(scipy.stats.binomtest(a_first, known).pvalue) if known else 1.0
     return Earlier(a_first, b_first, len(a) - known, p)
 
 
@@ -311,8 +311,8 @@ def _compares(moment: float, a: tuple[Floats, Flags], b: tuple[Floats, Flags]) -
     return min(watched) > 0 and events < sum(watched)
 
 
-def _censored(times: Floats, reached: Flags) -> stats.CensoredData:
-    return stats.CensoredData.right_censored(times, ~reached)
+def _censored(times: Floats, reached: Flags) -> "scipy.stats.CensoredData":
+    return scipy.stats.CensoredData.right_censored(times, ~reached)
 
 
 def _checked(what: str, times: ArrayLike, reached: ArrayLike) -> tuple[Floats, Flags]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from leadline.analysis.stats.samples import CHUNK, Floats, StatisticsError, least_spread, sample
+from leadline.analysis.stats.samples import CHUNK, Floats, StatisticsError, cut, least_spread, sample
 
 EXACT_SPLITS = 200_000
 """Up to this many ways to divide the values between the samples all are counted; above it, permutations are drawn."""
@@ -37,7 +37,14 @@ class Unpaired:
         return min(self.n_a, self.n_b)
 
 
-def unpaired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, resolution: float = 0.0) -> Unpaired:
+def unpaired(
+    a: ArrayLike,
+    b: ArrayLike,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resolution: float = 0.0,
+    largest: float = math.inf,
+) -> Unpaired:
     """Return the difference of two means with interval, tests and effect size, for values that form no pairs.
 
     Welch's (1947) t assumes independent values that are normal in each sample, with spreads that may differ. As for
@@ -48,6 +55,7 @@ def unpaired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0
         confidence: of the interval, between 0 and 1.
         seed: of the permutations, where they are drawn.
         resolution: the step in which the values move, in their unit.
+        largest: the largest difference that is possible; see `cut`.
 
     Raises:
         StatisticsError: no value, one that is not finite, or a confidence outside (0, 1).
@@ -55,7 +63,7 @@ def unpaired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0
     Example:
         >>> found = unpaired([5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0])
         >>> found.difference, round(found.t_p, 3), round(found.p, 3)
-        (-3.5, 0.011, 0.057)
+        (-3.5, 0.01, 0.057)
     """
     x, y = sample("a", a), sample("b", b)
     if not 0 < confidence < 1:
@@ -73,7 +81,7 @@ def unpaired(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0
         n_b=len(y),
         difference=difference,
         sd=error * math.sqrt(min(len(x), len(y))),
-        ci95=(difference - half, difference + half),
+        ci95=cut((difference - half, difference + half), largest),
         t_p=_two_sided(difference, error, freedom),
         p=permutation_p(x, y, seed),
         p_smallest=least,

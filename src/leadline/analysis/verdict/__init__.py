@@ -6,7 +6,7 @@ from leadline.analysis.verdict.design import Contrast, Design, DesignArm, reads_
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
-from leadline.analysis.verdict.wording.output import decided_line, round_line, to_json, to_text
+from leadline.analysis.verdict.wording.output import decided_line, round_line, to_blocks, to_json, to_text
 from leadline.analysis.verdict.wording.sentences import (
     contrast_sentence,
     detail_sentences,
@@ -35,6 +35,7 @@ __all__ = [
     "notes",
     "reads_probabilities",
     "round_line",
+    "to_blocks",
     "to_json",
     "to_text",
 ]

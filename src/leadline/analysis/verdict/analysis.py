@@ -9,7 +9,7 @@ from itertools import accumulate, chain
 import numpy as np
 import pandas as pd
 
-from leadline.analysis.stats import Effect, Outcome, Summary, paired, summarise, unpaired
+from leadline.analysis.stats import Effect, Outcome, Summary, cut, paired, summarise, unpaired
 from leadline.analysis.stats.factorial import shrink_effects
 from leadline.analysis.stats.pairing import Ahead, SeedsAndImages, ahead_at_a_seed, over_seeds_and_images, pairing
 from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts, seeds_needed
@@ -99,7 +99,8 @@ def _estimate(pairs: Pairs) -> Effect | None:
     """Return what pairs, or separate samples, show; None where there are none."""
     if not pairs.a or not pairs.b:
         return None
-    return (unpaired if pairs.apart else paired)(pairs.a, pairs.b, resolution=pairs.resolution)
+    estimate = unpaired if pairs.apart else paired
+    return estimate(pairs.a, pairs.b, resolution=pairs.resolution, largest=pairs.largest)
 
 
 def _arm(arm: DesignArm, planned: int | None, evidence: Evidence) -> ArmFinding:
@@ -206,8 +207,9 @@ def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
             return None
         sides.append([one.predicted != one.labels for one in seen])
     found = over_seeds_and_images(*sides)
+    low, high = cut((found.low, found.high), pairs.largest)
     # without any spread, as of networks that agree everywhere, nothing is known of others
-    return found if found.low < found.high else None
+    return replace(found, low=low, high=high) if low < high else None
 
 
 def _summary(values: Iterable[float]) -> Summary | None:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.analysis.stats import Paired
+from leadline.analysis.stats import Paired, cut
 from leadline.analysis.stats.factorial import mean_weights, slope_weights, step_weights, within_seeds
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
 
@@ -118,7 +118,11 @@ def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[int, ...], Paired] | None:
     both = plan.of == "both"
     columns = [[_value(cell, seed, both) for seed in seeds] for cell in cells]
     resolution = max(cell.resolution for cell in cells) / (2 if both else 1)
-    return seeds, within_seeds(np.transpose(columns), list(plan.weights.values()), resolution)
+    result = within_seeds(np.transpose(columns), list(plan.weights.values()), resolution)
+    # the weights of a change sum to zero, so a mean of both arms gains at most what half of them can lose
+    reach = sum(map(abs, plan.weights.values())) / (2 if both else 1)
+    largest = reach * cells[0].kind.largest_difference
+    return seeds, replace(result, ci95=cut(result.ci95, largest)) if result.ci95 else result
 
 
 def _effect(grid: _Grid, plan: _Plan, seeds: tuple[int, ...], result: Paired, p: float | None) -> FactorEffect:

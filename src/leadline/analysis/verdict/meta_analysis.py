@@ -1,8 +1,9 @@
 """What a contrast shows over several data sets: each by itself, and a random-effects summary; never a plain mean."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from leadline.analysis.stats import LEVEL, decide, least_spread
+from leadline.analysis.stats import LEVEL, cut, decide, least_spread
 from leadline.analysis.stats.factorial import over_data_sets
 from leadline.analysis.verdict.design import Design, DesignArm
 from leadline.analysis.verdict.findings import ContrastFinding, DataSetFinding, MetaAnalysis
@@ -47,6 +48,10 @@ def _analysis(design: Design, members: Mapping[str, ContrastFinding], together: 
         effects, seeds = [result.difference for result in known.values()], [result.n for result in known.values()]
         summary = over_data_sets(effects, sds, seeds)
         strict = summary if together == 1 else over_data_sets(effects, sds, seeds, 1 - LEVEL / together)
+    if summary:
+        largest = one.kind.largest_difference
+        prediction = cut(summary.prediction, largest) if summary.prediction else None
+        summary = replace(summary, interval=cut(summary.interval, largest), prediction=prediction)
     weights = dict(zip(known, summary.weights, strict=True)) if summary else {}
     a, b = (
         _name([arms[name] for name in names], design.names_data)

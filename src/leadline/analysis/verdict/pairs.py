@@ -44,6 +44,11 @@ class Pairs:
         return tuple(x - y for x, y in zip(self.a, self.b, strict=True))
 
     @property
+    def largest(self) -> float:
+        """The largest difference that is possible."""
+        return self.contrast.kind.largest_difference
+
+    @property
     def silent(self) -> bool:
         """Whether the values say nothing: no trial reached the target, or a lone pair of seeds has a failed trial.
 

@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from leadline.analysis.stats import LEVEL, DifferenceTest, Effect, Paired, least_spread, paired, sequential, summarise
+from leadline.analysis.stats import (
+    LEVEL,
+    DifferenceTest,
+    Effect,
+    Paired,
+    cut,
+    least_spread,
+    paired,
+    sequential,
+    summarise,
+)
 from leadline.analysis.stats.decisions import Ground
 from leadline.analysis.stats.sequential import running_interval
 from leadline.analysis.verdict.decisions import Judgement
@@ -68,7 +78,7 @@ def looked_at_before(
     for pairs, order in zip(every, orders, strict=True):
         if pairs.reach:
             kept.append(pairs)
-            shown = paired(pairs.a, pairs.b, resolution=pairs.resolution)
+            shown = paired(pairs.a, pairs.b, resolution=pairs.resolution, largest=pairs.largest)
             estimates.append(replace(shown, ci95=None, t_p=None, bca95=None, p=None, p_smallest=None))
             judgements.append(Judgement("undecided"))
             continue
@@ -91,7 +101,8 @@ def _course(pairs: Pairs, seeds: Sequence[int]) -> tuple[Course, Pairs]:
     higher = compared.kind.higher_is_better
     outcomes = tuple(ended[seed] for seed in seeds)
     resolution = own.resolution if own.declared else 0.0  # what is seen only at a look may depend on it
-    return Course(compared.a, compared.b, own.margin, resolution, outcomes, higher), replace(own, resolution=resolution)
+    course = Course(compared.a, compared.b, own.margin, resolution, outcomes, higher, own.largest)
+    return course, replace(own, resolution=resolution)
 
 
 def _analysis(
@@ -130,7 +141,7 @@ def _interim(design: Design, course: Course, looked: Collection[int]) -> Iterato
     confidence = confidence_of_each(design)
     if len(differences):
         low, high = running_interval(differences, confidence, course.resolution, design.shared_over)
-        ends += zip(low.tolist(), high.tolist(), strict=True)
+        ends += (cut(one, course.largest) for one in zip(low.tolist(), high.tolist(), strict=True))
     for seeds in range(1, course.ended + 1):
         pairs = len(course.first(seeds))
         mean = float(differences[:pairs].mean()) if pairs else None

@@ -23,7 +23,7 @@ from leadline.data.formats.examination import (
     describe_transparent,
     examine,
 )
-from leadline.data.formats.images import need_pillow
+from leadline.data.formats.images import silence_pillow
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import DataError
 
@@ -47,10 +47,9 @@ class CsvManifest(ImageDataSpec):
         """List the images after checking that they can be decoded.
 
         Raises:
-            LeadlineError: Pillow is not installed.
             DataError: the file or an image is missing, a line is malformed, or images are corrupt and not skipped.
         """
-        need_pillow()
+        silence_pillow()
         manifest = find_file(self.path, data_dir)
         rows = list(_read_rows(manifest))
         examined = _examine(manifest, rows)
@@ -80,7 +79,7 @@ class CsvManifest(ImageDataSpec):
         Raises:
             LeadlineError: as `read`, but not for corrupt images.
         """
-        need_pillow()
+        silence_pillow()
         manifest = find_file(self.path, data_dir)
         images = examination.identify(_examine(manifest, list(_read_rows(manifest))))
         return {self.path: f"sha256:{compute_sha256(manifest)}", f"{self.path} (images)": images}

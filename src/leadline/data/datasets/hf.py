@@ -11,9 +11,9 @@ from pydantic import Field
 from leadline.data.datasets import DATASETS
 from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
 from leadline.data.files import compute_sha256, locate, read_bytes
-from leadline.data.formats.images import KINDS, need_pillow
+from leadline.data.formats.images import KINDS, silence_pillow
 from leadline.data.image_dataset import ImageDataSpec
-from leadline.errors import DataError, LeadlineError
+from leadline.errors import DataError, LeadlineError, not_installed
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 """Part -> possible names of its split."""
@@ -36,11 +36,11 @@ class HuggingFace(ImageDataSpec):
         """Read the labels and, from local files, the encoded images; images from the hub remain in its cache.
 
         Raises:
-            LeadlineError: `datasets` or Pillow is not installed.
+            LeadlineError: `datasets` is not installed.
             DataError: a file is missing or damaged, or the data lack a column or a split.
         """
         _need_datasets()
-        need_pillow()
+        silence_pillow()
         files = self._local_files(data_dir)
         splits = self._read_hub(data_dir) if files is None else {k: self._read_files(v) for k, v in files.items()}
         if "train" not in splits:
@@ -191,6 +191,4 @@ def _need_datasets() -> None:
     try:
         import datasets  # noqa: F401
     except ImportError:
-        raise LeadlineError(
-            "data.name hf needs the package datasets, which is not installed; from a checkout: pip install '.[hf]'"
-        ) from None
+        raise LeadlineError(not_installed("data.name hf", "datasets", "hf")) from None

@@ -25,7 +25,6 @@ class ImageFolder(ImageDataSpec):
         """List the images, each of which can be decoded.
 
         Raises:
-            LeadlineError: Pillow is not installed.
             DataError: the folder is missing or laid out otherwise, or images are corrupt and not to be skipped.
         """
         return index.read_index(locate(self.path, data_dir), self.corrupt == "skip", self.background).encoded_images()

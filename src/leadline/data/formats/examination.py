@@ -7,12 +7,10 @@ stands for, so that a later run can say what has changed. If the cache cannot be
 images.
 """
 
-import contextlib
 import gzip
 import hashlib
 import json
 import os
-import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,10 +19,11 @@ from typing import Any
 
 import platformdirs
 
-from leadline.data.files import read_bytes
+from leadline.data.files import read_bytes, write_cache_file
 from leadline.data.formats.images import MOST_BYTES, WHITE, Colour, read_pixels
 from leadline.data.threads import decoder_threads, map_in_order
 from leadline.text import join, plural
+from leadline.text.terminal import progress_bar
 
 SHOWN = 3
 """Number of corrupt images named in a message."""
@@ -150,8 +149,6 @@ def _images_of(digest: str) -> dict[str, str] | None:
 
 
 def _examine(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, Examined]:
-    from tqdm import tqdm
-
     def look(item: tuple[str, ImageFile]) -> tuple[str, str, str, str | None, bool]:
         folder, file = item
         if file.size > MOST_BYTES:
@@ -167,17 +164,11 @@ def _examine(root: Path, files: Mapping[str, list[ImageFile]]) -> Mapping[str, E
     corrupt: dict[str, dict[str, str]] = {folder: {} for folder in files}
     transparent = dict.fromkeys(files, 0)
     items = ((folder, file) for folder, inside in files.items() for file in inside)
-    bar = tqdm(
-        total=sum(map(len, files.values())),
-        desc=f"checking {root.name}",
-        unit=" images",
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
-        for folder, name, content, problem, alpha in map_in_order(
-            look, items, decoder_threads(), 64 * decoder_threads()
-        ):
-            bar.update()
+    total = sum(map(len, files.values()))
+    with progress_bar(f"checking {root.name}") as progress:
+        looked = map_in_order(look, items, decoder_threads(), 64 * decoder_threads())
+        for done, (folder, name, content, problem, alpha) in enumerate(looked, 1):
+            progress(done, total)
             contents[folder][name] = content
             transparent[folder] += alpha
             if problem is not None:
@@ -219,7 +210,7 @@ def _read_cache(root: Path) -> Mapping[str, Any]:
 
 def _write_cache(root: Path, folders: Mapping[str, Any]) -> None:
     content = {"format": _decoder(), "folder": str(root.resolve()), "folders": folders}
-    _write(_cache(root), json.dumps(content, indent=1).encode())
+    write_cache_file(_cache(root), json.dumps(content, indent=1).encode())
 
 
 def _keep(listing: Mapping[str, str]) -> str:
@@ -227,7 +218,7 @@ def _keep(listing: Mapping[str, str]) -> str:
     content = json.dumps(listing, sort_keys=True).encode()
     digest = hashlib.sha256(content).hexdigest()
     if not _kept(digest).is_file():
-        _write(_kept(digest), gzip.compress(content, mtime=0))
+        write_cache_file(_kept(digest), gzip.compress(content, mtime=0))
     return digest
 
 
@@ -242,15 +233,3 @@ def _listing(digest: str) -> dict[str, str] | None:
 
 def _kept(digest: str) -> Path:
     return platformdirs.user_cache_path("leadline") / "images" / "contents" / f"{digest}.json.gz"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file of the cache, atomically, if it can be written."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leadline.errors import LeadlineError
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -29,18 +27,8 @@ MOST_BYTES = 4 * MOST_PIXELS
 """Maximum size of a file with at most that many pixels."""
 
 
-def need_pillow() -> None:
-    """Check that Pillow is installed, and silence its warnings in this process: they do not say which image is meant.
-
-    Raises:
-        LeadlineError: it is not.
-    """
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError:
-        raise LeadlineError(
-            "reading images needs the package pillow, which is not installed; pip install 'leadline[images]'"
-        ) from None
+def silence_pillow() -> None:
+    """Silence Pillow's warnings in this process: they do not say which image is meant."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

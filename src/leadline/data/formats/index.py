@@ -17,7 +17,7 @@ from leadline.data.encoded_images import EncodedImages, Part
 from leadline.data.files import read_bytes
 from leadline.data.formats import examination
 from leadline.data.formats.examination import Corrupt, ImageFile, describe_corrupt, describe_transparent, examine
-from leadline.data.formats.images import ENDINGS, WHITE, Colour, need_pillow
+from leadline.data.formats.images import ENDINGS, WHITE, Colour, silence_pillow
 from leadline.data.formats.layout import LAYOUT, class_folders, find_layout, list_entries, read_status
 from leadline.data.split import cut_test_part
 from leadline.errors import DataError
@@ -62,7 +62,7 @@ def identify(root: Path) -> str:
     Raises:
         LeadlineError: as `read_index`, but not for corrupt images.
     """
-    need_pillow()
+    silence_pillow()
     return examination.identify(examine(root, _list(root).files))
 
 
@@ -78,11 +78,10 @@ def read_index(root: Path, skip_corrupt: bool, background: Colour = WHITE) -> In
         background: what is put behind transparent pixels, for a note.
 
     Raises:
-        LeadlineError: Pillow is not installed.
         DataError: the folder is missing, unreadable or has another layout, a class is empty, a class of another part is
             missing in the training part, or an image is corrupt and `skip_corrupt` is false.
     """
-    need_pillow()
+    silence_pillow()
     listed = _list(root)
     files, classes = listed.files, listed.classes
     found = examine(root, files)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
-from leadline.errors import DataError
+from leadline.errors import DataError, absence
 from leadline.text import join
 
 LAYOUT = "expected train/<class>/<image> and val or test beside it, or <class>/<image>"
@@ -42,7 +42,7 @@ def find_layout(root: Path) -> Layout:
         DataError: the folder is missing or cannot be listed, a part has two folders, or no training images are there.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; change data.path or --data-dir")
+        raise DataError(f"{root}: {absence(root, 'folder')}; change data.path or --data-dir")
     folders = sorted(Path(entry.path) for entry in list_entries(root) if is_folder(entry))
     named = {part: [one for one in folders if one.name.lower() in names] for part, names in NAMES.items()}
     if not named["train"]:

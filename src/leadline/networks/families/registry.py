@@ -125,7 +125,7 @@ def list_arguments(name: str) -> tuple[Argument, ...]:
         raise SpecError(unknown("network", name, FAMILIES))
     parameters = inspect.signature(FAMILIES[name]).parameters.values()
     return tuple(
-        Argument(each.name, _describe_type(TypeAdapter(each.annotation).json_schema()), each.default)
+        Argument(each.name, describe_type(TypeAdapter(each.annotation).json_schema()), each.default)
         for each in parameters
     )
 
@@ -133,12 +133,32 @@ def list_arguments(name: str) -> tuple[Argument, ...]:
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
-def _describe_type(schema: Mapping[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " | ".join(map(_describe_type, schema["anyOf"]))
+def describe_type(schema: Mapping[str, Any]) -> str:
+    """Return in words which values a JSON Schema allows.
+
+    Example:
+        >>> describe_type({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]})
+        'integer, at least 1 | null'
+        >>> describe_type({"type": "array", "items": {"enum": ["A", "B"]}})
+        "list of ('A' | 'B')"
+    """
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        return " | ".join(dict.fromkeys(map(describe_type, choices)))
     if "enum" in schema:
         return " | ".join(map(repr, schema["enum"]))
+    if "const" in schema:
+        return repr(schema["const"])
     if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    bounds = [f"{words} {schema[key]:g}" for key, words in _BOUNDS.items() if key in schema]
-    return ", ".join([str(schema.get("type", "anything")), *bounds])
+        return "mapping"
+    if "items" in schema:
+        inside = describe_type(schema["items"])
+        return f"list of {f'({inside})' if ' | ' in inside or ', ' in inside else inside}"
+    bounds = [
+        f"{words} {schema[key]:{',' if isinstance(schema[key], int) else 'g'}}"
+        for key, words in _BOUNDS.items()
+        if key in schema
+    ]
+    return ", ".join([_KINDS.get(kind := schema.get("type", "any value"), kind), *bounds])
+
+
+_KINDS = {"object": "mapping", "array": "list"}

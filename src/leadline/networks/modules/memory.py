@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from leadline.networks.modules.shapes import Watching
 
 InputShape = tuple[int, int, int]
 META = torch.device("meta")
@@ -22,18 +23,11 @@ def training_memory(model: nn.Module, input_shape: InputShape, device: torch.dev
         device: where the model is; the meta device computes nothing.
     """
     images = torch.zeros(2, *input_shape, device=device)  # batch normalisation wants more than one
-    owned = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, Tensor] = {}  # tensors stay alive here, so that no two share an address
-
-    def keep(tensor: Tensor) -> Tensor:
-        if _storage(tensor) not in owned:
-            kept[_storage(tensor)] = tensor
-        return tensor
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    kept = Kept(model)
+    with torch.enable_grad(), kept:
         output = model.train()(images)
     del output
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
+    return kept.bytes // 2
 
 
 def inference_memory(model: nn.Module, input_shape: InputShape, device: torch.device = META) -> int:
@@ -45,28 +39,52 @@ def inference_memory(model: nn.Module, input_shape: InputShape, device: torch.de
         device: where the model is; the meta device computes nothing.
     """
     image = torch.zeros(1, *input_shape, device=device)
-    live = _Live([*model.parameters(), *model.buffers()])
-    live.add(image)
+    live = Live(model, image)
     with torch.no_grad(), live:
         model.eval()(image)
     return live.peak
+
+
+class Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that autograd keeps, in the `with` block, for the backward pass beside the parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(self._keep, lambda tensor: tensor)
+        self._owned = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+        self._tensors: dict[int, Tensor] = {}  # tensors stay alive here, so that no two share an address
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in self._owned:
+            self._tensors[_storage(tensor)] = tensor
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all storages that are kept."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors.values())
 
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of storages that operations have made and that some tensor still holds."""
+class Live(Watching):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages, beside those of the model, that operations have made and some tensor still holds.
 
-    def __init__(self, owned: Sequence[Tensor]) -> None:
+    Attributes:
+        peak: the most bytes that were alive at once, those of the images included.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
-        self.peak = 0
+        self.peak: int = 0
         self.holders: Counter[int] = Counter()
-        self.owned = {_storage(tensor) for tensor in owned}
+        self.owned = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+        self.add(images)
 
     def add(self, tensor: Tensor) -> None:
+        """Count the storage of a tensor for as long as a tensor holds it."""
         key, size = _storage(tensor), tensor.untyped_storage().nbytes()
         if key in self.owned:
             return

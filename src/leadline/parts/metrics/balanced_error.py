@@ -3,7 +3,7 @@
 from typing import Any
 
 from leadline.parts.metrics import FinalMetric, register
-from leadline.parts.metrics.base import check_arrays, per_cent_of
+from leadline.parts.metrics.base import PER_CENT, check_arrays, per_cent_of
 
 
 def balanced_error(labels: Any, predicted: Any, probabilities: Any = None) -> float:
@@ -36,6 +36,7 @@ register(
         compute=balanced_error,
         needs_probabilities=False,
         resolution=lambda counts: per_cent_of(counts.test),
+        bounds=PER_CENT,
         position=(21, ""),
     )
 )

@@ -1,5 +1,6 @@
 """Declaration of a metric: its name, wording, units and direction, and the source of its value."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -39,6 +40,10 @@ class Counts:
     epochs: int
 
 
+PER_CENT = (0.0, 100.0)
+"""Bounds of what is told in per cent of a whole."""
+
+
 def per_cent_of(count: int | None) -> float | None:
     """Return the resolution, in per cent, of a fraction of `count` images, or None if the number is unknown."""
     return 100 / count if count else None
@@ -54,6 +59,7 @@ class Metric:
         unit: unit of values.
         difference_unit: unit of differences and margins; `points` are percentage points.
         higher_is_better: whether a difference above 0 favours the first arm.
+        bounds: the smallest and the largest value that it can have; None: it has no bounds, or they are not known.
         summary: whether it is reported for every arm.
         resolution: function that returns the smallest step of its values, given the sizes of a trial; None: unknown.
         on_validation: whether it is measured on validation images, by which tuning chooses.
@@ -66,6 +72,7 @@ class Metric:
     unit: str = "%"
     difference_unit: str = "points"
     higher_is_better: bool = field(default=False, kw_only=True)
+    bounds: tuple[float, float] | None = field(default=None, kw_only=True)
     summary: bool = field(default=False, kw_only=True)
     resolution: Callable[[Counts], float | None] | None = field(default=None, kw_only=True)
     on_validation: bool = field(default=False, kw_only=True)
@@ -84,6 +91,11 @@ class Metric:
     def in_points(self) -> bool:
         """Whether a study's margin, which is in percentage points, applies to it."""
         return self.difference_unit == "points"
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference that two values can have; infinite without bounds."""
+        return math.inf if self.bounds is None else self.bounds[1] - self.bounds[0]
 
     @property
     def better(self) -> str:

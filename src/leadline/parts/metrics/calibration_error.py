@@ -3,6 +3,7 @@
 from typing import Any
 
 from leadline.parts.metrics import FinalMetric, register
+from leadline.parts.metrics.base import PER_CENT
 
 BINS = 15
 """The number of bins of equal width, as in Guo et al. 2017."""
@@ -40,6 +41,7 @@ register(
         "expected calibration error",
         record=("final-test", "calibration_error"),
         compute=calibration_error,
+        bounds=PER_CENT,
         position=(23, ""),
     )
 )

@@ -1,7 +1,7 @@
 """Misclassification error, in per cent, on test, training and validation data."""
 
 from leadline.parts.metrics import FinalMetric, register
-from leadline.parts.metrics.base import per_cent_of
+from leadline.parts.metrics.base import PER_CENT, per_cent_of
 
 register(
     FinalMetric(
@@ -10,6 +10,7 @@ register(
         record=("final-test", "error"),
         summary=True,
         resolution=lambda counts: per_cent_of(counts.test),
+        bounds=PER_CENT,
         position=(0, ""),
     )
 )
@@ -20,6 +21,7 @@ register(
         record=("final-train", "error"),
         summary=True,
         resolution=lambda counts: per_cent_of(counts.train),
+        bounds=PER_CENT,
         position=(1, ""),
     )
 )
@@ -31,6 +33,7 @@ register(
         summary=True,
         resolution=lambda counts: per_cent_of(counts.validation),
         on_validation=True,
+        bounds=PER_CENT,
         position=(2, ""),
     )
 )

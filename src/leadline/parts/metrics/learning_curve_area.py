@@ -1,7 +1,7 @@
 """Mean validation error over the epochs: the area under the learning curve divided by its length."""
 
 from leadline.parts.metrics import Curve, CurveMetric, register
-from leadline.parts.metrics.base import per_cent_of
+from leadline.parts.metrics.base import PER_CENT, per_cent_of
 
 
 def area(curve: Curve) -> float | None:
@@ -27,6 +27,7 @@ register(
         on_validation=True,
         note="The mean validation error over the epochs is the area under the learning curve (trapezoidal rule) divided"
         " by its length.",
+        bounds=PER_CENT,
         position=(10, ""),
     )
 )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from leadline.parts.metrics import FinalMetric, register
-from leadline.parts.metrics.base import check_arrays, per_cent_of
+from leadline.parts.metrics.base import PER_CENT, check_arrays, per_cent_of
 
 
 def macro_f1(labels: Any, predicted: Any, probabilities: Any = None) -> float:
@@ -43,6 +43,7 @@ register(
         needs_probabilities=False,
         resolution=lambda counts: per_cent_of(counts.test),
         higher_is_better=True,
+        bounds=PER_CENT,
         position=(22, ""),
     )
 )

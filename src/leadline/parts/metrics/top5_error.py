@@ -3,7 +3,7 @@
 from typing import Any
 
 from leadline.parts.metrics import FinalMetric, register
-from leadline.parts.metrics.base import per_cent_of
+from leadline.parts.metrics.base import PER_CENT, per_cent_of
 
 
 def top5_error(labels: Any, predicted: Any, probabilities: Any) -> float:
@@ -36,6 +36,7 @@ register(
         compute=top5_error,
         fewest_classes=6,
         resolution=lambda counts: per_cent_of(counts.test),
+        bounds=PER_CENT,
         position=(20, ""),
     )
 )

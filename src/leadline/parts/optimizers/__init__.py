@@ -24,6 +24,11 @@ class Optimizer(ABC):
     def build(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         """Return PyTorch's optimizer of the parameters, in its fastest implementation."""
 
+    @property
+    def state_values(self) -> int | None:
+        """Values that the optimizer keeps for each parameter; None: they are not known before it has taken a step."""
+        return None
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Accept any optimizer in a field of this type."""

@@ -13,7 +13,7 @@ class Cosine(Spec, Schedule):
     """Half a cosine from the learning rate down to `final` of it (Loshchilov & Hutter 2017, without restarts)."""
 
     name: Literal["cosine"] = "cosine"
-    final: float = Field(default=0.0, ge=0, lt=1)
+    final: float = Field(default=0.0, ge=0, lt=1, description="last learning rate, as a fraction of the full one")
 
     def at(self, step: int, steps: int) -> float:
         """Return the cosine's value, 1 at the first step; `final` would follow the last."""

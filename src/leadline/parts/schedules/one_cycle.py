@@ -16,9 +16,11 @@ class OneCycle(Spec, Schedule):
     """
 
     name: Literal["one-cycle"] = "one-cycle"
-    peak_at: float = Field(default=0.3, gt=0, lt=1)
-    start: float = Field(default=0.04, gt=0, lt=1)
-    final: float = Field(default=0.000004, ge=0, lt=1)
+    peak_at: float = Field(
+        default=0.3, gt=0, lt=1, description="fraction of the training after which the learning rate is highest"
+    )
+    start: float = Field(default=0.04, gt=0, lt=1, description="first learning rate, as a fraction of the highest")
+    final: float = Field(default=0.000004, ge=0, lt=1, description="last learning rate, as a fraction of the highest")
 
     @property
     def revision(self) -> int:

@@ -13,11 +13,13 @@ class StepDecay(Spec, Schedule):
     """The learning rate is multiplied by `factor` at each milestone, a fraction of training with its warm-up."""
 
     name: Literal["step"] = "step"
-    milestones: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = (
-        0.5,
-        0.75,
+    milestones: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = Field(
+        default=(0.5, 0.75),
+        description="fractions of the training after which the learning rate changes",
     )
-    factor: float = Field(default=0.1, gt=0, lt=1)
+    factor: float = Field(
+        default=0.1, gt=0, lt=1, description="what the learning rate is multiplied by at each milestone"
+    )
 
     counts_warmup: ClassVar[bool] = True
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from leadline.parts.shortcuts import SHORTCUTS, ShortcutPart
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ class DroppedOut(ShortcutPart):
     """Dropout on the shortcut (He et al. 2016, section 3.3)."""
 
     name: Literal["dropout"] = "dropout"
-    dropout: float
+    dropout: float = Field(description="dropout rate on the shortcut")
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return a module that adds the branch to the input after dropout."""

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from leadline.parts.shortcuts import SHORTCUTS, ShortcutPart
 
 if TYPE_CHECKING:
@@ -15,8 +17,8 @@ class Gating(ShortcutPart):
     """`exclusive-gating` also multiplies the branch by g; `shortcut-only-gating` leaves the branch unchanged."""
 
     name: Literal["exclusive-gating", "shortcut-only-gating"] = "exclusive-gating"
-    gate_bias: float
-    gate_kernel: int
+    gate_bias: float = Field(description="initial value of the gates' bias")
+    gate_kernel: int = Field(description="kernel size of the gates' convolution")
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return a module that adds the two with gates."""

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from leadline.parts.shortcuts import SHORTCUTS, ShortcutPart
 
 if TYPE_CHECKING:
@@ -15,8 +17,8 @@ class Scaled(ShortcutPart):
     """Constant factors on shortcut and branch (He et al. 2016, section 3.1)."""
 
     name: Literal["scaled"] = "scaled"
-    shortcut_factor: float
-    branch_factor: float
+    shortcut_factor: float = Field(description="factor on the shortcut")
+    branch_factor: float = Field(description="factor on the branch")
 
     def build(self, network: "NetworkSpec", channels_in: int, channels_out: int, stride: int) -> "nn.Module":
         """Return a module that adds the two, each multiplied by its factor."""

@@ -157,7 +157,7 @@ class CustomProbe(Reference, SnapshotProbe):
     """
 
     name: str = Field(exclude=True, description="by which a study asks for it; by default the module")
-    images: int = Field(default=128, ge=1)
+    images: int = Field(default=128, ge=1, description="number of images that are measured")
 
     @model_validator(mode="before")
     @classmethod

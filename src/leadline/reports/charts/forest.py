@@ -20,7 +20,8 @@ SHOWN_CONTRASTS = 24
 def forest(findings: Findings) -> Figure:
     """Return the paired differences as a forest plot: estimate, 95% interval, every seed, zero line and margin."""
     frame = contrast_frame(findings.contrasts)
-    title = "Paired differences"
+    apart = any(contrast.apart for contrast in findings.contrasts)
+    title, where = ("Differences", "") if apart else ("Paired differences", " at the same seed")
     if not findings.contrasts:
         text = "The study has no contrasts: no arm is compared with another."
         return Figure("differences", title, text, frame)
@@ -35,7 +36,7 @@ def forest(findings: Findings) -> Figure:
         rows = frame.loc[sorted(index for chosen in largest for index in chosen.index)]
     a, b = contrast_pair(findings.contrasts) or ("the first arm", "the second")
     caption = [
-        "Difference between the two arms at the same seed; below zero the first has the lower value.",
+        f"Difference between the two arms{where}; below zero the first has the lower value.",
         f"Large marks: the mean over seeds; bars: its {interval_name(findings.contrasts)}; rings below: one seed each;",
         _margin_words(rows),
     ]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy
-from leadline.study.load import load_study, ready_studies
+from leadline.study.load import load_study
 from leadline.study.pipeline import prepare, resolve
+from leadline.study.ready import is_study
 from leadline.study.replacing import make_room
 
 
@@ -26,7 +27,7 @@ def enter(study: str, settings: dict[str, object], runs: Path, store_url: str | 
         DataError: its data are missing.
     """
     a_file = Path(study).suffix.lower() in (".yaml", ".yml")
-    if not (a_file or settings or study in ready_studies()):
+    if not (a_file or settings or is_study(study)):
         with Store.open_existing(runs, store_url) as store:
             store.study(study)
         return study

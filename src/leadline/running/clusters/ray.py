@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
-from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.errors import LeadlineError, SpecError, StoreError, not_installed
 from leadline.running.executors import ENDS
 from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm, raise_if_terminated
@@ -299,7 +299,7 @@ def import_ray(settings: Mapping[str, str]) -> ModuleType:
         import ray
         import ray.util.scheduling_strategies
     except ModuleNotFoundError:
-        raise LeadlineError("--executor ray needs Ray, which is not installed; pip install 'leadline[ray]'") from None
+        raise LeadlineError(not_installed("--executor ray", "ray", "ray")) from None
     return ray
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.errors import LeadlineError, SpecError, StoreError, not_installed
 from leadline.running.clusters.worker import take_trials
 from leadline.running.job import Job
 from leadline.store.connect import address
@@ -173,9 +173,7 @@ def submit(job: Job, resources: Resources, cluster: Literal["slurm", "local", "d
     try:
         import submitit
     except ModuleNotFoundError:
-        raise LeadlineError(
-            "submitting needs submitit, which is not installed; pip install 'leadline[slurm]', or use --print"
-        ) from None
+        raise LeadlineError(f"{not_installed('submitting', 'submitit', 'slurm')}, or use --print") from None
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise LeadlineError("sbatch was not found; run this on a Slurm login node, or use --print")
     job = job.with_absolute_paths()

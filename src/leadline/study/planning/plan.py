@@ -14,20 +14,20 @@ from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
 from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
 from leadline.data.threads import count_cores
-from leadline.networks.modules import check_last_batch, inspect_network, skeleton
-from leadline.networks.modules.memory import inference_memory
+from leadline.networks.modules import check_last_batch
+from leadline.networks.modules.shapes import remember_shapes
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.parts.metrics.outputs import bytes_kept
-from leadline.parts.reference import references
 from leadline.specs import DataSpec, NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
-from leadline.study.match import count
+from leadline.study.planning.estimate import FACTOR, estimate
 from leadline.study.planning.seeds import SeedsNeeded
+from leadline.study.planning.speeds import Speeds
 from leadline.study.planning.timing import SECONDS, Timing, Work, measure, strip_for_timing
+from leadline.study.planning.tracing import Traced, trace
 from leadline.text import join
 from leadline.training import choose_device
-from leadline.training.evaluation import EVALUATION_BATCH, EVALUATION_PIXELS
 
 PROCESS = 460 * 2**20
 """Bytes of an idle worker process (Python, PyTorch and the store's libraries), measured on Linux."""
@@ -43,6 +43,10 @@ TRIAL = 4096
 """Bytes of a trial's specification, environment and links in the store, measured in the same way."""
 
 
+UNKNOWN_STATE = 2
+"""Values that a custom optimizer is taken to keep for each parameter where it was not timed, as Adam does."""
+
+
 @dataclass(frozen=True)
 class ArmPlan:
     """The cost of each trial of one arm."""
@@ -52,11 +56,12 @@ class ArmPlan:
     tuning: int  # trials that tune the arm beforehand
     parameters: int
     flops: float  # floating-point operations of one trial
-    seconds: float  # one trial, while as many run as workers there are
+    seconds: float | None  # one trial, while as many run as workers there are; None: it cannot be estimated
     memory: int  # bytes, at most, of a worker that runs it; on a GPU, of the GPU
     disk: int  # bytes that one trial leaves
     steps: int  # optimizer steps of one trial
-    timed: int  # optimizer steps that were timed
+    timed: int  # optimizer steps that were timed; 0: the time is an estimate
+    day: str | None  # ISO date of that timing, or of the calibration that the estimate is from
     share: float  # of its cores, that the process had while they were; 1 on a GPU
 
 
@@ -73,7 +78,7 @@ class Plan:
     memory: int  # bytes free on this machine, or on its GPU
     fits: int  # workers whose memory is there at once
     disk_free: int  # bytes, where the store will be
-    seconds: float  # of all trials with these workers
+    seconds: float | None  # of all trials with these workers; None: that of some arm cannot be estimated
     seeds: tuple[SeedsNeeded, ...]
     notes: tuple[str, ...]
 
@@ -88,14 +93,21 @@ class Plan:
         return sum((arm.trials + arm.tuning) * arm.flops for arm in self.arms)
 
     @property
-    def worker_seconds(self) -> float:
-        """Total seconds of all trials run one after another."""
-        return sum((arm.trials + arm.tuning) * arm.seconds for arm in self.arms)
+    def worker_seconds(self) -> float | None:
+        """Total seconds of all trials run one after another; None: those of some arm cannot be estimated."""
+        taken = [(arm.trials + arm.tuning) * arm.seconds for arm in self.arms if arm.seconds is not None]
+        return sum(taken) if len(taken) == len(self.arms) else None
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the time of some arm is an estimate, rather than from steps that were timed."""
+        return any(arm.seconds is not None and not arm.timed for arm in self.arms)
 
     @property
     def share(self) -> float:
         """The fraction of its cores that a worker had while steps were timed: below 1 if other programs ran."""
-        return sum(arm.seconds * arm.share for arm in self.arms) / sum(arm.seconds for arm in self.arms)
+        timed = [(arm.seconds, arm.share) for arm in self.arms if arm.seconds is not None]
+        return sum(seconds * share for seconds, share in timed) / sum(seconds for seconds, _ in timed) if timed else 1.0
 
     @property
     def disk(self) -> int:
@@ -111,10 +123,15 @@ def plan(
     workers: int | None = None,
     threads: int = 1,
     seeds: Iterable[SeedsNeeded] = (),
+    time: bool = False,
+    say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, all_: None,
     seconds: float = SECONDS,
 ) -> Plan:
-    """Estimate the cost of a study by timing a few training steps of each network on synthetic images.
+    """Estimate the cost of a study from what its networks call and from how fast this machine is.
+
+    The machine's speed comes from a calibration, which is made once and kept in the user's cache folder. What networks
+    took when they were timed is kept there as well, and used in place of an estimate.
 
     Args:
         study: the study, expanded, and matched where it asks for that.
@@ -124,13 +141,15 @@ def plan(
         workers: worker processes; None: one per core, or one on a GPU.
         threads: number of threads per worker.
         seeds: what `seeds_by_pilot` or `seeds_by_deviation` found.
+        time: whether to time a few training steps of each network on synthetic images, now.
+        say: called with a line before the machine is calibrated.
         progress: called with the number of networks timed so far and the total.
         seconds: minimum duration of the timed steps of a network.
 
     Raises:
         SpecError: the device is not available, or a network does not accept the data's images, or the last batch.
         DataError: more images are requested than available, or an image folder cannot be read.
-        Diverged: a network's loss is not finite on random images at its first step.
+        Diverged: with `time`, a network's loss is not finite on random images at its first step.
     """
     chosen, cores, devices = choose_device(device), count_cores(), study.spec.devices
     if workers is None:
@@ -142,13 +161,26 @@ def plan(
         size = arm.trial.training.batch_size
         check_last_batch(arm.trial.network, of.shape, of.classes, split.train, size, f"arm {arm.name}")
     distinct = list(dict.fromkeys(work))
+    with remember_shapes():
+        traced = {of: trace(of) for of in distinct}
     beside = workers * devices if chosen.type == "cpu" else workers  # a GPU has one of the processes of a trial
-    timed = dict(zip(distinct, measure(distinct, str(chosen), threads, beside, progress, seconds), strict=True))
+    speeds = Speeds(chosen, threads, beside)
+    if time:
+        timings: dict[Work, Timing | None] = dict(
+            zip(distinct, measure(distinct, str(chosen), threads, beside, progress, seconds), strict=True)
+        )
+        speeds.keep({of: timing for of, timing in timings.items() if timing is not None})
+    else:
+        timings = {of: speeds.timed(of) for of in distinct}
+        if None in timings.values():
+            speed = speeds.calibrated(say)
+            timings = {of: timing or estimate(of, traced[of], speed) for of, timing in timings.items()}
     trials, tuning = len(study.seed_values), _tuning(study)
     arms = tuple(
-        _arm_plan(arm, trials, tuning, of, timed[of], split, chosen, devices)
+        _arm_plan(arm, trials, tuning, of, traced[of], timings[of], split, chosen, devices)
         for arm, of, split in zip(study.arms, work, images, strict=True)
     )
+    taken = [arm.seconds for arm in arms if arm.seconds is not None]
     free = _free_memory(chosen)
     return Plan(
         study=study.name,
@@ -162,9 +194,9 @@ def plan(
         disk_free=shutil.disk_usage(
             next(place for place in (runs.absolute(), *runs.absolute().parents) if place.exists())
         ).free,
-        seconds=_schedule([arm.seconds for _ in range(tuning + trials) for arm in arms], workers),
+        seconds=_schedule(taken * (tuning + trials), workers) if len(taken) == len(arms) else None,
         seeds=tuple(seeds),
-        notes=(*_data_notes(study, data_dir), *_notes(study, arms, _find_uncounted(work))),
+        notes=(*_data_notes(study, data_dir), *_notes(study, arms, traced.values())),
     )
 
 
@@ -192,60 +224,59 @@ def _arm_plan(
     trials: int,
     tuning: int,
     work: Work,
-    timing: Timing,
+    traced: Traced,
+    timing: Timing | None,
     images: SplitSizes,
     device: torch.device,
     devices: int,
 ) -> ArmPlan:
-    trial, network = arm.trial, arm.trial.network
-    training, probes = trial.training, trial.probes
+    training, probes = arm.trial.training, arm.trial.probes
     epochs, batch = training.epochs, min(training.batch_size, images.train)
     steps = math.ceil(images.train / training.batch_size) * epochs
     evaluated = images.train + images.validation + images.test + epochs * images.validation
     if training.test_every:
         evaluated += epochs // training.test_every * images.test
-    shape, classes = work.shape, work.classes
-    parameters = count("parameters", network, shape, classes)
-    multiply_adds = count("multiply_adds", network, shape, classes)
     # forward once and backward twice that; a recomputed block goes forward again
-    passes = 4 if isinstance(network, NetworkSpec) and network.checkpoint_blocks else 3
+    passes = 4 if isinstance(arm.trial.network, NetworkSpec) and arm.trial.network.checkpoint_blocks else 3
     measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
     taken = {name: len(asked.epochs(epochs)) for name, asked in probes.snapshots().items()}
+    slots = training.optimizer.state_values
+    state = traced.state + 4 * (UNKNOWN_STATE if slots is None else slots) * traced.parameters
+    disk = RECORD * _records(training, work.classes) + TRIAL + (4 + bytes_kept(work.classes)) * images.test
+    seconds = None
+    if timing is not None:
+        state = timing.state or state
+        snapshots = [(times, *timing.snapshots[name]) for name, times in taken.items() if name in timing.snapshots]
+        disk += timing.flow_bytes * measured + sum(times * size for times, _, size in snapshots)
+        seconds = (
+            timing.start
+            + (timing.step * images.train / training.batch_size * epochs + timing.evaluation * evaluated) / devices
+            + timing.flow * measured
+            + sum(times * cost for times, cost, _ in snapshots)
+        )
     return ArmPlan(
         arm=arm.name,
         trials=trials,
         tuning=tuning,
-        parameters=parameters,
-        flops=2.0 * multiply_adds * (passes * images.train * epochs + evaluated),
-        seconds=timing.start
-        + (timing.step * images.train / training.batch_size * epochs + timing.evaluation * evaluated) / devices
-        + timing.flow * measured
-        + sum(times * timing.snapshots[name][0] for name, times in taken.items()),
-        memory=_memory(work, timing, images, batch, device) * (devices if device.type == "cpu" else 1),
-        disk=2 * timing.state
-        + RECORD * _records(training, work.classes)
-        + TRIAL
-        + (4 + bytes_kept(work.classes)) * images.test
-        + timing.flow_bytes * measured
-        + sum(times * timing.snapshots[name][1] for name, times in taken.items()),
+        parameters=traced.parameters,
+        flops=2.0 * traced.multiply_adds * (passes * images.train * epochs + evaluated),
+        seconds=seconds,
+        memory=_memory(work, traced, state, images, batch, device) * (devices if device.type == "cpu" else 1),
+        disk=2 * state + disk,
         steps=steps,
-        timed=timing.steps,
-        share=timing.share,
+        timed=0 if timing is None else timing.steps,
+        day=None if timing is None else timing.day,
+        share=1.0 if timing is None else timing.share,
     )
 
 
-def _memory(work: Work, timing: Timing, images: SplitSizes, batch: int, device: torch.device) -> int:
+def _memory(work: Work, traced: Traced, state: int, images: SplitSizes, batch: int, device: torch.device) -> int:
     """Return the peak bytes of a worker: its process, data, training state, gradients and activations."""
-    shape, network = work.shape, work.trial.network
-    kept = KEPT * count("activations", network, shape, work.classes) * batch
-    if isinstance(network, NetworkSpec):
-        at_once = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (shape[1] * shape[2])))
-        kept = max(kept, inference_memory(skeleton(network, shape, work.classes), shape) * at_once)
-    gradients = 4 * count("parameters", network, shape, work.classes)
-    pixels = math.prod(shape) if work.trial.data.in_memory else 0
+    kept = max(KEPT * traced.kept * batch // work.trial.training.batch_size, traced.peak)
+    pixels = math.prod(work.shape) if work.trial.data.in_memory else 0
     data = (pixels + 8) * (images.train + images.validation + images.test)
     process = PROCESS if device.type == "cpu" else 0
-    return process + data + timing.state + gradients + kept
+    return process + data + state + 4 * traced.parameters + kept
 
 
 def _records(training: TrainingSpec, classes: int) -> int:
@@ -278,13 +309,6 @@ def _free_memory(device: torch.device) -> int:
     return max(0, free)
 
 
-def _find_uncounted(work: Iterable[Work]) -> list[str]:
-    """Return the operations of custom networks that multiply but cannot be counted."""
-    networks = {(of.trial.network, of.shape, of.classes) for of in work}
-    custom = [given for given in networks if references(given[0].model_dump(mode="json"))]
-    return sorted({name for given in custom for name in inspect_network(*given).uncounted})
-
-
 def _data_notes(study: ExpandedStudy, data_dir: Path | None) -> Iterator[str]:
     """Yield what a user should know about data that are on this machine, such as files that are not read."""
     for spec in dict.fromkeys(arm.trial.data for arm in study.arms):
@@ -292,9 +316,8 @@ def _data_notes(study: ExpandedStudy, data_dir: Path | None) -> Iterator[str]:
             yield from spec.read(data_dir or default_data_dir(), download=False).notes
 
 
-def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], uncounted: Sequence[str]) -> Iterable[str]:
-    timed = sorted({arm.timed for arm in arms})
-    span = f"{timed[0]}" if len(timed) == 1 else f"{timed[0]} to {timed[-1]}"
+def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], traced: Iterable[Traced]) -> Iterable[str]:
+    uncounted = sorted({name for one in traced for name in one.uncounted})
     yield from study.remarks
     decide, tune = study.decide, study.spec.tune
     if decide is not None:
@@ -310,10 +333,7 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], uncounted: Sequence[st
     yield ("FLOPs: 2 per multiply-add; the backward pass counts as two forward passes, evaluation as one forward pass.")
     if uncounted:
         yield f"Not counted in the FLOPs: {join(uncounted)}."
-    yield (
-        f"Hours: from {span} training steps of each network on random images, timed with as many networks training at"
-        f" once as there are workers; time for the store and checkpoints is not included."
-    )
+    yield from _speed_notes(arms)
     yield (
         "Memory of a worker: the process, the data, weights, gradients, optimizer state, and twice the activations"
         " stored for the backward pass of a batch, or the peak of evaluation. Disk: two checkpoints per trial,"
@@ -329,4 +349,38 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], uncounted: Sequence[st
     if any(arm.trial.pretraining for arm in study.arms):
         yield "Layer-wise pre-training is neither timed nor counted; add it to the time and FLOPs of its arms."
     if any(arm.trial.probes.snapshots() for arm in study.arms):
-        yield "Snapshot probes were timed once each, on random images before training."
+        if all(arm.timed for arm in arms):
+            yield "Snapshot probes were timed once each, on random images before training."
+        else:
+            yield "Snapshot probes are in neither the time nor the disk of networks that were not timed: use --time."
+
+
+def _speed_notes(arms: Sequence[ArmPlan]) -> Iterator[str]:
+    """Yield where the times are from."""
+    timed, estimated = ([arm for arm in arms if arm.day and bool(arm.timed) == known] for known in (True, False))
+    unknown = [arm.arm for arm in arms if arm.day is None]
+    if estimated:
+        yield (
+            f"Time of {_which(estimated, arms)}: estimated from the operations and from this machine's calibration of"
+            f" {estimated[0].day}, for most networks within a factor of {FACTOR:g}; use --time to time the networks"
+            f" themselves."
+        )
+    if timed:
+        steps = sorted({arm.timed for arm in timed})
+        days = sorted({arm.day for arm in timed if arm.day})
+        yield (
+            f"Time of {_which(timed, arms)}: from {' to '.join(dict.fromkeys(map(str, (steps[0], steps[-1]))))}"
+            f" training steps of each network on random images, timed on"
+            f" {' to '.join(dict.fromkeys((days[0], days[-1])))} with as many networks training at once as there are"
+            f" workers."
+        )
+    if unknown:
+        yield (
+            f"Time of {join(unknown)}: not known, since the operations of the network or of its optimizer cannot be"
+            f" counted; use --time to time it."
+        )
+    yield "Time for the store and checkpoints is not included."
+
+
+def _which(some: Sequence[ArmPlan], arms: Sequence[ArmPlan]) -> str:
+    return "all arms" if len(some) == len(arms) else join([arm.arm for arm in some])

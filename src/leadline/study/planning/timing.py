@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from multiprocessing import get_context
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from leadline.data.batches import Dataset, Split
 from leadline.data.datasets.digits import Digits
 from leadline.data.pixels import normalisation
+from leadline.distributed.processes import check_guard
 from leadline.errors import LeadlineError
 from leadline.networks.modules import InputShape, build
 from leadline.parts.augmentations import BatchAugmentation
@@ -46,11 +48,12 @@ class Timing:
     """Measured cost of one network on this machine; times in seconds, sizes in bytes."""
 
     step: float  # mean of one optimizer step on a full batch
-    steps: int  # number of steps in that mean
+    steps: int  # number of steps in that mean; 0: it is an estimate
     evaluation: float  # per image
     share: float  # fraction of its cores that the process had: below 1 if other programs ran; 1 on a GPU
     start: float  # building the network
-    state: int  # weights, buffers and optimizer state, as in a checkpoint
+    day: str  # ISO date of the timing, or of the calibration that an estimate is from
+    state: int | None = None  # weights, buffers and optimizer state, as in a checkpoint; None: not measured
     flow: float = 0.0  # one measurement of the flow probe
     flow_bytes: int = 0  # size of that measurement
     snapshots: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # probe -> time and bytes of one
@@ -97,6 +100,7 @@ def measure(
             found[number] = time_one(each, device, threads, seconds)
             progress(len(found), len(work))
     else:
+        check_guard("workers=1")
         started = min(workers, len(work)), get_context("spawn"), trust, (trusted_names(),)
         with ProcessPoolExecutor(*started) as pool:
             running = {pool.submit(time_one, each, device, threads, seconds): n for n, each in enumerate(work)}
@@ -119,7 +123,7 @@ def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) ->
         SpecError: the device is not available, or the network cannot be trained on it.
         Diverged: the loss is not finite at the first step.
     """
-    with _threads(threads):
+    with limit_threads(threads):
         try:
             return _time_one(work, choose_device(device), seconds)
         except (MemoryError, RuntimeError) as error:
@@ -130,6 +134,11 @@ def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) ->
                 f"not enough memory for a training step of {network} at batch size {work.trial.training.batch_size};"
                 f" lower training.batch_size or use fewer --workers"
             ) from None
+
+
+def today() -> str:
+    """Return the day in UTC, as an ISO date."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
@@ -156,6 +165,7 @@ def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
         share=min(1.0, share) if device.type == "cpu" else 1.0,
         evaluation=_evaluation(state, data, trial.training),
         start=start,
+        day=today(),
         state=sum(tensor.numel() * tensor.element_size() for tensor in state.tensors().values()),
         snapshots=_snapshots(state, work, device),
     )
@@ -230,7 +240,8 @@ def _with_batch_size(trial: TrialSpec, size: int) -> TrialSpec:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def limit_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads inside the `with` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -8,8 +8,9 @@ from leadline.parts.metrics import metric
 from leadline.study.planning.plan import Plan
 from leadline.study.planning.seeds import POWER, SeedsNeeded
 from leadline.text import plural
+from leadline.text.layout import Block
+from leadline.text.layout import to_text as lay_out
 from leadline.text.tables import Column, Table
-from leadline.text.tables import to_text as table_text
 
 IDLE = 0.9
 """Share of its cores below which a worker counts as slowed down by other programs."""
@@ -21,6 +22,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "trials": plan.trials,
         "flops": plan.flops,
         "worker_seconds": plan.worker_seconds,
+        "estimated": plan.estimated,
         "share": plan.share,
         "disk": plan.disk,
     }
@@ -28,34 +30,43 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def to_text(plan: Plan) -> str:
-    """Return a plan as plain text: a row per arm and a total, the cost on this machine, and how it was estimated."""
-    lines = [
-        f"{plan.study}: estimated cost; steps, FLOPs, time, memory and disk are per trial",
-        "",
-        table_text(Table("plan", plan.study, _COLUMNS, tuple(asdict(arm) for arm in plan.arms))),
-    ]
-    lines += ["", f"Total: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
+    """Return a plan as plain text, whose lines are as long as they are; see `to_blocks`."""
+    return lay_out(*to_blocks(plan))
+
+
+def to_blocks(plan: Plan) -> list[Block]:
+    """Return a plan for a reader: a row per arm and a total, the cost on this machine, and how it was estimated."""
+    caption = f"{plan.study}: estimated cost; steps, FLOPs, time, memory and disk are per trial"
+    arms = Table("plan", caption, _COLUMNS, tuple(asdict(arm) for arm in plan.arms))
+    lines = [f"Total: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
     lines[-1] += (
         f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
     )
-    lines.append(
-        f"Time on this machine, on {plan.device}: {duration(plan.seconds)} with {plural(plan.workers, 'worker')} of"
-        f" {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')});"
-        f" {duration(plan.worker_seconds)} sequentially."
+    with_workers = (
+        f"with {plural(plan.workers, 'worker')} of {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')})"
     )
-    if plan.share < IDLE:
-        lines[-1] += (
-            f" Other programs were running, so a worker had {plan.share:.0%} of its cores; on an idle machine the time"
-            f" is about {duration(plan.seconds * plan.share)}."
+    if plan.seconds is None or plan.worker_seconds is None:
+        lines.append(f"Time on this machine, on {plan.device}, {with_workers}: not known.")
+    else:
+        about = "about " if plan.estimated else ""
+        lines.append(
+            f"Time on this machine, on {plan.device}: {about}{duration(plan.seconds)} {with_workers};"
+            f" {about}{duration(plan.worker_seconds)} sequentially."
         )
+        if plan.share < IDLE:
+            lines[-1] += (
+                f" Other programs were running, so a worker had {plan.share:.0%} of its cores; on an idle machine the"
+                f" time is about {duration(plan.seconds * plan.share)}."
+            )
     fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "no worker"
     where = "" if plan.device == "cpu" else " of the GPU"
     lines.append(f"Memory: {size(plan.memory)}{where} free, enough for {fits}.")
     if plan.fits < plan.workers:
         lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
+    blocks: list[Block] = [arms, "\n".join(lines)]
     if plan.seeds:
-        lines += ["", f"Seeds to decide, at {POWER:.0%} power:", *map(_seeds_line, plan.seeds)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in plan.notes)])
+        blocks.append("\n".join([f"Seeds to decide, at {POWER:.0%} power:", *map(_seeds_line, plan.seeds)]))
+    return [*blocks, "\n".join(f"- {note}" for note in plan.notes)]
 
 
 def _seeds_line(needed: SeedsNeeded) -> str:
@@ -103,7 +114,7 @@ _COLUMNS = (
     Column("Parameters", ("parameters",), "{:,}".format),
     Column("Steps", ("steps",), "{:,}".format),
     Column("FLOPs", ("flops",), "{:.2g}".format),
-    Column("Time", ("seconds",), duration),
+    Column("Time", ("seconds",), lambda seconds: "not known" if seconds is None else duration(seconds)),
     Column("Memory", ("memory",), size),
     Column("Disk", ("disk",), size),
 )

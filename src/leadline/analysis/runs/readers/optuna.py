@@ -8,7 +8,7 @@ import pandas as pd
 from leadline.analysis.runs.databases import address, check, has_tables
 from leadline.analysis.runs.logs import flat, with_settings
 from leadline.analysis.runs.readers import Reader, register
-from leadline.errors import DataError
+from leadline.errors import DataError, not_installed
 
 if TYPE_CHECKING:
     import optuna
@@ -27,10 +27,7 @@ def read_storage(path: Path) -> pd.DataFrame:
     try:
         import optuna
     except ImportError:
-        raise DataError(
-            f"{path}: reading it needs the package optuna, which is not installed; from a checkout: pip install"
-            " '.[tune]'"
-        ) from None
+        raise DataError(f"{path}: {not_installed('reading a storage', 'optuna', 'tune')}") from None
     check(path)
     try:
         storage = optuna.storages.RDBStorage(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from leadline.analysis.runs.logs import find_files, gather, name_of, to_rows, with_settings
 from leadline.analysis.runs.readers import Reader, register
-from leadline.errors import DataError
+from leadline.errors import DataError, not_installed
 
 VERSION = "brain.Event:2"
 LENGTH, CHECKSUM = struct.Struct("<Q4x"), 4
@@ -31,10 +31,7 @@ def read_events(path: Path) -> pd.DataFrame:
     try:
         from tensorboard.compat.proto.event_pb2 import Event
     except ImportError:
-        raise DataError(
-            f"{path}: reading event files needs the package tensorboard, which is not installed; from a checkout:"
-            " pip install '.[tensorboard]'"
-        ) from None
+        raise DataError(f"{path}: {not_installed('reading event files', 'tensorboard', 'tensorboard')}") from None
     runs: dict[Path, list[Path]] = {}
     for file in find_files(path, _is_log):
         inside = file.parent.name in SPLITS and file.parent != path

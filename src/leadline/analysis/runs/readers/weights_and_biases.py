@@ -15,7 +15,7 @@ import pandas as pd
 from leadline.analysis.runs.logs import RUN, find_files, flat, gather, to_rows, with_settings
 from leadline.analysis.runs.readers import Reader, register
 from leadline.analysis.runs.readers.tables import read_csv
-from leadline.errors import DataError
+from leadline.errors import DataError, not_installed
 
 RUNS_TABLE = {"Name", "State", "Created"}
 SERIES = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<range>__(MIN|MAX))?")
@@ -88,10 +88,7 @@ def read_offline_runs(path: Path) -> pd.DataFrame:
     try:
         from wandb.proto.wandb_internal_pb2 import Record
     except ImportError:
-        raise DataError(
-            f"{path}: reading offline runs needs the package wandb, which is not installed; from a checkout:"
-            " pip install '.[wandb]'"
-        ) from None
+        raise DataError(f"{path}: {not_installed('reading offline runs', 'wandb', 'wandb')}") from None
     return gather(
         path,
         ((file.parent.name, partial(_read, file, Record)) for file in find_files(path, _is_log)),

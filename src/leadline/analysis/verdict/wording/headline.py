@@ -5,8 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.tuned import tuning_words
-from leadline.analysis.verdict.wording.sentences import contrast_sentence, correction_name, meta_sentence, opening
-from leadline.text import LONGEST, join, number, plural
+from leadline.analysis.verdict.wording.sentences import (
+    contrast_sentence,
+    correction_name,
+    meta_sentence,
+    of_seeds,
+    opening,
+)
+from leadline.text import LONGEST, decimals, interval, join, number, plural
 
 
 def headline(findings: Findings) -> tuple[str, ...]:
@@ -27,15 +33,31 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
             f"Undecided because the study has {len(contrasts)} contrasts, though not by themselves"
             f" ({correction_name(findings.correction)}): {join(alone)}."
         )
+    if len(lines) != len(contrasts):
+        yield from _about_single_seeds(findings)
     if neither := [f"{one.a} and {one.b}" for one in contrasts if one.neither_learned]:
         how = "Neither learned" if findings.trained else "Every trial failed"
         yield f"{how}, so nothing is decided: {join(list(dict.fromkeys(neither)), LONGEST, ';')}."
-    if idle := [f"{arm.name} at {arm.at_chance} of {plural(arm.finished, 'seed')}" for arm in arms if arm.at_chance]:
+    if idle := [f"{arm.name} at {of_seeds(arm.at_chance, arm.finished)}" for arm in arms if arm.at_chance]:
         yield f"Did no better than guessing: {join(idle)}."
-    if diverged := [f"{arm.name} at {arm.diverged} of {plural(arm.planned, 'seed')}" for arm in arms if arm.diverged]:
+    if diverged := [f"{arm.name} at {of_seeds(arm.diverged, arm.planned)}" for arm in arms if arm.diverged]:
         yield f"Diverged: {join(diverged)}."
     if unfinished := sum(arm.unfinished for arm in arms):
         yield f"Provisional: waiting for {unfinished} of {plural(sum(arm.planned for arm in arms), 'trial')}."
+
+
+def _about_single_seeds(findings: Findings) -> Iterator[str]:
+    """Yield why nothing is decided by a study of one seed, what it shows, and what to do."""
+    shown = [(one.paired.difference, one.kind) for one in findings.contrasts if one.paired]
+    if not shown or any(arm.planned != 1 for arm in findings.arms):
+        return
+    seen = ""
+    if len({kind.difference_unit for _, kind in shown}) == 1:
+        ends = min(value for value, _ in shown), max(value for value, _ in shown)
+        seen = f" The differences are {shown[0][1].with_unit(interval(ends, decimals(ends[0], ends)))}."
+    yield (
+        f"One seed shows no spread between seeds, so there are no intervals.{seen} Add seeds, such as `--set seeds=3`."
+    )
 
 
 def _about_tuning(findings: Findings) -> Iterator[str]:

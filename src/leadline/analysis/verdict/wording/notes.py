@@ -82,7 +82,10 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
     pairs = [contrast.paired for contrast in contrasts if contrast.paired]
     yield from _about_unpaired(contrasts)
     if any(pair.n == 1 for pair in pairs):
-        yield "One seed gives no interval and no p-value: a difference at one seed may be due to that seed."
+        yield (
+            "One seed shows no spread between seeds, so there is no interval and no p-value: how much of a difference"
+            " is due to that seed is not known."
+        )
     tested = [pair for pair in pairs if pair.ci95 and pair.t_p is not None]
     if not tested:
         return
@@ -97,8 +100,8 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
     yield from _about_p_values(findings, tested)
     if any(contrast.needed for contrast in contrasts):
         yield (
-            "Seeds needed are those at which either test decides with 80% power, beside the study's other contrasts;"
-            " the range is for the middle 80% of means and spreads that agree with the seeds so far."
+            "Numbers of seeds that would decide are those at which either test does with 80% power, beside the study's"
+            " other contrasts; the range is for the middle 80% of means and spreads that agree with the seeds so far."
         )
     if any(pair.bca95 and pair.n < 20 for pair in tested):
         yield "The BCa bootstrap interval is too narrow with fewer than about twenty seeds."
@@ -156,12 +159,13 @@ def _about_looks(analyses: Sequence[tuple[ContrastFinding, SequentialAnalysis]])
     )
     looks = max(own.taken for _, own in analyses)
     yield (
-        f"The error was distributed over {plural(one.planned, 'seed')} before the first look, so it does not matter"
+        f"The {100 * (1 - one.confidence):g}% chance of an error was shared out over {plural(one.planned, 'seed')}"
+        " before the first look, so it does not matter"
         f" how often or why the results were looked at; looks taken: {looks}."
     )
     yield (
-        "They assume that seeds are independent and that the differences between arms are normal; skewed differences"
-        " make them too narrow, and few seeds cannot show whether differences are skewed."
+        "These intervals assume that seeds are independent and that the differences between arms are normal; skewed"
+        " differences make them too narrow, and few seeds cannot show whether differences are skewed."
     )
     yield (
         "There are no p-values, because these are valid for a single look only; the interval is the intersection of"

@@ -1,6 +1,5 @@
 """Findings as plain JSON values for other programs, and as plain text for the terminal."""
 
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -19,10 +18,9 @@ from leadline.analysis.verdict.wording.sentences import (
 from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
 from leadline.study.rounds import Round
 from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural
+from leadline.text.layout import Block, keep
+from leadline.text.layout import to_text as lay_out
 from leadline.text.tables import Table
-from leadline.text.tables import to_text as table_text
-
-WIDTH = 110  # letters of a line of text
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
@@ -31,7 +29,8 @@ def to_json(findings: Findings) -> dict[str, Any]:
     `verdict` rests on `difference_p_adjusted` and `equivalence_p_adjusted`: the paired t test of difference, with
     failed trials counted, and two one-sided t tests of equivalence, adjusted together by `correction`. `ci95` is the
     paired-t interval of the contrast by itself. `p` is the sign-flip permutation test's and `p_adjusted` its adjustment
-    among its like. `needed` has the seeds at which the contrast would be decided, `pairing` what pairing is worth,
+    among its like. Intervals are cut at differences that are impossible, such as more than 100 points of an error.
+    `needed` has the seeds at which the contrast would be decided, `pairing` what pairing is worth,
     `ahead` how often the first arm is better at a fresh seed, `images` an interval for other seeds and other test
     images at once, `looked` the seeds at which a verdict was there to see before more were added. `factors` has how
     contrasts depend on what is varied, `data_sets` what they show over several data sets. A contrast whose metric is a
@@ -142,25 +141,28 @@ def decided_line(findings: Findings) -> str:
 
 
 def to_text(findings: Findings) -> str:
-    """Return findings as plain text: the verdict in words, a table of arms, the contrasts in numbers, the notes."""
-    lines, targets = headline(findings), targets_table(findings)
+    """Return findings as plain text, whose lines are as long as they are; see `to_blocks`."""
+    return lay_out(*to_blocks(findings))
+
+
+def to_blocks(findings: Findings) -> list[Block]:
+    """Return findings for a reader: the verdict in words, a table of arms, the contrasts in numbers, the notes."""
+    lines = headline(findings)
     contrasts = contrasts_table(findings)
-    factors = factors_table(findings)
     meta = [meta_sentence(one) for one in findings.meta_analyses]
-    blocks = [
-        [findings.title or findings.study],
-        list(lines),
-        [table_text(arms_table(findings))],
+    return [
+        findings.title or findings.study,
+        "\n".join(lines),
+        arms_table(findings),
         *(
-            [*_contrast(contrast, findings, lines), *_cells(contrasts, place), *_mcnemar(contrast)]
+            "\n".join([*_contrast(contrast, findings, lines), _cells(contrasts, place), *_mcnemar(contrast)])
             for place, contrast in enumerate(findings.contrasts)
         ),
-        *([["Times to a target", table_text(targets)]] if targets.rows else []),
-        *([["Factors", table_text(factors)]] if factors.rows else []),
-        *([sentence] for sentence in meta if sentence not in lines),
-        [f"- {note}" for note in _notes(findings)],
+        targets_table(findings),
+        factors_table(findings),
+        *(sentence for sentence in meta if sentence not in lines),
+        "\n".join(f"- {note}" for note in _notes(findings)),
     ]
-    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _contrast(contrast: ContrastFinding, findings: Findings, lines: tuple[str, ...]) -> Iterator[str]:
@@ -179,15 +181,11 @@ def _mcnemar(contrast: ContrastFinding) -> Iterator[str]:
         )
 
 
-def _cells(table: Table, row: int) -> Iterator[str]:
-    """Yield the cells of a row of contrasts, its name and decision left out, as indented lines."""
+def _cells(table: Table, row: int) -> str:
+    """Return the cells of a row of contrasts, its name and decision left out, as an indented line."""
     cells = [
-        f"{column.heading}: {cell} {column.unit}".rstrip().replace(" ", _SPACE)
+        keep(f"{column.heading}: {cell} {column.unit}".rstrip())
         for column, cell in zip(table.columns[2:], table.shown[row][2:], strict=True)
         if cell != NOTHING
     ]
-    for line in textwrap.wrap("; ".join(cells), WIDTH, initial_indent="  ", subsequent_indent="  "):
-        yield line.replace(_SPACE, " ")
-
-
-_SPACE = "\0"  # a cell stays on one line
+    return f"  {'; '.join(cells)}"

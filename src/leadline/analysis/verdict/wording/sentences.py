@@ -26,6 +26,12 @@ _OPENINGS = {
 
 _FAILURES = {"better": "{b} fails to train more often than {a}", "worse": "{a} fails to train more often than {b}"}
 
+MOST_SEEDS, MOST_TIMES = 100, 10
+"""Seeds, or times those that were run, beyond which no number is recommended.
+
+Few studies can afford more, and a spread that few seeds show tells little about a hundred times as many.
+"""
+
 RARE = 0.05
 """A share of seeds that a finding of equivalence may leave open without a word."""
 
@@ -103,16 +109,16 @@ def _about_pairing(contrast: ContrastFinding) -> Iterator[str]:
 def _about_fresh_seed(contrast: ContrastFinding) -> Iterator[str]:
     found = contrast.ahead
     if found and contrast.ended > 1 and not contrast.neither_learned:
-        ties = "a tie counted as half; " if found.ties else ""
+        ties = " (a tie counted as half)" if found.ties else ""
         yield (
-            f"At a fresh seed {contrast.a} is better than {contrast.b} with a probability of {found.share:.0%} ({ties}"
-            f"95% interval {found.low:.0%} to {found.high:.0%})."
+            f"{contrast.a} is better than {contrast.b} at {found.share:.0%} of the seeds{ties}, so the probability of"
+            f" that at a fresh seed is {found.low:.0%} to {found.high:.0%} (95% interval)."
         )
 
 
 def _about_images(contrast: ContrastFinding) -> Iterator[str]:
     found = contrast.images
-    if found is None:
+    if found is None or _leaves_all(contrast, (found.low, found.high)):
         return
     digits = decimals(found.difference, (found.low, found.high))
     larger = f"of {found.images:,} test images, so more of them would narrow it more than more seeds would"
@@ -126,18 +132,16 @@ def _about_images(contrast: ContrastFinding) -> Iterator[str]:
 
 def _about_failures(contrast: ContrastFinding, planned: Mapping[str, int]) -> Iterator[str]:
     lost = [(contrast.a, contrast.diverged_a), (contrast.b, contrast.diverged_b)]
-    counts = [f"{name} diverged at {count} of {plural(planned[name], 'seed')}" for name, count in lost if count]
+    counts = [f"{name} diverged at {of_seeds(count, planned[name])}" for name, count in lost if count]
     if contrast.reach:
         if counts:
             yield f"{join(counts)}; a diverged trial never reaches the target unless it already had."
         return
     at_chance = (contrast.a, contrast.at_chance_a), (contrast.b, contrast.at_chance_b)
     if not contrast.neither_learned:
-        counts += [
-            f"{name} stayed at chance at {idle} of {plural(contrast.ended, 'seed')}" for name, idle in at_chance if idle
-        ]
+        counts += [f"{name} stayed at chance at {of_seeds(idle, contrast.ended)}" for name, idle in at_chance if idle]
     if counts:
-        counted = "; in the decision these count as worse than any error"
+        counted = "; in the decision that counts as worse than any error"
         counted *= contrast.ended > 0 and not contrast.neither_learned
         yield f"{join(counts)}{counted}."
 
@@ -163,6 +167,9 @@ def _cannot_exclude(contrast: ContrastFinding) -> Iterator[str]:
     if other >= RARE:
         largest = max(contrast.differences, key=abs)
         digits = decimals(largest, (min(contrast.differences), max(contrast.differences)))
+        if not largest:
+            yield f"The two are equal at every seed; {plural(n, 'seed')} cannot exclude that up to {other:.0%} differ."
+            return
         yield (
             f"The largest difference at one seed is {contrast.kind.with_unit(number(abs(largest), digits))};"
             f" {plural(n, 'seed')} cannot exclude that up to {other:.0%} of seeds behave otherwise."
@@ -241,6 +248,11 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
     return f"{opening(contrast)}: {numbers}{within}."
 
 
+def of_seeds(count: int, total: int) -> str:
+    """Return at how many of the seeds something happened, such as `2 of 3 seeds`."""
+    return "the only seed" if count == total == 1 else f"{count} of {plural(total, 'seed')}"
+
+
 def _equals(p: float | None) -> str:
     return p_value(p) if p_value(p).startswith("<") else f"= {p_value(p)}"
 
@@ -251,7 +263,9 @@ def _all(seeds: int) -> str:
 
 def _without_interval(contrast: ContrastFinding, planned: int) -> str:
     if contrast.sequential:
-        few = "one pair gives" if len(contrast.seeds) == 1 else "differences that are all equal give"
+        few = "differences that are all equal give"
+        if len(contrast.seeds) == 1:
+            few = "one pair shows no spread, so there is"
         return f"; {few} no interval; {next_step(contrast.sequential)}"
     if contrast.reach and contrast.looked:
         return "; since no interval for such times holds at every look, nothing is decided"
@@ -259,8 +273,10 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
         return "; a single trial of an arm gives no interval and no p-value"
     if len(contrast.seeds) > 1:
         return "; differences that are all equal give no interval"
-    only = "" if planned == 1 else ", at the only seed at which both have finished"
-    return f"{only}; one seed gives no interval and no p-value"
+    only, more = "at the only seed", "; add seeds, such as `--set seeds=3`"
+    if planned > 1:
+        only, more = "at the only seed at which both have finished", ""
+    return f" {only}; one seed shows no spread between seeds, so there is no interval and no p-value{more}"
 
 
 def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int, findings: Findings) -> str:
@@ -279,7 +295,14 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
             basis += f"; {contrast.kind.with_unit(adjusted)} adjusted for stopping then"
     elif contrast.at_every_look:
         basis = f"valid at every look, {plural(len(contrast.seeds), 'seed')}"
-    return f"{level(contrast)} interval {interval(ends, digits)}, {basis}"
+    nothing = ", which excludes nothing" * _leaves_all(contrast, ends)
+    return f"{level(contrast)} interval {interval(ends, digits)}{nothing}, {basis}"
+
+
+def _leaves_all(contrast: ContrastFinding, ends: tuple[float, float]) -> bool:
+    """Whether an interval holds every difference that is possible."""
+    largest = contrast.kind.largest_difference
+    return ends == (-largest, largest)
 
 
 def _corrected(contrast: ContrastFinding, findings: Findings) -> str:
@@ -303,15 +326,22 @@ def _needed(contrast: ContrastFinding) -> str:
     needed = contrast.needed
     if needed is None:
         return ""
-    likely = f"more than {LARGEST_PLAN:,}" if needed.likely is None else f"about {needed.likely}"
-    if needed.low is None:
-        return f"{likely} seeds would be needed to decide it with 80% power"
-    high = f"more than {LARGEST_PLAN:,}" if needed.high is None else str(needed.high)
-    roughly = plural(len(contrast.seeds) or contrast.ended, "seed shows", "seeds show")
+    likely, low, high = map(_roughly, (needed.likely, needed.low, needed.high))
+    about, n = f"{'about ' * (needed.likely is not None)}{likely} seeds", len(contrast.seeds) or contrast.ended
+    if needed.low is not None:
+        about += f" ({low} to {high}, as {plural(n, 'seed shows', 'seeds show')} mean and spread only roughly)"
+    if needed.likely is not None and needed.likely <= max(MOST_SEEDS, MOST_TIMES * n):
+        return f"{about} would decide it with 80% power"
+    margin = ", and a larger margin, if such differences do not matter, may show equivalence" * (contrast.margin > 0)
     return (
-        f"{likely} seeds ({needed.low} to {high}, as {roughly} mean and spread only roughly) would decide it with 80%"
-        " power"
+        "the difference is too small beside the spread between seeds to be decided by more of them, which would take"
+        f" {about}; a larger test set would lessen that spread{margin}; otherwise it stays undecided"
     )
+
+
+def _roughly(seeds: int | None) -> str:
+    """Return a number of seeds with two significant digits, for it is estimated from a few."""
+    return f"more than {LARGEST_PLAN:,}" if seeds is None else f"{float(f'{seeds:.2g}'):,.0f}"
 
 
 def level(contrast: ContrastFinding) -> str:
@@ -361,10 +391,10 @@ def effect_sentence(effect: FactorEffect) -> str:
     result = effect.paired
     digits = decimals(result.difference, result.ci95)
     size = effect.kind.with_unit(number(result.difference, digits))
-    basis = " (one seed, so no interval)"
+    basis = " (one seed shows no spread, so no interval)"
     if result.ci95:
         basis = f" (95% interval {interval(result.ci95, digits)}, paired t, {plural(result.n, 'seed')})"
-    doubt = "" if effect.shown else ", which may be due to chance"
+    doubt = "" if effect.shown or not result.ci95 else ", which may be due to chance"
     if result.ci95 and not effect.shown and effect.t_p_adjusted is not None:
         doubt += f" (adjusted p {_equals(effect.t_p_adjusted)})"
     if effect.over == "mean":

@@ -20,7 +20,7 @@ class CKAProbe(SnapshotProbe):
     """How alike layers represent images: centred kernel alignment (Kornblith et al. 2019)."""
 
     name: Literal["cka"] = Field(default="cka", exclude=True)
-    images: int = Field(default=128, ge=4)
+    images: int = Field(default=128, ge=4, description="number of images that are measured")
 
     heading: ClassVar[str] = "CKA"
     title: ClassVar[str] = "Similarity of the representations of two layers"

@@ -20,7 +20,7 @@ class DecompositionProbe(SnapshotProbe):
     """The part of the gradient that came straight down the shortcuts (He et al. 2016)."""
 
     name: Literal["decomposition"] = Field(default="decomposition", exclude=True)
-    images: int = Field(default=64, ge=1)
+    images: int = Field(default=64, ge=1, description="number of images that are measured")
 
     heading: ClassVar[str] = "Decomposition"
     title: ClassVar[str] = "Share of the gradient through the shortcuts"

@@ -20,7 +20,7 @@ class HessianProbe(SnapshotProbe):
     """Curvature: the spectrum of the loss's second derivatives."""
 
     name: Literal["hessian"] = Field(default="hessian", exclude=True)
-    images: int = Field(default=32, ge=1)
+    images: int = Field(default=32, ge=1, description="number of images that are measured")
 
     heading: ClassVar[str] = "Hessian"
     title: ClassVar[str] = "The spectrum of the Hessian"

@@ -20,7 +20,7 @@ class JacobianProbe(SnapshotProbe):
     """Singular values of the map from images, or any depth, to the output."""
 
     name: Literal["jacobian"] = Field(default="jacobian", exclude=True)
-    images: int = Field(default=3, ge=1)
+    images: int = Field(default=3, ge=1, description="number of images that are measured")
 
     heading: ClassVar[str] = "Jacobian"
     title: ClassVar[str] = "Singular values of the Jacobian"

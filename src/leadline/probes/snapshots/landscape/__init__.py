@@ -20,7 +20,7 @@ class LandscapeProbe(SnapshotProbe):
     """The loss along a random direction in weight space."""
 
     name: Literal["landscape"] = Field(default="landscape", exclude=True)
-    images: int = Field(default=128, ge=1)
+    images: int = Field(default=128, ge=1, description="number of images that are measured")
 
     heading: ClassVar[str] = "Landscape"
     title: ClassVar[str] = "The loss around the network"

@@ -21,7 +21,7 @@ class LesionProbe(SnapshotProbe):
 
     name: Literal["lesion"] = Field(default="lesion", exclude=True)
     at: Times = (END,)
-    images: int = Field(default=256, ge=1)
+    images: int = Field(default=256, ge=1, description="number of images that are measured")
 
     heading: ClassVar[str] = "Lesion"
     title: ClassVar[str] = "Error with one block deleted"

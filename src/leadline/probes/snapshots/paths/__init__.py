@@ -20,7 +20,7 @@ class PathsProbe(SnapshotProbe):
     """The gradient by the length of its path (Veit et al. 2016)."""
 
     name: Literal["paths"] = Field(default="paths", exclude=True)
-    images: int = Field(default=16, ge=1)
+    images: int = Field(default=16, ge=1, description="number of images that are measured")
 
     heading: ClassVar[str] = "Paths"
     title: ClassVar[str] = "Gradient by path length"

@@ -20,7 +20,7 @@ class ShatteredProbe(SnapshotProbe):
     """How alike the gradients of nearby images are (Balduzzi et al. 2017)."""
 
     name: Literal["shattered"] = Field(default="shattered", exclude=True)
-    images: int = Field(default=4, ge=2, multiple_of=2)
+    images: int = Field(default=4, ge=2, multiple_of=2, description="number of images that are measured")
 
     heading: ClassVar[str] = "Shattered"
     title: ClassVar[str] = "Similarity of the gradients of two inputs"

@@ -1,0 +1,599 @@
+"""Is training on a GPU right, and how fast is it? A table and JSON in under eight minutes, on whatever card there is.
+
+    python -m benchmarks.gpu_check [--device cuda] [--output gpu-check] [--phases correctness throughput] [--quick]
+
+Each phase runs in a process of its own with a time limit, and writes its rows as they come; a phase that hangs or
+crashes costs the others nothing. No data set is needed. The exit status is 1 if a row that must hold does not.
+
+environment   versions, flags and the card
+correctness   CPU against GPU, synchronisation, repetition and resume to the bit, probes, kernels per step
+runs          the demo study with one and four workers, killed and continued; an error of the device in one arm
+teams         two processes on one card through gloo, and NCCL with one process
+throughput    images/s of Leadline, a bare loop, a DataLoader and a captured step, in each precision
+replicas      several trainings at once: processes, and captured steps on streams
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.throughput import (
+    BATCH,
+    CASES,
+    CLASSES,
+    Case,
+    images_and_labels,
+    leadline_dataset,
+    run_bare,
+    run_dataloader,
+    run_leadline,
+)
+from leadline.data.batches import load
+from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from leadline.networks import comparative_resnet, mlp
+from leadline.networks.modules import build
+from leadline.probes.running import run_probe
+from leadline.probes.snapshots import PROBES
+from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
+from leadline.training import TrainState, prepare, train
+
+SECONDS = {"environment": 40, "correctness": 130, "runs": 120, "teams": 50, "throughput": 90, "replicas": 50}
+"""Time limit of each phase: eight minutes together."""
+
+RESNET, CNN = CASES["cifar-resnet 20 3x32x32"], CASES["comparative-cnn 1x28x28"]
+DIGITS = Case(
+    "digits resnet 1x8x8",
+    comparative_resnet(5),
+    DataSpec(name="digits"),
+    (1, 8, 8),
+    TrainingSpec(epochs=1, batch_size=BATCH, optimizer=Adam()),
+)
+CLOSE = 1e-4
+"""Largest difference of a loss between two devices that compute in IEEE float32."""
+
+
+@dataclasses.dataclass
+class Row:
+    """One thing that was measured, and whether it is as it must be; `passed` is None for what is only told."""
+
+    check: str
+    value: str
+    wanted: str = ""
+    passed: bool | None = None
+
+
+class Report:
+    """Rows, written to a file whenever one is added."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, list[Row]()
+
+    def add(self, check: str, value: object, wanted: str = "", passed: bool | None = None) -> None:
+        self.rows.append(Row(check, str(value), wanted, None if passed is None else bool(passed)))
+        self.path.write_text(json.dumps([dataclasses.asdict(row) for row in self.rows], indent=2))
+
+    @contextmanager
+    def measuring(self, check: str) -> Iterator[None]:
+        """Turn an error in the body into a row that failed."""
+        try:
+            yield
+        except Exception as error:
+            first, *_ = [*str(error).strip().splitlines(), ""]
+            self.add(check, f"{type(error).__name__}: {first}", "no error", False)
+
+
+# --- what is trained ---------------------------------------------------------------------------------------------
+
+
+def set_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def losses_of(case: Case, device: torch.device, steps: int, group: ProcessGroup = SINGLE_PROCESS) -> list[float]:
+    """The loss at each of the first steps."""
+    data = leadline_dataset(case, steps).to(device)
+    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    records = train(state, data, case.training, pause=lambda step: True, group=group)
+    return [record.value for record in records if record.split == "batch"][:steps]
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors, names included."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def trained_digest(case: Case, device: torch.device, steps: int) -> str:
+    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    for _ in train(state, leadline_dataset(case, steps).to(device), case.training):
+        pass
+    return digest(state.tensors())
+
+
+def resumable_cases(base: Case) -> dict[str, Case]:
+    """What must continue to the same bits: optimizers, noise, recomputed activations, precision."""
+
+    def like(case: Case, network: NetworkSpec | None = None, **training: Any) -> Case:
+        return dataclasses.replace(case, network=network or case.network, training=case.training.with_(**training))
+
+    return {
+        "SGD": like(base, optimizer=SGD()),
+        "Adam": like(base, optimizer=Adam()),
+        "RMSprop": like(base, optimizer=RMSprop()),
+        "dropout": like(base, mlp(hidden=2, width=64, dropout=0.5)),
+        "bfloat16": like(base, precision="bfloat16"),
+        "recomputed blocks": like(base, base.network.with_(checkpoint_blocks=True)),
+    }
+
+
+def resumes_to_the_bit(case: Case, device: torch.device, steps: int) -> bool:
+    """Train to the end, and again with a stop and a new state in the middle of the epoch."""
+    data = leadline_dataset(case, steps).to(device)
+
+    def fresh() -> TrainState:
+        return prepare(build(case.network, case.shape, CLASSES), case.training, device)
+
+    whole, first, second = fresh(), fresh(), fresh()
+    for _ in train(whole, data, case.training):
+        pass
+    for record in train(first, data, case.training, pause=lambda step: step == steps // 2):
+        if record.split == "batch":
+            break
+    second.load(first.tensors(), first.step, first.epoch)
+    for _ in train(second, data, case.training):
+        pass
+    return digest(whole.tensors()) == digest(second.tensors())
+
+
+# --- phases ------------------------------------------------------------------------------------------------------
+
+
+def environment(report: Report, device: torch.device, quick: bool) -> None:
+    for package in ("leadline", "torch", "numpy", "pydantic", "sqlalchemy"):
+        report.add(package, version(package))
+    report.add("Python", platform.python_version())
+    report.add("CPU cores", len(os.sched_getaffinity(0)))
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        report.add("card", f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} SMs")
+        report.add("CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
+    report.add(
+        "TF32 in matrix products, convolutions",
+        f"{torch.backends.cuda.matmul.allow_tf32}, {torch.backends.cudnn.allow_tf32}",
+    )
+    report.add(
+        "cuDNN deterministic, benchmark", f"{torch.backends.cudnn.deterministic}, {torch.backends.cudnn.benchmark}"
+    )
+    report.add("CUBLAS_WORKSPACE_CONFIG", os.environ.get("CUBLAS_WORKSPACE_CONFIG", "not set"))
+
+
+def correctness(report: Report, device: torch.device, quick: bool) -> None:
+    cpu, few = torch.device("cpu"), 3
+    for case in (DIGITS, CNN, RESNET)[: 1 if quick else 3]:
+        with report.measuring(f"{case.name}: losses on the CPU and on {device.type}"):
+            on_cpu = np.array(losses_of(case, cpu, few))
+            set_tf32(False)
+            gap = np.abs(np.array(losses_of(case, device, few)) - on_cpu).max()
+            report.add(f"{case.name}: largest gap of {few} losses, IEEE", f"{gap:.1e}", f"below {CLOSE}", gap < CLOSE)
+            set_tf32(True)
+            gap = np.abs(np.array(losses_of(case, device, few)) - on_cpu).max()
+            report.add(f"{case.name}: the same with TF32", f"{gap:.1e}")
+    set_tf32(False)
+    case, steps = (DIGITS, 4) if quick else (RESNET, 20)
+    if device.type == "cuda":
+        with report.measuring("no synchronisation in steps 2 to 49"):
+            check_synchronisation(RESNET, device)
+            report.add("no synchronisation in steps 2 to 49", "none", "none", True)
+    with report.measuring("one training in two processes"):
+        digests = {child("digest", case.name, str(device), str(steps)) for _ in range(2)}
+        report.add("one training in two processes", f"{len(digests)} different", "equal bits", len(digests) == 1)
+    for name, one in resumable_cases(DIGITS if quick else RESNET).items():
+        if one.training.precision == "bfloat16" and device.type == "cpu":
+            continue
+        with report.measuring(f"resumed within an epoch: {name}"):
+            equal = resumes_to_the_bit(one, device, 2 if quick else 6)
+            report.add(f"resumed within an epoch: {name}", "equal" if equal else "different", "equal bits", equal)
+    for name in PROBES.members():
+        with report.measuring(f"probe {name}"):
+            gap = probe_gap(name, device)
+            report.add(f"probe {name}: largest relative gap", f"{gap:.1e}", "below 0.01", gap < 0.01)
+    with report.measuring("probe flow"):
+        gap = flow_gap(device)
+        report.add("probe flow: largest relative gap", f"{gap:.1e}", "below 0.01", gap < 0.01)
+    if device.type == "cuda":
+        for case in (RESNET, CNN, DIGITS):
+            with report.measuring(f"{case.name}: kernels per step"):
+                kernels, busy = profile_step(case, device)
+                report.add(f"{case.name}: kernels per step, busy", f"{kernels:.0f}, {busy:.0%}")
+
+
+def check_synchronisation(case: Case, device: torch.device) -> None:
+    """Train 50 steps in which PyTorch raises an error at the first synchronisation from the second step on."""
+
+    def pause(step: int) -> bool:
+        torch.cuda.set_sync_debug_mode("error" if 1 <= step < 49 else "default")
+        return False
+
+    data = leadline_dataset(case, 50).to(device)
+    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    try:
+        next(iter(train(state, data, case.training, pause=pause)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def probe_gap(name: str, device: torch.device) -> float:
+    """Largest difference of a probe's numbers between the CPU and a device, relative to their largest."""
+    data = load(DataSpec(name="digits", train=64, validation=64, test=50))
+    frames = []
+    for place in (torch.device("cpu"), device):
+        images, labels = data.to(place).sample("validation", 64, False)
+        model = build(comparative_resnet(3), data.shape, data.classes).to(place)
+        taken = run_probe(PROBES.members()[name](images=64), model, images, labels, seed=0, untrained=False)
+        if taken.reason:
+            raise RuntimeError(taken.reason)
+        frames.append(taken.frame.select_dtypes("number").to_numpy(float))
+    return relative_gap(*frames)
+
+
+def flow_gap(device: torch.device) -> float:
+    recipe = TrainingSpec(epochs=1, batch_size=32, optimizer=SGD(learning_rate=0.01))
+    data = load(DataSpec(name="digits", train=64, validation=64, test=50))
+    frames = []
+    for place in (torch.device("cpu"), device):
+        state = prepare(build(comparative_resnet(3), data.shape, data.classes), recipe, place)
+        for _ in train(state, data.to(place), recipe, probes=ProbeSpec(flow=FlowSpec())):
+            pass
+        assert state.flow is not None
+        frames.append(state.flow.frame().select_dtypes("number").to_numpy(float))
+    return relative_gap(*frames)
+
+
+def relative_gap(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference in a column, relative to the column's largest value; infinite if only one has a number."""
+    if a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any():
+        return float("inf")
+    scale = np.nanmax(np.abs(a), axis=0, initial=0)
+    return float(np.nanmax(np.abs(a - b) / np.where(scale > 0, scale, 1), initial=0))
+
+
+def profile_step(case: Case, device: torch.device) -> tuple[float, float]:
+    """Kernels of a step, and the fraction of its time in which one runs."""
+    steps = 20
+    once = run_leadline(case, steps, device)
+    once()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        seconds = once()
+    kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return len(kernels) / steps, sum(event.device_time for event in kernels) / 1e6 / seconds
+
+
+BROKEN = """import torch
+
+class Broken(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, num_classes)
+
+    def forward(self, images):
+        if torch.is_grad_enabled() and len(images) == 50:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return self.linear(images.flatten(1))
+"""
+STUDY = """name: broken
+data: {name: digits, train: 200, test: 100}
+training: {epochs: 1, batch_size: 50}
+arms:
+  sound: {network: {family: mlp, hidden: 1}}
+  broken: {network: {module: "broken:Broken"}}
+seeds: 1
+"""
+
+
+def runs(report: Report, device: torch.device, quick: bool) -> None:
+    small = ["--set", "training.epochs=1", "--set", "seeds=1", "--set", "vary.blocks=[1]"] if quick else []
+    demo = [sys.executable, "-m", "leadline", "run", "demo", "--device", str(device), *small]
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in (1, 2) if quick else (1, 4):
+            check = f"demo with {workers} worker{'s' * (workers > 1)}"
+            with report.measuring(check):
+                started = time.perf_counter()
+                line = [*demo, "--runs", f"{folder}/{workers}", "--workers", str(workers)]
+                if workers > 1:
+                    kill_after_the_first_trial(line)
+                done = subprocess.run(line, capture_output=True, text=True, check=False)
+                last = (done.stdout or done.stderr).strip().splitlines()[-1]
+                killed = ", killed once" if workers > 1 else ""
+                took = f"{time.perf_counter() - started:.1f} s{killed}: {last}"
+                report.add(check, took, "finished", done.returncode == 0)
+        with report.measuring("a device error in one arm"):
+            Path(folder, "broken.py").write_text(BROKEN)
+            Path(folder, "broken.yaml").write_text(STUDY)
+            line = [sys.executable, "-m", "leadline", "run", "broken.yaml", "--device", str(device), "--workers", "2"]
+            subprocess.run(line, cwd=folder, capture_output=True, check=False)
+            listed = [sys.executable, "-m", "leadline", "trials", "broken", "--json"]
+            found = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True)
+            states = {(row["arm"], row["state"]) for row in json.loads(found.stdout)}
+            wanted = {("sound", "finished"), ("broken", "failed")}
+            report.add("a device error in one arm", sorted(states), "the other finishes", states == wanted)
+
+
+def kill_after_the_first_trial(line: list[str]) -> None:
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for text in process.stdout:
+        if "finished" in text:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+
+
+def teams(report: Report, device: torch.device, quick: bool) -> None:
+    case, steps = (DIGITS, 2) if quick else (RESNET, 6)
+    set_tf32(False)
+    with report.measuring("two processes on one device through gloo"):
+        alone = np.array(losses_of(case, device, steps))
+        with tempfile.TemporaryDirectory() as folder:
+            line = ["member", case.name, str(device), str(steps), f"{folder}/meet"]
+            second = subprocess.Popen(command(*line, "1"), stdout=subprocess.DEVNULL)
+            together = np.array(json.loads(child(*line, "0")))
+            second.wait()
+        gap = np.abs(alone - together).max()
+        report.add("two processes on one device: largest gap of losses", f"{gap:.1e}", f"below {CLOSE}", gap < CLOSE)
+    if device.type == "cuda":
+        with report.measuring("NCCL with one process"), tempfile.TemporaryDirectory() as folder:
+            dist.init_process_group("nccl", init_method=f"file://{folder}/meet", rank=0, world_size=1)
+            ones = torch.ones(1000, device=device)
+            dist.all_reduce(ones)
+            report.add("NCCL with one process", f"sum {float(ones.sum()):.0f}", "1000", float(ones.sum()) == 1000)
+            dist.destroy_process_group()
+
+
+def throughput(report: Report, device: torch.device, quick: bool) -> None:
+    cuda = device.type == "cuda"
+    rounds, steps = (1, 2) if quick else (3, 40)
+    for case in (DIGITS,) if quick else (RESNET, CNN, DIGITS):
+        for precision in ("IEEE float32", "TF32", "bfloat16") if cuda else ("IEEE float32",):
+            set_tf32(precision == "TF32")
+            typed = case.training.with_(precision="bfloat16") if precision == "bfloat16" else case.training
+            one = dataclasses.replace(case, training=typed)
+            with report.measuring(f"{case.name}, {precision}"):
+                peers = {"leadline": run_leadline(one, steps, device), "bare loop": run_bare(one, steps, device)}
+                if cuda:
+                    peers["captured step"] = run_captured(one, steps, device)
+                if case is RESNET and precision == "IEEE float32":
+                    for workers in (0, 8):
+                        peers[f"DataLoader of {workers}"] = run_dataloader(one, steps, device, workers)
+                speeds = interleave(peers, steps * BATCH, rounds)
+                text = ", ".join(f"{name} {speed:,.0f}" for name, speed in speeds.items())
+                report.add(f"{case.name}, {precision}, images/s", text)
+
+
+def interleave(peers: dict[str, Callable[[], float]], images: int, rounds: int) -> dict[str, float]:
+    """Median images per second of each, measured in turns."""
+    for once in peers.values():
+        once()
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(rounds):
+        for name, once in peers.items():
+            seconds[name].append(once())
+    return {name: images / statistics.median(each) for name, each in seconds.items()}
+
+
+def capture(case: Case, device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+    """A training step as a CUDA graph, with the tensors that its images and labels are copied to."""
+    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    images = torch.zeros(BATCH, *case.shape, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
+    for group in state.optimizer.param_groups:
+        group["capturable"] = True
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=case.training.precision == "bfloat16"):
+            loss = F.cross_entropy(state.model(images), labels)
+        loss.backward()
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=False)
+
+    state.model.train()
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph, images, labels
+
+
+def run_captured(case: Case, steps: int, device: torch.device) -> Callable[[], float]:
+    pixels, classes = images_and_labels(case, steps)
+    x = torch.from_numpy(pixels).to(device).float().div(255).contiguous(memory_format=torch.channels_last)
+    y = torch.from_numpy(classes).to(device)
+    graph, images, labels = capture(case, device)
+
+    def once() -> float:
+        started = time.perf_counter()
+        for start in range(0, len(x), BATCH):
+            images.copy_(x[start : start + BATCH])
+            labels.copy_(y[start : start + BATCH])
+            graph.replay()
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    return once
+
+
+def replicas(report: Report, device: torch.device, quick: bool) -> None:
+    case, steps = (DIGITS, 2) if quick else (RESNET, 40)
+    alone = ""
+    for number in (1, 2) if quick else (1, 2, 4, 8):
+        with report.measuring(f"{number} processes"):
+            line = ["replica", case.name, str(device), str(steps)]
+            processes = [
+                subprocess.Popen(command(*line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                for _ in range(number)
+            ]
+            for process in processes:
+                assert process.stdout is not None
+                process.stdout.readline()  # it is warm
+            started = time.perf_counter()
+            found = {process.communicate("go\n")[0].strip() for process in processes}
+            if any(process.returncode for process in processes):
+                raise RuntimeError("a process failed")
+            speed = number * steps * BATCH / (time.perf_counter() - started)
+            alone = alone or min(found)
+            equal = found == {alone}
+            bits = "equal to alone" if equal else "different"
+            report.add(f"{number} processes at once: images/s, bits", f"{speed:,.0f}, {bits}", "equal", equal)
+    if device.type == "cuda":
+        for number in (1, 2, 4, 8):
+            with report.measuring(f"{number} graphs on streams"):
+                speed, gigabytes = run_graphs(case, device, number, steps)
+                text = f"{speed:,.0f}, {gigabytes:.1f} GiB"
+                report.add(f"{number} captured steps on streams: images/s, memory", text)
+
+
+def run_graphs(case: Case, device: torch.device, number: int, steps: int) -> tuple[float, float]:
+    """Images per second of captured steps that run at once, each on a stream, and the memory that they take."""
+    torch.cuda.reset_peak_memory_stats(device)
+    graphs = [capture(case, device)[0] for _ in range(number)]
+    streams = [torch.cuda.Stream(device) for _ in graphs]
+
+    def once() -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            for graph, stream in zip(graphs, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    graph.replay()
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    once()
+    seconds = statistics.median(once() for _ in range(3))
+    return number * steps * BATCH / seconds, torch.cuda.max_memory_reserved(device) / 2**30
+
+
+PHASES: dict[str, Callable[[Report, torch.device, bool], None]] = {
+    phase.__name__: phase for phase in (environment, correctness, runs, teams, throughput, replicas)
+}
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.gpu_check", "--child", *arguments]
+
+
+def child(*arguments: str) -> str:
+    """The last line that a child process prints."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return done.stdout.strip().splitlines()[-1]
+
+
+def run_child(task: str, name: str, where: str, number: str, *more: str) -> None:
+    """What a process of a phase does: train and print what came out."""
+    case = next(case for case in (RESNET, CNN, DIGITS) if case.name == name)
+    device, steps = torch.device(where), int(number)
+    torch.set_num_threads(1)
+    set_tf32(False)
+    if task == "digest":
+        print(trained_digest(case, device, steps))
+    elif task == "member":
+        meet, rank = more
+        dist.init_process_group("gloo", init_method=f"file://{meet}", rank=int(rank), world_size=2)
+        print(json.dumps(losses_of(case, device, steps, ProcessGroup(int(rank), 2))))
+        dist.destroy_process_group()
+    else:
+        trained_digest(case, device, 2)
+        print("warm", flush=True)
+        input()
+        print(trained_digest(case, device, steps))
+
+
+def run_phase(name: str, options: argparse.Namespace) -> list[Row]:
+    """Run a phase in a process of its own; what it could not do in its time is a row that failed."""
+    path = options.output / f"{name}.json"
+    path.unlink(missing_ok=True)
+    line = [sys.executable, "-m", "benchmarks.gpu_check", "--phase", name, "--device", options.device]
+    line += ["--output", str(options.output), *(["--quick"] if options.quick else [])]
+    process, reason = subprocess.Popen(line, start_new_session=True), ""
+    try:
+        if process.wait(SECONDS[name] * options.patience):
+            reason = f"ended with status {process.returncode}"
+    except subprocess.TimeoutExpired:
+        reason = f"took longer than {SECONDS[name] * options.patience:g} s"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    rows = [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    return [*rows, Row(name, reason, "to end", False)] if reason else rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--output", type=Path, default=Path("gpu-check"), help="folder for a JSON file of each phase")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument("--quick", action="store_true", help="few steps of the smallest network, to test this script")
+    parser.add_argument("--patience", type=float, default=1.0, help="what time limits are multiplied by")
+    parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        run_child(*options.child)
+        return 0
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        print(
+            "PyTorch sees no CUDA device on this machine; --device cpu --quick tests the script itself", file=sys.stderr
+        )
+        return 2
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.phase:
+        PHASES[options.phase](
+            Report(options.output / f"{options.phase}.json"), torch.device(options.device), options.quick
+        )
+        return 0
+    failed = 0
+    for name in options.phases:
+        started = time.perf_counter()
+        rows = run_phase(name, options)
+        failed += sum(row.passed is False for row in rows)
+        print(f"\n{name} ({time.perf_counter() - started:.0f} s)")
+        for row in rows:
+            mark = {True: "holds", False: "FAILS", None: ""}[row.passed]
+            print(f"  {row.check}: {row.value}" + (f"  [{row.wanted}: {mark}]" if row.wanted else ""), flush=True)
+    print(f"\n{failed} of the checks failed" if failed else "\nall checks hold")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
