@@ -71,6 +71,7 @@ def compare(
     epoch: str | None = None,
     data_set: str | None = None,
     factor: str | Sequence[str] | None = None,
+    pattern: str | None = None,
     contrasts: Sequence[tuple[str, str]] | None = None,
     baseline: str | None = None,
     margin: float | Mapping[str, float] | None = None,
@@ -89,13 +90,15 @@ def compare(
     marked as diverged or failed, counts as worse than any other.
 
     Args:
-        results: a frame, or a CSV, TSV, Parquet, JSON or JSON lines file, with a row per run, or per run and epoch.
+        results: a frame, or a CSV, TSV, Parquet, JSON or JSON lines file, with a row per run, or per run and epoch; or
+            what another program logged, such as a folder of runs of Lightning, W&B, MLflow or TensorBoard.
         arm: column with the arms that are compared.
         pair: column, or columns, whose value two runs of a pair share, such as the seed.
         value: column, or columns, with the values to compare.
         epoch: column with the epoch or step; of each run the last one is compared.
         data_set: column with the data set, each of which is compared by itself and in a summary.
         factor: further columns at each of whose levels arms are compared.
+        pattern: how names of runs are written, such as `{arm}_seed{seed}`; each field becomes a column.
         contrasts: pairs of arms to compare; None: all of up to four arms, or each with `baseline`.
         baseline: arm with which every other one is compared.
         margin: largest difference that does not matter, in the unit of the values; by value if there are several.
@@ -125,14 +128,14 @@ def compare(
         >>> found.contrasts[["a", "b", "verdict"]].values.tolist()
         [['residual', 'plain', 'better']]
     """
-    from leadline.analysis.runs import Options, compare_runs, find_columns
+    from leadline.analysis.runs import Options, compare_runs, fill_from_names, find_columns
     from leadline.analysis.runs.readers import read_runs
 
-    name = "runs"
+    name, read = "runs", tuple[str, ...]()
     if isinstance(results, str | Path):
         name = Path(results).stem
-        results = read_runs(Path(results))
-    results = results.reset_index(drop=True).rename(columns=str)
+        results, read = read_runs(Path(results))
+    results, said = fill_from_names(results.reset_index(drop=True).rename(columns=str), pattern)
     columns = find_columns(results, arm, _several(pair), _several(value), epoch, data_set, _several(factor))
     options = Options(
         contrasts=tuple(contrasts or ()),
@@ -147,7 +150,7 @@ def compare(
         mean_of_duplicates=mean_of_duplicates,
         title=title,
     )
-    return Comparison(compare_runs(results, columns, options, name))
+    return Comparison(compare_runs(results, columns, options, name, (*read, *said)))
 
 
 def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:

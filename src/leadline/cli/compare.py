@@ -15,7 +15,11 @@ app = typer.Typer()
 def compare(
     results: Annotated[
         Path,
-        typer.Argument(help="CSV, TSV, Parquet, JSON or JSON lines file with a row per run, or per run and epoch."),
+        typer.Argument(
+            help="CSV, TSV, Parquet, JSON or JSON lines file with a row per run, or per run and epoch; or what"
+            " Lightning, Keras, Hugging Face, W&B, MLflow, TensorBoard or Optuna logged: a folder of runs, an export"
+            " or an SQLite file."
+        ),
     ],
     arm: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the arms that are compared.")] = None,
     pair: Annotated[
@@ -32,6 +36,13 @@ def compare(
     factor: Annotated[
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Column at each of whose levels arms are compared; repeatable."),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="How names of runs are written, such as '{arm}_seed{seed}'; each field becomes a column.",
+        ),
     ] = None,
     contrast: Annotated[
         list[str] | None,
@@ -95,6 +106,7 @@ def compare(
         epoch=epoch,
         data_set=data_set,
         factor=factor,
+        pattern=pattern,
         contrasts=[_two_arms(one) for one in contrast or []],
         baseline=baseline,
         margin=_margin(margin or []),

@@ -2,5 +2,6 @@
 
 from leadline.analysis.runs.columns import Columns, find_columns
 from leadline.analysis.runs.comparison import Compared, Options, compare_runs
+from leadline.analysis.runs.names import fill_from_names
 
-__all__ = ["Columns", "Compared", "Options", "compare_runs", "find_columns"]
+__all__ = ["Columns", "Compared", "Options", "compare_runs", "fill_from_names", "find_columns"]

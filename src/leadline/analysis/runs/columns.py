@@ -123,6 +123,16 @@ def find_columns(
     return Columns(arm, tuple(pair), tuple(values), epoch, data_set, tuple(factors), run, state, tuple(guessed))
 
 
+def is_arm(name: str) -> bool:
+    """Return whether a column may hold the arms, by its name."""
+    return _short(name) in ARMS
+
+
+def is_pair(name: str) -> bool:
+    """Return whether a column may hold what two runs share, by its name."""
+    return _short(name) in PAIRS
+
+
 def _check_given(given: Mapping[str, Sequence[str | None]], names: Sequence[str]) -> set[str]:
     """Return the columns that are given.
 

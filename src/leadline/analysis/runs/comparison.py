@@ -62,7 +62,9 @@ class Compared:
     rows: pd.DataFrame  # the runs that were compared, under the names of the table's columns
 
 
-def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: str = "runs") -> Compared:
+def compare_runs(
+    table: pd.DataFrame, columns: Columns, options: Options, name: str = "runs", said: Sequence[str] = ()
+) -> Compared:
     """Return what the runs of a table show.
 
     Args:
@@ -70,6 +72,7 @@ def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: 
         columns: which column is what.
         options: how they are compared.
         name: of the comparison.
+        said: what is known of how the table came about, in sentences.
 
     Raises:
         DataError: the table does not have what the comparison needs.
@@ -83,12 +86,12 @@ def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: 
         raise DataError(f"column {columns.arm!r} has one arm, {bases[0]!r}; a comparison needs two")
     pairs, how = _pairs(bases, options)
     seeds = _seeds(runs, columns)
-    contrasts, said = [], [*runs.said]
+    contrasts, notes = [], [*runs.said]
     keys = _keys_of(runs, arms)
     for a, b in pairs:
         for side_a, side_b in _at_each_level(arms, a, b):
             unpaired, words = _pairing(keys, columns, side_a, side_b, options)
-            said += words
+            notes += words
             contrasts += [
                 Contrast(side_a, side_b, kinds[one], margin=margins.get(one), unpaired=unpaired)
                 for one in columns.values
@@ -99,10 +102,11 @@ def compare_runs(table: pd.DataFrame, columns: Columns, options: Options, name: 
     if options.decide is not None:
         decide = _decide(options.decide, len(seeds), [one for one in contrasts if one.unpaired])
     reading = (
+        *said,
         *describe(columns),
         *(_said_of(one) for one in kinds.values()),
         f"Compared: {how}.",
-        *dict.fromkeys(said),
+        *dict.fromkeys(notes),
     )
     design = Design(
         name=name,

@@ -23,6 +23,7 @@ class Reader:
     name: str  # as messages call it
     accepts: Callable[[Path], bool]  # whether a path, of a file or folder that exists, is in the format
     read: Callable[[Path], pd.DataFrame]  # raises DataError where it is damaged
+    general: bool = False  # whether formats with more structure are asked first
 
 
 _readers: dict[str, Reader] = {}
@@ -40,22 +41,33 @@ def register(reader: Reader) -> Reader:
 
 
 def readers() -> tuple[Reader, ...]:
-    """Return every reader, by name."""
+    """Return every reader by name, those of general formats last."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return tuple(_readers[name] for name in sorted(_readers))
+    return tuple(sorted(_readers.values(), key=lambda one: (one.general, one.name)))
 
 
-def read_runs(path: Path) -> pd.DataFrame:
-    """Return the results in a file or folder, by the first reader that accepts it.
+def _accepting(path: Path) -> tuple[Reader, ...]:
+    """Return the readers that accept a file or folder, those of general formats last.
+
+    Raises:
+        DataError: there is no such path, or no reader accepts it.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if found := tuple(reader for reader in readers() if reader.accepts(path)):
+        return found
+    what = "a folder that holds no results" if path.is_dir() else "not a table of results"
+    raise DataError(f"{path}: {what}; expected {join([one.name for one in readers()], len(readers()))}")
+
+
+def read_runs(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the results in a file or folder, by the first reader that accepts it, and what is said of that.
 
     Raises:
         DataError: there is no such path, no reader accepts it, or its content is not what its format has.
     """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    for reader in readers():
-        if reader.accepts(path):
-            return reader.read(path)
-    what = "a folder that holds no results" if path.is_dir() else "not a table of results"
-    raise DataError(f"{path}: {what}; expected {join([one.name for one in readers()], len(readers()))}")
+    reader, *others = _accepting(path)
+    passed = [other.name for other in others if not other.general]
+    said = (f"Read as {reader.name}, not as {join(passed)}; name the folder inside to read others.",) if passed else ()
+    return reader.read(path), said

@@ -104,7 +104,7 @@ def _named(*endings: str) -> Callable[[Path], bool]:
     return lambda path: path.is_file() and path.suffix.lower() in endings
 
 
-register(Reader("CSV or TSV (.csv, .tsv, .txt)", _named(".csv", ".tsv", ".txt"), read_csv))
-register(Reader("Parquet (.parquet)", _named(".parquet", ".pq"), read_parquet))
-register(Reader("JSON (.json)", _named(".json"), read_json))
-register(Reader("JSON lines (.jsonl)", _named(".jsonl", ".ndjson"), read_json_lines))
+register(Reader("CSV or TSV (.csv, .tsv, .txt)", _named(".csv", ".tsv", ".txt"), read_csv, general=True))
+register(Reader("Parquet (.parquet)", _named(".parquet", ".pq"), read_parquet, general=True))
+register(Reader("JSON (.json)", _named(".json"), read_json, general=True))
+register(Reader("JSON lines (.jsonl)", _named(".jsonl", ".ndjson"), read_json_lines, general=True))
