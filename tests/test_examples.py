@@ -31,12 +31,12 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
 def test_the_readmes_study_expands() -> None:
     text, more = blocks("yaml")
     own = yaml.safe_load(text)
-    assert len(expand(StudySpec.model_validate(own)).arms) == 6
+    assert len(expand(StudySpec.model_validate(own)).arms) == 4
     for key, value in yaml.safe_load(more).items():  # each of which a study may have
         study = {**own, key: value}
         if key == "decide":
             del study["seeds"]
-        assert len(expand(StudySpec.model_validate(study)).arms) == 6
+        assert len(expand(StudySpec.model_validate(study)).arms) == 4
 
 
 def test_the_readme_names_the_test_command() -> None:
