@@ -129,7 +129,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_runs_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    assert refusal(tmp_path / "runs").startswith(f"runs folder {tmp_path}/runs: cannot be written: ")
+    assert refusal(tmp_path / "runs").startswith(f"runs folder {tmp_path}/runs: is a file, where a folder is expected")
 
 
 @pytest.fixture
