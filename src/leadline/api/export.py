@@ -165,7 +165,7 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
     tensors = read_network(store, record)
     trial = verify_spec(record.trial, record.spec)
     given = _read_input(store, record, trial, data_dir)
-    model = build(trial.network, given.input_shape, given.classes, trial.seed)
+    model = build(trial.network, given.input_shape, given.classes, trial.random_seed)
     fill_network(model, tensors, f"trial {record.trial[:12]}")
     _lay_out(model, trial.training.channels_last)
     return Loaded.of_input(model, trial.network, given, trial)

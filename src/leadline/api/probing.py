@@ -58,7 +58,7 @@ def probe_trial(
     if at_initialisation:
         spec = verify_spec(record.trial, record.spec)
         data = batches.load(spec.data, data_dir)
-        model = build(spec.network, data.shape, data.classes, spec.seed)
+        model = build(spec.network, data.shape, data.classes, spec.random_seed)
     else:
         loaded = from_trial(store, record.trial, data_dir)
         assert loaded.trial is not None
@@ -69,7 +69,7 @@ def probe_trial(
     frame = probe.measure(model, x, y, seed, own, progress)
     arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
     epoch = 0 if at_initialisation else record.checkpoint_epoch
-    place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed, "epoch": epoch}
+    place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed_name, "epoch": epoch}
     return frame.assign(**place)[[*place, *frame.columns]]
 
 

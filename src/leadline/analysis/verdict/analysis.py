@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.stats import Outcome, Paired, Summary, paired, summarise
+from leadline.analysis.stats.crossed import paired_crossed
 from leadline.analysis.stats.factorial import shrink_effects
 from leadline.analysis.stats.pairing import Ahead, SeedsAndImages, ahead_at_a_seed, over_seeds_and_images, pairing
 from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts, seeds_needed
@@ -48,17 +49,18 @@ def analyze(
     """
     evidence = gather(study, trials, records, outputs)
     pairs = [pair(contrast, study.spec.margin, evidence) for contrast in study.contrasts]
+    crossed = any(own.shared for own in pairs)
     estimates: list[Paired | None] = []
     sequential: list[SequentialAnalysis | None] = [None] * len(pairs)
     rounds: tuple[Round, ...] = ()
     looked: list[tuple[int, ...]] = [()] * len(pairs)
     if study.decide is None:
         history = [evidence.rounds(own.contrast) for own in pairs]
-        if any(len(groups) > 1 for groups in history):
+        if any(len(groups) > 1 for groups in history) and not crossed:
             pairs, estimates, judgements = looked_at_before(pairs, [tuple(chain(*groups)) for groups in history])
             looked = [tuple(accumulate(map(len, groups)))[:-1] for groups in history]
         else:
-            estimates += (paired(own.a, own.b, resolution=own.resolution) if own.seeds else None for own in pairs)
+            estimates += (_estimate(own) if own.seeds else None for own in pairs)
             judgements = decide_contrasts(pairs, estimates, study.spec.correction)
     else:
         pairs, estimates, analyses, rounds = interim_analyses(study, pairs)
@@ -68,8 +70,8 @@ def analyze(
     contrasts = _with_shrunk(
         map(partial(_contrast, evidence, tested), pairs, estimates, judgements, sequential, looked)
     )
-    # seeds whose number depends on what they showed are no sample for statistics that look once
-    fixed = contrasts if study.decide is None and not any(looked) else ()
+    # seeds whose number depends on what they showed, or that pairs share, are no sample for statistics that look once
+    fixed = contrasts if study.decide is None and not any(looked) and not crossed else ()
     return Findings(
         study=study.name,
         title=study.title,
@@ -80,6 +82,7 @@ def analyze(
         meta_analyses=meta_analyses(study, fixed),
         rounds=rounds,
         data_sets=tuple(dict.fromkeys(data_set(arm.trial) for arm in study.arms)),
+        sources=study.spec.varied_sources,
         unrecorded=evidence.unrecorded(study),
         metric=default_metric(study),
         curves={name: axis for one in tasks_of(study) for name, axis in one.curves.items()},
@@ -88,6 +91,12 @@ def analyze(
         chosen=study.resolved.chosen,
         tuning=tuning,
     )
+
+
+def _estimate(pairs: Pairs) -> Paired:
+    if pairs.shared:
+        return paired_crossed(pairs.a, pairs.b, pairs.shared, pairs.resolution)
+    return paired(pairs.a, pairs.b, resolution=pairs.resolution)
 
 
 def _arm(arm: Arm, planned: int, evidence: Evidence) -> ArmFinding:
@@ -139,6 +148,7 @@ def _contrast(
         at_chance_a=evidence.at_chance_of(contrast.a, (seed for seed, _ in pairs.outcomes)),
         at_chance_b=evidence.at_chance_of(contrast.b, (seed for seed, _ in pairs.outcomes)),
         ended=len(outcomes),
+        crossed=bool(pairs.shared),
         neither_learned=pairs.neither_learned,
         values_a=pairs.a,
         values_b=pairs.b,
@@ -149,9 +159,10 @@ def _contrast(
         looked=looked,
         finished=len(evidence.finished_seeds(contrast.a) & evidence.finished_seeds(contrast.b)),
         needed=seeds_needed(pairs, estimate, tested) if judgement.decision == "undecided" else None,
-        pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent else None,
-        ahead=_ahead(outcomes, metric(contrast.metric).higher_is_better),
-        images=None if sequential or looked else _over_images(pairs, evidence),  # which holds at one look
+        pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent and not pairs.shared else None,
+        ahead=None if pairs.shared else _ahead(outcomes, metric(contrast.metric).higher_is_better),
+        # which holds at one look, of independent pairs
+        images=None if sequential or looked or pairs.shared else _over_images(pairs, evidence),
     )
 
 

@@ -20,6 +20,7 @@ from leadline.analysis.stats import (
     least_spread,
     seeds_for_word,
 )
+from leadline.analysis.stats.crossed import equivalence_p_crossed
 from leadline.analysis.verdict.pairs import Pairs
 from leadline.parts.metrics import metric
 from leadline.specs.contrast import Correction
@@ -76,6 +77,8 @@ def _difference(pairs: Pairs, estimate: Paired | None) -> DifferenceTest:
         return DifferenceTest(None, 0)
     p = None if estimate is None or pairs.silent else estimate.t_p
     outcomes = [one for _, one in pairs.outcomes]
+    if pairs.shared and any(one.failed_a or one.failed_b for one in outcomes):
+        return DifferenceTest(None, 0)  # failures are counted as if trials were independent
     if not outcomes:  # times to a target, which have failures in them
         return DifferenceTest(p, 0 if estimate is None else (estimate.difference > 0) - (estimate.difference < 0))
     return difference_with_failures(outcomes, p, metric(pairs.contrast.metric).higher_is_better)
@@ -86,6 +89,8 @@ def _equivalence(pairs: Pairs, estimate: Paired | None) -> float | None:
         return None
     if pairs.reach and pairs.reach.reached_a + pairs.reach.reached_b < 2 * estimate.n:
         return None  # how long the others would have taken is not known, and a horizon makes them equal
+    if pairs.shared:
+        return equivalence_p_crossed(pairs.differences, pairs.margin, pairs.shared, pairs.resolution)
     return float(equivalence_p(pairs.differences, pairs.margin, pairs.resolution))
 
 
@@ -96,7 +101,7 @@ def seeds_needed(pairs: Pairs, estimate: Paired | None, contrasts: int) -> Seeds
         pairs, estimate: what it compares, and what that shows.
         contrasts: that share the error of the study.
     """
-    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or pairs.uneven:
+    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or pairs.uneven or pairs.shared:
         return None
     spread = max(estimate.sd or 0.0, least_spread(pairs.resolution))
     if not spread:

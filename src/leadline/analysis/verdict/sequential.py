@@ -13,6 +13,7 @@ from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.analysis.verdict.pairs import Pairs
 from leadline.parts.metrics import metric
+from leadline.seeds import SeedName
 from leadline.study.expand import ExpandedStudy
 from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds
 
@@ -51,7 +52,7 @@ def interim_analyses(
 
 
 def looked_at_before(
-    every: Sequence[Pairs], orders: Sequence[Sequence[int]]
+    every: Sequence[Pairs], orders: Sequence[Sequence[SeedName]]
 ) -> tuple[list[Pairs], list[Paired | None], tuple[Judgement, ...]]:
     """Return pairs, what they show, and what is decided, where seeds were added after a verdict had been there to see.
 
@@ -85,7 +86,7 @@ def looked_at_before(
     return kept, estimates, tuple(judgements)
 
 
-def _course(pairs: Pairs, seeds: Sequence[int]) -> tuple[Course, Pairs]:
+def _course(pairs: Pairs, seeds: Sequence[SeedName]) -> tuple[Course, Pairs]:
     """Return the course of a contrast over seeds at which both trials ended, in their order, and its pairs there."""
     ended, compared = dict(pairs.outcomes), pairs.contrast
     own = pairs.at(pairs.seeds.index(seed) for seed in seeds if ended[seed].difference is not None)

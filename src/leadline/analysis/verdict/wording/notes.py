@@ -7,6 +7,7 @@ from leadline.analysis.stats import EXACT_PAIRS, Paired
 from leadline.analysis.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.sentences import level
 from leadline.parts.metrics import metric
+from leadline.seeds import NAMES, SOURCES
 from leadline.text import join, plural
 
 
@@ -74,7 +75,7 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
     analyses = [(contrast, contrast.sequential) for contrast in contrasts if contrast.sequential]
     if analyses:
         yield from _about_looks(analyses)
-        yield f"Intervals describe training again with other seeds on {where}."
+        yield f"Intervals describe training again with {_other_seeds(findings)} on {where}."
         return
     pairs = [contrast.paired for contrast in contrasts if contrast.paired]
     if any(pair.n == 1 for pair in pairs):
@@ -88,7 +89,14 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
         "Verdicts are based on paired t tests of difference and of equivalence, which assume that seeds are independent"
         f" and that the differences between arms are roughly normal{unseen}."
     )
-    yield f"Intervals and p-values describe training again with other seeds on {where}."
+    if any(contrast.crossed for contrast in contrasts):
+        yield (
+            "A pair is a combination of seeds, one for each source of randomness that is varied, and pairs that share"
+            " one of them are not independent. The error of the mean difference adds up the spread over the seeds of"
+            " each source, which makes intervals too wide rather than too narrow (degrees of freedom: Satterthwaite"
+            " 1946). There is no permutation test, and where trials failed no test of difference."
+        )
+    yield f"Intervals and p-values describe training again with {_other_seeds(findings)} on {where}."
     yield from _about_p_values(findings, tested)
     if any(contrast.needed for contrast in contrasts):
         yield (
@@ -99,6 +107,14 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
         yield "The BCa bootstrap interval is too narrow with fewer than about twenty seeds."
 
 
+def _other_seeds(findings: Findings) -> str:
+    if findings.sources == SOURCES:
+        return "other seeds"
+    fixed = [NAMES[source] for source in SOURCES if source not in findings.sources]
+    varied = join([NAMES[source] for source in findings.sources]) or "nothing"
+    return f"other seeds of {varied} alone, and the same {join(fixed)}"
+
+
 def _about_p_values(findings: Findings, tested: Sequence[Paired]) -> Iterator[str]:
     coarse = {pair.n: pair.p_smallest for pair in tested if pair.p_smallest is not None and pair.p_smallest > 0.05}
     if coarse:
@@ -107,7 +123,7 @@ def _about_p_values(findings: Findings, tested: Sequence[Paired]) -> Iterator[st
             "The permutation test counts all sign flips of the differences, so its p-value cannot fall below"
             f" {join(limits)}; a p-value at that limit is the strongest possible result, not evidence of equality."
         )
-    if any(pair.n > EXACT_PAIRS for pair in tested):
+    if any(pair.n > EXACT_PAIRS and pair.p is not None for pair in tested):
         yield f"With more than {EXACT_PAIRS} seeds the permutation p-value comes from 99,999 random sign flips."
     if len(tested) > 1 and findings.correction == "holm":
         yield (

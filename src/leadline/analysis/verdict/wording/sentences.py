@@ -139,7 +139,7 @@ def _about_failures(contrast: ContrastFinding, planned: Mapping[str, int]) -> It
         ]
     if counts:
         counted = "; in the decision these count as worse than any error"
-        counted *= contrast.ended > 0 and not contrast.neither_learned
+        counted *= contrast.ended > 0 and not contrast.neither_learned and not contrast.crossed
         yield f"{join(counts)}{counted}."
 
 
@@ -159,7 +159,7 @@ def _cannot_exclude(contrast: ContrastFinding) -> Iterator[str]:
     """Yield what a finding of equivalence leaves open: seeds unlike those that were seen."""
     n = len(contrast.seeds)
     other = 1 - 0.05 ** (1 / n)
-    if other >= RARE:
+    if other >= RARE and not contrast.crossed:
         largest = max(contrast.differences, key=abs)
         digits = decimals(largest, (min(contrast.differences), max(contrast.differences)))
         yield (
@@ -255,7 +255,10 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
 
 def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int, findings: Findings) -> str:
     sequential = contrast.sequential
-    basis = f"paired t{', by itself' * (len(findings.contrasts) > 1)}, {plural(len(contrast.seeds), 'seed')}"
+    seeds = plural(len(contrast.seeds), "seed")
+    if contrast.crossed:
+        seeds = plural(len(contrast.seeds), "combination of seeds", "combinations of seeds")
+    basis = f"paired t{', by itself' * (len(findings.contrasts) > 1)}, {seeds}"
     if sequential:
         spent = f"{sequential.seeds} of at most {plural(sequential.most, 'seed')}"
         if len(contrast.seeds) != sequential.seeds:
