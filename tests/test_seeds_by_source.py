@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from leadline.study.expand import expand
 from leadline.study.load import load_study
 from leadline.training import train
 
-NOISY = {
+NOISY: dict[str, Any] = {
     "network": {
         "layers": "fully-connected",
         "stages": [{"blocks": 1, "width": 8}],
@@ -36,8 +37,8 @@ NOISY = {
 
 def trained(**seeds: object) -> tuple[list[Record], dict[str, torch.Tensor]]:
     """Everything that a trial measures but its times, and its weights."""
-    spec = parse(TrialSpec, {**NOISY, **seeds})
-    data = batches.load(spec.data)
+    spec = parse(TrialSpec, {**NOISY, "data": {**NOISY["data"], "resample": "bootstrap"}, **seeds})
+    data = batches.load(spec.data, seed=spec.random_seed)
     state = init_state(spec, data, torch.device("cpu"))
     records = [one for one in train(state, data, spec.training, spec.random_seed) if one.split != "time"]
     return records, state.tensors()
@@ -148,6 +149,7 @@ def test_sources_are_crossed_with_seeds_where_these_are_given() -> None:
         ({"vary": {"seed.init": [0, 1.5]}}, "are not all seeds"),
         ({"vary": {"seed.augment": [0, 1]}}, "seed.augment: no arm augments its images"),
         ({"seeds": {"noise": 2}}, "seed.noise: no arm has dropout"),
+        ({"seeds": {"split": 2}}, "seed.split: no arm resamples its images"),
         ({"seeds": {"init": 0}}, "seeds.init: 0"),
         ({"seeds": {"begin": 2}}, "begin"),
         ({"seeds": {"init": 2}, "vary": {"seed.init": [0, 1]}}, "seed.init is given by both vary and seeds"),

@@ -18,12 +18,13 @@ SUBSET = "subset"  # keyed by split
 OPTIMIZER = "optimizer"  # of a custom part; keyed by step
 LOSS = "loss"  # of a custom part; keyed by step
 DATA = "data"  # of a custom data set
+SPLIT = "split"  # which images there are to train and test on
 TUNE = "tune"  # keyed by the setting's number
 PRETRAINING = "pretraining"  # keyed by what is drawn, layer, epoch and step
 
-Source = Literal["init", "order", "augment", "noise"]
+Source = Literal["init", "order", "augment", "noise", "split"]
 """What differs from seed to seed, and may have a seed of its own: initial weights, the order of the images,
-augmentation, and noise in the network."""
+augmentation, noise in the network, and which images there are where a study resamples them."""
 SOURCES: tuple[Source, ...] = get_args(Source)
 
 NAMES: Mapping[Source, str] = {
@@ -31,6 +32,7 @@ NAMES: Mapping[Source, str] = {
     "order": "order",
     "augment": "augmentation",
     "noise": "noise in the network",
+    "split": "choice of images",
 }
 """How sentences call the sources."""
 

@@ -175,7 +175,7 @@ def _read_input(store: Store, record: TrialRecord, trial: TrialSpec, data_dir: P
     """Return what a trial stored about its input, or else what its data say now."""
     if (stored := store.measurement(record.trial, INPUT)) is not None:
         return NetworkInput.from_bytes(stored)
-    given = NetworkInput.of_data(batches.load(trial.data, data_dir))
+    given = NetworkInput.of_data(batches.load(trial.data, data_dir, seed=trial.random_seed))
     warnings.warn(
         f"trial {record.trial[:12]}: ended before Leadline stored the normalisation and class names of its data; they"
         f" are those of {trial.data.display_name} as it is now, which may have changed",

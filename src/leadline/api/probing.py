@@ -57,13 +57,13 @@ def probe_trial(
     record = store.trial(prefix)
     if at_initialisation:
         spec = verify_spec(record.trial, record.spec)
-        data = batches.load(spec.data, data_dir)
+        data = batches.load(spec.data, data_dir, seed=spec.random_seed)
         model = build(spec.network, data.shape, data.classes, spec.random_seed)
     else:
         loaded = from_trial(store, record.trial, data_dir)
         assert loaded.trial is not None
         spec, model = loaded.trial, loaded.model
-        data = batches.load(spec.data, data_dir)
+        data = batches.load(spec.data, data_dir, seed=spec.random_seed)
     x, y = _sample_images(data, images)
     own = at_initialisation and probe.takes_batch_statistics and has_batch_normalisation(model)
     frame = probe.measure(model, x, y, seed, own, progress)

@@ -271,15 +271,15 @@ def load_data(spec: TrialSpec, data_dir: Path | None, device: torch.device) -> b
     """
     elsewhere = references(spec.model_dump(mode="json", exclude={"data"}))
     identity = tuple(sorted((name, one) for name, one in spec.code.items() if name not in elsewhere))
-    return _load_data(spec.data, identity, data_dir, device)
+    return _load_data(spec.data, identity, data_dir, device, 0 if spec.data.resample is None else spec.random_seed)
 
 
 @lru_cache(maxsize=2)
 def _load_data(
-    spec: DataSpec, identity: tuple[tuple[str, str], ...], data_dir: Path | None, device: torch.device
+    spec: DataSpec, identity: tuple[tuple[str, str], ...], data_dir: Path | None, device: torch.device, seed: int
 ) -> batches.Data:
     """Return the data of one identity: the same specification may refer to files that have changed."""
     try:
-        return batches.load(spec, data_dir).to(device)
+        return batches.load(spec, data_dir, seed=seed).to(device)
     except DataError as error:
         raise StoreError(str(error)) from None

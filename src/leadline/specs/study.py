@@ -105,7 +105,7 @@ class StudySpec(Spec):
     ] = Field(
         default=3,
         description="their number, at most 10,000, or the seeds themselves; by source of randomness (init, order,"
-        " augment, noise): the number of seeds of each, all of which are combined, or a list of combinations",
+        " augment, noise, split): the number of seeds of each, all of which are combined, or a list of combinations",
     )
     contrasts: list[ContrastSpec] | None = Field(
         default=None, description="None: every pair of arms, or of more than ten arms each with the first"
@@ -201,6 +201,16 @@ class StudySpec(Spec):
         if isinstance(value, Mapping) and "seeds" not in value and isinstance(value.get("vary"), Mapping):
             return {"seeds": 1, **value} if any(source_of(str(key)) for key in value["vary"]) else value
         return value
+
+    @model_validator(mode="after")
+    def _test_images_not_tuned_on(self) -> "StudySpec":
+        asked = (self.data.resample, *(arm.data.get("resample") for arm in self.arms.values()))
+        if self.tune is not None and "split" in asked:
+            raise ValueError(
+                "data.resample split takes images for testing that tune would have chosen on at another seed; use"
+                " bootstrap, or remove tune"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sources_once(self) -> "StudySpec":

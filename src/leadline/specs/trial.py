@@ -88,6 +88,7 @@ class TrialSpec(Spec):
         parts = (self.training.optimizer, self.training.loss, network)
         draws: dict[Source, bool] = {
             "augment": self.data.augment is not None,
+            "split": self.data.resample is not None,
             "noise": noisy or any(isinstance(part, Reference) for part in parts),
         }
         return tuple(source for source in SOURCES if draws.get(source, True))

@@ -256,6 +256,13 @@ def _unknown_arms(spec: StudySpec) -> Iterator[Problem]:
             yield Problem(f"{'.'.join(map(str, shown))}: {unknown('arm', name, known)}", path)
 
 
+_LACKS = {
+    "augment": "augments its images",
+    "noise": "has dropout, stochastic depth or custom code",
+    "split": "resamples its images (data.resample)",
+}
+
+
 def _seeds_of_nothing(spec: StudySpec, arms: Sequence[Arm]) -> Iterator[Problem]:
     """Yield the sources of randomness that have several seeds and of which no arm draws, so that all trials agree."""
     drawn = {source for arm in arms for source in arm.trial.sources}
@@ -264,8 +271,7 @@ def _seeds_of_nothing(spec: StudySpec, arms: Sequence[Arm]) -> Iterator[Problem]
         if source not in drawn and len({one[source] for one in seeds}) > 1:
             key = key_of(source)
             path = ("vary", key) if key in spec.vary else ("seeds",)
-            lacks = "augments its images" if source == "augment" else "has dropout, stochastic depth or custom code"
-            yield Problem(f"{key}: no arm {lacks}, so its seeds would change nothing; give it one seed", path)
+            yield Problem(f"{key}: no arm {_LACKS[source]}, so its seeds would change nothing; give it one seed", path)
 
 
 def align_tuned(spec: StudySpec, arms: Sequence[Arm]) -> list[Arm]:

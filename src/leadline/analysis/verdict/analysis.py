@@ -83,6 +83,7 @@ def analyze(
         rounds=rounds,
         data_sets=tuple(dict.fromkeys(data_set(arm.trial) for arm in study.arms)),
         sources=study.spec.varied_sources,
+        resample=resample.pop() if len(resample := {arm.trial.data.resample for arm in study.arms}) == 1 else None,
         unrecorded=evidence.unrecorded(study),
         metric=default_metric(study),
         curves={name: axis for one in tasks_of(study) for name, axis in one.curves.items()},
@@ -197,6 +198,8 @@ def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
         return None
     sides = []
     for side in (pairs.contrast.a, pairs.contrast.b):
+        if evidence.specs[side].data.resample == "split":
+            return None
         hashes = {trial.seed: trial.hash for trial in evidence.trials[side]}
         seen = [evidence.outputs[hashes[seed]] for seed in pairs.seeds]
         if any(not np.array_equal(one.labels, seen[0].labels) for one in seen) or len(seen[0].labels) < 2:

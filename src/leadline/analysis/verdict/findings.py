@@ -199,6 +199,7 @@ class Findings:
     rounds: tuple[Round, ...] = ()  # of a study that decides while seeds are added
     data_sets: tuple[str, ...] = ()  # that arms are trained on
     sources: tuple[Source, ...] = SOURCES  # of randomness, that differ from seed to seed
+    resample: Literal["bootstrap", "split"] | None = None  # what of the data is redrawn at every seed, in all arms
     unrecorded: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # metric -> why -> trials that lack it
     metric: str = "test_error"  # that the arms are for, where no contrast names another
     curves: Mapping[str, str] = field(  # records that learning curves are drawn of -> the title of their axis

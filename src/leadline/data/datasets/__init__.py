@@ -82,6 +82,12 @@ class DataSpec(Spec):
         description="with pad: translation; with scale or ratio: resized crop, for data sets of encoded images alone,"
         " which have it unless this is null or another augmentation; or custom code",
     )
+    resample: Literal["bootstrap", "split"] | None = Field(
+        default=None,
+        description="what is redrawn at every seed, so that a verdict holds for data of this kind and not for one"
+        " split of them. bootstrap: training images, drawn from the training images with replacement, as many; split:"
+        " which images are for training and which for testing; None: nothing",
+    )
     task: str | Reference = Field(
         default="classification",
         description="task that networks are trained for: classification, or {module: package.module:Task} for a custom"
@@ -118,7 +124,8 @@ class DataSpec(Spec):
 
     def _omitted_keys(self) -> set[str]:
         """Return keys to omit at their defaults: they were added later, and hashes must not change."""
-        return {"task"} if self.task == "classification" else set()
+        later = {"task": "classification", "resample": None}
+        return {key for key, default in later.items() if getattr(self, key) == default}
 
     @model_validator(mode="after")
     def _check_preprocessing(self) -> Self:
@@ -128,6 +135,15 @@ class DataSpec(Spec):
             )
         if self.in_memory and self.normalise == "imagenet":
             raise ValueError(f"normalise imagenet is for encoded images, got {_name_of(type(self))}; use channel")
+        return self
+
+    @model_validator(mode="after")
+    def _check_resample(self) -> Self:
+        if self.resample == "split" and not self.in_memory:
+            raise ValueError(
+                f"resample split is for images in memory, got {_name_of(type(self))}, whose images are decoded during"
+                " training; use bootstrap"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from leadline.analysis.stats import EXACT_PAIRS, Paired
 from leadline.analysis.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.sentences import level
 from leadline.parts.metrics import metric
-from leadline.seeds import NAMES, SOURCES
+from leadline.seeds import NAMES
 from leadline.text import join, plural
 
 
@@ -64,7 +64,7 @@ def _about_unrecorded(findings: Findings) -> Iterator[str]:
 
 def _about_pairs(findings: Findings) -> Iterator[str]:
     contrasts = findings.contrasts
-    where = "each data set and split separately" if len(findings.data_sets) > 1 else "this one data set and split"
+    where = _scope(findings)
     if any(contrast.looked for contrast in contrasts):
         yield (
             "Seeds were added after a verdict on fewer could be seen. Tests that look once would be wrong too often, so"
@@ -107,12 +107,26 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
         yield "The BCa bootstrap interval is too narrow with fewer than about twenty seeds."
 
 
+def _scope(findings: Findings) -> str:
+    """Return the data for which verdicts hold."""
+    many = len(findings.data_sets) > 1
+    if findings.resample is None or "split" not in findings.sources:
+        return "each data set and split separately" if many else "this one data set and split"
+    kind = "data of each kind separately" if many else "data of this kind"
+    if findings.resample == "split":
+        return f"{kind}: other training and test images, as many"
+    return f"{kind}: other training images, as many, and the same test images"
+
+
 def _other_seeds(findings: Findings) -> str:
-    if findings.sources == SOURCES:
+    """Return what differs in training again; which images there are is said by `_scope`."""
+    names = {source: name for source, name in NAMES.items() if source != "split"}
+    varied = [name for source, name in names.items() if source in findings.sources]
+    fixed = [name for source, name in names.items() if source not in findings.sources]
+    if not fixed:
         return "other seeds"
-    fixed = [NAMES[source] for source in SOURCES if source not in findings.sources]
-    varied = join([NAMES[source] for source in findings.sources]) or "nothing"
-    return f"other seeds of {varied} alone, and the same {join(fixed)}"
+    same = f"the same {join(fixed)}"
+    return f"other seeds of {join(varied)} alone, and {same}" if varied else same
 
 
 def _about_p_values(findings: Findings, tested: Sequence[Paired]) -> Iterator[str]:
