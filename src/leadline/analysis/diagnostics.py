@@ -14,6 +14,7 @@ from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import SnapshotProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
 from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe
+from leadline.seeds import call_seed
 from leadline.text import join, magnitude, number, p_value, plural
 
 DEGRADED = 1.0
@@ -187,8 +188,8 @@ def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> 
             often = len({case[:2] for case in cases})
             extreme = "Lowest" if kind == "healthy" else "Most extreme"
             text = (
-                f"{kind} in {often} of {plural(epochs, 'measured epoch')}. {extreme} at seed {seed}, epoch {epoch}:"
-                f" {worst.sentence}."
+                f"{kind} in {often} of {plural(epochs, 'measured epoch')}. {extreme} at {call_seed(seed)},"
+                f" epoch {epoch}: {worst.sentence}."
             )
             yield Statement(str(arm), kind, text, _FIGURES[kind])
         if arm in degraded:

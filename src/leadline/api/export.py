@@ -165,7 +165,7 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
     tensors = read_network(store, record)
     trial = verify_spec(record.trial, record.spec)
     given = _read_input(store, record, trial, data_dir)
-    model = build(trial.network, given.input_shape, given.classes, trial.seed)
+    model = build(trial.network, given.input_shape, given.classes, trial.random_seed)
     fill_network(model, tensors, f"trial {record.trial[:12]}")
     _lay_out(model, trial.training.channels_last)
     return Loaded.of_input(model, trial.network, given, trial)
@@ -175,7 +175,7 @@ def _read_input(store: Store, record: TrialRecord, trial: TrialSpec, data_dir: P
     """Return what a trial stored about its input, or else what its data say now."""
     if (stored := store.measurement(record.trial, INPUT)) is not None:
         return NetworkInput.from_bytes(stored)
-    given = NetworkInput.of_data(batches.load(trial.data, data_dir))
+    given = NetworkInput.of_data(batches.load(trial.data, data_dir, seed=trial.random_seed))
     warnings.warn(
         f"trial {record.trial[:12]}: ended before Leadline stored the normalisation and class names of its data; they"
         f" are those of {trial.data.display_name} as it is now, which may have changed",

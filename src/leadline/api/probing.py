@@ -57,19 +57,19 @@ def probe_trial(
     record = store.trial(prefix)
     if at_initialisation:
         spec = verify_spec(record.trial, record.spec)
-        data = batches.load(spec.data, data_dir)
-        model = build(spec.network, data.shape, data.classes, spec.seed)
+        data = batches.load(spec.data, data_dir, seed=spec.random_seed)
+        model = build(spec.network, data.shape, data.classes, spec.random_seed)
     else:
         loaded = from_trial(store, record.trial, data_dir)
         assert loaded.trial is not None
         spec, model = loaded.trial, loaded.model
-        data = batches.load(spec.data, data_dir)
+        data = batches.load(spec.data, data_dir, seed=spec.random_seed)
     x, y = _sample_images(data, images)
     own = at_initialisation and probe.takes_batch_statistics and has_batch_normalisation(model)
     frame = probe.measure(model, x, y, seed, own, progress)
     arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
     epoch = 0 if at_initialisation else record.checkpoint_epoch
-    place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed, "epoch": epoch}
+    place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed_name, "epoch": epoch}
     return frame.assign(**place)[[*place, *frame.columns]]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from leadline.reports.charts.chart import FigureChart
     from leadline.running.driving import Outcome
+    from leadline.seeds import SeedName
     from leadline.store import Store
 
 
@@ -161,12 +162,12 @@ class Results:
             path = write_report(store, self.name, place, self._data_dir)
             return f"{str(folder).rstrip('/')}/{path.relative_to(place)}"
 
-    def network(self, arm: str, seed: int = 0) -> "torch.nn.Module":
+    def network(self, arm: str, seed: "SeedName" = 0) -> "torch.nn.Module":
         """Return the trained network of an arm at a seed, in evaluation mode.
 
         Args:
             arm: the arm's name, with its levels if factors are varied, such as `residual[blocks=10]`.
-            seed: a seed of the study.
+            seed: a seed of the study, or seeds by source as `trials` has them, such as `seed.init=1,seed.order=0`.
 
         Raises:
             StoreError: there is no such arm or seed, or its trial has not finished.

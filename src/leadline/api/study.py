@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from leadline.api.results import Results
-from leadline.errors import SpecError
+from leadline.errors import LeadlineError, SpecError
 from leadline.parts.base import Spec
 from leadline.parts.code import identify
 from leadline.parts.reference import is_local, references
@@ -16,6 +16,7 @@ from leadline.study.expand import ExpandedStudy
 from leadline.study.load import load_study
 
 if TYPE_CHECKING:
+    from leadline.api.variance import Variance
     from leadline.running.driving import Screen
     from leadline.running.executors import Executor
     from leadline.study.planning.plan import Plan
@@ -232,6 +233,63 @@ class Study:
             replace,
         )
         return Results(self.name, Path(runs), store, None if data_dir is None else Path(data_dir), outcome)
+
+    def variance(
+        self,
+        arm: str | None = None,
+        levels: int = 5,
+        runs: str | Path = "runs",
+        *,
+        store: str | None = None,
+        data_dir: str | Path | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+        progress: bool = True,
+    ) -> "Variance":
+        """Run a study of where the spread between this study's seeds comes from, and return what it shows.
+
+        It has the name of this study with `.variance` and levels^2 trials of each arm, at seeds by source that are
+        arranged in an orthogonal array, and is continued where it stopped.
+
+        Args:
+            arm: the only arm, without its levels; None: all arms, and the differences between them.
+            levels: seeds of each source of randomness, an odd prime: 3, 5, 7, 11 or 13.
+            runs, store, data_dir, workers, device, progress: as for `run`.
+
+        Raises:
+            SpecError: there is no such arm or design, or the study tunes its arms.
+            LeadlineError: as `run`; or no arm has finished all its trials.
+
+        Example:
+            >>> import tempfile
+            >>> import leadline as ll
+            >>> small = {"name": "digits", "train": 60, "test": 40}
+            >>> study = ll.Study("tiny", arms={"mlp": "mlp"}, data=small, training={"epochs": 1, "batch_size": 10})
+            >>> with tempfile.TemporaryDirectory() as runs:
+            ...     found = study.variance(levels=3, runs=runs, workers=0, progress=False)
+            >>> list(found.frame["name"])
+            ['initial weights', 'order', 'choice of images', 'test images', 'what is left']
+        """
+        from leadline.analysis.variance import analyze_variance
+        from leadline.api.variance import Variance
+        from leadline.running.repeating import repeats
+        from leadline.study.variance import variance_study
+
+        study = Study.__new__(Study)
+        study._set_expanded(variance_study(self._expanded, arm, levels))
+        options = {"store": store, "data_dir": data_dir, "device": device}
+        results = study.run(runs, workers=workers, progress=progress, **options)  # type: ignore[arg-type]
+        with results._store() as opened:
+            trials = opened.trials_frame(study.name)
+            found = analyze_variance(opened.study(study.name).expand(), trials, opened.outputs(study.name))
+            if found is None:
+                raise LeadlineError(
+                    f"study {study.name}: no arm has finished all its trials with a spread; `leadline trials"
+                    f" {study.name}` lists them, and the same command continues it"
+                )
+            first = trials.loc[trials["state"].eq("finished"), "trial"].iloc[0]
+            folder = None if data_dir is None else Path(data_dir)
+            return Variance(found, results, repeats(opened, study.name, first, folder, device))
 
 
 @dataclass(frozen=True, repr=False)

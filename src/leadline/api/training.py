@@ -26,7 +26,8 @@ def train(
         network: a specification, the name of a family, a reference to code, or a module, which is trained in place.
         data: the name of a data set, its specification, a function that returns `Arrays`, or a loaded data set.
         recipe: a `TrainingSpec` or a mapping of its keys; None: the defaults.
-        seed: random seed of the initial weights (of a specification), the image order, augmentation and noise.
+        seed: random seed of the initial weights (of a specification), the image order, augmentation, noise, and of
+            what is resampled of data given by name or specification.
         device: `cpu`, `cuda`, `cuda:N` or `auto`.
         data_dir: the folder of the data sets; None: the default one.
 
@@ -59,7 +60,7 @@ def train(
         loaded = data
     else:
         asked = data if isinstance(data, DataSpec) else parse(TrialSpec, {"network": _ANY, "data": data}).data
-        loaded = load(asked, None if data_dir is None else Path(data_dir))
+        loaded = load(asked, None if data_dir is None else Path(data_dir), seed=seed)
     loaded = loaded.to(place)
     if not isinstance(network, nn.Module):
         if not isinstance(network, Spec):

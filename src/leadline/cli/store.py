@@ -281,7 +281,7 @@ def _trial_values(store: "Store", record: "TrialRecord") -> dict[str, Any]:
     return {
         "trial": record.trial,
         "arm": arm and arm[0],
-        "seed": record.seed,
+        "seed": record.seed_name,
         "studies": ", ".join(inside) or None,
         "state": record.state,
         "owner": record.owner,

@@ -328,6 +328,61 @@ def plan(
         print_text(*to_blocks(planned.plan))
 
 
+@app.command()
+def variance(
+    study: ReadyStudy,
+    settings: Settings = None,
+    arm: Annotated[str | None, typer.Option(help="The only arm, without its levels; default: all arms.")] = None,
+    levels: Annotated[
+        int, typer.Option(help="Seeds of each source of randomness, 3, 5, 7, 11 or 13; its square: trials of each arm.")
+    ] = 5,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the shares into this file: .svg, .png, .pdf, .html or .json.")
+    ] = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Number of worker processes; default: one per core; 0: this process.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Show where the spread between seeds comes from: weights, order, augmentation, noise, images.
+
+    Runs a study of its own, STUDY.variance, or continues it.
+    """
+    from leadline.api import Study
+
+    if figure is not None:
+        from leadline.reports.charts.files import check_place
+
+        check_place(figure)
+    found = Study.load(study, settings_of(settings)).variance(
+        arm,
+        levels,
+        runs,
+        store=store_url,
+        data_dir=data_dir,
+        workers=workers,
+        device=device,
+        progress=not as_json,
+    )
+    if figure is not None:
+        from leadline.reports.charts.files import write_figures
+
+        write_figures([found.figure], figure)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        from leadline.analysis.variance import variance_blocks
+        from leadline.text.terminal import print_text
+
+        print_text(*variance_blocks(found.findings, found.repeated))
+    if figure is not None:
+        typer.echo(f"written: {figure}", err=as_json)
+
+
 def _folder(artifacts: str | None) -> str | None:
     from leadline.store.artifacts import folder_url
 

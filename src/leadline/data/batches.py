@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leadline.data import encoded
+from leadline.data.arrays import Arrays
 from leadline.data.datasets import DataSpec
 from leadline.data.encoded_images import EncodedImages
 from leadline.data.files import default_data_dir
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.metadata import Metadata
 from leadline.data.pixels import Pixels, generator, normalisation, normalise, to_memory_format
-from leadline.data.split import cut, validate_split_sizes
+from leadline.data.split import cut, redraw, validate_split_sizes
 from leadline.distributed.shard import WHOLE, Shard
 from leadline.parts.augmentations import BatchAugmentation
 from leadline.parts.reference import drawing_of
@@ -203,16 +204,18 @@ class Dataset:
         return next(iter(self.evaluation_batches(split, count, channels_last)))
 
 
-def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) -> Data:
+def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True, seed: int = 0) -> Data:
     """Read a data set, split off validation images and subsets, and compute the normalisation from training images.
 
-    All choices of images are stratified by class and fixed: see `split.cut`. Images keep their order. Encoded images
+    All choices of images are stratified by class and fixed, but for what `resample` redraws at every seed: see
+    `split.cut` and `split.redraw`. Images keep their order. Encoded images
     are decoded during training: see `encoded.load`.
 
     Args:
         spec: the data set.
         data_dir: folder of the files; None: the default folder.
         download: whether to download missing files.
+        seed: the trial's seed, for data that are resampled.
 
     Raises:
         DataError: a file is missing or damaged, or more images are requested than available.
@@ -227,11 +230,13 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) ->
     arrays = spec.read(data_dir or default_data_dir(), download)
     if isinstance(arrays, EncodedImages):
         assert isinstance(spec, ImageDataSpec)
-        return encoded.load(spec, arrays)
+        return encoded.load(spec, arrays, seed)
     validate_split_sizes(spec.display_name, arrays.sizes, spec)
+    if spec.resample == "split":
+        arrays = _redrawn(arrays, seed)
     assert arrays.test is not None
     held = arrays.train if arrays.validation is None else arrays.validation
-    chosen = cut(arrays.train[1], arrays.test[1], spec, None if arrays.validation is None else held[1])
+    chosen = cut(arrays.train[1], arrays.test[1], spec, None if arrays.validation is None else held[1], seed)
     train = _split(arrays.train, chosen.train)
     mean, scale = normalisation(iter([train.images]), spec.normalise, arrays.shape[0])
     return Dataset(
@@ -246,6 +251,13 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True) ->
         notes=arrays.notes,
         metadata=Metadata.of_arrays(arrays),
     )
+
+
+def _redrawn(arrays: Arrays, seed: int) -> Arrays:
+    assert arrays.test is not None
+    images, labels = (np.concatenate(both) for both in zip(arrays.train, arrays.test, strict=True))
+    train, test = ((images[chosen], labels[chosen]) for chosen in redraw(arrays.train[1], arrays.test[1], seed))
+    return replace(arrays, train=train, test=test)
 
 
 def _split(part: tuple[NDArray[Any], NDArray[Any]], chosen: NDArray[np.int64]) -> Split:

@@ -203,19 +203,21 @@ class EncodedDataset:
         return chunk
 
 
-def load(spec: ImageDataSpec, found: EncodedImages) -> EncodedDataset:
+def load(spec: ImageDataSpec, found: EncodedImages, seed: int = 0) -> EncodedDataset:
     """Split encoded images as for data in memory, and compute the normalisation.
 
     Args:
         spec: the data set.
         found: its images.
+        seed: the trial's seed, for data that are resampled.
 
     Raises:
         DataError: more images are requested than available, or one cannot be decoded.
     """
     validate_split_sizes(found.name, found.sizes, spec)
     validation = found.train if found.validation is None else found.validation
-    chosen = cut(found.train.labels, found.test.labels, spec, None if found.validation is None else validation.labels)
+    held = None if found.validation is None else validation.labels
+    chosen = cut(found.train.labels, found.test.labels, spec, held, seed)
     unit = torch.ones(1, spec.shape[0], 1, 1)
     data = EncodedDataset(
         spec,

@@ -1,17 +1,19 @@
 """Stratified choice of images, with an order that is the same on every machine and in every version."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leadline.errors import DataError
-from leadline.seeds import SUBSET, stream
+from leadline.seeds import SPLIT, SUBSET, stream
 
 if TYPE_CHECKING:
     from leadline.data.datasets import DataSpec
 
+Resample = Literal["bootstrap", "split"]
+"""What is drawn again at every seed: training images, with replacement, or which images are to train and test on."""
 MOST_VALIDATION = 5_000
 """Maximum number of validation images, unless the specification sets their number."""
 TEST_SHARE = 5
@@ -41,12 +43,14 @@ def cut(
     test_labels: NDArray[Any],
     spec: "DataSpec",
     validation_labels: NDArray[Any] | None = None,
+    seed: int = 0,
 ) -> Cut:
     """Choose the images of the three splits, stratified by class.
 
     Unless the data have validation images, these are split off the training part. They are the same for every seed, and
     smaller validation parts are contained in larger ones. Subsets of training and test images are chosen by
-    `spec.subset_seed`, and are also contained in the larger subsets of that seed.
+    `spec.subset_seed`, and are also contained in the larger subsets of that seed. With a bootstrap, as many training
+    images are drawn from these with replacement, by `seed`: the only choice that differs from trial to trial.
     """
     held = train_labels if validation_labels is None else validation_labels
     order = stratified_order(held, stream(0, SUBSET, "validation"))
@@ -55,7 +59,21 @@ def cut(
     if validation_labels is not None:
         rest = np.arange(len(train_labels))
     train = rest[_subset(train_labels[rest], spec.train, stream(spec.subset_seed, SUBSET, "train"))]
+    if spec.resample == "bootstrap":
+        drawn = split_mix(np.arange(len(train), dtype=np.uint64), stream(seed, SPLIT, "bootstrap"))
+        train = np.sort(train[(drawn % np.uint64(len(train))).astype(np.int64)])
     return Cut(train, held_out, _subset(test_labels, spec.test, stream(spec.subset_seed, SUBSET, "test")))
+
+
+def redraw(train_labels: NDArray[Any], test_labels: NDArray[Any], seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return ascending positions of new training and test images among both, as many of each, stratified by class.
+
+    Args:
+        train_labels, test_labels: of the parts as they are, one after the other.
+        seed: the trial's seed.
+    """
+    order = stratified_order(np.concatenate([train_labels, test_labels]), stream(seed, SPLIT, "split"))
+    return np.sort(order[len(test_labels) :]), np.sort(order[: len(test_labels)])
 
 
 def cut_test_part(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -15,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leadline.errors import DataError, LeadlineError
-from leadline.seeds import stream
+from leadline.seeds import PRETRAINING, stream
 from leadline.specs.pretraining import PretrainingSpec, Visible
 
-PRETRAINING = "pretraining"  # purpose of the seed streams; keyed by what is drawn, layer, epoch and step
 EXPLODED = 100
 """Times the error of a machine whose parameters are all 0: a greater error is divergence."""
 LOOK_EVERY = 50

@@ -1,17 +1,20 @@
 """From a store to a study's report: its records, what they show, and what theory predicts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leadline.analysis.diagnostics import Diagnostics, diagnose
+from leadline.analysis.variance import analyze_variance, spread_sentence, variance_notes, variance_table
 from leadline.analysis.verdict import Findings, analyze, reads_probabilities
 from leadline.analysis.verdict.tuned import Tuning, tuning_sentences
 from leadline.errors import LeadlineError
+from leadline.parts.metrics import Outputs
 from leadline.pretraining.image_grids import ImageGrids
 from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.charts.tuning import tuning_figures
+from leadline.reports.charts.variance import variance_figure
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
@@ -59,11 +62,13 @@ def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredS
     study = store.study(name).expand()
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
-    findings = analyze(study, trials, records, store.outputs(name, reads_probabilities(study)), tuning)
+    outputs = store.outputs(name, reads_probabilities(study))
+    findings = analyze(study, trials, records, outputs, tuning)
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
     diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
     sections = (
+        *_variance(study, trials, outputs),
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
         *_predict(study, diagnostics, data_dir),
@@ -93,6 +98,14 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
 def _tuning(tuning: Tuning | None) -> Iterator[Section]:
     if tuning is not None:
         yield Section("tuning", "Tuning", tuning_sentences(tuning), tuning_figures(tuning), tuning_tables(tuning))
+
+
+def _variance(study: ExpandedStudy, trials: "pd.DataFrame", outputs: Mapping[str, Outputs]) -> Iterator[Section]:
+    found = analyze_variance(study, trials, outputs)
+    if found is not None:
+        said = (*map(spread_sentence, found.spreads), *variance_notes(found))
+        tables = tuple(map(variance_table, found.spreads))
+        yield Section("variance", "Where the spread between seeds comes from", said, (variance_figure(found),), tables)
 
 
 def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.DataFrame") -> Iterator[Section]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from leadline.errors import LeadlineError, StoreError
 from leadline.running.checkpoints import read_verified
+from leadline.seeds import SeedName
 from leadline.specs import TrialSpec
 from leadline.store import Store, TrialRecord, verify_spec
 from leadline.store.cleaning import StoredFiles, find_strays
@@ -63,7 +64,7 @@ def _check_study(store: Store, name: str) -> Iterator[Finding]:
         return
     frame = store.trials_frame(name)
     linked = dict(zip(zip(frame["arm"], frame["seed"], strict=True), frame["trial"], strict=True))
-    asked = {(arm.name, spec.seed): spec for arm, spec in study.trials()}
+    asked = {(arm.name, spec.seed_name): spec for arm, spec in study.trials()}
     for keys, what in ((asked.keys() - linked.keys(), "missing"), (linked.keys() - asked.keys(), "not asked for")):
         if keys:
             yield Finding(place, f"{plural(len(keys), 'trial')} {what}, such as {_path(name, min(keys))}")
@@ -72,7 +73,7 @@ def _check_study(store: Store, name: str) -> Iterator[Finding]:
             yield Finding(place, f"{_path(name, key)} is trial {linked[key][:12]}, which is trained otherwise")
 
 
-def _path(study: str, trial: tuple[str, int]) -> str:
+def _path(study: str, trial: tuple[str, SeedName]) -> str:
     return f"{study}/{trial[0]}/{trial[1]}"
 
 

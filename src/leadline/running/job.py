@@ -7,6 +7,7 @@ from pathlib import Path
 from leadline.parts.reference import unpack_objects
 from leadline.parts.trust import trust
 from leadline.running.checkpoints import TEN_MINUTES, Interval
+from leadline.seeds import SeedName, call_seed
 from leadline.store.connect import absolute
 
 PATIENCE_SECONDS = 300.0
@@ -50,7 +51,7 @@ class Event:
     kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
     trial: str
     arm: str
-    seed: int
+    seed: SeedName
     owner: str
     fraction: float = 0.0  # of the trial's steps done
     text: str = ""
@@ -65,9 +66,9 @@ class Event:
         return f"{self.name} {self.kind}: {self.text}" if self.text else f"{self.name} {self.kind}"
 
 
-def trial_name(arm: str, seed: int) -> str:
+def trial_name(arm: str, seed: SeedName) -> str:
     """Return the name of a trial in progress displays and messages."""
-    return f"{arm} seed {seed}"
+    return f"{arm} {call_seed(seed)}"
 
 
 Emit = Callable[[Event], None]

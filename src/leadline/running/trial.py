@@ -74,7 +74,7 @@ class TrialRun:
 
     def pretrain(self, pretraining: PretrainingState) -> None:
         """Pre-train the network, with checkpoints on the way; the one at its end is where training begins."""
-        seed, layers = self.checkpoints.spec.seed, len(hidden_layers(self.state.model))
+        seed, layers = self.checkpoints.spec.random_seed, len(hidden_layers(self.state.model))
         seconds = 0.0
         self.timer = Timer.start(self.job.checkpoint_every, pretraining.steps)
         for epoch in pretrain_network(pretraining, self.state.model, self.data, seed):
@@ -105,7 +105,7 @@ class TrialRun:
             return self.stop.asked or self.timer.due(step)
 
         try:
-            for record in train(state, self.data, spec.training, spec.seed, spec.probes, pause, self.group):
+            for record in train(state, self.data, spec.training, spec.random_seed, spec.probes, pause, self.group):
                 self.check_lease()
                 if record.split == "batch":
                     self.report("progress", record.step / steps, f"loss {record.value:.4g}")
@@ -208,10 +208,10 @@ def follow_trial(
     state = init_state(spec, data, device)
     broadcast_state(state, group)
     if state.pretraining is not None:  # computed here too, so that no process waits longer than an epoch
-        for _ in pretrain_network(state.pretraining, state.model, data, spec.seed):
+        for _ in pretrain_network(state.pretraining, state.model, data, spec.random_seed):
             group.broadcast(None)
         broadcast_state(state, group)
-    for _ in train(state, data, spec.training, spec.seed, spec.probes, group=group):
+    for _ in train(state, data, spec.training, spec.random_seed, spec.probes, group=group):
         pass
 
 
@@ -250,7 +250,7 @@ def check_code(spec: TrialSpec, data_dir: Path | None) -> None:
 
 def init_state(spec: TrialSpec, data: batches.Data, device: torch.device) -> TrainState:
     """Return a trial's state before its first step, and before pre-training if there is any."""
-    state = prepare(build(spec.network, data.shape, data.classes, spec.seed), spec.training, device)
+    state = prepare(build(spec.network, data.shape, data.classes, spec.random_seed), spec.training, device)
     state.pretraining = None if spec.pretraining is None else PretrainingState(spec.pretraining)
     return state
 
@@ -271,15 +271,15 @@ def load_data(spec: TrialSpec, data_dir: Path | None, device: torch.device) -> b
     """
     elsewhere = references(spec.model_dump(mode="json", exclude={"data"}))
     identity = tuple(sorted((name, one) for name, one in spec.code.items() if name not in elsewhere))
-    return _load_data(spec.data, identity, data_dir, device)
+    return _load_data(spec.data, identity, data_dir, device, 0 if spec.data.resample is None else spec.random_seed)
 
 
 @lru_cache(maxsize=2)
 def _load_data(
-    spec: DataSpec, identity: tuple[tuple[str, str], ...], data_dir: Path | None, device: torch.device
+    spec: DataSpec, identity: tuple[tuple[str, str], ...], data_dir: Path | None, device: torch.device, seed: int
 ) -> batches.Data:
     """Return the data of one identity: the same specification may refer to files that have changed."""
     try:
-        return batches.load(spec, data_dir).to(device)
+        return batches.load(spec, data_dir, seed=seed).to(device)
     except DataError as error:
         raise StoreError(str(error)) from None

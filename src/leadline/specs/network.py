@@ -274,6 +274,14 @@ class NetworkSpec(Spec):
         " a stage's number of blocks at a time: less memory, more time",
     )
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the network draws random numbers while it trains; a custom shortcut is taken to do so."""
+        shortcut, recurrent = self.block.shortcut, self.head.recurrent
+        on_shortcut = shortcut.kind == "dropout" if isinstance(shortcut, Shortcut) else True
+        rates = (self.block.dropout, self.block.stochastic_depth, self.head.dropout)
+        return on_shortcut or any(rates) or bool(recurrent and recurrent.dropout)
+
     @model_validator(mode="after")
     def _possible(self) -> "NetworkSpec":
         for problem in self._problems():

@@ -1,12 +1,15 @@
 """What a study is asked to be: arms, what they are crossed with, seeds, one data set, one recipe, what is compared."""
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     ValidationError,
     field_validator,
     model_serializer,
@@ -15,14 +18,18 @@ from pydantic import (
 
 from leadline.data.datasets import DataSpec
 from leadline.data.datasets.digits import Digits
+from leadline.errors import unknown
 from leadline.parts.base import Spec
+from leadline.seeds import SOURCES, Seed, Source, key_of, name_seed, source_of
 from leadline.specs.contrast import ContrastSpec, Correction, MetricName, needs_target
 from leadline.specs.decide import DecideSpec
 from leadline.specs.probes import ProbeSpec
 from leadline.specs.training import TrainingSpec
+from leadline.specs.trial import OneSeed
 from leadline.specs.tuning import TuneSpec
 
 Scalar = bool | int | float | str
+_Seeds = int | list[int] | list[dict[Source, int]] | dict[Source, int]
 MOST_DEVICES = 1024
 """Maximum number of devices that train one trial."""
 
@@ -80,6 +87,12 @@ class MatchSpec(Spec):
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
+def _form_of_seeds(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "numbers"
+    return "combinations" if isinstance(value, list) and value and isinstance(value[0], Mapping) else "plain"
+
+
 class StudySpec(Spec):
     """Arms, the factors they are crossed with, seeds, one data set, one recipe, and the contrasts to decide."""
 
@@ -106,12 +119,23 @@ class StudySpec(Spec):
     vary: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(
         default={},
         description="arguments of the networks, or dotted keys such as training.batch_size or, of a network written"
-        " out, network.block.order",
+        " out, network.block.order; or seeds of one source of randomness, such as seed.init",
     )
-    seeds: (
-        Annotated[int, Field(ge=1, le=10_000)]
-        | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=10_000)]
-    ) = Field(default=3, description="their number, at most 10,000, or the seeds themselves")
+    seeds: Annotated[
+        Annotated[
+            Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[OneSeed], Field(min_length=1, max_length=10_000)],
+            Tag("plain"),
+        ]
+        | Annotated[
+            list[Annotated[dict[Source, OneSeed], Field(min_length=1)]], Field(max_length=10_000), Tag("combinations")
+        ]
+        | Annotated[dict[Source, Annotated[int, Field(ge=1, le=10_000)]], Field(min_length=1), Tag("numbers")],
+        Discriminator(_form_of_seeds),
+    ] = Field(
+        default=3,
+        description="their number, at most 10,000, or the seeds themselves; by source of randomness (init, order,"
+        " augment, noise, split): the number of seeds of each, all of which are combined, or a list of combinations",
+    )
     contrasts: list[ContrastSpec] | None = Field(
         default=None, description="None: every pair of arms, or of more than ten arms each with the first"
     )
@@ -194,21 +218,60 @@ class StudySpec(Spec):
                     raise ValueError(f"{text!r} contains a control character, which names and levels may not")
             if len(set(map(str, levels))) < len(levels):
                 raise ValueError(f"{levels} names a level of {key} twice")
+            if not key.startswith("seed."):
+                continue
+            if source_of(key) is None:
+                raise ValueError(unknown("key", key, map(key_of, SOURCES)))
+            if not all(type(level) is int and 0 <= level < 2**31 for level in levels):
+                raise ValueError(f"{key}: {levels} are not all seeds, which are whole numbers from 0 to 2147483647")
         return vary
 
     @field_validator("seeds")
     @classmethod
-    def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
-        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
-            raise ValueError(
-                f"{seeds} contains a seed twice, and repeating a trial adds no evidence; remove the duplicate"
-            )
+    def _distinct(cls, seeds: _Seeds) -> _Seeds:
+        if isinstance(seeds, list):
+            if len({name_seed(_made(one)) for one in seeds}) < len(seeds):
+                raise ValueError(
+                    f"{seeds} contains a seed twice, and repeating a trial adds no evidence; remove the duplicate"
+                )
+            if len({frozenset(one) if isinstance(one, dict) else None for one in seeds}) > 1:
+                raise ValueError(f"{seeds} gives different sources of randomness; give each entry the same")
         return seeds
 
     @model_validator(mode="after")
     def _name_of_the_search_fits(self) -> "StudySpec":
         if self.tune is not None and len(self.name) > (most := 100 - len(SEARCH)):
             raise ValueError(f"name {self.name!r} is longer than {most} letters, and tune adds {SEARCH}; shorten it")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed_for_other_sources(cls, value: object) -> object:
+        """Write out that sources whose seeds are not varied have one seed, if the study says nothing of them."""
+        if isinstance(value, Mapping) and "seeds" not in value and isinstance(value.get("vary"), Mapping):
+            return {"seeds": 1, **value} if any(source_of(str(key)) for key in value["vary"]) else value
+        return value
+
+    @model_validator(mode="after")
+    def _test_images_not_tuned_on(self) -> "StudySpec":
+        asked = (self.data.resample, *(arm.data.get("resample") for arm in self.arms.values()))
+        if self.tune is not None and "split" in asked:
+            raise ValueError(
+                "data.resample split takes images for testing that tune would have chosen on at another seed; use"
+                " bootstrap, or remove tune"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_once(self) -> "StudySpec":
+        given = self.seeds[0] if isinstance(self.seeds, list) else self.seeds
+        twice = [key_of(source) for source in self.varied_seeds if isinstance(given, dict) and source in given]
+        if twice:
+            raise ValueError(f"{twice[0]} is given by both vary and seeds; remove it from one of them")
+        if self.decide is not None and isinstance(self.seed_values[0], Seed):
+            raise ValueError(
+                "decide adds seeds one by one, and seeds by source are a fixed set of combinations; remove one of them"
+            )
         return self
 
     @model_validator(mode="after")
@@ -229,7 +292,54 @@ class StudySpec(Spec):
         return self
 
     @property
+    def factors(self) -> dict[str, list[Scalar]]:
+        """What the arms are crossed with: key -> levels, of everything that is varied but seeds."""
+        return {key: levels for key, levels in self.vary.items() if source_of(key) is None}
+
+    @property
+    def varied_seeds(self) -> dict[Source, list[int]]:
+        """Source of randomness -> its seeds, of those that are varied."""
+        found = {source_of(key): levels for key, levels in self.vary.items()}
+        return {source: [int(level) for level in levels] for source, levels in found.items() if source is not None}
+
+    @property
     def seed_values(self) -> tuple[int, ...]:
-        """The seeds themselves: 0 to n-1 where only their number is given; of a study that decides, all it may take."""
-        seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+        """The seeds themselves: 0 to n-1 where only their number is given; of a study that decides, all it may take.
+
+        Where sources of randomness have seeds of their own: every combination, as `leadline.seeds.Seed`.
+        """
+        if isinstance(self.seeds, dict):
+            given: tuple[int, ...] = _combined((0,), {source: range(n) for source, n in self.seeds.items()})
+        else:
+            given = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(map(_made, self.seeds))
+        seeds = _combined(given, self.varied_seeds)
         return seeds if self.decide is None else seeds[: self.decide.max_seeds]
+
+    @property
+    def varied_sources(self) -> tuple[Source, ...]:
+        """The sources of randomness that differ from seed to seed: all of them, or those with several seeds."""
+        seeds = [seed for seed in self.seed_values if isinstance(seed, Seed)]
+        if not seeds:
+            return SOURCES
+        return tuple(one for one in SOURCES if len({seed.by_source.get(one, int(seed)) for seed in seeds}) > 1)
+
+    @property
+    def seeds_taken(self) -> set[int]:
+        """Every number that is a seed of something."""
+        sources = (one.by_source.values() if isinstance(one, Seed) else () for one in self.seed_values)
+        return {*map(int, self.seed_values), *itertools.chain.from_iterable(sources)}
+
+
+def _made(seed: int | Mapping[Source, int]) -> int:
+    return seed if isinstance(seed, int) else Seed(0, seed)
+
+
+def _combined(seeds: tuple[int, ...], sources: Mapping[Source, Iterable[int]]) -> tuple[int, ...]:
+    """Return seeds at every combination of those of the sources."""
+    if not sources:
+        return seeds
+    found = []
+    for seed, *values in itertools.product(seeds, *sources.values()):
+        own = seed.by_source if isinstance(seed, Seed) else {}
+        found.append(Seed(int(seed), {**own, **dict(zip(sources, values, strict=True))}))
+    return tuple(found)

@@ -1,7 +1,7 @@
 """One trial: an arm of a study at one seed; the unit that is run, stored and recognised by its hash."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -10,10 +10,14 @@ from leadline.data.datasets.digits import Digits
 from leadline.data.files import default_data_dir
 from leadline.parts.base import Spec
 from leadline.parts.code import identify_all
+from leadline.parts.reference import Reference
+from leadline.seeds import SOURCES, Seed, SeedName, Source, name_seed
 from leadline.specs.network import AnyNetwork, ModuleSpec
 from leadline.specs.pretraining import PretrainingSpec
 from leadline.specs.probes import ProbeSpec
 from leadline.specs.training import TrainingSpec
+
+OneSeed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class TrialSpec(Spec):
@@ -27,6 +31,9 @@ class TrialSpec(Spec):
         default=None, description="layer-wise pre-training of the hidden layers before training"
     )
     seed: int = Field(default=0, ge=0, lt=2**31)
+    seeds: dict[Source, OneSeed] = Field(
+        default={}, description="source of randomness -> a seed of its own; the others follow `seed`"
+    )
     code: dict[str, str] = Field(
         default={},
         description="reference to custom code, or path of a data file -> what identifies it; see leadline.parts.code",
@@ -58,10 +65,38 @@ class TrialSpec(Spec):
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = plain(self)
-        for name in ("pretraining", "code"):
+        for name in ("pretraining", "seeds", "code"):
             if not getattr(self, name):
                 content.pop(name, None)
         return content
+
+    @property
+    def random_seed(self) -> int:
+        """What everything random in the trial is drawn from."""
+        return Seed(self.seed, self.seeds) if self.seeds else self.seed
+
+    @property
+    def seed_name(self) -> SeedName:
+        """How tables and messages call the seed."""
+        return name_seed(self.random_seed)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of randomness that the trial draws from; custom code is taken to draw noise."""
+        network = self.network
+        noisy = isinstance(network, ModuleSpec) or network.is_noisy
+        parts = (self.training.optimizer, self.training.loss, network)
+        draws: dict[Source, bool] = {
+            "augment": self.data.augment is not None,
+            "split": self.data.resample is not None,
+            "noise": noisy or any(isinstance(part, Reference) for part in parts),
+        }
+        return tuple(source for source in SOURCES if draws.get(source, True))
+
+    def with_seed(self, seed: int) -> "TrialSpec":
+        """Return this trial at another seed."""
+        by_source = dict(seed.by_source) if isinstance(seed, Seed) else {}
+        return self.model_copy(update={"seed": int(seed), "seeds": by_source})
 
     def with_code(self, data_dir: Path | None = None) -> "TrialSpec":
         """Return this trial with the identity of the custom code and data files that it uses, as they are now.

@@ -1,12 +1,13 @@
 """The results of a study as data frames for statistics, figures and reports."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, or_, select
 
 from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
+from leadline.seeds import SeedName, divide_levels
 from leadline.store.measured import unpack_classes
 from leadline.store.schema import measurements, predictions, records, series, study_trials, trials
 from leadline.store.values import require_mapping
@@ -37,12 +38,15 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
     ).all()
     for row in rows:
         require_mapping(row.factors, f"the factors of trial {row.trial[:12]}")
-    columns = dict(zip(TRIALS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(TRIALS, ())
+    columns: dict[str, Sequence[Any]] = dict.fromkeys(TRIALS, ())
+    columns |= zip(TRIALS, zip(*rows, strict=True), strict=True) if rows else ()
+    divided = [divide_levels(row.factors, row.seed) for row in rows]
+    columns |= {"factors": [factors for factors, _ in divided], "seed": [seed for _, seed in divided]}
     # With explicit types, because None in text columns would become NaN.
     types: dict[str, Any] = {
         **dict.fromkeys(("factors", "error", "environment", "note"), object),
         **dict.fromkeys(("trial", "arm", "base", "state"), str),
-        "seed": "int64",
+        "seed": _type_of_seeds(columns["seed"]),
         "diverged_step": "Int64",
         "created": "datetime64[us, UTC]",
         "started": "datetime64[us, UTC]",
@@ -52,6 +56,11 @@ def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
     return pd.DataFrame({name: pd.Series(list(columns[name]), dtype=types[name]) for name in TRIALS})
 
 
+def _type_of_seeds(names: Iterable[SeedName]) -> str:
+    """Return the type of a column of seeds: numbers, or names of seeds by source."""
+    return "str" if any(isinstance(name, str) for name in names) else "int64"
+
+
 def records_frame(connection: Connection, study_id: int, splits: Collection[str] | None = None) -> "pd.DataFrame":
     """Return every record of a study's trials, by position in the study, epoch, step, split and name."""
     import numpy as np
@@ -59,7 +68,7 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
 
     link = study_trials.c
     links = connection.execute(
-        select(link.position, trials.c.hash, link.arm, link.base, trials.c.seed)
+        select(link.position, trials.c.hash, link.arm, link.base, link.factors, trials.c.seed)
         .join_from(study_trials, trials)
         .where(link.study_id == study_id)
         .order_by(link.position)
@@ -79,6 +88,7 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
     integers = np.array([row[:4] for row in rows], dtype=np.int64).reshape(-1, 4)
     values = np.array([row[4] for row in rows], dtype=np.float64)
     ordered = sorted(wanted, key=lambda row: (row.split, row.name))
+    seeds = [divide_levels(row.factors, row.seed)[1] for row in links]
     rank = np.zeros(max((row.id for row in known), default=0) + 1, dtype=np.int64)
     rank[[row.id for row in ordered]] = np.arange(len(ordered))
     position, name, step, epoch = integers[:, 0], rank[integers[:, 1]], integers[:, 2], integers[:, 3]
@@ -93,7 +103,7 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
             "trial": take([row.hash for row in links], at),
             "arm": take([row.arm for row in links], at),
             "base": take([row.base for row in links], at),
-            "seed": np.array([row.seed for row in links], dtype=np.int64)[at],
+            "seed": pd.Series(seeds, dtype=_type_of_seeds(seeds)).take(at).reset_index(drop=True),
             "step": step[order],
             "epoch": epoch[order],
             "split": take([row.split for row in ordered], name[order]),

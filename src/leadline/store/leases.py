@@ -9,7 +9,7 @@ from leadline.specs import canonical_json
 from leadline.store.connect import clock, now
 from leadline.store.lookup import no_study
 from leadline.store.schema import measurements, records, studies, study_trials, trials
-from leadline.store.values import Claim, LeaseLost
+from leadline.store.values import Claim, LeaseLost, stored_name
 from leadline.store.worker_id import WorkerId
 
 ENDED = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,7 +112,7 @@ def claim_next(
         drop_after(connection, row.id, row.checkpoint_epoch)
     spec = canonical_json(row.spec)
     last, earlier = (row.checkpoint, row.checkpoint_epoch), (row.earlier_checkpoint, row.earlier_epoch or 0)
-    return Claim(row.hash, row.arm, row.seed, spec, *last, row.attempts, *earlier)
+    return Claim(row.hash, row.arm, stored_name(row.seed, row.spec), spec, *last, row.attempts, *earlier)
 
 
 def drop_after(connection: Connection, trial_id: int, epoch: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from leadline.errors import StoreError, unknown
+from leadline.seeds import call_seed, divide_levels, name_seed, seed_of
 from leadline.store.connect import display_address
 from leadline.store.schema import STATES, TrialState, studies, study_trials, trials
 from leadline.store.values import HeldTrial, TrialRecord, require_mapping
@@ -42,21 +43,31 @@ def find_trial(connection: Connection, name: str) -> TrialRecord:
 def _trial_of_study(connection: Connection, name: str) -> TrialRecord:
     study, _, rest = name.partition("/")
     arm, _, seed = rest.rpartition("/")
-    if not arm or not seed.isdecimal():
+    try:
+        wanted = seed_of(seed)
+    except ValueError:
+        wanted = None
+    if not arm or wanted is None:
         raise StoreError(f"trial {name!r}: expected STUDY/ARM/SEED, such as demo/plain/0, or the beginning of a hash")
     link = study_trials.c
     ours = link.study_id == study_id(connection, study)
     rows = connection.execute(
-        select(trials).join_from(study_trials, trials).where(ours, link.arm == arm, trials.c.seed == int(seed))
+        select(trials).join_from(study_trials, trials).where(ours, link.arm == arm, trials.c.seed == int(wanted))
     ).all()
-    if rows:
-        return _record(rows[0])
+    for row in map(_record, rows):
+        if row.seed_name == name_seed(wanted):
+            return row
     arms = set(connection.scalars(select(link.arm).where(ours)))
     if arm not in arms:
         raise StoreError(f"study {study}: {unknown('arm', arm, arms)}")
-    found = connection.scalars(select(trials.c.seed).join_from(study_trials, trials).where(ours, link.arm == arm))
-    seeds = join([str(one) for one in sorted(found)], 20)
-    raise StoreError(f"study {study}: arm {arm} has no seed {seed}; its seeds: {seeds}")
+    found = connection.execute(
+        select(trials.c.seed, link.factors)
+        .join_from(study_trials, trials)
+        .where(ours, link.arm == arm)
+        .order_by(link.position)
+    )
+    seeds = join([str(divide_levels(factors, number)[1]) for number, factors in found], 20)
+    raise StoreError(f"study {study}: arm {arm} has no {call_seed(name_seed(wanted))}; its seeds: {seeds}")
 
 
 def _trial_by_prefix(connection: Connection, prefix: str) -> TrialRecord:
@@ -98,12 +109,12 @@ def held_trials(connection: Connection, study_id: int) -> list[HeldTrial]:
     """Return the trials of a study that are running, in its order."""
     link = study_trials.c
     rows = connection.execute(
-        select(link.arm, trials.c.seed, trials.c.owner)
+        select(link.arm, link.factors, trials.c.seed, trials.c.owner)
         .join_from(study_trials, trials)
         .where(link.study_id == study_id, trials.c.state == "running")
         .order_by(link.position)
     )
-    return [HeldTrial(*row) for row in rows]
+    return [HeldTrial(row.arm, divide_levels(row.factors, row.seed)[1], row.owner) for row in rows]
 
 
 def count_trials(connection: Connection, study_id: int | None) -> dict[int, dict[TrialState, int]]:

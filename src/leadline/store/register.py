@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Table, delete, insert, select, text, update
 
 from leadline.errors import SpecError, StoreError
+from leadline.seeds import levels_of_seed
 from leadline.specs import parse
 from leadline.specs.study import SEARCH, StudySpec
 from leadline.store.connect import build_insert, now
@@ -42,8 +43,8 @@ def register(connection: Connection, study: "ExpandedStudy", planned: "list[Plan
     study_id = _put_study(connection, study, moment)
     known = _put_trials(connection, {hash_: spec for _, hash_, spec in planned}, moment)
     links = [
-        (position, known[hash_][0], arm.name, arm.base, dict(arm.factors))
-        for position, (arm, hash_, _) in enumerate(planned)
+        (position, known[hash_][0], arm.name, arm.base, {**arm.factors, **levels_of_seed(spec.random_seed)})
+        for position, (arm, hash_, spec) in enumerate(planned)
     ]
     link = study_trials.c
     there = connection.execute(

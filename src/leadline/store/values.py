@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from leadline.errors import LeadlineError, SpecError, StoreError
+from leadline.seeds import Seed, SeedName, name_seed
 from leadline.specs import TrialSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.store.schema import TrialState
@@ -66,7 +67,7 @@ class Claim:
 
     trial: str  # content hash of its specification
     arm: str
-    seed: int
+    seed: SeedName
     spec: str  # JSON of the TrialSpec, as the ledger has it; see `verify_spec`
     checkpoint: str | None  # file name inside the checkpoints folder; None: from the start
     epochs_done: int  # complete epochs in the checkpoint
@@ -80,7 +81,7 @@ class HeldTrial:
     """A trial that a worker runs, or holds without running it."""
 
     arm: str
-    seed: int
+    seed: SeedName
     owner: str
 
 
@@ -136,3 +137,14 @@ class TrialRecord:
     earlier_checkpoint: str | None
     earlier_epoch: int | None
     note: str | None  # incidents such as a damaged checkpoint, one per line
+
+    @property
+    def seed_name(self) -> SeedName:
+        """How tables and messages call the seed."""
+        return stored_name(self.seed, self.spec)
+
+
+def stored_name(number: int, spec: object) -> SeedName:
+    """Return how tables and messages call a trial's seed, from what the ledger has of it, which may be damaged."""
+    by_source = spec.get("seeds") if isinstance(spec, Mapping) else None
+    return name_seed(Seed(number, by_source) if by_source and isinstance(by_source, Mapping) else number)

@@ -11,6 +11,7 @@ from leadline.errors import Problem, SpecError, unknown
 from leadline.networks import family
 from leadline.parts.metrics import CurveMetric, metric, metric_name
 from leadline.parts.tasks import Task, task_of
+from leadline.seeds import Seed, key_of
 from leadline.specs import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import LEAST_ERROR, DecideSpec
@@ -50,7 +51,7 @@ class Arm:
 
     def at(self, seed: int) -> TrialSpec:
         """Return this arm's trial at a seed."""
-        return self.trial.model_copy(update={"seed": seed})
+        return self.trial.with_seed(seed)
 
     def with_changes(self, **parts: object) -> "Arm":
         """Return this arm with parts of its trial replaced."""
@@ -218,7 +219,7 @@ def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND) -> Expanded
                     Problem(f"arms.{base}: {one.text}", source_of(spec, base, factors, one.path))
                     for one in error.problems
                 ]
-    problems += _unknown_arms(spec, resolved)
+    problems += [*_unknown_arms(spec, resolved), *(_seeds_of_nothing(spec, arms) if not problems else ())]
     if problems:
         each_once = {one.text: one for one in reversed(problems)}  # such as an argument unknown at every level
         raise SpecError(*reversed(each_once.values()))
@@ -248,12 +249,12 @@ def source_of(
 
 def _combinations(spec: StudySpec) -> Iterator[dict[str, Scalar]]:
     """Yield the levels of all factors, in every combination."""
-    levels = [[(key, value) for value in values] for key, values in spec.vary.items()]
+    levels = [[(key, value) for value in values] for key, values in spec.factors.items()]
     return (dict(combination) for combination in itertools.product(*levels))
 
 
 def _bound_trials(spec: StudySpec) -> None:
-    sizes = [len(spec.arms), math.prod(len(levels) for levels in spec.vary.values()), len(spec.seed_values)]
+    sizes = [len(spec.arms), math.prod(len(levels) for levels in spec.factors.values()), len(spec.seed_values)]
     if math.prod(sizes) > MOST_TRIALS:
         arms, levels, seeds = sizes
         crossed = f"{plural(arms, 'arm')} x {plural(levels, 'combination of levels', 'combinations of levels')}"
@@ -278,6 +279,24 @@ def _unknown_arms(spec: StudySpec, resolved: ResolvedStudy) -> Iterator[Problem]
         if name not in known:
             shown = path[:2] if path[0] == "contrasts" else path
             yield Problem(f"{'.'.join(map(str, shown))}: {unknown('arm', name, known)}", path)
+
+
+_LACKS = {
+    "augment": "augments its images",
+    "noise": "has dropout, stochastic depth or custom code",
+    "split": "resamples its images (data.resample)",
+}
+
+
+def _seeds_of_nothing(spec: StudySpec, arms: Sequence[Arm]) -> Iterator[Problem]:
+    """Yield the sources of randomness that have several seeds and of which no arm draws, so that all trials agree."""
+    drawn = {source for arm in arms for source in arm.trial.sources}
+    seeds = [seed.by_source for seed in spec.seed_values if isinstance(seed, Seed)]
+    for source in dict.fromkeys(source for one in seeds for source in one):
+        if source not in drawn and len({one[source] for one in seeds}) > 1:
+            key = key_of(source)
+            path = ("vary", key) if key in spec.vary else ("seeds",)
+            yield Problem(f"{key}: no arm {_LACKS[source]}, so its seeds would change nothing; give it one seed", path)
 
 
 def align_tuned(spec: StudySpec, arms: Sequence[Arm]) -> list[Arm]:
@@ -322,7 +341,7 @@ def _check_tune(spec: StudySpec, tune: TuneSpec, arms: list[Arm]) -> None:
             problem = f"{key} would change networks that match makes equal; tune only training keys, or remove match"
             problems.append(Problem(problem).under(("tune", key)))
     try:
-        tune.seed_values(spec.seed_values)
+        tune.seed_values(spec.seeds_taken)
     except SpecError as error:
         problems += [one.under(("tune", "seeds")) for one in error.problems]
     if problems:

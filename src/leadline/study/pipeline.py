@@ -23,6 +23,7 @@ from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
+from leadline.seeds import seed_of
 from leadline.store import Store, StudyRecord
 from leadline.store.artifacts import folder_url
 from leadline.study.check import check_networks
@@ -174,7 +175,7 @@ def _changes(study: ExpandedStudy, store: Store) -> Iterator[str]:
         if count := int(ended["arm"].isin(arms).sum()):
             of = f"{plural(count, 'trial')} of {join(sorted(arms))} ended"
             yield f"{name} {how} since {of}: the trials are {_AGAIN}"
-    now = {(arm.name, trial.seed): trial.content_hash for arm, trial in before.trials()}
+    now = {(arm.name, trial.seed_name): trial.content_hash for arm, trial in before.trials()}
     keys = zip(ended["arm"], ended["seed"], strict=True)
     revised = ended[[now.get(key, trial) != trial for key, trial in zip(keys, ended["trial"], strict=True)]]
     if len(revised):
@@ -248,7 +249,7 @@ def _merge_with_stored(study: ExpandedStudy, store: Store) -> ExpandedStudy:
     frame = store.trials_frame(name)
     columns = (frame[column] for column in ("arm", "seed", "trial", "state"))
     linked = [
-        Linked(arm, int(seed), trial, state in ("finished", "diverged"))
+        Linked(arm, seed_of(seed), trial, state in ("finished", "diverged"))
         for arm, seed, trial, state in zip(*columns, strict=True)
     ]
     before = store.study(name)

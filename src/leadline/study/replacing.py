@@ -63,13 +63,13 @@ def _lost(study: ExpandedStudy, store: Store) -> tuple[int, int, list[str]] | No
         # what is trained follows from a search, which is repeated where anything that it depends on is another
         others = [one for one in differences if not one.startswith(FREE)]
         return (len(begun), len(begun), others) if others and len(begun) else None
-    now = {(arm.name, trial.seed): trial for arm, trial in study.trials()}
-    keys = [(arm, int(seed)) for arm, seed in zip(begun["arm"], begun["seed"], strict=True)]
+    now = {(arm.name, trial.seed_name): trial for arm, trial in study.trials()}
+    keys = list(zip(begun["arm"], begun["seed"], strict=True))
     hashes = {key: now[key].content_hash for key in keys if key in now}
     if [hashes.get(key) for key in keys] == begun["trial"].tolist():
         return None
     try:
-        before = {(arm.name, trial.seed): _settings(trial) for arm, trial in record.expand().trials()}
+        before = {(arm.name, trial.seed_name): _settings(trial) for arm, trial in record.expand().trials()}
     except SpecError:  # such as a module that is gone, which is said elsewhere
         return None
     count = sum(before.get(key) != (_settings(now[key]) if key in now else None) for key in keys)

@@ -50,7 +50,7 @@ class Search:
         _optuna()
         self.study = study
         self.tune: TuneSpec = study.spec.tune
-        self.seeds = self.tune.seed_values(study.seed_values)
+        self.seeds = self.tune.seed_values(study.spec.seeds_taken)
         self._settings: dict[str, list[_Setting]] = {arm.name: [] for arm in study.arms}
         self._scores: dict[str, list[float]] = {}
 
@@ -110,7 +110,7 @@ class Search:
         except SpecError as error:
             said = ", ".join(f"{key} {value}" for key, value in values.items())
             raise SpecError(f"tune: {said} for arm {arm.name}: {error}; change a space") from None
-        at = (trial.model_copy(update={"seed": seed}) for seed in self.seeds)
+        at = (trial.with_seed(seed) for seed in self.seeds)
         return _Setting(values, tuple(one.content_hash for one in at))
 
     def _pending_study(self) -> ExpandedStudy:

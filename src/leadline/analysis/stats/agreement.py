@@ -9,6 +9,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from leadline.analysis.stats.samples import RESAMPLES, StatisticsError, sample
+from leadline.seeds import SeedName
 
 EXACT_ORDERS = 8
 """Up to this many pairs every one of the n! orders is counted; above it, orders are drawn."""
@@ -21,7 +22,7 @@ class McNemar:
     a_only: int  # examples
     b_only: int
     p: float  # exact, two-sided
-    seed: int | None = None  # of the two trials
+    seed: SeedName | None = None  # of the two trials
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Correlation:
     p_smallest: float | None  # the smallest p that these pairs can reach, whichever way they are paired
 
 
-def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, seed: int | None = None) -> McNemar:
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, seed: SeedName | None = None) -> McNemar:
     """Return McNemar's test (1947) in its exact binomial form: are two classifiers right equally often?
 
     It speaks of these two trained networks on examples like these, not of training them again.

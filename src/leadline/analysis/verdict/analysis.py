@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.stats import Effect, Outcome, Summary, cut, paired, summarise, unpaired
+from leadline.analysis.stats.crossed import paired_crossed
 from leadline.analysis.stats.factorial import shrink_effects
 from leadline.analysis.stats.pairing import Ahead, SeedsAndImages, ahead_at_a_seed, over_seeds_and_images, pairing
 from leadline.analysis.verdict.decisions import Judgement, adjust, decide_contrasts, seeds_needed
@@ -50,13 +51,14 @@ def analyze(
     design = study if isinstance(study, Design) else design_of(study)
     evidence = gather(design, trials, records, outputs)
     pairs = [pair(contrast, design.margin, evidence) for contrast in design.contrasts]
+    crossed = any(own.shared for own in pairs)
     estimates: list[Effect | None] = []
     sequential: list[SequentialAnalysis | None] = [None] * len(pairs)
     rounds: tuple[Round, ...] = ()
     looked: list[tuple[int, ...]] = [()] * len(pairs)
     if design.decide is None:
         history = [evidence.rounds(own.contrast) for own in pairs]
-        if any(len(groups) > 1 for groups in history):
+        if any(len(groups) > 1 for groups in history) and not crossed:
             pairs, estimates, judgements = looked_at_before(pairs, [tuple(chain(*groups)) for groups in history])
             looked = [tuple(accumulate(map(len, groups)))[:-1] for groups in history]
         else:
@@ -70,8 +72,8 @@ def analyze(
     contrasts = _with_shrunk(
         map(partial(_contrast, evidence, tested), pairs, estimates, judgements, sequential, looked)
     )
-    # seeds whose number depends on what they showed are no sample for statistics that look once
-    fixed = contrasts if design.decide is None and not any(looked) else ()
+    # seeds whose number depends on what they showed, or that pairs share, are no sample for statistics that look once
+    fixed = contrasts if design.decide is None and not any(looked) and not crossed else ()
     return Findings(
         study=design.name,
         title=design.title,
@@ -82,6 +84,8 @@ def analyze(
         meta_analyses=meta_analyses(design, fixed),
         rounds=rounds,
         data_sets=tuple(dict.fromkeys(arm.data for arm in design.arms)),
+        sources=design.sources,
+        resample=design.resample,
         unrecorded=evidence.unrecorded(design),
         metric=design.metric,
         declared=design.metrics,
@@ -99,6 +103,8 @@ def _estimate(pairs: Pairs) -> Effect | None:
     """Return what pairs, or separate samples, show; None where there are none."""
     if not pairs.a or not pairs.b:
         return None
+    if pairs.shared:
+        return paired_crossed(pairs.a, pairs.b, pairs.shared, pairs.resolution, pairs.largest)
     estimate = unpaired if pairs.apart else paired
     return estimate(pairs.a, pairs.b, resolution=pairs.resolution, largest=pairs.largest)
 
@@ -153,6 +159,7 @@ def _contrast(
         at_chance_a=evidence.at_chance_of(contrast.a, (seed for seed, _ in pairs.outcomes)),
         at_chance_b=evidence.at_chance_of(contrast.b, (seed for seed, _ in pairs.outcomes)),
         ended=min(side.trials for side in pairs.apart) if pairs.apart else len(outcomes),
+        crossed=bool(pairs.shared),
         neither_learned=pairs.neither_learned,
         values_a=pairs.a,
         values_b=pairs.b,
@@ -164,9 +171,10 @@ def _contrast(
         looked=looked,
         finished=len(evidence.finished_seeds(contrast.a) & evidence.finished_seeds(contrast.b)),
         needed=seeds_needed(pairs, estimate, tested) if judgement.decision == "undecided" else None,
-        pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent else None,
-        ahead=_ahead(outcomes, contrast.kind.higher_is_better),
-        images=None if sequential or looked else _over_images(pairs, evidence),  # which holds at one look
+        pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent and not pairs.shared else None,
+        ahead=None if pairs.shared else _ahead(outcomes, contrast.kind.higher_is_better),
+        # which holds at one look, of independent pairs
+        images=None if sequential or looked or pairs.shared else _over_images(pairs, evidence),
     )
 
 
@@ -201,6 +209,8 @@ def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
         return None
     sides = []
     for side in (pairs.contrast.a, pairs.contrast.b):
+        if evidence.arms[side].resample == "split":
+            return None
         hashes = {trial.seed: trial.hash for trial in evidence.trials[side]}
         seen = [evidence.outputs[hashes[seed]] for seed in pairs.seeds]
         if any(not np.array_equal(one.labels, seen[0].labels) for one in seen) or len(seen[0].labels) < 2:

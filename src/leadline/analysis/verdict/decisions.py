@@ -22,6 +22,7 @@ from leadline.analysis.stats import (
     unpaired_equivalence_p,
     unpaired_with_failures,
 )
+from leadline.analysis.stats.crossed import equivalence_p_crossed
 from leadline.analysis.verdict.pairs import Pairs
 from leadline.specs.contrast import Correction
 
@@ -81,6 +82,8 @@ def _difference(pairs: Pairs, estimate: Effect | None) -> DifferenceTest:
         failed_a, failed_b = (side.failed for side in pairs.apart)
         return unpaired_with_failures(pairs.a, pairs.b, failed_a, failed_b, p, higher)
     outcomes = [one for _, one in pairs.outcomes]
+    if pairs.shared and any(one.failed_a or one.failed_b for one in outcomes):
+        return DifferenceTest(None, 0)  # failures are counted as if trials were independent
     if not outcomes:  # times to a target, which have failures in them
         return DifferenceTest(p, 0 if estimate is None else (estimate.difference > 0) - (estimate.difference < 0))
     return difference_with_failures(outcomes, p, higher)
@@ -93,6 +96,8 @@ def _equivalence(pairs: Pairs, estimate: Effect | None) -> float | None:
         return None  # how long the others would have taken is not known, and a horizon makes them equal
     if pairs.apart:
         return unpaired_equivalence_p(pairs.a, pairs.b, pairs.margin, pairs.resolution)
+    if pairs.shared:
+        return equivalence_p_crossed(pairs.differences, pairs.margin, pairs.shared, pairs.resolution)
     return float(equivalence_p(pairs.differences, pairs.margin, pairs.resolution))
 
 
@@ -103,7 +108,7 @@ def seeds_needed(pairs: Pairs, estimate: Effect | None, contrasts: int) -> Seeds
         pairs, estimate: what it compares, and what that shows.
         contrasts: that share the error of the study.
     """
-    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or pairs.uneven:
+    if estimate is None or estimate.n < 2 or estimate.t_p is None or pairs.silent or pairs.uneven or pairs.shared:
         return None
     spread = max(estimate.sd or 0.0, least_spread(pairs.resolution))
     if not spread:

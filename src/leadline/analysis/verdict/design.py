@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from leadline.data.split import split_sizes
+from leadline.data.split import Resample, split_sizes
 from leadline.parts.base import canonical_json
 from leadline.parts.metrics import Counts, FinalMetric, Metric, metric
 from leadline.parts.tasks import Task, task_of
+from leadline.seeds import SOURCES, Source
 from leadline.specs.contrast import Correction
 from leadline.specs.decide import DecideSpec
 from leadline.specs.tuning import TuneSpec, Values
@@ -28,6 +29,7 @@ class DesignArm:
     data: str = ""  # the data set on which it was evaluated
     alike: str = ""  # equal for arms that differ in their data set alone
     counts: Counts = UNKNOWN  # of what it was trained and evaluated on
+    resample: Resample | None = None  # which images it draws again at every seed; None: none
     task: Task | None = None  # which says whether a trial has learned anything; None: not known
 
 
@@ -58,6 +60,7 @@ class Design:
     metrics: Mapping[str, Metric]  # that something is said of: of the contrasts, and `metric`
     metric: str  # that the arms are for, where no contrast names another
     seeds: tuple[int, ...]  # in their order; where seeds are added until contrasts are decided, all that there may be
+    sources: tuple[Source, ...] = SOURCES  # of randomness that differ from seed to seed
     planned: int | None = None  # trials of each arm; None: as many as there are
     title: str = ""
     margin: float = 0.0  # of contrasts that name none and whose metric moves in points
@@ -74,6 +77,12 @@ class Design:
     tune: TuneSpec | None = None
     chosen: Mapping[str, Values] | None = None  # arm -> tuned values; None: nothing was tuned
 
+    @property
+    def resample(self) -> Resample | None:
+        """Which images all arms draw again at every seed; None: none, or arms differ."""
+        found = {arm.resample for arm in self.arms}
+        return found.pop() if len(found) == 1 else None
+
 
 def design_of(study: ExpandedStudy) -> Design:
     """Return what a study compares."""
@@ -89,6 +98,7 @@ def design_of(study: ExpandedStudy) -> Design:
         metrics=kinds,
         metric=default_metric(study),
         seeds=study.seed_values,
+        sources=study.spec.varied_sources,
         planned=len(study.seed_values) if study.decide is None else None,
         margin=study.spec.margin,
         correction=study.spec.correction,
@@ -123,6 +133,7 @@ def _arm(arm: Arm, alike: str) -> DesignArm:
         data=data.display_name,
         alike=alike,
         counts=Counts(sizes.train, sizes.validation, sizes.test, arm.trial.training.epochs),
+        resample=data.resample,
         task=task_of(data.task),
     )
 

@@ -12,6 +12,7 @@ import pandas as pd
 from leadline.analysis.verdict.design import Contrast, Design, DesignArm
 from leadline.analysis.verdict.values import Waited, convergence_epochs, curves, final_values, waited
 from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metrics
+from leadline.seeds import SeedName, seed_order
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Trial:
     """A trial of the study, as far as its end is known."""
 
     hash: str
-    seed: int
+    seed: SeedName
     state: str
     seconds: float
     created: float = -math.inf  # when the study got it, in seconds; -inf: not known
@@ -38,14 +39,14 @@ class Evidence:
     outputs: Mapping[str, Outputs]  # of trials that left any
     at_chance: frozenset[str]  # finished trials that have learned nothing
 
-    def values(self, arm: str, name: str) -> dict[int, tuple[str, float]]:
+    def values(self, arm: str, name: str) -> dict[SeedName, tuple[str, float]]:
         """Seed -> hash and metric of each trial of an arm that has finished."""
         found = self.finals.get(name, {})
         return {
             trial.seed: (trial.hash, found[trial.hash]) for trial in self.trials.get(arm, ()) if trial.hash in found
         }
 
-    def waited(self, arm: str, contrast: Contrast) -> dict[int, Waited]:
+    def waited(self, arm: str, contrast: Contrast) -> dict[SeedName, Waited]:
         """Seed -> time to the contrast's target of each trial of an arm that has finished or diverged."""
         target, clock = contrast.target or 0.0, contrast.kind
         assert isinstance(clock, TimeMetric)
@@ -56,7 +57,7 @@ class Evidence:
         )
         return {trial.seed: one for trial, one in found if one}
 
-    def rounds(self, contrast: Contrast) -> tuple[tuple[int, ...], ...]:
+    def rounds(self, contrast: Contrast) -> tuple[tuple[SeedName, ...], ...]:
         """The seeds of a contrast, those together between which no verdict can have been shown, in order of time.
 
         A verdict was there to be seen if the trials of two seeds or more had ended before others were created.
@@ -65,9 +66,9 @@ class Evidence:
         seeds = [seed for seed in a if seed in b]
         created = {seed: max(a[seed].created, b[seed].created) for seed in seeds}
         ended = {seed: max(a[seed].ended, b[seed].ended) for seed in seeds}
-        found: list[list[int]] = [[]]
+        found: list[list[SeedName]] = [[]]
         before: list[float] = []  # when the trials of seeds that were created earlier ended
-        in_order = sorted(seeds, key=lambda seed: (created[seed], seed))
+        in_order = sorted(seeds, key=lambda seed: created[seed])
         for moment, together in groupby(in_order, key=created.__getitem__):
             if sum(end <= moment for end in before) > 1:
                 found.append([])
@@ -75,7 +76,7 @@ class Evidence:
             before += [ended[seed] for seed in added]
         return tuple(map(tuple, found))
 
-    def ended(self, arm: str) -> dict[int, bool]:
+    def ended(self, arm: str) -> dict[SeedName, bool]:
         """Seed -> whether the trial failed, of an arm's trials that have ended: it diverged, or has learned nothing."""
         return {
             trial.seed: trial.state == "diverged" or trial.hash in self.at_chance
@@ -83,7 +84,7 @@ class Evidence:
             if trial.state in ("finished", "diverged")
         }
 
-    def at_chance_of(self, arm: str, seeds: Iterable[int]) -> int:
+    def at_chance_of(self, arm: str, seeds: Iterable[SeedName]) -> int:
         """Trials of an arm, at some seeds, that have learned nothing."""
         among = set(seeds)
         return sum(trial.seed in among and trial.hash in self.at_chance for trial in self.trials.get(arm, ()))
@@ -111,7 +112,7 @@ class Evidence:
         """Trials of an arm in a state."""
         return sum(trial.state == state for trial in self.trials.get(arm, ()))
 
-    def finished_seeds(self, arm: str) -> set[int]:
+    def finished_seeds(self, arm: str) -> set[SeedName]:
         """Seeds at which an arm's trial has finished."""
         return {trial.seed for trial in self.trials.get(arm, ()) if trial.state == "finished"}
 
@@ -126,7 +127,7 @@ def gather(design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs:
             for moment, other in zip(moments, (-math.inf, math.inf), strict=True)
         )
         seconds = math.nan if pd.isna(seconds) else float(seconds)
-        by_arm[arm].append(Trial(key, int(seed), state, seconds, created, ended))
+        by_arm[arm].append(Trial(key, seed, state, seconds, created, ended))
     finished = {trial.hash for group in by_arm.values() for trial in group if trial.state == "finished"}
     kept = records[records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))]
     wanted = design.metrics
@@ -138,7 +139,7 @@ def gather(design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs:
         computed = {key: _computed(one, by_epoch.get(key), outputs.get(key)) for key in sorted(finished)}
         found = {key: value for key, value in computed.items() if value is not None and math.isfinite(value)}
         finals[name] = found | recorded.get(name, {})
-    in_order = {arm: tuple(sorted(group, key=lambda trial: trial.seed)) for arm, group in by_arm.items()}
+    in_order = {arm: tuple(sorted(group, key=lambda trial: seed_order(trial.seed))) for arm, group in by_arm.items()}
     arms = {arm.name: arm for arm in design.arms}
     at_chance = frozenset(
         trial.hash

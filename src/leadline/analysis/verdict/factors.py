@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from leadline.analysis.stats import Paired, cut
 from leadline.analysis.stats.factorial import mean_weights, slope_weights, step_weights, within_seeds
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, FactorEffect
+from leadline.seeds import SeedName, seed_order
 
 Floats = NDArray[np.float64]
 Level = bool | int | float | str
@@ -109,10 +110,10 @@ def _shapes(levels: tuple[Level, ...]) -> Iterator[tuple[Over, tuple[Level, ...]
         yield "slope", levels, logarithmic, slope_weights(positions)
 
 
-def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[int, ...], Paired] | None:
+def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[SeedName, ...], Paired] | None:
     """Return the seeds at which an effect is known, and what it is there."""
     cells = [grid.cells[cell] for cell in plan.weights]
-    seeds = tuple(sorted(set.intersection(*(set(cell.seeds) for cell in cells))))
+    seeds = tuple(sorted(set.intersection(*(set(cell.seeds) for cell in cells)), key=seed_order))
     if not seeds or all(cell.reach and cell.reach.silent for cell in cells):
         return None
     both = plan.of == "both"
@@ -125,7 +126,7 @@ def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[int, ...], Paired] | None:
     return seeds, replace(result, ci95=cut(result.ci95, largest)) if result.ci95 else result
 
 
-def _effect(grid: _Grid, plan: _Plan, seeds: tuple[int, ...], result: Paired, p: float | None) -> FactorEffect:
+def _effect(grid: _Grid, plan: _Plan, seeds: tuple[SeedName, ...], result: Paired, p: float | None) -> FactorEffect:
     one = next(iter(grid.cells.values()))
     return FactorEffect(
         a=one.a.partition("[")[0],
@@ -145,7 +146,7 @@ def _effect(grid: _Grid, plan: _Plan, seeds: tuple[int, ...], result: Paired, p:
     )
 
 
-def _value(cell: ContrastFinding, seed: int, both: bool) -> float:
+def _value(cell: ContrastFinding, seed: SeedName, both: bool) -> float:
     place = cell.seeds.index(seed)
     a, b = cell.values_a[place], cell.values_b[place]
     return (a + b) / 2 if both else a - b

@@ -20,8 +20,10 @@ from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.pairs import Ended
 from leadline.analysis.verdict.tuned import Tuning
 from leadline.analysis.verdict.values import ToTarget
+from leadline.data.split import Resample
 from leadline.parts.metrics import Metric, metric
 from leadline.parts.tasks import task_of
+from leadline.seeds import SOURCES, SeedName, Source
 from leadline.specs.contrast import Correction
 from leadline.specs.tuning import TuneSpec, Values
 from leadline.study.rounds import Round
@@ -97,7 +99,7 @@ class ContrastFinding:
     b: str
     metric: str
     margin: float  # percentage points
-    seeds: tuple[int, ...]  # at which both arms have a value, and not both learned nothing
+    seeds: tuple[SeedName, ...]  # at which both arms have a value, and not both learned nothing
     differences: tuple[float, ...]  # one per seed, percentage points
     diverged_a: int
     diverged_b: int
@@ -109,6 +111,7 @@ class ContrastFinding:
     at_chance_a: int = 0
     at_chance_b: int = 0
     ended: int = 0  # seeds at which both trials ended
+    crossed: bool = False  # whether pairs share seeds of some sources of randomness, so that they are not independent
     neither_learned: bool = False  # whether at every such seed both failed
     values_a: tuple[float, ...] = ()  # the metric of a at each of the seeds, per cent
     values_b: tuple[float, ...] = ()
@@ -168,7 +171,7 @@ class FactorEffect:
     factor: str  # empty of a mean
     levels: tuple[bool | int | float | str, ...]  # of the factor: the two of a step, all of a slope
     logarithmic: bool  # a slope per doubling of the factor, not per one of it
-    seeds: tuple[int, ...]  # at which every trial that it needs has its value
+    seeds: tuple[SeedName, ...]  # at which every trial that it needs has its value
     paired: Paired  # of the effect, one number per seed
     t_p_adjusted: float | None  # over all such effects of the study
     declared: Metric | None = field(default=None, compare=False)  # of the metric; None: what Leadline has by its name
@@ -226,6 +229,8 @@ class Findings:
     meta_analyses: tuple[MetaAnalysis, ...] = ()
     rounds: tuple[Round, ...] = ()  # of a study that decides while seeds are added
     data_sets: tuple[str, ...] = ()  # that arms are trained on
+    sources: tuple[Source, ...] = SOURCES  # of randomness, that differ from seed to seed
+    resample: Resample | None = None  # what of the data is redrawn at every seed, in all arms
     unrecorded: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # metric -> why -> trials that lack it
     metric: str = "test_error"  # that the arms are for, where no contrast names another
     declared: Mapping[str, Metric] = field(default_factory=dict, compare=False)  # by name; others as Leadline has them

@@ -10,6 +10,7 @@ from leadline.analysis.verdict.design import Contrast
 from leadline.analysis.verdict.evidence import Evidence
 from leadline.analysis.verdict.values import ToTarget, step_of_clock, to_target
 from leadline.parts.metrics import Outputs, TimeMetric
+from leadline.seeds import SeedName, seed_order
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Pairs:
 
     contrast: Contrast
     margin: float
-    seeds: tuple[int, ...]  # at which both arms have a value, and not both learned nothing
+    seeds: tuple[SeedName, ...]  # at which both arms have a value, and not both learned nothing
     a: tuple[float, ...]
     b: tuple[float, ...]
     resolution: float  # the step in which the values move
     declared: bool = True  # whether that is known beforehand, not from the values
-    outcomes: tuple[tuple[int, Outcome], ...] = ()  # seed by seed, at which both trials have ended
+    outcomes: tuple[tuple[SeedName, Outcome], ...] = ()  # seed by seed, at which both trials have ended
     mcnemar: tuple[McNemar, ...] = ()  # of the seeds whose predictions are known
     reach: ToTarget | None = None  # of times to a target
     apart: tuple[Ended, Ended] | None = None  # of arms that form no pairs, whose values are two separate samples
@@ -58,6 +59,15 @@ class Pairs:
             return True
         failed = {seed for seed, one in self.outcomes if one.difference is not None and (one.failed_a or one.failed_b)}
         return len(self.seeds) == 2 and not failed.isdisjoint(self.seeds)
+
+    @property
+    def shared(self) -> tuple[tuple[int, ...], ...]:
+        """Of each source of randomness of which pairs share seeds, the seed of each pair; none: pairs are independent.
+
+        A source with one seed in all is left out: what is shown holds for that seed.
+        """
+        found = zip(*map(seed_order, self.seeds), strict=True)
+        return tuple(keys for keys in found if 1 < len(set(keys)) < len(keys))
 
     @property
     def uneven(self) -> bool:
@@ -104,7 +114,7 @@ def _values(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
     a, b = (evidence.values(side, contrast.metric) for side in (contrast.a, contrast.b))
     failed_a, failed_b = (evidence.ended(side) for side in (contrast.a, contrast.b))
     outcomes = []
-    for seed in sorted(failed_a.keys() & failed_b.keys()):
+    for seed in sorted(failed_a.keys() & failed_b.keys(), key=seed_order):
         known = seed in a and seed in b and not (failed_a[seed] and failed_b[seed])
         difference = a[seed][1] - b[seed][1] if known else None
         outcomes.append((seed, Outcome(difference, failed_a[seed], failed_b[seed])))
@@ -150,7 +160,7 @@ def _apart(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
 def _times(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
     """The times to a target, of which a margin says nothing: they move by epochs."""
     a, b = (evidence.waited(side, contrast) for side in (contrast.a, contrast.b))
-    seeds = sorted(a.keys() & b.keys())
+    seeds = sorted(a.keys() & b.keys(), key=seed_order)
     one, two = ([side[seed] for seed in seeds] for side in (a, b))
     found = to_target(contrast.target or 0.0, one, two)
     if found is None:
@@ -159,7 +169,7 @@ def _times(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
     return Pairs(contrast, margin, tuple(seeds), values_a, values_b, step_of_clock([*one, *two]), reach=reach)
 
 
-def _mcnemar(seed: int, a: Outputs | None, b: Outputs | None) -> McNemar | None:
+def _mcnemar(seed: SeedName, a: Outputs | None, b: Outputs | None) -> McNemar | None:
     """None where a trial left no outputs, or the two saw different test images."""
     if a is None or b is None or not np.array_equal(a.labels, b.labels):
         return None

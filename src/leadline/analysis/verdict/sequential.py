@@ -23,6 +23,7 @@ from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.design import Design
 from leadline.analysis.verdict.findings import InterimAnalysis, SequentialAnalysis
 from leadline.analysis.verdict.pairs import Pairs
+from leadline.seeds import SeedName
 from leadline.study.rounds import Course, Round, confidence_of_each, look, rounds
 
 PLANNED = 20
@@ -60,7 +61,7 @@ def interim_analyses(
 
 
 def looked_at_before(
-    every: Sequence[Pairs], orders: Sequence[Sequence[int]]
+    every: Sequence[Pairs], orders: Sequence[Sequence[SeedName]]
 ) -> tuple[list[Pairs], list[Effect | None], tuple[Judgement, ...]]:
     """Return pairs, what they show, and what is decided, where seeds were added after a verdict had been there to see.
 
@@ -94,7 +95,7 @@ def looked_at_before(
     return kept, estimates, tuple(judgements)
 
 
-def _course(pairs: Pairs, seeds: Sequence[int]) -> tuple[Course, Pairs]:
+def _course(pairs: Pairs, seeds: Sequence[SeedName]) -> tuple[Course, Pairs]:
     """Return the course of a contrast over seeds at which both trials ended, in their order, and its pairs there."""
     ended, compared = dict(pairs.outcomes), pairs.contrast
     own = pairs.at(pairs.seeds.index(seed) for seed in seeds if ended[seed].difference is not None)

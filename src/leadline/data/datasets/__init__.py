@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema
 from leadline.data.arrays import Arrays, check_arrays
 from leadline.data.encoded_images import EncodedImages
 from leadline.data.metadata import Metadata
-from leadline.data.split import PartSizes
+from leadline.data.split import PartSizes, Resample
 from leadline.errors import SpecError, unknown
 from leadline.parts.augmentations import Augmentation, DecodingAugmentation
 from leadline.parts.base import Spec
@@ -44,8 +44,8 @@ class DataSpec(Spec):
     """A data set, its split and its preprocessing; the base class, which creates the data set of a given name.
 
     Example:
-        >>> DataSpec(name="mnist", train=100)
-        MNIST(train=100, validation=None, test=None, subset_seed=0, normalise='channel', augment=None, name='mnist')
+        >>> type(DataSpec(name="mnist", train=100)).__name__
+        'MNIST'
     """
 
     model_config = ConfigDict(defer_build=True)  # members are imported on first use
@@ -81,6 +81,12 @@ class DataSpec(Spec):
         default=None,
         description="with pad: translation; with scale or ratio: resized crop, for data sets of encoded images alone,"
         " which have it unless this is null or another augmentation; or custom code",
+    )
+    resample: Resample | None = Field(
+        default=None,
+        description="what is redrawn at every seed, so that a verdict holds for data of this kind and not for one"
+        " split of them. bootstrap: training images, drawn from the training images with replacement, as many; split:"
+        " which images are for training and which for testing; None: nothing",
     )
     task: str | Reference = Field(
         default="classification",
@@ -118,7 +124,8 @@ class DataSpec(Spec):
 
     def _omitted_keys(self) -> set[str]:
         """Return keys to omit at their defaults: they were added later, and hashes must not change."""
-        return {"task"} if self.task == "classification" else set()
+        later = {"task": "classification", "resample": None}
+        return {key for key, default in later.items() if getattr(self, key) == default}
 
     @model_validator(mode="after")
     def _check_preprocessing(self) -> Self:
@@ -128,6 +135,15 @@ class DataSpec(Spec):
             )
         if self.in_memory and self.normalise == "imagenet":
             raise ValueError(f"normalise imagenet is for encoded images, got {_name_of(type(self))}; use channel")
+        return self
+
+    @model_validator(mode="after")
+    def _check_resample(self) -> Self:
+        if self.resample == "split" and not self.in_memory:
+            raise ValueError(
+                f"resample split is for images in memory, got {_name_of(type(self))}, whose images are decoded during"
+                " training; use bootstrap"
+            )
         return self
 
     @model_validator(mode="after")

@@ -216,7 +216,7 @@ def _tuning(study: ExpandedStudy) -> int:
     tune = study.spec.tune
     if tune is None or study.resolved.chosen is not None:
         return 0
-    return tune.budget * len(tune.seed_values(study.seed_values))
+    return tune.budget * len(tune.seed_values(study.spec.seeds_taken))
 
 
 def _arm_plan(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from leadline.analysis.stats import EXACT_PAIRS, Effect, Paired, Unpaired
 from leadline.analysis.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
 from leadline.analysis.verdict.wording.sentences import level
+from leadline.seeds import NAMES
 from leadline.text import join, plural
 
 
@@ -63,8 +64,7 @@ def _about_unrecorded(findings: Findings) -> Iterator[str]:
 
 def _about_pairs(findings: Findings) -> Iterator[str]:
     contrasts = findings.contrasts
-    where = "each data set and split separately" if len(findings.data_sets) > 1 else "this one data set and split"
-    again = f"training again with other seeds on {where}"
+    again = f"training again with {_other_seeds(findings)} on {_scope(findings)}"
     if not findings.trained:
         again = "further runs that are made as these were"
     if any(contrast.looked for contrast in contrasts):
@@ -96,6 +96,13 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
             "Verdicts are based on paired t tests of difference and of equivalence, which assume that seeds are"
             f" independent and that the differences between arms are roughly normal{unseen}."
         )
+    if any(contrast.crossed for contrast in contrasts):
+        yield (
+            "A pair is a combination of seeds, one for each source of randomness that is varied, and pairs that share"
+            " one of them are not independent. The error of the mean difference adds up the spread over the seeds of"
+            " each source, which makes intervals too wide rather than too narrow (degrees of freedom: Satterthwaite"
+            " 1946). There is no permutation test, and where trials failed no test of difference."
+        )
     yield f"Intervals and p-values describe {again}."
     yield from _about_p_values(findings, tested)
     if any(contrast.needed for contrast in contrasts):
@@ -121,6 +128,28 @@ def _about_unpaired(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     )
 
 
+def _scope(findings: Findings) -> str:
+    """Return the data for which verdicts hold."""
+    many = len(findings.data_sets) > 1
+    if findings.resample is None or "split" not in findings.sources:
+        return "each data set and split separately" if many else "this one data set and split"
+    kind = "data of each kind separately" if many else "data of this kind"
+    if findings.resample == "split":
+        return f"{kind}: other training and test images, as many"
+    return f"{kind}: other training images, as many, and the same test images"
+
+
+def _other_seeds(findings: Findings) -> str:
+    """Return what differs in training again; which images there are is said by `_scope`."""
+    names = {source: name for source, name in NAMES.items() if source != "split"}
+    varied = [name for source, name in names.items() if source in findings.sources]
+    fixed = [name for source, name in names.items() if source not in findings.sources]
+    if not fixed:
+        return "other seeds"
+    same = f"the same {join(fixed)}"
+    return f"other seeds of {join(varied)} alone, and {same}" if varied else same
+
+
 def _about_p_values(findings: Findings, tested: Sequence[Effect]) -> Iterator[str]:
     paired = [one for one in tested if isinstance(one, Paired)]
     coarse = {one.n: one.p_smallest for one in paired if one.p_smallest is not None and one.p_smallest > 0.05}
@@ -130,7 +159,7 @@ def _about_p_values(findings: Findings, tested: Sequence[Effect]) -> Iterator[st
             "The permutation test counts all sign flips of the differences, so its p-value cannot fall below"
             f" {join(limits)}; a p-value at that limit is the strongest possible result, not evidence of equality."
         )
-    if any(pair.n > EXACT_PAIRS for pair in paired):
+    if any(pair.n > EXACT_PAIRS and pair.p is not None for pair in paired):
         yield f"With more than {EXACT_PAIRS} seeds the permutation p-value comes from 99,999 random sign flips."
     if len(tested) > 1 and findings.correction == "holm":
         yield (

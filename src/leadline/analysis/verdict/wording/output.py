@@ -16,6 +16,7 @@ from leadline.analysis.verdict.wording.sentences import (
     meta_sentence,
 )
 from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
+from leadline.seeds import call_seed
 from leadline.study.rounds import Round
 from leadline.text import LONGEST, NOTHING, interval, join, p_value, plural
 from leadline.text.layout import Block, keep
@@ -174,7 +175,9 @@ def _contrast(contrast: ContrastFinding, findings: Findings, lines: tuple[str, .
 
 def _mcnemar(contrast: ContrastFinding) -> Iterator[str]:
     if contrast.mcnemar:
-        tests = [f"seed {one.seed}: {one.a_only} and {one.b_only}, p {p_value(one.p)}" for one in contrast.mcnemar]
+        tests = [
+            f"{call_seed(one.seed or 0)}: {one.a_only} and {one.b_only}, p {p_value(one.p)}" for one in contrast.mcnemar
+        ]
         yield (
             "  McNemar's test, images that only the first or only the second classifies correctly:"
             f" {join(tests, LONGEST, ';')}"

@@ -142,7 +142,7 @@ def _about_failures(contrast: ContrastFinding, planned: Mapping[str, int]) -> It
         counts += [f"{name} stayed at chance at {of_seeds(idle, contrast.ended)}" for name, idle in at_chance if idle]
     if counts:
         counted = "; in the decision that counts as worse than any error"
-        counted *= contrast.ended > 0 and not contrast.neither_learned
+        counted *= contrast.ended > 0 and not contrast.neither_learned and not contrast.crossed
         yield f"{join(counts)}{counted}."
 
 
@@ -164,7 +164,7 @@ def _cannot_exclude(contrast: ContrastFinding) -> Iterator[str]:
     if not n:  # without pairs no seed has a difference
         return
     other = 1 - 0.05 ** (1 / n)
-    if other >= RARE:
+    if other >= RARE and not contrast.crossed:
         largest = max(contrast.differences, key=abs)
         digits = decimals(largest, (min(contrast.differences), max(contrast.differences)))
         if not largest:
@@ -284,6 +284,8 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
     test, seen = "paired t", plural(len(contrast.seeds), "seed")
     if isinstance(result := contrast.paired, Unpaired):
         test, seen = "Welch's t", f"{result.n_a} and {plural(result.n_b, 'unpaired trial')}"
+    elif contrast.crossed:
+        seen = plural(len(contrast.seeds), "combination of seeds", "combinations of seeds")
     basis = f"{test}{', by itself' * (len(findings.contrasts) > 1)}, {seen}"
     if sequential:
         spent = f"{sequential.seeds} of at most {plural(sequential.most, 'seed')}"
