@@ -425,7 +425,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder.svg").mkdir()
     for path in (tmp_path / "missing" / "a.svg", tmp_path / "file" / "a.svg", tmp_path / "folder.svg"):
-        with pytest.raises(LeadlineError, match="cannot be written|is a folder") as caught:
+        with pytest.raises(LeadlineError, match=r"cannot be written|is a folder") as caught:
             write_drawing("<svg/>", path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.svg"]
