@@ -63,7 +63,7 @@ def test_zsh_is_told_the_titles(tmp_path: Path) -> None:
     said = ask(
         "run", tmp_path, _LEADLINE_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="leadline run comparative-cifar10"
     )
-    assert '"comparative-cifar10":"CNN against ResNet on CIFAR-10, as published"' in said
+    assert '"comparative-cifar10":"CNN against ResNet on CIFAR-10"' in said
 
 
 @pytest.mark.slow
