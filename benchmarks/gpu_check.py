@@ -40,10 +40,10 @@ from torch import Tensor
 from benchmarks.throughput import (
     BATCH,
     CASES,
-    CLASSES,
     Case,
     images_and_labels,
     leadline_dataset,
+    prepare_case,
     run_bare,
     run_dataloader,
     run_leadline,
@@ -55,7 +55,7 @@ from leadline.networks.modules import build
 from leadline.probes.running import run_probe
 from leadline.probes.snapshots import PROBES
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
-from leadline.training import TrainState, prepare, train
+from leadline.training import prepare, train
 
 SECONDS = {"environment": 40, "correctness": 130, "runs": 120, "teams": 50, "throughput": 90, "replicas": 50}
 """Time limit of each phase: eight minutes together."""
@@ -112,7 +112,7 @@ def set_tf32(allowed: bool) -> None:
 def losses_of(case: Case, device: torch.device, steps: int, group: ProcessGroup = SINGLE_PROCESS) -> list[float]:
     """The loss at each of the first steps."""
     data = leadline_dataset(case, steps).to(device)
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    state = prepare_case(case, device)
     records = train(state, data, case.training, pause=lambda step: True, group=group)
     return [record.value for record in records if record.split == "batch"][:steps]
 
@@ -127,7 +127,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 
 def trained_digest(case: Case, device: torch.device, steps: int) -> str:
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    state = prepare_case(case, device)
     for _ in train(state, leadline_dataset(case, steps).to(device), case.training):
         pass
     return digest(state.tensors())
@@ -153,10 +153,7 @@ def resumes_to_the_bit(case: Case, device: torch.device, steps: int) -> bool:
     """Train to the end, and again with a stop and a new state in the middle of the epoch."""
     data = leadline_dataset(case, steps).to(device)
 
-    def fresh() -> TrainState:
-        return prepare(build(case.network, case.shape, CLASSES), case.training, device)
-
-    whole, first, second = fresh(), fresh(), fresh()
+    whole, first, second = (prepare_case(case, device) for _ in range(3))
     for _ in train(whole, data, case.training):
         pass
     for record in train(first, data, case.training, pause=lambda step: step == steps // 2):
@@ -238,7 +235,7 @@ def check_synchronisation(case: Case, device: torch.device) -> None:
         return False
 
     data = leadline_dataset(case, 50).to(device)
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    state = prepare_case(case, device)
     try:
         next(iter(train(state, data, case.training, pause=pause)))
     finally:
@@ -407,7 +404,7 @@ def interleave(peers: dict[str, Callable[[], float]], images: int, rounds: int) 
 
 def capture(case: Case, device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
     """A training step as a CUDA graph, with the tensors that its images and labels are copied to."""
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    state = prepare_case(case, device)
     images = torch.zeros(BATCH, *case.shape, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     for group in state.optimizer.param_groups:

@@ -31,7 +31,7 @@ from leadline.data.pixels import normalisation
 from leadline.networks import cifar_resnet, comparative_cnn
 from leadline.networks.modules import build
 from leadline.specs import SGD, Adam, DataSpec, NetworkSpec, TrainingSpec
-from leadline.training import prepare, train
+from leadline.training import TrainState, prepare, train
 
 BATCH = 128
 CLASSES = 10
@@ -82,9 +82,14 @@ def leadline_dataset(case: Case, steps: int) -> Dataset:
     return Dataset(case.data, case.shape, CLASSES, train_split, few, few, mean, scale)
 
 
+def prepare_case(case: Case, device: torch.device) -> TrainState:
+    """A new network of a case with its optimizer, on a device."""
+    return prepare(build(case.network, case.shape, CLASSES), case.training, device)
+
+
 def run_leadline(case: Case, steps: int, device: torch.device = CPU) -> Callable[[], float]:
     data = leadline_dataset(case, steps).to(device)
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    state = prepare_case(case, device)
 
     def once() -> float:
         """Seconds of one epoch as a caller sees them, evaluation of two images included."""
@@ -109,7 +114,7 @@ def run_loop(
     case: Case, device: torch.device, batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
 ) -> Callable[[], float]:
     """Seconds of one epoch of the loop that every tutorial has, over these batches."""
-    state = prepare(build(case.network, case.shape, CLASSES), case.training, device)
+    state = prepare_case(case, device)
     model, optimizer = state.model, state.optimizer
 
     def once() -> float:
