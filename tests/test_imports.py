@@ -47,7 +47,7 @@ HEAVY = {
         ("leadline", set()),
         ("leadline.cli", {"typer"}),
         ("leadline.analysis.stats", {"numpy", "scipy"}),
-        ("leadline.analysis.verdict", {"numpy", "pandas", "pydantic", "scipy"}),
+        ("leadline.analysis.verdict", {"numpy", "pandas", "pydantic", "rich", "scipy"}),
     ],
 )
 def test_what_a_start_imports(module: str, heavy: set[str]) -> None:

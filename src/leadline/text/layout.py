@@ -50,7 +50,14 @@ def to_text(*blocks: Block, width: int | None = None) -> str:
           three
     """
     file = io.StringIO()
-    console = Console(file=file, width=UNLIMITED, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(
+        file=file,
+        width=UNLIMITED,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,  # in a notebook, a console displays what it prints, whatever its file
+        legacy_windows=False,
+    )
     for part in render(blocks, width):
         console.print(part, soft_wrap=True)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
