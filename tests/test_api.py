@@ -270,7 +270,9 @@ def test_a_study_whose_code_is_gone_can_be_run_again_with_other_code(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["study.run(workers=1)", "study.run(workers=0, devices=2)", "study.plan(workers=2, time=True)"])
+@pytest.mark.parametrize(
+    "call", ["study.run(workers=1)", "study.run(workers=0, devices=2)", "study.plan(workers=2, time=True)"]
+)
 def test_a_script_without_a_guard_ends_with_one_line_before_anything_runs(tmp_path: Path, call: str) -> None:
     done = run_script(tmp_path, f"{call}\n")
     assert done.returncode == 1 and done.stdout == ""

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from leadline.api.verdict import Verdict
+from leadline.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from leadline.analysis.runs import Compared
+    from leadline.text.layout import Block
 
 
 class Comparison:
@@ -36,9 +38,33 @@ class Comparison:
         """One row per arm, with the columns of `Verdict.arms`."""
         return self.verdict.arms
 
+    @property
+    def examples(self) -> "pd.DataFrame":
+        """One row per contrast and example at which its arms differ; empty without predictions.
+
+        Columns: a, b, example, label, pairs (of runs that predicted it), right_a and right_b (at how many of them each
+        arm was correct).
+        """
+        import pandas as pd
+
+        names = ["a", "b", "example", "label", "pairs", "right_a", "right_b"]
+        parts = [one.frame.assign(a=one.a, b=one.b)[names] for one in self._compared.examples]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+
+    def to_blocks(self) -> "list[Block]":
+        """Return what the comparison shows as paragraphs and tables."""
+        from leadline.analysis.runs import summary_table
+        from leadline.analysis.verdict import to_blocks
+
+        examples = [summary_table(self._compared.examples)] if self._compared.examples else []
+        return ["\n".join(self.reading), *to_blocks(self.verdict.findings), *examples]
+
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain data, as `leadline compare --json` prints it."""
-        return {"reading": list(self.reading), **self.verdict.to_json()}
+        found = {"reading": list(self.reading), **self.verdict.to_json()}
+        if self._compared.predictions is not None:
+            found["examples"] = self.examples.to_dict("records")
+        return found
 
     def report(self, folder: str | Path) -> Path:
         """Write a report into a folder, and return the path of its HTML file.
@@ -54,7 +80,9 @@ class Comparison:
         return write_comparison(self._compared, Path(folder))
 
     def __str__(self) -> str:
-        return "\n".join(self.reading) + f"\n\n{self.verdict}"
+        from leadline.text.layout import to_text
+
+        return to_text(*self.to_blocks())
 
     __repr__ = __str__
 
@@ -63,8 +91,9 @@ class Comparison:
 
 
 def compare(
-    results: "pd.DataFrame | str | Path",
+    results: "pd.DataFrame | str | Path | None" = None,
     *,
+    predictions: "pd.DataFrame | str | Path | None" = None,
     arm: str | None = None,
     pair: str | Sequence[str] | None = None,
     value: str | Sequence[str] | None = None,
@@ -91,7 +120,12 @@ def compare(
 
     Args:
         results: a frame, or a CSV, TSV, Parquet, JSON or JSON lines file, with a row per run, or per run and epoch; or
-            what another program logged, such as a folder of runs of Lightning, W&B, MLflow or TensorBoard.
+            what another program logged, such as a folder of runs of Lightning, W&B, MLflow or TensorBoard; None: the
+            runs are those of `predictions`.
+        predictions: what each run predicted, example by example, with columns id, label and prediction: a folder with a
+            CSV, TSV, Parquet or npz file for each run, or such a file or a frame of all runs, with columns such as arm
+            and seed. Adds the test error, McNemar's test, an interval for other examples as well as other seeds, and
+            the examples that only one arm classifies correctly.
         arm: column with the arms that are compared.
         pair: column, or columns, whose value two runs of a pair share, such as the seed.
         value: column, or columns, with the values to compare.
@@ -128,15 +162,50 @@ def compare(
         >>> found.contrasts[["a", "b", "verdict"]].values.tolist()
         [['residual', 'plain', 'better']]
     """
-    from leadline.analysis.runs import Options, compare_runs, fill_from_names, find_columns
+    from leadline.analysis.runs import (
+        ERROR,
+        Options,
+        compare_runs,
+        computed_metrics,
+        fill_from_names,
+        find_columns,
+        read_predictions,
+    )
+    from leadline.analysis.runs.logs import RUN
     from leadline.analysis.runs.readers import read_runs
 
-    name, read = "runs", tuple[str, ...]()
-    if isinstance(results, str | Path):
-        name = Path(results).stem
-        results, read = read_runs(Path(results))
-    results, said = fill_from_names(results.reset_index(drop=True).rename(columns=str), pattern)
-    columns = find_columns(results, arm, _several(pair), _several(value), epoch, data_set, _several(factor))
+    name, read, values = "runs", tuple[str, ...](), _several(value)
+    predicted = None
+    if predictions is not None:
+        source = Path(predictions) if isinstance(predictions, str | Path) else predictions
+        own = [arm, *_several(pair), data_set, *_several(factor)]
+        predicted = read_predictions(source, pattern, [one for one in own if one is not None])
+        name, read = (source.stem if isinstance(source, Path) else name), predicted.said
+        values = (*values, *((ERROR,) if ERROR not in values else ()))
+    if results is None:
+        if predicted is None:
+            raise DataError("nothing to compare; give a table of results, a folder of runs, or predictions")
+        results = predicted.runs
+    else:
+        if isinstance(results, str | Path):
+            name = Path(results).stem
+            results, found = read_runs(Path(results))
+            read = (*found, *read)
+        own_names = predicted is None or RUN in results  # else the pattern is that of the predictions
+        results, said = fill_from_names(
+            results.reset_index(drop=True).rename(columns=str), pattern if own_names else None
+        )
+        read = (*read, *said)
+    computed = [one for one in values if predicted and one not in results and one in computed_metrics()]
+    columns = find_columns(
+        results.assign(**dict.fromkeys(computed, 0.0)),
+        arm,
+        _several(pair),
+        values,
+        epoch,
+        data_set,
+        _several(factor),
+    )
     options = Options(
         contrasts=tuple(contrasts or ()),
         baseline=baseline,
@@ -150,7 +219,7 @@ def compare(
         mean_of_duplicates=mean_of_duplicates,
         title=title,
     )
-    return Comparison(compare_runs(results, columns, options, name, (*read, *said)))
+    return Comparison(compare_runs(results, columns, options, name, read, predicted))
 
 
 def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -14,13 +14,22 @@ app = typer.Typer()
 @app.command()
 def compare(
     results: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
+            show_default=False,
             help="CSV, TSV, Parquet, JSON or JSON lines file with a row per run, or per run and epoch; or what"
             " Lightning, Keras, Hugging Face, W&B, MLflow, TensorBoard or Optuna logged: a folder of runs, an export"
-            " or an SQLite file."
+            " or an SQLite file. Without it, the runs are those of --predictions.",
         ),
-    ],
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="What each run predicted: a folder with a CSV, TSV, Parquet or npz file for each run, with columns id,"
+            " label and prediction, or such a file of all runs with columns such as arm and seed.",
+        ),
+    ] = None,
     arm: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the arms that are compared.")] = None,
     pair: Annotated[
         list[str] | None,
@@ -94,12 +103,12 @@ def compare(
     Columns that are not named are guessed from their names, and the guess is printed. Arms are paired by seed where
     they share seeds. A run without a number counts as worse than any other.
     """
-    from leadline.analysis.verdict import to_blocks
     from leadline.api.comparison import compare as compare_results
     from leadline.text.terminal import print_text
 
     found = compare_results(
         results,
+        predictions=predictions,
         arm=arm,
         pair=pair,
         value=value,
@@ -122,7 +131,7 @@ def compare(
     if as_json:
         print_json(found.to_json())
     else:
-        print_text("\n".join(found.reading), *to_blocks(found.verdict.findings))
+        print_text(*found.to_blocks())
     if report is not None:
         typer.echo(f"report: {found.report(report)}", err=as_json)
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -79,6 +79,7 @@ class Source:
     before: str  # what stands before it
     specification: str = ""  # shown below the command
     changes: str = ""  # from the ready study that it was made from
+    attached: Mapping[str, bytes] = field(default_factory=dict)  # further files beside the report, by name
 
 
 def write(
@@ -159,7 +160,7 @@ def write_page(
     """
     snapshots = _snapshot_figures(diagnostics)
     tabled = [*tabled, *(table for section in sections for table in section.tables)]
-    files: dict[str, bytes | None] = {source.file: source.content.encode()}
+    files: dict[str, bytes | None] = {source.file: source.content.encode(), **source.attached}
     for figure in drawn:
         files |= _figure_files(figure)
     earlier = {

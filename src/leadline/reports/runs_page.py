@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leadline.analysis.runs import Compared
+import pandas as pd
+
+from leadline.analysis.runs import Compared, examples_table, summary_table, to_npz
 from leadline.analysis.runs.comparison import BY_EPOCH
 from leadline.analysis.verdict.wording.effect_tables import effect_tables
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, mcnemar_table
@@ -19,7 +21,7 @@ from leadline.reports.page import Section, Source, write_page
 from leadline.text import NOTHING
 from leadline.text.tables import Column, Table, frame_to_csv, is_missing, plain
 
-FILE = "runs.csv"
+FILE, PREDICTIONS = "runs.csv", "predictions.npz"
 
 
 def write_comparison(compared: Compared, folder: Path) -> Path:
@@ -37,14 +39,17 @@ def write_comparison(compared: Compared, folder: Path) -> Path:
         setting="",
         notes="",
         file=FILE,
-        content=frame_to_csv(compared.rows),
+        content=frame_to_csv(_repeatable(compared)),
         command=shlex.join(_command(compared)),
         again="Repeat this comparison",
-        before="holds the runs that were compared",
+        before="holds the runs that were compared"
+        + (f", and {PREDICTIONS} what they predicted" if compared.predictions else ""),
+        attached={PREDICTIONS: to_npz(compared.predictions.frame())} if compared.predictions else {},
     )
     sections = (
         Section("runs", "Runs", compared.reading, tuple(_figures(compared))),
         *([Section("run-curves", "Learning curves", (), curves)] if (curves := tuple(_curves(compared))) else []),
+        *_examples(compared),
     )
     tabled = (
         arms_table(findings),
@@ -57,6 +62,13 @@ def write_comparison(compared: Compared, folder: Path) -> Path:
     if any(contrast.sequential for contrast in findings.contrasts):
         drawn.append(interim_intervals(findings))
     return write_page(source, findings, tabled, drawn, folder, sections=sections)
+
+
+def _repeatable(compared: Compared) -> pd.DataFrame:
+    """Return the runs without what follows from their predictions, but with which of them failed."""
+    rows = compared.rows.drop(columns=list(compared.computed))
+    state = compared.trials["state"]
+    return rows.assign(state=state) if compared.computed and (state != "finished").any() else rows
 
 
 def _figures(compared: Compared) -> Iterator[Figure]:
@@ -72,6 +84,15 @@ def _curves(compared: Compared) -> Iterator[Figure]:
         axis = f"{kind.named()} ({kind.unit.strip()})" if kind.unit else kind.named()
         words = {BY_EPOCH: "By epoch"}
         yield learning_curves(compared.trials, compared.records, name, axis, words, f"runs-{_file_name(name)}")
+
+
+def _examples(compared: Compared) -> Iterator[Section]:
+    if found := compared.examples:
+        said = (
+            "Always against never: every run of the one arm classifies the example correctly, and none of the other."
+            " All examples at which two arms differ are in tables/examples-all.csv."
+        )
+        yield Section("examples", "Examples", (said,), (), (summary_table(found), examples_table(found)))
 
 
 def _file_name(name: str) -> str:
@@ -101,6 +122,7 @@ def _command(compared: Compared) -> list[str]:
     columns, options = compared.columns, compared.options
     one = next(iter(compared.design.metrics.values()))
     given: list[tuple[str, Any]] = [
+        ("--predictions", PREDICTIONS if compared.predictions else None),
         ("--arm", columns.arm),
         *(("--pair", name) for name in columns.pair),
         *(("--value", name) for name in columns.values),

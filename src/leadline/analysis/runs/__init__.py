@@ -2,6 +2,23 @@
 
 from leadline.analysis.runs.columns import Columns, find_columns
 from leadline.analysis.runs.comparison import Compared, Options, compare_runs
+from leadline.analysis.runs.examples import ExampleDifferences, examples_table, summary_table
 from leadline.analysis.runs.names import fill_from_names
+from leadline.analysis.runs.predictions import ERROR, Predictions, computed_metrics, read_predictions, to_npz
 
-__all__ = ["Columns", "Compared", "Options", "compare_runs", "fill_from_names", "find_columns"]
+__all__ = [
+    "ERROR",
+    "Columns",
+    "Compared",
+    "ExampleDifferences",
+    "Options",
+    "Predictions",
+    "compare_runs",
+    "computed_metrics",
+    "examples_table",
+    "fill_from_names",
+    "find_columns",
+    "read_predictions",
+    "summary_table",
+    "to_npz",
+]

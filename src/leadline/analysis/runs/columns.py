@@ -95,7 +95,7 @@ def find_columns(
     guessed: list[str] = []
 
     def free(among: Sequence[str]) -> list[str]:
-        return [name for name in names if name not in taken and _short(name) in among]
+        return [name for name in names if name not in taken and short_name(name) in among]
 
     def guess(what: str, found: str) -> str:
         guessed.append(f"{what}: {found}")
@@ -103,7 +103,7 @@ def find_columns(
         return found
 
     if epoch is None and (found := free(EPOCHS)):
-        epoch = guess("epochs", min(found, key=lambda name: EPOCHS.index(_short(name))))
+        epoch = guess("epochs", min(found, key=lambda name: EPOCHS.index(short_name(name))))
         taken.update(found)  # a step beside an epoch tells nothing more
     if arm is None:
         arm = guess("arms", _find_arm(frame, names, taken))
@@ -125,12 +125,17 @@ def find_columns(
 
 def is_arm(name: str) -> bool:
     """Return whether a column may hold the arms, by its name."""
-    return _short(name) in ARMS
+    return short_name(name) in ARMS
 
 
 def is_pair(name: str) -> bool:
     """Return whether a column may hold what two runs share, by its name."""
-    return _short(name) in PAIRS
+    return short_name(name) in PAIRS
+
+
+def tells_runs_apart(name: str) -> bool:
+    """Return whether a column may hold what tells one run from another, by its name."""
+    return short_name(name) in {*ARMS, *PAIRS, *DATA_SETS, *RUNS}
 
 
 def _check_given(given: Mapping[str, Sequence[str | None]], names: Sequence[str]) -> set[str]:
@@ -153,7 +158,7 @@ def _check_given(given: Mapping[str, Sequence[str | None]], names: Sequence[str]
 
 def _find_arm(frame: pd.DataFrame, names: Sequence[str], taken: set[str]) -> str:
     left = [name for name in names if name not in taken]
-    known = [name for name in left if _short(name) in ARMS]
+    known = [name for name in left if short_name(name) in ARMS]
     if "arm" in known:
         return "arm"
     several = [name for name in known if _distinct(frame[name]) > 1]
@@ -164,7 +169,7 @@ def _find_arm(frame: pd.DataFrame, names: Sequence[str], taken: set[str]) -> str
         name
         for name in left
         if not pd.api.types.is_numeric_dtype(frame[name])
-        and _short(name) not in others
+        and short_name(name) not in others
         and _direction(name) is None
         and 1 < _distinct(frame[name]) < max(2, len(frame))
     ]
@@ -246,8 +251,13 @@ def _words(name: str) -> list[str]:
     return [word.lower() for word in re.split(r"[^A-Za-z0-9]+", apart) if word]
 
 
-def _short(name: str) -> str:
-    """Return a column's name without the part before its last dot or slash, in small letters."""
+def short_name(name: str) -> str:
+    """Return a column's name without the part before its last dot or slash, in small letters.
+
+    Example:
+        >>> short_name("config/RunSeed")
+        'run_seed'
+    """
     return "_".join(_words(re.split(r"[./]", name)[-1]))
 
 

@@ -1,18 +1,23 @@
 """From a table of runs to its verdict: the design of the comparison and the frames that `analyze` takes."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
+import numpy as np
 import pandas as pd
 
 from leadline.analysis.runs.columns import Columns, describe, higher_is_better, is_share, says_per_cent
+from leadline.analysis.runs.examples import ExampleDifferences, compare_examples, explain_difference
+from leadline.analysis.runs.predictions import ERROR, Predictions, computed_metrics
 from leadline.analysis.runs.runs import Runs, levels_of, read_rows
 from leadline.analysis.verdict import Contrast, Design, DesignArm, Findings, analyze
 from leadline.errors import DataError, unknown
 from leadline.parts.base import canonical_json
-from leadline.parts.metrics import FinalMetric, metrics
+from leadline.parts.metrics import FinalMetric, Outputs, metrics
+from leadline.seeds import call_seed
 from leadline.specs.contrast import Correction
 from leadline.specs.decide import MOST, DecideSpec
 from leadline.text import join, plural
@@ -60,10 +65,18 @@ class Compared:
     columns: Columns
     options: Options
     rows: pd.DataFrame  # the runs that were compared, under the names of the table's columns
+    predictions: Predictions | None = None
+    computed: frozenset[str] = frozenset()  # values that follow from predictions
+    examples: tuple[ExampleDifferences, ...] = ()  # of each contrast whose pairs left predictions
 
 
 def compare_runs(
-    table: pd.DataFrame, columns: Columns, options: Options, name: str = "runs", said: Sequence[str] = ()
+    table: pd.DataFrame,
+    columns: Columns,
+    options: Options,
+    name: str = "runs",
+    said: Sequence[str] = (),
+    predictions: Predictions | None = None,
 ) -> Compared:
     """Return what the runs of a table show.
 
@@ -73,12 +86,21 @@ def compare_runs(
         options: how they are compared.
         name: of the comparison.
         said: what is known of how the table came about, in sentences.
+        predictions: of the runs, by which their test error is computed where the table lacks it.
 
     Raises:
         DataError: the table does not have what the comparison needs.
     """
+    predicted: Sequence[Outputs | None] = ()
+    computed: frozenset[str] = frozenset()
+    if predictions is not None:
+        if options.mean_of_duplicates:
+            raise DataError("--mean-of-duplicates: predictions cannot be averaged")
+        predicted = predictions.match(table, columns)
+        computed = frozenset(columns.values) & computed_metrics().keys() - set(table.columns)
+        table = table.assign(**{one: _of_rows(predictions, predicted, one) for one in computed})
     runs = read_rows(table, columns, options.mean_of_duplicates)
-    kinds = {one: _metric(one, runs, options, len(columns.values) == 1) for one in columns.values}
+    kinds = {one: _metric(one, runs, options, len(columns.values) == 1, one in computed) for one in columns.values}
     margins = _margins(options.margin, columns.values)
     arms = _arms(runs, columns)
     bases = list(dict.fromkeys(arm.base for arm in arms.values()))
@@ -125,15 +147,20 @@ def compare_runs(
         remarks=tuple(_remarks(columns)),
     )
     trials, records = _frames(runs, columns, arms, seeds)
-    findings = analyze(design, trials, records, {})
-    return Compared(design, findings, trials, records, reading, columns, options, _rows(runs, columns))
+    outputs = _outputs(runs, trials, predicted, design)
+    if predictions is not None and ERROR in columns.values:
+        _check_error(runs, kinds[ERROR], trials, outputs)
+    findings = analyze(design, trials, records, outputs)
+    examples = tuple(_examples(design, trials, outputs, predictions)) if predictions else ()
+    rows = _rows(runs, columns)
+    return Compared(design, findings, trials, records, reading, columns, options, rows, predictions, computed, examples)
 
 
 # --- metrics
 
 
-def _metric(name: str, runs: Runs, options: Options, alone: bool) -> FinalMetric:
-    """Return what is known of a column of values.
+def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool) -> FinalMetric:
+    """Return what is known of a column of values, which may have been `computed` from predictions.
 
     What is said of the direction decides over the name of values that are compared `alone`; of several, it is of those
     whose names do not say.
@@ -141,6 +168,8 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool) -> FinalMetric
     Raises:
         DataError: its name does not say whether higher is better, and nothing else does.
     """
+    if computed:
+        return replace(computed_metrics()[name], record=(FINAL, name))
     higher, given = higher_is_better(name), options.higher_is_better
     if higher is None or (given is not None and alone):
         higher = given
@@ -355,6 +384,76 @@ def _frames(
         )
     records = pd.concat(parts, ignore_index=True)
     return trials, records[records["value"].notna()].reset_index(drop=True)
+
+
+# --- predictions
+
+
+def _of_rows(predictions: Predictions, predicted: Sequence[Outputs | None], name: str) -> list[float]:
+    """Return a metric for each row of the table whose runs predicted that; NaN of runs that failed."""
+    values = {id(one): value for one, value in zip(predictions.outputs, predictions.values(name), strict=True)}
+    return [math.nan if one is None else values[id(one)] for one in predicted]
+
+
+def _outputs(
+    runs: Runs, trials: pd.DataFrame, predicted: Sequence[Outputs | None], design: Design
+) -> dict[str, Outputs]:
+    """Return trial -> what it predicted.
+
+    Raises:
+        DataError: two runs of a pair were not given the same examples.
+    """
+    if not predicted:
+        return {}
+    of_rows = (predicted[int(row) - 1] for row in runs.frame["row"])
+    found = {trial: one for trial, one in zip(trials["trial"], of_rows, strict=True) if one is not None}
+    for a, b, seed, one, other in _paired(design, trials, found):
+        if why := explain_difference(one, other):
+            raise DataError(
+                f"--predictions: {a} and {b} did not predict the same examples at {call_seed(seed)}: {why}; runs of a"
+                " pair need the same, or --unpaired"
+            )
+    return found
+
+
+def _paired(
+    design: Design, trials: pd.DataFrame, outputs: Mapping[str, Outputs]
+) -> Iterator[tuple[str, str, int, Outputs, Outputs]]:
+    """Yield arms, seed and predictions of every pair of runs of which both left some."""
+    rows = trials[trials["trial"].isin(outputs.keys())][["arm", "seed", "trial"]]
+    of_arm = {arm: dict(zip(own["seed"], own["trial"], strict=True)) for arm, own in rows.groupby("arm")}
+    for a, b in dict.fromkeys((one.a, one.b) for one in design.contrasts if not one.unpaired):
+        first, second = of_arm.get(a, {}), of_arm.get(b, {})
+        for seed in sorted(first.keys() & second.keys()):
+            yield a, b, seed, outputs[first[seed]], outputs[second[seed]]
+
+
+def _check_error(runs: Runs, kind: FinalMetric, trials: pd.DataFrame, outputs: Mapping[str, Outputs]) -> None:
+    """Check that the test errors of a table are those of the predictions.
+
+    Raises:
+        DataError: one is not, beyond rounding.
+    """
+    most = 100.0 if kind.unit == "%" else 1.0
+    rows = zip(trials[["arm", "seed", "trial"]].itertuples(index=False), runs.frame[f"value:{ERROR}"], strict=True)
+    for (arm, seed, trial), value in rows:
+        if (one := outputs.get(trial)) is not None:
+            error = most * float(np.mean(one.predicted != one.labels))
+            if abs(error - value) > most / 1000:
+                raise DataError(
+                    f"--predictions: {ERROR} of {arm} at {call_seed(seed)} is {value:g} in the table and {error:g} by"
+                    " its predictions; are they of the same run and the same test set?"
+                )
+
+
+def _examples(
+    design: Design, trials: pd.DataFrame, outputs: Mapping[str, Outputs], predictions: Predictions
+) -> Iterator[ExampleDifferences]:
+    pairs: dict[tuple[str, str], list[tuple[Outputs, Outputs]]] = {}
+    for a, b, _, one, other in _paired(design, trials, outputs):
+        pairs.setdefault((a, b), []).append((one, other))
+    for (a, b), own in pairs.items():
+        yield compare_examples(a, b, own, predictions.classes)
 
 
 def _rows(runs: Runs, columns: Columns) -> pd.DataFrame:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain
 
-import numpy as np
 import pandas as pd
 
 from leadline.analysis.stats import Effect, Outcome, Summary, cut, paired, summarise, unpaired
@@ -213,7 +212,7 @@ def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
             return None
         hashes = {trial.seed: trial.hash for trial in evidence.trials[side]}
         seen = [evidence.outputs[hashes[seed]] for seed in pairs.seeds]
-        if any(not np.array_equal(one.labels, seen[0].labels) for one in seen) or len(seen[0].labels) < 2:
+        if not all(map(seen[0].is_of_same_examples, seen)) or len(seen[0].labels) < 2:
             return None
         sides.append([one.predicted != one.labels for one in seen])
     found = over_seeds_and_images(*sides)

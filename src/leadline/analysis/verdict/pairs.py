@@ -171,7 +171,7 @@ def _times(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
 
 def _mcnemar(seed: SeedName, a: Outputs | None, b: Outputs | None) -> McNemar | None:
     """None where a trial left no outputs, or the two saw different test images."""
-    if a is None or b is None or not np.array_equal(a.labels, b.labels):
+    if a is None or b is None or not a.is_of_same_examples(b):
         return None
     return mcnemar(a.predicted == a.labels, b.predicted == b.labels, seed)
 

@@ -19,6 +19,17 @@ class Outputs:
     labels: "NDArray[Any]"  # (n,) true classes, or targets
     predicted: "NDArray[Any]"  # (n,) predicted classes, or values
     probabilities: "NDArray[np.floating] | None" = None  # (n, classes); None: not stored
+    examples: "NDArray[Any] | None" = None  # (n,) their names, where they are not the test images in their order
+
+    def is_of_same_examples(self, other: "Outputs") -> bool:
+        """Return whether two networks saw the same examples, in the same order."""
+        import numpy as np
+
+        if self.examples is None or other.examples is None:
+            alike = self.examples is other.examples
+        else:
+            alike = np.array_equal(self.examples, other.examples)
+        return alike and np.array_equal(self.labels, other.labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,8 @@ def _accepting(path: Path) -> tuple[Reader, ...]:
     if found := tuple(reader for reader in readers() if reader.accepts(path)):
         return found
     what = "a folder that holds no results" if path.is_dir() else "not a table of results"
-    raise DataError(f"{path}: {what}; expected {join([one.name for one in readers()], len(readers()))}")
+    known = join([one.name for one in readers()], len(readers()))
+    raise DataError(f"{path}: {what}; expected {known}; predictions of runs are given with --predictions")
 
 
 def read_runs(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
