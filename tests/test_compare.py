@@ -143,7 +143,7 @@ def test_a_table_of_two_arms_by_hand() -> None:
     )
     assert row["difference"] == pytest.approx(differences.mean())
     half = 2.776445 * differences.std(ddof=1) / np.sqrt(5)
-    assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(
         (differences.mean() - half, differences.mean() + half), abs=1e-5
     )
     assert "residual has a lower test error than plain" in str(found)

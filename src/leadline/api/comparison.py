@@ -30,7 +30,7 @@ class Comparison:
 
     @property
     def contrasts(self) -> "pd.DataFrame":
-        """One row per contrast, with the columns of `Verdict.contrasts`: a, b, metric, n, difference, ci95_low, ..."""
+        """One row per contrast, with the columns of `Verdict.contrasts`: a, b, metric, n, difference, ci_low, ..."""
         return self.verdict.contrasts
 
     @property

@@ -61,8 +61,8 @@ def factors_table(findings: Findings) -> Table:
             "factor": effect.factor,
             "estimate": effect.paired.difference,
             "unit": effect.kind.difference_unit,
-            "ci95_low": effect.paired.ci95 and effect.paired.ci95[0],
-            "ci95_high": effect.paired.ci95 and effect.paired.ci95[1],
+            "ci_low": effect.paired.ci95 and effect.paired.ci95[0],
+            "ci_high": effect.paired.ci95 and effect.paired.ci95[1],
             "t_p": effect.paired.t_p,
             "t_p_adjusted": effect.t_p_adjusted,
             "seeds": effect.paired.n,
@@ -72,8 +72,8 @@ def factors_table(findings: Findings) -> Table:
     columns = (
         Column("Effect", ("subject", "a", "b", "metric", "of"), first, numeric=False),
         Column("Change", ("change", "over", "factor"), first, numeric=False),
-        Column("Estimate", ("estimate", "ci95_low", "ci95_high", "unit"), format_difference),
-        Column("95% interval, paired t", ("ci95_low", "ci95_high"), interval_of),
+        Column("Estimate", ("estimate", "ci_low", "ci_high", "unit"), format_difference),
+        Column("95% interval, paired t", ("ci_low", "ci_high"), interval_of),
         Column("p, paired t", ("t_p",), p_value),
         Column(f"{CORRECTION_NAMES[findings.correction]}-adjusted", ("t_p_adjusted",), p_value),
         Column("Seeds", ("seeds",), _short),
@@ -89,21 +89,21 @@ def data_sets_table(findings: Findings) -> Table:
         for part in one.parts:
             result = part.contrast.paired
             low, high = (result and result.ci95) or (None, None)
-            row = {"data": part.data, "difference": result and result.difference, "ci95_low": low, "ci95_high": high}
+            row = {"data": part.data, "difference": result and result.difference, "ci_low": low, "ci_high": high}
             row |= {"prediction_low": None, "prediction_high": None, "weight": part.weight}
             rows.append(shared | row | {"pairs": result.n if result else 0, "verdict": part.contrast.decision})
         if one.summary:
             low, high = one.summary.prediction or (None, None)
             row = {"data": "similar data sets", "difference": one.summary.mean}
-            row |= {"ci95_low": one.summary.interval[0], "ci95_high": one.summary.interval[1]}
+            row |= {"ci_low": one.summary.interval[0], "ci_high": one.summary.interval[1]}
             row |= {"prediction_low": low, "prediction_high": high, "weight": None, "pairs": None}
             rows.append(shared | row | {"verdict": one.decision})
     columns = (
         Column("Contrast", ("contrast", "metric"), first, numeric=False),
         Column("Data", ("data",), plain, numeric=False),
         Column("Pairs", ("pairs",), _short),
-        Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), format_difference),
-        Column("95% interval", ("ci95_low", "ci95_high"), interval_of),
+        Column("Difference", ("difference", "ci_low", "ci_high", "unit"), format_difference),
+        Column("95% interval", ("ci_low", "ci_high"), interval_of),
         Column("95% prediction, new data set", ("prediction_low", "prediction_high"), interval_of),
         Column("Weight", ("weight",), lambda weight: NOTHING if weight is None else f"{weight:.0%}"),
         Column("Verdict", ("verdict",), plain, numeric=False),

@@ -114,8 +114,8 @@ def contrasts_table(findings: Findings) -> Table:
             pairs = Column("Pairs, or trials of each", ("n", "n_a", "n_b"), _pairs_or_trials)
         columns += [
             pairs,
-            Column("Difference", ("difference", "ci95_low", "ci95_high", "unit"), show, unit=unit),
-            Column(heading, ("ci95_low", "ci95_high"), interval_of),
+            Column("Difference", ("difference", "ci_low", "ci_high", "unit"), show, unit=unit),
+            Column(heading, ("ci_low", "ci_high"), interval_of),
             Column("95% interval, BCa", ("bca95_low", "bca95_high"), interval_of, wide=True),
             Column("p, difference", ("difference_p",), p_value),
             Column(correction, ("difference_p_adjusted",), p_value),
@@ -302,11 +302,12 @@ def _looks(sequential: SequentialAnalysis) -> dict[str, Any]:
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain values under names of one level: `test_error_mean` of a summary, `ci95_low` of an interval."""
+    """Return plain values under names of one level: `test_error_mean` of a summary, `ci_low` of an interval."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name in ("ci95", "bca95"):
-            found |= dict(zip((f"{name}_low", f"{name}_high"), value or (None, None), strict=True))
+            of = "ci" if name == "ci95" else name  # whose level is another where seeds are added until it is decided
+            found |= dict(zip((f"{of}_low", f"{of}_high"), value or (None, None), strict=True))
         elif isinstance(value, Mapping):
             found |= {f"{name}_{key}": own for key, own in value.items()}
         else:
