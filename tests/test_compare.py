@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t, ttest_ind_from_stats
 from typer.testing import CliRunner
 
 import leadline as ll
@@ -479,7 +480,7 @@ def test_a_direction_that_is_given_decides_over_a_name_but_not_over_several() ->
     assert both.contrasts["verdict"].tolist() == ["better", "worse"]
 
 
-@pytest.mark.parametrize("module", ["analysis.runs.columns", "api.comparison"])
+@pytest.mark.parametrize("module", ["analysis.runs.columns", "analysis.runs.summaries", "api.comparison"])
 def test_examples(module: str) -> None:
     tried = doctest.testmod(sys.modules[f"leadline.{module}"])
     assert tried.attempted and not tried.failed
@@ -502,3 +503,67 @@ def test_a_time_beside_the_values_is_not_meant() -> None:
     rows = table(plain=PLAIN, residual=RESIDUAL).assign(train_time=1.0)
     assert ll.compare(rows).contrasts["metric"].tolist() == ["test_error"]
     assert find_columns(rows.drop(columns="test_error")).values == ("train_time",)
+
+
+# --- means and standard deviations, as papers print them
+
+PRINTED = "model,test_error,sd,n\nResNet-110,6.61,0.16,5\npre-activation,6.37,0.15,7\n"
+
+
+def test_a_printed_table_is_judged_by_welchs_t(tmp_path: Path) -> None:
+    (tmp_path / "printed.csv").write_text(PRINTED)
+    found = ll.compare(tmp_path / "printed.csv", margin=0.5)
+    expected = ttest_ind_from_stats(6.37, 0.15, 7, 6.61, 0.16, 5, equal_var=False)
+    row = found.contrasts.iloc[0]
+    assert row["difference"] == pytest.approx(-0.24)
+    assert row["difference_p"] == pytest.approx(expected.pvalue)
+    parts = [0.15**2 / 7, 0.16**2 / 5]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 6 + parts[1] ** 2 / 4)
+    half = t.ppf(0.975, freedom) * sum(parts) ** 0.5
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((-0.24 - half, -0.24 + half))
+    assert row["equivalence_p"] == pytest.approx(t.cdf(-(0.5 - 0.24) / sum(parts) ** 0.5, freedom))
+    arms = found.to_json()["arms"].values()
+    assert [(arm["test_error"]["mean"], arm["test_error"]["sd"], arm["test_error"]["n"]) for arm in arms] == [
+        (pytest.approx(6.61), pytest.approx(0.16), 5),
+        (pytest.approx(6.37), pytest.approx(0.15), 7),
+    ]
+
+
+def test_nothing_is_made_up_of_a_printed_table(tmp_path: Path) -> None:
+    (tmp_path / "printed.csv").write_text(PRINTED)
+    found = ll.compare(tmp_path / "printed.csv", margin=0.5)
+    (contrast,) = found.to_json()["contrasts"]
+    assert contrast["p"] is None and contrast["p_adjusted"] is None and contrast["bca95"] is None
+    assert all(
+        arm["test_error"][name] is None for arm in found.to_json()["arms"].values() for name in ("median", "minimum")
+    )
+    assert "permutation" not in str(found)
+    page = found.report(tmp_path / "report")
+    assert (tmp_path / "report" / "runs.csv").read_text() == PRINTED
+    assert [path.name for path in (tmp_path / "report" / "figures").glob("*.svg")] == ["differences.svg"]
+    command = re.search(r'aria-label="Command">leadline compare (.*?)</pre>', page.read_text())
+    assert command is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path / "report")
+        again = json.loads(run(*command[1].split(), "--json").output)
+    assert again["contrasts"] == found.to_json()["contrasts"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,6.6,0,5\nb,6.1,0.2,5\n", "row 1: std is 0 and runs is 5; expected a standard deviation above 0"),
+        ("a,6.6,0.1,5\nb,6.1,0.2,1\n", "row 2: std is 0.2 and runs is 1; expected"),
+        ("a,6.6,0.1,5\nb,6.1,?,5\n", "row 2: std is '?'; expected a number"),
+        ("a,6.6,0.1,5\nb,6.1,0.2,2.5\n", "row 2: std is 0.2 and runs is 2.5"),
+        ("a,6.6,0.1,5\nb,6.1,0.2,5\na,6.5,0.1,5\n", "rows 1 and 3 are of one arm"),
+    ],
+)
+def test_bad_printed_tables(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "printed.csv").write_text(f"model,error,std,runs\n{rows}")
+    assert message in refused(tmp_path / "printed.csv")
+
+
+def test_a_table_of_runs_with_a_spread_is_no_printed_one() -> None:
+    frame = table(plain=PLAIN, residual=RESIDUAL).assign(sd=0.1, n=5)
+    assert ll.compare(frame, value="test_error").to_json()["contrasts"][0]["seeds"] == [0, 1, 2, 3, 4]

@@ -167,9 +167,12 @@ def compare(
         Options,
         compare_runs,
         computed_metrics,
+        expand_summaries,
         fill_from_names,
         find_columns,
+        is_summary,
         read_predictions,
+        without_spread,
     )
     from leadline.analysis.runs.logs import RUN
     from leadline.analysis.runs.readers import read_runs
@@ -196,9 +199,10 @@ def compare(
             results.reset_index(drop=True).rename(columns=str), pattern if own_names else None
         )
         read = (*read, *said)
+    moments = predicted is None and is_summary(results)
     computed = [one for one in values if predicted and one not in results and one in computed_metrics()]
     columns = find_columns(
-        results.assign(**dict.fromkeys(computed, 0.0)),
+        without_spread(results) if moments else results.assign(**dict.fromkeys(computed, 0.0)),
         arm,
         _several(pair),
         values,
@@ -206,6 +210,9 @@ def compare(
         data_set,
         _several(factor),
     )
+    if moments:
+        results, expanded = expand_summaries(results, columns)
+        read = (*read, expanded)
     options = Options(
         contrasts=tuple(contrasts or ()),
         baseline=baseline,
@@ -219,7 +226,7 @@ def compare(
         mean_of_duplicates=mean_of_duplicates,
         title=title,
     )
-    return Comparison(compare_runs(results, columns, options, name, read, predicted))
+    return Comparison(compare_runs(results, columns, options, name, read, predicted, moments))
 
 
 def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:

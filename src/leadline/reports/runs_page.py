@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from leadline.analysis.runs import Compared, examples_table, summary_table, to_npz
+from leadline.analysis.runs import Compared, collapse_runs, examples_table, summary_table, to_npz
 from leadline.analysis.runs.comparison import BY_EPOCH
 from leadline.analysis.verdict.wording.effect_tables import effect_tables
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, mcnemar_table
@@ -65,13 +65,17 @@ def write_comparison(compared: Compared, folder: Path) -> Path:
 
 
 def _repeatable(compared: Compared) -> pd.DataFrame:
-    """Return the runs without what follows from their predictions, but with which of them failed."""
+    """Return what the comparison can be made from again: of predicted values, only which runs failed."""
+    if compared.design.moments:
+        return collapse_runs(compared.rows, compared.columns.values[0])
     rows = compared.rows.drop(columns=list(compared.computed))
     state = compared.trials["state"]
     return rows.assign(state=state) if compared.computed and (state != "finished").any() else rows
 
 
 def _figures(compared: Compared) -> Iterator[Figure]:
+    if compared.design.moments:
+        return
     linked = any(not one.unpaired for one in compared.design.contrasts)
     for name, kind in compared.design.metrics.items():
         yield run_values(compared.trials, compared.records, kind, f"runs-{_file_name(name)}", linked)
@@ -101,13 +105,14 @@ def _file_name(name: str) -> str:
 
 def _trials_table(compared: Compared) -> Table:
     kinds, pair = compared.design.metrics.values(), compared.columns.pair
-    shown = compared.rows[[*pair, *compared.columns.values]].to_dict("records")
+    known = [*pair, *(() if compared.design.moments else compared.columns.values)]
+    shown = compared.rows[known].to_dict("records")
     ended = compared.trials[["arm", "state"]].to_dict("records")
     columns = (
         Column("Arm", ("arm",), plain, numeric=False),
         *(Column(name, (name,), plain) for name in pair),
         Column("State", ("state",), plain, numeric=False),
-        *(Column(kind.named(), (kind.name,), _short, unit=kind.unit.strip()) for kind in kinds),
+        *(Column(kind.named(), (kind.name,), _short, unit=kind.unit.strip()) for kind in kinds if kind.name in known),
     )
     rows = [{str(key): value for key, value in {**own, **end}.items()} for own, end in zip(shown, ended, strict=True)]
     return Table("trials", "Runs", columns, tuple(rows))

@@ -5,6 +5,7 @@ from leadline.analysis.runs.comparison import Compared, Options, compare_runs
 from leadline.analysis.runs.examples import ExampleDifferences, examples_table, summary_table
 from leadline.analysis.runs.names import fill_from_names
 from leadline.analysis.runs.predictions import ERROR, Predictions, computed_metrics, read_predictions, to_npz
+from leadline.analysis.runs.summaries import collapse_runs, expand_summaries, is_summary, without_spread
 
 __all__ = [
     "ERROR",
@@ -13,12 +14,16 @@ __all__ = [
     "ExampleDifferences",
     "Options",
     "Predictions",
+    "collapse_runs",
     "compare_runs",
     "computed_metrics",
     "examples_table",
+    "expand_summaries",
     "fill_from_names",
     "find_columns",
+    "is_summary",
     "read_predictions",
     "summary_table",
     "to_npz",
+    "without_spread",
 ]

@@ -77,6 +77,7 @@ def compare_runs(
     name: str = "runs",
     said: Sequence[str] = (),
     predictions: Predictions | None = None,
+    moments: bool = False,
 ) -> Compared:
     """Return what the runs of a table show.
 
@@ -86,6 +87,7 @@ def compare_runs(
         options: how they are compared.
         name: of the comparison.
         said: what is known of how the table came about, in sentences.
+        moments: whether the rows stand for runs of which only mean and standard deviation are known.
         predictions: of the runs, by which their test error is computed where the table lacks it.
 
     Raises:
@@ -144,6 +146,7 @@ def compare_runs(
         summarised=columns.values,
         names_data=(columns.data_set,) if columns.data_set else (),
         trained=False,
+        moments=moments,
         remarks=tuple(_remarks(columns)),
     )
     trials, records = _frames(runs, columns, arms, seeds)

@@ -27,9 +27,9 @@ class Summary:
     n: int
     mean: float
     sd: float | None  # with n - 1; None at n = 1
-    median: float
-    minimum: float
-    maximum: float
+    median: float | None  # None, as the range, where mean and standard deviation are all that is known
+    minimum: float | None
+    maximum: float | None
 
 
 @dataclass(frozen=True)

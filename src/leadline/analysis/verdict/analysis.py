@@ -61,12 +61,12 @@ def analyze(
             pairs, estimates, judgements = looked_at_before(pairs, [tuple(chain(*groups)) for groups in history])
             looked = [tuple(accumulate(map(len, groups)))[:-1] for groups in history]
         else:
-            estimates += map(_estimate, pairs)
+            estimates += (_estimate(own, design.moments) for own in pairs)
             judgements = decide_contrasts(pairs, estimates, design.correction)
     else:
         pairs, estimates, analyses, rounds = interim_analyses(design, pairs)
         sequential[:], judgements = analyses, tuple(one.judgement for one in analyses)
-    arms = tuple(_arm(arm, design.planned, evidence) for arm in design.arms)
+    arms = tuple(_arm(arm, design, evidence) for arm in design.arms)
     tested = sum(one.test.p is not None for one in judgements)
     contrasts = _with_shrunk(
         map(partial(_contrast, evidence, tested), pairs, estimates, judgements, sequential, looked)
@@ -98,26 +98,31 @@ def analyze(
     )
 
 
-def _estimate(pairs: Pairs) -> Effect | None:
-    """Return what pairs, or separate samples, show; None where there are none."""
+def _estimate(pairs: Pairs, moments: bool) -> Effect | None:
+    """Return what pairs, or separate samples, show, of which only moments may be known; None where there are none."""
     if not pairs.a or not pairs.b:
         return None
     if pairs.shared:
         return paired_crossed(pairs.a, pairs.b, pairs.shared, pairs.resolution, pairs.largest)
     estimate = unpaired if pairs.apart else paired
-    return estimate(pairs.a, pairs.b, resolution=pairs.resolution, largest=pairs.largest)
+    found: Effect = estimate(pairs.a, pairs.b, resolution=pairs.resolution, largest=pairs.largest)
+    return replace(found, p=None, p_smallest=None) if moments else found
 
 
-def _arm(arm: DesignArm, planned: int | None, evidence: Evidence) -> ArmFinding:
+def _arm(arm: DesignArm, design: Design, evidence: Evidence) -> ArmFinding:
     finished = [trial for trial in evidence.trials.get(arm.name, ()) if trial.state == "finished"]
     summaries = {
         metric: _summary(value for _, value in evidence.values(arm.name, metric).values()) for metric in evidence.finals
     }
+    if design.moments:
+        summaries = {
+            metric: one and replace(one, median=None, minimum=None, maximum=None) for metric, one in summaries.items()
+        }
     return ArmFinding(
         name=arm.name,
         base=arm.base,
         factors=arm.factors,
-        planned=len(evidence.trials.get(arm.name, ())) if planned is None else planned,
+        planned=len(evidence.trials.get(arm.name, ())) if design.planned is None else design.planned,
         finished=len(finished),
         diverged=evidence.count(arm.name, "diverged"),
         failed=evidence.count(arm.name, "failed"),

@@ -70,6 +70,7 @@ class Design:
     summarised: tuple[str, ...] = ("test_error", "validation_error", "train_error")  # metrics that each arm is shown by
     names_data: tuple[str, ...] = NAMES_DATA  # factors whose levels are data sets
     trained: bool = True  # whether Leadline trained and evaluated the arms; else only their results are known
+    moments: bool = False  # whether the values are known by means and standard deviations alone
     curves: Mapping[str, str] = field(
         default_factory=dict
     )  # records that curves are drawn of -> the title of their axis

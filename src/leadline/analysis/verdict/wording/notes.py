@@ -120,11 +120,13 @@ def _about_unpaired(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
         return
     names = join([f"{contrast.a} against {contrast.b}" for contrast in apart])
     least = max(contrast.paired.p_smallest or 0.0 for contrast in apart if contrast.paired)
+    permuted = any(contrast.paired and contrast.paired.p is not None for contrast in apart)
     limit = f"; with so few trials its p-value cannot fall below {least:.2g}" if least > 0.05 else ""
     yield (
         f"Not paired: {names}. Their verdicts are based on Welch's t tests of difference and of equivalence, which"
         " assume independent trials that are roughly normal in each arm and pay for whatever pairing would have taken"
-        f" away; the permutation test counts ways to divide the trials between the two arms{limit}."
+        " away"
+        + (f"; the permutation test counts ways to divide the trials between the two arms{limit}." if permuted else ".")
     )
 
 
