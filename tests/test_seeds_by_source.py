@@ -220,6 +220,14 @@ def test_the_error_of_a_crossed_mean_by_hand() -> None:
     assert equivalence_p_crossed([1, 2, 3, 4], 2.0, sources) > 0.5
 
 
+def test_the_interval_of_crossed_pairs_ends_at_the_largest_difference() -> None:
+    sources = [(0, 0, 1, 1), (0, 1, 0, 1)]
+    wide = paired_crossed([5, 90, 40, 80], [0, 0, 0, 0], sources).ci95
+    cut_at_100 = paired_crossed([5, 90, 40, 80], [0, 0, 0, 0], sources, largest=100.0).ci95
+    assert wide is not None and wide[0] < -100 and wide[1] > 100
+    assert cut_at_100 == (-100.0, 100.0)
+
+
 def test_intervals_of_crossed_pairs_cover_as_they_say() -> None:
     """Each source, and what they do together, gives a third of the variance; independent pairs would cover 55%."""
     draw = np.random.default_rng(0)

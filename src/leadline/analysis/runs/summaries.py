@@ -47,8 +47,8 @@ def expand_summaries(table: pd.DataFrame, columns: Columns) -> tuple[pd.DataFram
     Example:
         >>> given = pd.DataFrame({"model": ["a"], "error": [6.61], "sd": [0.16], "n": [5]})
         >>> runs, said = expand_summaries(given, Columns("model", (), ("error",)))
-        >>> len(runs), round(runs["error"].mean(), 6), round(runs["error"].std(), 6)
-        (5, 6.61, 0.16)
+        >>> len(runs), f"{runs['error'].mean():.6g} +- {runs['error'].std():.6g}"
+        (5, '6.61 +- 0.16')
     """
     if len(columns.values) > 1:
         raise DataError("--value: a table of means and standard deviations has one column of means")
