@@ -85,4 +85,5 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = runner.invoke(app, ["theory", "chain", "--layers", "3", "--output", str(tmp_path / "file" / "in")])
     assert result.exit_code == 1
-    assert "cannot be written" in str(result.exception)
+    assert "cannot be created" in str(result.exception)
+    assert result.output == ""  # before anything is computed

@@ -17,12 +17,34 @@ if TYPE_CHECKING:
 
     from leadline.reports.charts.chart import Figure
     from leadline.text.tables import Table
+    from leadline.theory.chains import ChainResult
     from leadline.theory.variance import VarianceResult
 
 app = typer.Typer(no_args_is_help=True)
 
 Item = TypeVar("Item")
-Output = Annotated[Path | None, typer.Option(help="Folder for figures (SVG) and their data (CSV); created if missing.")]
+
+
+def _make_folder(folder: Path | None) -> Path | None:
+    """Create a folder before anything is computed for it.
+
+    Raises:
+        LeadlineError: it cannot be created.
+    """
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LeadlineError(
+                f"{folder}: cannot be created: {error.strerror or error}; choose another place"
+            ) from None
+    return folder
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option(callback=_make_folder, help="Folder for figures (SVG) and their data (CSV); created if missing."),
+]
 
 
 @app.command()
@@ -71,7 +93,7 @@ def chain(
     if as_json:
         print_json([_to_json(asdict(one.chain), one.words(), one.frame()) for one in results])
     else:
-        print_text(*(one.words() for one in results))
+        print_text(_chain_table(results))
     if output is not None:
         _write([chain_figure(results)], output, as_json)
 
@@ -150,21 +172,66 @@ def mean_field(
             abs(seen.c.mean(0) - c).max(),
             abs(seen.gradient.mean(0) - gradient(point, q)).max(),
         ]
-        words = (
-            f"{activation}, sigma_w {point.sigma_w:.3g}, sigma_b {point.sigma_b:.3g} ({fixed.phase}): q* {fixed.q:.4g},"
-            f" c* {fixed.c:.4g}, chi_1 {fixed.chi_1:.4g}, depth scale of the signal {_format_scale(fixed.xi_c)}, of"
-            f" the squared gradient {_format_scale(fixed.xi_gradient)}. {seeds} networks of width {width}, {depth}"
-            f" layers: mean q within {apart[0]:.1%}, c within {apart[1]:.2g}, log10 of the gradient within"
-            f" {apart[2]:.2g}."
-        )
         off = dict(zip(("q", "c", "log10_gradient"), map(float, apart), strict=True))
-        found.append({**asdict(point), "fixed": asdict(fixed), "largest_deviation": off, "words": words})
+        found.append({**asdict(point), "fixed": asdict(fixed), "largest_deviation": off})
     if as_json:
         print_json(found)
     else:
-        print_text(*(one["words"] for one in found))
+        print_text(_mean_field_table(found, f"{plural(seeds, 'network')} of width {width} and {depth} layers"))
     if output is not None:
         _write([maps_figure(points), plane_figure(known, points), depth_figure(points, measured)], output, as_json)
+
+
+def _chain_table(results: Sequence["ChainResult"]) -> "Table":
+    """Return one row per chain: its gradient at the first layer, and how far measurements are from the closed form."""
+    from leadline.text.tables import Column, Table, plain
+
+    columns = (
+        Column("Chain", ("chain",), plain, numeric=False),
+        Column("Gradient at layer 1", ("gradient",), plain),
+        Column("Deviation in float32", ("float32",), plain),
+        Column("Deviation in float64", ("float64",), plain),
+        Column("What float32 cannot represent", ("failures",), plain, numeric=False, wide=True),
+    )
+    rows = tuple(
+        {
+            "chain": str(one.chain),
+            "gradient": one.gradient,
+            "failures": "; ".join(one.failures) or None,
+            **{name: one.deviations.get(name) for name in ("float32", "float64")},
+        }
+        for one in results
+    )
+    caption = (
+        "Norm of the loss's gradient at the first layer over that at the last, and the largest deviation of a measured"
+        " activation or gradient from the closed form"
+    )
+    return Table("chain", caption, columns, rows)
+
+
+def _mean_field_table(found: Sequence[dict[str, Any]], networks: str) -> "Table":
+    """Return one row per point: what is predicted of wide networks, and how far random ones are from it."""
+    from leadline.text.tables import Column, Table, plain
+
+    columns = (
+        Column("sigma_w", ("sigma_w",), "{:.3g}".format),
+        Column("sigma_b", ("sigma_b",), "{:.3g}".format),
+        Column("Phase", ("phase",), plain, numeric=False),
+        Column("q*", ("q",), "{:.4g}".format),
+        Column("c*", ("c",), "{:.4g}".format),
+        Column("chi_1", ("chi_1",), "{:.4g}".format),
+        Column("Depth scale of c", ("xi_c",), _format_scale),
+        Column("Depth scale of the squared gradient", ("xi_gradient",), _format_scale),
+        Column("Measured q within", ("off_q",), "{:.1%}".format),
+        Column("c within", ("off_c",), "{:.2g}".format),
+        Column("log10 of the gradient within", ("off_log10_gradient",), "{:.2g}".format),
+    )
+    rows = tuple(
+        {**one, **one["fixed"], **{f"off_{name}": value for name, value in one["largest_deviation"].items()}}
+        for one in found
+    )
+    caption = f"Predictions for wide {found[0]['activation']} networks, and how far the mean of {networks} is from them"
+    return Table("mean-field", caption, columns, rows)
 
 
 def _variance_table(results: Sequence["VarianceResult"]) -> "Table":
@@ -236,7 +303,6 @@ def _write(figures: Sequence["Figure"], folder: Path, as_json: bool, drawings: d
     contents |= {f"{figure.name}.csv": frame_to_csv(figure.data) for figure in figures}
     contents |= {f"{name}.svg": svg for name, svg in (drawings or {}).items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             write_whole(folder / name, content.encode())
     except OSError as error:

@@ -114,26 +114,38 @@ class ChainResult:
             }
         )
 
-    def words(self) -> str:
-        """Return a sentence with the gradient at the first layer, the failures of float32 and the largest deviation."""
-        row = QUANTITIES.index("activation-gradient")
-        said = [f"{self.chain}: |dL/da_1| = {_power(self.closed[row, 0])} |dL/da_{self.chain.layers}|"]
-        for state, what in (("zero", "is 0"), ("overflow", "is not finite"), ("subnormal", "has lost digits")):
-            for quantity, own in zip(QUANTITIES, self.float32.ranges, strict=True):
-                if found := [layer for layer, each in enumerate(own, 1) if each == state]:
-                    said.append(f"the {quantity.replace('-', ' ')} {what} in float32 at {_layers(found)}")
-        said += [f"largest deviation in {name}: {deviation}" for name, deviation in self._deviations()]
-        return "; ".join(said)
+    @property
+    def gradient(self) -> str:
+        """The norm of the loss's gradient at the first layer over that at the last, by the closed form."""
+        return _power(self.closed[QUANTITIES.index("activation-gradient"), 0])
 
-    def _deviations(self) -> list[tuple[str, str]]:
-        deviations = []
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What float32 cannot represent, and at which layers."""
+        return tuple(
+            f"the {quantity.replace('-', ' ')} {what} in float32 at {_layers(found)}"
+            for state, what in (("zero", "is 0"), ("overflow", "is not finite"), ("subnormal", "has lost digits"))
+            for quantity, own in zip(QUANTITIES, self.float32.ranges, strict=True)
+            if (found := [layer for layer, each in enumerate(own, 1) if each == state])
+        )
+
+    @property
+    def deviations(self) -> dict[str, str]:
+        """Precision -> the largest deviation of a measured value from the closed form, where it has any value."""
+        deviations = {}
         for name, measured in (("float32", self.float32), ("float64", self.float64)):
             normal = np.array(measured.ranges) == "normal"
             if normal.any():
                 largest = np.abs(measured.log10[normal] - self.closed[normal]).max()
                 words = f"{math.expm1(largest * math.log(10)):.2g} of the value"
-                deviations.append((name, words if largest < 0.3 else f"a factor of {_power(largest)}"))
+                deviations[name] = words if largest < 0.3 else f"a factor of {_power(largest)}"
         return deviations
+
+    def words(self) -> str:
+        """Return a sentence with the gradient at the first layer, the failures of float32 and the largest deviation."""
+        said = [f"{self.chain}: |dL/da_1| = {self.gradient} |dL/da_{self.chain.layers}|", *self.failures]
+        said += [f"largest deviation in {name}: {deviation}" for name, deviation in self.deviations.items()]
+        return "; ".join(said)
 
 
 def chain(
