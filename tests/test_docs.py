@@ -25,7 +25,7 @@ PAGES = pages()
 CHAPTERS = [page for page in PAGES if page.name.startswith("theory/")]
 COMMANDS = sorted({command for page in PAGES for block in page.shell() for command in block})
 OUTPUTS = {command: text for page in PAGES for command, text in page.outputs().items()}
-ROUNDING = re.compile(r"largest deviation in float\d+: \S+ of the value")
+ROUNDING = re.compile(r"\S+ of the value")
 NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+−]?\d+)?")
 
 
@@ -122,7 +122,9 @@ def test_quick_commands_say_and_draw_what_the_chapter_shows(
     result = runner.invoke(app, list(command[1:]), catch_exceptions=False)
     assert result.exit_code == 0
     if command in OUTPUTS:
-        assert_alike(*(ROUNDING.sub("", text) for text in (OUTPUTS[command], result.output)))
+        # columns are as wide as their numbers, of which those of rounding differ from machine to machine
+        texts = (ROUNDING.sub("", text) for text in (OUTPUTS[command], result.output))
+        assert_alike(*(re.sub(" +", " ", text) for text in texts))
     for figure in [each for page in PAGES for each in page.figures() if command in each.block]:
         now = kept(figure, tmp_path).decode()
         assert_alike(str([*said_by(figure.path.read_text())]), str([*said_by(now)]), noise=1e-5)
