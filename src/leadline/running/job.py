@@ -48,7 +48,7 @@ class Job:
 class Event:
     """Event of a trial: `progress` while it runs, then its final state."""
 
-    kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
+    kind: str  # "started", "moved", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
     trial: str
     arm: str
     seed: SeedName

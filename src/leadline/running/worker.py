@@ -17,11 +17,11 @@ from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, StoreError
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.running.checkpoints import Checkpoints
-from leadline.running.environment import environment
+from leadline.running.environment import continue_in, environment
 from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, ReportProgress
 from leadline.running.stopping import Stop, Stopped
 from leadline.running.trial import TrialRun, run_rank
-from leadline.specs import ProbeSpec
+from leadline.specs import ProbeSpec, TrialSpec
 from leadline.store import Claim, LeaseLost, Store, WorkerId
 from leadline.store.connect import retry_while_unreachable
 from leadline.store.schema import SETTLED
@@ -123,7 +123,7 @@ class Worker:
                         raise LeadlineError(
                             f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
                         )
-                    self.store.set_environment(trial, self.id, environment(self.devices))
+                    self._note_environment(claim, checkpoints.spec, report)
                     self._train(checkpoints, report, taken_over)
                 except (Diverged, PretrainingDiverged) as error:
                     self.store.finish(trial, self.id, "diverged", error=str(error), diverged_step=error.step)
@@ -147,6 +147,14 @@ class Worker:
                     raise DeviceFailed(f"{reason}; run the same command to resume its trial")
         except LeaseLost as error:
             report("stopped", 0.0, str(error))
+
+    def _note_environment(self, claim: Claim, spec: TrialSpec, report: ReportProgress) -> None:
+        """Store where a trial trains, beside where it did before its last checkpoint, and say what has changed."""
+        before = None if claim.checkpoint is None else self.store.trial(claim.trial).environment
+        found, line = continue_in(environment(self.devices, spec.training.precision), before)
+        self.store.set_environment(claim.trial, self.id, found, line)
+        if line:
+            report("moved", claim.epochs_done / spec.training.epochs, line)
 
     def _train(self, checkpoints: Checkpoints, report: ReportProgress, lost: threading.Event) -> None:
         """Train in this process on one device; on several, in new processes or in those of torchrun."""
