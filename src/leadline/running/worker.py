@@ -27,6 +27,7 @@ from leadline.store.connect import retry_while_unreachable
 from leadline.store.schema import SETTLED
 from leadline.training import Diverged, check_devices, choose_device
 from leadline.training.memory import ran_out_of_memory
+from leadline.training.numerics import numerics
 
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0
@@ -65,7 +66,7 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
         count = job.devices or spec.get("devices", 1)
         check_devices(ProbeSpec.model_validate(spec.get("probes", {})), count)
         check_torchrun(count)
-        devices = [device] * count if Torchrun.current() else assign_devices(device, count)
+        devices = [device] * count if Torchrun.current() else assign_devices(device, count, job.place)
         worker = Worker(store, str(WorkerId.current()), devices, job, emit, stop)
         while taken < most and worker.run_trial():
             taken += 1
@@ -165,7 +166,8 @@ class Worker:
                 raise LeaseLost(f"trial {checkpoints.claim.trial[:12]}: another worker has taken it over")
 
         if len(self.devices) == 1:
-            TrialRun(job, checkpoints, device, report, check_lease, self.stop).run()
+            with numerics(device):  # which makes a card the current one while data are loaded, too
+                TrialRun(job, checkpoints, device, report, check_lease, self.stop).run()
         elif (torchrun := Torchrun.current()) is not None:
             device = torchrun.device(device)
             data_dir = None if job.data_dir is None else str(job.data_dir)

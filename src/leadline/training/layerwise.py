@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from leadline.data.batches import Data, Part
+from leadline.errors import SpecError
 from leadline.parts.metrics.record import Record
 from leadline.pretraining.fitting import LayerEpoch
 from leadline.pretraining.image_grids import ImageGrids, filters, samples
@@ -38,10 +39,12 @@ def pretrain_network(state: PretrainingState, model: nn.Module, data: Data, seed
         seed: of the streams.
 
     Raises:
-        SpecError: the network's layers cannot be pre-trained.
+        SpecError: the network's layers cannot be pre-trained, or not on this device.
         DataError: the images are not what the first layer's units take.
         PretrainingDiverged: a layer diverged.
     """
+    if data.device.type == "mps":
+        raise SpecError("pretraining: needs sums in float64, which mps does not have; use --device cpu")
     images, held_out = _flat(data, "train"), _flat(data, "validation")
     epochs = train_layers(state, hidden_layers(model), "sigmoid", images, seed, held_out)
     yield from compute_in(lambda: numerics(data.device), epochs)

@@ -7,13 +7,14 @@ from torch import nn
 
 from leadline.errors import SpecError
 from leadline.specs import TrainingSpec
+from leadline.text import plural
 from leadline.training.numerics import check_precision, fix_workspace
 from leadline.training.scaling import LossScaler
 from leadline.training.state import TrainState
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device with this name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if one is available.
+    """Return the device with this name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a GPU if one is available.
 
     If it is a CUDA device, this process and those that it starts compute repeatable matrix products from here on; see
     `fix_workspace`.
@@ -22,13 +23,15 @@ def choose_device(name: str) -> torch.device:
         SpecError: the name is unknown or the device is not available.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SpecError(f"device {name!r}: expected cpu, cuda, cuda:N or auto") from None
-    if device.type not in ("cpu", "cuda"):
-        raise SpecError(f"device {name!r}: expected cpu, cuda, cuda:N or auto")
+        raise SpecError(f"device {name!r}: {_EXPECTED}") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise SpecError(f"device {name!r}: {_EXPECTED}")
+    if device.type == "mps" and (device.index or not torch.backends.mps.is_available()):
+        raise SpecError(f"device {name!r}: PyTorch sees no such Apple GPU on this machine; use cpu or auto")
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
             raise SpecError(
@@ -37,6 +40,20 @@ def choose_device(name: str) -> torch.device:
             )
         fix_workspace()
     return device
+
+
+_EXPECTED = "expected cpu, cuda, cuda:N, mps or auto"
+
+
+def device_line(device: torch.device) -> str:
+    """Return a line that says which device `auto` stands for.
+
+    Example:
+        >>> device_line(torch.device("cpu"))
+        'Device: cpu (auto).'
+    """
+    cards = f", {plural(torch.cuda.device_count(), 'card')}" if device.type == "cuda" else ""
+    return f"Device: {device} (auto{cards})."
 
 
 def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> TrainState:
