@@ -55,7 +55,9 @@ from leadline.networks.modules import build
 from leadline.probes.running import run_probe
 from leadline.probes.snapshots import PROBES
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
-from leadline.training import prepare, train
+from leadline.specs.training import Precision
+from leadline.training import choose_device, prepare, train
+from leadline.training.numerics import autocast, numerics
 
 SECONDS = {"environment": 40, "correctness": 130, "runs": 120, "teams": 50, "throughput": 90, "replicas": 50}
 """Time limit of each phase: eight minutes together."""
@@ -68,6 +70,7 @@ DIGITS = Case(
     (1, 8, 8),
     TrainingSpec(epochs=1, batch_size=BATCH, optimizer=Adam()),
 )
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 CLOSE = 1e-4
 """Largest difference of a loss between two devices that compute in IEEE float32."""
 
@@ -105,8 +108,8 @@ class Report:
 # --- what is trained ---------------------------------------------------------------------------------------------
 
 
-def set_tf32(allowed: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+def in_precision(case: Case, precision: Precision) -> Case:
+    return dataclasses.replace(case, training=case.training.with_(precision=precision))
 
 
 def losses_of(case: Case, device: torch.device, steps: int, group: ProcessGroup = SINGLE_PROCESS) -> list[float]:
@@ -144,7 +147,9 @@ def resumable_cases(base: Case) -> dict[str, Case]:
         "Adam": like(base, optimizer=Adam()),
         "RMSprop": like(base, optimizer=RMSprop()),
         "dropout": like(base, mlp(hidden=2, width=64, dropout=0.5)),
+        "TF32": like(base, precision="tf32"),
         "bfloat16": like(base, precision="bfloat16"),
+        "float16": like(base, precision="float16"),
         "recomputed blocks": like(base, base.network.with_(checkpoint_blocks=True)),
     }
 
@@ -177,13 +182,11 @@ def environment(report: Report, device: torch.device, quick: bool) -> None:
         card = torch.cuda.get_device_properties(device)
         report.add("card", f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} SMs")
         report.add("CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
-    report.add(
-        "TF32 in matrix products, convolutions",
-        f"{torch.backends.cuda.matmul.allow_tf32}, {torch.backends.cudnn.allow_tf32}",
-    )
-    report.add(
-        "cuDNN deterministic, benchmark", f"{torch.backends.cudnn.deterministic}, {torch.backends.cudnn.benchmark}"
-    )
+    with numerics(device):
+        tf32 = f"{torch.backends.cuda.matmul.allow_tf32}, {torch.backends.cudnn.allow_tf32}"
+        report.add("TF32 in matrix products, convolutions", tf32, "False, False", tf32 == "False, False")
+        chosen = f"{torch.backends.cudnn.deterministic}, {torch.backends.cudnn.benchmark}"
+        report.add("cuDNN deterministic, benchmark", chosen, "True, False", chosen == "True, False")
     report.add("CUBLAS_WORKSPACE_CONFIG", os.environ.get("CUBLAS_WORKSPACE_CONFIG", "not set"))
 
 
@@ -192,13 +195,11 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
     for case in (DIGITS, CNN, RESNET)[: 1 if quick else 3]:
         with report.measuring(f"{case.name}: losses on the CPU and on {device.type}"):
             on_cpu = np.array(losses_of(case, cpu, few))
-            set_tf32(False)
             gap = np.abs(np.array(losses_of(case, device, few)) - on_cpu).max()
             report.add(f"{case.name}: largest gap of {few} losses, IEEE", f"{gap:.1e}", f"below {CLOSE}", gap < CLOSE)
-            set_tf32(True)
-            gap = np.abs(np.array(losses_of(case, device, few)) - on_cpu).max()
-            report.add(f"{case.name}: the same with TF32", f"{gap:.1e}")
-    set_tf32(False)
+            if device.type == "cuda":
+                gap = np.abs(np.array(losses_of(in_precision(case, "tf32"), device, few)) - on_cpu).max()
+                report.add(f"{case.name}: the same with TF32", f"{gap:.1e}")
     case, steps = (DIGITS, 4) if quick else (RESNET, 20)
     if device.type == "cuda":
         with report.measuring("no synchronisation in steps 2 to 49"):
@@ -208,8 +209,8 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
         digests = {child("digest", case.name, str(device), str(steps)) for _ in range(2)}
         report.add("one training in two processes", f"{len(digests)} different", "equal bits", len(digests) == 1)
     for name, one in resumable_cases(DIGITS if quick else RESNET).items():
-        if one.training.precision == "bfloat16" and device.type == "cpu":
-            continue
+        if one.training.precision != "float32" and device.type == "cpu":
+            continue  # CPUs have no TF32, and take minutes in half precision
         with report.measuring(f"resumed within an epoch: {name}"):
             equal = resumes_to_the_bit(one, device, 2 if quick else 6)
             report.add(f"resumed within an epoch: {name}", "equal" if equal else "different", "equal bits", equal)
@@ -352,7 +353,6 @@ def kill_after_the_first_trial(line: list[str]) -> None:
 
 def teams(report: Report, device: torch.device, quick: bool) -> None:
     case, steps = (DIGITS, 2) if quick else (RESNET, 6)
-    set_tf32(False)
     with report.measuring("two processes on one device through gloo"):
         alone = np.array(losses_of(case, device, steps))
         with tempfile.TemporaryDirectory() as folder:
@@ -375,15 +375,13 @@ def throughput(report: Report, device: torch.device, quick: bool) -> None:
     cuda = device.type == "cuda"
     rounds, steps = (1, 2) if quick else (3, 40)
     for case in (DIGITS,) if quick else (RESNET, CNN, DIGITS):
-        for precision in ("IEEE float32", "TF32", "bfloat16") if cuda else ("IEEE float32",):
-            set_tf32(precision == "TF32")
-            typed = case.training.with_(precision="bfloat16") if precision == "bfloat16" else case.training
-            one = dataclasses.replace(case, training=typed)
-            with report.measuring(f"{case.name}, {precision}"):
+        for precision in PRECISIONS if cuda else PRECISIONS[:1]:
+            one = in_precision(case, precision)
+            with report.measuring(f"{case.name}, {precision}"), numerics(device, precision):
                 peers = {"leadline": run_leadline(one, steps, device), "bare loop": run_bare(one, steps, device)}
                 if cuda:
                     peers["captured step"] = run_captured(one, steps, device)
-                if case is RESNET and precision == "IEEE float32":
+                if case is RESNET and precision == "float32":
                     for workers in (0, 8):
                         peers[f"DataLoader of {workers}"] = run_dataloader(one, steps, device, workers)
                 speeds = interleave(peers, steps * BATCH, rounds)
@@ -411,7 +409,7 @@ def capture(case: Case, device: torch.device) -> tuple[torch.cuda.CUDAGraph, Ten
         group["capturable"] = True
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=case.training.precision == "bfloat16"):
+        with autocast(device, case.training.precision):
             loss = F.cross_entropy(state.model(images), labels)
         loss.backward()
         state.optimizer.step()
@@ -520,9 +518,8 @@ def child(*arguments: str) -> str:
 def run_child(task: str, name: str, where: str, number: str, *more: str) -> None:
     """What a process of a phase does: train and print what came out."""
     case = next(case for case in (RESNET, CNN, DIGITS) if case.name == name)
-    device, steps = torch.device(where), int(number)
+    device, steps = choose_device(where), int(number)
     torch.set_num_threads(1)
-    set_tf32(False)
     if task == "digest":
         print(trained_digest(case, device, steps))
     elif task == "member":
@@ -576,7 +573,7 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     if options.phase:
         PHASES[options.phase](
-            Report(options.output / f"{options.phase}.json"), torch.device(options.device), options.quick
+            Report(options.output / f"{options.phase}.json"), choose_device(options.device), options.quick
         )
         return 0
     failed = 0

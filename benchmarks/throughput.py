@@ -32,6 +32,7 @@ from leadline.networks import cifar_resnet, comparative_cnn
 from leadline.networks.modules import build
 from leadline.specs import SGD, Adam, DataSpec, NetworkSpec, TrainingSpec
 from leadline.training import TrainState, prepare, train
+from leadline.training.numerics import autocast
 
 BATCH = 128
 CLASSES = 10
@@ -122,7 +123,7 @@ def run_loop(
         started = time.perf_counter()
         for images, labels in batches():
             x, y = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=case.training.precision == "bfloat16"):
+            with autocast(device, case.training.precision):
                 loss = F.cross_entropy(model(x), y)
             optimizer.zero_grad()
             loss.backward()

@@ -53,6 +53,18 @@ class SometimesUnused(nn.Module):
         return out
 
 
+class Steep(nn.Module):
+    """A custom network whose gradients overflow in float16 until the loss is scaled less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(8 * x.flatten(1))
+
+
 def trained(
     group: ProcessGroup, network: NetworkSpec | type[nn.Module], spec: TrainingSpec, train_size: int, probes: ProbeSpec
 ) -> tuple[Any, ...]:

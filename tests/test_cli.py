@@ -124,7 +124,7 @@ def test_schema_accepts_the_demo_and_names_every_key() -> None:
             "setting probes: arm plain[blocks=2]: probes.flow.layers: unknown layer 'stagse.*'",
         ),
         (["worker", "demo", "--checkpoint-every", "soon"], "--checkpoint-every 'soon': expected a time or steps"),
-        (["run", "demo", "--device", "tpu"], "device 'tpu': expected cpu, cuda, cuda:N or auto"),
+        (["run", "demo", "--device", "tpu"], "device 'tpu': expected cpu, cuda, cuda:N, mps or auto"),
         (["run", "demo", "--set", "data.train=5000", "--workers", "0"], "digits: 5000 training images requested"),
         (["inspect", "cifar-resnet", "--figure", "a.gif"], "a.gif"),
         (["inspect", "cifar-resnet", "--figure", "."], "figure .: is a folder, where a file is expected"),

@@ -63,6 +63,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "batch": (cifar_resnet(8), RECIPE, 97, ProbeSpec()),
     "noise": (NOISY, RECIPE, 71, ProbeSpec()),
     "recomputed": (cifar_resnet(8).model_copy(update={"checkpoint_blocks": True}), RECIPE, 71, ProbeSpec()),
+    "half": (cases.Steep, RECIPE.with_(precision="float16"), 71, ProbeSpec()),
     "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
     "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),
     "diverges": (
@@ -110,6 +111,14 @@ def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
     for key, value in weights.items():
         assert value == pytest.approx(alone[1][key], rel=1e-4, abs=1e-5), key
     assert np.array_equal(predictions, alone[2])
+
+
+def test_devices_that_train_in_float16_skip_the_same_steps(found: list[Any]) -> None:
+    (records, weights, *_), alone = both(found, "half")
+    assert 0 < weights["scaler.skipped"] < records[-1].step
+    assert abs(weights["scaler.skipped"] - alone[1]["scaler.skipped"]) <= 1  # fewer rows overflow a little later
+    final = [next(one.value for one in some if one[2:4] == ("final-train", "loss")) for some in (records, alone[0])]
+    assert final[0] == pytest.approx(final[1], rel=0.1)
 
 
 def test_noise_makes_a_difference() -> None:

@@ -33,11 +33,12 @@ from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study import pipeline
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.study.planning import calibration, timing
+from leadline.study.planning import calibration, capacity, timing
 from leadline.study.planning import plan as planning
 from leadline.study.planning import words as plantext
 from leadline.study.planning.calibration import predict
-from leadline.study.planning.plan import Plan, plan, sizes
+from leadline.study.planning.capacity import sizes
+from leadline.study.planning.plan import Plan, plan
 from leadline.study.planning.seeds import SeedsNeeded, seeds_by_deviation, seeds_by_pilot
 from leadline.study.planning.timing import Work, measure, strip_for_timing, time_one
 from leadline.study.planning.tracing import step_amounts, trace
@@ -114,7 +115,7 @@ def test_a_batch_counts_in_memory_as_what_the_backward_pass_keeps(tmp_path: Path
         for size in (600, 1200)
     )
     kept = inspect_network(small(arms={"a": network}).arms[0].trial.network, (1, 8, 8), 10).training_memory
-    assert two.memory - one.memory == pytest.approx(600 * planning.KEPT * kept, rel=0.05)  # but for batch statistics
+    assert two.memory - one.memory == pytest.approx(600 * capacity.KEPT * kept, rel=0.05)  # but for batch statistics
 
 
 @pytest.mark.parametrize(

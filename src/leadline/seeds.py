@@ -201,7 +201,8 @@ def seeded(seed: int) -> Iterator[None]:
 
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        with torch.random.fork_rng():
+        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             torch.manual_seed(seed)

@@ -851,6 +851,11 @@ def test_the_environment_is_kept(store: Store) -> None:
     environment = {"torch": "2.13.0", "threads": 1, "git": None, "gpu": ["a", "b"]}
     store.set_environment(claim.trial, HERE, environment)
     assert store.trials_frame("one")["environment"][0] == environment
+    assert store.trial(claim.trial).note is None
+    for note in ("moved", "moved", "and back"):  # a call whose answer was lost is repeated
+        store.set_environment(claim.trial, HERE, {"torch": note}, note)
+    assert store.trials_frame("one")["environment"][0] == {"torch": "and back"}
+    assert store.trial(claim.trial).note == "moved\nand back"
 
 
 # --- finding

@@ -130,8 +130,8 @@ class Study:
             runs: the folder where the store will be, whose free disk space is measured.
             store: URL of the store that holds the pilot; None: `leadline.db` in the runs folder.
             data_dir: the folder of the data sets; None: the default one.
-            workers: worker processes; None: one per core, or one on a GPU.
-            device: `cpu`, `cuda`, `cuda:N` or `auto`.
+            workers: worker processes; None: one per core; on CUDA no more than there is memory for.
+            device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
             pilot: name of a completed study whose paired differences are used to estimate the number of seeds.
             deviations: standard deviations of paired differences, in points, for which to estimate the number of seeds.
             time: whether to time a few training steps of each network on random images, which takes up to minutes.
@@ -194,8 +194,9 @@ class Study:
             runs: the folder of the checkpoints and of the default store; created if missing.
             store: URL of the store, SQLite or PostgreSQL; None: `leadline.db` in the runs folder.
             data_dir: the folder of the data sets; None: the default one.
-            workers: worker processes; None: one per core, or one on a GPU; 0: train inside this process.
-            device: `cpu`, `cuda`, `cuda:N` or `auto`.
+            workers: worker processes; None: one per core; on CUDA no more than there is memory for; 0: train inside
+                this process.
+            device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
             devices: devices that train each trial together; None: as many as the study says.
             checkpoint_every: time or steps between checkpoints within an epoch, such as `10m` or `500steps`.
             artifacts: a folder or URL to which checkpoints are also copied.

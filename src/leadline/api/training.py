@@ -28,7 +28,7 @@ def train(
         recipe: a `TrainingSpec` or a mapping of its keys; None: the defaults.
         seed: random seed of the initial weights (of a specification), the image order, augmentation, noise, and of
             what is resampled of data given by name or specification.
-        device: `cpu`, `cuda`, `cuda:N` or `auto`.
+        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
         data_dir: the folder of the data sets; None: the default one.
 
     Yields:

@@ -40,7 +40,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the study or network; repeatable."),
 ]
-Device = Annotated[str, typer.Option(help="Device to train on: cpu, cuda, cuda:N or auto.")]
+Device = Annotated[str, typer.Option(help="Device to train on: cpu, cuda, cuda:N, mps or auto.")]
 Trust = Annotated[
     str | None,
     typer.Option(

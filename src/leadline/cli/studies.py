@@ -45,7 +45,7 @@ def run(
     store_url: StoreUrl = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of worker processes; default: one per core; 0: train in this process."),
+        typer.Option(min=0, help="Number of worker processes; default: as many as fit; 0: train in this process."),
     ] = None,
     device: Device = "auto",
     executor: Annotated[
@@ -299,7 +299,7 @@ def plan(
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of worker processes; default: one per core.")
+        int | None, typer.Option(min=1, help="Number of worker processes; default: as many as fit.")
     ] = None,
     device: Device = "auto",
     time: Annotated[
@@ -343,7 +343,7 @@ def variance(
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Number of worker processes; default: one per core; 0: this process.")
+        int | None, typer.Option(min=0, help="Number of worker processes; default: as many as fit; 0: this process.")
     ] = None,
     device: Device = "auto",
     as_json: Json = False,

@@ -39,14 +39,26 @@ class ProcessDied(LeadlineError):
     """A process of a group that trains one network died."""
 
 
-def assign_devices(device: torch.device, count: int) -> list[torch.device]:
-    """Return the device of each of `count` processes: the CPU for all, or a GPU each.
+def assign_devices(device: torch.device, count: int, place: int = 0) -> list[torch.device]:
+    """Return the device of each of the `count` processes of a trial: the CPU for all, or a card each.
+
+    Workers take the cards in turn: with two processes for a trial, the worker at place 0 takes cards 0 and 1, that at
+    place 1 cards 2 and 3, and so on, beginning again after the last card.
+
+    Args:
+        device: as `choose_device` returns it; a card named by its number is taken at every place.
+        count: number of processes.
+        place: of the worker among those of this machine, from 0.
 
     Raises:
         SpecError: the device is one GPU by its number, or there are not so many GPUs.
     """
-    if count == 1 or device.type == "cpu":
+    if device.type == "cpu" or (count == 1 and device.index is not None):
         return [device] * count
+    if device.type == "mps":
+        if count > 1:
+            raise SpecError(f"device 'mps' is one GPU, but {count} devices were requested; use --device cpu")
+        return [device]
     if device.index is not None:
         raise SpecError(f"device {str(device)!r} is one GPU, but {count} devices were requested; use --device cuda")
     found = torch.cuda.device_count()
@@ -54,7 +66,7 @@ def assign_devices(device: torch.device, count: int) -> list[torch.device]:
         raise SpecError(
             f"devices: {count}, but PyTorch sees {found} CUDA devices on this machine; use at most that many"
         )
-    return [torch.device("cuda", index) for index in range(count)]
+    return [torch.device("cuda", (place * count + number) % found) for number in range(count)]
 
 
 def launch(

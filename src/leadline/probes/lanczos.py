@@ -176,4 +176,4 @@ def _dot(a: Tensor, b: Tensor) -> float:
 
 
 def _array(tensor: Tensor) -> Floats:
-    return tensor.double().cpu().numpy()
+    return tensor.cpu().double().numpy()

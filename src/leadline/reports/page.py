@@ -310,12 +310,14 @@ def _environment() -> Environment:
 
 
 def _environments(trials: pd.DataFrame, writer: Mapping[str, Any] | None) -> list[tuple[str, dict[str, str]]]:
-    """Return every environment in which trials ran, with how many did, as a caption and lines of text."""
+    """Return every environment in which trials ran, with how many did for a time, as a caption and lines of text."""
     counts: dict[str, int] = {}
     for found in trials["environment"]:
         if isinstance(found, Mapping):
-            key = json.dumps(_flat(found))
-            counts[key] = counts.get(key, 0) + 1
+            last = {name: value for name, value in found.items() if name != "earlier"}
+            for one in (*found.get("earlier", ()), last):  # a trial that has moved ran in several
+                key = json.dumps(_flat(one))
+                counts[key] = counts.get(key, 0) + 1
     shown = [(f"Where {plural(count, 'trial')} ran", json.loads(key)) for key, count in counts.items()]
     return [*shown, ("Where this report was written", _flat(writer))] if writer else shown
 

@@ -54,7 +54,7 @@ class _Tally:
     states: Counter[str] = field(default_factory=Counter)
 
     def take(self, event: Event) -> None:
-        if event.kind in ("started", "restarted"):
+        if event.kind in ("started", "moved", "restarted"):
             self.running[event.trial] = self.began[event.trial] = event.fraction
         elif event.kind == "progress":
             self.running[event.trial] = event.fraction
@@ -85,9 +85,9 @@ class _Lines:
     tally: _Tally
 
     def show(self, event: Event) -> None:
-        """Print a line when a trial ends or restarts."""
+        """Print a line when a trial ends, restarts or has moved to another environment."""
         self.tally.take(event)
-        if event.kind in ("restarted", *SETTLED, "died"):
+        if event.kind in ("moved", "restarted", *SETTLED, "died"):
             self.console.print(
                 f"{self.tally.ended}/{self.tally.total} {event.line()}; {self.tally.left()}",
                 markup=False,
@@ -115,7 +115,7 @@ class _Bars:
             self.progress.update(self.tasks[event.trial], completed=event.fraction, note=event.text)
         elif event.trial in self.tasks:
             self.progress.remove_task(self.tasks.pop(event.trial))
-            if event.kind in ("restarted", "failed", "diverged", "died"):
+            if event.kind in ("moved", "restarted", "failed", "diverged", "died"):
                 self.progress.console.print(event.line(), markup=False)
         done = self.tally.ended + sum(self.tally.running.values())
         self.progress.update(self.whole, completed=done, note=self.tally.note())
@@ -144,7 +144,7 @@ class _NotebookBars:
             self.notes[event.trial] = f"{event.name} {event.text}".rstrip()
         else:
             self.notes.pop(event.trial, None)
-            if event.kind in ("restarted", "failed", "diverged", "died"):
+            if event.kind in ("moved", "restarted", "failed", "diverged", "died"):
                 self.lines.append(event.line())
         if event.kind != "progress" or time.monotonic() - self.shown >= REFRESH_SECONDS:
             self.shown = time.monotonic()

@@ -67,8 +67,8 @@ class LocalProcesses:
         silent_deaths = 0  # consecutive deaths of workers that had reported nothing yet
         reported = False
         try:
-            for _ in range(self.workers):
-                _start_worker(job, current)
+            for place in range(self.workers):
+                _start_worker(replace(job, place=place), current)
             while current:
                 raise_if_terminated()
                 for events in wait(list(current), LOOK_SECONDS):
@@ -84,7 +84,7 @@ class LocalProcesses:
                                 raise LeadlineError(f"{job.study}: {text}") from None
                             if worker.last is not None and worker.last.kind not in ENDS:
                                 emit(replace(worker.last, kind="died", text=f"{text}; the trial will be resumed"))
-                            _start_worker(job, current)
+                            _start_worker(worker.job, current)
                         continue
                     if isinstance(message, LeadlineError):
                         raise message
@@ -100,6 +100,7 @@ class LocalProcesses:
 
 @dataclass
 class _Worker:
+    job: Job
     process: BaseProcess
     last: Event | None = None
 
@@ -123,7 +124,7 @@ class _Worker:
 def _start_worker(job: Job, current: dict[Connection, _Worker]) -> None:
     """Start a worker and add it to the current ones, which the driver ends when it exits."""
     with start_process(_worker_main, job) as (process, events):
-        current[events] = _Worker(process)
+        current[events] = _Worker(job, process)
 
 
 def _worker_main(events: Connection, job: Job) -> None:

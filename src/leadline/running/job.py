@@ -31,6 +31,7 @@ class Job:
     devices: int | None = None  # per trial; results depend on it in their last bits; None: the study's setting
     artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
     objects: bytes | None = None  # custom code that no other process can import, from `pack_objects`
+    place: int = 0  # of the worker among those of its machine, which decides its cards
     trusted: frozenset[str] = frozenset()  # custom code that may run wherever it lies, from `trusted_names`
 
     def admit_code(self) -> None:
@@ -48,7 +49,7 @@ class Job:
 class Event:
     """Event of a trial: `progress` while it runs, then its final state."""
 
-    kind: str  # "started", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
+    kind: str  # "started", "moved", "progress", "restarted", "finished", "diverged", "failed", "stopped", "died"
     trial: str
     arm: str
     seed: SeedName

@@ -22,7 +22,7 @@ def repeats(store: Store, study: str, trial: str, data_dir: Path | None, device:
         study: its study.
         trial: its hash.
         data_dir: the folder of the data sets; None: the default one.
-        device: `cpu`, `cuda`, `cuda:N` or `auto`.
+        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
 
     Raises:
         StoreError: there is no such study or trial.

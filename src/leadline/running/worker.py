@@ -17,16 +17,17 @@ from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, StoreError
 from leadline.pretraining.fitting import PretrainingDiverged
 from leadline.running.checkpoints import Checkpoints
-from leadline.running.environment import environment
+from leadline.running.environment import continue_in, environment
 from leadline.running.job import MOST_ATTEMPTS, PATIENCE_SECONDS, Emit, Event, Job, ReportProgress
 from leadline.running.stopping import Stop, Stopped
 from leadline.running.trial import TrialRun, run_rank
-from leadline.specs import ProbeSpec
+from leadline.specs import ProbeSpec, TrialSpec
 from leadline.store import Claim, LeaseLost, Store, WorkerId
 from leadline.store.connect import retry_while_unreachable
 from leadline.store.schema import SETTLED
 from leadline.training import Diverged, check_devices, choose_device
 from leadline.training.memory import ran_out_of_memory
+from leadline.training.numerics import numerics
 
 LEASE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 20.0
@@ -65,7 +66,7 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
         count = job.devices or spec.get("devices", 1)
         check_devices(ProbeSpec.model_validate(spec.get("probes", {})), count)
         check_torchrun(count)
-        devices = [device] * count if Torchrun.current() else assign_devices(device, count)
+        devices = [device] * count if Torchrun.current() else assign_devices(device, count, job.place)
         worker = Worker(store, str(WorkerId.current()), devices, job, emit, stop)
         while taken < most and worker.run_trial():
             taken += 1
@@ -123,7 +124,7 @@ class Worker:
                         raise LeadlineError(
                             f"its worker process died {MOST_ATTEMPTS} times; if memory ran out, use fewer workers"
                         )
-                    self.store.set_environment(trial, self.id, environment(self.devices))
+                    self._note_environment(claim, checkpoints.spec, report)
                     self._train(checkpoints, report, taken_over)
                 except (Diverged, PretrainingDiverged) as error:
                     self.store.finish(trial, self.id, "diverged", error=str(error), diverged_step=error.step)
@@ -148,6 +149,14 @@ class Worker:
         except LeaseLost as error:
             report("stopped", 0.0, str(error))
 
+    def _note_environment(self, claim: Claim, spec: TrialSpec, report: ReportProgress) -> None:
+        """Store where a trial trains, beside where it did before its last checkpoint, and say what has changed."""
+        before = None if claim.checkpoint is None else self.store.trial(claim.trial).environment
+        found, line = continue_in(environment(self.devices, spec.training.precision), before)
+        self.store.set_environment(claim.trial, self.id, found, line)
+        if line:
+            report("moved", claim.epochs_done / spec.training.epochs, line)
+
     def _train(self, checkpoints: Checkpoints, report: ReportProgress, lost: threading.Event) -> None:
         """Train in this process on one device; on several, in new processes or in those of torchrun."""
         job, device = self.job, self.devices[0]
@@ -157,7 +166,8 @@ class Worker:
                 raise LeaseLost(f"trial {checkpoints.claim.trial[:12]}: another worker has taken it over")
 
         if len(self.devices) == 1:
-            TrialRun(job, checkpoints, device, report, check_lease, self.stop).run()
+            with numerics(device):  # which makes a card the current one while data are loaded, too
+                TrialRun(job, checkpoints, device, report, check_lease, self.stop).run()
         elif (torchrun := Torchrun.current()) is not None:
             device = torchrun.device(device)
             data_dir = None if job.data_dir is None else str(job.data_dir)

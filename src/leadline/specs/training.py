@@ -12,6 +12,9 @@ from leadline.parts.schedules import Schedule
 from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.one_cycle import OneCycle
 
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+"""Numbers that training computes in; weights and optimizer state are float32 in each."""
+
 
 class Warmup(Spec):
     """Steps at a smaller learning rate before the schedule takes over (Goyal et al. 2017)."""
@@ -70,8 +73,10 @@ class TrainingSpec(Spec):
     clip_norm: float | None = Field(
         default=None, gt=0, description="maximum norm of the whole gradient; None: no clipping"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="bfloat16: autocast of the forward pass, on CUDA only"
+    precision: Precision = Field(
+        default="float32",
+        description="float32: IEEE numbers; tf32: products of 10-bit fractions, on CUDA; bfloat16, float16: autocast of"
+        " the forward pass, with scaled loss in float16",
     )
     channels_last: bool = Field(default=True, description="memory layout of images and convolutions")
     test_every: int = Field(

@@ -112,6 +112,15 @@ class TrialSpec(Spec):
         return self.model_copy(update={"code": identify_all(self.model_dump(mode="json")) | files})
 
     @model_validator(mode="after")
+    def _flow_of_gradients_that_are_not_scaled(self) -> "TrialSpec":
+        if self.probes.flow is not None and self.training.precision == "float16":
+            raise ValueError(
+                "probes.flow: cannot follow training in float16, whose gradients are scaled and whose steps may be"
+                " skipped; use training.precision bfloat16, or leave flow out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _probes_end_with_training(self) -> "TrialSpec":
         for name, epoch in self.probes.beyond(self.training.epochs):
             raise ValueError(

@@ -17,7 +17,7 @@ from leadline.store.connect import now, retry_while_unreachable, transaction
 from leadline.store.leases import ENDED, ClaimContext, claim_next, find_owned
 from leadline.store.lookup import study_id
 from leadline.store.measured import number_series, pack_pair, put_measurements, put_predictions, put_records
-from leadline.store.progress import advance, fall_back, settle
+from leadline.store.progress import add_note, advance, fall_back, settle
 from leadline.store.reading import Reader, with_retries
 from leadline.store.register import plan, register, rename
 from leadline.store.schema import Settled, study_trials, trials
@@ -184,8 +184,14 @@ class Store(Reader):
     # --- what a worker reports
 
     @with_retries
-    def set_environment(self, trial: str, owner: str, environment: Mapping[str, Any]) -> None:
+    def set_environment(self, trial: str, owner: str, environment: Mapping[str, Any], note: str = "") -> None:
         """Store a trial's environment: versions, processor, commit; anything that JSON can represent.
+
+        Args:
+            trial: its hash.
+            owner: the worker that runs it.
+            environment: replaces what is stored.
+            note: line to add to the trial's note; empty: none.
 
         Raises:
             LeaseLost: the owner has lost the trial.
@@ -193,6 +199,8 @@ class Store(Reader):
         with self._writing() as connection:
             id_ = find_owned(connection, trial, owner)
             connection.execute(update(trials).where(trials.c.id == id_).values(environment=dict(environment)))
+            if note:
+                add_note(connection, id_, clean_text(note))
 
     @with_retries
     def commit_epoch(

@@ -41,9 +41,17 @@ def fall_back(connection: Connection, trial_id: int, damaged: str, note: str) ->
         "checkpoint_epoch": epoch,
         "earlier_checkpoint": None,
         "earlier_epoch": None,
-        "note": note if row.note is None else f"{row.note}\n{note}",
     }
     connection.execute(update(trials).where(trials.c.id == trial_id).values(**values))
+    add_note(connection, trial_id, note)
+
+
+def add_note(connection: Connection, trial_id: int, note: str) -> None:
+    """Add a line to a trial's note, unless it is the last one: the call may be a repetition."""
+    before = connection.scalar(select(trials.c.note).where(trials.c.id == trial_id))
+    if before is None or before.split("\n")[-1] != note:
+        lines = note if before is None else f"{before}\n{note}"
+        connection.execute(update(trials).where(trials.c.id == trial_id).values(note=lines))
 
 
 def settle(connection: Connection, trial_id: int, values: Mapping[str, Any]) -> None:

@@ -4,17 +4,22 @@ Each step is a function of the study and the ledger, so that a study that was ki
 drivers of one study take the same steps. A study is registered here, once its trials are known, and nowhere else.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.formats.examination import describe_changes
 from leadline.data.threads import count_cores
+from leadline.distributed.launch import assign_devices
 from leadline.distributed.processes import check_guard
+from leadline.distributed.torchrun import Torchrun
 from leadline.errors import SpecError
 from leadline.networks.modules import check_last_batch
 from leadline.parts.reference import pack_objects
@@ -29,11 +34,14 @@ from leadline.store.artifacts import folder_url
 from leadline.study.check import check_networks
 from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match
+from leadline.study.planning.capacity import ask_free_memory, card_capacity, default_workers, describe_sharing
+from leadline.study.planning.words import capacity_line
 from leadline.study.replacing import make_room
 from leadline.study.rounds import Linked, resume, with_seeds
 from leadline.study.search import Search
 from leadline.text import join, plural
-from leadline.training import choose_device
+from leadline.training import choose_device, device_line
+from leadline.training.numerics import check_precision
 
 Run = Callable[[ExpandedStudy], Outcome]
 """Runs the trials of a study that is registered."""
@@ -62,8 +70,9 @@ def run_study(
         runs: folder of the checkpoints and of the default store.
         store_url: the store's address; None: inside the runs folder.
         data_dir: folder of the data sets; None: the user's cache.
-        workers: processes of this machine; None: one per core, or one for a GPU; 0: inside this one.
-        device: cpu, cuda, cuda:N or auto.
+        workers: processes of this machine; None: one per core, on CUDA no more than there is memory for; 0: inside
+            this one.
+        device: cpu, cuda, cuda:N, mps or auto.
         screen: display for the progress; `SILENT` shows nothing.
         executor: runs the trials elsewhere, on a device of this name there; None: this machine does.
         checkpoint_every: between two checkpoints of a trial within an epoch.
@@ -75,18 +84,21 @@ def run_study(
         LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
             take the data's images.
     """
-    if executor is None and (workers != 0 or (devices or study.spec.devices) > 1):
+    together = devices or study.spec.devices
+    if executor is None and (workers != 0 or together > 1):
         check_guard("workers=0" if workers != 0 else "devices=1")
-    chosen = device if executor is not None else str(choose_device(device))
-    if workers is None:
-        workers = max(1, count_cores() // (devices or study.spec.devices)) if chosen == "cpu" else 1
+    chosen = None if executor is not None else choose_device(device)
+    if chosen is not None:
+        _check_device(study, chosen, together)
     study = prepare(study, data_dir, screen)
     url = None if artifacts is None else folder_url(artifacts)
     objects = (
-        pack_objects({name for used in study.resolved.code.values() for name in used}) if workers or executor else None
+        pack_objects({name for used in study.resolved.code.values() for name in used})
+        if workers != 0 or executor
+        else None
     )
-    trusted = trusted_names()
-    job = Job(study.name, runs, store_url, data_dir, chosen, 1, checkpoint_every, devices, url, objects, trusted)
+    where, trusted = device if chosen is None else str(chosen), trusted_names()
+    job = Job(study.name, runs, store_url, data_dir, where, 1, checkpoint_every, devices, url, objects, trusted=trusted)
     with Store.open(runs, store_url) as store:
         store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
         now = study if study.decide is None else _merge_with_stored(study, store)
@@ -94,9 +106,13 @@ def run_study(
             screen.say(f"The earlier study {study.name} is kept as {kept}, with its results.")
         for line in _changes(study, store):
             screen.say(line)
+        if chosen is not None:
+            if device == "auto":
+                screen.say(device_line(chosen))
+            workers = _place(study, data_dir, chosen, workers, together, screen)
 
         def run(asked: ExpandedStudy) -> Outcome:
-            return run_trials(store, replace(job, study=asked.name), executor or workers, screen)
+            return run_trials(store, replace(job, study=asked.name), executor or workers or 0, screen)
 
         if study.spec.tune is not None:
             found = _search(study, store, run, screen)
@@ -107,6 +123,37 @@ def run_study(
             return _in_rounds(study, store, run, screen)
         _register(study, store)
         return run(study)
+
+
+def _check_device(study: ExpandedStudy, device: torch.device, devices: int) -> None:
+    """Check that so many devices for a trial are there, and compute in the precisions of its arms.
+
+    Raises:
+        SpecError: they are not, or do not.
+    """
+    if not Torchrun.current():
+        assign_devices(device, devices)
+    if device.type != "cuda":  # to ask a card would take some of it; its worker does
+        for arm in study.arms:
+            check_precision(device, arm.trial.training.precision)
+
+
+def _place(
+    study: ExpandedStudy, data_dir: Path | None, device: torch.device, workers: int | None, devices: int, screen: Screen
+) -> int:
+    """Return the number of workers; say why there are so many if the user did not, and which cards they share."""
+    if workers is None and device.type == "cuda":
+        room = card_capacity(study, data_dir, device, devices, count_cores(), ask_free_memory(device))
+        screen.say(capacity_line(room))
+        workers = room.workers
+    elif workers is None:
+        workers = default_workers(device, devices, count_cores())
+    if not Torchrun.current():
+        more = study.decide is not None or study.spec.tune is not None  # trials than are known by now
+        trials = math.inf if more else sum(1 for _ in study.trials())
+        if line := describe_sharing(device, max(1, round(min(workers, trials))), devices):
+            screen.say(line)
+    return workers
 
 
 def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT) -> ExpandedStudy:

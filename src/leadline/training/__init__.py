@@ -2,7 +2,17 @@
 
 from leadline.training.evaluation import Evaluation, evaluate
 from leadline.training.loop import Diverged, check_devices, train
-from leadline.training.recipe import choose_device, prepare
+from leadline.training.recipe import choose_device, device_line, prepare
 from leadline.training.state import TrainState
 
-__all__ = ["Diverged", "Evaluation", "TrainState", "check_devices", "choose_device", "evaluate", "prepare", "train"]
+__all__ = [
+    "Diverged",
+    "Evaluation",
+    "TrainState",
+    "check_devices",
+    "choose_device",
+    "device_line",
+    "evaluate",
+    "prepare",
+    "train",
+]

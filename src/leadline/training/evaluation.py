@@ -15,6 +15,7 @@ from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.parts.metrics import Outputs
 from leadline.parts.tasks import task_of
 from leadline.specs import TrainingSpec
+from leadline.training.numerics import autocast
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
 """Images, and pixels of all of them, in a batch of evaluation at most: 500 of up to 91x91, 83 of 224x224."""
@@ -66,7 +67,7 @@ def evaluate(
     batches = data.take_shard(group.shard).evaluation_batches(split, evaluation_batch(data.shape), spec.channels_last)
     results: list[tuple[float, int, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
     for images, targets in batches:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+        with autocast(images.device, spec.precision):
             outputs: Float[Tensor, "batch outputs"] = model(images)
         loss = float(task.loss.compute(outputs.float(), targets, "sum"))
         kept = outputs.float().cpu() if keep_outputs else outputs.new_empty(0)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from leadline.data.batches import Data, Part
+from leadline.errors import SpecError
 from leadline.parts.metrics.record import Record
 from leadline.pretraining.fitting import LayerEpoch
 from leadline.pretraining.image_grids import ImageGrids, filters, samples
 from leadline.pretraining.stack import PretrainingResult, train_layers
 from leadline.pretraining.state import PretrainingState
+from leadline.training.numerics import compute_in, numerics
 
 SAMPLES, GIBBS_STEPS = 64, 500
 
@@ -27,7 +29,8 @@ class Pretrained:
 def pretrain_network(state: PretrainingState, model: nn.Module, data: Data, seed: int) -> Iterator[LayerEpoch]:
     """Pre-train the hidden layers of a fully-connected sigmoid network in place, on the training images alone.
 
-    What is yielded after each epoch of each layer is a moment for a checkpoint; see `train_layers`.
+    What is yielded after each epoch of each layer is a moment for a checkpoint; see `train_layers`. Everything is
+    computed in float32, whatever the precision of training.
 
     Args:
         state: a new one, or one that has been loaded; changed in place.
@@ -36,12 +39,15 @@ def pretrain_network(state: PretrainingState, model: nn.Module, data: Data, seed
         seed: of the streams.
 
     Raises:
-        SpecError: the network's layers cannot be pre-trained.
+        SpecError: the network's layers cannot be pre-trained, or not on this device.
         DataError: the images are not what the first layer's units take.
         PretrainingDiverged: a layer diverged.
     """
+    if data.device.type == "mps":
+        raise SpecError("pretraining: needs sums in float64, which mps does not have; use --device cpu")
     images, held_out = _flat(data, "train"), _flat(data, "validation")
-    yield from train_layers(state, hidden_layers(model), "sigmoid", images, seed, held_out)
+    epochs = train_layers(state, hidden_layers(model), "sigmoid", images, seed, held_out)
+    yield from compute_in(lambda: numerics(data.device), epochs)
 
 
 def hidden_layers(model: nn.Module) -> list[nn.Linear]:
@@ -55,7 +61,8 @@ def pretrained(state: PretrainingState, shape: tuple[int, int, int], seed: int) 
     result = PretrainingResult.of(state)
     records = tuple(record._replace(epoch=0) for record in result.records())
     whole = Record(0, 0, "time", "seconds", result.seconds)
-    return Pretrained((*records, whole), _image_grids(result, shape, seed))
+    with numerics(result.machines[0].weight.device):
+        return Pretrained((*records, whole), _image_grids(result, shape, seed))
 
 
 def _flat(data: Data, part: Part) -> Tensor:

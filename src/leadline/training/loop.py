@@ -29,6 +29,7 @@ from leadline.specs import (
     TrainingSpec,
 )
 from leadline.training.evaluation import evaluate
+from leadline.training.numerics import autocast, compute_in, numerics
 from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
 
@@ -65,7 +66,11 @@ def train(
     `state.measured` have what was measured inside the network; what snapshots showed before the first step is on
     `state.measured` from the first record on. After the last epoch come `final-train`, `final-validation` and
     `final-test`, in evaluation mode. A loaded state continues where it stopped, with bit-identical results on the same
-    device and number of threads.
+    device and number of threads. PyTorch's settings are those of `numerics` while this computes, and the caller's own
+    whenever a record has been yielded.
+
+    In float16 the loss is scaled, and a step whose gradients are not finite is skipped: it counts as a step, and
+    `skipped_steps` of the `train` records says how many of all steps so far were.
 
     Args:
         state: from `prepare`, and perhaps `TrainState.load`; changed in place.
@@ -83,7 +88,20 @@ def train(
         Disconnected: another process of the group is gone.
     """
     check_devices(probes, group.world_size)
-    model, optimizer, device = state.model, state.optimizer, data.device
+    records = _train(state, data, spec, seed, probes, pause, group)
+    yield from compute_in(lambda: numerics(data.device, spec.precision), records)
+
+
+def _train(
+    state: TrainState,
+    data: Data,
+    spec: TrainingSpec,
+    seed: int,
+    probes: ProbeSpec,
+    pause: Callable[[int], bool],
+    group: ProcessGroup,
+) -> Iterator[Record]:
+    model, optimizer, scaler, device = state.model, state.optimizer, state.scaler, data.device
     task = task_of(data.spec.task)
     criterion = spec.loss or task.loss
     examples = data.train_size
@@ -109,14 +127,15 @@ def train(
                     parameters["lr"] = parameters["initial_lr"] * factor(state.step)
                 rows = min(spec.batch_size, examples - index * spec.batch_size)  # on all devices
                 with noise_at(model, seed, state.step, group.shard, rows), sync_batch(model, group):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"):
+                    with autocast(device, spec.precision):
                         logits = model(images)
                         with drawing_of(criterion, stream(seed, LOSS, state.step)):
                             loss = _part_of_mean_loss(criterion, logits, labels, rows, spec.label_smoothing)
                     optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 right = task.count_right(logits.detach(), labels)
                 loss, right = group.all_reduce(model, loss.detach(), right)
+                unscaled = scaler.unscale(optimizer)
                 if spec.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
                 part.losses[index] = loss * rows
@@ -124,7 +143,7 @@ def train(
                 if last or (index + 1) % look_every == 0:
                     _raise_if_diverged(part.losses, index, state.step + 1)
                 with drawing_of(spec.optimizer, stream(seed, OPTIMIZER, state.step)):
-                    optimizer.step()
+                    scaler.step(unscaled)
                 part.correct += right
                 part.batches += 1
                 state.step += 1
@@ -136,6 +155,7 @@ def train(
         seconds = time.perf_counter() - started
         records = [
             *_records(state.step, epoch + 1, "train", values),
+            *([Record(state.step, epoch + 1, "train", "skipped_steps", scaler.skipped)] if scaler.enabled else []),
             Record(state.step, epoch + 1, "time", "seconds", seconds),
             Record(state.step, epoch + 1, "time", "images_per_second", examples / seconds),
         ]
@@ -224,7 +244,8 @@ def _take_snapshots(
     for name, asked in probes.snapshots().items():
         if epoch in asked.epochs(spec.epochs):
             images, labels = data.sample("validation", asked.images, False)
-            measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=epoch == 0)
+            with numerics(data.device):
+                measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=epoch == 0)
     return {epoch: measured} if measured else {}
 
 

@@ -7,44 +7,68 @@ from torch import nn
 
 from leadline.errors import SpecError
 from leadline.specs import TrainingSpec
+from leadline.text import plural
+from leadline.training.numerics import check_precision, fix_workspace
+from leadline.training.scaling import LossScaler
 from leadline.training.state import TrainState
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device with this name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if one is available.
+    """Return the device with this name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a GPU if one is available.
+
+    If it is a CUDA device, this process and those that it starts compute repeatable matrix products from here on; see
+    `fix_workspace`.
 
     Raises:
         SpecError: the name is unknown or the device is not available.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SpecError(f"device {name!r}: expected cpu, cuda, cuda:N or auto") from None
-    if device.type not in ("cpu", "cuda"):
-        raise SpecError(f"device {name!r}: expected cpu, cuda, cuda:N or auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SpecError(
-            f"device {name!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices on this machine; use cpu or auto"
-        )
+        raise SpecError(f"device {name!r}: {_EXPECTED}") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise SpecError(f"device {name!r}: {_EXPECTED}")
+    if device.type == "mps" and (device.index or not torch.backends.mps.is_available()):
+        raise SpecError(f"device {name!r}: PyTorch sees no such Apple GPU on this machine; use cpu or auto")
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise SpecError(
+                f"device {name!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices on this machine; use cpu or"
+                f" auto"
+            )
+        fix_workspace()
     return device
 
 
+_EXPECTED = "expected cpu, cuda, cuda:N, mps or auto"
+
+
+def device_line(device: torch.device) -> str:
+    """Return a line that says which device `auto` stands for.
+
+    Example:
+        >>> device_line(torch.device("cpu"))
+        'Device: cpu (auto).'
+    """
+    cards = f", {plural(torch.cuda.device_count(), 'card')}" if device.type == "cuda" else ""
+    return f"Device: {device} (auto{cards})."
+
+
 def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> TrainState:
-    """Move a model to its device and memory layout and create its optimizer.
+    """Move a model to its device and memory layout and create its optimizer and, for float16, the loss's scaler.
 
     Raises:
-        SpecError: bfloat16 is requested on a CPU, or a custom optimizer cannot be created.
+        SpecError: the device does not compute in the recipe's precision, or a custom optimizer cannot be created.
     """
-    if spec.precision == "bfloat16" and device.type != "cuda":
-        raise SpecError("training.precision: bfloat16 autocast needs a CUDA device; use float32 on a CPU")
+    check_precision(device, spec.precision)
     layout = torch.channels_last if spec.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = spec.optimizer.build(list(model.parameters()))
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return TrainState(model, optimizer)
+    return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"))
 
 
 def rate_factor(spec: TrainingSpec, steps: int) -> Callable[[int], float]:

@@ -6,12 +6,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+import torch
+
+from leadline.running.clusters.places import hold_place
 from leadline.running.executors import describe_wait
 from leadline.running.job import PATIENCE_SECONDS, Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
 from leadline.running.worker import work
 from leadline.store import Store
 from leadline.store.schema import SETTLED
+from leadline.training import choose_device, device_line
 
 LOOK_SECONDS = 5.0
 """Seconds between two checks of trials that other workers run."""
@@ -61,12 +65,17 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
         tally.ends.update([event.kind] if event.kind in SETTLED else [])
         emit(event)
 
-    with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop:
+    device = choose_device(job.device)
+    if job.device == "auto":
+        print(device_line(device), file=sys.stderr, flush=True)
+    with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop, hold_place() as place:
+        if device == torch.device("cuda") and place >= torch.cuda.device_count():
+            print(f"worker {place + 1} of this machine shares its card with others", file=sys.stderr, flush=True)
         store.patience = PATIENCE_SECONDS  # only from here on, so that a wrong address is reported at once
         try:
             while True:
                 names = [one.name for one in store.studies()] if study is None else [study]
-                taken = sum(work(replace(job, study=name), count_and_emit, stop=stop) for name in names)
+                taken = sum(work(replace(job, study=name, place=place), count_and_emit, stop=stop) for name in names)
                 counts = [store.counts(name) for name in names]
                 if not any(one["waiting"] or (until_empty and one["running"]) for one in counts):
                     break

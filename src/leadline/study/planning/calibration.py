@@ -115,6 +115,6 @@ def time_network(work: Work, device: torch.device) -> Iterator[Sample]:
 
 def _clock(device: torch.device) -> float:
     """Return seconds: of computing on one thread, which other programs do not lengthen, and else of real time."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()

@@ -2,7 +2,6 @@
 
 import heapq
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,24 @@ import torch
 
 from leadline.data.files import default_data_dir
 from leadline.data.metadata import describe
-from leadline.data.split import SplitSizes, split_sizes, validate_split_sizes
+from leadline.data.split import SplitSizes
 from leadline.data.threads import count_cores
 from leadline.networks.modules import check_last_batch
 from leadline.networks.modules.shapes import remember_shapes
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.parts.metrics.outputs import bytes_kept
-from leadline.specs import DataSpec, NetworkSpec, TrainingSpec
+from leadline.specs import NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
+from leadline.study.planning.capacity import (
+    Capacity,
+    card_capacity,
+    default_workers,
+    free_memory,
+    process_memory,
+    sizes,
+    state_bytes,
+)
 from leadline.study.planning.estimate import FACTOR, estimate
 from leadline.study.planning.seeds import SeedsNeeded
 from leadline.study.planning.speeds import Speeds
@@ -29,22 +37,11 @@ from leadline.study.planning.tracing import Traced, trace
 from leadline.text import join
 from leadline.training import choose_device
 
-PROCESS = 460 * 2**20
-"""Bytes of an idle worker process (Python, PyTorch and the store's libraries), measured on Linux."""
-
-KEPT = 2
-"""Memory of training relative to the activations kept for the backward pass, because of gradients of activations,
-workspaces and gaps of the allocator. Measured at batch 128 on a CPU: 1.9 with ResNet-20, 1.5 with ResNet-56."""
-
 RECORD = 30
 """Bytes per record in SQLite, measured over the 1,314 records of `demo`, including page overhead."""
 
 TRIAL = 4096
 """Bytes of a trial's specification, environment and links in the store, measured in the same way."""
-
-
-UNKNOWN_STATE = 2
-"""Values that a custom optimizer is taken to keep for each parameter where it was not timed, as Adam does."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,8 @@ class Plan:
     workers: int
     threads: int  # of each worker
     cores: int
-    memory: int  # bytes free on this machine, or on its GPU
+    cards: int  # GPUs that trials are placed on; 0: none
+    memory: int  # bytes free on this machine, or on the one of its GPUs that has least
     fits: int  # workers whose memory is there at once
     disk_free: int  # bytes, where the store will be
     seconds: float | None  # of all trials with these workers; None: that of some arm cannot be estimated
@@ -137,8 +135,8 @@ def plan(
         study: the study, expanded, and matched where it asks for that.
         runs: folder where the store will be, whose free disk space is measured.
         data_dir: folder with the data sets; only image folders are read.
-        device: cpu, cuda, cuda:N or auto.
-        workers: worker processes; None: one per core, or one on a GPU.
+        device: cpu, cuda, cuda:N, mps or auto.
+        workers: worker processes; None: one per core; on CUDA, also no more than there is memory for.
         threads: number of threads per worker.
         seeds: what `seeds_by_pilot` or `seeds_by_deviation` found.
         time: whether to time a few training steps of each network on synthetic images, now.
@@ -152,10 +150,7 @@ def plan(
         Diverged: with `time`, a network's loss is not finite on random images at its first step.
     """
     chosen, cores, devices = choose_device(device), count_cores(), study.spec.devices
-    if workers is None:
-        workers = cores // devices if chosen.type == "cpu" else 1
     images = [sizes(arm.trial.data, data_dir) for arm in study.arms]
-    workers = max(1, workers)
     work = [Work(strip_for_timing(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
     for arm, of, split in zip(study.arms, work, images, strict=True):
         size = arm.trial.training.batch_size
@@ -163,6 +158,11 @@ def plan(
     distinct = list(dict.fromkeys(work))
     with remember_shapes():
         traced = {of: trace(of) for of in distinct}
+    free, cards = free_memory(chosen), chosen.type == "cuda"
+    if workers is None and cards:
+        workers = card_capacity(study, data_dir, chosen, devices, cores, free).workers
+    elif workers is None:
+        workers = default_workers(chosen, devices, cores)
     beside = workers * devices if chosen.type == "cpu" else workers  # a GPU has one of the processes of a trial
     speeds = Speeds(chosen, threads, beside)
     if time:
@@ -181,7 +181,7 @@ def plan(
         for arm, of, split in zip(study.arms, work, images, strict=True)
     )
     taken = [arm.seconds for arm in arms if arm.seconds is not None]
-    free = _free_memory(chosen)
+    room = Capacity(max(arm.memory for arm in arms), free, devices if cards else 1, cores)
     return Plan(
         study=study.name,
         arms=arms,
@@ -189,8 +189,9 @@ def plan(
         workers=workers,
         threads=threads,
         cores=cores,
-        memory=free,
-        fits=free // max(arm.memory for arm in arms),
+        cards=len(free) if cards else 0,
+        memory=min(free),
+        fits=room.fits,
         disk_free=shutil.disk_usage(
             next(place for place in (runs.absolute(), *runs.absolute().parents) if place.exists())
         ).free,
@@ -198,17 +199,6 @@ def plan(
         seeds=tuple(seeds),
         notes=(*_data_notes(study, data_dir), *_notes(study, arms, traced.values())),
     )
-
-
-def sizes(spec: DataSpec, data_dir: Path | None = None) -> SplitSizes:
-    """Return the number of images in each split without reading or downloading published data sets.
-
-    Raises:
-        DataError: more images are requested than available, or a file is missing or damaged.
-    """
-    parts = spec.sizes(data_dir or default_data_dir())
-    validate_split_sizes(spec.display_name, parts, spec)
-    return split_sizes(parts, spec)
 
 
 def _tuning(study: ExpandedStudy) -> int:
@@ -231,7 +221,7 @@ def _arm_plan(
     devices: int,
 ) -> ArmPlan:
     training, probes = arm.trial.training, arm.trial.probes
-    epochs, batch = training.epochs, min(training.batch_size, images.train)
+    epochs = training.epochs
     steps = math.ceil(images.train / training.batch_size) * epochs
     evaluated = images.train + images.validation + images.test + epochs * images.validation
     if training.test_every:
@@ -240,8 +230,7 @@ def _arm_plan(
     passes = 4 if isinstance(arm.trial.network, NetworkSpec) and arm.trial.network.checkpoint_blocks else 3
     measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
     taken = {name: len(asked.epochs(epochs)) for name, asked in probes.snapshots().items()}
-    slots = training.optimizer.state_values
-    state = traced.state + 4 * (UNKNOWN_STATE if slots is None else slots) * traced.parameters
+    state = state_bytes(training, traced)
     disk = RECORD * _records(training, work.classes) + TRIAL + (4 + bytes_kept(work.classes)) * images.test
     seconds = None
     if timing is not None:
@@ -261,22 +250,13 @@ def _arm_plan(
         parameters=traced.parameters,
         flops=2.0 * traced.multiply_adds * (passes * images.train * epochs + evaluated),
         seconds=seconds,
-        memory=_memory(work, traced, state, images, batch, device) * (devices if device.type == "cpu" else 1),
+        memory=process_memory(work, traced, state, images, device) * (1 if device.type == "cuda" else devices),
         disk=2 * state + disk,
         steps=steps,
         timed=0 if timing is None else timing.steps,
         day=None if timing is None else timing.day,
         share=1.0 if timing is None else timing.share,
     )
-
-
-def _memory(work: Work, traced: Traced, state: int, images: SplitSizes, batch: int, device: torch.device) -> int:
-    """Return the peak bytes of a worker: its process, data, training state, gradients and activations."""
-    kept = max(KEPT * traced.kept * batch // work.trial.training.batch_size, traced.peak)
-    pixels = math.prod(work.shape) if work.trial.data.in_memory else 0
-    data = (pixels + 8) * (images.train + images.validation + images.test)
-    process = PROCESS if device.type == "cpu" else 0
-    return process + data + state + 4 * traced.parameters + kept
 
 
 def _records(training: TrainingSpec, classes: int) -> int:
@@ -291,22 +271,6 @@ def _schedule(trials: Sequence[float], workers: int) -> float:
     for seconds in trials:
         heapq.heapreplace(free, free[0] + seconds)
     return max(free)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Return the free bytes of the GPU, or of the machine within the limit of its container."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    free = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-    table = Path("/proc/meminfo")
-    if table.is_file():
-        lines = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdecimal():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return max(0, free)
 
 
 def _data_notes(study: ExpandedStudy, data_dir: Path | None) -> Iterator[str]:

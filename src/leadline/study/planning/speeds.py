@@ -104,13 +104,13 @@ class Speeds:
         return platformdirs.user_cache_path("leadline") / "speed" / f"{kind}-{digest}.json"
 
     def _machine(self) -> dict[str, Any]:
-        cuda = self.device.type == "cuda"
+        device = self.device
         return {
             "format": _FORMAT,
             "host": platform.node(),
             "processor": platform.machine(),
             "cores": count_cores(),
-            "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "threads": self.threads,
             "leadline": metadata.version("leadline"),
             "torch": torch.__version__,

@@ -14,6 +14,7 @@ import torch
 from leadline.data.batches import Dataset, Split
 from leadline.data.datasets.digits import Digits
 from leadline.data.pixels import normalisation
+from leadline.distributed.launch import assign_devices
 from leadline.distributed.processes import check_guard
 from leadline.errors import LeadlineError
 from leadline.networks.modules import InputShape, build
@@ -103,7 +104,11 @@ def measure(
         check_guard("workers=1")
         started = min(workers, len(work)), get_context("spawn"), trust, (trusted_names(),)
         with ProcessPoolExecutor(*started) as pool:
-            running = {pool.submit(time_one, each, device, threads, seconds): n for n, each in enumerate(work)}
+            places = [str(assign_devices(choose_device(device), 1, n)[0]) for n in range(len(work))]
+            running = {
+                pool.submit(time_one, each, place, threads, seconds): n
+                for n, (each, place) in enumerate(zip(work, places, strict=True))
+            }
             for future in as_completed(running):
                 try:
                     found[running[future]] = future.result()

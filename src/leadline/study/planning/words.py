@@ -5,6 +5,7 @@ from typing import Any
 
 from leadline.analysis.verdict.wording.sentences import MOST_SEEDS, roughly
 from leadline.parts.metrics import metric
+from leadline.study.planning.capacity import Capacity
 from leadline.study.planning.plan import Plan
 from leadline.study.planning.seeds import POWER, SeedsNeeded
 from leadline.text import plural
@@ -59,7 +60,7 @@ def to_blocks(plan: Plan) -> list[Block]:
                 f" time is about {duration(plan.seconds * plan.share)}."
             )
     fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "no worker"
-    where = "" if plan.device == "cpu" else " of the GPU"
+    where = f" of each of {plan.cards} GPUs" if plan.cards > 1 else " of the GPU" if plan.cards else ""
     lines.append(f"Memory: {size(plan.memory)}{where} free, enough for {fits}.")
     if plan.fits < plan.workers:
         lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
@@ -72,6 +73,16 @@ def to_blocks(plan: Plan) -> list[Block]:
                 " lessens the spread between seeds, needs fewer."
             )
     return [*blocks, "\n".join(f"- {note}" for note in plan.notes)]
+
+
+def capacity_line(room: Capacity) -> str:
+    """Return how many trials run at once on cards, and why."""
+    cards = f"each of {len(room.free)} GPUs" if len(room.free) > 1 else "the GPU"
+    process = "process" if room.processes > 1 else "trial"
+    return (
+        f"{plural(room.workers, 'trial')} at once: {cards} has {size(min(room.free))} free, for"
+        f" {plural(room.each, process)} of {size(room.memory)}, and the machine has {plural(room.cores, 'core')}."
+    )
 
 
 def _seeds_line(needed: SeedsNeeded) -> str:
