@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leadline.analysis.runs import Compared
+from leadline.analysis.runs import Compared, Options
 from leadline.analysis.runs.comparison import BY_EPOCH
 from leadline.analysis.verdict.wording.effect_tables import effect_tables
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, mcnemar_table
@@ -106,20 +106,31 @@ def _command(compared: Compared) -> list[str]:
         *(("--value", name) for name in columns.values),
         ("--data-set", columns.data_set),
         *(("--factor", name) for name in columns.factors),
-        *(("--contrast", ",".join(pair)) for pair in options.contrasts),
-        ("--baseline", options.baseline),
-        *(("--margin", text) for text in _margins(options.margin)),
         ("--unit", options.unit),
         ("--resolution", options.resolution),
-        ("--correction", None if options.correction == "holm" else options.correction),
         ("--decide", options.decide),
-        ("--title", options.title or None),
     ]
     flags = ["--higher-is-better" if one.higher_is_better else "--lower-is-better"] * (
         options.higher_is_better is not None
     )
-    flags += ["--unpaired"] * options.unpaired
-    return ["leadline", "compare", FILE, *(str(part) for pair in given if pair[1] is not None for part in pair), *flags]
+    columns_given = [str(part) for pair in given if pair[1] is not None for part in pair]
+    return ["leadline", "compare", FILE, *columns_given, *flags, *arguments_of(options)]
+
+
+def arguments_of(options: Options) -> Iterator[str]:
+    """Yield the arguments of the command for those options that every comparison has."""
+    for pair in options.contrasts:
+        yield from ("--contrast", ",".join(pair))
+    if options.baseline is not None:
+        yield from ("--baseline", options.baseline)
+    for text in _margins(options.margin):
+        yield from ("--margin", text)
+    if options.correction != "holm":
+        yield from ("--correction", options.correction)
+    if options.title:
+        yield from ("--title", options.title)
+    if options.unpaired:
+        yield "--unpaired"
 
 
 def _margins(margin: float | Mapping[str, float] | None) -> list[str]:
