@@ -17,7 +17,7 @@ from leadline.analysis.runs import Options
 from leadline.analysis.studies import ComparedArms, StoredStudy, compare_arms
 from leadline.analysis.studies.arms import Side
 from leadline.analysis.studies.sharing import sharing_sentence, streams
-from leadline.analysis.verdict import Findings, analyze
+from leadline.analysis.verdict import Findings, analyze, to_text
 from leadline.analysis.verdict.wording.tables import contrast_values
 from leadline.cli import app
 from leadline.data.batches import load
@@ -270,7 +270,7 @@ def test_everything_that_differs_is_said_with_both_values() -> None:
     assert "Compared: two/residual against one/residual." in text
     assert "training.batch_size (32 and 128)" in text
     assert "training.optimizer.name (adam and " in text
-    assert "data.augment (" in text
+    assert "data.augment.pad (1 and not given)" in text
     assert "torch (2.12.0 and 2.13.0) and device (H200 and cpu)" in text
     assert "leadline (" not in text
     crossed = said(compare(a_study(), two, names=("one/plain", "two/residual")))
@@ -351,23 +351,44 @@ def deciding(name: str, drawn: int, **spec: Any) -> StoredStudy:
 
 
 def test_seeds_whose_number_depends_on_results_have_intervals_that_hold_at_every_look() -> None:
-    fixed, other = a_study("two", seeds=10, training={"epochs": 3}), deciding("one", 6)
-    found = compare(fixed, other)
-    (contrast,) = found.findings.contrasts
-    assert contrast.sequential is not None
-    assert contrast.seeds == (0, 1, 2, 3, 4, 5)
-    assert (contrast.sequential.taken, contrast.sequential.planned) == (1, 12)
-    assert contrast.judgement.test.p is None
-    plain_interval = compare(fixed, a_study("three", seeds=6)).findings.contrasts[0].paired
-    assert plain_interval is not None
-    assert plain_interval.ci95 is not None
-    assert contrast.sequential.high - contrast.sequential.low > 1.2 * (plain_interval.ci95[1] - plain_interval.ci95[0])
-    assert "How many seeds there are depends on results: one added seeds until contrasts were decided." in said(found)
-    assert "no interval of separate samples holds at every look" in refused(fixed, other, unpaired=True)
-    assert "no interval of epochs_to holds at every look" in refused(fixed, other, values=("epochs_to=10",))
-    assert "no interval of separate samples" in refused(
-        other, a_study("two", seeds=[20, 21, 22], training={"epochs": 3})
-    )
+    """Also where a study had decided after its first seeds, and the other one ran later."""
+    fixed = a_study("two", seeds=10, when=dict.fromkeys(range(10), 48), training={"epochs": 3})
+    for added, looked in (({}, (6,)), ({3: 24, 4: 24, 5: 24}, (3, 6))):
+        stored = deciding("one", 6, when=added)
+        found = compare(fixed, stored)
+        (contrast,) = found.findings.contrasts
+        assert contrast.seeds == (0, 1, 2, 3, 4, 5)
+        assert contrast.looked == looked
+        assert contrast.judgement.test.p is None
+        once = compare(fixed, a_study("one", seeds=6)).findings.contrasts[0].paired
+        assert once is not None and once.ci95 is not None and once.t_p is not None
+        assert contrast.paired is not None and contrast.paired.ci95 is not None
+        assert contrast.paired.difference == once.difference
+        assert np.diff(contrast.paired.ci95) > 1.2 * np.diff(once.ci95)
+        text = to_text(found.findings)
+        assert "How many seeds there are was decided by what they showed in a study that decides, so the in" in text
+        assert "A study added seeds until its own contrasts were decided, which are not those here." in text
+        assert "Seeds were added until each contrast was decided" not in text
+    times = compare(fixed, stored, values=("epochs_to=10",)).findings.contrasts[0]
+    assert times.decision == "undecided"
+    assert "no interval of separate samples holds at every look" in refused(fixed, stored, unpaired=True)
+    elsewhere = a_study("two", seeds=[20, 21, 22], training={"epochs": 3})
+    assert "no interval of separate samples holds at every look" in refused(stored, elsewhere)
+
+
+def test_few_seeds_in_common_are_paired_where_a_study_decides() -> None:
+    found = compare(a_study("two", seeds=12, training={"epochs": 3}), deciding("one", 3))
+    assert found.findings.contrasts[0].seeds == (0, 1, 2)
+
+
+def test_another_question_to_a_study_that_decides_is_not_the_one_it_decided() -> None:
+    names = ("one/plain", "one/residual")
+    own = compare(deciding("one", 6), names=names).findings.contrasts[0]
+    assert own.sequential is not None
+    for options in ({"values": ("train_error",)}, {"margin": 0.3}):
+        (other,) = compare(deciding("one", 6), names=names, **options).findings.contrasts
+        assert other.sequential is None
+        assert other.looked == (6,)
 
 
 def test_seeds_that_one_study_added_after_a_look_count_in_both() -> None:

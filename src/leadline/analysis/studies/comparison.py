@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, takewhile
+from itertools import chain
 
 import pandas as pd
 
@@ -20,10 +20,9 @@ from leadline.analysis.verdict import (
 )
 from leadline.analysis.verdict.evidence import gather
 from leadline.errors import SpecError, StoreError
-from leadline.parts.metrics import Metric, metric, metrics
+from leadline.parts.metrics import metric, metrics
 from leadline.seeds import SOURCES, SeedName, seed_order
 from leadline.specs.contrast import ContrastSpec
-from leadline.specs.decide import DecideSpec
 from leadline.study.expand import ExpandedStudy, default_metric
 from leadline.study.origin import find_differences
 from leadline.text import join
@@ -91,37 +90,38 @@ def compare_arms(
     margins = check_margins(options.margin, list(kinds))
     for a, b in pairs:
         refuse_others(a, b, list(kinds.values()))
-    decide, seeds, shared_over = _decide(pairs, kinds.values())
     taken = {side.name for side in chain(*pairs)}
     kept = list({side.name: side for side in chain.from_iterable(sides.values()) if side.name in taken}.values())
+    studied = tuple({side.study.name: side.study for side in kept}.values())
+    contrasts = []
+    for a, b in pairs:
+        unpaired, why = _pairing(a, b, options.unpaired)
+        notes += why
+        for name, target in asked:
+            margin, which = _margin(a, b, name, target, margins.get(name))
+            notes += which
+            contrasts.append(_contrast(a, b, Contrast(a.name, b.name, kinds[name], target, margin, unpaired)))
+    # whether these are the contrasts until which seeds were added, as their study's own verdict has them
+    own = studied[0] if len(studied) == 1 and not any(one.until_decided for one in contrasts) else None
+    decide = None if own is None else own.decide
+    task = default_metric(studied[0])
     design = Design(
         name=join(names),
         title=options.title,
         arms=tuple(replace(side.designed, name=side.name, base=side.base) for side in kept),
-        contrasts=(),
-        metrics=kinds | {name: metric(name) for name in (default_metric(kept[0].study),)},
-        metric=default_metric(kept[0].study),
-        seeds=seeds,
-        sources=tuple(one for one in SOURCES if all(one in side.study.spec.varied_sources for side in kept)),
+        contrasts=tuple(contrasts),
+        metrics=kinds | {task: metric(task)},
+        metric=task,
+        seeds=studied[0].seed_values,
+        sources=tuple(one for one in SOURCES if all(one in study.spec.varied_sources for study in studied)),
         correction=options.correction,
         decide=decide,
-        shared_over=shared_over,
+        shared_over=0 if own is None or decide is None else own.shared_over,
         curves={name: axis for side in kept for name, axis in side.stored.design.curves.items()},
-        remarks=tuple(dict.fromkeys(chain.from_iterable(map(_remarks, kept)))),
-        tune=kept[0].study.spec.tune if all(side.study.spec.tune for side in kept) else None,
+        remarks=tuple(f"{study.name}: {remark}" for study in studied for remark in study.remarks),
+        tune=studied[0].spec.tune if all(study.spec.tune for study in studied) else None,
     )
     trials, records = (_frame(kept, which) for which in ("trials", "records"))
-    contrasts = []
-    for a, b in pairs:
-        unpaired, said = _pairing(a, b, options.unpaired, decide is not None)
-        notes += said
-        for name, target in asked:
-            margin, why = _margin(a, b, name, target, margins.get(name))
-            notes += why
-            contrasts.append(
-                Contrast(a.name, b.name, kinds[name], target, margin, unpaired, a.study.name != b.study.name)
-            )
-    design = replace(design, contrasts=tuple(contrasts))
     _refuse_looks_without_pairs(design, trials)
     stored = {key: one for side in kept for key, one in side.stored.outputs.items()}
     outputs = {key: stored[key] for key in trials["trial"] if key in stored}
@@ -133,10 +133,8 @@ def compare_arms(
         *_by_pair(pairs),
         *_about_tuning(kept),
         *_unfinished(kept),
-        *(_about_decide(kept) if decide is not None else ()),
         *notes,
     )
-    studied = tuple({side.study.name: side.study for side in kept}.values())
     return ComparedArms(
         design, findings, trials, records, tuple(dict.fromkeys(reading)), tuple(names), tuple(values), options, studied
     )
@@ -194,40 +192,55 @@ def _margin(a: Side, b: Side, name: str, target: float | None, given: float | No
     ]
 
 
+def _contrast(a: Side, b: Side, one: Contrast) -> Contrast:
+    """Return a contrast that knows whether it is of two studies, and whether it is one until which seeds were added."""
+    across = a.study.name != b.study.name
+    default = a.study.spec.margin if one.kind.in_points else None
+    asked = {(frozenset((own.a, own.b)), own.metric, own.target, own.margin or default) for own in a.study.contrasts}
+    is_own = not across and (frozenset((a.arm.name, b.arm.name)), one.metric, one.target, one.margin) in asked
+    return replace(one, across=across, until_decided=bool(_deciding(a, b)) and not is_own)
+
+
 # --- pairs
 
 
-def _pairing(a: Side, b: Side, unpaired: bool, decides: bool) -> tuple[bool, list[str]]:
+def _pairing(a: Side, b: Side, unpaired: bool) -> tuple[bool, list[str]]:
     """Return whether two arms are compared without pairs, and what is said of it.
 
     Raises:
         StoreError: they cannot be compared without pairs, and form none.
     """
-    names, shared = f"{a.name} and {b.name}", any(one.shared for one in streams(a, b))
+    names, deciding = f"{a.name} and {b.name}", _deciding(a, b)
     found = match_keys([(seed,) for seed in a.seeds], [(seed,) for seed in b.seeds])
     alone = found.describe(a.name, b.name, "seed")
+    # separate samples have no interval that holds at every look, so few pairs are taken where that is needed
+    enough = found.shared > 1 if deciding else found.whole or found.enough
     if unpaired:
         why = "as asked for"
-    elif decides and found.shared > 1:
-        return False, [] if found.whole else [f"{names} are paired at the seeds that both have; left out: {alone}."]
-    elif not found.whole and not found.enough:
+    elif not enough:
         why = f"most trials have no partner: {alone}"
-    elif not shared:
+    elif not deciding and not any(one.shared for one in streams(a, b)):
         why = "trials of one seed have nothing random in common"
     else:
-        return False, [] if found.whole else [f"{names} are paired at the seeds that both have; left out: {alone}."]
+        said = f"{names} are paired at the seeds that both have; left out: {alone}."
+        return False, [] if found.whole else [said]
+    if deciding:
+        raise StoreError(
+            f"{names} cannot be compared without pairs ({why}): {deciding} added seeds until contrasts were decided,"
+            " and no interval of separate samples holds at every look; run both at the same seeds"
+        )
     for side in (a, b):
-        if decides:
-            raise StoreError(
-                f"{names} cannot be compared without pairs ({why}): {_deciding((a, b))} added seeds until contrasts"
-                " were decided, and no interval of separate samples holds at every look; run both at the same seeds"
-            )
         if _is_crossed(side.seeds):
             raise StoreError(
                 f"{names} cannot be compared without pairs ({why}): trials of {side.name} share seeds of single sources"
                 " of randomness and are not independent; run both at the same seeds"
             )
     return True, [f"{names} are not paired: {why}."]
+
+
+def _deciding(*sides: Side) -> str:
+    """Return the studies of arms that added seeds until they were decided; empty: none did."""
+    return join(list(dict.fromkeys(side.study.name for side in sides if side.study.decide is not None)))
 
 
 def _is_crossed(seeds: Sequence[SeedName]) -> bool:
@@ -254,47 +267,6 @@ def _refuse_looks_without_pairs(design: Design, trials: pd.DataFrame) -> None:
                     " verdict on its first ones could be seen, and no interval of separate samples holds at every look;"
                     " run both at the same seeds"
                 )
-
-
-# --- studies that decide
-
-
-def _decide(pairs: Sequence[Pair], kinds: Iterable[Metric]) -> tuple[DecideSpec | None, tuple[int, ...], int]:
-    """Return how a comparison heeds that a study added seeds until it was decided, its seeds and their planned number.
-
-    Raises:
-        StoreError: a metric has no interval that holds at every look.
-    """
-    studies = list({side.study.name: side.study for side in chain(*pairs)}.values())
-    seeds = tuple(seed for seed in studies[0].seed_values if all(seed in one.seed_values for one in studies))
-    deciding = [study for study in studies if study.decide is not None]
-    if not deciding:
-        return None, seeds, 0
-    for kind in kinds:
-        if kind.needs_target:
-            raise StoreError(
-                f"study {deciding[0].name} added seeds until contrasts were decided, and no interval of {kind.name}"
-                " holds at every look; compare another metric with --value"
-            )
-    own = [study.decide for study in deciding if study.decide is not None]
-    planned = max(study.shared_over for study in deciding)
-    if len(studies) == 1:
-        return own[0], seeds, planned
-    # what the studies showed at their looks is not what is compared, which is looked at now
-    ended = min(sum(1 for _ in takewhile((a.ended & b.ended).__contains__, seeds)) for a, b in pairs)
-    confidence = max(one.confidence for one in own)
-    return DecideSpec(confidence=confidence, max_seeds=max(2, len(seeds)), first=max(2, ended)), seeds, planned
-
-
-def _deciding(sides: Iterable[Side]) -> str:
-    return join(list(dict.fromkeys(side.study.name for side in sides if side.study.decide is not None)))
-
-
-def _about_decide(sides: Sequence[Side]) -> Iterator[str]:
-    yield (
-        f"How many seeds there are depends on results: {_deciding(sides)} added seeds until contrasts were decided. So"
-        " intervals are those that hold at every look."
-    )
 
 
 # --- what is said
@@ -340,10 +312,6 @@ def _about_tuning(sides: Sequence[Side]) -> Iterator[str]:
         ]
         if found:
             yield f"The searches of {first} and {name} differ in {join(found)}."
-
-
-def _remarks(side: Side) -> Iterator[str]:
-    yield from (f"{side.study.name}: {remark}" for remark in side.study.remarks)
 
 
 def _refuse_without_values(findings: Findings) -> None:

@@ -139,10 +139,20 @@ def differences(a: Side, b: Side) -> Iterator[str]:
 
 def _differing(a: Side, b: Side) -> Iterator[Difference]:
     """Yield the keys of trials whose values differ, and custom code that both use in other versions."""
-    yield from find_differences(_plain(a), _plain(b))
+    yield from _spelled_out(_plain(a), _plain(b))
     for found in find_differences(a.code, b.code):
         if found.before is not None and found.now is not None:
             yield found._replace(key=f"the code of {found.key}", before=str(found.before)[:19], now=str(found.now)[:19])
+
+
+def _spelled_out(one: Mapping[str, Any], two: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield the keys whose values differ, key by key also where one has a mapping and the other nothing."""
+    for found in find_differences(one, two):
+        before, now = ({} if value is None else value for value in (found.before, found.now))
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from find_differences(before, now, f"{found.key}.")
+        else:
+            yield found
 
 
 def _plain(side: Side) -> dict[str, Any]:
@@ -160,7 +170,7 @@ def _networks(a: Side, b: Side) -> Iterator[str]:
         yield f"Their networks are {families[0]} and {families[1]}."
         return
     plain = [_by_place(side.trial.network.model_dump(mode="json")) for side in (a, b)]
-    found = [f"{one.key} ({' and '.join(one.shown)})" for one in find_differences(plain[0], plain[1])]
+    found = [f"{one.key} ({' and '.join(one.shown)})" for one in _spelled_out(plain[0], plain[1])]
     yield f"Their networks, both {families[0]}, differ in {join(found, SHOWN)}."
 
 

@@ -44,6 +44,7 @@ class Contrast:
     margin: float | None = None
     unpaired: bool = False  # whether their values are two separate samples
     across: bool = False  # whether they are of two studies, each of which has a verdict of its own
+    until_decided: bool = False  # whether a study added seeds until its own contrasts were decided, of which it is none
 
     @property
     def metric(self) -> str:
