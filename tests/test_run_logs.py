@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 import leadline as ll
-from leadline.analysis.runs import fill_from_names, readers
+from leadline.analysis.runs import readers
+from leadline.analysis.runs.names import fill_from_names
 from leadline.cli import app
 from leadline.errors import DataError, LeadlineWarning
 

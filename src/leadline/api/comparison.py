@@ -1,31 +1,34 @@
-"""`compare`: the verdict on runs that Leadline did not train, from a table with a row for each."""
+"""`compare`: the verdict on runs that Leadline did not train, from a table, or on arms of several stored studies."""
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from leadline.api.verdict import Verdict
-from leadline.errors import DataError
+from leadline.errors import DataError, SpecError
+from leadline.text import join
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from leadline.analysis.runs import Compared
+    from leadline.analysis.runs import Compared, Options
+    from leadline.analysis.studies import ComparedArms
     from leadline.text.layout import Block
 
 
 class Comparison:
-    """The verdict on the runs of a table; it prints as text and displays itself in a notebook."""
+    """The verdict on runs of a table, or on arms of studies; it prints as text and displays itself in a notebook."""
 
-    def __init__(self, compared: "Compared") -> None:
-        """Wrap what `leadline.analysis.runs.compare_runs` returns."""
+    def __init__(self, compared: "Compared | ComparedArms") -> None:
+        """Wrap what `leadline.analysis.runs.compare_runs` or `leadline.analysis.studies.compare_arms` returns."""
         self._compared = compared
         self.verdict = Verdict(compared.findings)
 
     @property
     def reading(self) -> tuple[str, ...]:
-        """How the table was read: what was guessed, left out or averaged, in sentences."""
+        """How the table was read: what was guessed, left out or averaged; how arms of studies differ; in sentences."""
         return self._compared.reading
 
     @property
@@ -62,7 +65,7 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain data, as `leadline compare --json` prints it."""
         found = {"reading": list(self.reading), **self.verdict.to_json()}
-        if self._compared.predictions is not None:
+        if self._compared.examples:
             found["examples"] = self.examples.to_dict("records")
         return found
 
@@ -75,9 +78,13 @@ class Comparison:
         Raises:
             LeadlineError: a file cannot be written.
         """
+        from leadline.analysis.runs import Compared
+        from leadline.reports.arms_page import write_arms
         from leadline.reports.runs_page import write_comparison
 
-        return write_comparison(self._compared, Path(folder))
+        if isinstance(self._compared, Compared):
+            return write_comparison(self._compared, Path(folder))
+        return write_arms(self._compared, Path(folder))
 
     def __str__(self) -> str:
         from leadline.text.layout import to_text
@@ -91,7 +98,7 @@ class Comparison:
 
 
 def compare(
-    results: "pd.DataFrame | str | Path | None" = None,
+    results: "pd.DataFrame | str | Path | Sequence[str] | None" = None,
     *,
     predictions: "pd.DataFrame | str | Path | None" = None,
     arm: str | None = None,
@@ -112,16 +119,20 @@ def compare(
     unpaired: bool = False,
     mean_of_duplicates: bool = False,
     title: str = "",
+    runs: str | Path = "runs",
+    store: str | None = None,
 ) -> Comparison:
-    """Compare the arms of a table of runs that were trained anywhere, paired by seed where they share seeds.
+    """Compare the arms of a table of runs that were trained anywhere, or of stored studies, paired by seed.
 
     Columns that are not given are guessed from their names, which the result says. A run without a number, or that is
     marked as diverged or failed, counts as worse than any other.
 
     Args:
         results: a frame, or a CSV, TSV, Parquet, JSON or JSON lines file, with a row per run, or per run and epoch; or
-            what another program logged, such as a folder of runs of Lightning, W&B, MLflow or TensorBoard; None: the
-            runs are those of `predictions`.
+            what another program logged, such as a folder of runs of Lightning, W&B, MLflow or TensorBoard; or several
+            arms of stored studies, such as `["demo/residual", "other/residual"]`, for which the arguments that name
+            or describe columns are not given, but for `value`, a metric of Leadline; None: the runs are those of
+            `predictions`.
         predictions: what each run predicted, example by example, with columns id, label and prediction: a folder with a
             CSV, TSV, Parquet or npz file for each run, or such a file or a frame of all runs, with columns such as arm
             and seed. Adds the test error, McNemar's test, an interval for other examples as well as other seeds, and
@@ -145,9 +156,13 @@ def compare(
         unpaired: whether runs are compared without pairs, even if they could be paired.
         mean_of_duplicates: whether several rows of one arm and pair are averaged; otherwise they are an error.
         title: title of the comparison.
+        runs: the folder of the store's checkpoints and of the default store, for arms of studies.
+        store: URL of the store; None: `leadline.db` in the runs folder.
 
     Raises:
         DataError: the table cannot be read, or does not have what is asked for.
+        StoreError: there is no such store, study or arm, or two arms cannot be compared.
+        SpecError: an argument is not for arms of studies, or a metric is unknown.
 
     Example:
         >>> import pandas as pd
@@ -162,57 +177,25 @@ def compare(
         >>> found.contrasts[["a", "b", "verdict"]].values.tolist()
         [['residual', 'plain', 'better']]
     """
-    from leadline.analysis.runs import (
-        ERROR,
-        Options,
-        compare_runs,
-        computed_metrics,
-        expand_summaries,
-        fill_from_names,
-        find_columns,
-        is_summary,
-        read_predictions,
-        without_spread,
-    )
-    from leadline.analysis.runs.logs import RUN
-    from leadline.analysis.runs.readers import read_runs
+    from leadline.analysis.runs import Given, Options, compare_table
 
-    name, read, values = "runs", tuple[str, ...](), _several(value)
-    predicted = None
-    if predictions is not None:
-        source = Path(predictions) if isinstance(predictions, str | Path) else predictions
-        own = [arm, *_several(pair), data_set, *_several(factor)]
-        predicted = read_predictions(source, pattern, [one for one in own if one is not None])
-        name, read = (source.stem if isinstance(source, Path) else name), predicted.said
-        values = (*values, *((ERROR,) if ERROR not in values else ()))
-    if results is None:
-        if predicted is None:
-            raise DataError("nothing to compare; give a table of results, a folder of runs, or predictions")
-        results = predicted.runs
-    else:
-        if isinstance(results, str | Path):
-            name = Path(results).stem
-            results, found = read_runs(Path(results))
-            read = (*found, *read)
-        own_names = predicted is None or RUN in results  # else the pattern is that of the predictions
-        results, said = fill_from_names(
-            results.reset_index(drop=True).rename(columns=str), pattern if own_names else None
+    if isinstance(results, Sequence) and not isinstance(results, str):
+        unfit: dict[str, object] = {"predictions": predictions is not None or None, "arm": arm, "pair": pair}
+        unfit |= {"epoch": epoch, "data_set": data_set, "factor": factor, "pattern": pattern}
+        unfit |= {"higher_is_better": higher_is_better, "unit": unit, "resolution": resolution, "decide": decide}
+        unfit |= {"mean_of_duplicates": mean_of_duplicates or None}
+        names = tuple(map(str, results))
+        _refuse_for_arms(names, unfit)
+        options = Options(
+            tuple(contrasts or ()), baseline, margin, correction=correction, unpaired=unpaired, title=title
         )
-        read = (*read, *said)
-    moments = predicted is None and is_summary(results)
-    computed = [one for one in values if predicted and one not in results and one in computed_metrics()]
-    columns = find_columns(
-        without_spread(results) if moments else results.assign(**dict.fromkeys(computed, 0.0)),
-        arm,
-        _several(pair),
-        values,
-        epoch,
-        data_set,
-        _several(factor),
-    )
-    if moments:
-        results, expanded = expand_summaries(results, columns)
-        read = (*read, expanded)
+        return Comparison(_compare_arms(names, _several(value), options, Path(runs), store))
+    if isinstance(results, str | Path):
+        _refuse_one_arm(str(results))
+        results = Path(results)
+    if isinstance(predictions, str):
+        predictions = Path(predictions)
+    given = Given(arm, _several(pair), _several(value), epoch, data_set, _several(factor), pattern)
     options = Options(
         contrasts=tuple(contrasts or ()),
         baseline=baseline,
@@ -226,8 +209,63 @@ def compare(
         mean_of_duplicates=mean_of_duplicates,
         title=title,
     )
-    return Comparison(compare_runs(results, columns, options, name, read, predicted, moments))
+    return Comparison(compare_table(results, predictions, given, options))
 
 
 def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+ARM = re.compile(r"[A-Za-z0-9][\w.-]*/[^/\\]+")
+"""What looks like an arm of a stored study, and like a path below a folder."""
+
+
+def _refuse_one_arm(name: str) -> None:
+    """Check that a path of results is not an arm of a stored study, which is compared with another.
+
+    Raises:
+        DataError: it is, as far as its name says.
+    """
+    if ARM.fullmatch(name) and ("[" in name or not Path(name).suffix) and not Path(name).exists():
+        raise DataError(
+            f"{name}: no such file or folder; if it is an arm of a stored study, name another to compare it with, such"
+            f" as leadline compare {name} other/residual"
+        )
+
+
+def _refuse_for_arms(names: Sequence[str], unfit: Mapping[str, object]) -> None:
+    """Check that names are those of arms, and that no argument is for tables of results.
+
+    Raises:
+        DataError: they are paths.
+        SpecError: there is one name, or an argument is for tables.
+    """
+    if len(names) < 2:
+        raise SpecError(
+            f"{join(names) or 'nothing'}: expected two arms of stored studies, such as demo/residual, or more"
+        )
+    files = [name for name in names if Path(name).is_file()]
+    if files or all(Path(name).exists() for name in names):
+        raise DataError(
+            f"{join(names)}: expected one table, folder or file of results, or two arms of stored studies, such as"
+            f" demo/residual, and {files[0] if files else names[0]} is a {'file' if files else 'folder'}; join tables"
+            " into one, with a column that names the arms"
+        )
+    if given := [f"--{name.replace('_', '-')}" for name, value in unfit.items() if value not in (None, (), [])]:
+        raise SpecError(f"{join(given)}: for tables of results, and {join(names)} are arms of studies; leave it out")
+
+
+def _compare_arms(
+    names: Sequence[str], values: Sequence[str], options: "Options", runs: Path, store: str | None
+) -> "ComparedArms":
+    from leadline.analysis.studies import StoredStudy, compare_arms, reads_probabilities_of, split_name
+    from leadline.store import Store
+
+    with Store.open_existing(runs, store) as opened:
+        studies = {name: opened.study(name).expand() for name, _ in map(split_name, names)}
+        whole = reads_probabilities_of(studies.values(), values)
+        stored = {
+            name: StoredStudy(study, opened.trials_frame(name), opened.records_frame(name), opened.outputs(name, whole))
+            for name, study in studies.items()
+        }
+    return compare_arms(names, stored, values, options)

@@ -1,11 +1,12 @@
-"""The command that compares runs that Leadline did not train."""
+"""The command that compares runs that Leadline did not train, or arms of stored studies."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from leadline.cli.options import Json, print_json
+from leadline.cli.options import RUNS, Json, Runs, StoreUrl, print_json
 from leadline.errors import SpecError
 
 app = typer.Typer()
@@ -14,12 +15,13 @@ app = typer.Typer()
 @app.command()
 def compare(
     results: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Argument(
             show_default=False,
-            help="CSV, TSV, Parquet, JSON or JSON lines file with a row per run, or per run and epoch; or what"
-            " Lightning, Keras, Hugging Face, W&B, MLflow, TensorBoard or Optuna logged: a folder of runs, an export"
-            " or an SQLite file. Without it, the runs are those of --predictions.",
+            help="Two or more arms of stored studies, such as demo/residual; or one CSV, TSV, Parquet, JSON or JSON"
+            " lines file with a row per run, or per run and epoch; or what Lightning, Keras, Hugging Face, W&B, MLflow,"
+            " TensorBoard or Optuna logged: a folder of runs, an export or an SQLite file. Without it, the runs are"
+            " those of --predictions.",
         ),
     ] = None,
     predictions: Annotated[
@@ -36,7 +38,11 @@ def compare(
         typer.Option(metavar="COLUMN", help="Column that runs of a pair share, such as seed; repeatable."),
     ] = None,
     value: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Column of the values to compare; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the values to compare, or of arms of studies a metric, such as macro_f1; repeatable.",
+        ),
     ] = None,
     epoch: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of the epoch; the last of each run is compared.")
@@ -96,18 +102,21 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write an HTML report, figures and tables here.")
     ] = None,
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs that were trained elsewhere: which arm is better, by how much, and with what confidence.
+    """Compare runs that were trained elsewhere, or arms of several studies: which is better, by how much, how surely.
 
     Columns that are not named are guessed from their names, and the guess is printed. Arms are paired by seed where
-    they share seeds. A run without a number counts as worse than any other.
+    they share seeds. A run without a number counts as worse than any other. What else differs between arms of studies
+    is said before the verdict.
     """
     from leadline.api.comparison import compare as compare_results
     from leadline.text.terminal import print_text
 
     found = compare_results(
-        results,
+        results[0] if results and len(results) == 1 else results,
         predictions=predictions,
         arm=arm,
         pair=pair,
@@ -127,6 +136,8 @@ def compare(
         unpaired=unpaired,
         mean_of_duplicates=mean_of_duplicates,
         title=title,
+        runs=runs,
+        store=store_url,
     )
     if as_json:
         print_json(found.to_json())
@@ -137,7 +148,7 @@ def compare(
 
 
 def _two_arms(text: str) -> tuple[str, str]:
-    arms = [one.strip() for one in text.split(",")]
+    arms = [one.strip() for one in re.split(r",(?![^[]*\])", text)]  # not at commas between levels
     if len(arms) != 2 or not all(arms):
         raise SpecError(f"--contrast {text!r}: expected two arms, such as residual,plain")
     return arms[0], arms[1]

@@ -79,7 +79,7 @@ class Source:
     before: str  # what stands before it
     specification: str = ""  # shown below the command
     changes: str = ""  # from the ready study that it was made from
-    attached: Mapping[str, bytes] = field(default_factory=dict)  # further files beside the report, by name
+    others: Mapping[str, bytes] = field(default_factory=dict)  # further files beside the report -> their content
 
 
 def write(
@@ -113,7 +113,7 @@ def write(
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    specification = yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    specification = write_specification(study)
     source = Source(
         kind="Study",
         setting=f"{study.spec.data.display_name} · {plural(study.spec.training.epochs, 'epoch')}",
@@ -126,8 +126,34 @@ def write(
         before="holds the exact specification",
         specification=specification,
     )
-    drawn = draw_figures(findings, trials, records, diagnostics, sections)
     tabled = tables(study, findings, trials, records)
+    return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections)
+
+
+def write_specification(study: ExpandedStudy) -> str:
+    """Return a study's exact specification as YAML."""
+    plain = study.spec.model_dump(mode="json")
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def write_trials(
+    source: Source,
+    findings: Findings,
+    trials: pd.DataFrame,
+    records: pd.DataFrame,
+    tabled: Sequence[Table],
+    folder: Path,
+    environment: Mapping[str, Any] | None = None,
+    diagnostics: Diagnostics = NOTHING_MEASURED,
+    sections: Sequence[Section] = (),
+) -> Path:
+    """Write the report of trials that Leadline trained into a folder; see `write` and `write_page`.
+
+    Raises:
+        LeadlineError: a file or folder cannot be written.
+    """
+    drawn = draw_figures(findings, trials, records, diagnostics, sections)
     where = _environments(trials, environment)
     return write_page(source, findings, tabled, drawn, folder, diagnostics, sections, _when(trials), where)
 
@@ -160,7 +186,7 @@ def write_page(
     """
     snapshots = _snapshot_figures(diagnostics)
     tabled = [*tabled, *(table for section in sections for table in section.tables)]
-    files: dict[str, bytes | None] = {source.file: source.content.encode(), **source.attached}
+    files: dict[str, bytes | None] = {source.file: source.content.encode(), **source.others}
     for figure in drawn:
         files |= _figure_files(figure)
     earlier = {

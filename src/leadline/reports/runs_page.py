@@ -2,13 +2,21 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from leadline.analysis.runs import Compared, collapse_runs, examples_table, summary_table, to_npz
+from leadline.analysis.runs import (
+    Compared,
+    ExampleDifferences,
+    Options,
+    collapse_runs,
+    examples_table,
+    summary_table,
+    to_npz,
+)
 from leadline.analysis.runs.comparison import BY_EPOCH
 from leadline.analysis.verdict.wording.effect_tables import effect_tables
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, mcnemar_table
@@ -44,12 +52,12 @@ def write_comparison(compared: Compared, folder: Path) -> Path:
         again="Repeat this comparison",
         before="holds the runs that were compared"
         + (f", and {PREDICTIONS} what they predicted" if compared.predictions else ""),
-        attached={PREDICTIONS: to_npz(compared.predictions.frame())} if compared.predictions else {},
+        others={PREDICTIONS: to_npz(compared.predictions.frame())} if compared.predictions else {},
     )
     sections = (
         Section("runs", "Runs", compared.reading, tuple(_figures(compared))),
         *([Section("run-curves", "Learning curves", (), curves)] if (curves := tuple(_curves(compared))) else []),
-        *_examples(compared),
+        *examples_section(compared.examples),
     )
     tabled = (
         arms_table(findings),
@@ -90,8 +98,9 @@ def _curves(compared: Compared) -> Iterator[Figure]:
         yield learning_curves(compared.trials, compared.records, name, axis, words, f"runs-{_file_name(name)}")
 
 
-def _examples(compared: Compared) -> Iterator[Section]:
-    if found := compared.examples:
+def examples_section(found: Sequence[ExampleDifferences]) -> Iterator[Section]:
+    """Yield the section about examples that one arm classifies correctly and another does not, if there is any."""
+    if found:
         said = (
             "Always against never: every run of the one arm classifies the example correctly, and none of the other."
             " All examples at which two arms differ are in tables/examples-all.csv."
@@ -133,20 +142,31 @@ def _command(compared: Compared) -> list[str]:
         *(("--value", name) for name in columns.values),
         ("--data-set", columns.data_set),
         *(("--factor", name) for name in columns.factors),
-        *(("--contrast", ",".join(pair)) for pair in options.contrasts),
-        ("--baseline", options.baseline),
-        *(("--margin", text) for text in _margins(options.margin)),
         ("--unit", options.unit),
         ("--resolution", options.resolution),
-        ("--correction", None if options.correction == "holm" else options.correction),
         ("--decide", options.decide),
-        ("--title", options.title or None),
     ]
     flags = ["--higher-is-better" if one.higher_is_better else "--lower-is-better"] * (
         options.higher_is_better is not None
     )
-    flags += ["--unpaired"] * options.unpaired
-    return ["leadline", "compare", FILE, *(str(part) for pair in given if pair[1] is not None for part in pair), *flags]
+    columns_given = [str(part) for pair in given if pair[1] is not None for part in pair]
+    return ["leadline", "compare", FILE, *columns_given, *flags, *arguments_of(options)]
+
+
+def arguments_of(options: Options) -> Iterator[str]:
+    """Yield the arguments of the command for those options that every comparison has."""
+    for pair in options.contrasts:
+        yield from ("--contrast", ",".join(pair))
+    if options.baseline is not None:
+        yield from ("--baseline", options.baseline)
+    for text in _margins(options.margin):
+        yield from ("--margin", text)
+    if options.correction != "holm":
+        yield from ("--correction", options.correction)
+    if options.title:
+        yield from ("--title", options.title)
+    if options.unpaired:
+        yield "--unpaired"
 
 
 def _margins(margin: float | Mapping[str, float] | None) -> list[str]:

@@ -16,12 +16,17 @@ from leadline.text.tables import Column, Table, plain
 
 def tables(study: ExpandedStudy, findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:
     """Return a study's tables: arms, contrasts, mcnemar, targets, factors, data-sets, published, trials."""
+    *shown, every_trial = tables_of_trials(findings, trials, records)
+    return (*shown, published_table(study, findings.arms), every_trial)
+
+
+def tables_of_trials(findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:
+    """Return the tables of what trials show: arms, contrasts, mcnemar, targets, factors, data-sets, trials."""
     return (
         arms_table(findings),
         contrasts_table(findings),
         mcnemar_table(findings),
         *effect_tables(findings),
-        published_table(study, findings.arms),
         trials_table(trials, records),
     )
 

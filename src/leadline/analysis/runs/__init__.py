@@ -1,29 +1,33 @@
 """Results of runs that Leadline did not train: from a table with a row per run to what is compared."""
 
-from leadline.analysis.runs.columns import Columns, find_columns
-from leadline.analysis.runs.comparison import Compared, Options, compare_runs
-from leadline.analysis.runs.examples import ExampleDifferences, examples_table, summary_table
-from leadline.analysis.runs.names import fill_from_names
-from leadline.analysis.runs.predictions import ERROR, Predictions, computed_metrics, read_predictions, to_npz
-from leadline.analysis.runs.summaries import collapse_runs, expand_summaries, is_summary, without_spread
+from leadline.analysis.runs.columns import find_columns
+from leadline.analysis.runs.comparison import (
+    Compared,
+    Options,
+    check_margins,
+    choose_pairs,
+    describe_metric,
+    match_keys,
+)
+from leadline.analysis.runs.examples import ExampleDifferences, compare_examples, examples_table, summary_table
+from leadline.analysis.runs.predictions import to_npz
+from leadline.analysis.runs.summaries import collapse_runs
+from leadline.analysis.runs.table import Given, compare_table
 
 __all__ = [
-    "ERROR",
-    "Columns",
     "Compared",
     "ExampleDifferences",
+    "Given",
     "Options",
-    "Predictions",
+    "check_margins",
+    "choose_pairs",
     "collapse_runs",
-    "compare_runs",
-    "computed_metrics",
+    "compare_examples",
+    "compare_table",
+    "describe_metric",
     "examples_table",
-    "expand_summaries",
-    "fill_from_names",
     "find_columns",
-    "is_summary",
-    "read_predictions",
+    "match_keys",
     "summary_table",
     "to_npz",
-    "without_spread",
 ]

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.runs.columns import Columns, describe, higher_is_better, is_share, says_per_cent
-from leadline.analysis.runs.examples import ExampleDifferences, compare_examples, explain_difference
+from leadline.analysis.runs.examples import ExampleDifferences, compare_examples, explain_difference, pair_outputs
 from leadline.analysis.runs.predictions import ERROR, Predictions, computed_metrics
 from leadline.analysis.runs.runs import Runs, levels_of, read_rows
 from leadline.analysis.verdict import Contrast, Design, DesignArm, Findings, analyze
 from leadline.errors import DataError, unknown
 from leadline.parts.base import canonical_json
-from leadline.parts.metrics import FinalMetric, Outputs, metrics
+from leadline.parts.metrics import FinalMetric, Metric, Outputs, metrics
 from leadline.seeds import call_seed
 from leadline.specs.contrast import Correction
 from leadline.specs.decide import MOST, DecideSpec
@@ -103,12 +103,12 @@ def compare_runs(
         table = table.assign(**{one: _of_rows(predictions, predicted, one) for one in computed})
     runs = read_rows(table, columns, options.mean_of_duplicates)
     kinds = {one: _metric(one, runs, options, len(columns.values) == 1, one in computed) for one in columns.values}
-    margins = _margins(options.margin, columns.values)
+    margins = check_margins(options.margin, columns.values)
     arms = _arms(runs, columns)
     bases = list(dict.fromkeys(arm.base for arm in arms.values()))
     if len(bases) < 2:
         raise DataError(f"column {columns.arm!r} has one arm, {bases[0]!r}; a comparison needs two")
-    pairs, how = _pairs(bases, options)
+    pairs, how = choose_pairs(bases, options)
     seeds = _seeds(runs, columns)
     contrasts, notes = [], [*runs.said]
     keys = _keys_of(runs, arms)
@@ -128,7 +128,7 @@ def compare_runs(
     reading = (
         *said,
         *describe(columns),
-        *(_said_of(one) for one in kinds.values()),
+        *(describe_metric(one) for one in kinds.values()),
         f"Compared: {how}.",
         *dict.fromkeys(notes),
     )
@@ -154,7 +154,7 @@ def compare_runs(
     if predictions is not None and ERROR in columns.values:
         _check_error(runs, kinds[ERROR], trials, outputs)
     findings = analyze(design, trials, records, outputs)
-    examples = tuple(_examples(design, trials, outputs, predictions)) if predictions else ()
+    examples = compare_examples(design, trials, outputs, predictions.classes) if predictions else ()
     rows = _rows(runs, columns)
     return Compared(design, findings, trials, records, reading, columns, options, rows, predictions, computed, examples)
 
@@ -201,7 +201,8 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
     )
 
 
-def _said_of(one: FinalMetric) -> str:
+def describe_metric(one: Metric) -> str:
+    """Return the direction and the unit of a metric, in a sentence."""
     direction = "higher" if one.higher_is_better else "lower"
     unit = "no unit, so that differences are in the same numbers" if not one.unit else f"values in {one.unit.strip()}"
     if one.unit == "%":
@@ -209,7 +210,7 @@ def _said_of(one: FinalMetric) -> str:
     return f"{one.name}: {direction} is better; {unit}."
 
 
-def _margins(margin: float | Mapping[str, float] | None, values: Sequence[str]) -> dict[str, float]:
+def check_margins(margin: float | Mapping[str, float] | None, values: Sequence[str]) -> dict[str, float]:
     """Return the margin of each metric that has one.
 
     Raises:
@@ -256,7 +257,7 @@ def _plain(value: object) -> bool | int | float | str:
     return plain if isinstance(plain, bool | int | float) else str(plain)
 
 
-def _pairs(bases: Sequence[str], options: Options) -> tuple[list[tuple[str, str]], str]:
+def choose_pairs(bases: Sequence[str], options: Options) -> tuple[list[tuple[str, str]], str]:
     """Return the arms to compare, first against second, and that in words.
 
     Raises:
@@ -310,24 +311,49 @@ def _pairing(
     if options.unpaired or not columns.pair:
         why = "as asked for" if options.unpaired else "no column says which runs belong together"
         return True, [f"Runs are not paired: {why}."]
-    keys, by = (keys_of[a], keys_of[b]), " and ".join(columns.pair)
-    both = set(keys[0]) & set(keys[1])
-    alone = [(name, [key for key in own if key not in both]) for name, own in zip((a, b), keys, strict=True)]
-    if not any(lonely for _, lonely in alone):
+    by = " and ".join(columns.pair)
+    found = match_keys(keys_of[a], keys_of[b])
+    if found.whole:
         return False, []
-    shown = join([f"{name} alone has {by} {_keys(lonely)}" for name, lonely in alone if lonely], mark=";")
+    shown = found.describe(a, b, by)
     if options.decide is not None:
         raise DataError(f"--decide needs both arms at every {by}: {shown}; a run that failed is a row without a value")
-    if len(both) >= 2 and 2 * len(both) >= max(map(len, keys)):
+    if found.enough:
         return False, [
-            f"{a} and {b} are paired at the {plural(len(both), by)} that both have; left out: {shown}. A run that"
+            f"{a} and {b} are paired at the {plural(found.shared, by)} that both have; left out: {shown}. A run that"
             " failed must be a row without a value to count."
         ]
     return True, [f"{a} and {b} are not paired, since most runs have no partner: {shown}."]
 
 
-def _keys(keys: Sequence[Key]) -> str:
-    return join(["/".join(str(part) for part in key) for key in keys])
+@dataclass(frozen=True)
+class Match:
+    """What the runs of two arms have in common."""
+
+    shared: int  # keys of both
+    alone: tuple[Sequence[Key], Sequence[Key]]  # keys of either arm that the other lacks
+
+    @property
+    def whole(self) -> bool:
+        """Whether every run has a partner."""
+        return not any(self.alone)
+
+    @property
+    def enough(self) -> bool:
+        """Whether the keys in common are two at least, and half of those of either arm."""
+        return self.shared >= 2 and self.shared >= max(map(len, self.alone))
+
+    def describe(self, a: str, b: str, by: str) -> str:
+        """Return which keys, called `by`, the arms of these names have alone."""
+        lonely = [(name, keys) for name, keys in zip((a, b), self.alone, strict=True) if keys]
+        texts = [(name, join(["/".join(map(str, key)) for key in keys])) for name, keys in lonely]
+        return join([f"{name} alone has {by} {text}" for name, text in texts], mark=";")
+
+
+def match_keys(a: Sequence[Key], b: Sequence[Key]) -> Match:
+    """Return what the runs of two arms have in common, by what names the pair of each."""
+    both = set(a) & set(b)
+    return Match(len(both), ([key for key in a if key not in both], [key for key in b if key not in both]))
 
 
 def _seeds(runs: Runs, columns: Columns) -> dict[Key, int]:
@@ -410,25 +436,13 @@ def _outputs(
         return {}
     of_rows = (predicted[int(row) - 1] for row in runs.frame["row"])
     found = {trial: one for trial, one in zip(trials["trial"], of_rows, strict=True) if one is not None}
-    for a, b, seed, one, other in _paired(design, trials, found):
+    for a, b, seed, one, other in pair_outputs(design, trials, found):
         if why := explain_difference(one, other):
             raise DataError(
                 f"--predictions: {a} and {b} did not predict the same examples at {call_seed(seed)}: {why}; runs of a"
                 " pair need the same, or --unpaired"
             )
     return found
-
-
-def _paired(
-    design: Design, trials: pd.DataFrame, outputs: Mapping[str, Outputs]
-) -> Iterator[tuple[str, str, int, Outputs, Outputs]]:
-    """Yield arms, seed and predictions of every pair of runs of which both left some."""
-    rows = trials[trials["trial"].isin(outputs.keys())][["arm", "seed", "trial"]]
-    of_arm = {arm: dict(zip(own["seed"], own["trial"], strict=True)) for arm, own in rows.groupby("arm")}
-    for a, b in dict.fromkeys((one.a, one.b) for one in design.contrasts if not one.unpaired):
-        first, second = of_arm.get(a, {}), of_arm.get(b, {})
-        for seed in sorted(first.keys() & second.keys()):
-            yield a, b, seed, outputs[first[seed]], outputs[second[seed]]
 
 
 def _check_error(runs: Runs, kind: FinalMetric, trials: pd.DataFrame, outputs: Mapping[str, Outputs]) -> None:
@@ -447,16 +461,6 @@ def _check_error(runs: Runs, kind: FinalMetric, trials: pd.DataFrame, outputs: M
                     f"--predictions: {ERROR} of {arm} at {call_seed(seed)} is {value:g} in the table and {error:g} by"
                     " its predictions; are they of the same run and the same test set?"
                 )
-
-
-def _examples(
-    design: Design, trials: pd.DataFrame, outputs: Mapping[str, Outputs], predictions: Predictions
-) -> Iterator[ExampleDifferences]:
-    pairs: dict[tuple[str, str], list[tuple[Outputs, Outputs]]] = {}
-    for a, b, _, one, other in _paired(design, trials, outputs):
-        pairs.setdefault((a, b), []).append((one, other))
-    for (a, b), own in pairs.items():
-        yield compare_examples(a, b, own, predictions.classes)
 
 
 def _rows(runs: Runs, columns: Columns) -> pd.DataFrame:

@@ -1,12 +1,15 @@
 """Which examples one arm classifies correctly and another does not, over the pairs of their runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from leadline.analysis.runs.predictions import ERROR
+from leadline.analysis.verdict import Design
 from leadline.parts.metrics import Outputs
+from leadline.seeds import SeedName, seed_order
 from leadline.text import NOTHING, join
 from leadline.text.tables import Column, Table, plain
 
@@ -28,16 +31,44 @@ class ExampleDifferences:
         return self.frame[self.frame[more] > self.frame[fewer]]
 
 
-def compare_examples(
-    a: str, b: str, pairs: Sequence[tuple[Outputs, Outputs]], classes: Sequence[str]
-) -> ExampleDifferences:
-    """Return the examples at which two arms differ, those first at which they differ most.
+def pair_outputs(
+    design: Design, trials: pd.DataFrame, outputs: Mapping[str, Outputs]
+) -> Iterator[tuple[str, str, SeedName, Outputs, Outputs]]:
+    """Yield arms, seed and predictions of every pair of trials that is compared by its test error.
 
     Args:
-        a, b: names of the arms.
-        pairs: what the two runs of each pair predicted, for the same examples.
-        classes: name of each class.
+        design: whose contrasts' arms are paired, but for those that form no pairs.
+        trials: a row per trial: trial, arm, seed.
+        outputs: trial -> what it predicted.
     """
+    rows = trials[trials["trial"].isin(outputs.keys())]
+    of_arm = {arm: dict(zip(own["seed"], own["trial"], strict=True)) for arm, own in rows.groupby("arm")}
+    for a, b in dict.fromkeys((one.a, one.b) for one in design.contrasts if one.metric == ERROR and not one.unpaired):
+        first, second = of_arm.get(a, {}), of_arm.get(b, {})
+        for seed in sorted(first.keys() & second.keys(), key=seed_order):
+            yield a, b, seed, outputs[first[seed]], outputs[second[seed]]
+
+
+def compare_examples(
+    design: Design, trials: pd.DataFrame, outputs: Mapping[str, Outputs], classes: Sequence[str] | None = None
+) -> tuple[ExampleDifferences, ...]:
+    """Return the examples at which the arms of each contrast differ, over the pairs that saw the same ones.
+
+    Args:
+        design, trials, outputs: see `pair_outputs`.
+        classes: name of each class; None: its number.
+    """
+    pairs: dict[tuple[str, str], list[tuple[Outputs, Outputs]]] = {}
+    for a, b, _, one, other in pair_outputs(design, trials, outputs):
+        if one.is_of_same_examples(other):
+            pairs.setdefault((a, b), []).append((one, other))
+    return tuple(_compare(a, b, own, classes) for (a, b), own in pairs.items())
+
+
+def _compare(
+    a: str, b: str, pairs: Sequence[tuple[Outputs, Outputs]], classes: Sequence[str] | None
+) -> ExampleDifferences:
+    """Return the examples at which two arms differ, those first at which they differ most."""
     parts = [
         pd.DataFrame(
             {
@@ -52,7 +83,8 @@ def compare_examples(
     ]
     counted = pd.concat(parts).groupby(["example", "label"], sort=True).sum().reset_index()
     frame = counted[counted["right_a"] != counted["right_b"]]
-    frame = frame.assign(label=np.array(classes)[frame["label"]])
+    if classes is not None:
+        frame = frame.assign(label=np.array(classes)[frame["label"]])
     order = np.argsort(-((frame["right_a"] - frame["right_b"]).abs() / frame["pairs"]).to_numpy(), kind="stable")
     return ExampleDifferences(a, b, len(counted), frame.iloc[order].reset_index(drop=True))
 

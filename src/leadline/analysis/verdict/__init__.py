@@ -2,7 +2,14 @@
 
 from leadline.analysis.stats import Decision
 from leadline.analysis.verdict.analysis import analyze
-from leadline.analysis.verdict.design import Contrast, Design, DesignArm, reads_probabilities
+from leadline.analysis.verdict.design import (
+    Contrast,
+    Design,
+    DesignArm,
+    computes_from_probabilities,
+    design_of,
+    reads_probabilities,
+)
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
@@ -25,9 +32,11 @@ __all__ = [
     "Findings",
     "analyze",
     "arms_table",
+    "computes_from_probabilities",
     "contrast_sentence",
     "contrasts_table",
     "decided_line",
+    "design_of",
     "detail_sentences",
     "effect_sentence",
     "headline",

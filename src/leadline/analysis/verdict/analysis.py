@@ -38,7 +38,8 @@ def analyze(
     A contrast pairs its arms by seed. Its word rests on paired t tests of difference and of equivalence, adjusted for
     the study's contrasts, with trials that failed counted as worse than any other. Where seeds are added until
     contrasts are decided it rests on the interval that holds at every look, over the seeds before the first whose
-    trials have not both ended; likewise where a study got more seeds after a verdict on its first ones could be seen.
+    trials have not both ended; likewise where a study got more seeds after a verdict on its first ones could be seen,
+    or until it had decided other contrasts.
 
     Args:
         study: the study, expanded, or the design of another comparison.
@@ -57,9 +58,11 @@ def analyze(
     looked: list[tuple[int, ...]] = [()] * len(pairs)
     if design.decide is None:
         history = [evidence.rounds(own.contrast) for own in pairs]
-        if any(len(groups) > 1 for groups in history) and not crossed:
+        ends = [own.contrast.until_decided for own in pairs]  # whether what the last seeds showed ended their number
+        if (any(len(groups) > 1 for groups in history) or any(ends)) and not crossed:
             pairs, estimates, judgements = looked_at_before(pairs, [tuple(chain(*groups)) for groups in history])
-            looked = [tuple(accumulate(map(len, groups)))[:-1] for groups in history]
+            counts = [tuple(accumulate(map(len, groups))) for groups in history]
+            looked = [one if end else one[:-1] for one, end in zip(counts, ends, strict=True)]
         else:
             estimates += (_estimate(own, design.moments) for own in pairs)
             judgements = decide_contrasts(pairs, estimates, design.correction)
@@ -173,6 +176,7 @@ def _contrast(
         apart=pairs.apart,
         sequential=sequential,
         looked=looked,
+        until_decided=contrast.until_decided,
         finished=len(evidence.finished_seeds(contrast.a) & evidence.finished_seeds(contrast.b)),
         needed=seeds_needed(pairs, estimate, tested) if judgement.decision == "undecided" else None,
         pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent and not pairs.shared else None,

@@ -43,6 +43,8 @@ class Contrast:
     target: float | None = None
     margin: float | None = None
     unpaired: bool = False  # whether their values are two separate samples
+    across: bool = False  # whether they are of two studies, each of which has a verdict of its own
+    until_decided: bool = False  # whether a study added seeds until its own contrasts were decided, of which it is none
 
     @property
     def metric(self) -> str:
@@ -114,8 +116,12 @@ def design_of(study: ExpandedStudy) -> Design:
 
 def reads_probabilities(study: ExpandedStudy) -> bool:
     """Whether a contrast's metric may have to be computed from the probabilities of classes."""
-    compared = map(metric, _asked(study))
-    return any(isinstance(one, FinalMetric) and one.compute and one.needs_probabilities for one in compared)
+    return any(computes_from_probabilities(metric(name)) for name in _asked(study))
+
+
+def computes_from_probabilities(one: Metric) -> bool:
+    """Return whether a metric may have to be computed from the probabilities of classes."""
+    return isinstance(one, FinalMetric) and bool(one.compute) and one.needs_probabilities
 
 
 def _asked(study: ExpandedStudy) -> set[str]:

@@ -4,7 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
 import numpy as np
 import pandas as pd
@@ -60,9 +60,22 @@ class Evidence:
     def rounds(self, contrast: Contrast) -> tuple[tuple[SeedName, ...], ...]:
         """The seeds of a contrast, those together between which no verdict can have been shown, in order of time.
 
-        A verdict was there to be seen if the trials of two seeds or more had ended before others were created.
+        A verdict was there to be seen if the trials of two seeds or more had ended before others were created; of arms
+        of two studies, the verdict of either study too.
         """
-        a, b = ({trial.seed: trial for trial in self.trials.get(arm, ())} for arm in (contrast.a, contrast.b))
+        together = self._rounds(contrast.a, contrast.b)
+        if not contrast.across:
+            return together
+        histories = (together, self._rounds(contrast.a, contrast.a), self._rounds(contrast.b, contrast.b))
+        places = [{seed: place for place, group in enumerate(one) for seed in group} for one in histories]
+
+        def moment(seed: SeedName) -> tuple[int, ...]:
+            return tuple(place[seed] for place in places)
+
+        return tuple(tuple(group) for _, group in groupby(sorted(chain(*together), key=moment), key=moment))
+
+    def _rounds(self, *arms: str) -> tuple[tuple[SeedName, ...], ...]:
+        a, b = ({trial.seed: trial for trial in self.trials.get(arm, ())} for arm in arms)
         seeds = [seed for seed in a if seed in b]
         created = {seed: max(a[seed].created, b[seed].created) for seed in seeds}
         ended = {seed: max(a[seed].ended, b[seed].ended) for seed in seeds}

@@ -120,6 +120,7 @@ class ContrastFinding:
     resolution: float = 0.0  # the step in which the values move
     sequential: SequentialAnalysis | None = None  # None: fixed seeds; else `paired` has its interval and no p
     looked: tuple[int, ...] = ()  # seeds at which verdicts were there to see before more were added
+    until_decided: bool = False  # whether no more were added because a study had decided its own contrasts
     finished: int = 0  # seeds at which both arms finished, whether or not the metric has a value there
     needed: SeedsForWord | None = None  # where it is undecided
     shrunk: float | None = None  # the mean difference, drawn to that of all contrasts of the metric

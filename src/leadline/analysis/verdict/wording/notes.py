@@ -68,11 +68,15 @@ def _about_pairs(findings: Findings) -> Iterator[str]:
     if not findings.trained:
         again = "further runs that are made as these were"
     if any(contrast.looked for contrast in contrasts):
+        when = "Seeds were added after a verdict on fewer could be seen."
+        planned = (
+            " A study with `decide` adds seeds until each contrast is decided, with intervals that are planned for it."
+        )
+        if any(contrast.until_decided for contrast in contrasts):
+            when, planned = "A study added seeds until its own contrasts were decided, which are not those here.", ""
         yield (
-            "Seeds were added after a verdict on fewer could be seen. Tests that look once would be wrong too often, so"
-            " each interval is one that holds at every look, and all hold together with 95% confidence (Bonferroni);"
-            " there are no p-values. A study with `decide` adds seeds until each contrast is decided, with intervals"
-            " that are planned for it."
+            f"{when} Tests that look once would be wrong too often, so each interval is one that holds at every look,"
+            f" and all hold together with 95% confidence (Bonferroni); there are no p-values.{planned}"
         )
     analyses = [(contrast, contrast.sequential) for contrast in contrasts if contrast.sequential]
     if analyses:

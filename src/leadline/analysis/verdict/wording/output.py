@@ -33,10 +33,10 @@ def to_json(findings: Findings) -> dict[str, Any]:
     among its like. Intervals are cut at differences that are impossible, such as more than 100 points of an error.
     `needed` has the seeds at which the contrast would be decided, `pairing` what pairing is worth,
     `ahead` how often the first arm is better at a fresh seed, `images` an interval for other seeds and other test
-    images at once, `looked` the seeds at which a verdict was there to see before more were added. `factors` has how
-    contrasts depend on what is varied, `data_sets` what they show over several data sets. A contrast whose metric is a
-    time to a target has `target` and `reach`; its values and differences are in epochs or seconds up to the horizon
-    there.
+    images at once, `looked` the seeds at which a verdict was there to see before more were added, or that ended it.
+    `factors` has how contrasts depend on what is varied, `data_sets` what they show over several data sets. A contrast
+    whose metric is a time to a target has `target` and `reach`; its values and differences are in epochs or seconds up
+    to the horizon there.
 
     Where seeds are added until contrasts are decided, there are no p-values, `ci95` is the interval that holds at every
     look, if that is at 95%, and `looks` has it with how sure it is, how many seeds there are and how many there may be;

@@ -86,7 +86,10 @@ def _contrast_sentences(contrast: ContrastFinding, findings: Findings) -> Iterat
     if contrast.looked:
         shown = join([str(seeds) for seeds in contrast.looked])
         so = ", so the interval is one that holds at every look" if contrast.paired and contrast.paired.ci95 else ""
-        yield f"Seeds were added after a verdict on the first {shown} could be seen{so}."
+        if contrast.until_decided:
+            yield f"How many seeds there are was decided by what they showed in a study that decides{so}."
+        else:
+            yield f"Seeds were added after a verdict on the first {shown} could be seen{so}."
 
 
 def detail_sentences(contrast: ContrastFinding) -> tuple[str, ...]:
