@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from leadline.api import Study
 from leadline.errors import LeadlineError
@@ -17,6 +18,7 @@ from leadline.running.job import Event, Job
 from leadline.running.stopping import Terminated, sigterm_as_interrupt
 from leadline.store import HeldTrial, Store, WorkerId
 from leadline.study.pipeline import prepare
+from leadline.training.device_errors import lost_device
 
 DATA = {"name": "digits", "train": 40, "validation": 20, "test": 20}
 
@@ -162,3 +164,16 @@ def test_a_failed_device_ends_the_process_and_its_trial_is_tried_again(
         again.run(tmp_path / "runs", workers=0, progress=False)
     results = again.run(tmp_path / "runs", workers=0, progress=False)
     assert results.trials["state"].tolist() == ["finished"]
+
+
+@pytest.mark.parametrize("has_class", [True, False])
+def test_a_lost_device_is_known_with_and_without_pytorchs_class(
+    has_class: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error: RuntimeError = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    if not has_class:
+        monkeypatch.delattr(torch, "AcceleratorError")
+        error = RuntimeError(str(error))
+    assert lost_device(error)
+    assert not lost_device(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not lost_device(torch.OutOfMemoryError("CUDA out of memory"))

@@ -26,7 +26,7 @@ from leadline.specs import TrialSpec
 from leadline.store import Claim, LeaseLost, Store, TrialRecord, artifacts, verify_spec
 from leadline.store.schema import SETTLED
 from leadline.training import TrainState
-from leadline.training.memory import ran_out_of_memory
+from leadline.training.device_errors import ran_out_of_memory
 
 SUFFIX = ".safetensors"
 CHECKSUM = "sha256"

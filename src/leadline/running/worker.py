@@ -26,7 +26,7 @@ from leadline.store import Claim, LeaseLost, Store, WorkerId
 from leadline.store.connect import retry_while_unreachable
 from leadline.store.schema import SETTLED
 from leadline.training import Diverged, check_devices, choose_device
-from leadline.training.memory import ran_out_of_memory
+from leadline.training.device_errors import lost_device, ran_out_of_memory
 from leadline.training.numerics import numerics
 
 LEASE_SECONDS = 120.0
@@ -132,8 +132,7 @@ class Worker:
                 except StoreError:
                     raise
                 except Exception as error:
-                    lost_device = isinstance(error, torch.AcceleratorError) and not ran_out_of_memory(error)
-                    lost = lost_device or isinstance(error, ProcessDied | Disconnected)
+                    lost = lost_device(error) or isinstance(error, ProcessDied | Disconnected)
                     if lost and self.store.trial(trial).attempts < MOST_ATTEMPTS:
                         lost_process = error
                     else:
@@ -144,7 +143,7 @@ class Worker:
                 retry_while_unreachable(lambda _: self.store.heartbeat(trial, self.id, -1.0), PATIENCE_SECONDS)
                 reason = " ".join(str(lost_process).split("\n")[0].split())
                 report("died", 0.0, f"{reason}; the trial will be resumed")
-                if isinstance(lost_process, torch.AcceleratorError):
+                if lost_device(lost_process):
                     raise DeviceFailed(f"{reason}; run the same command to resume its trial")
         except LeaseLost as error:
             report("stopped", 0.0, str(error))

@@ -24,7 +24,7 @@ from leadline.probes.running import run_probe
 from leadline.specs import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
 from leadline.study.match import count
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
-from leadline.training.memory import ran_out_of_memory
+from leadline.training.device_errors import ran_out_of_memory
 
 SECONDS = 1.0
 """Minimum total seconds of the timed steps of one network, after a warm-up step."""
