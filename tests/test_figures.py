@@ -228,8 +228,8 @@ def test_numeric_factor_has_a_numeric_axis_and_other_factors_make_panels() -> No
     line = figure.panels[0].chart.to_dict()["layer"][0]["encoding"]["x"]
     assert (line["type"], line["axis"]["values"]) == ("quantitative", [2, 5, 10])
     words = trials.assign(factors=[{"shortcut": factors["shortcut"]} for factors in trials["factors"]])
-    x = figures.final_error(words, records).panels[0].chart.to_dict()["layer"][0]["encoding"]["x"]
-    assert x["type"] == "nominal"
+    names = figures.final_error(words, records).panels[0].chart.to_dict()["layer"][0]["encoding"]["y"]
+    assert (names["type"], names["title"]) == ("nominal", "shortcut")
 
 
 @pytest.mark.parametrize("levels", [[20, 32, 44, 56], [18, 34], [0.125, 0.25], [1, 20, 56]])
@@ -250,9 +250,9 @@ def test_a_logarithmic_axis_is_never_without_ticks(low: float, times: float) -> 
 def test_scale_is_logarithmic_only_where_that_is_possible_and_helps(errors: list[float], kind: str | None) -> None:
     trials = trials_of(*((f"t{i}", f"arm{i}", {}, 0, "finished") for i in range(2)))
     records = records_of(trials, [(f"t{i}", 1, "final-test", "error", error) for i, error in enumerate(errors)])
-    y = figures.final_error(trials, records).panels[0].chart.to_dict()["layer"][0]["encoding"]["y"]
-    assert y["scale"].get("type") == kind
-    assert ("log scale" in y["title"]) == (kind == "log")
+    axis = figures.final_error(trials, records).panels[0].chart.to_dict()["layer"][0]["encoding"]["x"]
+    assert axis["scale"].get("type") == kind
+    assert ("log scale" in axis["title"]) == (kind == "log")
 
 
 def test_forest_has_interval_seeds_margin_and_zero() -> None:
@@ -287,12 +287,13 @@ def test_many_arms_and_levels_and_contrasts_are_drawn_in_part_and_that_is_said()
     records = records_of(trials, [row for trial in trials["trial"] for row in curves("loss", trial, [2.0, 1.0])])
     figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
     assert len(figure.keys) == chart.SHOWN_BASES
-    assert [panel.title for panel in figure.panels][:: figures.SHOWN_LEVELS - 1] == [
-        "Training, blocks = 1",
-        "Training, blocks = 30",
+    assert [panel.title for panel in figure.panels] == [
+        f"Training, blocks = {level}, arm{first} to arm{first + chart.DISTINCT - 1}"
+        for level in (1, 30)
+        for first in range(0, chart.SHOWN_BASES, chart.DISTINCT)
     ]
     assert f"{chart.SHOWN_BASES} of {chart.SHOWN_BASES + 3} arms are drawn" in figure.caption
-    assert f"{figures.SHOWN_LEVELS} of 30 levels are drawn" in figure.caption
+    assert "2 of 30 levels are drawn" in figure.caption
     assert len(figure.data) == (chart.SHOWN_BASES + 3) * 30 * 2
     many = forest(findings_of(*(contrast("a", f"b{n}", [float(n), n + 1.0]) for n in range(60))))
     assert f"{SHOWN_CONTRASTS} largest of 60" in many.caption
@@ -362,5 +363,25 @@ def test_colours_of_arms_differ_for_colour_blind_readers(palette: Palette, kind:
 
 
 def test_arms_differ_without_colour() -> None:
-    assert len({tuple(dash) for dash in chart.DASHES}) == len(set(chart.MARKERS)) == chart.SHOWN_BASES
-    assert all(len(palette.arms) == chart.SHOWN_BASES for palette in (LIGHT, DARK, PAGE))
+    assert len({tuple(dash) for dash in chart.DASHES}) == len(set(chart.MARKERS)) == chart.DISTINCT
+    assert all(len(palette.arms) == chart.DISTINCT for palette in (LIGHT, DARK, PAGE))
+
+
+def test_eight_arms_are_all_drawn_each_with_a_mark_of_its_own() -> None:
+    names = [f"{kind}-shortcut" for kind in ("none", "identity", "scaled-identity", "exclusive-gating-bias-minus-six")]
+    names += [f"{name}-and-dropout" for name in names]
+    trials = trials_of(*((name, name, {}, 0, "finished") for name in names))
+    rows = [row for name in names for row in curves("loss", name, [2.0, 1.0])]
+    records = records_of(trials, [*rows, *((name, 1, "final-test", "error", 4.0) for name in names)])
+    figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
+    assert "arms are drawn" not in figure.caption
+    assert [panel.title for panel in figure.panels] == [
+        f"Training, {names[0]} to {names[3]}",
+        f"Training, {names[4]} to {names[7]}",
+    ]
+    drawn = [row["base"] for panel in figure.panels for _, part in layers_of(panel) for row in part]
+    assert set(drawn) == set(names)
+    assert [key.label for key in figure.keys] == names
+    assert len({(key.arm, key.marker) for key in figure.keys}) == len({(key.arm, key.dash) for key in figure.keys}) == 8
+    svg = to_svg(figures.final_error(trials, records))
+    assert all(f">{name}<" in svg for name in names)  # whole, none cut short

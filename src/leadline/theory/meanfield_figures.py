@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,8 @@ import pandas as pd
 
 from leadline.errors import SpecError
 from leadline.reports.charts.chart import (
-    MARKERS,
     SHOWN_BASES,
     Figure,
-    Key,
     Panel,
     arm_channels,
     at_field,
@@ -201,11 +200,10 @@ def plane_figure(activation: Activation, points: Sequence[Point] = ()) -> Figure
     names = _point_names(points) if points else []
     if points:
         marks = pd.DataFrame({"base": names, "x": [p.sigma_w for p in points], "y": [p.sigma_b for p in points]})
-        shapes = alt.Scale(domain=names, range=list(MARKERS[: len(names)]))
         dots = alt.Chart(inline(marks, ["base", "x", "y"])).mark_point(
             fill=_ON_HALO, stroke=_HALO, strokeWidth=1.5, size=90, opacity=1
         )
-        layers.append(dots.encode(x=x, y=y, shape=alt.Shape("base:N", scale=shapes), tooltip=["base:N"]))
+        layers.append(dots.encode(x=x, y=y, shape=arm_channels(names)[2], tooltip=["base:N"]))
     where = (
         "The line is the edge of chaos, chi_1 = 1: left of it gradients vanish, right of it they explode."
         if line
@@ -224,7 +222,7 @@ def plane_figure(activation: Activation, points: Sequence[Point] = ()) -> Figure
         f" {(best['left'] + best['right']) / 2:.2f}, sigma_b about {(best['bottom'] + best['top']) / 2:.2f}.",
         (Panel(f"Depth scale of gradients, {activation}", alt.LayerChart(layer=layers, height=300)),),
         1,
-        tuple(Key(name, MARKERS[place]) for place, name in enumerate(names)),
+        tuple(replace(key, arm=0) for key in legend_keys(names, dashed=False)),
     )
 
 

@@ -25,7 +25,10 @@ MARKERS = (  # SVG paths within the square from -1 to 1
     "M-.3,-1H.3V-.3H1V.3H.3V1H-.3V.3H-1V-.3H-.3Z",
     "M1,0L-.8,1V-1Z",
 )
-SHOWN_BASES = len(MARKERS)  # as many arms as colours, dashes and markers tell apart
+DISTINCT = len(MARKERS)
+"""Arms that differ in colour, dash and marker at once, and that one panel of curves has at most."""
+SHOWN_BASES = 3 * DISTINCT
+"""Arms of a figure: beyond `DISTINCT`, each colour comes again with another dash and marker."""
 CROSS = "M-1,-.7L-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0Z"
 RING = "M-.9,0A.9,.9,0,1,1,.9,0A.9,.9,0,1,1,-.9,0ZM-.5,0A.5,.5,0,1,0,.5,0A.5,.5,0,1,0,-.5,0Z"
 DECISIONS = {"better": MARKERS[0], "worse": MARKERS[1], "equivalent": MARKERS[3], "undecided": RING}
@@ -63,7 +66,7 @@ PAGE = Palette(  # the page's style sheet decides, and follows the reader's choi
     muted="var(--muted)",
     rule="var(--rule)",
     ground="var(--ground)",
-    arms=tuple(f"var(--arm-{number})" for number in range(1, SHOWN_BASES + 1)),
+    arms=tuple(f"var(--arm-{number})" for number in range(1, DISTINCT + 1)),
 )
 
 
@@ -182,19 +185,42 @@ def theme(palette: Palette, standalone: bool) -> dict[str, Any]:
 
 def arm_channels(bases: Sequence[str]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
     """Return the colour, dash and marker of each arm, by its place among the arms drawn."""
-    count = len(bases)
+    dashes, markers = ([one[_turned(place)] for place in range(len(bases))] for one in (DASHES, MARKERS))
     return (
-        alt.Color("base:N", scale=alt.Scale(domain=list(bases))),
-        alt.StrokeDash("base:N", scale=alt.Scale(domain=list(bases), range=list(DASHES[:count]))),
-        alt.Shape("base:N", scale=alt.Scale(domain=list(bases), range=list(MARKERS[:count]))),
+        alt.Color("base:N", scale=alt.Scale(domain=list(bases))),  # whose colours come again, as the theme has them
+        alt.StrokeDash("base:N", scale=alt.Scale(domain=list(bases), range=dashes)),
+        alt.Shape("base:N", scale=alt.Scale(domain=list(bases), range=markers)),
     )
 
 
 def legend_keys(bases: Sequence[str], dashed: bool = True) -> list[Key]:
     """Return the legend entries of arms that are drawn with `arm_channels`, with their dashes or only their marks."""
     return [
-        Key(base, MARKERS[place], tuple(DASHES[place]) if dashed else (), place + 1) for place, base in enumerate(bases)
+        Key(
+            base,
+            MARKERS[_turned(place)],
+            tuple(DASHES[_turned(place)]) if dashed else (),
+            place % DISTINCT + 1,
+        )
+        for place, base in enumerate(bases)
     ]
+
+
+def _turned(place: int) -> int:
+    """Return the place of an arm's dash and marker, so that no two arms share colour and marker."""
+    return (place + place // DISTINCT) % DISTINCT
+
+
+def divide_arms(bases: Sequence[str]) -> list[list[str]]:
+    """Return arms in groups of about equal size, each for a panel.
+
+    Example:
+        >>> [len(group) for group in divide_arms(list("abcdefgh"))]
+        [4, 4]
+    """
+    groups = max(1, math.ceil(len(bases) / DISTINCT))
+    size = math.ceil(len(bases) / groups)
+    return [list(bases[start : start + size]) for start in range(0, len(bases), size)] or [[]]
 
 
 def at_field(axis: Any, field: str) -> Any:
@@ -202,6 +228,30 @@ def at_field(axis: Any, field: str) -> Any:
     changed = axis.copy()
     changed.shorthand = f"{field}:Q"
     return changed
+
+
+def name_axis(field: str, names: Sequence[str], title: str | None = None) -> alt.Y:
+    """Return a vertical axis for names, which are written whole and one below the other."""
+    return alt.Y(f"{field}:N", title=title, sort=list(names), axis=alt.Axis(labelLimit=320, grid=True))
+
+
+def name_height(names: int) -> int:
+    """Return the height of a panel with so many names on its vertical axis."""
+    return 40 + 26 * names
+
+
+def place_marks(category: alt.X | alt.Y, value: alt.Y, field: str) -> dict[str, Any]:
+    """Return where marks lie: by a horizontal category at the height of a field, or by a vertical one along it."""
+    if isinstance(category, alt.X):
+        return {"x": category, "y": at_field(value, field)}
+    return {"y": category, "x": alt.X(f"{field}:Q", title=value["title"], axis=value["axis"], scale=value["scale"])}
+
+
+def at_edge(category: alt.X | alt.Y) -> dict[str, Any]:
+    """Return where marks lie that have no value: at the upper edge, or at the right one beside vertical categories."""
+    return (
+        {"x": category, "y": alt.value(2)} if isinstance(category, alt.X) else {"y": category, "x": alt.value("width")}
+    )
 
 
 def inline(frame: pd.DataFrame, columns: Sequence[str]) -> alt.InlineData:

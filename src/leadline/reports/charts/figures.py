@@ -4,6 +4,7 @@ The frames are prepared in `frames`, and `chart` has what all charts share. A fi
 is one view whose width is left open, so that a page can lay the panels out for any screen.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -25,11 +26,16 @@ from leadline.reports.charts.chart import (
     Key,
     Panel,
     arm_channels,
+    at_edge,
     at_field,
+    divide_arms,
     each,
     grid_columns,
     inline,
     legend_keys,
+    name_axis,
+    name_height,
+    place_marks,
     spread,
 )
 from leadline.reports.charts.forest import forest
@@ -144,7 +150,9 @@ def _line_figure(
     """Lay curves out: a panel for each split and level, all on one scale; their `end`, max or min, is put in words."""
     every = pd.concat([frame[["base", "level", "split"]] for frame in (bands, loose) if not frame.empty])
     bases, levels = list(every["base"].unique()), list(every["level"].unique())
-    shown, shown_levels = bases[:SHOWN_BASES], spread(levels, SHOWN_LEVELS)
+    shown = bases[:SHOWN_BASES]
+    groups = divide_arms(shown)
+    shown_levels = spread(levels, max(2, SHOWN_LEVELS // len(groups)))
     caption = [*caption, *describe_omitted(bases, shown, "arms"), *describe_omitted(levels, shown_levels, "levels")]
     bands, loose = (frame[frame["base"].isin(shown) & frame["level"].isin(shown_levels)] for frame in (bands, loose))
     if len(steps := sorted({*bands["x"], *loose["x"]})) > SHOWN_EPOCHS:
@@ -153,10 +161,14 @@ def _line_figure(
     y = _y_axis(axes[1], bands, loose)
     panels = []
     for split, split_title in splits.items():
-        for level in shown_levels:
-            here = [frame[frame["split"].eq(split) & frame["level"].eq(level)] for frame in (bands, loose)]
+        for level, group in itertools.product(shown_levels, groups):
+            here = [
+                frame[frame["split"].eq(split) & frame["level"].eq(level) & frame["base"].isin(group)]
+                for frame in (bands, loose)
+            ]
             if not all(frame.empty for frame in here):
-                title = f"{split_title}, {level}" if level else split_title
+                among = f"{group[0]} to {group[-1]}" if len(groups) > 1 else ""
+                title = ", ".join(filter(None, (split_title, level, among)))
                 at_level = pd.concat(frame.loc[frame["level"].eq(level), "x"] for frame in (bands, loose))
                 x = whole_numbers(axes[0], at_level)
                 panels.append(Panel(title, _lines(here[0], here[1], shown, x, y, len(steps) <= 20)))
@@ -173,7 +185,7 @@ def _line_figure(
         figure.data,
         f"{figure.title}. {place}: {join(said, mark=';') or 'no finished trial'}.",
         tuple(panels),
-        grid_columns(len(shown_levels) if len(shown_levels) > 1 else len(panels)),
+        grid_columns(columns if (columns := len(shown_levels) * len(groups)) > 1 else len(panels)),
         tuple(keys),
     )
 
@@ -263,10 +275,11 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     y = magnitudes("Test error (%)", list(rows["value"].dropna()))
     x = _x_axis(factor, list(dict.fromkeys(rows["x"])))
     panels = tuple(Panel(name, _errors(rows[rows["panel"].eq(name)], shown, x, y)) for name in shown_panels)
+    edge = "upper" if isinstance(x, alt.X) else "right"
     caption = ["Small hollow marks: one seed each; filled marks: the mean of an arm's finished trials."]
     keys = legend_keys(shown, dashed=factor is not None)
     if rows["state"].eq(DIVERGED).any():
-        caption.append("Crosses at the upper edge: trials that diverged and so have no test error.")
+        caption.append(f"Crosses at the {edge} edge: trials that diverged and so have no test error.")
         keys.append(Key(DIVERGED, CROSS))
     caption += [*describe_omitted(bases, shown, "arms"), *describe_omitted(panel_names, shown_panels, "levels")]
     means = frame.groupby("arm", sort=False)["value"].mean().dropna()
@@ -283,7 +296,7 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     )
 
 
-def _errors(rows: pd.DataFrame, bases: Sequence[str], x: alt.X, y: alt.Y) -> alt.LayerChart:
+def _errors(rows: pd.DataFrame, bases: Sequence[str], x: alt.X | alt.Y, y: alt.Y) -> alt.LayerChart:
     colour, dash, shape = arm_channels(bases)
     finished = rows[rows["value"].notna()]
     seeds = inline(finished, ["arm", "base", "x", "value", "seed"])
@@ -292,20 +305,21 @@ def _errors(rows: pd.DataFrame, bases: Sequence[str], x: alt.X, y: alt.Y) -> alt
     layers: list[alt.Chart] = []
     if x.shorthand == "x:Q":  # categories have nothing between them
         line = alt.Chart(data).mark_line(strokeWidth=2)
-        layers.append(line.encode(x=x, y=at_field(y, "mean"), color=colour, strokeDash=dash))
+        layers.append(line.encode(**place_marks(x, y, "mean"), color=colour, strokeDash=dash))
     tips = [alt.Tooltip("arm:N"), alt.Tooltip("seed:N"), alt.Tooltip("value:Q", title="test error (%)", format=".2f")]
     points = alt.Chart(seeds).mark_point(filled=False, size=30, opacity=0.85, strokeWidth=1.2)
-    layers.append(points.encode(x=x, y=at_field(y, "value"), color=colour, shape=shape, tooltip=tips))
+    layers.append(points.encode(**place_marks(x, y, "value"), color=colour, shape=shape, tooltip=tips))
     tips = [alt.Tooltip("arm:N"), alt.Tooltip("mean:Q", title="mean (%)", format=".2f"), alt.Tooltip("seeds:Q")]
     points = alt.Chart(data).mark_point(filled=True, size=80, opacity=1)
-    layers.append(points.encode(x=x, y=at_field(y, "mean"), color=colour, shape=shape, tooltip=tips))
+    layers.append(points.encode(**place_marks(x, y, "mean"), color=colour, shape=shape, tooltip=tips))
     lost = rows[rows["state"].eq(DIVERGED)].groupby(["arm", "base", "x"], sort=False)["trial"].count().reset_index()
     if not lost.empty:
         tips = [alt.Tooltip("arm:N"), alt.Tooltip("trial:Q", title="diverged")]
         points = alt.Chart(inline(lost, ["arm", "base", "x", "trial"]))
         points = points.mark_point(filled=True, shape=CROSS, size=60, opacity=1)
-        layers.append(points.encode(x=x, y=alt.value(2), color=colour, tooltip=tips))
-    return alt.LayerChart(layer=layers, height=260)
+        layers.append(points.encode(**at_edge(x), color=colour, tooltip=tips))
+    height = 260 if isinstance(x, alt.X) else name_height(rows["x"].nunique())
+    return alt.LayerChart(layer=layers, height=height)
 
 
 def _factor(trials: pd.DataFrame) -> tuple[str | None, list[str]]:
@@ -320,9 +334,10 @@ def _factor(trials: pd.DataFrame) -> tuple[str | None, list[str]]:
     return chosen, [key for key in values if key != chosen]
 
 
-def _x_axis(factor: str | None, values: Sequence[Any]) -> alt.X:
+def _x_axis(factor: str | None, values: Sequence[Any]) -> alt.X | alt.Y:
+    """Return an axis for numbers, or a vertical one for names."""
     if not factor or not all(_is_number(value) for value in values):
-        return alt.X("x:N", title=factor or "Arm", sort=[str(value) for value in values], axis=alt.Axis(labelAngle=0))
+        return name_axis("x", [str(value) for value in values], factor)
     # with a precision of its own: a linear scale would take one from ticks of its own, and write 60 for 56
     axis = alt.Axis(values=spread(sorted(values), 10), format=".6~r", labelFlush=False)
     if min(values) > 0 and max(values) >= 20 * min(values):

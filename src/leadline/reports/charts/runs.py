@@ -13,10 +13,13 @@ from leadline.reports.charts.chart import (
     Key,
     Panel,
     arm_channels,
-    at_field,
+    at_edge,
     grid_columns,
     inline,
     legend_keys,
+    name_axis,
+    name_height,
+    place_marks,
     spread,
 )
 from leadline.reports.charts.frames import level_of
@@ -54,7 +57,7 @@ def run_values(trials: pd.DataFrame, records: pd.DataFrame, kind: Metric, name: 
     if linked:
         caption.append("Lines join the runs of a pair.")
     if drawn["state"].eq(DIVERGED).any():
-        caption.append("Crosses at the upper edge: runs that failed and so have no value.")
+        caption.append("Crosses at the right edge: runs that failed and so have no value.")
         keys.append(Key(DIVERGED, CROSS))
     caption += [*describe_omitted(bases, shown, "arms"), *describe_omitted(levels, shown_levels, "levels")]
     means = rows.groupby("arm", sort=False)["value"].mean().dropna()
@@ -71,25 +74,26 @@ def run_values(trials: pd.DataFrame, records: pd.DataFrame, kind: Metric, name: 
     )
 
 
-def _panel(rows: pd.DataFrame, bases: list[str], y: alt.Y, linked: bool) -> alt.LayerChart:
+def _panel(rows: pd.DataFrame, bases: list[str], value: alt.Y, linked: bool) -> alt.LayerChart:
     colour, _, shape = arm_channels(bases)
-    x = alt.X("base:N", title=None, sort=bases, axis=alt.Axis(labelAngle=0))
-    known = rows[rows["value"].notna()]
-    runs = inline(known, ["base", "seed", "value"])
+    names = name_axis("base", bases)
+    known = rows[rows["value"].notna()].assign(place=rows["base"].map(bases.index))
+    runs = inline(known, ["base", "place", "seed", "value"])
+    at_value = place_marks(names, value, "value")
     layers: list[alt.Chart] = []
     if linked:
         line = alt.Chart(runs).mark_line(strokeWidth=1, opacity=0.35)
-        layers.append(line.encode(x=x, y=at_field(y, "value"), detail="seed:N"))
+        layers.append(line.encode(**at_value, detail="seed:N", order="place:Q"))
     tips = [alt.Tooltip("base:N", title="arm"), alt.Tooltip("seed:N"), alt.Tooltip("value:Q", format=".4~g")]
     points = alt.Chart(runs).mark_point(filled=False, size=30, opacity=0.85, strokeWidth=1.2)
-    layers.append(points.encode(x=x, y=at_field(y, "value"), color=colour, shape=shape, tooltip=tips))
+    layers.append(points.encode(**at_value, color=colour, shape=shape, tooltip=tips))
     means = known.groupby("base", sort=False)["value"].mean().reset_index()
     points = alt.Chart(inline(means, ["base", "value"])).mark_point(filled=True, size=80, opacity=1)
     tips = [alt.Tooltip("base:N", title="arm"), alt.Tooltip("value:Q", title="mean", format=".4~g")]
-    layers.append(points.encode(x=x, y=at_field(y, "value"), color=colour, shape=shape, tooltip=tips))
+    layers.append(points.encode(**at_value, color=colour, shape=shape, tooltip=tips))
     lost = rows[rows["state"].eq(DIVERGED)].groupby("base", sort=False)["seed"].count().reset_index()
     if not lost.empty:
         points = alt.Chart(inline(lost, ["base", "seed"])).mark_point(filled=True, shape=CROSS, size=60, opacity=1)
         tips = [alt.Tooltip("base:N", title="arm"), alt.Tooltip("seed:Q", title="failed")]
-        layers.append(points.encode(x=x, y=alt.value(2), color=colour, tooltip=tips))
-    return alt.LayerChart(layer=layers, height=260)
+        layers.append(points.encode(**at_edge(names), color=colour, tooltip=tips))
+    return alt.LayerChart(layer=layers, height=name_height(rows["base"].nunique()))
