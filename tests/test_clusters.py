@@ -110,9 +110,12 @@ def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> N
     study, runs = written(tmp_path, 500), tmp_path / "runs"
     worker = command("worker", study, "--runs", runs)
     assert worker.stderr is not None
-    assert "started" in worker.stderr.readline()
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=600)
+    try:
+        assert any("started" in line for line in worker.stderr)
+        worker.send_signal(signal.SIGTERM)
+        output, _ = worker.communicate(timeout=600)
+    finally:
+        worker.kill()
     assert worker.returncode == 143
     assert output == "worker: 0 trials completed; stopped, and its trial was released\n"
     assert counts(runs) == {"waiting": 4}

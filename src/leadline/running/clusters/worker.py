@@ -42,8 +42,12 @@ class Tally:
 def say(event: Event) -> None:
     """Print a line, for the log of a batch system, when a trial starts or ends."""
     if event.kind != "progress":
-        with contextlib.suppress(OSError):  # a log on a full disk must not stop the trial
-            print(event.line(), file=sys.stderr, flush=True)
+        _log(event.line())
+
+
+def _log(line: str) -> None:
+    with contextlib.suppress(OSError):  # a log on a full disk must not stop a trial
+        print(line, file=sys.stderr, flush=True)
 
 
 def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say) -> Tally:
@@ -67,10 +71,10 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
 
     device = choose_device(job.device)
     if job.device == "auto":
-        print(device_line(device), file=sys.stderr, flush=True)
+        _log(device_line(device))
     with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop, hold_place() as place:
         if device == torch.device("cuda") and place >= torch.cuda.device_count():
-            print(f"worker {place + 1} of this machine shares its card with others", file=sys.stderr, flush=True)
+            _log(f"worker {place + 1} of this machine shares its card with others")
         store.patience = PATIENCE_SECONDS  # only from here on, so that a wrong address is reported at once
         try:
             while True:
@@ -82,7 +86,7 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
                 if not taken:  # waiting trials are locked while another process registers a study
                     for line in {describe_wait(one) for name in names for one in store.held(name)} - said:
                         said.add(line)
-                        print(line, file=sys.stderr, flush=True)
+                        _log(line)
                     time.sleep(LOOK_SECONDS)
         except Stopped:
             tally.stopped = True
