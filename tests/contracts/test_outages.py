@@ -330,7 +330,8 @@ def test_a_server_that_stays_gone_ends_the_run_with_a_line_and_the_same_command_
         text=True,
     )
     assert gone.returncode == 1
-    [line] = gone.stderr.splitlines()
+    device, line = gone.stderr.splitlines()
+    assert device == "Device: cpu (auto)."
     assert line.startswith("leadline: store postgresql+psycopg://") and "; gave up after 1 s" in line
     proxy.fate = arrives
     with pytest.raises(StoreError) as refused:  # an address may be wrong: that is said at once
