@@ -501,7 +501,7 @@ def test_chain_figures_that_cannot_be() -> None:
         ([], "no chain"),
         ([one, chain(0.9, 6)], r"chains of \[5, 6\] layers"),
         ([one, one], "two chains of one weight"),
-        ([chain(0.1 * n, 5) for n in range(8)], "8 weights; expected at most 7"),
+        ([chain(0.1 * n, 5) for n in range(22)], "22 weights; expected at most 21"),
     ):
         with pytest.raises(SpecError, match=message):
             chain_figure(results)
