@@ -74,5 +74,12 @@ def test_a_missing_number_is_a_gap() -> None:
     assert gpu_check.relative_gap(a, np.array([[1.0], [np.nan]])) == np.inf
 
 
+def test_infinities_of_one_sign_are_no_gap() -> None:
+    a = np.array([[np.inf, 1.0], [2.0, -np.inf]])
+    assert gpu_check.relative_gap(a, a) == 0
+    assert gpu_check.relative_gap(a, a + np.array([0.0, 0.5])) == 0.5
+    assert gpu_check.relative_gap(a, np.array([[-np.inf, 1.0], [2.0, -np.inf]])) == np.inf
+
+
 def test_the_phases_take_eight_minutes_at_most() -> None:
     assert sum(gpu_check.SECONDS.values()) <= 480 and set(gpu_check.SECONDS) == set(gpu_check.PHASES)
