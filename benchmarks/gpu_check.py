@@ -56,8 +56,9 @@ from leadline.probes.running import run_probe
 from leadline.probes.snapshots import PROBES
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
 from leadline.specs.training import Precision
-from leadline.training import choose_device, prepare, train
+from leadline.training import choose_device, loop, prepare, train
 from leadline.training.numerics import autocast, numerics
+from leadline.training.step import EAGER_STEPS, CapturedStep, Step
 
 SECONDS = {"environment": 40, "correctness": 130, "runs": 120, "teams": 50, "throughput": 90, "replicas": 50}
 """Time limit of each phase: eight minutes together."""
@@ -203,9 +204,17 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
                 report.add(f"{case.name}: the same with TF32", f"{gap:.1e}")
     case, steps = (DIGITS, 4) if quick else (RESNET, 20)
     if device.type == "cuda":
-        with report.measuring("no synchronisation in steps 2 to 49"):
-            check_synchronisation(RESNET, device)
-            report.add("no synchronisation in steps 2 to 49", "none", "none", True)
+        for first, kind in ((1, Step), (EAGER_STEPS + 2, CapturedStep)):
+            check = f"no synchronisation in steps {first + 1} to 49, {kind.__name__}"
+            with report.measuring(check), taking(kind):
+                check_synchronisation(RESNET, device, first)
+                report.add(check, "none", "none", True)
+        for name, one in {"ResNet": RESNET, "CNN": CNN, **resumable_cases(RESNET)}.items():
+            with report.measuring(f"captured against eager: {name}"):
+                with taking(Step):
+                    eager = trained_digest(one, device, 12)
+                equal = trained_digest(one, device, 12) == eager
+                report.add(f"captured against eager: {name}", "equal" if equal else "different", "equal bits", equal)
     with report.measuring("one training in two processes"):
         digests = {child("digest", case.name, str(device), str(steps)) for _ in range(2)}
         report.add("one training in two processes", f"{len(digests)} different", "equal bits", len(digests) == 1)
@@ -229,11 +238,22 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
                 report.add(f"{case.name}: kernels per step, busy", f"{kernels:.0f}, {busy:.0%}")
 
 
-def check_synchronisation(case: Case, device: torch.device) -> None:
-    """Train 50 steps in which PyTorch raises an error at the first synchronisation from the second step on."""
+@contextmanager
+def taking(kind: type[Step]) -> Iterator[None]:
+    """Let training take steps of one kind in the body."""
+    chosen = loop.prepare_step
+    loop.prepare_step = kind  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        loop.prepare_step = chosen
+
+
+def check_synchronisation(case: Case, device: torch.device, first: int) -> None:
+    """Train 50 steps in which PyTorch raises an error at a synchronisation after so many steps."""
 
     def pause(step: int) -> bool:
-        torch.cuda.set_sync_debug_mode("error" if 1 <= step < 49 else "default")
+        torch.cuda.set_sync_debug_mode("error" if first <= step < 49 else "default")
         return False
 
     data = leadline_dataset(case, 50).to(device)
@@ -386,8 +406,11 @@ def throughput(report: Report, device: torch.device, quick: bool) -> None:
             with report.measuring(f"{case.name}, {precision}"), numerics(device, precision):
                 peers = {"leadline": run_leadline(one, steps, device), "bare loop": run_bare(one, steps, device)}
                 if cuda:
-                    peers["captured step"] = run_captured(one, steps, device)
-                if case is RESNET and precision == "float32":
+                    peers["captured bare step"] = run_captured(one, steps, device)
+                    with taking(Step):
+                        peers["leadline, eager"] = run_leadline(one, steps, device)
+                        peers["leadline, eager"]()  # its first epoch chooses the kind of step
+                if case is RESNET and precision != "tf32":
                     for workers in (0, 8):
                         peers[f"DataLoader of {workers}"] = run_dataloader(one, steps, device, workers)
                 speeds = interleave(peers, steps * BATCH, rounds)

@@ -9,6 +9,7 @@ Measured with one thread of a 2-core CPU machine (AVX2), milliseconds per batch 
 At 167 images/s, ResNet-20 on that thread, augmentation adds less than 0.1% to a step.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +32,11 @@ from leadline.data.pixels import Pixels, generator, normalisation, normalise, to
 from leadline.data.split import cut, redraw, validate_split_sizes
 from leadline.distributed.shard import WHOLE, Shard
 from leadline.parts.augmentations import BatchAugmentation
-from leadline.parts.reference import drawing_of
+from leadline.parts.reference import Reference, drawing_of
 from leadline.seeds import AUGMENT, ORDER, stream
+
+BLOCK_ON_CPU, BLOCK = 2**18, 2**24
+"""Numbers in the images of a block of batches that are prepared at once, at most: 1 MiB, and 64 MiB on a GPU."""
 
 Part = Literal["train", "validation", "test"]
 Batch = tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]
@@ -179,16 +183,33 @@ class Dataset:
             SpecError: a custom augmentation fails.
         """
         count, augment = self.train_size, self.spec.augment
-        order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch))).to(self.device)
+        order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
         drawn = augment.draw(count, stream(seed, AUGMENT, epoch)).to(self.device) if augment else None
-        for start in range(first * batch_size, count, batch_size):
-            indices = order[start : start + batch_size]
-            indices = indices[self.shard.rows(len(indices))]
+        parts = torch.split(order, batch_size)[first:]
+        if self.shard != WHOLE:
+            parts = tuple(part[self.shard.rows(len(part))] for part in parts)
+        # custom augmentations may do to an image what depends on the others of its batch
+        block = 1 if isinstance(augment, Reference) else self._batches_in_block(batch_size)
+        for start in range(0, len(parts), block):
+            some = parts[start : start + block]
+            indices = torch.cat(some)
+            key = int(indices[0]) if len(indices) else 0
+            indices = indices.to(self.device)
             images = normalise(self.train.images.index_select(0, indices), self.mean, self.scale)
             if isinstance(augment, BatchAugmentation) and drawn is not None and len(indices):
-                with drawing_of(augment, stream(seed, AUGMENT, epoch, int(indices[0]))):
+                with drawing_of(augment, seed, AUGMENT, epoch, key):
                     images = augment.apply(images, drawn.index_select(0, indices))
-            yield to_memory_format(images, channels_last), self.train.labels.index_select(0, indices)
+            images = to_memory_format(images, channels_last)
+            sizes = list(map(len, some))
+            targets = self.train.labels.index_select(0, indices)
+            for batch, labels in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
+                # in memory of its own, whose alignment can decide the last bits of a product
+                yield batch.clone() if len(some) > 1 else batch, labels
+
+    def _batches_in_block(self, batch_size: int) -> int:
+        """Return how many batches are prepared at once: few that a processor's cache holds, or many on a GPU."""
+        floats = BLOCK_ON_CPU if self.device.type == "cpu" else BLOCK
+        return max(1, floats // (batch_size * math.prod(self.shape)))
 
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its original order, normalised and not augmented."""

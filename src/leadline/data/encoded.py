@@ -126,7 +126,7 @@ class EncodedDataset:
         for indices, images in zip(batches, self._decode_batches(self.train, batches, parts), strict=True):
             floats = normalise(self._to_device(images), self.mean, self.scale)
             if drawn is not None and isinstance(augment, BatchAugmentation) and len(indices):
-                with drawing_of(augment, stream(seed, AUGMENT, epoch, int(indices[0]))):
+                with drawing_of(augment, seed, AUGMENT, epoch, int(indices[0])):
                     floats = augment.apply(floats, drawn[indices].to(self.device))
             labels = torch.from_numpy(self.train.labels[indices.numpy()])
             yield to_memory_format(floats, channels_last), labels.to(self.device)

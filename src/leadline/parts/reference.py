@@ -18,7 +18,7 @@ from leadline.errors import SpecError, not_installed
 from leadline.parts.base import Spec
 from leadline.parts.source import SCRIPTS, find_by_name, identify_object, script_name
 from leadline.parts.trust import check_origin, check_trust, trust
-from leadline.seeds import seeded
+from leadline.seeds import seeded, stream
 
 PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
@@ -173,14 +173,16 @@ def resolve(module: str) -> Any:
     return found
 
 
-def drawing_of(part: object, seed: int) -> AbstractContextManager[None]:
+def drawing_of(part: object, seed: int, purpose: str, *keys: int | str) -> AbstractContextManager[None]:
     """Return a context that seeds the global generators for a custom part; built-in parts do not use them.
 
     Args:
         part: a built-in or custom part.
-        seed: from `leadline.seeds.stream`.
+        seed: the trial's seed.
+        purpose: what the part draws for, as in `leadline.seeds.stream`.
+        keys: what distinguishes draws for the same purpose, such as the number of the step.
     """
-    return seeded(seed) if isinstance(part, Reference) else nullcontext()
+    return seeded(stream(seed, purpose, *keys)) if isinstance(part, Reference) else nullcontext()
 
 
 def is_local(module: str) -> bool:

@@ -166,6 +166,12 @@ class Flow:
         """Seconds that measuring has taken on the host; on a GPU, those of launching its work."""
         return self._clock.seconds
 
+    @property
+    def watches_outputs(self) -> bool:
+        """Whether outputs are measured in the step that comes next."""
+        self._close_if_stepped()
+        return self._due and self._looks_at_outputs()
+
     def __enter__(self) -> Self:
         if self._handles:
             raise SpecError("this probe is already active; create another with probe(model)")

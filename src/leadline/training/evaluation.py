@@ -65,19 +65,19 @@ def evaluate(
     model.eval()
     task = task_of(data.spec.task)
     batches = data.take_shard(group.shard).evaluation_batches(split, evaluation_batch(data.shape), spec.channels_last)
-    results: list[tuple[float, int, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
+    results: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
     for images, targets in batches:
         with autocast(images.device, spec.precision):
             outputs: Float[Tensor, "batch outputs"] = model(images)
-        loss = float(task.loss.compute(outputs.float(), targets, "sum"))
-        kept = outputs.float().cpu() if keep_outputs else outputs.new_empty(0)
-        results.append((loss, int(task.count_right(outputs, targets)), task.predict(outputs).cpu(), kept))
-    in_turn = zip_longest(*group.all_gather(results))
+        loss = task.loss.compute(outputs.float(), targets, "sum")
+        kept = outputs.float() if keep_outputs else outputs.new_empty(0)
+        results.append((loss, task.count_right(outputs, targets), task.predict(outputs), kept))
+    in_turn = zip_longest(*group.all_gather([tuple(one.cpu() for one in each) for each in results]))
     losses, right, predicted, kept_outputs = zip(
         *(one for turn in in_turn for one in turn if one is not None), strict=True
     )
     everything = torch.cat(predicted).numpy()
-    values = task.values(sum(losses) / len(everything), sum(right) / len(everything))
+    values = task.values(sum(map(float, losses)) / len(everything), sum(map(int, right)) / len(everything))
     if not keep_outputs:
         return Evaluation(values, everything)
     found = task.outputs(torch.cat(kept_outputs), data.test_labels)

@@ -6,47 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from leadline.data.batches import Data
-from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from leadline.errors import LeadlineError, SpecError
-from leadline.networks.modules import noise_at
-from leadline.parts.losses import Loss
+from leadline.errors import SpecError
 from leadline.parts.metrics.record import Record
-from leadline.parts.reference import drawing_of
-from leadline.parts.tasks import task_of
 from leadline.probes.flow import OF_WEIGHTS, FlowPart, probe
 from leadline.probes.measured import Measurement
 from leadline.probes.running import run_probe
 from leadline.probes.schedules import every
-from leadline.seeds import LOSS, OPTIMIZER, stream
-from leadline.specs import (
-    ProbeSpec,
-    TrainingSpec,
-)
+from leadline.specs import ProbeSpec, TrainingSpec
 from leadline.training.evaluation import evaluate
-from leadline.training.numerics import autocast, compute_in, numerics
-from leadline.training.recipe import rate_factor
+from leadline.training.numerics import compute_in, numerics
 from leadline.training.state import PartOfEpoch, TrainState
+from leadline.training.step import Diverged, prepare_step
 
 REPORT_EVERY = 50
-"""Steps between `batch` records, and on a GPU between looks at whether the loss is still finite."""
-
-
-class Diverged(LeadlineError):
-    """The training loss became NaN or infinite.
-
-    Attributes:
-        step: the optimizer step, counted from 1, whose loss was not finite.
-    """
-
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the training loss was {loss} at step {step}")
-        self.step = step
+"""Steps between `batch` records."""
 
 
 def train(
@@ -101,61 +76,34 @@ def _train(
     pause: Callable[[int], bool],
     group: ProcessGroup,
 ) -> Iterator[Record]:
-    model, optimizer, scaler, device = state.model, state.optimizer, state.scaler, data.device
-    task = task_of(data.spec.task)
-    criterion = spec.loss or task.loss
-    examples = data.train_size
-    steps_per_epoch = math.ceil(examples / spec.batch_size)
-    factor = rate_factor(spec, steps_per_epoch * spec.epochs)
+    step = prepare_step(state, data, spec, seed, group)
     sharded = data.take_shard(group.shard)
-    look_every = 1 if device.type == "cpu" else REPORT_EVERY
     before = _take_snapshots(state, data, spec, seed, probes, 0) if state.step == 0 else {}
     state.measured = before
 
     while state.epoch < spec.epochs:
         epoch = state.epoch
-        model.train()
-        part = state.part = state.part or PartOfEpoch(
-            torch.zeros(steps_per_epoch, device=device), torch.zeros((), dtype=torch.int64, device=device)
-        )
+        part = step.start_epoch()
         started = time.perf_counter() - part.seconds
 
         batches = sharded.train_batches(seed, epoch, spec.batch_size, spec.channels_last, part.batches)
-        with _watched(state, part, probes, steps_per_epoch):
-            for index, (images, labels) in enumerate(batches, part.batches):
-                for parameters in optimizer.param_groups:
-                    parameters["lr"] = parameters["initial_lr"] * factor(state.step)
-                rows = min(spec.batch_size, examples - index * spec.batch_size)  # on all devices
-                with noise_at(model, seed, state.step, group.shard, rows), sync_batch(model, group):
-                    with autocast(device, spec.precision):
-                        logits = model(images)
-                        with drawing_of(criterion, stream(seed, LOSS, state.step)):
-                            loss = _part_of_mean_loss(criterion, logits, labels, rows, spec.label_smoothing)
-                    optimizer.zero_grad()
-                    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                right = task.count_right(logits.detach(), labels)
-                loss, right = group.all_reduce(model, loss.detach(), right)
-                unscaled = scaler.unscale(optimizer)
-                if spec.clip_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
-                part.losses[index] = loss * rows
-                last = index + 1 == steps_per_epoch
-                if last or (index + 1) % look_every == 0:
-                    _raise_if_diverged(part.losses, index, state.step + 1)
-                with drawing_of(spec.optimizer, stream(seed, OPTIMIZER, state.step)):
-                    scaler.step(unscaled)
-                part.correct += right
-                part.batches += 1
-                state.step += 1
-                if (index + 1) % REPORT_EVERY == 0 or pause(state.step):
+        with _watched(state, part, probes, step.steps):
+            for images, targets in batches:
+                loss = step(images, targets)
+                if part.batches % REPORT_EVERY == 0 or pause(state.step):
+                    step.count()
                     part.seconds = time.perf_counter() - started
                     yield Record(state.step, epoch, "batch", "loss", float(loss))
 
-        values = task.values(float(part.losses.sum()) / examples, int(part.correct) / examples)
+        step.count()
+        examples, scaler = data.train_size, state.scaler
+        values = step.task.values(float(part.losses.sum()) / examples, int(part.correct) / examples)
         seconds = time.perf_counter() - started
         records = [
             *_records(state.step, epoch + 1, "train", values),
-            *([Record(state.step, epoch + 1, "train", "skipped_steps", scaler.skipped)] if scaler.enabled else []),
+            *_records(
+                state.step, epoch + 1, "train", {"skipped_steps": float(scaler.skipped)} if scaler.enabled else {}
+            ),
             Record(state.step, epoch + 1, "time", "seconds", seconds),
             Record(state.step, epoch + 1, "time", "images_per_second", examples / seconds),
         ]
@@ -163,7 +111,7 @@ def _train(
         if spec.test_every and (epoch + 1) % spec.test_every == 0:
             splits.append("test")
         for split in splits:
-            result = evaluate(model, data, split, spec, group)
+            result = evaluate(state.model, data, split, spec, group)
             records += _records(state.step, epoch + 1, split, result.values)
         state.measured = before | _take_snapshots(state, data, spec, seed, probes, epoch + 1)
         before = {}
@@ -172,21 +120,12 @@ def _train(
         yield records[-1]
 
     for final in ("train", "validation", "test"):
-        result = evaluate(model, data, final, spec, group, keep_outputs=final == "test")
+        result = evaluate(state.model, data, final, spec, group, keep_outputs=final == "test")
         if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
             raise Diverged(state.step, result.loss)
         if final == "test":
             state.test_outputs = result.outputs
         yield from _records(state.step, state.epoch, f"final-{final}", result.values)
-
-
-def _part_of_mean_loss(
-    criterion: Loss, outputs: Float[Tensor, "part outputs"], targets: Tensor, rows: int, smoothing: float
-) -> Float[Tensor, ""]:
-    """Return the part of some rows, of all or of none, in the mean loss of a batch of so many."""
-    if len(targets) == rows:
-        return criterion.compute(outputs, targets, "mean", smoothing)
-    return criterion.compute(outputs, targets, "sum", smoothing) / rows
 
 
 def check_devices(probes: ProbeSpec, devices: int) -> None:
@@ -247,11 +186,3 @@ def _take_snapshots(
             with numerics(data.device):
                 measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=epoch == 0)
     return {epoch: measured} if measured else {}
-
-
-def _raise_if_diverged(losses: Float[Tensor, " steps"], index: int, step: int) -> None:
-    """Find the first loss of this epoch that is not finite; `step` is that of `losses[index]`."""
-    wrong = (~torch.isfinite(losses[: index + 1])).nonzero()
-    if len(wrong):
-        first = int(wrong[0])
-        raise Diverged(step - index + first, float(losses[first]))

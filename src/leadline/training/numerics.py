@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -81,9 +81,11 @@ def compute_in(settings: Callable[[], AbstractContextManager[None]], results: It
             results.close()
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """Return the context of a forward pass: half precision where operations allow it, if the precision asks for it."""
     half = _HALVES.get(precision)
+    if half is None and not torch.is_autocast_enabled(device.type):
+        return nullcontext()
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 

@@ -22,24 +22,31 @@ class LossScaler:
     def __init__(self, device: torch.device | None = None, enabled: bool = False) -> None:
         self.enabled = enabled
         self.skipped = 0
+        self._unscaled: UnscaledOptimizer | None = None
         self._scaler = torch.amp.GradScaler("cpu" if device is None else device.type, enabled=enabled)
 
     def scale(self, loss: Tensor) -> Tensor:
         """Return the loss for the backward pass."""
+        if not self.enabled:
+            return loss
         scaled: Tensor = self._scaler.scale(loss)
         return scaled
 
-    def step(self, optimizer: "UnscaledOptimizer") -> None:
-        """Take a step of an optimizer that `unscale` returned, if all its gradients are finite; adjust the scale."""
-        self._scaler.step(optimizer)  # type: ignore[arg-type]
-        self._scaler.update()
-        self.skipped += not optimizer.stepped
-
-    def unscale(self, optimizer: torch.optim.Optimizer) -> "UnscaledOptimizer":
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide an optimizer's gradients by the scale, in place; call it once for every step."""
-        unscaled = UnscaledOptimizer(optimizer)
-        self._scaler.unscale_(unscaled)  # type: ignore[arg-type]
-        return unscaled
+        if self.enabled:
+            self._unscaled = UnscaledOptimizer(optimizer)
+            self._scaler.unscale_(self._unscaled)  # type: ignore[arg-type]
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take a step of the optimizer, in float16 if all its gradients are finite; adjust the scale."""
+        if not self.enabled:
+            optimizer.step()
+            return
+        assert self._unscaled is not None
+        self._scaler.step(self._unscaled)  # type: ignore[arg-type]
+        self._scaler.update()
+        self.skipped += not self._unscaled.stepped
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it by name, for a checkpoint."""

@@ -2,7 +2,17 @@
 
 from leadline.networks.modules.building import build, check, check_last_batch, describe_network, inspect_network
 from leadline.networks.modules.inspection import LayerInfo, NetworkInfo, inspect_module
-from leadline.networks.modules.network import InputShape, Network, build_network, distinct_tensors, noise_at, skeleton
+from leadline.networks.modules.network import (
+    InputShape,
+    Network,
+    build_network,
+    distinct_tensors,
+    is_capturable,
+    keep_draws,
+    noise_at,
+    redraw,
+    skeleton,
+)
 from leadline.networks.modules.operations import Operations, count_operations
 
 __all__ = [
@@ -20,6 +30,9 @@ __all__ = [
     "distinct_tensors",
     "inspect_module",
     "inspect_network",
+    "is_capturable",
+    "keep_draws",
     "noise_at",
+    "redraw",
     "skeleton",
 ]

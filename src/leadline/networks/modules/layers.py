@@ -84,9 +84,10 @@ def prefix(spec: NetworkSpec) -> str:
 
 
 class Noise:
-    """What noisy layers draw from: the trial's seed and the step, which whoever trains sets before each step.
+    """What noisy layers draw: a pure function of the trial's seed, the step and the layer's name.
 
-    A device that has only some rows of a batch has their draws as well, out of those for the whole batch.
+    Whoever trains sets seed and step before each step. A device that has only some rows of a batch has their draws as
+    well, out of those for the whole batch.
     """
 
     def __init__(self) -> None:
@@ -94,10 +95,28 @@ class Noise:
         self.step = 0
         self.first: int | None = None  # row of the whole batch; None: all rows are here
         self.rows = 0  # of the whole batch
+        self.keeps = False  # whether a draw is the tensor that `redraw` fills, and not a new one
+        self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def draw(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Return numbers in [0, 1); while draws are kept, the tensor that `redraw` fills."""
+        if not self.keeps:
+            return torch.rand(shape, generator=self._generator(name, device), device=device)
+        if (name, shape) not in self._kept:
+            self._kept[name, shape] = torch.zeros(shape, device=device)
+        return self._kept[name, shape]
+
+    def redraw(self) -> None:
+        """Draw all that was kept, for the step that is set now."""
+        for (name, shape), kept in self._kept.items():
+            torch.rand(shape, generator=self._generator(name, kept.device), out=kept)
+
+    def _generator(self, name: str, device: torch.device) -> torch.Generator:
+        return torch.Generator(device).manual_seed(stream(self.seed, NOISE, self.step, name))
 
 
 class Noisy(nn.Module):
-    """A layer that draws; its draw is a pure function of seed, step and name, so recomputing it repeats it."""
+    """A layer that draws; recomputing it in the same step repeats the draw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,11 +128,9 @@ class Noisy(nn.Module):
         if like.is_meta:
             return torch.empty(shape, device=like.device)
         here, first = shape[0], self.noise.first
-        if first is not None:
-            shape = (self.noise.rows, *shape[1:])
-        generator = torch.Generator(like.device).manual_seed(stream(self.noise.seed, NOISE, self.noise.step, self.name))
-        drawn = torch.rand(shape, generator=generator, device=like.device)
-        return drawn if first is None else drawn[first : first + here]
+        if first is None:
+            return self.noise.draw(self.name, shape, like.device)
+        return self.noise.draw(self.name, (self.noise.rows, *shape[1:]), like.device)[first : first + here]
 
 
 class Dropout(Noisy):

@@ -157,9 +157,9 @@ def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch
     A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
 
     A `Network` draws from streams. Any other module, and a custom shortcut, draws from global generators as
-    it was written to: they are seeded for the step and put back as they were.
+    it was written to: they are seeded for the step and put back as they were, unless it says that it is `capturable`.
     """
-    globally = not isinstance(model, Network) or model.draws_globally
+    globally = not getattr(model, "capturable", False) if not isinstance(model, Network) else model.draws_globally
     with seeded(stream(seed, NOISE, step)) if globally else nullcontext():
         if not isinstance(model, Network):
             yield
@@ -171,6 +171,32 @@ def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch
             yield
         finally:
             noise.first = None
+
+
+def is_capturable(model: nn.Module) -> bool:
+    """Return whether a step of a model does the same with all batches of one size, so that a graph can replay it."""
+    if not isinstance(model, Network):
+        return bool(getattr(model, "capturable", False))
+    return not model.draws_globally and not any(isinstance(module, Recomputed) for module in model.modules())
+
+
+@contextmanager
+def keep_draws(model: nn.Module) -> Iterator[None]:
+    """Let noisy layers read tensors in the body that only `redraw` fills, so that a graph of it can be replayed."""
+    if not isinstance(model, Network):
+        yield
+        return
+    model.noise.keeps = True
+    try:
+        yield
+    finally:
+        model.noise.keeps = False
+
+
+def redraw(model: nn.Module) -> None:
+    """Draw again, for the step that `noise_at` has set, what was drawn in the body of `keep_draws`."""
+    if isinstance(model, Network):
+        model.noise.redraw()
 
 
 def _stem(spec: NetworkSpec, input_shape: InputShape) -> tuple[nn.Sequential, int]:

@@ -1,0 +1,248 @@
+"""One step of training: the gradient of a batch, and the update of the weights by it.
+
+Nothing is read back from the device, but by the loss scale of float16 and a look at whether the loss is finite. On a
+CUDA device the forward and the backward pass are captured as a graph, where they can be, and replayed: the kernels are
+the same and so are the bits, but they start at once and not one by one. The optimizer steps as it always does.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from leadline.data.batches import Data, Dataset
+from leadline.distributed.batch_norm import sync_batch
+from leadline.distributed.process_group import ProcessGroup
+from leadline.errors import LeadlineError, LeadlineWarning
+from leadline.networks.modules import is_capturable, keep_draws, noise_at, redraw
+from leadline.parts.losses import Loss
+from leadline.parts.reference import Reference, drawing_of
+from leadline.parts.tasks import task_of
+from leadline.probes.flow import Flow
+from leadline.seeds import LOSS, OPTIMIZER
+from leadline.specs import TrainingSpec
+from leadline.training.device_errors import lost_device
+from leadline.training.numerics import autocast
+from leadline.training.recipe import rate_factor
+from leadline.training.state import PartOfEpoch, TrainState
+
+LOOK_EVERY = 50
+"""Steps on a GPU between looks at whether the loss is still finite."""
+
+EAGER_STEPS = 3
+"""Steps before the one that is captured, in which libraries choose their algorithms and allocate their workspaces."""
+
+Images = Float[Tensor, "b c h w"]
+Targets = Shaped[Tensor, "b *targets"]
+
+
+class Diverged(LeadlineError):
+    """The training loss became NaN or infinite.
+
+    Attributes:
+        step: the optimizer step, counted from 1, whose loss was not finite.
+    """
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the training loss was {loss} at step {step}")
+        self.step = step
+
+
+class Step:
+    """A step of training, called with each batch of an epoch.
+
+    Args:
+        state: what is trained.
+        data: what it is trained on.
+        spec: the recipe.
+        seed: of the streams for noise and for what custom parts draw.
+        group: the processes that train together.
+    """
+
+    def __init__(self, state: TrainState, data: Data, spec: TrainingSpec, seed: int, group: ProcessGroup) -> None:
+        self.state, self.spec, self.seed, self.group = state, spec, seed, group
+        self.device, self.examples = data.device, data.train_size
+        self.steps = math.ceil(data.train_size / spec.batch_size)
+        self.task = task_of(data.spec.task)
+        self.criterion: Loss = spec.loss or self.task.loss
+        self.look_every = 1 if data.device.type == "cpu" else LOOK_EVERY
+        self._rate = rate_factor(spec, self.steps * spec.epochs)
+        self._losses: Sequence[Tensor] = ()  # each a place in those of the epoch
+        self._uncounted: list[tuple[Tensor, Tensor]] = []  # outputs and targets
+
+    def start_epoch(self) -> PartOfEpoch:
+        """Return the part of the epoch that is done, which the next steps extend."""
+        self.state.model.train()
+        part = self.state.part
+        if part is None:
+            losses = torch.zeros(self.steps, device=self.device)
+            part = self.state.part = PartOfEpoch(losses, torch.zeros((), dtype=torch.int64, device=self.device))
+        self._losses = part.losses.unbind()
+        self._uncounted.clear()
+        return part
+
+    def __call__(self, images: Images, targets: Targets) -> Float[Tensor, ""]:
+        """Take the next step of the epoch; return the mean loss of the whole batch, on the device.
+
+        The number of correct predictions is not brought up to date: `count` does that for all steps at once.
+
+        Args:
+            images: of this process.
+            targets: of these images.
+
+        Raises:
+            Diverged: the loss of this step is not finite, or on a GPU that of one of the last 50.
+        """
+        state, part = self.state, self.state.part
+        assert part is not None
+        index, optimizer, scaler = part.batches, state.optimizer, state.scaler
+        rows = min(self.spec.batch_size, self.examples - index * self.spec.batch_size)  # on all devices
+        factor = self._rate(state.step)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = parameters["initial_lr"] * factor
+        loss = self.differentiate(images, targets, rows)
+        if self.group.world_size > 1:
+            right = self.task.count_right(*self._uncounted.pop())
+            loss, right = self.group.all_reduce(state.model, loss, right)
+            part.correct += right
+        scaler.unscale(optimizer)
+        if self.spec.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.spec.clip_norm)
+        torch.mul(loss, rows, out=self._losses[index])
+        if index + 1 == self.steps or (index + 1) % self.look_every == 0:
+            self._raise_if_diverged(index)
+        with drawing_of(self.spec.optimizer, self.seed, OPTIMIZER, state.step):
+            scaler.step(optimizer)
+        part.batches += 1
+        state.step += 1
+        return loss
+
+    def count(self) -> None:
+        """Add the correct predictions of the steps since the last call to those of the epoch."""
+        if self._uncounted:
+            outputs, targets = map(torch.cat, zip(*self._uncounted, strict=True))
+            assert self.state.part is not None
+            self.state.part.correct += self.task.count_right(outputs, targets)
+            self._uncounted.clear()
+
+    def differentiate(self, images: Images, targets: Targets, rows: int) -> Float[Tensor, ""]:
+        """Compute the gradients of a batch's mean loss; return the loss.
+
+        Args:
+            images: of this process.
+            targets: of these images.
+            rows: images of the whole batch, on all devices.
+        """
+        state = self.state
+        with (
+            noise_at(state.model, self.seed, state.step, self.group.shard, rows),
+            sync_batch(state.model, self.group),
+        ):
+            with autocast(self.device, self.spec.precision):
+                outputs = state.model(images)
+                with drawing_of(self.criterion, self.seed, LOSS, state.step):
+                    loss = self._part_of_mean_loss(outputs, targets, rows)
+            state.optimizer.zero_grad()
+            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._uncounted.append((outputs.detach(), targets))
+        return loss.detach()
+
+    def _part_of_mean_loss(
+        self, outputs: Float[Tensor, "part outputs"], targets: Targets, rows: int
+    ) -> Float[Tensor, ""]:
+        """Return the part of some rows, of all or of none, in the mean loss of a batch of so many."""
+        smoothing = self.spec.label_smoothing
+        if len(targets) == rows:
+            return self.criterion.compute(outputs, targets, "mean", smoothing)
+        return self.criterion.compute(outputs, targets, "sum", smoothing) / rows
+
+    def _raise_if_diverged(self, index: int) -> None:
+        """Find the first loss that is not finite among those since the last look."""
+        first = index - index % self.look_every
+        for number, loss in enumerate(torch.stack(list(self._losses[first : index + 1])).tolist(), first):
+            if not math.isfinite(loss):
+                raise Diverged(self.state.step + 1 - index + number, loss)
+
+
+class CapturedStep(Step):
+    """A step whose forward and backward pass are replayed as a CUDA graph.
+
+    The first steps are eager; so are those of a smaller batch, and those in which outputs are probed. Noise is drawn
+    before each replay into the tensors that the graph reads. If the graph cannot be captured, a warning says why, and
+    all steps are eager.
+    """
+
+    def __init__(self, state: TrainState, data: Data, spec: TrainingSpec, seed: int, group: ProcessGroup) -> None:
+        super().__init__(state, data, spec, seed, group)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._before_capture: float = EAGER_STEPS
+        self._images = self._targets = self._loss = self._right = torch.empty(0)  # what the graph reads and writes
+        self._gradients: list[Tensor | None] = []
+        self._parameters = list(state.model.parameters())
+
+    def differentiate(self, images: Images, targets: Targets, rows: int) -> Float[Tensor, ""]:
+        """Replay the graph on a batch, or compute as `Step.differentiate` where there is none that fits."""
+        fits = rows == self.spec.batch_size and not self._probes_outputs()
+        if fits and self._graph is None and self._before_capture == 0:
+            self._graph = self._try_to_capture(images, targets)
+        if not fits or self._graph is None:
+            self._before_capture -= fits
+            return super().differentiate(images, targets, rows)
+        self._images.copy_(images)
+        self._targets.copy_(targets)
+        with noise_at(self.state.model, self.seed, self.state.step):
+            redraw(self.state.model)
+        self._graph.replay()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient  # an eager step has put others there
+        assert self.state.part is not None
+        self.state.part.correct += self._right
+        return self._loss
+
+    def _probes_outputs(self) -> bool:
+        part = self.state.part
+        return part is not None and isinstance(part.flow, Flow) and part.flow.watches_outputs
+
+    def _try_to_capture(self, images: Images, targets: Targets) -> "torch.cuda.CUDAGraph | None":
+        self._images, self._targets = images.clone(), targets.clone()
+        try:
+            with keep_draws(self.state.model):
+                graph = self._capture()
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or lost_device(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(f"training goes on without a CUDA graph: {reason}", LeadlineWarning, stacklevel=2)
+            self._before_capture = math.inf
+            return None
+        self._gradients = [parameter.grad for parameter in self._parameters]
+        return graph
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Record the forward and the backward pass, whose results stay where the recording puts them."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._loss = super().differentiate(self._images, self._targets, len(self._targets))
+            self._right = self.task.count_right(*self._uncounted.pop())
+        return graph
+
+
+def prepare_step(state: TrainState, data: Data, spec: TrainingSpec, seed: int, group: ProcessGroup) -> Step:
+    """Return the step of a training: captured where it can be.
+
+    Eager are steps on a CPU or an Apple GPU, on several devices, of images that are decoded during training, with
+    blocks that are recomputed, and with a custom loss or network. A custom network whose class has a true attribute
+    `capturable` is captured: it draws no random numbers, and does in every step the same with tensors of the same size.
+    """
+    model = state.model
+    captured = (
+        data.device.type == "cuda"
+        and group.world_size == 1
+        and isinstance(data, Dataset)
+        and not isinstance(spec.loss, Reference)
+        and is_capturable(model)
+    )
+    return (CapturedStep if captured else Step)(state, data, spec, seed, group)

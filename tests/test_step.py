@@ -1,0 +1,315 @@
+"""A step of training: to the bits of a loop that is written out, replayed or not, and what is read back and when."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leadline.data import batches as data_batches
+from leadline.data.batches import Dataset, load
+from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from leadline.distributed.shard import Shard
+from leadline.errors import LeadlineWarning
+from leadline.networks import comparative_resnet, mlp
+from leadline.networks.modules import build, is_capturable, noise_at
+from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
+from leadline.training import TrainState, prepare, train
+from leadline.training import step as steps
+from leadline.training.step import CapturedStep, Diverged, Step, prepare_step
+
+CPU = torch.device("cpu")
+SEED = 3
+DROPOUT = mlp(hidden=3, width=16, dropout=0.5)
+RECURRENT = mlp(hidden=4, width=16, shared=True, dropout=0.3)
+SMALL = DataSpec(name="digits", train=230, validation=20, test=20)  # of a batch of 50 the last has 30
+MOVED = DataSpec(name="digits", train=230, validation=20, test=20, augment={"name": "translation"})
+
+
+def recipe(**changes: object) -> TrainingSpec:
+    return TrainingSpec(epochs=2, batch_size=50, optimizer=SGD(learning_rate=0.05)).with_(**changes)
+
+
+def prepared(network: NetworkSpec | Callable[[], nn.Module], data: Dataset, spec: TrainingSpec) -> TrainState:
+    module = build(network, data.shape, data.classes, SEED) if isinstance(network, NetworkSpec) else network()
+    return prepare(module, spec, CPU)
+
+
+def trained(network: NetworkSpec, asked: DataSpec, spec: TrainingSpec, probes: ProbeSpec = ProbeSpec()) -> TrainState:  # noqa: B008
+    data = load(asked)
+    assert isinstance(data, Dataset)
+    state = prepared(network, data, spec)
+    for _ in train(state, data, spec, SEED, probes):
+        pass
+    return state
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one.keys() - {"epoch.seconds"}:
+        assert torch.equal(one[name], other[name]), name
+
+
+def train_written_out(network: NetworkSpec, asked: DataSpec, spec: TrainingSpec) -> tuple[TrainState, list[float]]:
+    """What a step does, one thing after the other, with each batch prepared by itself."""
+    data = load(asked)
+    assert isinstance(data, Dataset)
+    state, errors = prepared(network, data, spec), []
+    size, total = spec.batch_size, math.ceil(data.train_size / spec.batch_size) * spec.epochs
+    for epoch in range(spec.epochs):
+        state.model.train()
+        right = 0
+        order = torch.randperm(
+            data.train_size, generator=torch.Generator().manual_seed(data_batches.stream(SEED, "order", epoch))
+        )
+        drawn = (
+            asked.augment.draw(data.train_size, data_batches.stream(SEED, "augment", epoch)) if asked.augment else None
+        )
+        for chosen in order.split(size):
+            images = (data.train.images[chosen].float() - data.mean) / data.scale
+            if drawn is not None:
+                images = asked.augment.apply(images, drawn[chosen])
+            images, labels = images.contiguous(memory_format=torch.channels_last), data.train.labels[chosen]
+            for group in state.optimizer.param_groups:
+                group["lr"] = spec.optimizer.learning_rate * spec.schedule.at(state.step, total)
+            state.optimizer.zero_grad()
+            with noise_at(state.model, SEED, state.step):
+                logits = state.model(images)
+            F.cross_entropy(logits, labels, label_smoothing=spec.label_smoothing).backward()
+            if spec.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(state.model.parameters(), spec.clip_norm)
+            state.optimizer.step()
+            right += int((logits.argmax(1) == labels).sum())
+            state.step += 1
+        errors.append(100 * (1 - right / data.train_size))
+    return state, errors
+
+
+RECIPES = {
+    "SGD": recipe(schedule={"name": "cosine"}),
+    "Adam": recipe(optimizer=Adam(), label_smoothing=0.1),
+    "RMSprop": recipe(optimizer=RMSprop(), clip_norm=0.5),
+}
+
+
+@pytest.mark.parametrize("spec", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("network", [DROPOUT, RECURRENT, comparative_resnet(1)], ids=["dropout", "recurrent", "resnet"])
+@pytest.mark.parametrize("asked", [SMALL, MOVED], ids=["plain", "augmented"])
+def test_training_equals_a_loop_that_is_written_out(network: NetworkSpec, asked: DataSpec, spec: TrainingSpec) -> None:
+    expected, errors = train_written_out(network, asked, spec)
+    data = load(asked)
+    assert isinstance(data, Dataset)
+    state = prepared(network, data, spec)
+    records = list(train(state, data, spec, SEED))
+    assert_equal(state.tensors(), expected.tensors())
+    assert [one.value for one in records if (one.split, one.name) == ("train", "error")] == pytest.approx(errors)
+
+
+class Replayed(CapturedStep):
+    """A captured step on a CPU: its graph computes anew from the tensors that a CUDA graph would read."""
+
+    captures = 0
+    replays = 0
+
+    def _capture(self) -> "Replayed":  # type: ignore[override]
+        type(self).captures += 1
+        self._loss = Step.differentiate(self, self._images, self._targets, len(self._targets)).clone()
+        self._right = self.task.count_right(*self._uncounted.pop())
+        return self
+
+    def replay(self) -> None:
+        type(self).replays += 1
+        step, self.state.step = self.state.step, -1  # nothing but the tensors may tell the step
+        self.state.model.noise.keeps = True
+        self._loss.copy_(Step.differentiate(self, self._images, self._targets, len(self._targets)))
+        self.state.model.noise.keeps = False
+        self.state.step = step
+        self._right.copy_(self.task.count_right(*self._uncounted.pop()))
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            if gradient is not None:
+                assert parameter.grad is not None
+                gradient.copy_(parameter.grad)
+            parameter.grad = None  # a graph knows nothing of it
+
+
+@pytest.fixture
+def replayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Replayed]]:
+    monkeypatch.setattr("leadline.training.loop.prepare_step", Replayed)
+    Replayed.captures = Replayed.replays = 0
+    yield Replayed
+
+
+@pytest.mark.parametrize("spec", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("network", [DROPOUT, RECURRENT, comparative_resnet(1)], ids=["dropout", "recurrent", "resnet"])
+def test_a_replayed_step_has_the_bits_of_an_eager_one(
+    network: NetworkSpec, spec: TrainingSpec, replayed: type[Replayed]
+) -> None:
+    data = load(SMALL)
+    assert isinstance(data, Dataset)
+    state = prepared(network, data, spec)
+    records = list(train(state, data, spec, SEED))
+    assert replayed.captures == 1
+    assert replayed.replays == 2 * 4 - steps.EAGER_STEPS  # full batches
+    expected, errors = train_written_out(network, SMALL, spec)
+    assert_equal(state.tensors(), expected.tensors())
+    assert [one.value for one in records if (one.split, one.name) == ("train", "error")] == pytest.approx(errors)
+
+
+def test_probed_steps_are_eager_and_measure_what_they_would(
+    replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = ProbeSpec(flow=FlowSpec(every=2))
+    state = trained(DROPOUT, SMALL, recipe(epochs=4), probes)
+    assert replayed.replays == 5  # of 16 full batches half are probed, and three come before the graph
+    monkeypatch.undo()
+    eager = trained(DROPOUT, SMALL, recipe(epochs=4), probes)
+    assert_equal(state.tensors(), eager.tensors())
+    assert state.flow is not None and eager.flow is not None
+    assert state.flow.frame().equals(eager.flow.frame())
+
+
+def test_probed_weights_need_no_eager_step(replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = ProbeSpec(flow=FlowSpec(every=1, what=["gradients", "updates"]))
+    state = trained(DROPOUT, SMALL, recipe(), probes)
+    assert replayed.replays == 5
+    monkeypatch.undo()
+    eager = trained(DROPOUT, SMALL, recipe(), probes)
+    assert state.flow is not None and eager.flow is not None
+    assert state.flow.frame().equals(eager.flow.frame())
+
+
+def test_a_replayed_training_continues_from_a_checkpoint_of_an_eager_one(replayed: type[Replayed]) -> None:
+    spec, data = recipe(optimizer=Adam()), load(SMALL)
+    assert isinstance(data, Dataset)
+    first, second = prepared(RECURRENT, data, spec), prepared(RECURRENT, data, spec)
+    for record in train(first, data, spec, SEED, pause=lambda step: step == 4):
+        if record.split == "batch":
+            break
+    second.load(first.tensors(), first.step, first.epoch)
+    for _ in train(second, data, spec, SEED):
+        pass
+    assert replayed.replays == 1 + (4 - steps.EAGER_STEPS)
+    assert_equal(second.tensors(), train_written_out(RECURRENT, SMALL, spec)[0].tensors())
+
+
+def test_what_cannot_be_captured_is_eager_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(CapturedStep):
+        def _capture(self) -> torch.cuda.CUDAGraph:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr("leadline.training.loop.prepare_step", Refused)
+    with pytest.warns(LeadlineWarning, match="without a CUDA graph: CUDA error: operation not permitted") as seen:
+        state = trained(DROPOUT, SMALL, recipe())
+    assert len(seen) == 1
+    assert_equal(state.tensors(), train_written_out(DROPOUT, SMALL, recipe())[0].tensors())
+
+
+def test_memory_that_is_short_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(CapturedStep):
+        def _capture(self) -> torch.cuda.CUDAGraph:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("leadline.training.loop.prepare_step", Short)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(DROPOUT, SMALL, recipe())
+
+
+class Own(nn.Module):
+    def __init__(self, capturable: bool = False) -> None:
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(64, 10), nn.Dropout(0.5)
+        self.capturable = capturable
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.linear(self.dropout(images.flatten(1)))
+        return out
+
+
+def test_which_networks_can_be_captured() -> None:
+    digits = (1, 8, 8)
+    assert is_capturable(build(DROPOUT, digits, 10))
+    assert not is_capturable(build(comparative_resnet(1).with_(checkpoint_blocks=True), digits, 10))
+    assert not is_capturable(Own()) and is_capturable(Own(capturable=True))
+
+
+def test_a_custom_network_that_asks_to_be_captured_draws_from_no_stream() -> None:
+    torch.manual_seed(1)
+    with noise_at(Own(), SEED, 0):
+        streamed = torch.rand(1)
+    with noise_at(Own(capturable=True), SEED, 0):
+        torch.manual_seed(1)
+        drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, torch.rand(1)) and not torch.equal(drawn, streamed)
+
+
+@pytest.mark.parametrize(
+    ("device", "group", "network", "kind"),
+    [
+        ("cpu", SINGLE_PROCESS, DROPOUT, Step),
+        ("meta", SINGLE_PROCESS, DROPOUT, CapturedStep),
+        ("meta", ProcessGroup(0, 2), DROPOUT, Step),
+        ("meta", SINGLE_PROCESS, comparative_resnet(1).with_(checkpoint_blocks=True), Step),
+    ],
+)
+def test_which_steps_are_captured(
+    device: str, group: ProcessGroup, network: NetworkSpec, kind: type[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load(SMALL)
+    assert isinstance(data, Dataset)
+    state = prepared(network, data, recipe())
+    if device == "meta":  # stands for a GPU
+        monkeypatch.setattr(Dataset, "device", torch.device("cuda"))
+    assert type(prepare_step(state, data, recipe(), SEED, group)) is kind
+
+
+def test_the_count_of_correct_predictions_is_up_to_date_at_every_record() -> None:
+    data, spec, seen = load(SMALL), recipe(epochs=1), []
+    assert isinstance(data, Dataset)
+    state = prepared(DROPOUT, data, spec)
+    for record in train(state, data, spec, SEED, pause=lambda step: True):
+        if record.split == "batch":
+            assert state.part is not None
+            seen.append(int(state.part.correct))
+        elif (record.split, record.name) == ("train", "accuracy"):
+            assert seen[-1] / data.train_size == record.value
+    assert len(seen) == 5 and seen == sorted(seen) and seen[-1] > 0
+
+
+def test_the_first_loss_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, spec = load(SMALL), recipe(epochs=1)
+    assert isinstance(data, Dataset)
+    for every in (1, 50):
+        step = prepare_step(prepared(DROPOUT, data, spec), data, spec, SEED, SINGLE_PROCESS)
+        step.look_every = every
+        step.start_epoch()
+        with pytest.raises(Diverged, match="was nan at step 3") as caught:
+            for number, (images, labels) in enumerate(data.train_batches(SEED, 0, 50)):
+                step(images * math.nan if number == 2 else images, labels)
+        assert caught.value.step == 3
+        assert step.state.step == (2 if every == 1 else 4)
+
+
+@pytest.mark.parametrize("asked", [SMALL, MOVED], ids=["plain", "augmented"])
+@pytest.mark.parametrize("shard", [Shard(0, 1), Shard(1, 3)], ids=["whole", "shard"])
+@pytest.mark.parametrize("first", [0, 2])
+def test_batches_do_not_depend_on_how_many_are_prepared_at_once(
+    asked: DataSpec, shard: Shard, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load(asked).take_shard(shard)
+
+    def all_batches() -> list[tuple[Tensor, Tensor]]:
+        return list(data.train_batches(SEED, 1, 50, first=first))
+
+    many = all_batches()
+    monkeypatch.setattr(data_batches, "BLOCK_ON_CPU", 1)
+    single = all_batches()
+    monkeypatch.setattr(data_batches, "BLOCK_ON_CPU", 2 * 50 * 64)
+    two = all_batches()
+    assert len(many) == len(single) == len(two) == 5 - first
+    for a, b, c in zip(many, single, two, strict=True):
+        for x, y, z in zip(a, b, c, strict=True):
+            assert torch.equal(x, y) and torch.equal(x, z) and x.stride() == y.stride()
+        assert all(images.data_ptr() % 64 == 0 for images, _ in (a, b, c))
