@@ -7,6 +7,7 @@ drawn for one purpose never shifts what is drawn for another, however much eithe
 import contextlib
 import hashlib
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
@@ -44,6 +45,9 @@ _SOURCE_OF: Mapping[str, Source] = {
 }
 _KEY = "seed."
 """Begins the key of a source's seed in studies and in names: `seed.init`."""
+
+_GENERATORS = threading.RLock()
+"""Held while the global generators are seeded."""
 
 SeedName = int | str
 """A trial's seed as tables and messages have it: the number, or the seeds by source, such as `seed.init=1`."""
@@ -183,7 +187,8 @@ def stream(seed: int, purpose: str, *keys: int | str) -> int:
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, NumPy and PyTorch within the context and restore them afterwards.
 
-    Custom code may draw from any of them; its random numbers are then the same in every run.
+    Custom code may draw from any of them; its random numbers are then the same in every run. Another thread waits
+    until the body has ended.
 
     Args:
         seed: from `stream`.
@@ -199,14 +204,15 @@ def seeded(seed: int) -> Iterator[None]:
     import numpy as np
     import torch
 
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+    with _GENERATORS:
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+            with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):
+                random.seed(seed)
+                np.random.seed(seed % 2**32)  # noqa: NPY002
+                torch.manual_seed(seed)
+                yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

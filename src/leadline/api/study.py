@@ -185,6 +185,7 @@ class Study:
         progress: bool = True,
         executor: "Executor | None" = None,
         replace: bool = False,
+        trials_per_worker: int = 1,
     ) -> "Results":
         """Match, tune and train the unfinished part of the study, in rounds if it has `decide`, and return its results.
 
@@ -204,6 +205,8 @@ class Study:
             executor: runs the trials elsewhere, such as on a Ray cluster; None: run them on this machine.
             replace: whether an earlier study of this name, whose results do not belong to this one, is renamed, so
                 that it keeps them.
+            trials_per_worker: trials that each worker process trains at once, each in a thread: for networks that leave
+                most of a card idle.
 
         Returns:
             The results so far; `results.outcome` says how the run ended, even if trials failed or it was interrupted.
@@ -232,6 +235,7 @@ class Study:
             devices,
             artifacts,
             replace,
+            trials_per_worker,
         )
         return Results(self.name, Path(runs), store, None if data_dir is None else Path(data_dir), outcome)
 

@@ -47,6 +47,9 @@ def run(
         int | None,
         typer.Option(min=0, help="Number of worker processes; default: as many as fit; 0: train in this process."),
     ] = None,
+    trials_per_worker: Annotated[
+        int, typer.Option(min=1, help="Trials that each worker trains at once, for small networks on a card.")
+    ] = 1,
     device: Device = "auto",
     executor: Annotated[
         str, typer.Option(help="local: processes on this machine; inprocess: this process; ray: a Ray cluster.")
@@ -105,6 +108,7 @@ def run(
                 progress=not as_json,
                 executor=cluster,
                 replace=replace,
+                trials_per_worker=trials_per_worker,
             ).outcome
     except Terminated:
         raise typer.Exit(143) from None

@@ -5,16 +5,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from leadline.distributed.processes import describe_death, follow_parent, start_process
 from leadline.errors import LeadlineError
+from leadline.running.gang import work_together
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job, trial_name
 from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm, raise_if_terminated
-from leadline.running.worker import LEASE_SECONDS, DeviceFailed, work
+from leadline.running.worker import LEASE_SECONDS, DeviceFailed
 from leadline.store import HeldTrial, Store, WorkerId
 from leadline.store.schema import SETTLED
 
@@ -37,7 +38,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class InProcess:
-    """Run trials sequentially in this process, for debugging and tests."""
+    """Run trials in this process, for debugging and tests."""
 
     def run(self, job: Job, emit: Emit) -> None:
         """Run until no trial is available.
@@ -46,7 +47,7 @@ class InProcess:
         """
         try:
             with at_sigterm() as stop:
-                work(job, emit, stop=stop)
+                work_together(job, emit, stop)
         except Stopped:
             signal.raise_signal(signal.SIGTERM)  # now handled by the previous handler
 
@@ -79,16 +80,17 @@ class LocalProcesses:
                     except (EOFError, OSError):
                         del current[events]
                         if (text := worker.describe_death()) is not None:
-                            silent_deaths = silent_deaths + 1 if worker.last is None else 0
+                            silent_deaths = 0 if worker.reported else silent_deaths + 1
                             if silent_deaths and (not reported or silent_deaths == MOST_ATTEMPTS):
                                 raise LeadlineError(f"{job.study}: {text}") from None
-                            if worker.last is not None and worker.last.kind not in ENDS:
-                                emit(replace(worker.last, kind="died", text=f"{text}; the trial will be resumed"))
+                            for event in worker.running.values():
+                                emit(replace(event, kind="died", text=f"{text}; the trial will be resumed"))
                             _start_worker(worker.job, current)
                         continue
                     if isinstance(message, LeadlineError):
                         raise message
-                    worker.last, reported = message, True
+                    reported = True
+                    worker.note(message)
                     emit(message)
         finally:
             for worker in current.values():
@@ -102,7 +104,16 @@ class LocalProcesses:
 class _Worker:
     job: Job
     process: BaseProcess
-    last: Event | None = None
+    reported: bool = False
+    running: dict[str, Event] = field(default_factory=dict)  # trial -> its last event
+
+    def note(self, event: Event) -> None:
+        """Keep track of which trials the worker is running."""
+        self.reported = True
+        if event.kind in (*ENDS, "died"):
+            self.running.pop(event.trial, None)
+        else:
+            self.running[event.trial] = event
 
     def describe_death(self) -> str | None:
         """Return how the worker died, or None if it exited normally."""
@@ -136,7 +147,7 @@ def _worker_main(events: Connection, job: Job) -> None:
     with contextlib.suppress(Stopped), at_sigterm() as stop:
         follow_parent(signal.SIGTERM)
         try:
-            work(job, emit, stop=stop)
+            work_together(job, emit, stop)
         except DeviceFailed as error:
             sys.exit(str(error))  # like a process that died: the driver starts another one
         except LeadlineError as error:

@@ -32,6 +32,7 @@ class Job:
     artifacts: str | None = None  # URL of a folder for checkpoints, from `artifacts.folder_url`; None: the runs folder
     objects: bytes | None = None  # custom code that no other process can import, from `pack_objects`
     place: int = 0  # of the worker among those of its machine, which decides its cards
+    trials_at_once: int = 1  # in a process of a worker; results do not depend on it
     trusted: frozenset[str] = frozenset()  # custom code that may run wherever it lies, from `trusted_names`
 
     def admit_code(self) -> None:

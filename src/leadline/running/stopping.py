@@ -38,7 +38,7 @@ class Stop:
         self.asked = True
         if not self._deferred:
             raise Stopped
-        if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+        if _has_timer():
             signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     @contextmanager
@@ -53,10 +53,15 @@ class Stop:
             yield
         finally:
             self._deferred = False
-            if self.asked and hasattr(signal, "setitimer"):
+            if self.asked and _has_timer():
                 signal.setitimer(signal.ITIMER_REAL, 0)
         if self.asked:
             raise Stopped
+
+
+def _has_timer() -> bool:
+    """Return whether the process's timer is this thread's: no other than the main one may set it or stop it."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
 
 @contextmanager

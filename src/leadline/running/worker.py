@@ -46,10 +46,10 @@ class _ReportFailed(BaseException):
         self.reason = reason
 
 
-def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None) -> int:
+def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None, thread: int = 0) -> int:
     """Claim and run trials of a study until none is available or `most` have run; return how many were run.
 
-    Calls to an unreachable database are retried for five minutes.
+    Calls to an unreachable database are retried for five minutes. `thread` tells the threads of a process apart.
 
     Raises:
         StoreError: the store cannot be opened or used, or a checkpoint cannot be written.
@@ -67,7 +67,7 @@ def work(job: Job, emit: Emit, most: float = math.inf, stop: Stop | None = None)
         check_devices(ProbeSpec.model_validate(spec.get("probes", {})), count)
         check_torchrun(count)
         devices = [device] * count if Torchrun.current() else assign_devices(device, count, job.place)
-        worker = Worker(store, str(WorkerId.current()), devices, job, emit, stop)
+        worker = Worker(store, str(WorkerId.current(thread)), devices, job, emit, stop)
         while taken < most and worker.run_trial():
             taken += 1
             if stop.asked:

@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class WorkerId:
-    """A process, written `host:pid:start`.
+    """A process, written `host:pid:start`, or one of several threads in it, `host:pid:start#1`.
 
     The host is the machine's name and, on Linux, its boot id and process namespace, which distinguishes containers of
     the same name. The start time distinguishes a process from a later one with the same pid.
@@ -23,11 +23,12 @@ class WorkerId:
     host: str
     pid: int
     start: str
+    thread: int = 0
 
     @classmethod
-    def current(cls) -> Self:
-        """Return the id of this process."""
-        return cls.of(os.getpid())
+    def current(cls, thread: int = 0) -> Self:
+        """Return the id of this process, or of a thread by its number."""
+        return replace(cls.of(os.getpid()), thread=thread)
 
     @classmethod
     def of(cls, pid: int) -> Self:
@@ -37,13 +38,15 @@ class WorkerId:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Parse `host:pid:start`; return None for any other text."""
+        """Parse what `str` returns; return None for any other text."""
         host, _, rest = text.partition(":")
-        pid, _, start = rest.partition(":")
-        return cls(host, int(pid), start) if host and pid.isdecimal() and start else None
+        pid, _, rest = rest.partition(":")
+        start, _, thread = rest.partition("#")
+        known = host and pid.isdecimal() and start and (thread or "0").isdecimal()
+        return cls(host, int(pid), start, int(thread or 0)) if known else None
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.pid}:{self.start}"
+        return f"{self.host}:{self.pid}:{self.start}" + (f"#{self.thread}" if self.thread else "")
 
     def is_here(self) -> bool:
         """Return whether the process is or was on this machine and can be checked."""

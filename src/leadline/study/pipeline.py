@@ -62,6 +62,7 @@ def run_study(
     devices: int | None = None,
     artifacts: str | None = None,
     replace_study: bool = False,
+    trials_per_worker: int = 1,
 ) -> Outcome:
     """Register a study and run its unfinished trials.
 
@@ -79,6 +80,7 @@ def run_study(
         devices: that train each trial together; None: as many as the study says.
         artifacts: a folder or a URL where checkpoints are kept as well; None: nowhere.
         replace_study: whether a study of this name whose results do not belong to this one may be renamed.
+        trials_per_worker: that each process trains at once.
 
     Raises:
         LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
@@ -90,6 +92,8 @@ def run_study(
     chosen = None if executor is not None else choose_device(device)
     if chosen is not None:
         _check_device(study, chosen, together)
+    if trials_per_worker > 1:
+        _check_gang(study, trials_per_worker, together, executor)
     study = prepare(study, data_dir, screen)
     url = None if artifacts is None else folder_url(artifacts)
     objects = (
@@ -98,7 +102,20 @@ def run_study(
         else None
     )
     where, trusted = device if chosen is None else str(chosen), trusted_names()
-    job = Job(study.name, runs, store_url, data_dir, where, 1, checkpoint_every, devices, url, objects, trusted=trusted)
+    job = Job(
+        study.name,
+        runs,
+        store_url,
+        data_dir,
+        where,
+        1,
+        checkpoint_every,
+        devices,
+        url,
+        objects,
+        trials_at_once=trials_per_worker,
+        trusted=trusted,
+    )
     with Store.open(runs, store_url) as store:
         store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
         now = study if study.decide is None else _merge_with_stored(study, store)
@@ -109,7 +126,7 @@ def run_study(
         if chosen is not None:
             if device == "auto":
                 screen.say(device_line(chosen))
-            workers = _place(study, data_dir, chosen, workers, together, screen)
+            workers = _place(study, data_dir, chosen, workers, together, trials_per_worker, screen)
 
         def run(asked: ExpandedStudy) -> Outcome:
             return run_trials(store, replace(job, study=asked.name), executor or workers or 0, screen)
@@ -138,20 +155,46 @@ def _check_device(study: ExpandedStudy, device: torch.device, devices: int) -> N
             check_precision(device, arm.trial.training.precision)
 
 
+def _check_gang(study: ExpandedStudy, number: int, devices: int, executor: Executor | None) -> None:
+    """Check that a process can train several trials of a study at once.
+
+    Raises:
+        SpecError: it cannot.
+    """
+    asked = f"{number} trials per worker"
+    if executor is not None:
+        raise SpecError(
+            f"{asked}: only workers of this machine train several trials each; use the executor's own means"
+        )
+    if devices > 1:
+        raise SpecError(f"{asked}, each on {devices} devices: a trial on several devices has processes of its own")
+    if any(arm.trial.training.precision == "tf32" for arm in study.arms):
+        raise SpecError(f"{asked}: training.precision tf32 is a setting of the whole process; use --workers {number}")
+
+
 def _place(
-    study: ExpandedStudy, data_dir: Path | None, device: torch.device, workers: int | None, devices: int, screen: Screen
+    study: ExpandedStudy,
+    data_dir: Path | None,
+    device: torch.device,
+    workers: int | None,
+    devices: int,
+    trials_per_worker: int,
+    screen: Screen,
 ) -> int:
     """Return the number of workers; say why there are so many if the user did not, and which cards they share."""
     if workers is None and device.type == "cuda":
         room = card_capacity(study, data_dir, device, devices, count_cores(), ask_free_memory(device))
         screen.say(capacity_line(room))
-        workers = room.workers
+        workers = (
+            min(len(room.free), math.ceil(room.workers / trials_per_worker)) if trials_per_worker > 1 else room.workers
+        )
     elif workers is None:
-        workers = default_workers(device, devices, count_cores())
+        workers = math.ceil(default_workers(device, devices, count_cores()) / trials_per_worker)
     if not Torchrun.current():
         more = study.decide is not None or study.spec.tune is not None  # trials than are known by now
         trials = math.inf if more else sum(1 for _ in study.trials())
-        if line := describe_sharing(device, max(1, round(min(workers, trials))), devices):
+        processes = max(1, round(min(workers, trials)))
+        if line := describe_sharing(device, processes, devices, trials_per_worker):
             screen.say(line)
     return workers
 

@@ -6,6 +6,7 @@ the same and so are the bits, but they start at once and not one by one. The opt
 """
 
 import math
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ from leadline.training.state import PartOfEpoch, TrainState
 
 LOOK_EVERY = 50
 """Steps on a GPU between looks at whether the loss is still finite."""
+
+_CAPTURING = threading.Lock()
+"""Held while a graph is captured, before which the whole device is synchronised: only one thread may at a time."""
 
 EAGER_STEPS = 3
 """Steps before the one that is captured, in which libraries choose their algorithms and allocate their workspaces."""
@@ -224,7 +228,7 @@ class CapturedStep(Step):
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Record the forward and the backward pass, whose results stay where the recording puts them."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with _CAPTURING, torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._loss = super().differentiate(self._images, self._targets, len(self._targets))
             self._right = self.task.count_right(*self._uncounted.pop())
         return graph

@@ -25,6 +25,7 @@ from leadline.networks.modules.layers import (
     prefix,
     weight_layer,
 )
+from leadline.networks.modules.shortcuts import Custom
 from leadline.specs import NetworkSpec, Stage
 
 
@@ -61,10 +62,13 @@ class Recomputed(nn.Sequential):
         if not torch.is_grad_enabled():
             return self._through(x, 0, len(self))
         segment = math.isqrt(len(self) - 1) + 1
+        draws = any(isinstance(module, Custom) for module in self.modules())  # perhaps, from global generators
         for start in range(0, len(self), segment):
             stop = min(start + segment, len(self))
             contexts = partial(self._contexts, start, stop)
-            x = checkpoint(self._through, x, start, stop, use_reentrant=False, context_fn=contexts)
+            x = checkpoint(
+                self._through, x, start, stop, use_reentrant=False, context_fn=contexts, preserve_rng_state=draws
+            )
         return x
 
     def _through(self, x: Tensor, start: int, stop: int) -> Tensor:

@@ -169,7 +169,7 @@ def default_workers(device: torch.device, devices: int, cores: int) -> int:
     return max(1, cores // devices) if device.type == "cpu" else 1
 
 
-def describe_sharing(device: torch.device, workers: int, devices: int) -> str:
+def describe_sharing(device: torch.device, workers: int, devices: int, trials_per_worker: int = 1) -> str:
     """Return which cards several processes share, as a line; empty: each has its own, or they are on the CPU.
 
     Example:
@@ -178,7 +178,12 @@ def describe_sharing(device: torch.device, workers: int, devices: int) -> str:
     """
     if device.type == "cpu":
         return ""
-    cards = Counter(str(card) for place in range(workers) for card in assign_devices(device, devices, place))
+    cards = Counter(
+        str(card)
+        for place in range(workers)
+        for card in assign_devices(device, devices, place)
+        for _ in range(trials_per_worker)
+    )
     if max(cards.values()) == 1:
         return ""
     return f"Trials that run at once share cards: {join([f'{count} on {card}' for card, count in cards.items()])}."

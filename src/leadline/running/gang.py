@@ -1,0 +1,87 @@
+"""Several trials at once in one process, for networks that leave most of a card idle: a thread for each.
+
+Every trial has its own lease, checkpoints and, on a card, its own stream and graph; the data and CUDA itself are in
+memory once. One that diverges, fails or loses its lease ends alone. Results do not depend on it: what a trial computes
+with is its own, settings of PyTorch are the same for all, and who draws from global generators holds them meanwhile
+(`leadline.seeds.seeded`).
+"""
+
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from leadline.running.job import Emit, Event, Job
+from leadline.running.stopping import GRACE_SECONDS, Stop, Stopped
+from leadline.running.worker import DeviceFailed, work
+from leadline.training import choose_device
+from leadline.training.numerics import numerics
+
+LOOK_SECONDS = 0.1
+"""Seconds between two looks at whether the process was asked to stop, or a trial's thread has failed."""
+
+
+def work_together(job: Job, emit: Emit, stop: Stop) -> None:
+    """Run trials of a study, `job.trials_at_once` at a time, until none is available.
+
+    Raises:
+        StoreError, DeviceFailed, Stopped: as `work`; the other trials have been given back, too.
+    """
+    if job.trials_at_once == 1:
+        work(job, emit, stop=stop)
+        return
+    device, gang = choose_device(job.device), _Gang(job, emit)
+    with numerics(device), stop.defer():
+        threads = [
+            threading.Thread(target=gang.run, args=(number, device), daemon=True)
+            for number in range(job.trials_at_once)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                threads[0 if threads[0].is_alive() else -1].join(LOOK_SECONDS)
+                if stop.asked or gang.errors:
+                    gang.ask_to_stop()
+        except BaseException:
+            gang.ask_to_stop()
+            for thread in threads:
+                thread.join(GRACE_SECONDS)
+            raise
+    if gang.errors:
+        raise next((error for error in gang.errors if not isinstance(error, DeviceFailed)), gang.errors[0])
+
+
+class _Gang:
+    """What the threads of a process have in common."""
+
+    def __init__(self, job: Job, emit: Emit) -> None:
+        self.job, self.errors = job, list[BaseException]()
+        self._emit, self._one_at_a_time = emit, threading.Lock()
+        self._stops = [Stop() for _ in range(job.trials_at_once)]
+
+    def run(self, number: int, device: torch.device) -> None:
+        """Run trials one after the other in the current thread."""
+        try:
+            with _own_stream(device):
+                work(self.job, self._emit_one, stop=self._stops[number], thread=number)
+        except Stopped:
+            pass
+        except BaseException as error:
+            self.errors.append(error)
+
+    def ask_to_stop(self) -> None:
+        """Let every trial write a checkpoint and be given back."""
+        for stop in self._stops:
+            stop.asked = True
+
+    def _emit_one(self, event: Event) -> None:
+        with self._one_at_a_time:
+            self._emit(event)
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    if device.type != "cuda":
+        return nullcontext()
+    stream: AbstractContextManager[object] = torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+    return stream
