@@ -34,8 +34,8 @@ def without_spread(table: pd.DataFrame) -> pd.DataFrame:
 def expand_summaries(table: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, str]:
     """Return a row per run in place of a row per arm, and a sentence that says so.
 
-    The runs are normal scores with the arm's mean and standard deviation, on which alone Welch's t test depends;
-    nothing else may be read from them.
+    The runs are normal scores with the arm's mean and standard deviation, on which alone Behrens and Fisher's test
+    depends; nothing else may be read from them.
 
     Args:
         table: a row per arm, and level of each factor, with the mean, standard deviation (sd) and number of runs (n).
@@ -70,7 +70,7 @@ def expand_summaries(table: pd.DataFrame, columns: Columns) -> tuple[pd.DataFram
         parts.append(runs.assign(**{mean: center + spread * _scores(int(number))}))
     said = (
         f"Each row is an arm: {mean} is the mean of its runs, {deviation} their standard deviation and {count} their"
-        " number. These allow Welch's t tests alone, without pairs and without failed runs."
+        " number. These allow Behrens and Fisher's tests alone, without pairs and without failed runs."
     )
     return pd.concat(parts, ignore_index=True), said
 

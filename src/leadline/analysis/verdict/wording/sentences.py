@@ -286,7 +286,7 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
     sequential = contrast.sequential
     test, seen = "paired t", plural(len(contrast.seeds), "seed")
     if isinstance(result := contrast.paired, Unpaired):
-        test, seen = "Welch's t", f"{result.n_a} and {plural(result.n_b, 'unpaired trial')}"
+        test, seen = "Behrens–Fisher", f"{result.n_a} and {plural(result.n_b, 'unpaired trial')}"
     elif contrast.crossed:
         seen = plural(len(contrast.seeds), "combination of seeds", "combinations of seeds")
     basis = f"{test}{', by itself' * (len(findings.contrasts) > 1)}, {seen}"
@@ -359,8 +359,10 @@ def interval_name(contrasts: Sequence[ContrastFinding]) -> str:
     if not any(contrast.at_every_look for contrast in contrasts):
         apart = {contrast.apart is not None for contrast in contrasts}
         if apart == {True}:
-            return "95% interval (Welch's t)"
-        return "95% interval (paired t, or Welch's where unpaired)" if True in apart else "95% interval (paired t)"
+            return "95% interval (Behrens–Fisher)"
+        return (
+            "95% interval (paired t, or Behrens–Fisher where unpaired)" if True in apart else "95% interval (paired t)"
+        )
     return f"{level(contrasts[0])} interval that holds at every look"
 
 
