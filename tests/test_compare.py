@@ -569,3 +569,33 @@ def test_bad_printed_tables(tmp_path: Path, rows: str, message: str) -> None:
 def test_a_table_of_runs_with_a_spread_is_no_printed_one() -> None:
     frame = table(plain=PLAIN, residual=RESIDUAL).assign(sd=0.1, n=5)
     assert ll.compare(frame, value="test_error").to_json()["contrasts"][0]["seeds"] == [0, 1, 2, 3, 4]
+
+
+# --- input that is easily misread
+
+
+def test_decimal_commas_between_semicolons_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    rows = ["a;0;1,5", "a;1;1,7", "a;2;2", "b;0;2,5", "b;1;2,6", "b;2;3,1"]
+    path.write_text("\n".join(["model;seed;test_error", *rows]), encoding="utf-8-sig")
+    assert ll.compare(path).arms["test_error_mean"].tolist() == pytest.approx([5.2 / 3, 8.2 / 3])
+
+
+def test_the_command_of_a_report_keeps_the_direction_of_values_whose_names_do_not_say(tmp_path: Path) -> None:
+    frame = table(plain=PLAIN, residual=RESIDUAL).rename(columns={"test_error": "loss"})
+    frame["score"] = range(len(frame))
+    found = ll.compare(frame, value=["loss", "score"], higher_is_better=True)
+    page = found.report(tmp_path / "report").read_text()
+    assert "--value score --higher-is-better" in page and "--lower-is-better" not in page
+
+
+def test_means_on_several_data_sets_are_compared_on_each() -> None:
+    rows = [("x", "a", 5, 0.1, 9), ("x", "b", 6, 0.1, 9), ("y", "a", 8, 0.1, 9), ("y", "b", 9, 0.1, 9)]
+    found = ll.compare(pd.DataFrame(rows, columns=["dataset", "method", "error", "std", "runs"]))
+    assert found.contrasts["verdict"].tolist() == ["worse", "worse"]
+    with pytest.raises(DataError, match="row 1: n is 1,000,000,000; expected the number of runs, at most 10,000"):
+        ll.compare(pd.DataFrame({"model": ["a", "b"], "error": [1.0, 2.0], "sd": 0.1, "n": 10**9}))
+
+
+def test_a_single_pair_of_runs_is_told_to_have_more() -> None:
+    assert "add runs at other seeds." in str(ll.compare(table(plain=PLAIN[:1], residual=RESIDUAL[:1])))

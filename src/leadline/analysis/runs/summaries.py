@@ -7,7 +7,7 @@ import pandas as pd
 import scipy
 
 from leadline.analysis.runs.columns import Columns, is_pair, short_name
-from leadline.analysis.runs.runs import levels_of
+from leadline.analysis.runs.runs import MOST_RUNS, levels_of
 from leadline.errors import DataError
 from leadline.text import join
 
@@ -42,7 +42,8 @@ def expand_summaries(table: pd.DataFrame, columns: Columns) -> tuple[pd.DataFram
         columns: what its columns are.
 
     Raises:
-        DataError: a cell is no number, a standard deviation is not above 0, or two rows are of one arm.
+        DataError: a cell is no number, a standard deviation is not above 0, there are too many runs, or two rows are of
+            one arm.
 
     Example:
         >>> given = pd.DataFrame({"model": ["a"], "error": [6.61], "sd": [0.16], "n": [5]})
@@ -65,6 +66,10 @@ def expand_summaries(table: pd.DataFrame, columns: Columns) -> tuple[pd.DataFram
             raise DataError(
                 f"row {place}: {deviation} is {spread:g} and {count} is {number:g}; expected a standard deviation above"
                 " 0 of two runs or more"
+            )
+        if number > MOST_RUNS:
+            raise DataError(
+                f"row {place}: {count} is {number:,.0f}; expected the number of runs, at most {MOST_RUNS:,}"
             )
         runs = pd.DataFrame({name: row[name] for name in own}, index=range(int(number)))
         parts.append(runs.assign(**{mean: center + spread * _scores(int(number))}))

@@ -239,7 +239,7 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
         values += f" {contrast.kind.named(contrast.target)}"
     difference = f"a difference of {kind.with_unit(number(result.difference, digits))}"
     if result.ci95 is None:
-        return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned)}."
+        return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned, findings.trained)}."
     numbers = (
         f"{values}, {difference} ({_interval(contrast, result.ci95, digits, findings)}{_corrected(contrast, findings)})"
     )
@@ -264,7 +264,16 @@ def _all(seeds: int) -> str:
     return "the only seed" if seeds == 1 else f"all {seeds} seeds"
 
 
-def _without_interval(contrast: ContrastFinding, planned: int) -> str:
+def add_seeds(trained: bool) -> str:
+    """Return what to do about a single seed.
+
+    Args:
+        trained: whether Leadline trains the networks.
+    """
+    return "add seeds, such as `--set seeds=3`" if trained else "add runs at other seeds"
+
+
+def _without_interval(contrast: ContrastFinding, planned: int, trained: bool) -> str:
     if contrast.sequential:
         few = "differences that are all equal give"
         if len(contrast.seeds) == 1:
@@ -276,7 +285,7 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
         return "; a single trial of an arm gives no interval and no p-value"
     if len(contrast.seeds) > 1:
         return "; differences that are all equal give no interval"
-    only, more = "at the only seed", "; add seeds, such as `--set seeds=3`"
+    only, more = "at the only seed", f"; {add_seeds(trained)}"
     if planned > 1:
         only, more = "at the only seed at which both have finished", ""
     return f" {only}; one seed shows no spread between seeds, so there is no interval and no p-value{more}"
