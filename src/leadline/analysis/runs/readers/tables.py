@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,9 @@ def read_csv(path: Path) -> pd.DataFrame:
         if "\0" in head:
             raise DataError(f"{path}: is not text; expected a table with names of columns in its first line")
         separator = max(SEPARATORS, key=head.count)
-        read = partial(pd.read_csv, path, sep=separator, encoding="utf-8-sig", low_memory=False, skipinitialspace=True)
-        frame = read()
+        frame = _read_csv(path, separator)
         if separator == ";" and any(_has_decimal_commas(column) for _, column in frame.items()):
-            frame = read(decimal=",")
+            frame = _read_csv(path, separator, ",")
     except UnicodeDecodeError:
         raise DataError(
             f"{path}: is not UTF-8 text; expected a table with names of columns in its first line"
@@ -43,6 +41,12 @@ def read_csv(path: Path) -> pd.DataFrame:
     if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice; rename one of them")
     return frame
+
+
+def _read_csv(path: Path, separator: str, decimal: str = ".") -> pd.DataFrame:
+    return pd.read_csv(
+        path, sep=separator, decimal=decimal, encoding="utf-8-sig", low_memory=False, skipinitialspace=True
+    )
 
 
 def _has_decimal_commas(column: pd.Series) -> bool:
