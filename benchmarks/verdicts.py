@@ -247,14 +247,15 @@ def false_words(law: Law, contrasts: int, seeds: int, studies: int, shift: float
     errors[:, 1:][:, differs] += shift * law.margin
     given = words(errors, law)
     wrong = [
-        sum(_is_false(word, bool(shift) and bool(apart)) for word, apart in zip(study, differs, strict=True))
+        sum(is_false(word, bool(shift) and bool(apart)) for word, apart in zip(study, differs, strict=True))
         for study in given
     ]
     alone = by_itself(errors, law) if not shift else np.zeros((studies, contrasts), dtype=bool)
     return sum(map(bool, wrong)), int(alone.any(axis=1).sum())
 
 
-def _is_false(word: Decision, differs: bool) -> bool:
+def is_false(word: Decision, differs: bool) -> bool:
+    """Return whether a word is false of an arm that differs from the first, being worse by the margin, or does not."""
     return word in ("equivalent", "better") if differs else word in ("better", "worse")
 
 
@@ -304,7 +305,7 @@ def table_of_discoveries(studies: int) -> bool:
             shares = []
             for study in words(errors, law, "benjamini-hochberg"):
                 false = [
-                    _is_false(word, place < contrasts // 2) for place, word in enumerate(study) if word != "undecided"
+                    is_false(word, place < contrasts // 2) for place, word in enumerate(study) if word != "undecided"
                 ]
                 shares.append(float(np.mean(false)) if false else 0.0)
             share, error = np.mean(shares), np.std(shares) / np.sqrt(studies)

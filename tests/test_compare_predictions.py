@@ -309,3 +309,21 @@ def test_other_metrics_follow_from_predictions() -> None:
 @pytest.mark.parametrize("module", ["leadline.analysis.runs.predictions", "leadline.analysis.runs.columns"])
 def test_examples(module: str) -> None:
     assert doctest.testmod(sys.modules[module]).failed == 0
+
+
+def test_what_is_no_class_or_no_column_is_said_or_left_out(tmp_path: Path) -> None:
+    frame = predictions(BOTH, seeds=2)
+    for wrong in (np.inf, 0.3):
+        bad = frame.assign(prediction=frame["prediction"].astype(float).replace(2, wrong))
+        with pytest.raises(DataError, match=f"'prediction' has {wrong}; expected classes; of probabilities, give"):
+            ll.compare(predictions=bad)
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for (arm, seed), rows in frame.groupby(["arm", "seed"]):
+        columns = {name: rows[name].to_numpy() for name in ("label", "prediction")}
+        np.savez(folder / f"{arm}_seed{seed}.npz", **columns, logits=np.zeros((len(rows), 3)), accuracy=np.array(0.9))
+    found = ll.compare(predictions=folder).contrasts["difference"]
+    assert found.tolist() == ll.compare(predictions=frame).contrasts["difference"].tolist()
+    for place, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"x{place}.npz")
+    assert "--pattern '{arm}_seed{seed}'" in refused("--predictions", folder)

@@ -1,4 +1,4 @@
-"""Two separate samples: Welch's t, equivalence, permutations and failures, against scipy and by hand."""
+"""Two separate samples: difference, equivalence, permutations and failures, against scipy and by hand."""
 
 import doctest
 import math
@@ -8,30 +8,70 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
-from leadline.analysis.stats import StatisticsError, permutation_p, unpaired, unpaired_equivalence_p
+from leadline.analysis.stats import (
+    StatisticsError,
+    permutation_p,
+    unpaired,
+    unpaired_difference_p,
+    unpaired_equivalence_p,
+)
+from leadline.analysis.stats.behrens_fisher import BehrensFisher
 from leadline.analysis.stats.decisions import unpaired_with_failures
 
 A, B = [5.1, 6.3, 7.2, 5.9], [8.0, 9.4, 10.1, 11.7, 9.0]
 
 
-def test_welch_is_scipys() -> None:
-    found = unpaired(A, B)
-    oracle = stats.ttest_ind(A, B, equal_var=False)
-    ends = oracle.confidence_interval(0.95)
-    assert found.difference == pytest.approx(np.mean(A) - np.mean(B))
-    assert found.t_p == pytest.approx(oracle.pvalue)
-    assert found.ci95 == pytest.approx((ends.low, ends.high))
-    assert (found.n_a, found.n_b, found.n) == (4, 5, 4)
+def test_two_values_each_have_a_cauchy_distribution() -> None:
+    """Sums of two Cauchy variables with weights are Cauchy variables, with the sum of the weights."""
+    found = unpaired([1, 3], [2, 6])
+    weights = 1 + 2
+    assert found.t_p == pytest.approx(2 * stats.cauchy.sf(2 / weights))
+    half = stats.cauchy.ppf(0.975) * weights
+    assert found.ci95 == pytest.approx((-2 - half, -2 + half), rel=1e-3)
+
+
+def test_many_values_have_welchs_t() -> None:
+    draw = np.random.default_rng(2)
+    a, b = draw.normal(0, 1, 400), draw.normal(0.1, 2, 300)
+    oracle = stats.ttest_ind(a, b, equal_var=False)
+    assert unpaired_difference_p(a, b) == pytest.approx(oracle.pvalue, rel=0.01)
+
+
+@pytest.mark.parametrize("errors", [(1.0, 1.0), (0.3, 1.0), (1.0, 0.4)])
+@pytest.mark.parametrize("sizes", [(3, 3), (2, 5), (3, 9), (12, 4)])
+def test_the_distribution_is_the_integral_of_scipy(errors: tuple[float, float], sizes: tuple[int, int]) -> None:
+    """The density of one t, times the distribution of the other, integrated by scipy."""
+    found, (first, second) = BehrensFisher(errors, sizes), (stats.t(size - 1) for size in sizes)
+    for value in (0.0, 0.7, 2.0, 6.0):
+        limit = value * math.hypot(*errors)
+        below = integrate.quad(
+            lambda x, limit=limit: first.pdf(x) * second.cdf((-limit - errors[0] * x) / errors[1]), -np.inf, np.inf
+        )
+        assert found.tail(value) == pytest.approx(below[0], rel=1e-5)
+    assert found.tail(found.quantile(0.975)) == pytest.approx(0.025)
+
+
+def test_an_error_of_zero_leaves_the_other_samples_t() -> None:
+    assert BehrensFisher((0.0, 2.0), (30, 4)).tail(2.0) == pytest.approx(stats.t.sf(2, 3))
+
+
+def test_normal_samples_of_different_sizes_are_not_called_different_too_often() -> None:
+    """Two values against six, at the level of one contrast of ten, where Welch's t is wrong seven times as often."""
+    draw, level, found, welch = np.random.default_rng(1), 0.005, 0, 0
+    for _ in range(1000):
+        a, b = draw.normal(0, 3, 2), draw.normal(0, 1, 6)
+        found += unpaired_difference_p(a, b) <= level
+        welch += stats.ttest_ind(a, b, equal_var=False).pvalue <= level
+    assert found <= 12 and welch > 35
 
 
 def test_by_hand() -> None:
-    """Samples 1, 3 and 2, 6: means 2 and 4, variances 2 and 8, error sqrt(1 + 4), 25 / (1 + 16) degrees of freedom."""
+    """Samples 1, 3 and 2, 6: means 2 and 4, variances 2 and 8, error sqrt(1 + 4)."""
     found = unpaired([1, 3], [2, 6])
     assert found.difference == -2
     assert found.sd == pytest.approx(math.sqrt(5) * math.sqrt(2))
-    assert found.t_p == pytest.approx(2 * stats.t.sf(2 / math.sqrt(5), 25 / 17))
     assert found.effect_size == pytest.approx(-2 / math.sqrt(5))
     # of the six ways to divide 1, 2, 3, 6 in two, those with sums 3, 4, 8 and 9 are as far apart as 4 and 8
     assert found.p == pytest.approx(4 / 6)
@@ -53,9 +93,11 @@ def test_drawn_permutations_agree_with_welch() -> None:
 
 
 def test_equivalence_is_two_one_sided_tests() -> None:
-    above = stats.ttest_ind(A, np.array(B) - 4, equal_var=False, alternative="greater").pvalue
-    below = stats.ttest_ind(A, np.array(B) + 4, equal_var=False, alternative="less").pvalue
-    assert unpaired_equivalence_p(A, B, 4) == pytest.approx(max(above, below))
+    center = np.array(B) - np.mean(B) + np.mean(A)
+    # the test of a difference has two tails where this one has one
+    assert 2 * unpaired_equivalence_p(A, center, 4) == pytest.approx(unpaired_difference_p(A, center + 4))
+    assert 2 * unpaired_equivalence_p(A, center + 1, 4) == pytest.approx(unpaired_difference_p(A, center + 3))
+    assert unpaired_equivalence_p(A, center + 5, 4) > 0.5
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=6), st.lists(st.integers(0, 9), min_size=2, max_size=6))
@@ -90,5 +132,6 @@ def test_failures_count_as_worse_than_any_value() -> None:
 
 
 def test_examples() -> None:
-    tried = doctest.testmod(sys.modules["leadline.analysis.stats.unpaired"])
-    assert tried.attempted and not tried.failed
+    for name in ("unpaired", "behrens_fisher"):
+        tried = doctest.testmod(sys.modules[f"leadline.analysis.stats.{name}"])
+        assert tried.attempted and not tried.failed

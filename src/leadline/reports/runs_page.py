@@ -134,7 +134,6 @@ def _short(value: float) -> str:
 def _command(compared: Compared) -> list[str]:
     """Return the command that makes the same comparison from the file beside the report."""
     columns, options = compared.columns, compared.options
-    one = next(iter(compared.design.metrics.values()))
     given: list[tuple[str, Any]] = [
         ("--predictions", PREDICTIONS if compared.predictions else None),
         ("--arm", columns.arm),
@@ -146,9 +145,7 @@ def _command(compared: Compared) -> list[str]:
         ("--resolution", options.resolution),
         ("--decide", options.decide),
     ]
-    flags = ["--higher-is-better" if one.higher_is_better else "--lower-is-better"] * (
-        options.higher_is_better is not None
-    )
+    flags = {None: [], True: ["--higher-is-better"], False: ["--lower-is-better"]}[options.higher_is_better]
     columns_given = [str(part) for pair in given if pair[1] is not None for part in pair]
     return ["leadline", "compare", FILE, *columns_given, *flags, *arguments_of(options)]
 

@@ -70,12 +70,14 @@ def find_columns(
     epoch: str | None = None,
     data_set: str | None = None,
     factors: Sequence[str] = (),
+    paired: bool = True,
 ) -> Columns:
     """Return which column is what; those that are not given are guessed from their names.
 
     Args:
         frame: a row per run, or per run and epoch.
         arm, pair, values, epoch, data_set, factors: names of columns; see `Columns`.
+        paired: whether runs of one data set may be pairs, which those behind means and standard deviations are not.
 
     Raises:
         DataError: there is no such column, or names leave open which column is meant.
@@ -111,7 +113,7 @@ def find_columns(
         data_set = guess("data sets", _only("data set", "--data-set", found))
     if not pair:
         pair = [guess("pairs", name) for name in free(PAIRS)]
-        if not pair and data_set is not None and _distinct(frame[data_set]) > 1:
+        if not pair and paired and data_set is not None and _distinct(frame[data_set]) > 1:
             pair, data_set, guessed = [data_set], None, [one for one in guessed if not one.startswith("data sets")]
             guessed.append(f"pairs: {pair[0]}")
     run = next(iter(free(RUNS)), None)
@@ -175,7 +177,8 @@ def _find_arm(frame: pd.DataFrame, names: Sequence[str], taken: set[str]) -> str
     ]
     if len(texts) == 1:
         return texts[0]
-    raise DataError(f"which column names the arms? {_listed(texts or left)}; name it with --arm")
+    hint = ", or say how runs are named, such as --pattern '{arm}_seed{seed}'" if "run" in left else ""
+    raise DataError(f"which column names the arms? {_listed(texts or left)}; name it with --arm{hint}")
 
 
 def _find_value(frame: pd.DataFrame, left: Sequence[str]) -> str:
@@ -208,7 +211,8 @@ def _only(what: str, option: str, found: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"there are {join(list(names), 12)}" if names else "there is none left"
+    there = "there is" if len(names) < 2 else "there are"
+    return f"{there} {join(list(names), 12) or 'none left'}"
 
 
 # --- what the name of a value says

@@ -33,6 +33,9 @@ PREDICTED = (
     "prediction", "predictions", "predicted", "pred", "preds", "y_pred", "y_hat", "predicted_label", "predicted_class",
 )  # fmt: skip
 
+CLASSES = "classes"
+"""What columns of labels and predictions hold, in messages."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -241,10 +244,14 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _read_npz(path: Path) -> pd.DataFrame:
-    """Return arrays of one dimension and equal length as columns; nothing in the file is executed."""
+    """Return arrays of one dimension and equal length as columns; nothing in the file is executed.
+
+    Arrays that have neither a known name nor one dimension, such as logits, are left out.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
+            arrays = {name: array for name, array in arrays.items() if array.ndim == 1 or _is_known(name)}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         hint = "; save text as an array of dtype str" if "Object arrays" in str(error) else ""
         raise DataError(f"{path}: cannot be read as npz: {error}{hint}") from None
@@ -252,6 +259,10 @@ def _read_npz(path: Path) -> pd.DataFrame:
     if len({shape[:1] for shape in shapes.values()}) != 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise DataError(f"{path}: expected arrays of one dimension and equal length, got {_shapes(shapes)}")
     return pd.DataFrame(arrays)
+
+
+def _is_known(name: str) -> bool:
+    return short_name(name) in {*EXAMPLES, *LABELS, *PREDICTED}
 
 
 def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -310,7 +321,7 @@ def _part(frame: pd.DataFrame, columns: _Columns, run: Mapping[str, Any], where:
             raise DataError(f"{where}: {columns.example} {examples[twice].iloc[0]} stands twice")
     order = np.argsort(examples.to_numpy(), kind="stable")
     labels, predicted = (
-        _whole_or_text(frame[name], where, "classes").iloc[order] for name in (columns.label, columns.predicted)
+        _whole_or_text(frame[name], where, CLASSES).iloc[order] for name in (columns.label, columns.predicted)
     )
     if (labels.dtype == object) != (predicted.dtype == object):
         kinds = ["names" if one.dtype == object else "numbers" for one in (labels, predicted)]
@@ -329,8 +340,9 @@ def _whole_or_text(column: pd.Series, where: str, what: str) -> pd.Series:
     if not pd.api.types.is_numeric_dtype(column):
         return pd.Series([str(value).strip() for value in column], index=column.index, dtype=object)
     numbers = column.astype(float)
-    if (wrong := numbers != np.floor(numbers)).any():
-        raise DataError(f"{where}: column {column.name!r} has {numbers[wrong].iloc[0]:g}; expected {what}")
+    if (wrong := ~np.isfinite(numbers) | (numbers != np.floor(numbers))).any():
+        hint = "; of probabilities, give the class that has the highest" if what == CLASSES else ""
+        raise DataError(f"{where}: column {column.name!r} has {numbers[wrong].iloc[0]:g}; expected {what}{hint}")
     return column.astype(np.int64)
 
 

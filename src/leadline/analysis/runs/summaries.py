@@ -7,7 +7,7 @@ import pandas as pd
 import scipy
 
 from leadline.analysis.runs.columns import Columns, is_pair, short_name
-from leadline.analysis.runs.runs import levels_of
+from leadline.analysis.runs.runs import MOST_RUNS, levels_of
 from leadline.errors import DataError
 from leadline.text import join
 
@@ -34,15 +34,16 @@ def without_spread(table: pd.DataFrame) -> pd.DataFrame:
 def expand_summaries(table: pd.DataFrame, columns: Columns) -> tuple[pd.DataFrame, str]:
     """Return a row per run in place of a row per arm, and a sentence that says so.
 
-    The runs are normal scores with the arm's mean and standard deviation, on which alone Welch's t test depends;
-    nothing else may be read from them.
+    The runs are normal scores with the arm's mean and standard deviation, on which alone Behrens and Fisher's test
+    depends; nothing else may be read from them.
 
     Args:
         table: a row per arm, and level of each factor, with the mean, standard deviation (sd) and number of runs (n).
         columns: what its columns are.
 
     Raises:
-        DataError: a cell is no number, a standard deviation is not above 0, or two rows are of one arm.
+        DataError: a cell is no number, a standard deviation is not above 0, there are too many runs, or two rows are of
+            one arm.
 
     Example:
         >>> given = pd.DataFrame({"model": ["a"], "error": [6.61], "sd": [0.16], "n": [5]})
@@ -66,11 +67,15 @@ def expand_summaries(table: pd.DataFrame, columns: Columns) -> tuple[pd.DataFram
                 f"row {place}: {deviation} is {spread:g} and {count} is {number:g}; expected a standard deviation above"
                 " 0 of two runs or more"
             )
+        if number > MOST_RUNS:
+            raise DataError(
+                f"row {place}: {count} is {number:,.0f}; expected the number of runs, at most {MOST_RUNS:,}"
+            )
         runs = pd.DataFrame({name: row[name] for name in own}, index=range(int(number)))
         parts.append(runs.assign(**{mean: center + spread * _scores(int(number))}))
     said = (
         f"Each row is an arm: {mean} is the mean of its runs, {deviation} their standard deviation and {count} their"
-        " number. These allow Welch's t tests alone, without pairs and without failed runs."
+        " number. These allow Behrens and Fisher's tests alone, without pairs and without failed runs."
     )
     return pd.concat(parts, ignore_index=True), said
 

@@ -64,6 +64,7 @@ def compare_table(results: Source | None, predictions: Source | None, given: Giv
         given.epoch,
         given.data_set,
         given.factors,
+        paired=not moments,
     )
     if moments:
         table, expanded = expand_summaries(table, columns)

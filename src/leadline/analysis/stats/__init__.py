@@ -26,7 +26,13 @@ from leadline.analysis.stats.effects import (
 )
 from leadline.analysis.stats.power import LARGEST_PLAN, SeedsForWord, power, seeds_for_power, seeds_for_word
 from leadline.analysis.stats.samples import StatisticsError, cut, least_spread
-from leadline.analysis.stats.unpaired import Unpaired, permutation_p, unpaired, unpaired_equivalence_p
+from leadline.analysis.stats.unpaired import (
+    Unpaired,
+    permutation_p,
+    unpaired,
+    unpaired_difference_p,
+    unpaired_equivalence_p,
+)
 
 __all__ = [
     "EXACT_PAIRS",
@@ -65,6 +71,7 @@ __all__ = [
     "summarise",
     "t_interval",
     "unpaired",
+    "unpaired_difference_p",
     "unpaired_equivalence_p",
     "unpaired_with_failures",
 ]

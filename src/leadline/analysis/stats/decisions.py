@@ -134,7 +134,7 @@ def unpaired_with_failures(
     Args:
         a, b: values of the trials that did not fail.
         failed_a, failed_b: trials of each arm that did.
-        p: of Welch's t test; None where an arm has fewer than two values.
+        p: of the test by Behrens and Fisher; None where an arm has fewer than two values.
         higher_is_better: whether a difference above 0 is in favour of a.
     """
     sign = int(np.sign(np.mean(a) - np.mean(b))) if len(a) and len(b) else 0

@@ -1,4 +1,4 @@
-"""What two separate samples show of the difference between their means: Welch's t, equivalence, permutations."""
+"""What two separate samples show of the difference between their means: tests, equivalence, permutations."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
+from leadline.analysis.stats.behrens_fisher import BehrensFisher
 from leadline.analysis.stats.samples import CHUNK, Floats, StatisticsError, cut, least_spread, sample
 
 EXACT_SPLITS = 200_000
@@ -24,8 +24,8 @@ class Unpaired:
     n_b: int
     difference: float
     sd: float | None  # at which `n` pairs would know the difference as well; None where a sample has one value
-    ci95: tuple[float, float] | None  # Welch's t of this contrast alone, at `confidence`: 95% by default
-    t_p: float | None  # Welch's t test, two-sided
+    ci95: tuple[float, float] | None  # of this contrast alone, at `confidence`: 95% by default
+    t_p: float | None  # test of Behrens and Fisher, two-sided
     p: float | None  # permutation test, two-sided
     p_smallest: float | None  # the smallest p that samples of these sizes can reach
     effect_size: float | None  # difference / spread within the samples; None without any
@@ -47,8 +47,9 @@ def unpaired(
 ) -> Unpaired:
     """Return the difference of two means with interval, tests and effect size, for values that form no pairs.
 
-    Welch's (1947) t assumes independent values that are normal in each sample, with spreads that may differ. As for
-    `paired`, values that move in steps are not taken to vary by less than makes half a step in a difference.
+    The test, see `BehrensFisher`, assumes independent values that are normal in each sample, with spreads that
+    may differ. As for `paired`, values that move in steps are not taken to vary by less than makes half a step in a
+    difference.
 
     Args:
         a, b: the values of each sample; their numbers may differ.
@@ -63,7 +64,7 @@ def unpaired(
     Example:
         >>> found = unpaired([5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0])
         >>> found.difference, round(found.t_p, 3), round(found.p, 3)
-        (-3.5, 0.01, 0.057)
+        (-3.5, 0.045, 0.057)
     """
     x, y = sample("a", a), sample("b", b)
     if not 0 < confidence < 1:
@@ -71,8 +72,8 @@ def unpaired(
     difference = float(x.mean() - y.mean())
     if min(len(x), len(y)) == 1:
         return Unpaired(len(x), len(y), difference, None, None, None, None, None, None)
-    error, freedom = _error(x, y, resolution)
-    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
+    under = _distribution(x, y, resolution)
+    half = under.quantile((1 + confidence) / 2) * under.error if under.error else 0.0
     within = math.sqrt((_spread(x, resolution) ** 2 + _spread(y, resolution) ** 2) / 2)
     splits = math.comb(len(x) + len(y), len(x))
     least = (1 + (len(x) == len(y))) / splits if splits <= EXACT_SPLITS else 1 / (PERMUTATIONS + 1)
@@ -80,17 +81,34 @@ def unpaired(
         n_a=len(x),
         n_b=len(y),
         difference=difference,
-        sd=error * math.sqrt(min(len(x), len(y))),
+        sd=under.error * math.sqrt(min(len(x), len(y))),
         ci95=cut((difference - half, difference + half), largest),
-        t_p=_two_sided(difference, error, freedom),
+        t_p=unpaired_difference_p(x, y, resolution),
         p=permutation_p(x, y, seed),
         p_smallest=least,
         effect_size=difference / within if within > np.finfo(float).tiny else None,
     )
 
 
+def unpaired_difference_p(a: ArrayLike, b: ArrayLike, resolution: float = 0.0) -> float:
+    """Return the two-sided p of the test that two means are equal; see `BehrensFisher`.
+
+    Samples without any spread, and without a resolution, have p 0, or 1 where their means are equal.
+
+    Args:
+        a, b: the values of each sample, two of each at least.
+        resolution: see `unpaired`.
+    """
+    x, y = sample("a", a), sample("b", b)
+    under = _distribution(x, y, resolution)
+    difference = float(x.mean() - y.mean())
+    if under.error == 0:
+        return 1.0 if difference == 0 else 0.0
+    return min(1.0, 2 * under.tail(abs(difference) / under.error))
+
+
 def unpaired_equivalence_p(a: ArrayLike, b: ArrayLike, margin: float, resolution: float = 0.0) -> float:
-    """Return the p of the test that two means differ by less than the margin: the larger of two one-sided Welch tests.
+    """Return the p of the test that two means differ by less than the margin: the larger of two one-sided tests.
 
     Args:
         a, b: the values of each sample, two of each at least.
@@ -98,11 +116,11 @@ def unpaired_equivalence_p(a: ArrayLike, b: ArrayLike, margin: float, resolution
         resolution: see `unpaired`.
     """
     x, y = sample("a", a), sample("b", b)
-    error, freedom = _error(x, y, resolution)
+    under = _distribution(x, y, resolution)
     room = margin - abs(float(x.mean() - y.mean()))
-    if error == 0:
+    if under.error == 0:
         return 0.0 if room > 0 else 1.0
-    return float(special.stdtr(freedom, -room / error))
+    return under.tail(room / under.error)
 
 
 def permutation_p(a: ArrayLike, b: ArrayLike, seed: int = 0) -> float:
@@ -137,16 +155,7 @@ def _spread(x: Floats, resolution: float) -> float:
     return max(0.0 if np.ptp(x) == 0 else float(x.std(ddof=1)), least_spread(resolution) / math.sqrt(2))
 
 
-def _error(x: Floats, y: Floats, resolution: float) -> tuple[float, float]:
-    """Return the standard error of the difference, and its degrees of freedom (Satterthwaite 1946)."""
-    parts = [_spread(one, resolution) ** 2 / len(one) for one in (x, y)]
-    variance = sum(parts)
-    if variance == 0:
-        return 0.0, float(len(x) + len(y) - 2)
-    return math.sqrt(variance), variance**2 / sum(v**2 / (len(one) - 1) for v, one in zip(parts, (x, y), strict=True))
-
-
-def _two_sided(difference: float, error: float, freedom: float) -> float:
-    if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * special.stdtr(freedom, -abs(difference) / error))
+def _distribution(x: Floats, y: Floats, resolution: float) -> BehrensFisher:
+    """Return the distribution of the difference between two means of two values or more."""
+    first, second = (_spread(one, resolution) / math.sqrt(len(one)) for one in (x, y))
+    return BehrensFisher((first, second), (len(x), len(y)))

@@ -17,6 +17,8 @@ SEPARATORS = ",;\t"
 def read_csv(path: Path) -> pd.DataFrame:
     """Return a table of text whose cells are divided by commas, semicolons or tabs, as its first line shows.
 
+    Between semicolons, numbers may have decimal commas, as spreadsheets write them in many countries.
+
     Raises:
         DataError: it is not UTF-8 text, has no rows, or a column's name stands twice.
     """
@@ -26,7 +28,9 @@ def read_csv(path: Path) -> pd.DataFrame:
         if "\0" in head:
             raise DataError(f"{path}: is not text; expected a table with names of columns in its first line")
         separator = max(SEPARATORS, key=head.count)
-        frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False, skipinitialspace=True)
+        frame = _read_csv(path, separator)
+        if separator == ";" and any(_has_decimal_commas(column) for _, column in frame.items()):
+            frame = _read_csv(path, separator, ",")
     except UnicodeDecodeError:
         raise DataError(
             f"{path}: is not UTF-8 text; expected a table with names of columns in its first line"
@@ -37,6 +41,16 @@ def read_csv(path: Path) -> pd.DataFrame:
     if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice; rename one of them")
     return frame
+
+
+def _read_csv(path: Path, separator: str, decimal: str = ".") -> pd.DataFrame:
+    return pd.read_csv(
+        path, sep=separator, decimal=decimal, encoding="utf-8-sig", low_memory=False, skipinitialspace=True
+    )
+
+
+def _has_decimal_commas(column: pd.Series) -> bool:
+    return bool(column.astype("string").str.fullmatch(r"[-+]?\d+,\d+").any())
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.analysis.verdict.wording.sentences import (
+    add_seeds,
     contrast_sentence,
     correction_name,
     meta_sentence,
@@ -55,9 +56,8 @@ def _about_single_seeds(findings: Findings) -> Iterator[str]:
     if len({kind.difference_unit for _, kind in shown}) == 1:
         ends = min(value for value, _ in shown), max(value for value, _ in shown)
         seen = f" The differences are {shown[0][1].with_unit(interval(ends, decimals(ends[0], ends)))}."
-    yield (
-        f"One seed shows no spread between seeds, so there are no intervals.{seen} Add seeds, such as `--set seeds=3`."
-    )
+    more = add_seeds(findings.trained)
+    yield f"One seed shows no spread between seeds, so there are no intervals.{seen} {more[0].upper()}{more[1:]}."
 
 
 def _about_tuning(findings: Findings) -> Iterator[str]:

@@ -127,9 +127,9 @@ def _about_unpaired(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     permuted = any(contrast.paired and contrast.paired.p is not None for contrast in apart)
     limit = f"; with so few trials its p-value cannot fall below {least:.2g}" if least > 0.05 else ""
     yield (
-        f"Not paired: {names}. Their verdicts are based on Welch's t tests of difference and of equivalence, which"
-        " assume independent trials that are roughly normal in each arm and pay for whatever pairing would have taken"
-        " away"
+        f"Not paired: {names}. Their verdicts are based on Behrens and Fisher's tests of difference and of equivalence,"
+        " which assume independent trials that are roughly normal in each arm, hold whatever their numbers and spreads"
+        " are (Welch's t is too sure of few), and pay for whatever pairing would have taken away"
         + (f"; the permutation test counts ways to divide the trials between the two arms{limit}." if permuted else ".")
     )
 

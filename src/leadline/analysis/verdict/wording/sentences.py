@@ -239,7 +239,7 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
         values += f" {contrast.kind.named(contrast.target)}"
     difference = f"a difference of {kind.with_unit(number(result.difference, digits))}"
     if result.ci95 is None:
-        return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned)}."
+        return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned, findings.trained)}."
     numbers = (
         f"{values}, {difference} ({_interval(contrast, result.ci95, digits, findings)}{_corrected(contrast, findings)})"
     )
@@ -264,7 +264,16 @@ def _all(seeds: int) -> str:
     return "the only seed" if seeds == 1 else f"all {seeds} seeds"
 
 
-def _without_interval(contrast: ContrastFinding, planned: int) -> str:
+def add_seeds(trained: bool) -> str:
+    """Return what to do about a single seed.
+
+    Args:
+        trained: whether Leadline trains the networks.
+    """
+    return "add seeds, such as `--set seeds=3`" if trained else "add runs at other seeds"
+
+
+def _without_interval(contrast: ContrastFinding, planned: int, trained: bool) -> str:
     if contrast.sequential:
         few = "differences that are all equal give"
         if len(contrast.seeds) == 1:
@@ -276,7 +285,7 @@ def _without_interval(contrast: ContrastFinding, planned: int) -> str:
         return "; a single trial of an arm gives no interval and no p-value"
     if len(contrast.seeds) > 1:
         return "; differences that are all equal give no interval"
-    only, more = "at the only seed", "; add seeds, such as `--set seeds=3`"
+    only, more = "at the only seed", f"; {add_seeds(trained)}"
     if planned > 1:
         only, more = "at the only seed at which both have finished", ""
     return f" {only}; one seed shows no spread between seeds, so there is no interval and no p-value{more}"
@@ -286,7 +295,7 @@ def _interval(contrast: ContrastFinding, ends: tuple[float, float], digits: int,
     sequential = contrast.sequential
     test, seen = "paired t", plural(len(contrast.seeds), "seed")
     if isinstance(result := contrast.paired, Unpaired):
-        test, seen = "Welch's t", f"{result.n_a} and {plural(result.n_b, 'unpaired trial')}"
+        test, seen = "Behrens–Fisher", f"{result.n_a} and {plural(result.n_b, 'unpaired trial')}"
     elif contrast.crossed:
         seen = plural(len(contrast.seeds), "combination of seeds", "combinations of seeds")
     basis = f"{test}{', by itself' * (len(findings.contrasts) > 1)}, {seen}"
@@ -359,8 +368,10 @@ def interval_name(contrasts: Sequence[ContrastFinding]) -> str:
     if not any(contrast.at_every_look for contrast in contrasts):
         apart = {contrast.apart is not None for contrast in contrasts}
         if apart == {True}:
-            return "95% interval (Welch's t)"
-        return "95% interval (paired t, or Welch's where unpaired)" if True in apart else "95% interval (paired t)"
+            return "95% interval (Behrens–Fisher)"
+        return (
+            "95% interval (paired t, or Behrens–Fisher where unpaired)" if True in apart else "95% interval (paired t)"
+        )
     return f"{level(contrasts[0])} interval that holds at every look"
 
 
