@@ -135,3 +135,18 @@ def test_examples() -> None:
     for name in ("unpaired", "behrens_fisher"):
         tried = doctest.testmod(sys.modules[f"leadline.analysis.stats.{name}"])
         assert tried.attempted and not tried.failed
+
+
+@pytest.mark.parametrize(("few", "many"), [(2, 7), (5, 5), (4, 12)])
+def test_welchs_t_is_given_beside(few: int, many: int) -> None:
+    random = np.random.default_rng(few)
+    a, b = random.normal(1, 2, few), random.normal(0, 1, many)
+    found, welch = unpaired(a, b), stats.ttest_ind(a, b, equal_var=False)
+    assert found.welch_p == pytest.approx(welch.pvalue, rel=1e-9)
+    assert found.welch_ci95 == pytest.approx(tuple(welch.confidence_interval()), rel=1e-9)
+
+
+def test_welchs_t_of_values_that_do_not_vary() -> None:
+    assert unpaired([1.0, 1.0], [1.0, 1.0]).welch_p == 1
+    found = unpaired([1.0, 1.0], [2.0, 2.0])
+    assert (found.welch_p, found.welch_ci95) == (0, (-1, -1))

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from leadline.analysis.stats.behrens_fisher import BehrensFisher
 from leadline.analysis.stats.samples import CHUNK, Floats, StatisticsError, cut, least_spread, sample
@@ -29,6 +30,8 @@ class Unpaired:
     p: float | None  # permutation test, two-sided
     p_smallest: float | None  # the smallest p that samples of these sizes can reach
     effect_size: float | None  # difference / spread within the samples; None without any
+    welch_ci95: tuple[float, float] | None = None  # by Welch's t, as other programs give it; nothing rests on it
+    welch_p: float | None = None  # of Welch's t test, two-sided
     bca95: None = None  # there is no bootstrap of separate samples
 
     @property
@@ -74,6 +77,8 @@ def unpaired(
         return Unpaired(len(x), len(y), difference, None, None, None, None, None, None)
     under = _distribution(x, y, resolution)
     half = under.quantile((1 + confidence) / 2) * under.error if under.error else 0.0
+    freedom = _welch_freedom(under)
+    welch = float(special.stdtrit(freedom, (1 + confidence) / 2)) * under.error
     within = math.sqrt((_spread(x, resolution) ** 2 + _spread(y, resolution) ** 2) / 2)
     splits = math.comb(len(x) + len(y), len(x))
     least = (1 + (len(x) == len(y))) / splits if splits <= EXACT_SPLITS else 1 / (PERMUTATIONS + 1)
@@ -87,6 +92,10 @@ def unpaired(
         p=permutation_p(x, y, seed),
         p_smallest=least,
         effect_size=difference / within if within > np.finfo(float).tiny else None,
+        welch_ci95=cut((difference - welch, difference + welch), largest),
+        welch_p=float(2 * special.stdtr(freedom, -abs(difference) / under.error))
+        if under.error
+        else unpaired_difference_p(x, y),
     )
 
 
@@ -153,6 +162,14 @@ def permutation_p(a: ArrayLike, b: ArrayLike, seed: int = 0) -> float:
 def _spread(x: Floats, resolution: float) -> float:
     """Return a standard deviation, at least that of which two make half a step in a difference."""
     return max(0.0 if np.ptp(x) == 0 else float(x.std(ddof=1)), least_spread(resolution) / math.sqrt(2))
+
+
+def _welch_freedom(under: BehrensFisher) -> float:
+    """Return Welch's degrees of freedom (Satterthwaite 1946); where nothing varies, those of equal spreads."""
+    if under.error == 0:
+        return float(sum(under.sizes) - 2)
+    parts = (error**4 / (size - 1) for error, size in zip(under.errors, under.sizes, strict=True))
+    return under.error**4 / sum(parts)
 
 
 def _distribution(x: Floats, y: Floats, resolution: float) -> BehrensFisher:

@@ -81,7 +81,7 @@ def contrasts_table(findings: Findings) -> Table:
     unit = units.pop() if len(units) == 1 else ""
     rows = [
         {"contrast": label, "unit": contrast.kind.difference_unit, "target": contrast.target}
-        | {"n_a": None, "n_b": None}
+        | {"n_a": None, "n_b": None, "welch_ci95_low": None, "welch_ci95_high": None, "welch_p": None}
         | flat(contrast_values(contrast))
         for contrast, label in zip(contrasts, labels, strict=True)
     ]
@@ -109,9 +109,13 @@ def contrasts_table(findings: Findings) -> Table:
         ]
         caption = "Contrasts: difference, first arm minus second, and seeds"
     else:
-        pairs = Column("Pairs", ("n",), plain)
+        pairs, welch = Column("Pairs", ("n",), plain), list[Column]()
         if any(contrast.apart for contrast in contrasts):
             pairs = Column("Pairs, or trials of each", ("n", "n_a", "n_b"), _pairs_or_trials)
+            welch = [
+                Column("95% interval, Welch's t", ("welch_ci95_low", "welch_ci95_high"), interval_of, wide=True),
+                Column("p, Welch's t", ("welch_p",), p_value),
+            ]
         columns += [
             pairs,
             Column("Difference", ("difference", "ci_low", "ci_high", "unit"), show, unit=unit),
@@ -123,6 +127,7 @@ def contrasts_table(findings: Findings) -> Table:
             Column(f"p, equivalence, {correction}", ("equivalence_p_adjusted",), p_value),
             Column("p, permutation (smallest possible)", ("p", "p_smallest"), _p_of_least),
             Column(correction, ("p_adjusted",), p_value, wide=True),
+            *welch,
             replace(effect, wide=True),
             Column("Needed seeds", ("needed_likely", "needed_low", "needed_high"), None),
             Column("Seeds to decide, 80% power", ("contrast",), lambda label: _seeds_range(needed[label])),
@@ -280,10 +285,15 @@ def contrast_values(contrast: ContrastFinding) -> dict[str, Any]:
         "images": _fields(SeedsAndImages, contrast.images),
         "mcnemar": [asdict(test) for test in contrast.mcnemar],
         **({"looks": _looks(sequential)} if sequential else {}),
-        **({"n_a": result.n_a, "n_b": result.n_b} if isinstance(result, Unpaired) else {}),
+        **(_apart(result) if isinstance(result, Unpaired) else {}),
         **({} if contrast.target is None else {"target": contrast.target}),
         **({"reach": asdict(contrast.reach)} if contrast.reach else {}),
     }
+
+
+def _apart(result: Unpaired) -> dict[str, Any]:
+    welch = list(result.welch_ci95) if result.welch_ci95 else None
+    return {"n_a": result.n_a, "n_b": result.n_b, "welch_ci95": welch, "welch_p": result.welch_p}
 
 
 def _fields(kind: type[Any], known: Any) -> dict[str, Any]:
@@ -305,7 +315,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain values under names of one level: `test_error_mean` of a summary, `ci_low` of an interval."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if name in ("ci95", "bca95"):
+        if name in ("ci95", "bca95", "welch_ci95"):
             of = "ci" if name == "ci95" else name  # whose level is another where seeds are added until it is decided
             found |= dict(zip((f"{of}_low", f"{of}_high"), value or (None, None), strict=True))
         elif isinstance(value, Mapping):
