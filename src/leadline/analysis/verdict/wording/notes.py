@@ -129,8 +129,8 @@ def _about_unpaired(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     yield (
         f"Not paired: {names}. Their verdicts are based on Behrens and Fisher's tests of difference and of equivalence,"
         " which assume independent trials that are roughly normal in each arm, hold whatever their numbers and spreads"
-        " are, and pay for whatever pairing would have taken away (Welch's t, which is usual and given beside them, is too"
-        " sure of few trials)"
+        " are, and pay for whatever pairing would have taken away (Welch's t, which is usual and stands beside them, is"
+        " too sure of few trials)"
         + (f"; the permutation test counts ways to divide the trials between the two arms{limit}." if permuted else ".")
     )
 
