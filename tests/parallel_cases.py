@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from leadline.data.batches import Dataset, load
 from leadline.distributed.batch_norm import sync_batch
+from leadline.distributed.gradients import GradientSum
 from leadline.distributed.process_group import ProcessGroup
 from leadline.errors import LeadlineError
 from leadline.networks.modules import build
@@ -123,11 +124,36 @@ def layer_by_layer(group: ProcessGroup, rows: int) -> dict[str, list[Tensor]]:
             for _ in range(2):
                 out = layer(x)
             out.backward(outer[own])
-        group.all_reduce(layer if layer.affine else nn.Linear(1, 1))
+        if layer.affine and group.world_size > 1:
+            GradientSum(group, layer).finish(torch.zeros(()))
         assert x.grad is not None
         grads = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
         found[name] = [out.detach(), x.grad, *grads, *(buffer.clone().float() for buffer in layer.buffers())]
     return found
+
+
+def sum_in_buckets(group: ProcessGroup, device: torch.device, report: Report) -> None:
+    """Report the gradients of a batch, by the size of buckets, and how many were begun in the backward pass."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"unused": nn.Linear(6, 6), "of rank 1": nn.Linear(6, 6)})
+    model.update({"first": nn.Linear(6, 8), "second": nn.Linear(8, 5), "third": nn.Linear(5, 3)})
+    images, targets = torch.randn(7, 6), torch.arange(7) % 3
+    rows = group.shard.rows(7)
+    found = {}
+    for size in (1.0, 150.0, None):
+        model.zero_grad()
+        gradients = GradientSum(group, model, size)
+        with gradients.overlap():
+            x = model["of rank 1"](images[rows]) if group.rank == 1 else images[rows]
+            outputs = model["third"](model["second"](model["first"](x).tanh()).tanh())
+            loss = F.cross_entropy(outputs, targets[rows], reduction="sum") / 7
+            loss.backward()
+            begun = len(gradients._sums)
+        total, number = gradients.finish(loss.detach(), torch.tensor(len(outputs)))
+        grads = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        found[size] = {name: one.numpy().tobytes() for name, one in grads.items()}
+        found[size, "buckets"] = (len(gradients.buckets), begun, float(total), int(number))
+    report(gather_objects(group, found))
 
 
 # --- what goes wrong

@@ -185,6 +185,19 @@ def test_evaluation_gives_the_same_bits_on_any_number_of_devices(found: list[Any
         assert np.array_equal(one.predicted, alone.predicted)
 
 
+def test_gradients_are_summed_in_buckets_while_the_backward_pass_goes_on() -> None:
+    told: list[Any] = []
+    launch(cases.sum_in_buckets, (), assign_devices(CPU, 2), 1, told.append, lambda: None)
+    first, second = told[0]
+    for size, buckets, begun in ((1.0, 10, (6, 8)), (150.0, 4, (2, 3)), (None, 1, (0, 0))):
+        assert first[size] == second[size] == first[None]
+        assert (first[size, "buckets"][:2], second[size, "buckets"][:2]) == ((buckets, begun[0]), (buckets, begun[1]))
+        assert first[size, "buckets"][2:] == second[size, "buckets"][2:] == (pytest.approx(1.1, abs=0.2), 7)
+    assert set(first[None]) == {
+        f"{layer}.{part}" for layer in ("of rank 1", "first", "second", "third") for part in ("weight", "bias")
+    }
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])
 def test_shards_are_all_of_a_batch_once(parts: int) -> None:
     for count in range(20):

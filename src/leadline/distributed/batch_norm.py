@@ -30,17 +30,26 @@ def sync_batch(model: nn.Module, group: ProcessGroup) -> Iterator[None]:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:  # in place, so that names, state and hooks stay as they are
         norm.forward = partial(_normalize, norm, group)  # type: ignore[method-assign]
-    before = torch.random.get_rng_state()
+    before = _read_generators(model)
     try:
         yield
     finally:
         for norm in norms:
             del norm.forward
-    if not torch.equal(before, torch.random.get_rng_state()):
+    if not all(map(torch.equal, before, _read_generators(model))):
         raise SpecError(
             f"{type(model).__name__}: uses PyTorch's global generator during training, as nn.Dropout does, so several"
             f" devices would draw other numbers than one; train it on one device"
         )
+
+
+def _read_generators(model: nn.Module) -> list[Tensor]:
+    """Return the states of PyTorch's global generators that a model can draw from: the CPU's and its own device's."""
+    states = [torch.random.get_rng_state()]
+    parameter = next(model.parameters(), None)
+    if parameter is not None and parameter.is_cuda:
+        states.append(torch.cuda.get_rng_state(parameter.device))
+    return states
 
 
 def _normalize(module: _BatchNorm, group: ProcessGroup, x: Maps) -> Maps:
@@ -57,7 +66,7 @@ def _normalize(module: _BatchNorm, group: ProcessGroup, x: Maps) -> Maps:
         assert module.num_batches_tracked is not None
         module.num_batches_tracked.add_(1)
         momentum = module.momentum
-        weight = 1 / float(module.num_batches_tracked) if momentum is None else momentum
+        weight = 1 / module.num_batches_tracked if momentum is None else torch.full((), momentum, device=x.device)
         module.running_mean.lerp_(mean.to(module.running_mean.dtype), weight)
         module.running_var.lerp_((variance * (count / (count - 1))).to(module.running_var.dtype), weight)
     scale = torch.ones(channels, device=x.device) if module.weight is None else module.weight
@@ -81,7 +90,7 @@ def _statistics(
     mine = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x.device)
     if own:
         variance, mean = torch.var_mean(x.float(), _but_channels(x), correction=0)
-        mine = torch.cat([mean.double(), variance.double() * own, mine.new_tensor([own])])
+        mine = torch.cat([mean.double(), variance.double() * own, mine.new_full((1,), own)])
     everyone = group.stack_tensors(mine)
     means, squares, counts = torch.split(everyone, [channels, channels, 1], 1)
     count = counts.sum()  # stays on the device, which nobody waits for

@@ -9,6 +9,7 @@ import math
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float, Shaped
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from leadline.data.batches import Data, Dataset
 from leadline.distributed.batch_norm import sync_batch
+from leadline.distributed.gradients import GradientSum
 from leadline.distributed.process_group import ProcessGroup
 from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.networks.modules import is_capturable, keep_draws, noise_at, redraw
@@ -74,6 +76,7 @@ class Step:
         self.criterion: Loss = spec.loss or self.task.loss
         self.look_every = 1 if data.device.type == "cpu" else LOOK_EVERY
         self._rate = rate_factor(spec, self.steps * spec.epochs)
+        self._gradient_sum = GradientSum(group, state.model) if group.world_size > 1 else None
         self._losses: Sequence[Tensor] = ()  # each a place in those of the epoch
         self._uncounted: list[tuple[Tensor, Tensor]] = []  # outputs and targets
 
@@ -108,9 +111,9 @@ class Step:
         for parameters in optimizer.param_groups:
             parameters["lr"] = parameters["initial_lr"] * factor
         loss = self.differentiate(images, targets, rows)
-        if self.group.world_size > 1:
+        if self._gradient_sum is not None:
             right = self.task.count_right(*self._uncounted.pop())
-            loss, right = self.group.all_reduce(state.model, loss, right)
+            loss, right = self._gradient_sum.finish(loss, right)
             part.correct += right
         scaler.unscale(optimizer)
         if self.spec.clip_norm is not None:
@@ -150,7 +153,8 @@ class Step:
                 with drawing_of(self.criterion, self.seed, LOSS, state.step):
                     loss = self._part_of_mean_loss(outputs, targets, rows)
             state.optimizer.zero_grad()
-            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            with nullcontext() if self._gradient_sum is None else self._gradient_sum.overlap():
+                state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._uncounted.append((outputs.detach(), targets))
         return loss.detach()
 

@@ -33,7 +33,8 @@ def to_json(findings: Findings) -> dict[str, Any]:
     among its like. Of arms without pairs, all of these are Behrens and Fisher's, and `welch_p` and `welch_ci95` are
     Welch's, which nothing rests on. Intervals are cut at differences that are impossible, such as more than 100 points
     of an error. `needed` has the seeds at which the contrast would be decided, `pairing` what pairing is worth, `ahead`
-    how often the first arm is better at a fresh seed, `images` an interval for other seeds and other test images at once, `looked` the seeds at which a verdict was there to see before more were added, or that ended it.
+    how often the first arm is better at a fresh seed, `images` an interval for other seeds and other test images at
+    once, `looked` the seeds at which a verdict was there to see before more were added, or that ended it.
     `factors` has how contrasts depend on what is varied, `data_sets` what they show over several data sets. A contrast
     whose metric is a time to a target has `target` and `reach`; its values and differences are in epochs or seconds up
     to the horizon there.
