@@ -29,11 +29,11 @@ from leadline.cli import app as commands
 from leadline.errors import LeadlineError, StoreError
 from leadline.live import ledger as ledger_module
 from leadline.live.app import follow, make_app
-from leadline.live.drawing import Scale, scale_epochs, scale_values
+from leadline.live.drawing import Scale, flow_range, scale_epochs, scale_values
 from leadline.live.guard import HEADERS, Guard, Hosts, is_loopback
 from leadline.live.ledger import Ledger, describe_worker, turn
 from leadline.live.pages import Pages, View
-from leadline.live.snapshot import StudyNow
+from leadline.live.snapshot import Flow, FlowMap, StudyNow
 from leadline.parts.metrics.record import Record
 from leadline.reports.charts.frames import curve_frame, unfinished_frame
 from leadline.store import Store, WorkerId
@@ -507,6 +507,18 @@ def test_axes_have_round_ticks_and_hold_every_value() -> None:
     assert scale_values([]).ticks[0] == 0 and scale_values([0.0]).high > 0
     scale = Scale(0.01, 100.0, (), log=True)
     assert [scale.place(value) for value in (0.001, 0.01, 1.0, 1e9)] == pytest.approx([0, 0, 0.5, 1])
+
+
+def flow_of(*exponents: float) -> Flow:
+    return Flow("each weight", (FlowMap("a", tuple(range(1, len(exponents) + 1)), ("w",), np.array([exponents])),), 1)
+
+
+def test_colours_tell_ordinary_gradients_apart_whatever_exploded() -> None:
+    assert flow_range(flow_of(-3.5, -1.2, 0.4)) == (-4, 1)
+    assert flow_range(flow_of(-2.5, -2.2, -2.0, -1.7, 14.6)) == (-3, 4)
+    assert flow_range(flow_of(-40.0, -2.0, -2.0, 0.0)) == (-12, 0)
+    assert flow_range(flow_of(-2.0, -2.0)) == (-3, -2)
+    assert flow_range(flow_of(float("nan"), 0.5)) == (0, 1)
 
 
 # --- the command

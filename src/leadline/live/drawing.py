@@ -161,10 +161,14 @@ def _tick(value: float) -> str:
 
 
 def flow_range(flow: Flow) -> tuple[int, int]:
-    """Return the exponents of ten between which all maps of a study are coloured."""
+    """Return the exponents of ten between which all maps of a study are coloured: at most `DECADES` around the median.
+
+    So an arm whose gradients exploded leaves the differences between the others visible.
+    """
     every = np.concatenate([one.values.ravel() for one in flow.maps])
-    low, high = math.floor(np.nanmin(every)), math.ceil(np.nanmax(every))
-    return max(low, high - DECADES) if low < high else low - 1, high
+    high = min(math.ceil(np.nanmax(every)), math.ceil(np.nanmedian(every)) + DECADES // 2)
+    low = max(math.floor(np.nanmin(every)), high - DECADES)
+    return (low, high) if low < high else (high - 1, high)
 
 
 def draw_flow(flow: Flow) -> list[tuple[str, Markup]]:
