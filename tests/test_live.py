@@ -28,11 +28,12 @@ from leadline.api import Results, Study
 from leadline.cli import app as commands
 from leadline.errors import LeadlineError, StoreError
 from leadline.live import ledger as ledger_module
-from leadline.live.app import follow, make_app
+from leadline.live.app import MOST_LISTENERS, follow, make_app
 from leadline.live.drawing import Scale, flow_range, scale_epochs, scale_values
 from leadline.live.guard import HEADERS, Guard, Hosts, is_loopback
 from leadline.live.ledger import Ledger, describe_worker, turn
 from leadline.live.pages import Pages, View
+from leadline.live.server import address
 from leadline.live.snapshot import Flow, FlowMap, StudyNow
 from leadline.parts.metrics.record import Record
 from leadline.reports.charts.frames import curve_frame, unfinished_frame
@@ -483,11 +484,8 @@ def test_events_send_what_has_changed() -> None:
     async def collect() -> list[str]:
         return [text async for text in follow(read, lambda: left[0] < 0)]
 
-    async def no_sleep(_: float) -> None:
-        pass
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("leadline.live.app.asyncio.sleep", no_sleep)
+        patch.setattr("leadline.live.app.LEAST_SECONDS", 0.0)
         first, *events = asyncio.run(collect())
     assert first.startswith("retry:")
     sent = [json.loads(text.partition("data: ")[2]) for text in events]
@@ -577,6 +575,49 @@ def test_an_interrupt_ends_the_server_while_a_page_is_open(runs: Path) -> None:
             received += listening.recv(1 << 16)
         assert b"200 OK" in received
         assert server.end() == (130, "")
+
+
+@pytest.mark.slow
+def test_pages_that_were_closed_make_room_for_others(runs: Path) -> None:
+    server = Server(runs)
+    request = b"GET /events/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def listen() -> socket.socket:
+        opened = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        opened.sendall(request)
+        return opened
+
+    def first_line(opened: socket.socket) -> bytes:
+        return opened.recv(1 << 16).partition(b"\r\n")[0]
+
+    try:
+        every = [listen() for _ in range(MOST_LISTENERS)]
+        assert {first_line(opened) for opened in every} == {b"HTTP/1.1 200 OK"}
+        with contextlib.closing(listen()) as one_more:
+            assert first_line(one_more).startswith(b"HTTP/1.1 503")
+        for opened in every:
+            opened.close()
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.closing(listen()) as again:
+                if first_line(again) == b"HTTP/1.1 200 OK":
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        assert server.end() == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "expected"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:80/"),
+        ("::1", None, "http://[::1]:80/"),
+        ("0.0.0.0", "t", f"http://{socket.gethostname()}:80/?token=t"),
+    ],
+)
+def test_the_address_that_is_printed_can_be_opened(host: str, token: str | None, expected: str) -> None:
+    assert address(host, 80, token) == expected
 
 
 @pytest.mark.slow

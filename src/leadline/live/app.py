@@ -24,6 +24,9 @@ MOST_LISTENERS = 50
 ALIVE_SECONDS = 10.0
 """Seconds after which a page on which nothing changes is told that the server is still there."""
 
+WAKE_SECONDS = 0.1
+"""Seconds within which an open page notices that the server is about to end."""
+
 
 def make_app(
     store: Follower,
@@ -95,7 +98,9 @@ async def follow(read: Callable[[], Parts], stopping: Callable[[], bool]) -> Asy
         if changed or clock() - last >= ALIVE_SECONDS:
             yield f"event: parts\ndata: {json.dumps(changed)}\n\n"
             last = clock()
-        await asyncio.sleep(LEAST_SECONDS)
+        due = clock() + LEAST_SECONDS
+        while clock() < due and not stopping():
+            await asyncio.sleep(WAKE_SECONDS)
 
 
 def _view(request: Request) -> View:

@@ -12,7 +12,7 @@ from leadline.live.app import make_app
 from leadline.live.guard import TOKEN, Hosts, is_loopback, new_token
 from leadline.store.following import Follower
 
-GRACE_SECONDS = 1
+GRACE_SECONDS = 2
 """Seconds that open pages get to be told of the end."""
 
 
@@ -44,7 +44,7 @@ def serve(runs: Path, url: str | None, host: str, port: int, with_token: bool, s
         )
         config = uvicorn.Config(
             app,
-            log_level="critical",  # nothing is logged, least of all addresses with tokens
+            log_level="error",  # what goes wrong, and no addresses, which may have tokens
             access_log=False,
             lifespan="off",
             ws="none",
