@@ -1,11 +1,15 @@
 """Shapes and types in signatures are checked while the tests run; every test has one thread and its own folders."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+from browser import Browser
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 install_import_hook(
@@ -36,3 +40,13 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     units = {"steps": 1e-3, "calls": 1e-5, "multiply-adds of products": 2e-9, "multiply-adds, convolved": 2e-9}
     monkeypatch.setattr("leadline.study.planning.calibration.calibrate", lambda device, threads: units)
     return units
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()

@@ -1,16 +1,10 @@
 import base64
-import contextlib
 import csv
 import hashlib
 import json
 import math
-import os
 import re
-import select
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from browser import Browser
 from leadline.analysis.diagnostics import Diagnostics, diagnose
 from leadline.analysis.verdict import analyze
 from leadline.errors import LeadlineError
@@ -562,107 +557,6 @@ def test_no_validation_records_and_values_that_are_not_finite(tmp_path: Path) ->
 
 
 # --- in a browser
-
-
-class Browser:
-    """A headless Chromium, driven through a pipe in its DevTools protocol; no name resolves to an address."""
-
-    def __init__(self, program: str, profile: Path) -> None:
-        orders, self._orders = os.pipe()
-        self._answers, answers = os.pipe()
-        flags = "headless no-sandbox disable-gpu disable-background-networking disable-component-update disable-sync"
-        flags += " no-first-run disable-dev-shm-usage remote-debugging-pipe"
-        command = [program, *(f"--{flag}" for flag in flags.split()), f"--user-data-dir={profile}"]
-        command += ["--host-resolver-rules=MAP * ~NOTFOUND", "about:blank"]
-        # The protocol speaks on descriptors 3 and 4, whatever numbers the pipes have here.
-        places = f'exec 3<&{orders} 4>&{answers}; exec "$@"'
-        self._process = subprocess.Popen(
-            ["bash", "-c", places, "bash", *command],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(orders, answers),
-        )
-        os.close(orders)
-        os.close(answers)
-        self._buffer, self._number, self._session = b"", 0, ""
-        self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._orders, json.dumps(message).encode() + b"\0")
-        while (answer := self._next()).get("id") != self._number:
-            self.events.append(answer)
-        assert "error" not in answer, (method, answer)
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._buffer:
-            assert select.select([self._answers], [], [], 60)[0], "the browser does not answer"
-            part = os.read(self._answers, 1 << 20)
-            assert part, "the browser has ended"
-            self._buffer += part
-        message, self._buffer = self._buffer.split(b"\0", 1)
-        found: dict[str, Any] = json.loads(message)
-        return found
-
-    def value(self, expression: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def open(self, path: Path, width: int = 1200, dark: bool = False, scripts: bool = True) -> None:
-        """Load a page and wait until its charts are drawn."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
-        )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
-        self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._next())
-        deadline = time.monotonic() + 600
-        while scripts and self.value("document.querySelector('.chart:not([data-drawn])') !== null"):
-            assert time.monotonic() < deadline, self.complaints()
-            time.sleep(0.05)
-
-    def complaints(self) -> list[str]:
-        """What the console says, what was thrown, what a dialog asks: all that a good page keeps from doing."""
-        bad = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
-        return [json.dumps(event["params"])[:500] for event in self.events if event.get("method") in bad]
-
-    def requests(self) -> list[str]:
-        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._orders, b'{"id": 0, "method": "Browser.close"}\0')
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._orders)
-        os.close(self._answers)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium on this machine")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ from leadline.specs.study import StudySpec
 from leadline.specs.tuning import FIRST_SEED
 from leadline.store import STATES, LeaseLost, Store, WorkerId, connect, ledger, worker_id
 from leadline.store import register as registering
+from leadline.store.following import Follower
 from leadline.store.schema import VERSION_TABLE, metadata
 from leadline.study.expand import ExpandedStudy, expand
 from leadline.study.match import match
@@ -957,3 +958,57 @@ def test_kill_9_loses_no_epoch_and_leaves_no_half_one(place: Place) -> None:
         epochs, number = np.arange(1, done + 1), np.arange(RECORDS_PER_EPOCH)
         np.testing.assert_array_equal(frame["value"], (1000.0 * epochs[:, None] + number).ravel())
         np.testing.assert_array_equal(frame["epoch"], np.repeat(epochs, RECORDS_PER_EPOCH))
+
+
+# --- following
+
+
+def test_a_follower_sees_what_others_commit(place: Place, store: Store) -> None:
+    store.register(study())
+    with Follower.follow(place.runs, place.url) as follower:
+        before = follower.progress("one")
+        assert [one.state for one in before.progress] == ["waiting"] * 4 and follower.leases()[0] == []
+        claim = store.claim("one", ELSEWHERE, HOUR)
+        assert claim is not None
+        store.set_environment(claim.trial, ELSEWHERE, {"device": "cpu"})
+        store.commit_epoch(claim.trial, ELSEWHERE, epoch_records(1), "a", 1, 2.5, {"flow": b"measured"})
+        after = follower.progress("one", before)
+        assert after.links is before.links
+        frame = store.trials_frame("one")
+        assert [link.trial for link in after.links] == frame["trial"].tolist()
+        assert [(one.arm, one.base, one.seed) for one in after.links] == list(
+            frame[["arm", "base", "seed"]].itertuples(index=False, name=None)
+        )
+        [place_of] = [number for number, one in enumerate(after.progress) if one.state == "running"]
+        link, now = after.links[place_of], after.progress[place_of]
+        assert (link.trial, now.epoch, now.seconds, now.owner) == (claim.trial, 1, 2.5, ELSEWHERE)
+        [lease], moment = follower.leases()
+        assert lease.owner == ELSEWHERE and timedelta(0) < lease.until - moment <= timedelta(seconds=HOUR)
+        assert follower.details([link.id])[link.id].environment == {"device": "cpu"}
+        assert follower.values([link.id], [("train", "loss"), ("train", "none")]) == {link.id: [(0, 1, 1.0)]}
+        assert follower.measured_epochs([link.id], "flow") == {link.id: [1]}
+        assert follower.measured_at([(link.id, 1), (link.id, 2)], "flow") == {(link.id, 1): b"measured"}
+        store.register(study(seeds=3))
+        assert len(follower.progress("one", after).links) == 6
+        with pytest.raises(StoreError, match="unknown study 'two'"):
+            follower.progress("two")
+
+
+def test_a_follower_writes_nothing(place: Place, store: Store) -> None:
+    store.register(study())
+    with Follower.follow(place.runs, place.url) as follower:
+        with pytest.raises(StoreError, match=r"read-?only"), follower._reading() as connection:
+            connection.execute(text("DELETE FROM study_trials"))
+        assert len(follower.progress("one").links) == 4
+    if place.url is not None:  # whose schema of another version is left as it is
+        engine = create_engine(place.url)
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))
+        with pytest.raises(StoreError, match="has the schema of another version"):
+            Follower.follow(place.runs, place.url)
+        with engine.begin() as connection:
+            metadata.drop_all(connection)
+            connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
+        engine.dispose()
+        with pytest.raises(StoreError, match="does not exist yet"):
+            Follower.follow(place.runs, place.url)

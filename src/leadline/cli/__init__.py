@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from leadline.cli import compare, datasets, networks, results, store, studies, theory
+from leadline.cli import compare, datasets, live, networks, results, store, studies, theory
 from leadline.cli.options import Trust, Version
 from leadline.data.threads import limit_threads
 from leadline.errors import LeadlineError, LeadlineWarning
@@ -48,10 +48,10 @@ def main_options(
         os.environ["LEADLINE_TRUST"] = trust  # where the processes that a command starts find it too
 
 
-for part in (networks, studies, results, compare, store, datasets, theory):
+for part in (networks, studies, live, results, compare, store, datasets, theory):
     for command in part.app.registered_commands:
         command.short_help = inspect.getdoc(command.callback)  # which a list of commands would cut short
-for part in (networks, studies, results, compare, store):
+for part in (networks, studies, live, results, compare, store):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="data", help="Find, download and check data sets.")
 app.add_typer(theory.app, name="theory", help="Compare the theory of deep networks with measurements.")

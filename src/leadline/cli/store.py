@@ -24,6 +24,7 @@ StudyName = Annotated[str, typer.Argument(help="Name of a study in the store.")]
 def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """List the studies in a store: their trials by state, their age, and the size of their checkpoints."""
     from leadline.store import Store
+    from leadline.text import byte_size
     from leadline.text.tables import Column, Table, plain
     from leadline.text.terminal import print_text
 
@@ -46,7 +47,7 @@ def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False
         Column("Study", ("study",), plain, numeric=False),
         Column("Trials", ("trials",), _counted, numeric=False),
         Column("Created", ("created",), lambda text: text[:16].replace("T", " "), numeric=False),
-        Column("Checkpoints", ("bytes",), _size),
+        Column("Checkpoints", ("bytes",), byte_size),
         Column("Title", ("title",), plain, numeric=False),
     )
     print_text(Table("studies", "", columns, tuple(rows)) if rows else "no studies")
@@ -55,8 +56,8 @@ def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False
 @app.command()
 def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """List a study's trials: hash, arm, seed, state, training time and the first line of an error."""
-    from leadline.running.driving import clock
     from leadline.store import Store
+    from leadline.text import clock
     from leadline.text.tables import Column, Table, plain
     from leadline.text.terminal import print_text
 
@@ -161,7 +162,7 @@ def clean(
     """Remove trials that no study contains, with their results, and checkpoints that no trial needs."""
     from leadline.store.artifacts import folder_url
     from leadline.store.cleaning import find_strays
-    from leadline.text import plural
+    from leadline.text import byte_size, plural
 
     with _to_change(runs, store_url) as store:
         files = store.files()
@@ -172,7 +173,7 @@ def clean(
         if not dry_run:
             store.clean(None if artifacts is None else folder_url(artifacts))
     verb = "would be removed" if dry_run else "removed"
-    typer.echo(f"{verb}: {plural(len(orphans), 'trial')} and {plural(len(paths), 'file')}, {_size(size)}")
+    typer.echo(f"{verb}: {plural(len(orphans), 'trial')} and {plural(len(paths), 'file')}, {byte_size(size)}")
 
 
 @app.command()
@@ -309,7 +310,3 @@ def _sizes(store: "Store") -> dict[str, int]:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB" if count else "0"

@@ -18,7 +18,7 @@ from leadline.reports.charts.variance import variance_figure
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
-from leadline.store import Store
+from leadline.store.reading import Reader
 from leadline.study.expand import ExpandedStudy
 from leadline.study.search import tuning_of
 from leadline.text import join
@@ -42,7 +42,7 @@ class StoredStudy:
     sections: tuple[Section, ...]
 
 
-def read_findings(store: Store, name: str) -> Findings:
+def read_findings(store: Reader, name: str) -> Findings:
     """Return what a stored study shows, in numbers.
 
     Raises:
@@ -53,7 +53,7 @@ def read_findings(store: Store, name: str) -> Findings:
     return analyze(study, store.trials_frame(name), store.records_frame(name), outputs, tuning_of(store, study))
 
 
-def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredStudy:
+def read_study(store: Reader, name: str, data_dir: Path | None = None) -> StoredStudy:
     """Return a stored study with everything that its report says.
 
     Raises:
@@ -76,7 +76,7 @@ def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredS
     return StoredStudy(study, trials, records, findings, diagnostics, sections)
 
 
-def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = None) -> Path:
+def write_report(store: Reader, name: str, folder: Path, data_dir: Path | None = None) -> Path:
     """Write the report of a stored study into a folder and return the path of its HTML file.
 
     Raises:
@@ -108,7 +108,7 @@ def _variance(study: ExpandedStudy, trials: "pd.DataFrame", outputs: Mapping[str
         yield Section("variance", "Where the spread between seeds comes from", said, (variance_figure(found),), tables)
 
 
-def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.DataFrame") -> Iterator[Section]:
+def _pretraining(store: Reader, name: str, trials: "pd.DataFrame", records: "pd.DataFrame") -> Iterator[Section]:
     # one each, of epoch 0: pre-training comes before the first
     grids = {
         trial: ImageGrids.from_bytes(content)

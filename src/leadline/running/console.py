@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from leadline.running.driving import clock
 from leadline.running.job import Emit, Event
 from leadline.store.schema import SETTLED
+from leadline.text import clock
 from leadline.text.terminal import make_console
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from leadline.running.executors import Executor, InProcess, LocalProcesses, run_until_ended
 from leadline.running.job import Emit, Job, trial_name
 from leadline.store import Store
+from leadline.text import clock
 
 
 class Screen(Protocol):
@@ -73,13 +74,6 @@ class Outcome:
             "seconds": self.seconds,
             **({"decided": self.decided} if self.decided else {}),
         }
-
-
-def clock(seconds: float) -> str:
-    """Format a time: 1 h 05 min, 2 min 05 s, 40 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 _STATE_ORDER = ["finished", "diverged", "failed", "running", "waiting"]

@@ -247,7 +247,7 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
     options: dict[str, Any] = {"leadline_write": write}
     if not write and engine.dialect.name == "postgresql":
         # All queries of a transaction see the same snapshot, as on SQLite.
-        options["isolation_level"] = "REPEATABLE READ"
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     try:
         with engine.connect().execution_options(**options) as connection:
             with connection.begin():

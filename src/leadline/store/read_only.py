@@ -1,4 +1,4 @@
-"""Reading a SQLite store without writing: nothing is created or migrated in its place, so read-only media will do."""
+"""Reading a store without writing: nothing is created or migrated in its place, so read-only media will do."""
 
 import shutil
 import sqlite3
@@ -9,10 +9,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import URL, Engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from leadline.errors import StoreError
-from leadline.store.connect import BUSY_SECONDS, display_address, engine_for, is_current, one_line, prepare
+from leadline.store.connect import BUSY_SECONDS, display_address, engine_for, is_current, is_there, one_line, prepare
+
+FOLLOWING_SECONDS = 2.0
+"""Maximum seconds that a reader who will come again waits for a locked SQLite database."""
 
 
 def open_to_read(url: URL) -> Engine:
@@ -35,6 +38,44 @@ def open_to_read(url: URL) -> Engine:
         raise StoreError(f"store {display_address(url)}: cannot be read: {one_line(error)}") from None
 
 
+def open_to_follow(url: URL) -> Engine:
+    """Return an engine that reads a database again and again while others write to it, and never writes itself.
+
+    SQLite's file is opened anew for every transaction, so that one that was removed or replaced is noticed.
+
+    Raises:
+        StoreError: it does not exist, cannot be read, is not a database, or has the schema of another version.
+    """
+    path = Path(url.database or "").absolute()
+    on_sqlite = url.get_backend_name() == "sqlite"
+    engine = engine_for(url, lambda: _connect_as_it_is(url, path), NullPool) if on_sqlite else engine_for(url)
+    try:
+        if not is_there(engine):
+            raise missing(url)
+        if not is_current(engine):
+            raise StoreError(
+                f"store {display_address(url)}: has the schema of another version of Leadline, and following changes"
+                " nothing; an older one is migrated by `leadline run` or `leadline worker`"
+            )
+    except StoreError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def missing(url: URL) -> StoreError:
+    """Return the error for a store that is not there."""
+    return StoreError(f"store {display_address(url)}: does not exist yet; `leadline run STUDY` creates it")
+
+
+def _connect_as_it_is(url: URL, path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise missing(url)
+    # Without a log nobody has it open; opened as one that may change, SQLite would create a log and leave it there.
+    logged = path.with_name(f"{path.name}-wal").exists()
+    return _connect(path, "mode=ro" if logged else "mode=ro&immutable=1", FOLLOWING_SECONDS)
+
+
 def _find_mode(path: Path) -> str | None:
     """Return how SQLite can read a database in its place; None: it cannot."""
     for mode in ("mode=ro", "mode=ro&immutable=1"):
@@ -51,9 +92,9 @@ def _find_mode(path: Path) -> str | None:
     return None
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, patience: float = BUSY_SECONDS) -> sqlite3.Connection:
     address = f"file:{quote(str(path))}?{mode}"
-    return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+    return sqlite3.connect(address, uri=True, timeout=patience, check_same_thread=False)
 
 
 def _copy_to_memory(url: URL, path: Path, mode: str | None) -> Engine:

@@ -26,7 +26,7 @@ from leadline.store.connect import (
     transaction,
 )
 from leadline.store.lookup import all_states, arm_of, count_trials, find_trial, held_trials, study_id
-from leadline.store.read_only import open_to_read
+from leadline.store.read_only import missing, open_to_read
 from leadline.store.schema import TrialState, studies
 from leadline.store.values import HeldTrial, StudyRecord, StudySummary, TrialRecord, require_mapping
 from leadline.study.resolved import complete_title
@@ -109,9 +109,7 @@ class Reader:
         store = cls(url, Path(runs))
         try:
             if not is_there(store._engine):
-                raise StoreError(
-                    f"store {display_address(store._engine.url)}: does not exist yet; `leadline run STUDY` creates it"
-                )
+                raise missing(store._engine.url)
             if store._engine.dialect.name == "sqlite":
                 store._engine = open_to_read(store._engine.url)
             else:

@@ -17,7 +17,7 @@ from leadline.errors import LeadlineError, SpecError, not_installed
 from leadline.seeds import TUNE, stream
 from leadline.specs.study import SEARCH
 from leadline.specs.tuning import IntegerSpace, LinearSpace, LogSpace, Space, TuneSpec, Values
-from leadline.store import Store
+from leadline.store.reading import Reader
 from leadline.study.expand import Arm, ExpandedStudy, search_trial
 from leadline.study.resolved import Searched
 
@@ -54,7 +54,7 @@ class Search:
         self._settings: dict[str, list[_Setting]] = {arm.name: [] for arm in study.arms}
         self._scores: dict[str, list[float]] = {}
 
-    def next(self, store: Store) -> ExpandedStudy | None:
+    def next(self, store: Reader) -> ExpandedStudy | None:
         """Return the study to run next, with all settings so far and the new ones, or None if the search is complete.
 
         The arms are searched in parallel: each has as many open settings as its sampler can suggest at once.
@@ -124,7 +124,7 @@ def _score(setting: _Setting, results: Mapping[str, float]) -> float | None:
     return sum(found) / len(found) if len(found) == len(setting.trials) else None
 
 
-def _results(store: Store, name: str) -> dict[str, float]:
+def _results(store: Reader, name: str) -> dict[str, float]:
     """Return trial -> final validation error in per cent, infinite where it diverged, of the trials that have ended."""
     if name not in {study.name for study in store.studies()}:
         return {}
@@ -147,7 +147,7 @@ def _results(store: Store, name: str) -> dict[str, float]:
     return results
 
 
-def tuning_of(store: Store, study: ExpandedStudy) -> Tuning | None:
+def tuning_of(store: Reader, study: ExpandedStudy) -> Tuning | None:
     """Return what the search of a stored study shows; None where nothing was tuned.
 
     Raises:

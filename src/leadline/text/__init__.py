@@ -66,6 +66,31 @@ def interval(ends: Sequence[float | None] | None, digits: int = 2, signed: bool 
     return " to ".join(number(end, digits, signed) for end in ends)
 
 
+def clock(seconds: float) -> str:
+    """Return a time in its two largest units.
+
+    Examples:
+        >>> clock(40), clock(125), clock(3900)
+        ('40 s', '2 min 05 s', '1 h 05 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def byte_size(count: int) -> str:
+    """Return the size of files or of a disk.
+
+    Examples:
+        >>> byte_size(0), byte_size(1536), byte_size(5 * 2**20), byte_size(3 * 2**30)
+        ('0', '1.5 KiB', '5.0 MiB', '3.0 GiB')
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 2**10:.1f} KiB" if count else "0"
+
+
 def p_value(p: float | None) -> str:
     """Return a p-value with two significant digits, or that it is below 0.001.
 

@@ -1,0 +1,1 @@
+"""A read-only web page that shows studies while they train."""
