@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,7 +49,7 @@ AHEAD = 2
 class _Chunk:
     """Consecutive images of one batch, and the rows of the batch that they fill."""
 
-    batch: NDArray[np.uint8]  # [b, height, width, channels], the whole batch
+    batch: UInt8[Tensor, "b height width channels"]  # the whole batch, on CUDA in memory that can be copied to the card
     first: int
     paths: tuple[str, ...]
     drawn: tuple[int, ...] | None  # random number per image, which determines its crop; None: the centre
@@ -123,13 +123,15 @@ class EncodedDataset:
         drawn = augment.draw(count, stream(seed, AUGMENT, epoch)) if augment else None
         parts = drawn[:, 0] if drawn is not None and isinstance(augment, DecodingAugmentation) else None
         batches = [indices[self.shard.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
-        for indices, images in zip(batches, self._decode_batches(self.train, batches, parts), strict=True):
+        labels = self._split_on_device(torch.from_numpy(self.train.labels), batches)
+        draws = batches if drawn is None else self._split_on_device(drawn, batches)
+        decoded = self._decode_batches(self.train, batches, parts)
+        for indices, images, targets, draw in zip(batches, decoded, labels, draws, strict=True):
             floats = normalise(self._to_device(images), self.mean, self.scale)
             if drawn is not None and isinstance(augment, BatchAugmentation) and len(indices):
                 with drawing_of(augment, seed, AUGMENT, epoch, int(indices[0])):
-                    floats = augment.apply(floats, drawn[indices].to(self.device))
-            labels = torch.from_numpy(self.train.labels[indices.numpy()])
-            yield to_memory_format(floats, channels_last), labels.to(self.device)
+                    floats = augment.apply(floats, draw)
+            yield to_memory_format(floats, channels_last), targets
 
     def evaluation_batches(
         self, split: Literal["train", "validation", "test"], batch_size: int, channels_last: bool = True
@@ -141,10 +143,10 @@ class EncodedDataset:
         """
         part: Part = getattr(self, split)
         batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.shard.index :: self.shard.count]
-        for indices, images in zip(batches, self._decode_batches(part, batches), strict=True):
-            labels = torch.from_numpy(part.labels[indices.numpy()])
+        labels = self._split_on_device(torch.from_numpy(part.labels), batches)
+        for images, targets in zip(self._decode_batches(part, batches), labels, strict=True):
             floats = normalise(self._to_device(images), self.mean, self.scale)
-            yield to_memory_format(floats, channels_last), labels.to(self.device)
+            yield to_memory_format(floats, channels_last), targets
 
     def sample(
         self, split: Literal["train", "validation", "test"], count: int, channels_last: bool = True
@@ -160,11 +162,18 @@ class EncodedDataset:
         floats = normalise(self._to_device(images), self.mean, self.scale)
         return to_memory_format(floats, channels_last), torch.from_numpy(part.labels[chosen]).to(self.device)
 
+    def _split_on_device(
+        self, values: Shaped[Tensor, "n *rest"], batches: Sequence[Int64[Tensor, "_"]]
+    ) -> list[Tensor]:
+        """Return the values of each batch of positions, copied to the device at once."""
+        if not batches:
+            return []
+        chosen = values[torch.cat(list(batches))].to(self.device)
+        return list(torch.split(chosen, list(map(len, batches))))  # type: ignore[no-untyped-call]
+
     def _to_device(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-        """Copy images to the device as bytes, a quarter of the size of floats."""
-        if self.device.type != "cuda":
-            return images.to(self.device)
-        return images.pin_memory().to(self.device, non_blocking=True)
+        """Copy images to the device as bytes, a quarter of the size of floats; on CUDA nothing waits for the copy."""
+        return images.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _decode_batches(
         self, part: Part, batches: Sequence[Int64[Tensor, "_"]], drawn: Int64[Tensor, "n"] | None = None
@@ -174,7 +183,8 @@ class EncodedDataset:
 
         def chunks() -> Iterator[_Chunk]:
             for positions in batches:
-                batch = np.empty((len(positions), size, size, channels), np.uint8)
+                shape = (len(positions), size, size, channels)
+                batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
                 for first in range(0, max(1, len(positions)), CHUNK):  # an empty shard is also a chunk
                     some = positions[first : first + CHUNK]
                     paths = tuple(part.paths[position] for position in some.tolist())
@@ -183,11 +193,12 @@ class EncodedDataset:
         ahead = max(2 * self.threads, AHEAD * -(-max(map(len, batches), default=0) // CHUNK))
         for chunk in map_in_order(self._fill, chunks(), self.threads, ahead):
             if chunk.last:
-                yield torch.from_numpy(chunk.batch).permute(0, 3, 1, 2)
+                yield chunk.batch.permute(0, 3, 1, 2)
 
     def _fill(self, chunk: _Chunk) -> _Chunk:
         """Decode the images of a chunk into its rows; called in several threads."""
         size, augment, grey = self.spec.size, self.spec.augment, self.spec.channels == "grey"
+        rows = chunk.batch.numpy()
         for row, path in enumerate(chunk.paths):
             try:
                 image = decode(self.read(path), grey, self.spec.background)
@@ -199,7 +210,7 @@ class EncodedDataset:
                 image = augment.crop(image, size, chunk.drawn[row])
             else:
                 image = centre(image, size, self.spec.shorter_side)
-            chunk.batch[chunk.first + row] = np.asarray(image).reshape(size, size, -1)
+            rows[chunk.first + row] = np.asarray(image).reshape(size, size, -1)
         return chunk
 
 
