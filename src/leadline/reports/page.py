@@ -29,7 +29,7 @@ from leadline.analysis.verdict import (
 from leadline.errors import LeadlineError
 from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
-from leadline.reports.charts.figures import figures
+from leadline.reports.charts.figures import curve_names, figures
 from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
@@ -194,7 +194,7 @@ def write_page(
         for prefix in (PROBE, *OPTIONAL)
         for path in (*folder.glob(f"figures/{prefix}*"), *folder.glob(f"tables/{prefix}*.csv"))
     }
-    for name in {*WHY_FIGURES, EARLY, INTERIM, *earlier} - {figure.name for figure in drawn}:
+    for name in {*WHY_FIGURES, EARLY, INTERIM, *curve_names(findings), *earlier} - {figure.name for figure in drawn}:
         files |= {f"figures/{name}.{end}": None for end in ("svg", "pdf")}
         files |= {f"tables/{name}.{end}": None for end in ("csv", "md", "tex")}
     for table in tabled:
@@ -218,6 +218,7 @@ def write_page(
             figures={figure.name: _page_figure(figure) for figure in drawn},
             tables=by_name,
             diagnostics=diagnostics,
+            curves=[figure.name for figure in drawn if figure.name in curve_names(findings)],
             why_figures=[figure.name for figure in drawn if figure.name in WHY_FIGURES],
             snapshot_figures={name: [figure.name for figure in group] for name, group in snapshots.items()},
             early=EARLY,
