@@ -232,6 +232,7 @@ def test_every_figure_and_table_is_a_file(report: tuple[Path, Page]) -> None:
         for name in (
             *("accuracy-curves", "loss-curves", "test-error", "differences", "gradient-profiles"),
             *("gradient-flow", "weight-gradients", "activations", "dead-units", "early-flow"),
+            *("accuracy-fit", "loss-fit", "error-by-depth"),
         )
         for end in ("svg", "pdf")
     }
@@ -670,6 +671,7 @@ def test_every_chart_is_drawn_without_complaint_or_request(report: tuple[Path, P
     path = report[0] / "report.html"
     browser.open(path)
     panels = 6 + 6 + 1 + 1  # accuracy, loss: two splits at three depths; test error; differences
+    panels += 6 + 6 + 2  # accuracy, loss of six arms; error of two arms by depth
     panels += 9 + 4 * 6 + 1  # gradient profiles in three epochs at three depths; four heat maps of six arms; early flow
     assert browser.value("document.querySelectorAll('.chart[data-drawn]').length") == panels
     marks = "[...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('[role=\"graphics-symbol\"]').length)"

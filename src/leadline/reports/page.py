@@ -35,7 +35,7 @@ from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
-from leadline.text import plural
+from leadline.text import LONGEST, join, plural
 from leadline.text.tables import Table, frame_to_csv, to_csv, to_latex, to_markdown
 
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
@@ -50,8 +50,18 @@ OPTIONAL = (
     "predicted-",
     "tuning-",
     "runs-",
+    "network-",
 )  # begin names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing that is no chart: the same on a page and in a file."""
+
+    name: str  # of its files
+    title: str
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()  # those without rows are left out, long ones folded away
+    drawings: tuple[Drawing, ...] = ()  # folded away
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ def write(
     specification = write_specification(study)
     source = Source(
         kind="Study",
-        setting=f"{study.spec.data.display_name} · {plural(study.spec.training.epochs, 'epoch')}",
+        setting=_setting(study),
         notes=study.spec.notes,
         changes=study.changes,
         file="study.yaml",
@@ -128,6 +139,14 @@ def write(
     )
     tabled = tables(study, findings, trials, records)
     return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections)
+
+
+def _setting(study: ExpandedStudy) -> str:
+    """Return the data sets and the epochs of all arms in short."""
+    data_sets = list(dict.fromkeys(arm.trial.data.display_name for arm in study.arms))
+    epochs = [arm.trial.training.epochs for arm in study.arms]
+    fewest = f"{min(epochs)} to " if min(epochs) < max(epochs) else ""
+    return f"{join(data_sets)} · {fewest}{plural(max(epochs), 'epoch')}"
 
 
 def write_specification(study: ExpandedStudy) -> str:
@@ -189,17 +208,21 @@ def write_page(
     files: dict[str, bytes | None] = {source.file: source.content.encode(), **source.others}
     for figure in drawn:
         files |= _figure_files(figure)
+    drawn_names = {one.name for one in drawn} | {one.name for section in sections for one in section.drawings}
     earlier = {
         path.stem
         for prefix in (PROBE, *OPTIONAL)
         for path in (*folder.glob(f"figures/{prefix}*"), *folder.glob(f"tables/{prefix}*.csv"))
     }
-    for name in {*WHY_FIGURES, EARLY, INTERIM, *curve_names(findings), *earlier} - {figure.name for figure in drawn}:
+    for name in {*WHY_FIGURES, EARLY, INTERIM, *curve_names(findings), *earlier} - drawn_names:
         files |= {f"figures/{name}.{end}": None for end in ("svg", "pdf")}
         files |= {f"tables/{name}.{end}": None for end in ("csv", "md", "tex")}
     for table in tabled:
         made = {"csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)}
         files |= {f"tables/{table.name}.{end}": text.encode() if table.rows else None for end, text in made.items()}
+    for drawing in (drawing for section in sections for drawing in section.drawings):
+        images = {"svg": drawing.svg.encode(), "pdf": vl_convert.svg_to_pdf(drawing.svg)}
+        files |= {f"figures/{drawing.name}.{end}": content for end, content in images.items()}
     by_name = {table.name: table for table in tabled}
     page = (
         _environment()
@@ -236,6 +259,7 @@ def write_page(
             folded_rows=FOLDED_ROWS,
             shown_sentences=SHOWN_SENTENCES,
             shown_effects=SHOWN_EFFECTS,
+            shown_meta_analyses=LONGEST,
         )
     )
     files["report.html"] = page.encode()

@@ -9,12 +9,14 @@ from leadline.analysis.diagnostics import Diagnostics, diagnose
 from leadline.analysis.variance import analyze_variance, spread_sentence, variance_notes, variance_table
 from leadline.analysis.verdict import Findings, analyze, reads_probabilities
 from leadline.analysis.verdict.tuned import Tuning, tuning_sentences
+from leadline.data.network_input import INPUT, NetworkInput
 from leadline.errors import LeadlineError
 from leadline.parts.metrics import Outputs
 from leadline.pretraining.image_grids import ImageGrids
 from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.charts.variance import variance_figure
+from leadline.reports.networks import setup_section
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
@@ -67,11 +69,13 @@ def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredS
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
     diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
+    inputs = _inputs(store, name, trials)
     sections = (
         *_variance(study, trials, outputs),
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
         *_predict(study, diagnostics, data_dir),
+        setup_section(study, inputs, data_dir),
     )
     return StoredStudy(study, trials, records, findings, diagnostics, sections)
 
@@ -93,6 +97,13 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
         diagnostics=one.diagnostics,
         sections=one.sections,
     )
+
+
+def _inputs(store: Store, name: str, trials: "pd.DataFrame") -> dict[str, NetworkInput]:
+    """Return what the networks of each arm take, of the arms that have a finished trial."""
+    stored = store.measurements(name, INPUT)
+    of_trials = zip(trials["arm"], trials["trial"], strict=True)
+    return {arm: NetworkInput.from_bytes(stored[trial][-1][1]) for arm, trial in of_trials if trial in stored}
 
 
 def _tuning(tuning: Tuning | None) -> Iterator[Section]:
