@@ -160,6 +160,17 @@ class EncodedDataset:
         floats = normalise(self._to_device(images), self.mean, self.scale)
         return to_memory_format(floats, channels_last), torch.from_numpy(part.labels[chosen]).to(self.device)
 
+    def images(
+        self, split: Literal["train", "validation", "test"], positions: Sequence[int]
+    ) -> UInt8[Tensor, "b c h w"]:
+        """Return images of a split at some positions: the centre crop of each after resizing.
+
+        Raises:
+            DataError: a file has been removed or changed since it was checked.
+        """
+        [images] = self._decode_batches(getattr(self, split), [torch.as_tensor(positions, dtype=torch.int64)])
+        return images
+
     def _to_device(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
         """Copy images to the device as bytes, a quarter of the size of floats."""
         if self.device.type != "cuda":

@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -20,13 +21,16 @@ from leadline.analysis.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnost
 from leadline.analysis.verdict import (
     Findings,
     contrast_sentence,
+    depth_sentence,
     detail_sentences,
     effect_sentence,
+    gap_sentence,
     headline,
     meta_sentence,
     notes,
 )
 from leadline.errors import LeadlineError
+from leadline.pretraining.image_grids import ImageGrid
 from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
@@ -51,6 +55,7 @@ OPTIONAL = (
     "tuning-",
     "runs-",
     "network-",
+    "mistakes-",
 )  # begin names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
 
@@ -65,6 +70,32 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small image that the page holds."""
+
+    grid: ImageGrid
+    caption: str
+    description: str  # for readers who do not see it
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of one kind; where there are none, the caption says why."""
+
+    title: str
+    caption: str
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What is worth a look, in a sentence, and where it is seen."""
+
+    text: str
+    target: str  # the id of a place on the page
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a report that not every report has."""
 
@@ -74,6 +105,8 @@ class Section:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()  # those without rows are left out, long ones folded away
     drawings: tuple[Drawing, ...] = ()  # folded away
+    galleries: tuple[Gallery, ...] = ()
+    pointers: tuple[Pointer, ...] = ()  # shown at the top of the page
 
 
 @dataclass(frozen=True)
@@ -248,6 +281,7 @@ def write_page(
             sections=sections,
             thresholds=THRESHOLDS,
             unfinished=unfinished(by_name["trials"]),
+            pointers=[*_pointers(findings, {figure.name for figure in drawn}), *_pointers_of(diagnostics, sections)],
             environments=environments,
             when=when,
             script=_script(),
@@ -266,6 +300,20 @@ def write_page(
     for name, content in files.items():
         _replace(folder / name, content)
     return folder / "report.html"
+
+
+def _pointers(findings: Findings, drawn: Collection[str]) -> Iterator[Pointer]:
+    """Yield what errors after training are worth a look for, of what is drawn."""
+    for text, target in (depth_sentence(findings), "error-by-depth"), (gap_sentence(findings), "accuracy-fit"):
+        if text and target in drawn:
+            yield Pointer(text, target)
+
+
+def _pointers_of(diagnostics: Diagnostics, sections: Sequence[Section]) -> Iterator[Pointer]:
+    yield from (pointer for section in sections for pointer in section.pointers)
+    if diagnostics.statements:
+        one = diagnostics.statements[0]
+        yield Pointer(f"{one.arm}: {one.text}", one.figure)
 
 
 # --- figures
@@ -319,12 +367,16 @@ def _page_figure(figure: Figure) -> dict[str, Any]:
             {
                 "title": panel.title,
                 "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
-                "still": Markup(prefix_ids(still, f"{figure.name}-{number}-")),
+                "still": Markup(_SPOKEN.sub("", prefix_ids(still, f"{figure.name}-{number}-"))),
                 "spec": Markup(_json_in_html(spec | {"width": "container"})),
             }
         )
     curves = figure.panels and figure.name.endswith("-curves") and not figure.data.empty
     return {"figure": figure, "panels": panels, "table": curve_table(figure) if curves else None}
+
+
+_SPOKEN = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"')
+"""What a still says of each mark: a fifth of its size, and its panel has a label of its own."""
 
 
 def _json_in_html(value: object) -> str:

@@ -44,8 +44,8 @@ def accuracy_table(findings: Findings) -> Table:
         rows.append(row)
     rows.sort(key=lambda row: findings.data_sets.index(str(row["data"])) if row["data"] in findings.data_sets else 0)
     columns = (
-        Column("Data set", ("data",), plain, numeric=False),
-        Column("Network", ("arm",), plain, numeric=False),
+        Column("Data set", ("data",), plain if len(findings.data_sets) > 1 else None, numeric=False),
+        Column("Arm", ("arm",), plain, numeric=False),
         Column("Trials", ("n",), plain),
         *(Column(words, (f"{split}_mean", f"{split}_sd"), mean_sd, unit="%") for split, words in splits.items()),
     )

@@ -16,6 +16,7 @@ from leadline.pretraining.image_grids import ImageGrids
 from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.charts.variance import variance_figure
+from leadline.reports.mistakes import mistakes_section
 from leadline.reports.networks import setup_section
 from leadline.reports.page import Section, write
 from leadline.reports.tuning_tables import tuning_tables
@@ -27,6 +28,9 @@ from leadline.text import join
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MOST_PROBABILITIES = 100_000_000
+"""Probabilities that a report reads to draw calibration, 4 bytes each: of 1,000 trials on MNIST."""
 
 PREDICTED_ARMS = 6
 """Arms of which random networks are built for a report, those of the least and the greatest depth among them."""
@@ -64,13 +68,14 @@ def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredS
     study = store.study(name).expand()
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
-    outputs = store.outputs(name, reads_probabilities(study))
+    outputs = _outputs(store, study)
     findings = analyze(study, trials, records, outputs, tuning)
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
     diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
     inputs = _inputs(store, name, trials)
     sections = (
+        *mistakes_section(study, trials, outputs, inputs, data_dir),
         *_variance(study, trials, outputs),
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
@@ -97,6 +102,17 @@ def write_report(store: Store, name: str, folder: Path, data_dir: Path | None = 
         diagnostics=one.diagnostics,
         sections=one.sections,
     )
+
+
+def _outputs(store: Store, study: ExpandedStudy) -> dict[str, Outputs]:
+    """Return what networks gave for the test images: probabilities too, if a verdict needs them or memory suffices."""
+    outputs = store.outputs(study.name, reads_probabilities(study))
+    if any(one.probabilities is not None for one in outputs.values()):
+        return outputs
+    classes = 1 + max((int(one.labels.max()) for one in outputs.values() if one.labels.dtype.kind in "iu"), default=0)
+    if classes * sum(len(one.labels) for one in outputs.values()) > MOST_PROBABILITIES:
+        return outputs
+    return store.outputs(study.name)
 
 
 def _inputs(store: Store, name: str, trials: "pd.DataFrame") -> dict[str, NetworkInput]:
