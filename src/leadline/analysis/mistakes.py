@@ -119,7 +119,9 @@ def analyze_mistakes(
     fixed = all(one.arm.trial.data.resample != "split" for one in arms)
     known = {one.arm.name for one in arms}
     finished = trials[trials["state"].eq("finished") & trials["arm"].isin(known)]
-    examples = compare_examples(design, finished, outputs) if fixed else ()
+    classes = {one.names for one in arms}
+    named = classes.pop() if len(classes) == 1 else None
+    examples = compare_examples(design, finished, outputs, named) if fixed else ()
     return Mistakes(arms, _difference_frame(design, arms), examples, tuple(_always_wrong(arms)) if fixed else ())
 
 

@@ -35,6 +35,8 @@ ABOUT = (
     " single images, is a place to look, not a verdict."
 )
 
+ARROW = " True class → most frequent mistake."
+
 
 def mistakes_section(
     study: ExpandedStudy,
@@ -88,9 +90,10 @@ def _always(found: Mistakes, wrong: AlwaysWrong, data_dir: Path | None) -> Galle
     title = f"Misclassified by every trial, {wrong.data}"
     of = [found.of(arm) for arm in wrong.arms]
     count = f"{len(wrong.places):,} of {plural(wrong.images, 'test image')}"
-    caption = f"{count}; {plural(wrong.trials, 'trial')} of arms that have learned. True class → most frequent mistake."
+    caption = f"{count}; {plural(wrong.trials, 'trial')} of arms that have learned."
     if not len(wrong.places):
         return Gallery(title, caption)
+    caption += ARROW
     one = of[0]
     labels = one.outputs[0].labels
     shown = sorted(wrong.places.tolist(), key=lambda place: (labels[place], place))
@@ -129,7 +132,7 @@ def _only_one(found: Mistakes, pair: ExampleDifferences, first: bool, data_dir: 
             rows["example"], rows["pairs"], *(rows[name] for name in columns), strict=True
         )
     }
-    return _with_pictures(title, caption + " True class → most frequent mistake.", own, list(said), said, data_dir)
+    return _with_pictures(title, caption + ARROW, own, list(said), said, data_dir)
 
 
 def _mistake(arms: Sequence[ArmMistakes], place: int, how: str) -> tuple[str, str]:

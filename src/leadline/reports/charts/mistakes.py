@@ -73,7 +73,8 @@ def _confusion(arms: Sequence[ArmMistakes]) -> Figure:
         " ".join(
             [
                 "Rows: the true class; columns: the predicted class; numbers: per cent of the images of the true class,"
-                " over all seeds; the stronger the colour, the more. On the diagonal, in grey: those classified correctly.",
+                " over all seeds; the stronger the colour, the more. On the diagonal, in grey: those classified"
+                " correctly.",
                 f"Shares below {LEAST_SHARE}% are coloured, but not written.",
                 *_about_classes(arms),
                 *describe_omitted(arms, drawn, "arms"),
