@@ -361,6 +361,7 @@ def test_verdict_comes_first_and_everything_follows(report: tuple[Path, Page]) -
     for told in ("Broken: </script>", "leadline run study.yaml", "f8d09ac", "Testing & Sons <9000>", "A paper | 2019"):
         assert told in text
     assert "15 of 18 trials finished, 1 diverged, 1 failed" in text
+    assert "Provisional: waiting for 1 of 18 trials." in text
 
 
 def test_why_says_what_was_measured_and_where_it_is_seen(report: tuple[Path, Page]) -> None:
@@ -712,6 +713,18 @@ def test_no_page_scrolls_sideways(width: int, report: tuple[Path, Page], browser
     while browser.value("document.documentElement.scrollWidth > innerWidth"):
         assert time.monotonic() < deadline, "charts do not shrink again"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_wide_tables_fit_a_laptop(report: tuple[Path, Page], browser: Browser) -> None:
+    open_all = "document.querySelectorAll('details').forEach(one => (one.open = true))"
+    wide = (
+        "[...document.querySelectorAll('#arms .scroll, #contrasts .scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    )
+    for width in (1100, 1200):
+        browser.open(report[0] / "report.html", width=width)
+        browser.value(f"{open_all}, null")
+        assert browser.value(f"{wide}.map(e => e.ariaLabel + e.scrollWidth)") == [], width
 
 
 @pytest.mark.slow

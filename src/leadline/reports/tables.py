@@ -36,7 +36,8 @@ def accuracy_table(findings: Findings) -> Table:
     """Return one row per data set and arm: the final accuracy in training and test, where classes are predicted."""
     splits = {"train": "Training accuracy", "validation": "Validation accuracy", "test": "Test accuracy"}
     rows = []
-    for arm in findings.arms if "accuracy" in findings.curves else ():
+    known = "accuracy" in findings.curves and any("test_error" in arm.metrics for arm in findings.arms)
+    for arm in findings.arms if known else ():
         row: dict[str, object] = {"data": arm.data, "arm": arm.name, "n": arm.finished}
         for split in splits:
             error = arm.metrics.get(f"{split}_error")

@@ -19,6 +19,7 @@ from leadline.reports.charts.variance import variance_figure
 from leadline.reports.mistakes import mistakes_section
 from leadline.reports.networks import setup_section
 from leadline.reports.page import Section, write
+from leadline.reports.theory_chapters import chapters
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
 from leadline.store import Store
@@ -80,6 +81,7 @@ def read_study(store: Store, name: str, data_dir: Path | None = None) -> StoredS
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
         *_predict(study, diagnostics, data_dir),
+        *_theory(study),
         setup_section(study, inputs, data_dir),
     )
     return StoredStudy(study, trials, records, findings, diagnostics, sections)
@@ -148,6 +150,11 @@ def _pretraining(store: Store, name: str, trials: "pd.DataFrame", records: "pd.D
             " trial includes its pre-training."
         )
         yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(grids, trials, records)))
+
+
+def _theory(study: ExpandedStudy) -> Iterator[Section]:
+    if said := tuple(chapter.sentence for chapter in chapters(study)):
+        yield Section("theory", "Theory", said)
 
 
 def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:

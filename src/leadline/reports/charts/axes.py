@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -17,7 +17,7 @@ class Values:
     """A vertical axis, and where values lie on it if not at their own size."""
 
     axis: alt.Y
-    place: Callable[[pd.Series], pd.Series] | None = None
+    place: str = ""  # as an expression of Vega in which {} is the value
 
 
 def whole_step(span: float, most: int) -> int:
@@ -104,5 +104,5 @@ def accuracies(title: str, values: Sequence[float]) -> Values:
     scale = alt.Scale(type="log", domain=[least, most], reverse=True, nice=False)
     return Values(
         alt.Y("y:Q", title=f"{title}, log scale of the error", axis=axis, scale=scale),
-        lambda accuracy: (1 - accuracy).clip(lower=least),
+        f"max(1 - {{}}, {least!r})",
     )

@@ -30,8 +30,8 @@ from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
 SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120
-SHOWN_MARKS = 3_000
-"""Marks of a figure: with many panels, fewer epochs are drawn."""
+SHOWN_MARKS, DOTTED = 750, 400
+"""Marks of a figure, so that with many curves fewer epochs are drawn; those up to which each has a dot."""
 
 
 def line_figure(
@@ -65,12 +65,13 @@ def line_figure(
     shown_levels = spread(levels, max(2, most_levels // len(groups)))
     caption = [*caption, *describe_omitted(bases, shown, "arms"), *describe_omitted(levels, shown_levels, levels_are)]
     bands, loose = (frame[frame["base"].isin(shown) & frame["level"].isin(shown_levels)] for frame in (bands, loose))
-    most_steps = min(SHOWN_EPOCHS, SHOWN_MARKS // (len(shown) * len(shown_levels) * len(splits)))
+    most_steps = min(SHOWN_EPOCHS, SHOWN_MARKS // len(shown) // len(shown_levels) // len(splits))
     if len(steps := sorted({*bands["x"], *loose["x"]})) > most_steps:
         steps = spread(steps, most_steps)
         bands, loose = bands[bands["x"].isin(steps)], loose[loose["x"].isin(steps) | loose["last"]]
+    dots = len(steps) <= 20 and len(bands) <= DOTTED
     y = _y_axis(axes[1], bands, loose)
-    if y.place is not None and pd.concat([bands["high"], loose["value"]]).ge(1).any():
+    if y.place and pd.concat([bands["high"], loose["value"]]).ge(1).any():
         caption = [*caption, "An accuracy of 100% lies at the upper edge."]
     panels = []
     for split, split_title in splits.items():
@@ -84,7 +85,7 @@ def line_figure(
                 title = ", ".join(filter(None, (split_title, level, among)))
                 at_level = pd.concat(frame.loc[frame["level"].eq(level), "x"] for frame in (bands, loose))
                 x = whole_numbers(axes[0], at_level)
-                panels.append(Panel(title, draw_lines(here[0], here[1], shown, x, y, len(steps) <= 20)))
+                panels.append(Panel(title, draw_lines(here[0], here[1], shown, x, y, dots)))
     ends = bands[bands["x"].eq(bands.groupby(["arm", "split"])["x"].transform(end))]
     said = [
         f"{row.arm}, {(splits[row.split] or row.base).lower()}: {format_value(row.mean, axes[1])}" for row in each(ends)
@@ -110,8 +111,6 @@ def draw_lines(
 ) -> alt.LayerChart:
     """Return one panel: bands, means and trials that did not finish; arguments as of `line_figure`."""
     y = axis.axis
-    bands, mean, low, high = _place(bands, axis, "mean", "low", "high")
-    loose, value = _place(loose, axis, "value")
     colour, dash, shape = arm_channels(bases)
     tips = [
         alt.Tooltip("base:N", title="arm"),
@@ -121,23 +120,24 @@ def draw_lines(
         alt.Tooltip("high:Q", title="greatest", format=".4~g"),
         alt.Tooltip("seeds:Q", title="seeds"),
     ]
-    columns = ["base", "x", *dict.fromkeys(("mean", "low", "high", mean, low, high)), "seeds"]
-    data = inline(bands, [*columns, "layer"] if "layer" in bands else columns)
+    columns = ["base", "x", "mean", "low", "high", "seeds"]
+    columns += ["layer"] if "layer" in bands else []
+    own, mean, low, high = _chart(bands, columns, axis, "mean", "low", "high")
     layers: list[alt.Chart] = []
     if bands["seeds"].gt(1).any():
-        band = alt.Chart(data).mark_area(opacity=0.2, clip=True, line=False)
+        band = own.mark_area(opacity=0.2, clip=True, line=False)
         layers.append(band.encode(x=x, y=at_field(y, low), y2=f"{high}:Q", color=colour))
     if not bands.empty:
-        line = alt.Chart(data).mark_line(strokeWidth=2, clip=True)
+        line = own.mark_line(strokeWidth=2, clip=True)
         layers.append(line.encode(x=x, y=at_field(y, mean), color=colour, strokeDash=dash))
-        points = alt.Chart(data).mark_point(filled=True, size=34 if dots else 60, opacity=1 if dots else 0, clip=True)
+        points = own.mark_point(filled=True, size=34 if dots else 60, opacity=1 if dots else 0, clip=True)
         layers.append(points.encode(x=x, y=at_field(y, mean), color=colour, shape=shape, tooltip=tips))
     if not loose.empty:
         tips = [alt.Tooltip(f"{field}:N") for field in ("base", "seed", "state")]
         tips += [alt.Tooltip("x:Q", title="epoch"), alt.Tooltip("value:Q", format=".4~g")]
-        shown = ["base", "x", *dict.fromkeys(("value", value)), "seed", "state"]
-        data = inline(loose, [*shown, "trial"])
-        line = alt.Chart(data).mark_line(strokeWidth=1, opacity=0.75, clip=True)
+        shown = ["base", "x", "value", "seed", "state"]
+        own, value = _chart(loose, [*shown, "trial"], axis, "value")
+        line = own.mark_line(strokeWidth=1, opacity=0.75, clip=True)
         layers.append(line.encode(x=x, y=at_field(y, value), color=colour, strokeDash=dash, detail="trial:N"))
         ends = loose[loose["last"]]
         for frame, marker in (
@@ -145,17 +145,19 @@ def draw_lines(
             (ends[ends["state"].ne(DIVERGED)], MARKERS[0]),
         ):
             if not frame.empty:
-                data = inline(frame, shown)
-                points = alt.Chart(data).mark_point(filled=True, shape=marker, size=40, opacity=1)
+                own, value = _chart(frame, shown, axis, "value")
+                points = own.mark_point(filled=True, shape=marker, size=40, opacity=1)
                 layers.append(points.encode(x=x, y=at_field(y, value), color=colour, tooltip=tips))
     return alt.LayerChart(layer=layers, height=190)
 
 
-def _place(frame: pd.DataFrame, axis: Values, *fields: str) -> tuple[Any, ...]:
-    """Return a frame with columns of where its values lie on an axis, and the names of these columns."""
-    if axis.place is None:
-        return frame, *fields
-    return frame.assign(**{f"at_{one}": axis.place(frame[one]) for one in fields}), *(f"at_{one}" for one in fields)
+def _chart(frame: pd.DataFrame, columns: Sequence[str], axis: Values, *fields: str) -> tuple[Any, ...]:
+    """Return a chart of a frame, and the names of the fields that say where values lie on an axis."""
+    chart = alt.Chart(inline(frame, columns))
+    if not axis.place:
+        return chart, *fields
+    placed = {f"at_{field}": axis.place.format(f"datum.{field}") for field in fields}
+    return chart.transform_calculate(**placed), *placed
 
 
 def band_words(bands: pd.DataFrame) -> Iterator[str]:

@@ -66,16 +66,20 @@ def _confusion(arms: Sequence[ArmMistakes]) -> Figure:
     frame = confusion_frame(arms)
     drawn, classes = arms[:SHOWN_BASES], _shown_classes(arms)
     ends = [_most_confused(one) for one in drawn]
+    cells = max(40, SHOWN_CELLS // len(drawn))
+    some = any(_kinds_of_mistakes(one) > cells for one in drawn)
+    numbers = max(map(len, classes.values())) <= SMALL and len(drawn) <= SMALL
+    written = f"numbers: per cent of the images of the true class, those below {LEAST_SHARE}% not written"
     title = "Confusion matrices"
     return Figure(
         "mistakes-confusion",
         title,
         " ".join(
             [
-                "Rows: the true class; columns: the predicted class; numbers: per cent of the images of the true class,"
-                " over all seeds; the stronger the colour, the more. On the diagonal, in grey: those classified"
-                " correctly.",
-                f"Shares below {LEAST_SHARE}% are coloured, but not written.",
+                "Rows: the true class; columns: the predicted class; the stronger the colour, the more images of the"
+                f" true class, over all seeds{'; ' + written if numbers else ''}. On the diagonal, in grey: those"
+                " classified correctly.",
+                *([f"Of each arm the {cells} most frequent kinds of mistakes are drawn."] if some else []),
                 *_about_classes(arms),
                 *describe_omitted(arms, drawn, "arms"),
             ]
@@ -83,7 +87,9 @@ def _confusion(arms: Sequence[ArmMistakes]) -> Figure:
         frame,
         f"{title}. Most often confused: {join([end for end in ends if end], mark=';') or 'nothing'}.",
         tuple(
-            Panel(one.arm.name, _matrix(frame[frame["arm"].eq(one.arm.name)], one, classes[one.arm.name]))
+            Panel(
+                one.arm.name, _matrix(frame[frame["arm"].eq(one.arm.name)], one, classes[one.arm.name], cells, numbers)
+            )
             for one in drawn
         ),
         min(3, grid_columns(len(drawn))) if len(drawn) > 2 else len(drawn),
@@ -117,12 +123,16 @@ def confusion_frame(arms: Sequence[ArmMistakes]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _matrix(cells: pd.DataFrame, one: ArmMistakes, classes: Sequence[int]) -> alt.LayerChart:
+def _matrix(
+    cells: pd.DataFrame, one: ArmMistakes, classes: Sequence[int], most_mistakes: int, numbers: bool
+) -> alt.LayerChart:
     names = [one.names[place] for place in classes]
     cells = cells[cells["row"].isin(classes) & cells["column"].isin(classes)]
     right = cells["row"].eq(cells["column"])
+    rank = cells["share"].where(~right).rank(method="first", ascending=False)
+    cells = cells[right | rank.le(most_mistakes)]
+    right = cells["row"].eq(cells["column"])
     written = cells["share"].ge(LEAST_SHARE)
-    cells = cells.assign(text=cells["share"].round().astype(int).astype(str).where(written, ""))
     band = alt.Scale(domain=names, paddingInner=0.06, paddingOuter=0.03)
     angle = 0 if max(map(len, names)) <= 2 else -90
     label: dict[str, Any] = {"labelLimit": 90, "labelOverlap": False, "domain": False, "ticks": False}
@@ -139,17 +149,24 @@ def _matrix(cells: pd.DataFrame, one: ArmMistakes, classes: Sequence[int]) -> al
         shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, top], range=[0.08, 0.75]), legend=None)
         chart = alt.Chart(inline(own, columns)).mark_rect(style=style, aria=False)
         layers.append(chart.encode(x=x, y=y, opacity=shade, tooltip=tips))
-    if len(names) <= SMALL:
-        text = cells[written]
+    if numbers:
         size = 11 if len(names) <= 10 else 9
-        chart = alt.Chart(inline(text, ["true", "predicted", "text"])).mark_text(style="words", size=size, aria=False)
-        layers.append(chart.encode(x=x, y=y, text="text:N"))
+        chart = alt.Chart(inline(cells[written], ["true", "predicted", "share"]))
+        text = chart.mark_text(style="words", size=size, aria=False)
+        layers.append(text.encode(x=x, y=y, text=alt.Text("share:Q", format=".0f")))
     resolve = alt.Resolve(scale=alt.ScaleResolveMap(opacity="independent"))
     return alt.LayerChart(layer=layers, height=60 + 22 * len(names), resolve=resolve)
 
 
+SHOWN_CELLS = 840
+"""Kinds of mistakes of all arms that are drawn at most, but 40 of each arm in any case."""
 SMALL = 12
-"""Classes up to which cells of a confusion matrix have numbers."""
+"""Classes, and arms, up to which cells of confusion matrices have numbers."""
+
+
+def _kinds_of_mistakes(one: ArmMistakes) -> int:
+    total = one.matrices.sum(0)
+    return int(np.count_nonzero(total) - np.count_nonzero(np.diag(total)))
 
 
 def _most_confused(one: ArmMistakes) -> str:
