@@ -143,10 +143,10 @@ def _matrix(
     most = max(5.0, float(cells.loc[~right, "share"].max()) if (~right).any() else 0.0)
     columns = ["true", "predicted", "images", "share"]
     layers: list[alt.Chart] = []
-    for own, style, top in ((cells[right], "correct", 100.0), (cells[~right], "mistake", most)):
+    for own, style, top, strong in ((cells[right], "correct", 100.0, 0.4), (cells[~right], "mistake", most, 0.65)):
         if own.empty:
             continue
-        shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, top], range=[0.08, 0.75]), legend=None)
+        shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, top], range=[0.08, strong]), legend=None)
         chart = alt.Chart(inline(own, columns)).mark_rect(style=style, aria=False)
         layers.append(chart.encode(x=x, y=y, opacity=shade, tooltip=tips))
     if numbers:
