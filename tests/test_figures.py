@@ -14,9 +14,9 @@ from leadline.analysis.stats import paired
 from leadline.analysis.verdict import ContrastFinding, Findings
 from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
-from leadline.reports.charts import chart, figures
+from leadline.reports.charts import chart, figures, fit, lines
 from leadline.reports.charts import frames as chartdata
-from leadline.reports.charts.axes import log_ticks
+from leadline.reports.charts.axes import Values, accuracies, log_ticks
 from leadline.reports.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
 from leadline.reports.charts.files import to_svg
 from leadline.reports.charts.forest import SHOWN_CONTRASTS, forest
@@ -300,12 +300,103 @@ def test_many_arms_and_levels_and_contrasts_are_drawn_in_part_and_that_is_said()
     assert len(many.data) == 60
 
 
+SPLITS = [
+    (trial, epoch, split, name, value)
+    for trial, worse in (("r0", 1.0), ("r1", 1.5), ("c0", 4.0), ("c1", 9.0))
+    for epoch in (1, 2, 3)
+    for split, more in (("train", 0.5), ("validation", 1.0), ("test", 1.1))
+    for error in [worse * more * 6 / epoch]
+    for name, value in (("error", error), ("accuracy", 1 - error / 100))
+]
+
+
+def test_training_validation_and_test_stand_in_one_panel_for_each_arm() -> None:
+    (figure,) = fit.fit_curves(TWO, records_of(TWO, SPLITS), "accuracy", "Accuracy")
+    assert [panel.title for panel in figure.panels] == ["resnet[blocks=5]", "cnn[blocks=5]"]
+    assert [key.label for key in figure.keys] == ["Training", "Validation", "Test", "diverged"]
+    assert "running averages" in figure.caption and "nothing was chosen by them" in figure.caption
+    for panel, seeds in zip(figure.panels, (2, 1), strict=True):
+        data = next(rows for layer, rows in layers_of(panel) if layer["mark"]["type"] == "line")
+        assert [row["base"] for row in data] == ["Training"] * 3 + ["Validation"] * 3 + ["Test"] * 3
+        assert {row["seeds"] for row in data} == {seeds}
+        layer = next(layer for layer, _ in layers_of(panel) if layer["mark"]["type"] == "line")
+        (edge, _) = layer["encoding"]["y"]["scale"]["domain"]
+        assert {"calculate": f"max(1 - datum.mean, {edge})", "as": "at_mean"} in layer["transform"]
+        assert layer["encoding"]["y"]["field"] == "at_mean"  # they lie where their errors are
+    plain_end = [row for row in layers_of(figure.panels[1])[0][1] if row["x"] == 3]
+    assert [row["mean"] for row in plain_end] == pytest.approx([0.96, 0.92, 0.912])
+    only_training = [row for row in SPLITS if row[2] == "train"]
+    assert not list(fit.fit_curves(TWO, records_of(TWO, only_training), "accuracy", "Accuracy"))
+
+
+def test_test_values_by_epoch_are_drawn_where_they_are_stored() -> None:
+    findings = findings_of(contrast("resnet[blocks=5]", "cnn[blocks=5]", [-5.5, -4.0], "better"))
+    drawn = {figure.name: figure for figure in figures.figures(findings, TWO, records_of(TWO, SPLITS))}
+    assert [name for name in drawn if name in figures.curve_names(findings)] == [
+        *("accuracy-curves", "accuracy-fit", "loss-curves", "error-fit")
+    ]
+    assert {panel.title.partition(",")[0] for panel in drawn["accuracy-curves"].panels} >= {"Training", "Test"}
+    assert [key.label for key in drawn["error-fit"].keys][:2] == ["Training", "Test"]
+    without = records_of(TWO, [row for row in SPLITS if row[2] != "test"])
+    drawn = {figure.name: figure for figure in figures.figures(findings, TWO, without)}
+    assert "error-fit" not in drawn and "accuracy-fit" in drawn
+
+
+def test_depths_have_colours_training_is_thin_and_validation_bold() -> None:
+    trials = trials_of(
+        *((f"{base}{blocks}", base, {"blocks": blocks}, 0, "finished") for base in ("p", "r") for blocks in (20, 3))
+    )
+    values = [
+        (trial, epoch, split, "error", 40.0 / epoch + extra)
+        for trial in trials["trial"]
+        for epoch in (1, 2)
+        for split, extra in (("train", 0.0), ("validation", 2.0))
+    ]
+    (figure,) = fit.depth_curves(trials, records_of(trials, values))
+    assert [panel.title for panel in figure.panels] == ["p", "r"]
+    assert [key.label for key in figure.keys] == ["blocks = 3", "blocks = 20"]
+    for panel in figure.panels:
+        lines_of = [(layer, rows) for layer, rows in layers_of(panel) if layer["mark"]["type"] == "line"]
+        (thin, training), (bold, validation) = lines_of
+        assert thin["mark"]["strokeWidth"] < bold["mark"]["strokeWidth"]
+        assert {row["mean"] for row in training} == {40, 20} and {row["mean"] for row in validation} == {42, 22}
+        assert {row["base"] for row in training} == {"blocks = 3", "blocks = 20"}
+    one_depth = trials[[factors["blocks"] == 3 for factors in trials["factors"]]]
+    assert not list(fit.depth_curves(one_depth, records_of(one_depth, values)))
+    named = trials_of(*((f"t{kind}", "r", {"kind": kind}, 0, "finished") for kind in "AB"))
+    assert not list(fit.depth_curves(named, records_of(named, [("tA", 1, "train", "error", 1.0)])))
+
+
+def placed(found: Values, values: list[float]) -> list[float]:
+    """Where values lie on an axis, by its expression."""
+    if not found.place:
+        return values
+    edge = float(re.fullmatch(r"max\(1 - \{\}, (.*)\)", found.place)[1])  # type: ignore[index]
+    return [max(1 - value, edge) for value in values]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_every_accuracy_lies_on_its_axis(values: list[float]) -> None:
+    found = accuracies("Accuracy", values)
+    low, high = found.axis["scale"].domain
+    assert low < high
+    assert all(low <= value <= high for value in placed(found, values))
+
+
+def test_98_and_99_per_cent_are_as_far_apart_as_80_and_90() -> None:
+    found = accuracies("Accuracy", [0.5, 0.8, 0.9, 0.98, 0.99, 1.0])
+    at = placed(found, [0.8, 0.9, 0.98, 0.99, 1.0])
+    assert at[0] / at[1] == pytest.approx(at[2] / at[3]) == 2
+    assert at[4] == found.axis["scale"].domain[0] < at[3]
+    assert not accuracies("Accuracy", [0.3, 0.7]).place
+
+
 def test_a_long_curve_is_thinned_but_not_its_data() -> None:
     trials = trials_of(("t", "cnn", {}, 0, "finished"))
     records = records_of(trials, curves("loss", "t", [1 / epoch for epoch in range(1, 1001)]))
     figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
     shown = layers_of(figure.panels[0])[0][1]
-    assert len(shown) == figures.SHOWN_EPOCHS
+    assert len(shown) == lines.SHOWN_EPOCHS
     assert (shown[0]["x"], shown[-1]["x"]) == (1, 1000)
     assert len(figure.data) == 1000
 

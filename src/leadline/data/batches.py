@@ -10,7 +10,7 @@ At 167 images/s, ResNet-20 on that thread, augmentation adds less than 0.1% to a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -115,6 +115,9 @@ class Data(Protocol):
 
     def sample(self, split: Part, count: int, channels_last: bool = True) -> Batch:
         """Return at most `count` images of a split, normalised, always the same ones and from all classes."""
+
+    def images(self, split: Part, positions: Sequence[int]) -> Pixels:
+        """Return images of a split at some positions as the data set has them, neither normalised nor augmented."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +226,11 @@ class Dataset:
     def sample(self, split: Part, count: int, channels_last: bool = True) -> Batch:
         """Return the first images of a split, which contain all classes in published data sets."""
         return next(iter(self.evaluation_batches(split, count, channels_last)))
+
+    def images(self, split: Part, positions: Sequence[int]) -> Pixels:
+        """Return images of a split at some positions, as they are stored."""
+        part: Split = getattr(self, split)
+        return part.images[torch.as_tensor(positions, dtype=torch.int64, device=self.device)]
 
 
 def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True, seed: int = 0) -> Data:

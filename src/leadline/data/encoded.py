@@ -171,6 +171,17 @@ class EncodedDataset:
         chosen = values[torch.cat(list(batches))].to(self.device)
         return list(torch.split(chosen, list(map(len, batches))))
 
+    def images(
+        self, split: Literal["train", "validation", "test"], positions: Sequence[int]
+    ) -> UInt8[Tensor, "b c h w"]:
+        """Return images of a split at some positions: the centre crop of each after resizing.
+
+        Raises:
+            DataError: a file has been removed or changed since it was checked.
+        """
+        [images] = self._decode_batches(getattr(self, split), [torch.as_tensor(positions, dtype=torch.int64)])
+        return images
+
     def _to_device(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
         """Copy images to the device as bytes, a quarter of the size of floats; on CUDA nothing waits for the copy."""
         return images.to(self.device, non_blocking=self.device.type == "cuda")

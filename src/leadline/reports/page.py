@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -14,33 +15,36 @@ import pandas as pd
 import vl_convert
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from leadline.analysis.diagnostics import NOTHING_MEASURED, THRESHOLDS, Diagnostics
 from leadline.analysis.verdict import (
     Findings,
     contrast_sentence,
+    depth_sentence,
     detail_sentences,
     effect_sentence,
+    gap_sentence,
     headline,
     meta_sentence,
     notes,
 )
 from leadline.errors import LeadlineError
+from leadline.pretraining.image_grids import ImageGrid
 from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
-from leadline.reports.charts.figures import figures
+from leadline.reports.charts.figures import curve_names, figures
 from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
-from leadline.text import plural
+from leadline.text import LONGEST, join, plural
 from leadline.text.tables import Table, frame_to_csv, to_csv, to_latex, to_markdown
 
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
 SHOWN_EFFECTS = 12  # in words; the table beside them has all of them
-SHOWN_ROWS = 200  # of a table on the page; its files have all of them
+SHOWN_ROWS = 100  # of a table on the page; its files have all of them
 FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
 WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
 EARLY, INTERIM = "early-flow", "interim"
@@ -50,8 +54,45 @@ OPTIONAL = (
     "predicted-",
     "tuning-",
     "runs-",
+    "network-",
+    "mistakes-",
 )  # begin names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing that is no chart: the same on a page and in a file."""
+
+    name: str  # of its files
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small image that the page holds."""
+
+    grid: ImageGrid
+    caption: str
+    description: str  # for readers who do not see it
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of one kind; where there are none, the caption says why."""
+
+    title: str
+    caption: str
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What is worth a look, in a sentence, and where it is seen."""
+
+    text: str
+    target: str  # the id of a place on the page
 
 
 @dataclass(frozen=True)
@@ -63,6 +104,9 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()  # those without rows are left out, long ones folded away
+    drawings: tuple[Drawing, ...] = ()  # folded away
+    galleries: tuple[Gallery, ...] = ()
+    pointers: tuple[Pointer, ...] = ()  # shown at the top of the page
 
 
 @dataclass(frozen=True)
@@ -116,7 +160,7 @@ def write(
     specification = write_specification(study)
     source = Source(
         kind="Study",
-        setting=f"{study.spec.data.display_name} · {plural(study.spec.training.epochs, 'epoch')}",
+        setting=_setting(study),
         notes=study.spec.notes,
         changes=study.changes,
         file="study.yaml",
@@ -128,6 +172,14 @@ def write(
     )
     tabled = tables(study, findings, trials, records)
     return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections)
+
+
+def _setting(study: ExpandedStudy) -> str:
+    """Return the data sets and the epochs of all arms in short."""
+    data_sets = list(dict.fromkeys(arm.trial.data.display_name for arm in study.arms))
+    epochs = [arm.trial.training.epochs for arm in study.arms]
+    fewest = f"{min(epochs)} to " if min(epochs) < max(epochs) else ""
+    return f"{join(data_sets)} · {fewest}{plural(max(epochs), 'epoch')}"
 
 
 def write_specification(study: ExpandedStudy) -> str:
@@ -189,17 +241,21 @@ def write_page(
     files: dict[str, bytes | None] = {source.file: source.content.encode(), **source.others}
     for figure in drawn:
         files |= _figure_files(figure)
+    drawn_names = {one.name for one in drawn} | {one.name for section in sections for one in section.drawings}
     earlier = {
         path.stem
         for prefix in (PROBE, *OPTIONAL)
         for path in (*folder.glob(f"figures/{prefix}*"), *folder.glob(f"tables/{prefix}*.csv"))
     }
-    for name in {*WHY_FIGURES, EARLY, INTERIM, *earlier} - {figure.name for figure in drawn}:
+    for name in {*WHY_FIGURES, EARLY, INTERIM, *curve_names(findings), *earlier} - drawn_names:
         files |= {f"figures/{name}.{end}": None for end in ("svg", "pdf")}
         files |= {f"tables/{name}.{end}": None for end in ("csv", "md", "tex")}
     for table in tabled:
         made = {"csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)}
         files |= {f"tables/{table.name}.{end}": text.encode() if table.rows else None for end, text in made.items()}
+    for drawing in (drawing for section in sections for drawing in section.drawings):
+        images = {"svg": drawing.svg.encode(), "pdf": vl_convert.svg_to_pdf(drawing.svg)}
+        files |= {f"figures/{drawing.name}.{end}": content for end, content in images.items()}
     by_name = {table.name: table for table in tabled}
     page = (
         _environment()
@@ -218,14 +274,17 @@ def write_page(
             figures={figure.name: _page_figure(figure) for figure in drawn},
             tables=by_name,
             diagnostics=diagnostics,
+            curves=[figure.name for figure in drawn if figure.name in curve_names(findings)],
             why_figures=[figure.name for figure in drawn if figure.name in WHY_FIGURES],
             snapshot_figures={name: [figure.name for figure in group] for name, group in snapshots.items()},
             early=EARLY,
             sections=sections,
             thresholds=THRESHOLDS,
             unfinished=unfinished(by_name["trials"]),
+            pointers=[*_pointers(findings, {figure.name for figure in drawn}), *_pointers_of(diagnostics, sections)],
             environments=environments,
             when=when,
+            theme=Markup(_json_in_html(theme(PAGE, standalone=False))),
             script=_script(),
             script_hash=base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
             light=LIGHT,
@@ -235,12 +294,27 @@ def write_page(
             folded_rows=FOLDED_ROWS,
             shown_sentences=SHOWN_SENTENCES,
             shown_effects=SHOWN_EFFECTS,
+            shown_meta_analyses=LONGEST,
         )
     )
     files["report.html"] = page.encode()
     for name, content in files.items():
         _replace(folder / name, content)
     return folder / "report.html"
+
+
+def _pointers(findings: Findings, drawn: Collection[str]) -> Iterator[Pointer]:
+    """Yield what errors after training are worth a look for, of what is drawn."""
+    for text, target in (depth_sentence(findings), "error-by-depth"), (gap_sentence(findings), "accuracy-fit"):
+        if text and target in drawn:
+            yield Pointer(text, target)
+
+
+def _pointers_of(diagnostics: Diagnostics, sections: Sequence[Section]) -> Iterator[Pointer]:
+    yield from (pointer for section in sections for pointer in section.pointers)
+    if diagnostics.statements:
+        one = diagnostics.statements[0]
+        yield Pointer(f"{one.arm}: {one.text}", one.figure)
 
 
 # --- figures
@@ -286,20 +360,44 @@ def _page_figure(figure: Figure) -> dict[str, Any]:
     """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it."""
     panels = []
     for number, panel in enumerate(figure.panels):
-        spec = panel.chart.to_dict(validate=False) | {"config": theme(PAGE, standalone=False)}
-        still = vl_convert.vegalite_to_svg(
-            {**spec, "width": STILL_WIDTHS[figure.columns]}, vl_version=vegalite_version()
-        )
+        spec = panel.chart.to_dict(validate=False)
+        shown = {**spec, "width": STILL_WIDTHS[figure.columns], "config": theme(PAGE, standalone=False)}
+        still = vl_convert.vegalite_to_svg(shown, vl_version=vegalite_version())
         panels.append(
             {
                 "title": panel.title,
                 "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
-                "still": Markup(prefix_ids(still, f"{figure.name}-{number}-")),
-                "spec": Markup(_json_in_html(spec | {"width": "container"})),
+                "still": Markup(prefix_ids(_shorten(still), f"{figure.name}-{number}-")),
+                "spec": Markup(_json_in_html(_with_rows(spec) | {"width": "container"})),
             }
         )
     curves = figure.panels and figure.name.endswith("-curves") and not figure.data.empty
     return {"figure": figure, "panels": panels, "table": curve_table(figure) if curves else None}
+
+
+_UNSEEN = re.compile(
+    r' (?:role|aria-[a-z]+|font-family|pointer-events)="[^"]*"'  # its panel has a label, the page a font
+    r'| opacity="1"'
+    r'|<path [^>]*opacity="0"[^>]*/>'  # marks that only show tooltips
+    r'|<path class="(?:foreground|background)"[^>]*(?:display="none"|d="M0,0h0v0h0Z")[^>]*/>'
+)
+_PLACES = re.compile(r'(?<= )(?:d|transform|[xy][12]?|width|height)="[^"]*"')
+
+
+def _shorten(still: str) -> str:
+    """Return the same image in less than half the room: without what nobody sees, in hundredths of a pixel."""
+    seen = _UNSEEN.sub("", still)
+    return _PLACES.sub(lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), seen)
+
+
+def _with_rows(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a specification whose data are lists of values below one of names, which report.js makes records again."""
+    datasets = {}
+    for name, text in spec.get("datasets", {}).items():
+        records = json.loads(text)
+        names = list(records[0]) if records else []
+        datasets[name] = [names, *([record[key] for key in names] for record in records)]
+    return spec | {"datasets": datasets}
 
 
 def _json_in_html(value: object) -> str:
@@ -329,10 +427,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["plural"] = plural
+    environment.filters["breakable"] = _breakable
     environment.globals["style"] = Markup(
         resources.files("leadline.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
     )
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name that may be broken before its levels and between them."""
+    return Markup(escape(name).replace("[", Markup("<wbr>[")).replace(",", Markup(",<wbr>")))
 
 
 def _environments(trials: pd.DataFrame, writer: Mapping[str, Any] | None) -> list[tuple[str, dict[str, str]]]:

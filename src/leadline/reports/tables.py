@@ -15,20 +15,46 @@ from leadline.text.tables import Column, Table, plain
 
 
 def tables(study: ExpandedStudy, findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:
-    """Return a study's tables: arms, contrasts, mcnemar, targets, factors, data-sets, published, trials."""
+    """Return a study's tables: arms, accuracy, contrasts, mcnemar, targets, factors, data-sets, published, trials."""
     *shown, every_trial = tables_of_trials(findings, trials, records)
     return (*shown, published_table(study, findings.arms), every_trial)
 
 
 def tables_of_trials(findings: Findings, trials: pd.DataFrame, records: pd.DataFrame) -> tuple[Table, ...]:
-    """Return the tables of what trials show: arms, contrasts, mcnemar, targets, factors, data-sets, trials."""
+    """Return the tables of what trials show: those of `tables` but for published numbers."""
     return (
         arms_table(findings),
+        accuracy_table(findings),
         contrasts_table(findings),
         mcnemar_table(findings),
         *effect_tables(findings),
         trials_table(trials, records),
     )
+
+
+def accuracy_table(findings: Findings) -> Table:
+    """Return one row per data set and arm: the final accuracy in training and test, where classes are predicted."""
+    splits = {"train": "Training accuracy", "validation": "Validation accuracy", "test": "Test accuracy"}
+    rows = []
+    known = "accuracy" in findings.curves and any("test_error" in arm.metrics for arm in findings.arms)
+    for arm in findings.arms if known else ():
+        row: dict[str, object] = {"data": arm.data, "arm": arm.name, "n": arm.finished}
+        for split in splits:
+            error = arm.metrics.get(f"{split}_error")
+            row |= {f"{split}_mean": 100 - error.mean if error else None, f"{split}_sd": error.sd if error else None}
+        rows.append(row)
+    rows.sort(key=lambda row: findings.data_sets.index(str(row["data"])) if row["data"] in findings.data_sets else 0)
+    columns = (
+        Column("Data set", ("data",), plain if len(findings.data_sets) > 1 else None, numeric=False),
+        Column("Arm", ("arm",), plain, numeric=False),
+        Column("Trials", ("n",), plain),
+        *(Column(words, (f"{split}_mean", f"{split}_sd"), mean_sd, unit="%") for split, words in splits.items()),
+    )
+    note = (
+        "Of the network after the last epoch, in evaluation mode, on all images of a split: training accuracies by"
+        " epoch, which are running averages, differ."
+    )
+    return Table("accuracy", "Final accuracy: mean ± standard deviation over seeds", columns, tuple(rows), note)
 
 
 def published_table(study: ExpandedStudy, arms: tuple[ArmFinding, ...]) -> Table:

@@ -9,13 +9,17 @@ from leadline.analysis.diagnostics import Diagnostics, diagnose
 from leadline.analysis.variance import analyze_variance, spread_sentence, variance_notes, variance_table
 from leadline.analysis.verdict import Findings, analyze, reads_probabilities
 from leadline.analysis.verdict.tuned import Tuning, tuning_sentences
+from leadline.data.network_input import INPUT, NetworkInput
 from leadline.errors import LeadlineError
 from leadline.parts.metrics import Outputs
 from leadline.pretraining.image_grids import ImageGrids
 from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.charts.variance import variance_figure
+from leadline.reports.mistakes import mistakes_section
+from leadline.reports.networks import setup_section
 from leadline.reports.page import Section, write
+from leadline.reports.theory_chapters import chapters
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
 from leadline.store.reading import Reader
@@ -25,6 +29,9 @@ from leadline.text import join
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MOST_PROBABILITIES = 100_000_000
+"""Probabilities that a report reads to draw calibration, 4 bytes each: of 1,000 trials on MNIST."""
 
 PREDICTED_ARMS = 6
 """Arms of which random networks are built for a report, those of the least and the greatest depth among them."""
@@ -62,16 +69,20 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
     study = store.study(name).expand()
     trials, records = store.trials_frame(name), store.records_frame(name)
     tuning = tuning_of(store, study)
-    outputs = store.outputs(name, reads_probabilities(study))
+    outputs = _outputs(store, study)
     findings = analyze(study, trials, records, outputs, tuning)
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
     diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
+    inputs = _inputs(store, name, trials)
     sections = (
+        *mistakes_section(study, trials, outputs, inputs, data_dir),
         *_variance(study, trials, outputs),
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
         *_predict(study, diagnostics, data_dir),
+        *_theory(study),
+        setup_section(study, inputs, data_dir),
     )
     return StoredStudy(study, trials, records, findings, diagnostics, sections)
 
@@ -93,6 +104,24 @@ def write_report(store: Reader, name: str, folder: Path, data_dir: Path | None =
         diagnostics=one.diagnostics,
         sections=one.sections,
     )
+
+
+def _outputs(store: Store, study: ExpandedStudy) -> dict[str, Outputs]:
+    """Return what networks gave for the test images: probabilities too, if a verdict needs them or memory suffices."""
+    outputs = store.outputs(study.name, reads_probabilities(study))
+    if any(one.probabilities is not None for one in outputs.values()):
+        return outputs
+    classes = 1 + max((int(one.labels.max()) for one in outputs.values() if one.labels.dtype.kind in "iu"), default=0)
+    if classes * sum(len(one.labels) for one in outputs.values()) > MOST_PROBABILITIES:
+        return outputs
+    return store.outputs(study.name)
+
+
+def _inputs(store: Store, name: str, trials: "pd.DataFrame") -> dict[str, NetworkInput]:
+    """Return what the networks of each arm take, of the arms that have a finished trial."""
+    stored = store.measurements(name, INPUT)
+    of_trials = zip(trials["arm"], trials["trial"], strict=True)
+    return {arm: NetworkInput.from_bytes(stored[trial][-1][1]) for arm, trial in of_trials if trial in stored}
 
 
 def _tuning(tuning: Tuning | None) -> Iterator[Section]:
@@ -121,6 +150,11 @@ def _pretraining(store: Reader, name: str, trials: "pd.DataFrame", records: "pd.
             " trial includes its pre-training."
         )
         yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(grids, trials, records)))
+
+
+def _theory(study: ExpandedStudy) -> Iterator[Section]:
+    if said := tuple(chapter.sentence for chapter in chapters(study)):
+        yield Section("theory", "Theory", said)
 
 
 def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:

@@ -1,6 +1,7 @@
 """Statistics: arrays in, frozen results out."""
 
 from leadline.analysis.stats.agreement import Correlation, McNemar, mcnemar, spearman
+from leadline.analysis.stats.classes import Reliability, class_errors, confusion_matrix, reliability
 from leadline.analysis.stats.corrections import benjamini_hochberg, benjamini_hochberg_both, holm, holm_both
 from leadline.analysis.stats.decisions import (
     LEVEL,
@@ -45,6 +46,7 @@ __all__ = [
     "McNemar",
     "Outcome",
     "Paired",
+    "Reliability",
     "SeedsForWord",
     "StatisticsError",
     "Summary",
@@ -52,6 +54,8 @@ __all__ = [
     "benjamini_hochberg",
     "benjamini_hochberg_both",
     "choose_word",
+    "class_errors",
+    "confusion_matrix",
     "cut",
     "decide",
     "difference_p",
@@ -64,6 +68,7 @@ __all__ = [
     "paired",
     "permutation_p",
     "power",
+    "reliability",
     "seeds_for_power",
     "seeds_for_word",
     "sign_flip_p",

@@ -14,6 +14,7 @@ from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Find
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
 from leadline.analysis.verdict.wording.output import decided_line, round_line, to_blocks, to_json, to_text
+from leadline.analysis.verdict.wording.pointers import depth_sentence, gap_sentence
 from leadline.analysis.verdict.wording.sentences import (
     contrast_sentence,
     detail_sentences,
@@ -36,9 +37,11 @@ __all__ = [
     "contrast_sentence",
     "contrasts_table",
     "decided_line",
+    "depth_sentence",
     "design_of",
     "detail_sentences",
     "effect_sentence",
+    "gap_sentence",
     "headline",
     "meta_sentence",
     "notes",

@@ -135,6 +135,7 @@ def _arm(arm: DesignArm, design: Design, evidence: Evidence) -> ArmFinding:
             evidence.converged[trial.hash] for trial in finished if trial.hash in evidence.converged
         ),
         seconds=_summary(trial.seconds for trial in finished if math.isfinite(trial.seconds)),
+        data=arm.data,
     )
 
 

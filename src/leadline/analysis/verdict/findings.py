@@ -44,6 +44,7 @@ class ArmFinding:
     metrics: Mapping[str, Summary]  # of finished trials; per cent: test_error, train_error, validation_error
     convergence_epoch: Summary | None
     seconds: Summary | None  # wall time of a trial
+    data: str = ""  # the data set on which it was evaluated
 
     @property
     def unfinished(self) -> int:

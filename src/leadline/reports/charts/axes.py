@@ -3,12 +3,21 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import altair as alt
 import pandas as pd
 
 DECADES = 12
 """Maximum number of decades of a logarithmic scale; smaller values are drawn at its lower edge."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """A vertical axis, and where values lie on it if not at their own size."""
+
+    axis: alt.Y
+    place: str = ""  # as an expression of Vega in which {} is the value
 
 
 def whole_step(span: float, most: int) -> int:
@@ -72,3 +81,28 @@ def magnitudes(title: str, values: Sequence[float]) -> alt.Y:
     if values and min(values) > 0 and max(values) > 20 * min(values):
         return logarithmic(title, values)[0]
     return linear(title, [0.0, *values])
+
+
+MUCH = 0.9
+"""Accuracy from which on an axis shows errors on a log scale, so that 98% and 99% are as far apart as 80% and 90%."""
+
+
+def accuracies(title: str, values: Sequence[float]) -> Values:
+    """Return an axis for accuracies as fractions: logarithmic in 1 - accuracy if the best is `MUCH` or more.
+
+    An accuracy of 1 lies at the upper edge, a third above the best accuracy below it.
+    """
+    low, high = min(values), max(values)
+    if high < MUCH:
+        ends = [math.floor(20 * low) / 20, math.ceil(20 * high + 1e-9) / 20]
+        scale = alt.Scale(domain=ends, nice=False, zero=False)
+        return Values(alt.Y("y:Q", title=title, axis=alt.Axis(format=".3~p", tickCount=5), scale=scale))
+    missed = [1 - value for value in values if 1 - value > 1e-9]
+    least = min(missed, default=0.01) / 1.3
+    most = min(1.0, max([*missed, 4 * least]) * 1.1)
+    axis = alt.Axis(values=log_ticks(least, most, (1, 2, 5)), labelExpr="format(1 - datum.value, '.6~p')")
+    scale = alt.Scale(type="log", domain=[least, most], reverse=True, nice=False)
+    return Values(
+        alt.Y("y:Q", title=f"{title}, log scale of the error", axis=axis, scale=scale),
+        f"max(1 - {{}}, {least!r})",
+    )

@@ -177,6 +177,8 @@ def theme(palette: Palette, standalone: bool) -> dict[str, Any]:
             "interval": {"color": palette.ink, "strokeWidth": 2},
             "estimate": {"color": palette.ink, "opacity": 1},
             "seed": {"color": palette.muted, "strokeWidth": 1.2, "opacity": 1},
+            "correct": {"color": palette.muted},
+            "mistake": {"color": palette.arms[1]},
             "words": {"color": palette.ink, "fontSize": 12},
             "numbers": {"color": palette.muted, "fontSize": 11},
         },

@@ -4,10 +4,8 @@ The frames are prepared in `frames`, and `chart` has what all charts share. A fi
 is one view whose width is left open, so that a page can lay the panels out for any screen.
 """
 
-import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -16,20 +14,16 @@ import pandas as pd
 from leadline.analysis.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
 from leadline.analysis.verdict import Findings
 from leadline.probes.table import ACTIVATION_GRADIENT
-from leadline.reports.charts.axes import magnitudes, whole_numbers
+from leadline.reports.charts.axes import magnitudes
 from leadline.reports.charts.chart import (
     CROSS,
     DIVERGED,
-    MARKERS,
     SHOWN_BASES,
     Figure,
     Key,
     Panel,
     arm_channels,
     at_edge,
-    at_field,
-    divide_arms,
-    each,
     grid_columns,
     inline,
     legend_keys,
@@ -38,28 +32,43 @@ from leadline.reports.charts.chart import (
     place_marks,
     spread,
 )
+from leadline.reports.charts.fit import RUNNING, depth_curves, fit_curves
 from leadline.reports.charts.forest import forest
 from leadline.reports.charts.frames import (
     CURVE_SPLITS,
     curve_frame,
     error_frame,
+    horizontal_factor,
+    is_number,
     level_of,
     profile_frame,
     unfinished_frame,
 )
 from leadline.reports.charts.heat import heat_maps
+from leadline.reports.charts.lines import band_words, line_figure
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
-SHOWN_LEVELS, SHOWN_EPOCHS = 6, 120
+SHOWN_LEVELS = 6
 
 
 def figures(
     findings: Findings, trials: pd.DataFrame, records: pd.DataFrame, diagnostics: Diagnostics = NOTHING_MEASURED
 ) -> tuple[Figure, ...]:
     """Return a study's figures in the order of a report; those of `why` only where something was measured."""
+    tested = records["split"].eq("test").any()
+    splits = CURVES | ({"test": "Test"} if tested else {})
     return (
-        *(learning_curves(trials, records, quantity, axis) for quantity, axis in findings.curves.items()),
+        *(
+            figure
+            for quantity, axis in findings.curves.items()
+            for figure in (
+                learning_curves(trials, records, quantity, axis, splits),
+                *fit_curves(trials, records, quantity, axis),
+            )
+        ),
+        *(fit_curves(trials, records, "error", "Misclassification error (%)", ("train", "test")) if tested else ()),
+        *depth_curves(trials, records),
         *((final_error(trials, records),) if findings.metric == "test_error" else ()),
         forest(findings),
         *(() if diagnostics.frame.empty else (gradient_profiles(trials, diagnostics), *heat_maps(diagnostics, trials))),
@@ -67,6 +76,12 @@ def figures(
 
 
 # --- curves
+
+
+def curve_names(findings: Findings) -> tuple[str, ...]:
+    """Return the names that figures of curves may have, in the order of a report."""
+    both = (f"{quantity}-{kind}" for quantity in findings.curves for kind in ("curves", "fit"))
+    return (*both, "error-fit", "error-by-depth")
 
 
 CURVES = dict(zip(CURVE_SPLITS, ("Training", "Validation"), strict=True))
@@ -93,18 +108,16 @@ def learning_curves(
     name, title = f"{name or quantity}-curves", f"{quantity[0].upper()}{quantity[1:]} during training"
     if bands.empty and loose.empty:
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
-    caption = [*_band_words(bands)]
+    caption = [*band_words(bands)]
     if "train" in splits:
-        caption.append(
-            "Training values are running averages over the batches of an epoch, during which the network changes."
-        )
+        caption.append(RUNNING)
     if not np.isfinite(records.loc[records["name"].eq(quantity) & records["split"].isin(splits), "value"]).all():
         caption.append("Values that are not finite are not drawn.")
     if "validation" in splits and "validation" not in {*bands["split"], *loose["split"]}:
         caption.append("There are no validation records.")
     if not loose.empty:
         caption.append("Thin lines: trials that did not finish, each by itself; a cross marks where one diverged.")
-    return _line_figure(
+    return line_figure(
         Figure(name, title, "", bands),
         bands.rename(columns={"epoch": "x"}),
         loose.rename(columns={"epoch": "x"}),
@@ -127,7 +140,7 @@ def gradient_profiles(trials: pd.DataFrame, diagnostics: Diagnostics) -> Figure:
         " epoch's steps. Lines: mean over the trials that reached the epoch, diverged ones included;"
         " bands: range. Norms of 0 have no logarithm and are left out."
     ]
-    return _line_figure(
+    return line_figure(
         Figure("gradient-profiles", title, "", bands),
         bands.rename(columns={"place": "x"}),
         pd.DataFrame(columns=["base", "level", "split", "x", "value"]),
@@ -138,128 +151,13 @@ def gradient_profiles(trials: pd.DataFrame, diagnostics: Diagnostics) -> Figure:
     )
 
 
-def _line_figure(
-    figure: Figure,
-    bands: pd.DataFrame,
-    loose: pd.DataFrame,
-    caption: list[str],
-    axes: tuple[str, str],
-    splits: Mapping[str, str],
-    end: Literal["max", "min"] = "max",
-) -> Figure:
-    """Lay curves out: a panel for each split and level, all on one scale; their `end`, max or min, is put in words."""
-    every = pd.concat([frame[["base", "level", "split"]] for frame in (bands, loose) if not frame.empty])
-    bases, levels = list(every["base"].unique()), list(every["level"].unique())
-    shown = bases[:SHOWN_BASES]
-    groups = divide_arms(shown)
-    shown_levels = spread(levels, max(2, SHOWN_LEVELS // len(groups)))
-    caption = [*caption, *describe_omitted(bases, shown, "arms"), *describe_omitted(levels, shown_levels, "levels")]
-    bands, loose = (frame[frame["base"].isin(shown) & frame["level"].isin(shown_levels)] for frame in (bands, loose))
-    if len(steps := sorted({*bands["x"], *loose["x"]})) > SHOWN_EPOCHS:
-        steps = spread(steps, SHOWN_EPOCHS)
-        bands, loose = bands[bands["x"].isin(steps)], loose[loose["x"].isin(steps) | loose["last"]]
-    y = _y_axis(axes[1], bands, loose)
-    panels = []
-    for split, split_title in splits.items():
-        for level, group in itertools.product(shown_levels, groups):
-            here = [
-                frame[frame["split"].eq(split) & frame["level"].eq(level) & frame["base"].isin(group)]
-                for frame in (bands, loose)
-            ]
-            if not all(frame.empty for frame in here):
-                among = f"{group[0]} to {group[-1]}" if len(groups) > 1 else ""
-                title = ", ".join(filter(None, (split_title, level, among)))
-                at_level = pd.concat(frame.loc[frame["level"].eq(level), "x"] for frame in (bands, loose))
-                x = whole_numbers(axes[0], at_level)
-                panels.append(Panel(title, _lines(here[0], here[1], shown, x, y, len(steps) <= 20)))
-    ends = bands[bands["x"].eq(bands.groupby(["arm", "split"])["x"].transform(end))]
-    said = [f"{row.arm}, {splits[row.split].lower()}: {_format_value(row.mean, axes[1])}" for row in each(ends)]
-    place = f"At the {'right' if end == 'max' else 'left'} end of the curves"
-    keys = legend_keys(shown)
-    if not loose.empty and loose["state"].eq(DIVERGED).any():
-        keys.append(Key(DIVERGED, CROSS))
-    return Figure(
-        figure.name,
-        figure.title,
-        " ".join(caption),
-        figure.data,
-        f"{figure.title}. {place}: {join(said, mark=';') or 'no finished trial'}.",
-        tuple(panels),
-        grid_columns(columns if (columns := len(shown_levels) * len(groups)) > 1 else len(panels)),
-        tuple(keys),
-    )
-
-
-def _lines(
-    bands: pd.DataFrame, loose: pd.DataFrame, bases: Sequence[str], x: alt.X, y: alt.Y, dots: bool
-) -> alt.LayerChart:
-    colour, dash, shape = arm_channels(bases)
-    tips = [
-        alt.Tooltip("base:N", title="arm"),
-        alt.Tooltip("layer:N", title="layer") if "layer" in bands else alt.Tooltip("x:Q", title="epoch"),
-        alt.Tooltip("mean:Q", title="mean", format=".4~g"),
-        alt.Tooltip("low:Q", title="least", format=".4~g"),
-        alt.Tooltip("high:Q", title="greatest", format=".4~g"),
-        alt.Tooltip("seeds:Q", title="seeds"),
-    ]
-    columns = ["base", "x", "mean", "low", "high", "seeds"]
-    data = inline(bands, [*columns, "layer"] if "layer" in bands else columns)
-    layers: list[alt.Chart] = []
-    if bands["seeds"].gt(1).any():
-        band = alt.Chart(data).mark_area(opacity=0.2, clip=True, line=False)
-        layers.append(band.encode(x=x, y=at_field(y, "low"), y2="high:Q", color=colour))
-    if not bands.empty:
-        line = alt.Chart(data).mark_line(strokeWidth=2, clip=True)
-        layers.append(line.encode(x=x, y=at_field(y, "mean"), color=colour, strokeDash=dash))
-        points = alt.Chart(data).mark_point(filled=True, size=34 if dots else 60, opacity=1 if dots else 0, clip=True)
-        layers.append(points.encode(x=x, y=at_field(y, "mean"), color=colour, shape=shape, tooltip=tips))
-    if not loose.empty:
-        tips = [alt.Tooltip(f"{field}:N") for field in ("base", "seed", "state")]
-        tips += [alt.Tooltip("x:Q", title="epoch"), alt.Tooltip("value:Q", format=".4~g")]
-        data = inline(loose, ["base", "x", "value", "trial", "seed", "state"])
-        line = alt.Chart(data).mark_line(strokeWidth=1, opacity=0.75, clip=True)
-        layers.append(line.encode(x=x, y=at_field(y, "value"), color=colour, strokeDash=dash, detail="trial:N"))
-        ends = loose[loose["last"]]
-        for frame, marker in (
-            (ends[ends["state"].eq(DIVERGED)], CROSS),
-            (ends[ends["state"].ne(DIVERGED)], MARKERS[0]),
-        ):
-            if not frame.empty:
-                data = inline(frame, ["base", "x", "value", "seed", "state"])
-                points = alt.Chart(data).mark_point(filled=True, shape=marker, size=40, opacity=1)
-                layers.append(points.encode(x=x, y=at_field(y, "value"), color=colour, tooltip=tips))
-    return alt.LayerChart(layer=layers, height=190)
-
-
-def _band_words(bands: pd.DataFrame) -> Iterator[str]:
-    if bands.empty:
-        return
-    if bands["seeds"].max() == 1:
-        yield "Lines: the only finished trial of each arm."
-    else:
-        yield "Lines: mean over the seeds of the finished trials; bands: from the smallest to the largest value."
-
-
-def _y_axis(title: str, bands: pd.DataFrame, loose: pd.DataFrame) -> alt.Y:
-    """Return the scale that all panels share: the finished trials' range, and what little the others go beyond it."""
-    if title == "Accuracy":
-        low = min([*bands["low"], *loose["value"]])
-        low = 0.0 if low < 0.5 else math.floor(low * 20) / 20 if low < 0.95 else math.floor(low * 100) / 100
-        return alt.Y(
-            "y:Q", title=title, axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(domain=[low, 1], nice=False)
-        )
-    values = [*bands["low"], *bands["high"]]
-    ceiling = 3 * max(values) if values else math.inf
-    return magnitudes(title, [*values, *(value for value in loose["value"] if value <= ceiling)] or [1.0])
-
-
 # --- final error
 
 
 def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     """Return the test error of every seed and its mean by the varied factor, or by arm where nothing is varied."""
     frame = error_frame(trials, records)
-    factor, others = _factor(trials)
+    factor, others = horizontal_factor(trials)
     title = f"Test error by {factor}" if factor else "Test error by arm"
     if frame["value"].notna().sum() == 0:
         return Figure("test-error", title, "No trial has finished, so there is no test error to show.", frame)
@@ -322,21 +220,9 @@ def _errors(rows: pd.DataFrame, bases: Sequence[str], x: alt.X | alt.Y, y: alt.Y
     return alt.LayerChart(layer=layers, height=height)
 
 
-def _factor(trials: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """Return the factor that makes the horizontal axis, a numeric one if there is one, and the other factors."""
-    values: dict[str, list[object]] = {}
-    for factors in trials["factors"]:
-        for key, value in factors.items():
-            values.setdefault(key, []).append(value)
-    varied = [key for key, seen in values.items() if len(set(map(str, seen))) > 1]
-    numeric = [key for key in varied if all(_is_number(value) for value in values[key])]
-    chosen = next(iter(numeric or varied), None)
-    return chosen, [key for key in values if key != chosen]
-
-
 def _x_axis(factor: str | None, values: Sequence[Any]) -> alt.X | alt.Y:
     """Return an axis for numbers, or a vertical one for names."""
-    if not factor or not all(_is_number(value) for value in values):
+    if not factor or not all(is_number(value) for value in values):
         return name_axis("x", [str(value) for value in values], factor)
     # with a precision of its own: a linear scale would take one from ticks of its own, and write 60 for 56
     axis = alt.Axis(values=spread(sorted(values), 10), format=".6~r", labelFlush=False)
@@ -344,11 +230,3 @@ def _x_axis(factor: str | None, values: Sequence[Any]) -> alt.X | alt.Y:
         scale = alt.Scale(type="log", nice=False, padding=18)
         return alt.X("x:Q", title=f"{factor}, log scale", axis=axis, scale=scale)
     return alt.X("x:Q", title=factor, axis=axis, scale=alt.Scale(zero=False, nice=False, padding=18))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _format_value(value: float, axis: str) -> str:
-    return f"{100 * value:.1f}%" if axis == "Accuracy" else f"{value:.3g}"

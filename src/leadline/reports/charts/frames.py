@@ -20,6 +20,23 @@ def level_of(factors: Mapping[str, object]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in factors.items())
 
 
+def horizontal_factor(trials: pd.DataFrame) -> tuple[str | None, list[str]]:
+    """Return the factor that makes a horizontal axis, a numeric one if there is one, and the other factors."""
+    values: dict[str, list[object]] = {}
+    for factors in trials["factors"]:
+        for key, value in factors.items():
+            values.setdefault(key, []).append(value)
+    varied = [key for key, seen in values.items() if len(set(map(str, seen))) > 1]
+    numeric = [key for key in varied if all(is_number(value) for value in values[key])]
+    chosen = next(iter(numeric or varied), None)
+    return chosen, [key for key in values if key != chosen]
+
+
+def is_number(value: object) -> bool:
+    """Return whether a level is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def curve_frame(
     trials: pd.DataFrame, records: pd.DataFrame, name: str, splits: Collection[str] = CURVE_SPLITS
 ) -> pd.DataFrame:

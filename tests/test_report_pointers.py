@@ -1,0 +1,133 @@
+"""What a report says is worth a look, and how it stays small."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from leadline.analysis.stats import summarise
+from leadline.analysis.verdict import ArmFinding, Findings, analyze, depth_sentence, gap_sentence
+from leadline.data.batches import load
+from leadline.parts.metrics import Outputs
+from leadline.reports.mistakes import mistakes_section
+from leadline.reports.networks import setup_section
+from leadline.reports.page import write
+from leadline.reports.theory_chapters import chapters
+from leadline.specs import parse
+from leadline.specs.study import StudySpec
+from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.load import load_study
+
+MOST = 3_000_000
+"""Bytes of a report."""
+
+
+def arm(base: str, blocks: int, train: list[float], test: list[float], at_chance: int = 0) -> ArmFinding:
+    errors = {"train_error": summarise(train), "test_error": summarise(test)}
+    count = len(train)
+    name = f"{base}[blocks={blocks}]"
+    return ArmFinding(name, base, {"blocks": blocks}, count, count, 0, 0, at_chance, errors, None, None)
+
+
+def test_the_largest_gap_is_said_of_arms_that_have_learned() -> None:
+    arms = (arm("a", 2, [1.0, 2.0], [5.0, 6.0]), arm("b", 2, [0.0], [90.0], 1), arm("c", 2, [3.0], [4.5]))
+    said = gap_sentence(Findings("s", "", arms, ()))
+    assert said.startswith("a[blocks=2] has the largest gap") and "1.5% of the training" in said and "5.5% of" in said
+    assert gap_sentence(Findings("s", "", arms[1:2], ())) == ""
+    assert gap_sentence(Findings("s", "", (arm("a", 2, [3.0], [3.5]),), ())) == ""
+
+
+def test_a_training_error_that_rises_with_depth_is_said_with_its_ends() -> None:
+    plain = (arm("plain", 20, [9.0, 11.0], [12.0]), arm("plain", 2, [2.0, 4.0], [5.0]), arm("plain", 5, [3.0], [5.0]))
+    residual = (arm("residual", 2, [3.0], [4.0]), arm("residual", 20, [1.0], [2.0]))
+    said = depth_sentence(Findings("s", "", (*residual, *plain), ()))
+    assert said.startswith("The training error of plain rises from 3.0% at blocks = 2 to 10.0% at blocks = 20")
+    assert depth_sentence(Findings("s", "", residual, ())) == ""
+    noisy = (arm("p", 2, [1.0, 9.0], [5.0]), arm("p", 5, [2.0, 12.0], [5.0]))
+    assert depth_sentence(Findings("s", "", noisy, ())) == ""
+    by_two = tuple(replace(one, factors={**one.factors, "width": n}) for n, one in enumerate(plain))
+    assert depth_sentence(Findings("s", "", by_two, ())) == ""
+
+
+def test_chapters_of_the_theory_exist_and_their_commands_are_named() -> None:
+    root = Path(__file__).parents[1]
+    for name, pages in {"parity": ["parity"], "gradients": ["chains"], "demo": []}.items():
+        found = list(chapters(load_study(name)))
+        assert [chapter.page for chapter in found] == [f"docs/theory/{page}.md" for page in pages]
+        for chapter in found:
+            title = (root / chapter.page).read_text(encoding="utf-8").splitlines()[0]
+            assert chapter.title == title.removeprefix("# ") and chapter.command in chapter.sentence
+    assert "leadline theory parity --bits 12 prints" in next(chapters(load_study("parity"))).sentence
+
+
+def measured(study: ExpandedStudy, epochs: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Outputs]]:
+    generator = np.random.default_rng(0)
+    labels = load(study.arms[0].trial.data).test_labels
+    trials, records, outputs = [], [], {}
+    for one, spec in study.trials():
+        row = {"trial": spec.content_hash, "arm": one.name, "base": one.base, "seed": spec.seed}
+        when = pd.Timestamp("2026-11-21T05:00Z")
+        trials.append(
+            {**row, "factors": dict(one.factors), "state": "finished", "error": None, "diverged_step": pd.NA}
+            | {"started": when, "ended": when, "seconds": 9.0, "environment": None}
+        )
+        values = [
+            (epoch, split, name, value)
+            for epoch in range(1, epochs + 1)
+            for split in ("train", "validation", "test")
+            for error in [60 / epoch + 2 * generator.random()]
+            for name, value in (("error", error), ("accuracy", 1 - error / 100), ("loss", error / 30))
+        ]
+        values += [(epochs, f"final-{split}", "error", 5.0 + generator.random()) for split in ("train", "test")]
+        records += [{**row, "step": e, "epoch": e, "split": s, "name": n, "value": v} for e, s, n, v in values]
+        probabilities = generator.dirichlet(np.full(10, 0.3), len(labels)).astype(np.float32)
+        predicted = np.where(generator.random(len(labels)) < 0.7, labels, probabilities.argmax(1))
+        outputs[spec.content_hash] = Outputs(labels, predicted, probabilities)
+    return pd.DataFrame(trials).astype({"diverged_step": "Int64"}), pd.DataFrame(records), outputs
+
+
+def write_whole(arms: int, epochs: int, folder: Path) -> str:
+    """The page of a study of so many arms, with everything that a report has without probes."""
+    named = {
+        f"a-rather-long-name-of-arm-{n}": {
+            "network": {"family": ("comparative-plain", "comparative-resnet")[n % 2], "blocks": 1 + n}
+        }
+        for n in range(arms)
+    }
+    study = expand(parse(StudySpec, {"name": "s", "arms": named, "seeds": 2, "training": {"epochs": epochs}}))
+    trials, records, outputs = measured(study, epochs)
+    sections = (*mistakes_section(study, trials, outputs, {}, None), setup_section(study, {}, None))
+    findings = analyze(study, trials, records, outputs)
+    return write(study, findings, trials, records, folder, sections=sections).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_pointers_lead_to_places_on_the_page_and_images_have_words(tmp_path: Path) -> None:
+    page = write_whole(2, 3, tmp_path)
+    top = page[page.index("Where to look") : page.index('<nav aria-label="Sections">')]
+    targets = re.findall(r'href="#([\w-]+)"', top)
+    assert {"mistakes-confusion", "mistakes-calibration", "mistakes-images"} <= set(targets)
+    assert all(page.count(f'id="{target}"') == 1 for target in targets)
+    images = re.findall(r'<img src="([^"]+)" alt="([^"]+)" width="(\d+)" height="(\d+)">', page)
+    assert images and all(uri.startswith("data:image/png;base64,") and "Class" in alt for uri, alt, _, _ in images)
+    assert {(width, height) for _, _, width, height in images} == {("8", "8")}
+    drawings = re.findall(r'<div class="drawing" role="region" aria-label="Drawing: ([^"]+)"', page)
+    assert drawings == ["a-rather-long-name-of-arm-0", "a-rather-long-name-of-arm-1"]
+    assert {path.name for path in (tmp_path / "figures").glob("network-*")} == {
+        f"network-{n}.{end}" for n in (1, 2) for end in ("svg", "pdf")
+    }
+    ids = re.findall(r' id="([^"]+)"', re.sub(r"<script>.*?</script>", "", page, flags=re.S))
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.slow
+def test_a_report_of_many_arms_epochs_and_mistakes_stays_small(tmp_path: Path) -> None:
+    page = write_whole(21, 60, tmp_path)
+    assert len(page.encode()) < MOST
+    for name in ("accuracy-fit", "loss-fit", "error-fit", "mistakes-confusion"):
+        figure = page[page.index(f'<figure id="{name}"') :]
+        figure = figure[: figure.index("</figure>")]
+        assert figure.count('<div class="panel">') == 21  # every arm
