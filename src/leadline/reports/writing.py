@@ -106,7 +106,7 @@ def write_report(store: Reader, name: str, folder: Path, data_dir: Path | None =
     )
 
 
-def _outputs(store: Store, study: ExpandedStudy) -> dict[str, Outputs]:
+def _outputs(store: Reader, study: ExpandedStudy) -> dict[str, Outputs]:
     """Return what networks gave for the test images: probabilities too, if a verdict needs them or memory suffices."""
     outputs = store.outputs(study.name, reads_probabilities(study))
     if any(one.probabilities is not None for one in outputs.values()):
@@ -117,7 +117,7 @@ def _outputs(store: Store, study: ExpandedStudy) -> dict[str, Outputs]:
     return store.outputs(study.name)
 
 
-def _inputs(store: Store, name: str, trials: "pd.DataFrame") -> dict[str, NetworkInput]:
+def _inputs(store: Reader, name: str, trials: "pd.DataFrame") -> dict[str, NetworkInput]:
     """Return what the networks of each arm take, of the arms that have a finished trial."""
     stored = store.measurements(name, INPUT)
     of_trials = zip(trials["arm"], trials["trial"], strict=True)
