@@ -124,7 +124,7 @@ class Results:
 
     def verdict(self) -> "Verdict":
         """Return the current verdict: which arms are better, by how much, and with what confidence."""
-        from leadline.reports.writing import read_findings
+        from leadline.reports.stored import read_findings
 
         with self._store() as store:
             return Verdict(read_findings(store, self.name))

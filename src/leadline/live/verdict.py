@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from leadline.analysis.verdict import contrasts_table, headline
 from leadline.live.snapshot import VerdictNow
-from leadline.reports.writing import read_findings
+from leadline.reports.stored import read_findings
 from leadline.store.following import Followed, Follower
 from leadline.store.schema import SETTLED
 from leadline.study.expand import ExpandedStudy

@@ -49,17 +49,6 @@ class StoredStudy:
     sections: tuple[Section, ...]
 
 
-def read_findings(store: Reader, name: str) -> Findings:
-    """Return what a stored study shows, in numbers.
-
-    Raises:
-        StoreError: there is no such study.
-    """
-    study = store.study(name).expand()
-    outputs = store.outputs(name, reads_probabilities(study))
-    return analyze(study, store.trials_frame(name), store.records_frame(name), outputs, tuning_of(store, study))
-
-
 def read_study(store: Reader, name: str, data_dir: Path | None = None) -> StoredStudy:
     """Return a stored study with everything that its report says.
 

@@ -61,8 +61,13 @@ def _type_of_seeds(names: Iterable[SeedName]) -> str:
     return "str" if any(isinstance(name, str) for name in names) else "int64"
 
 
-def records_frame(connection: Connection, study_id: int, splits: Collection[str] | None = None) -> "pd.DataFrame":
-    """Return every record of a study's trials, by position in the study, epoch, step, split and name."""
+def records_frame(
+    connection: Connection,
+    study_id: int,
+    splits: Collection[str] | None = None,
+    only: Collection[tuple[str, str]] | None = None,
+) -> "pd.DataFrame":
+    """Return records of a study's trials, by position in the study, epoch, step, split and name."""
     import numpy as np
     import pandas as pd
 
@@ -74,13 +79,17 @@ def records_frame(connection: Connection, study_id: int, splits: Collection[str]
         .order_by(link.position)
     ).all()
     known = connection.execute(select(series.c.id, series.c.split, series.c.name)).all()
-    wanted = [row for row in known if splits is None or row.split in splits]
+    wanted = [
+        row
+        for row in known
+        if (splits is None or row.split in splits) and (only is None or (row.split, row.name) in only)
+    ]
     query = (
         select(link.position, records.c.series_id, records.c.step, records.c.epoch, records.c.value)
         .join_from(study_trials, records, records.c.trial_id == link.trial_id)
         .where(link.study_id == study_id)
     )
-    if splits is not None:
+    if len(wanted) < len(known):
         query = query.where(records.c.series_id.in_([row.id for row in wanted]))
     rows = connection.execute(query).all()
 

@@ -270,20 +270,23 @@ class Reader:
             return frames.trials_frame(connection, study_id(connection, study))
 
     @with_retries
-    def records_frame(self, study: str, splits: Collection[str] | None = None) -> "pd.DataFrame":
-        """Return every record of a study's trials, by position in the study, epoch, step, split and name.
+    def records_frame(
+        self, study: str, splits: Collection[str] | None = None, only: Collection[tuple[str, str]] | None = None
+    ) -> "pd.DataFrame":
+        """Return the records of a study's trials, by position in the study, epoch, step, split and name.
 
         Columns: trial (hash), arm, base, seed, step (optimizer steps done), epoch (epochs done), split, name, value.
 
         Args:
             study: its name.
             splits: the splits to return; None: all.
+            only: splits with names to return; None: all.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            return frames.records_frame(connection, study_id(connection, study), splits)
+            return frames.records_frame(connection, study_id(connection, study), splits, only)
 
     @with_retries
     def outputs(self, study: str, probabilities: bool = True) -> dict[str, Outputs]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, round_line
+from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, reads_records, round_line
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.formats.examination import describe_changes
@@ -349,7 +349,10 @@ def _merge_with_stored(study: ExpandedStudy, store: Store) -> ExpandedStudy:
 def _findings(study: ExpandedStudy, store: Store) -> Findings:
     name = study.name
     return analyze(
-        study, store.trials_frame(name), store.records_frame(name), store.outputs(name, reads_probabilities(study))
+        study,
+        store.trials_frame(name),
+        store.records_frame(name, only=reads_records(study)),
+        store.outputs(name, reads_probabilities(study)),
     )
 
 

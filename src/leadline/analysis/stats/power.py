@@ -79,13 +79,14 @@ def word_power(difference: ArrayLike, sd: ArrayLike, n: ArrayLike, margin: float
 
 
 def seeds_for_power(
-    difference: ArrayLike, sd: ArrayLike, margin: float = 0.0, alpha: float = 0.05, wanted: float = 0.8
+    difference: ArrayLike, sd: ArrayLike, margin: float = 0.0, alpha: float = 0.05, wanted: float = 0.8, least: int = 2
 ) -> Floats:
     """Return the smallest number of pairs at which a word has the wanted power; infinite: more than 10,000.
 
     Args:
         difference, sd, margin, alpha: see `word_power`; sd above 0.
         wanted: power, between 0 and 1.
+        least: pairs, at least.
 
     Example:
         >>> seeds_for_power([1.0, 0.0], [1.0, 0.2], margin=0.5).tolist()
@@ -103,11 +104,14 @@ def seeds_for_power(
         left = np.isinf(found)
         if not left.any():
             break
+        if stop <= least:
+            continue
+        start += max(0, -(-(least - start) // step)) * step  # of the grid that is searched without a least
         found[left] = first(left, np.arange(start, stop, step, dtype=float)[None, :])
         coarse = left & np.isfinite(found)
         if step > 1 and coarse.any():
             found[coarse] = first(coarse, found[coarse][:, None] - np.arange(step - 1, -1, -1.0))
-    return found
+    return np.asarray(np.maximum(found, least))
 
 
 def seeds_for_word(
@@ -130,7 +134,7 @@ def seeds_for_word(
     difference = -abs(difference)
     delta = difference + sigma / math.sqrt(n) * draw.normal(size=_DRAWS)
     sigma, delta = np.append(sigma, sd), np.append(delta, difference)
-    needed = np.maximum(seeds_for_power(delta, sigma, margin, alpha, wanted), n + 1)
+    needed = seeds_for_power(delta, sigma, margin, alpha, wanted, n + 1)
     ends = np.quantile(needed[:-1], [(1 - RANGE) / 2, (1 + RANGE) / 2], method="nearest")
     found = min(ends[0], needed[-1]), max(ends[1], needed[-1]), needed[-1]
     low, high, likely = (int(one) if math.isfinite(one) else None for one in found)

@@ -9,6 +9,7 @@ from leadline.analysis.verdict.design import (
     computes_from_probabilities,
     design_of,
     reads_probabilities,
+    reads_records,
 )
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.wording.headline import headline
@@ -46,6 +47,7 @@ __all__ = [
     "meta_sentence",
     "notes",
     "reads_probabilities",
+    "reads_records",
     "round_line",
     "to_blocks",
     "to_json",

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from leadline.analysis.verdict.values import CONVERGENCE_RECORD, CURVE_RECORDS
 from leadline.data.split import Resample, split_sizes
 from leadline.parts.base import canonical_json
-from leadline.parts.metrics import Counts, FinalMetric, Metric, metric
+from leadline.parts.metrics import Counts, CurveMetric, FinalMetric, Metric, TimeMetric, metric, metrics
 from leadline.parts.tasks import Task, task_of
 from leadline.seeds import SOURCES, Source
 from leadline.specs.contrast import Correction
@@ -117,6 +118,14 @@ def design_of(study: ExpandedStudy) -> Design:
 def reads_probabilities(study: ExpandedStudy) -> bool:
     """Whether a contrast's metric may have to be computed from the probabilities of classes."""
     return any(computes_from_probabilities(metric(name)) for name in _asked(study))
+
+
+def reads_records(study: ExpandedStudy) -> set[tuple[str, str]]:
+    """Return split and name of the records that `analyze` reads, which are few of those that are stored."""
+    asked = [metric(name) for name in _asked(study)]
+    finals = {one.record for one in (*metrics().values(), *asked) if isinstance(one, FinalMetric) and one.record}
+    curves = any(isinstance(one, CurveMetric | TimeMetric) for one in asked)
+    return finals | {CONVERGENCE_RECORD} | (set(CURVE_RECORDS) if curves else set())
 
 
 def computes_from_probabilities(one: Metric) -> bool:

@@ -19,6 +19,11 @@ from leadline.parts.metrics import Curve, FinalMetric, Metric, Outputs, TimeMetr
 
 Floats = NDArray[np.float64]
 
+CURVE_RECORDS = (("validation", "error"), ("time", "seconds"))
+"""Split and name of the records that curves are read from."""
+CONVERGENCE_RECORD = ("validation", "accuracy")
+"""Those of the record that tells when a trial converged."""
+
 ALMOST = 1e-9
 """Per cent: an accuracy of 0.95 is an error of 5.000000000000004%, and reaches 5%."""
 
@@ -74,8 +79,9 @@ def curves(records: pd.DataFrame) -> dict[str, Curve]:
     Args:
         records: trial, epoch, split, name, value.
     """
-    wanted = (records["split"] == "validation") & (records["name"] == "error")
-    wanted |= (records["split"] == "time") & (records["name"] == "seconds")
+    wanted = pd.Series(False, index=records.index)
+    for split, name in CURVE_RECORDS:
+        wanted |= (records["split"] == split) & (records["name"] == name)
     # a trial that stands in two arms has its records twice
     once = records[wanted].groupby(["trial", "epoch", "split"])["value"].first().unstack("split")
     once = once.reindex(columns=["validation", "time"]).astype(float)
@@ -98,13 +104,16 @@ def convergence_epochs(records: pd.DataFrame, outputs: Mapping[str, Outputs]) ->
         records: of finished trials: trial, epoch, split, name, value.
         outputs: trial -> what its network gave for the test images.
     """
-    rows = records[(records["split"] == "validation") & (records["name"] == "accuracy")].sort_values("epoch")
+    split, name = CONVERGENCE_RECORD
+    rows = records[(records["split"] == split) & (records["name"] == name)].sort_values("epoch", kind="stable")
+    epochs, values = rows["epoch"].to_numpy(), rows["value"].to_numpy(dtype=float)
     found = {}
-    for trial, curve in rows[rows["trial"].isin(outputs.keys())].groupby("trial"):
-        labels = outputs[str(trial)].labels
-        chance = float(np.unique(labels, return_counts=True)[1].max() / labels.size)
-        if place := convergence_epoch(curve["value"].to_numpy(dtype=float), chance):
-            found[str(trial)] = int(curve["epoch"].iloc[place - 1])
+    for trial, at in rows.groupby("trial").indices.items():
+        if (known := outputs.get(str(trial))) is None:
+            continue
+        chance = float(np.unique(known.labels, return_counts=True)[1].max() / known.labels.size)
+        if place := convergence_epoch(values[at], chance):
+            found[str(trial)] = int(epochs[at][place - 1])
     return found
 
 
