@@ -15,6 +15,9 @@ from leadline.store.values import require_mapping
 if TYPE_CHECKING:
     import pandas as pd
 
+PARTITION = 20_000
+"""Records that are read at once."""
+
 TRIALS = (
     *("trial", "arm", "base", "factors", "seed", "state", "error", "diverged_step"),
     *("created", "started", "ended", "seconds", "environment", "note"),
@@ -91,16 +94,17 @@ def records_frame(
     )
     if len(wanted) < len(known):
         query = query.where(records.c.series_id.in_([row.id for row in wanted]))
-    rows = connection.execute(query).all()
-
     # Names repeat for thousands of rows, so they are joined here by id instead of in the database.
-    integers = np.array([row[:4] for row in rows], dtype=np.int64).reshape(-1, 4)
-    values = np.array([row[4] for row in rows], dtype=np.float64)
+    integers, values = [np.empty((0, 4), np.int64)], [np.empty(0)]
+    for rows in connection.execute(query).partitions(PARTITION):  # all at once take ten times the memory
+        integers.append(np.array([row[:4] for row in rows], dtype=np.int64))
+        values.append(np.array([row[4] for row in rows], dtype=np.float64))
+    numbers, value = np.concatenate(integers), np.concatenate(values)
     ordered = sorted(wanted, key=lambda row: (row.split, row.name))
     seeds = [divide_levels(row.factors, row.seed)[1] for row in links]
     rank = np.zeros(max((row.id for row in known), default=0) + 1, dtype=np.int64)
     rank[[row.id for row in ordered]] = np.arange(len(ordered))
-    position, name, step, epoch = integers[:, 0], rank[integers[:, 1]], integers[:, 2], integers[:, 3]
+    position, name, step, epoch = numbers[:, 0], rank[numbers[:, 1]], numbers[:, 2], numbers[:, 3]
     order = np.lexsort((name, step, epoch, position))
     at = np.searchsorted(np.array([row.position for row in links], dtype=np.int64), position[order])
 
@@ -117,7 +121,7 @@ def records_frame(
             "epoch": epoch[order],
             "split": take([row.split for row in ordered], name[order]),
             "name": take([row.name for row in ordered], name[order]),
-            "value": values[order],
+            "value": value[order],
         }
     )
 

@@ -93,25 +93,20 @@ def seeds_for_power(
         [10.0, 4.0]
     """
     delta, sigma = np.broadcast_arrays(*(np.asarray(one, dtype=np.float64) for one in (difference, sd)))
-    found = np.full(delta.shape, math.inf)
 
-    def first(left: NDArray[np.bool_], seeds: Floats) -> Floats:
-        enough = word_power(delta[left][:, None], sigma[left][:, None], seeds, margin, alpha) >= wanted
-        index = enough.argmax(axis=1)[:, None]
-        return np.where(enough.any(axis=1), np.take_along_axis(seeds, index, axis=-1)[:, 0], math.inf)
+    def is_enough(seeds: Floats) -> NDArray[np.bool_]:
+        return np.asarray(word_power(delta, sigma, seeds, margin, alpha) >= wanted)
 
-    for start, stop, step in ((2, 41, 1), (41, 221, 5), (221, 1021, 25), (1021, LARGEST_PLAN + 1, 400)):
-        left = np.isinf(found)
-        if not left.any():
-            break
-        if stop <= least:
-            continue
-        start += max(0, -(-(least - start) // step)) * step  # of the grid that is searched without a least
-        found[left] = first(left, np.arange(start, stop, step, dtype=float)[None, :])
-        coarse = left & np.isfinite(found)
-        if step > 1 and coarse.any():
-            found[coarse] = first(coarse, found[coarse][:, None] - np.arange(step - 1, -1, -1.0))
-    return np.asarray(np.maximum(found, least))
+    # power grows with the number of pairs: halve what lies between too few and enough
+    too_few, enough = np.full(delta.shape, least - 1.0), np.full(delta.shape, max(LARGEST_PLAN, least) + 1.0)
+    guess = np.full(delta.shape, float(least))
+    while True:
+        reached = is_enough(guess)
+        enough, too_few = np.where(reached, guess, enough), np.where(reached, too_few, guess)
+        guess = np.floor((too_few + enough) / 2)
+        if (enough - too_few <= 1).all():
+            return np.where(enough > max(LARGEST_PLAN, least), math.inf, enough)
+        guess = np.where(enough - too_few <= 1, enough, guess)
 
 
 def seeds_for_word(
