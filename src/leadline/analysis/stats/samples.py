@@ -10,7 +10,7 @@ from leadline.errors import LeadlineError
 Floats = NDArray[np.float64]
 
 RESAMPLES = 9_999
-CHUNK = 1 << 22
+CHUNK = 1 << 19
 """Numbers held at once while resampling."""
 
 
