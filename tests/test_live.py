@@ -228,6 +228,7 @@ def test_lists_are_divided_into_pages(runs: Path, monkeypatch: pytest.MonkeyPatc
         (str(WorkerId.current()), -5, ""),
         (str(WorkerId.current()).replace(f":{os.getpid()}:", ":1:"), -5, "the process has ended; another worker"),
     ],
+    ids=["elsewhere", "late", "unknown", "this process", "a process that is gone"],
 )
 def test_workers_that_may_not_work_are_named(owner: str, late: int, said: str) -> None:
     moment = datetime.now(UTC)

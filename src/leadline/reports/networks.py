@@ -9,6 +9,7 @@ from leadline.data.network_input import NetworkInput
 from leadline.errors import LeadlineError
 from leadline.networks.drawing import draw
 from leadline.networks.modules import NetworkInfo, inspect_network
+from leadline.networks.modules.shapes import remember_shapes
 from leadline.reports.page import Drawing, Section
 from leadline.reports.settings import name_arms, settings_table
 from leadline.specs import ModuleSpec, NetworkSpec
@@ -95,7 +96,9 @@ def _count(
     for (_, shape), arms in found.items():
         network = arms[0].trial.network
         try:
-            counted.append(_Counted(network, shape, inspect_network(network, *shape), tuple(arms)))
+            with remember_shapes():  # which deep networks have in common
+                info = inspect_network(network, *shape)
+            counted.append(_Counted(network, shape, info, tuple(arms)))
         except LeadlineError as error:
             refused.setdefault(str(error), []).extend(arm.name for arm in arms)
     return counted, refused
