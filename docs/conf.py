@@ -33,7 +33,7 @@ myst_dmath_allow_space = False
 myst_dmath_allow_digits = False
 myst_heading_anchors = 3
 highlight_language = "none"
-smartquotes = False  # quotes in tables of keys are part of what is typed
+smartquotes_action = "D"  # dashes; quotes in tables of keys are part of what is typed
 
 # --- docstrings
 

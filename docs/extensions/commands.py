@@ -1,5 +1,6 @@
 """The page of commands, from what the commands say of themselves with --help."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +42,12 @@ def _section(command: Any, context: Any) -> Iterator[str]:
     for param in command.get_params(context):
         if param.name != "help" and (record := param.get_help_record(context)):
             names, said = record
-            yield from (f"```{{option}} {names}", said.replace("[", "\\["), "```", "")
+            yield from (f"```{{option}} {names}", _as_markdown(said), "```", "")
+
+
+def _as_markdown(text: str) -> str:
+    """Return help with its options as code, and what it says of defaults in brackets that make no link."""
+    return re.sub(r"(?<![\w`-])(--[\w-]+)", r"`\1`", text).replace("[", "\\[")
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -1,9 +1,7 @@
 """Docstrings as pages: bars of norms as they stand, fields with what the code says of them, names that lead on."""
 
 import inspect
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from typing import Any
@@ -16,7 +14,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 _BAR_OR_CODE = re.compile(r"`[^`]*`|\|")
-_FIELD = re.compile(r"    (\w+): [^#]*# (.+)")
+_COMMENTED_FIELD = re.compile(r"^ +(\w+): [^#\n]*# (.+)$", re.MULTILINE)
 
 
 def prepare(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -46,24 +44,24 @@ def add_fields(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
 def _fields(thing: Any) -> Iterator[tuple[str, str]]:
     if issubclass(thing, BaseModel):
         yield from ((name, field.description) for name, field in thing.model_fields.items() if field.description)
-    elif is_dataclass(thing):
-        yield from _commented_fields(inspect.getsource(thing))
-
-
-def _commented_fields(source: str) -> Iterator[tuple[str, str]]:
-    """Yield the fields of a class and the comments behind them."""
-    comments = {
-        token.start[0]: token.line
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    for line in comments.values():
-        if found := _FIELD.match(line):
-            yield found[1], found[2]
+    elif is_dataclass(thing) or hasattr(thing, "_fields"):
+        yield from _COMMENTED_FIELD.findall(inspect.getsource(thing))
 
 
 def _escape(text: str) -> str:
     return re.sub(r"([*|\\]|_\b)", r"\\\1", text)
+
+
+def skip_aliases(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples, of which Python says no more than their number."""
+    return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
+
+
+def keep_words(app: Sphinx, document: nodes.document) -> None:
+    """Make no link of a plain word between backticks, which is more often a value or an argument than a name."""
+    for node in list(document.findall(pending_xref)):
+        if node.get("reftype") == "obj" and re.fullmatch("[a-z]+", node["reftarget"]):
+            node.replace_self(node.children)
 
 
 def find_public(
@@ -74,22 +72,22 @@ def find_public(
     What is documented as `leadline.SpecError` is called `SpecError` in docstrings, and `leadline.errors.SpecError`
     by the code.
     """
-    if node.get("refdomain") != "py" or node.get("reftype") == "obj":
+    if node.get("refdomain") != "py":
         return None
     python = env.domains.python_domain
-    target = node["reftarget"]
-    if target.startswith("leadline.") or "." not in target:
-        last = target.rpartition(".")[2]
-        known = [f"leadline.{last}"] if f"leadline.{last}" in python.objects else []
-        known = known or [each for each in python.objects if each.rpartition(".")[2] == last]
-        if len(known) == 1:
-            return python.resolve_xref(env, node["refdoc"], app.builder, "obj", known[0], node, content)
-    return None
+    target = node["reftarget"].rpartition(".")[2] if node["reftarget"].startswith("leadline.") else node["reftarget"]
+    known = [name for name in python.objects if name.endswith(f".{target}")]
+    known = [f"leadline.{target}"] if f"leadline.{target}" in known else known
+    if len(known) != 1:
+        return None
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", known[0], node, content)
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Register all three."""
-    app.connect("autodoc-process-docstring", prepare, priority=100)
-    app.connect("autodoc-process-docstring", add_fields, priority=900)  # after sections have become lists
+    """Register all of them."""
+    app.connect("autodoc-process-docstring", prepare, priority=100)  # before sections become lists
+    app.connect("autodoc-process-docstring", add_fields, priority=900)  # after that
+    app.connect("autodoc-skip-member", skip_aliases)
+    app.connect("doctree-read", keep_words)
     app.connect("missing-reference", find_public)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
