@@ -15,7 +15,7 @@ help:
 	@echo "make test    set up for development, run the tests except the slow ones (make test-all runs them all)"
 	@echo "make check   formatting, lint, strict types, import arrows"
 	@echo "make bench   speed against peers, what depth and probes cost, measured side by side (benchmarks/ has more)"
-	@echo "make docs    the pages of docs/ as HTML that needs no network; start at build/docs/index.html"
+	@echo "make docs    the documentation as HTML that needs no network; start at build/docs/index.html"
 	@echo "make format  rewrite the code to the house style"
 	@echo "make clean   remove .venv, caches and what was built (runs and reports stay)"
 
@@ -55,7 +55,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.probes
 
 docs: $(READY_DEV)
-	$(BIN)/python -m docs.make
+	$(BIN)/python -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
+	@echo "written: build/docs; open build/docs/index.html"
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist src/leadline.egg-info

@@ -9,7 +9,7 @@ from leadline.text.docstrings import read_docstring
 
 PATH = Path(__file__).with_name("reference.md")
 
-_INTRODUCTION = """# Reference
+_INTRODUCTION = """# Study files
 
 <!-- Written by `python -m docs.reference`; change the docstrings and descriptions in the code instead. -->
 

@@ -1,19 +1,29 @@
-"""The chapters: their commands are real and give what they show, figures are drawn by them, and links lead on."""
+"""The pages: their commands give what they show and draw their figures, links lead on, and all of it is built."""
 
+import inspect
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from docs.make import DOCS, Command, Figure, Page, draw, html, index, kept, mathml, pages, target
+from docs.draw import DOCS, Command, Figure, Page, draw, kept, pages
+from docs.extensions.commands import commands
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import leadline
 from leadline.cli import app
-from leadline.errors import DataError, LeadlineError, SpecError
+from leadline.errors import DataError, LeadlineError
 from leadline.reports.charts.files import to_svg
 from leadline.study.load import load_study
 from leadline.text.tables import to_markdown
@@ -21,10 +31,14 @@ from leadline.theory import meanfield_figures, parity_figures
 from leadline.theory.parity import circuit, counts
 
 runner = CliRunner()
+ROOT = DOCS.parent
 PAGES = pages()
 CHAPTERS = [page for page in PAGES if page.name.startswith("theory/")]
 COMMANDS = sorted({command for page in PAGES for block in page.shell() for command in block})
-OUTPUTS = {command: text for page in PAGES for command, text in page.outputs().items()}
+OUTPUTS = {  # those of the tutorial are seen in their order
+    command: text for page in PAGES if page.name != "tutorial" for command, text in page.outputs().items()
+}
+DURATION = re.compile(r"(?:\d+ (?:h|min) )*[\d.]+ s\b")
 ROUNDING = re.compile(r"\S+ of the value")
 NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+−]?\d+)?")
 
@@ -49,48 +63,28 @@ def said_by(svg: str) -> Iterator[str]:
     yield from re.findall(r'aria-label="([^"]*)"|<text[^>]*>([^<]*)<|<desc>([^<]*)<', svg)
 
 
-# --- chapters as they are
+# --- pages as they are
 
 
 def test_each_part_of_the_theory_has_a_chapter_of_one_shape() -> None:
-    assert [page.name for page in CHAPTERS] == [
+    assert {page.name for page in CHAPTERS} == {
         f"theory/{name}" for name in ("parity", "chains", "mean-field", "pretraining", "techniques")
-    ]
+    }
     for page in CHAPTERS:
-        assert {"the-question", "what-it-shows", "references"} <= page.anchors(), page.name
-        assert any(page.every("math_block")) and page.shell()
+        text = page.path.read_text()
+        assert all(f"\n## {heading}\n" in text for heading in ("The question", "What it shows", "References"))
+        assert "\n$$\n" in text and page.shell()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_is_whole_by_itself(page: Page) -> None:
-    text = html(page, PAGES)
-    assert "<!--" not in text and "$$" not in text
-    assert not re.search(r"<script|<link|@import|url\(\s*['\"]?http|src=['\"](?!data:)", text)
-    assert text.count("<math") == sum(1 for kind in ("math_inline", "math_block") for _ in page.every(kind))
-    assert text.count("<figure") == sum(1 for _ in page.every("image"))
-    for href in re.findall(r'<a href="([^"]*)"', text):
-        assert href.startswith(("https://", "#")) or re.fullmatch(r"(\.\./)*[\w/-]+\.html(#[\w-]+)?", href), href
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Page) -> None:
-    for link in page.every("link_open"):
-        href = str(link.attrs["href"])
-        if not href.startswith("https://"):
-            target(page, href, PAGES)
-
-
-def test_the_index_links_every_page_with_a_sentence_about_it() -> None:
-    text = html(index(PAGES), PAGES)
-    for page in PAGES:
-        assert re.search(rf'<li>\s*<a href="{page.name}\.html">[^<]+</a>: \w[^<]+', text), page.name
-        assert 'index.html">All pages</a>' in html(page, PAGES)
-
-
-def test_a_new_page_is_in_the_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "new.md").write_text("# A *new* page\n\n<!-- note -->\n\nIt has `code` of\n2.5 lines. And more.\n")
-    monkeypatch.setattr("docs.make.DOCS", tmp_path)
-    assert "[A new page](new.md): It has code of 2.5 lines.\n" in str(index(pages()).text)
+@pytest.mark.parametrize(
+    "page", [*PAGES, *map(Page, sorted(ROOT.glob("*.md")))], ids=lambda page: str(page.path.relative_to(ROOT))
+)
+def test_every_link_is_to_a_file_of_the_repository(page: Page) -> None:
+    built = {"genindex"}  # which there is in the HTML alone
+    hrefs = [token.attrs[key] for kind, key in (("link_open", "href"), ("image", "src")) for token in page.every(kind)]
+    for href in map(str, hrefs):
+        file = unquote(href.partition("#")[0])
+        assert href.startswith("https://") or file in built or (page.path.parent / file).exists(), href
 
 
 # --- commands
@@ -108,7 +102,7 @@ def test_every_command_is_real(command: Command) -> None:
             break
         found, words = subcommand, words[1:]
     found.make_context(name, words)  # raises a usage error for an option or an argument that there is not
-    if command[1] == "run":
+    if command[1] == "run" and not command[2].endswith(".yaml"):
         pairs = [word.partition("=") for option, word in pairwise(command) if option == "--set"]
         load_study(command[2], {key: yaml.safe_load(value) for key, _, value in pairs})
 
@@ -128,6 +122,36 @@ def test_quick_commands_say_and_draw_what_the_chapter_shows(
     for figure in [each for page in PAGES for each in page.figures() if command in each.block]:
         now = kept(figure, tmp_path).decode()
         assert_alike(str([*said_by(figure.path.read_text())]), str([*said_by(now)]), noise=1e-5)
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_and_says_what_it_shows(tmp_path: Path) -> None:
+    (tutorial,) = [page for page in PAGES if page.name == "tutorial"]
+    said = ""
+    for block in tutorial.every("fence"):
+        match block.info:
+            case "yaml":
+                (tmp_path / "first.yaml").write_text(block.content)
+            case "sh":
+                said = run(["-m", *shlex.split(block.content)], tmp_path)
+            case "python":
+                said = run(["-c", block.content], tmp_path)
+            case "text":
+                found = {_without_numbers(line) for line in said.splitlines()}
+                for line in map(_without_numbers, block.content.splitlines()):
+                    assert any(each.startswith(line) for each in found), line
+
+
+def run(words: list[str], folder: Path) -> str:
+    """Run Python with some arguments in a folder and return what it prints."""
+    result = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def _without_numbers(line: str) -> str:
+    """Return a line in which other numbers and times, and so other widths of columns, make no difference."""
+    return re.sub(" +", " ", NUMBER.sub("#", DURATION.sub("# s", line))).strip()
 
 
 def test_the_table_of_circuits_has_what_is_counted() -> None:
@@ -166,38 +190,8 @@ def test_the_trials_that_why_names_are_those_of_the_study_beside_them() -> None:
     assert named == hashes
 
 
-# --- what goes wrong
-
-
-@pytest.mark.parametrize("latex", [r"\nosuch{x}", r"\frac{a", r"\begin{aligned} a &= b \end{aligned}", "x_", r"a \! b"])
-def test_a_formula_that_is_not_understood_is_one_line(latex: str) -> None:
-    with pytest.raises(SpecError, match="formula") as error:
-        mathml(latex)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[there](nowhere.md)", "not there"),
-        ("[there](why.md#nowhere)", "no such heading"),
-        ("![seen](figures/nothing.svg)", "not there"),
-        (r"$\nosuch{x}$", "nosuch"),
-    ],
-)
-def test_a_page_that_is_wrong_names_itself(
-    text: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "why.md").write_text("# Why\n")
-    (tmp_path / "page.md").write_text(f"# Page\n\n{text}\n")
-    found = [Page(tmp_path / "page.md"), Page(tmp_path / "why.md")]
-    with pytest.raises((DataError, SpecError), match=words) as error:
-        html(found[0], found)
-    assert "page.md" in str(error.value) and "\n" not in str(error.value)
-
-
 def test_a_figure_without_a_command_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("docs.make.FIGURES", tmp_path / "figures")
+    monkeypatch.setattr("docs.draw.FIGURES", tmp_path / "figures")
     (tmp_path / "page.md").write_text(
         "# Page\n\n```sh\nleadline theory chain --output b\n```\n\n![a](figures/a/a.svg)\n"
     )
@@ -215,3 +209,130 @@ def test_a_block_that_fails_or_draws_something_else_is_one_line(tmp_path: Path) 
         draw([Figure(failing.path, (("rm", "a"),), Path("a.svg"))], tmp_path)
     with pytest.raises(LeadlineError, match=r"did not write a\.svg"):
         kept(failing, tmp_path)
+
+
+# --- the HTML
+
+
+def build(source: Path, output: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Sphinx with the configuration of the pages, without a network."""
+    words = ["-q", "-E", "-W", "--keep-going", "-c", str(DOCS), "-d", str(output.parent / "doctrees")]
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    return subprocess.run(
+        [sys.executable, "-m", "sphinx", *words, str(source), str(output)],
+        cwd=ROOT,
+        env=os.environ | nowhere,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class Links(HTMLParser):
+    """What a page of HTML points to, what can be pointed to in it, and how many formulas and figures it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.hrefs: list[str] = []
+        self.loaded: list[str] = []
+        self.parts: set[str] = set()
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        self.tags.append(tag)
+        self.parts.add(given.get("id", ""))
+        self.hrefs += [given["href"]] if tag == "a" and "href" in given else []
+        self.loaded += [given[key] for key in ("src", "href") if key in given and tag != "a"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("site") / "html"
+    result = build(DOCS, output)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def read(site: Path) -> dict[Path, Links]:
+    return {path: Links(path.read_text()) for path in site.rglob("*.html")}
+
+
+@pytest.mark.slow
+def test_every_page_is_built_and_shows_its_formulas_and_figures(site: Path, read: dict[Path, Links]) -> None:
+    for page in PAGES:
+        tags = read[site / f"{page.name}.html"].tags
+        assert tags.count("math") == len(re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", _prose(page), re.DOTALL)), page.name
+        shown = sum(1 for _ in page.every("image"))
+        charts = (site / f"{page.name}.html").read_text().count('<span class="chart"')
+        assert tags.count("img") + charts == shown, page.name
+
+
+def _prose(page: Page) -> str:
+    """Return what a page says, without code."""
+    return re.sub(r"^```.*?^```|`[^`]*`", "", page.path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_no_page_loads_anything_from_elsewhere(site: Path, read: dict[Path, Links]) -> None:
+    for path, found in read.items():
+        for address in found.loaded:
+            there = urlsplit(address)
+            assert not there.scheme and (path.parent / unquote(there.path)).exists(), (path.name, address)
+    for style in site.rglob("*.css"):
+        assert not re.search(r"@import|url\(\s*['\"]?(https?:)?//", style.read_text()), style.name
+
+
+@pytest.mark.slow
+def test_every_link_of_the_html_leads_somewhere(read: dict[Path, Links]) -> None:
+    for path, found in read.items():
+        for href in found.hrefs:
+            there = urlsplit(href)
+            if there.scheme:
+                assert there.scheme == "https", (path.name, href)
+                continue
+            target = (path.parent / unquote(there.path)).resolve() if there.path else path
+            assert target.is_file(), (path.name, href)
+            assert not there.fragment or unquote(there.fragment) in read[target].parts, (path.name, href)
+
+
+@pytest.mark.slow
+def test_every_public_name_and_every_command_is_in_the_index_and_found_by_search(site: Path) -> None:
+    public = {f"leadline.{name}" for name in leadline.__all__ if name != "__version__"}
+    for module in ("networks", "analysis.stats", "store", "parts.metrics"):
+        members = vars(import_module(f"leadline.{module}"))
+        public |= {f"leadline.{module}.{name}" for name in members["__all__"] if inspect.isroutine(members[name])}
+        public |= {f"leadline.{module}.{name}" for name in members["__all__"] if inspect.isclass(members[name])}
+    elsewhere = {"FAMILIES", "family", "Store", "Metric", "FinalMetric"}  # leadline's own
+    public = {name for name in public if name.count(".") == 1 or name.rpartition(".")[2] not in elsewhere}
+
+    search = json.loads((site / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
+    found = {f"{where}.{entry[4]}" for where, entries in search["objects"].items() for entry in entries}
+    assert public - found == set()
+    index = (site / "genindex.html").read_text()
+    assert [name for name in public if f'#{name}"' not in index and f'#module-{name}"' not in index] == []
+    headings = (site / "commands.html").read_text()
+    for _, context in commands():
+        assert f"<h2>{context.command_path.strip()}<" in headings
+
+
+@pytest.mark.slow
+def test_what_is_wrong_on_a_page_fails_the_build_and_names_the_page(tmp_path: Path) -> None:
+    wrong = {
+        "a file": ("[there](nowhere.md)", "nowhere.md"),
+        "a heading": ("[there](index.md#nowhere)", "nowhere"),
+        "an image": ("![seen](nothing.svg)", "nothing.svg"),
+        "a formula": (r"$\nosuch{x}$", "nosuch"),
+    }
+    for number, (text, _) in enumerate(wrong.values()):
+        (tmp_path / f"wrong-{number}.md").write_text(f"# Wrong\n\n{text}\n")
+    (tmp_path / "index.md").write_text("# Index\n\n```{toctree}\n:glob:\n\nwrong-*\n```\n")
+    (tmp_path / "forgotten.md").write_text("# Forgotten\n")
+    result = build(tmp_path, tmp_path / "out" / "html")
+    assert result.returncode == 1
+    said = result.stderr.splitlines()
+    for number, (what, (_, words)) in enumerate(wrong.items()):
+        assert any(f"wrong-{number}.md" in line and words in line for line in said), what
+    assert any("forgotten.md" in line and "toctree" in line for line in said)
