@@ -25,6 +25,7 @@ from leadline.parts.metrics import Outputs
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
+from leadline.reports import page
 from leadline.reports.charts.chart import DARK, LIGHT
 from leadline.reports.page import WHY_FIGURES, write
 from leadline.specs import parse
@@ -671,3 +672,13 @@ def test_hostile_names_are_only_words_in_a_browser(hostile: tuple[Path, Page], b
     assert browser.value("document.title").startswith(HOSTILE)
     assert browser.value("document.querySelectorAll('script:not([type])').length") == 1
     assert browser.value("document.querySelectorAll('b').length") == 0
+
+
+def test_data_of_any_chart_become_rows_below_names() -> None:
+    given = {"datasets": {"text": '[{"a": 1, "b": 2}]', "records": [{"a": 1}, {"b": 2}], "values": [3, 4], "none": []}}
+    assert page._with_rows(given)["datasets"] == {
+        "text": [["a", "b"], [1, 2]],
+        "records": [["a", "b"], [1, None], [None, 2]],
+        "values": [["data"], [3], [4]],
+        "none": [[]],
+    }

@@ -393,10 +393,11 @@ def _shorten(still: str) -> str:
 def _with_rows(spec: dict[str, Any]) -> dict[str, Any]:
     """Return a specification whose data are lists of values below one of names, which report.js makes records again."""
     datasets = {}
-    for name, text in spec.get("datasets", {}).items():
-        records = json.loads(text)
-        names = list(records[0]) if records else []
-        datasets[name] = [names, *([record[key] for key in names] for record in records)]
+    for name, stored in spec.get("datasets", {}).items():
+        values = json.loads(stored) if isinstance(stored, str) else stored  # of a chart that custom code has drawn
+        records = [one if isinstance(one, dict) else {"data": one} for one in values]  # as Vega-Lite takes bare values
+        names = list(dict.fromkeys(key for record in records for key in record))
+        datasets[name] = [names, *([record.get(key) for key in names] for record in records)]
     return spec | {"datasets": datasets}
 
 
