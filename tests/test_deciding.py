@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from leadline.cli import app
 from leadline.errors import LeadlineError
-from leadline.running import executors, trial, worker
+from leadline.running import gang, trial, worker
 from leadline.running.job import Event, Job
 from leadline.store import Store
 
@@ -111,7 +111,7 @@ def test_a_study_that_is_interrupted_again_and_again_ends_the_same(
 
         return work(job, counted, **more)
 
-    monkeypatch.setattr(executors, "work", interrupted)
+    monkeypatch.setattr(gang, "work", interrupted)
     told, codes = [], []
     for _ in range(8):
         result = runner.invoke(app, ["run", study, "--runs", str(tmp_path / "runs"), "--workers", "0"])

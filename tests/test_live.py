@@ -623,7 +623,7 @@ def test_the_address_that_is_printed_can_be_opened(host: str, token: str | None,
 
 @pytest.mark.slow
 def test_the_server_imports_no_torch() -> None:
-    code = "import sys, leadline.cli, leadline.live.server, leadline.reports.writing; print('torch' in sys.modules)"
+    code = "import sys, leadline.cli, leadline.live.server, leadline.live.verdict; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
