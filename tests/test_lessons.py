@@ -145,10 +145,10 @@ def test_what_is_said_of_a_contrast_is_what_was_found(executed: Executed) -> Non
     for results in executed.studies():
         for row in results.verdict().contrasts.itertuples():
             [line] = [line for line in executed.printed if line.startswith(f"{row.contrast}: ")]
-            numbers = (
-                f" Difference {row.difference:+.2f} points"
-                f" (95% interval {row.ci_low:+.2f} to {row.ci_high:+.2f}, {row.n} seeds)."
-            )
+            looks = hasattr(row, "looks_low")
+            low, high = (row.looks_low, row.looks_high) if looks else (row.ci_low, row.ci_high)
+            interval = f"95% interval{' that holds at every look' * looks} {low:+.2f} to {high:+.2f}"
+            numbers = f" Difference {row.difference:+.2f} points ({interval}, {row.n} seeds)."
             assert line in (f"{row.contrast}: {row.verdict}.", f"{row.contrast}: {row.verdict}.{numbers}")
             said += 1
     assert said
