@@ -8,7 +8,7 @@ READY := .venv/ready
 READY_DEV := .venv/ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench docs clean
+.PHONY: help demo test test-all check format bench docs lessons clean
 
 help:
 	@echo "make demo    set up, run the demo study, write its report (minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   formatting, lint, strict types, import arrows"
 	@echo "make bench   speed against peers, what depth and probes cost, measured side by side (benchmarks/ has more)"
 	@echo "make docs    the documentation as HTML that needs no network; start at build/docs/index.html"
+	@echo "make lessons the notebooks of docs/lessons executed (minutes), with their outputs, in build/lessons"
 	@echo "make format  rewrite the code to the house style"
 	@echo "make clean   remove .venv, caches and what was built (runs and reports stay)"
 
@@ -57,6 +58,9 @@ bench: $(READY)
 docs: $(READY_DEV)
 	$(BIN)/python -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
 	@echo "written: build/docs; open build/docs/index.html"
+
+lessons: $(READY_DEV)
+	$(BIN)/python -m docs.execute
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist src/leadline.egg-info

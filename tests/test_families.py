@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from leadline import networks
@@ -28,7 +29,7 @@ from leadline.networks import (
     wide_resnet,
 )
 from leadline.networks.families import registry
-from leadline.networks.modules import NetworkInfo, inspect_network, skeleton
+from leadline.networks.modules import NetworkInfo, build, inspect_network, skeleton
 from leadline.specs import NetworkSpec, Stage
 
 MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
@@ -383,6 +384,18 @@ def test_recurrent_resnet_has_one_blocks_weights_in_each_state(states: int, step
     assert shared.parameters == 9 * 3 * 4 + 8 + blocks + grow + 10 * widths[-1] + 10
     assert apart.parameters == shared.parameters + (steps - 1) * blocks
     assert apart.multiply_adds == shared.multiply_adds
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_recurrent_resnet_without_shortcuts_is_its_twin(shared: bool) -> None:
+    residual, plain = (
+        family("recurrent-resnet", {"steps": 3, "width": 4, "shared": shared, **given})
+        for given in ({}, {"shortcut": "none"})
+    )
+    assert plain.with_(block={"shortcut": "A"}) == residual
+    states = [build(spec, CIFAR, 10, seed=3).state_dict() for spec in (residual, plain)]
+    assert list(states[0]) == list(states[1])
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 @pytest.mark.slow

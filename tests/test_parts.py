@@ -3,6 +3,7 @@
 import functools
 import importlib
 import linecache
+import os
 import random
 import subprocess
 import sys
@@ -294,6 +295,20 @@ def test_a_notebooks_code_is_identified_by_all_that_it_uses(tmp_path: Path, monk
     run(CELLS.format(module="notebook_helper"))
     seen = [identity()]
     assert identity() == seen[0]
+    packed = pack_objects(["__main__:net"])
+    code = (
+        "import sys; from leadline.parts.reference import unpack_objects, pack_objects;"
+        " from leadline.parts.code import identify; unpack_objects(sys.stdin.buffer.read());"
+        " print(identify('__main__:net'), pack_objects(['__main__:net']) is not None)"
+    )
+    worker = subprocess.run(
+        [sys.executable, "-c", code],
+        input=packed,
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+    )
+    assert worker.stdout.decode().split() == [seen[0], "True"]  # where the source of the cells is not
     for change in (
         'WIDTHS["hidden"].append(5)',
         "TABLE[1] = 7",

@@ -3,8 +3,8 @@
 import sys
 
 from leadline.errors import SpecError
-from leadline.parts.reference import is_local, references, resolve
-from leadline.parts.source import identify_module, identify_object
+from leadline.parts.reference import identify_local, is_local, references
+from leadline.parts.source import identify_module
 from leadline.parts.trust import check_trust
 
 _identified: dict[str, str] = {}
@@ -32,7 +32,7 @@ def identify(module: str) -> str:
         True
     """
     if is_local(module):
-        return identify_object(resolve(module))
+        return identify_local(module)
     check_trust(module)
     package = module.partition(":")[0]
     found = identify_module(package)

@@ -26,6 +26,8 @@ _objects: dict[str, Any] = {}
 """Reference -> object, for the objects referred to in this process."""
 _local: set[str] = set()
 """References to objects that other processes cannot import."""
+_sent: dict[str, str] = {}
+"""Reference -> identity, for the objects that another process sent: the source of a notebook's code is only there."""
 
 
 class Reference(Spec):
@@ -190,22 +192,32 @@ def is_local(module: str) -> bool:
     return module in _local
 
 
+def identify_local(module: str) -> str:
+    """Return the identity of an object that exists only in this process, or in the one that sent it, `sha256:...`.
+
+    Raises:
+        SpecError: something that it uses cannot be identified.
+    """
+    return _sent.get(module) or identify_object(resolve(module))
+
+
 def pack_objects(names: Iterable[str]) -> bytes | None:
-    """Return the pickled local objects of references, or None if other processes can import all of them.
+    """Return the pickled local objects of references with their identities; None: other processes can import all.
 
     Args:
         names: the references, `package.module:thing` each.
 
     Raises:
-        SpecError: an object cannot be pickled.
+        SpecError: an object cannot be identified or pickled.
     """
     needed = sorted(_local.intersection(names))
     if not needed:
         return None
     import cloudpickle
 
+    identities = {name: identify_local(name) for name in needed}
     try:
-        packed: bytes = cloudpickle.dumps({name: _objects[name] for name in needed})
+        packed: bytes = cloudpickle.dumps(({name: _objects[name] for name in needed}, identities))
     except Exception as error:
         raise SpecError(
             f"{', '.join(needed)}: cannot be sent to worker processes ({type(error).__name__}: {error}); use"
@@ -219,9 +231,10 @@ def unpack_objects(packed: bytes | None) -> None:
     if packed is not None:
         import cloudpickle
 
-        objects = cloudpickle.loads(packed)
+        objects, identities = cloudpickle.loads(packed)
         _keep(objects)
         _local.update(objects)
+        _sent.update(identities)
 
 
 def references(plain: object) -> set[str]:

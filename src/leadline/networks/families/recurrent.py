@@ -3,8 +3,8 @@
 from typing import Literal
 
 from leadline.networks.families.registry import register_family
-from leadline.networks.families.shapes import AnyHead, Positive, to_head
-from leadline.specs import Head, NetworkSpec, Sharing, Stage, Stem
+from leadline.networks.families.shapes import AnyHead, AnyShortcut, Positive, to_head, to_shortcut
+from leadline.specs import Block, Head, NetworkSpec, Sharing, Stage, Stem
 from leadline.specs.network import Rate, RecurrentHead
 
 
@@ -16,6 +16,7 @@ def recurrent_resnet(
     shared: bool = True,
     normalisation: Literal["shared", "per-step"] = "per-step",
     head: AnyHead = "global-average",
+    shortcut: AnyShortcut = "A",
 ) -> NetworkSpec:
     """Residual network whose blocks are one block, applied `steps` times: Liao & Poggio 2016.
 
@@ -27,6 +28,7 @@ def recurrent_resnet(
         shared: False is the residual network of as many blocks, each with weights of its own.
         normalisation: whether each step has scales, shifts and statistics of its own.
         head: as in `cifar_resnet`.
+        shortcut: as in `cifar_resnet`; `none` is the plain twin, recurrent or not.
 
     Raises:
         SpecError: a value is impossible.
@@ -48,6 +50,7 @@ def recurrent_resnet(
             Stage(blocks=steps if number == 0 else steps + 1, width=w, stride=1 if number == 0 else 2)
             for number, w in enumerate(widths)
         ),
+        block=Block(shortcut=to_shortcut(shortcut)),
         sharing=Sharing(normalisation=normalisation) if shared else None,
         head=to_head(head),
     )
