@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from leadline.data import batches as data_batches
 from leadline.data.batches import Dataset, load
@@ -24,6 +27,7 @@ CPU = torch.device("cpu")
 SEED = 3
 DROPOUT = mlp(hidden=3, width=16, dropout=0.5)
 RECURRENT = mlp(hidden=4, width=16, shared=True, dropout=0.3)
+NOISY = comparative_resnet(1).block.model_dump(mode="json")
 SMALL = DataSpec(name="digits", train=230, validation=20, test=20)  # of a batch of 50 the last has 30
 MOVED = DataSpec(name="digits", train=230, validation=20, test=20, augment={"name": "translation"})
 
@@ -107,30 +111,50 @@ def test_training_equals_a_loop_that_is_written_out(network: NetworkSpec, asked:
     assert [one.value for one in records if (one.split, one.name) == ("train", "error")] == pytest.approx(errors)
 
 
+class Recording(TorchDispatchMode):
+    """Notes every operation with the tensors that it reads and writes, as a CUDA graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, results))
+        return results
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for func, args, kwargs, results in self.operations:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                    if isinstance(old, Tensor):
+                        old.copy_(new)
+
+
 class Replayed(CapturedStep):
-    """A captured step on a CPU: its graph computes anew from the tensors that a CUDA graph would read."""
+    """A captured step on a CPU, whose graph computes nothing but the same operations on the same memory."""
 
     captures = 0
     replays = 0
 
     def _capture(self) -> "Replayed":  # type: ignore[override]
         type(self).captures += 1
-        self._loss = Step.differentiate(self, self._images, self._targets, len(self._targets)).clone()
-        self._right = self.task.count_right(*self._uncounted.pop())
+        model = self.state.model
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self._recording = Recording()
+        with self._recording:
+            self._loss = Step.differentiate(self, self._images, self._targets, len(self._targets))
+            self._right = self.task.count_right(*self._uncounted.pop())
+        model.load_state_dict(before)  # a capture computes nothing
         return self
 
     def replay(self) -> None:
         type(self).replays += 1
         step, self.state.step = self.state.step, -1  # nothing but the tensors may tell the step
-        self.state.model.noise.keeps = True
-        self._loss.copy_(Step.differentiate(self, self._images, self._targets, len(self._targets)))
-        self.state.model.noise.keeps = False
+        self._recording.replay()
         self.state.step = step
-        self._right.copy_(self.task.count_right(*self._uncounted.pop()))
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            if gradient is not None:
-                assert parameter.grad is not None
-                gradient.copy_(parameter.grad)
+        for parameter in self._parameters:
             parameter.grad = None  # a graph knows nothing of it
 
 
@@ -155,6 +179,18 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one(
     expected, errors = train_written_out(network, SMALL, spec)
     assert_equal(state.tensors(), expected.tensors())
     assert [one.value for one in records if (one.split, one.name) == ("train", "error")] == pytest.approx(errors)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_replayed_step_has_the_bits_of_an_eager_one_in_half_precision(
+    precision: str, replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = comparative_resnet(1).with_(block={**NOISY, "stochastic_depth": 0.4})
+    spec = recipe(precision=precision, optimizer=SGD(learning_rate=0.05), clip_norm=0.5, epochs=3)
+    state = trained(network, SMALL, spec)
+    assert replayed.replays == 3 * 4 - steps.EAGER_STEPS
+    monkeypatch.undo()
+    assert_equal(state.tensors(), trained(network, SMALL, spec).tensors())
 
 
 def test_probed_steps_are_eager_and_measure_what_they_would(

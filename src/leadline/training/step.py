@@ -193,16 +193,18 @@ class CapturedStep(Step):
 
     def differentiate(self, images: Images, targets: Targets, rows: int) -> Float[Tensor, ""]:
         """Replay the graph on a batch, or compute as `Step.differentiate` where there is none that fits."""
-        fits = rows == self.spec.batch_size and not self._probes_outputs()
-        if fits and self._graph is None and self._before_capture == 0:
-            self._graph = self._try_to_capture(images, targets)
-        if not fits or self._graph is None:
-            self._before_capture -= fits
+        if rows != self.spec.batch_size or self._probes_outputs() or self._before_capture == math.inf:
             return super().differentiate(images, targets, rows)
-        self._images.copy_(images)
-        self._targets.copy_(targets)
         with noise_at(self.state.model, self.seed, self.state.step):
             redraw(self.state.model)
+        if self._graph is None and self._before_capture == 0:
+            self._graph = self._try_to_capture(images, targets)
+        if self._graph is None:
+            self._before_capture -= 1
+            with keep_draws(self.state.model):
+                return super().differentiate(images, targets, rows)
+        self._images.copy_(images)
+        self._targets.copy_(targets)
         self._graph.replay()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient  # an eager step has put others there
