@@ -1,7 +1,9 @@
 """A step of training: to the bits of a loop that is written out, replayed or not, and what is read back and when."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from leadline.distributed.shard import Shard
 from leadline.errors import LeadlineWarning
 from leadline.networks import comparative_resnet, mlp
 from leadline.networks.modules import build, is_capturable, noise_at
+from leadline.seeds import GENERATORS
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
 from leadline.training import TrainState, prepare, train
 from leadline.training import step as steps
@@ -230,16 +233,67 @@ def test_a_replayed_training_continues_from_a_checkpoint_of_an_eager_one(replaye
     assert_equal(second.tensors(), train_written_out(RECURRENT, SMALL, spec)[0].tensors())
 
 
+@pytest.mark.parametrize(("current", "captured_on"), [("of its thread", "of its thread"), ("default", "new")])
+def test_a_graph_is_captured_on_a_stream_of_its_thread_while_nobody_draws(
+    current: str, captured_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[object, bool]] = []
+
+    class Refusing:
+        def __init__(self, _: object, stream: object, capture_error_mode: str) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> None:
+            held = []
+            thread = threading.Thread(target=lambda: held.append(not GENERATORS.acquire(blocking=False)))
+            thread.start()
+            thread.join()
+            seen.append((self.stream, held[0]))
+            raise RuntimeError("no card")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    fakes = {
+        "CUDAGraph": object,
+        "current_stream": lambda device: current,
+        "default_stream": lambda device: "default",
+        "Stream": lambda device: "new",
+        "stream": lambda stream: nullcontext(),
+        "graph": Refusing,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    steps._side_stream.cache_clear()
+    monkeypatch.setattr("leadline.training.loop.prepare_step", CapturedStep)
+    with pytest.warns(LeadlineWarning, match="no card"):
+        trained(DROPOUT, SMALL, recipe())
+    steps._side_stream.cache_clear()
+    assert seen == [(captured_on, True)]
+
+
 def test_what_cannot_be_captured_is_eager_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refused(CapturedStep):
         def _capture(self) -> torch.cuda.CUDAGraph:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+            kind = getattr(torch, "AcceleratorError", RuntimeError)
+            raise kind("CUDA error: operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr("leadline.training.loop.prepare_step", Refused)
     with pytest.warns(LeadlineWarning, match="without a CUDA graph: CUDA error: operation not permitted") as seen:
         state = trained(DROPOUT, SMALL, recipe())
     assert len(seen) == 1
     assert_equal(state.tensors(), train_written_out(DROPOUT, SMALL, recipe())[0].tensors())
+
+
+def test_a_device_that_is_lost_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = getattr(torch, "AcceleratorError", RuntimeError)
+
+    class Lost(CapturedStep):
+        def _capture(self) -> torch.cuda.CUDAGraph:
+            raise kind("CUDA error: an illegal memory access was encountered\nWhile capturing")
+
+    monkeypatch.setattr("leadline.training.loop.prepare_step", Lost)
+    with pytest.raises(kind, match="illegal memory access"):
+        trained(DROPOUT, SMALL, recipe())
 
 
 def test_memory_that_is_short_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,3 +403,26 @@ def test_batches_do_not_depend_on_how_many_are_prepared_at_once(
         for x, y, z in zip(a, b, c, strict=True):
             assert torch.equal(x, y) and torch.equal(x, z) and x.stride() == y.stride()
         assert all(images.data_ptr() % 64 == 0 for images, _ in (a, b, c))
+
+
+@pytest.mark.parametrize("asked", [SMALL, MOVED], ids=["plain", "augmented"])
+def test_nothing_is_copied_to_the_device_after_the_first_batch(
+    asked: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Copies(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            moved = [one.device for one in tree_leaves((args, result)) if isinstance(one, Tensor) and one.ndim]
+            type(self).count += len(set(moved)) > 1 and func is torch.ops.aten._to_copy.default
+            return result
+
+    monkeypatch.setattr(data_batches, "BLOCK", 2 * 50 * 64)
+    data = load(asked).to("meta")  # stands for a GPU
+    with Copies():
+        batches = data.train_batches(SEED, 0, 50)
+        next(batches)
+        before = Copies.count
+        assert len(list(batches)) == 4
+    assert before > 0 and Copies.count == before
