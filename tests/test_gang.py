@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from leadline.api import Results, Study
 from leadline.errors import SpecError, StoreError
+from leadline.probes.blocks import preserve_state
 from leadline.probes.table import FlowTable
 from leadline.running import gang
 from leadline.running.checkpoints import Checkpoints
@@ -192,9 +193,11 @@ def test_an_error_of_the_store_ends_all(tmp_path: Path, monkeypatch: pytest.Monk
     assert "running" not in states(tmp_path).values()
 
 
-def test_threads_that_draw_from_global_generators_wait_for_one_another() -> None:
+@pytest.mark.parametrize("probes", [False, True])
+def test_threads_that_draw_from_global_generators_wait_for_one_another(probes: bool) -> None:
     def draw(seed: int) -> tuple[float, float]:
-        with seeded(seed):
+        probed = seed % 2 and probes
+        with preserve_state(nn.Flatten(), seed=seed) if probed else seeded(seed):
             first = float(torch.rand(1))
             time.sleep(0.01)
             return first, float(torch.rand(1))
