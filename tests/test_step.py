@@ -24,6 +24,7 @@ from leadline.seeds import GENERATORS
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
 from leadline.training import TrainState, prepare, train
 from leadline.training import step as steps
+from leadline.training.numerics import autocast
 from leadline.training.step import CapturedStep, Diverged, Step, prepare_step
 
 CPU = torch.device("cpu")
@@ -315,6 +316,35 @@ class Own(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.linear(self.dropout(images.flatten(1)))
         return out
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_gradients_in_half_precision_do_not_depend_on_other_threads(precision: str) -> None:
+    data = load(SMALL)
+    assert isinstance(data, Dataset)
+    images, _ = next(data.train_batches(SEED, 0, 50))
+
+    def gradients(disturbed: bool) -> list[Tensor]:
+        model = build(mlp(hidden=6, width=32, shared=True), data.shape, data.classes, SEED)
+
+        def disturb(*_: object) -> None:
+            with autocast(CPU, precision):  # type: ignore[arg-type]
+                nn.Linear(2, 2)(torch.zeros(1, 2))
+
+        def elsewhere(*_: object) -> None:
+            thread = threading.Thread(target=disturb)
+            thread.start()
+            thread.join()
+
+        if disturbed:
+            for module in model.modules():
+                module.register_forward_hook(elsewhere)
+        with autocast(CPU, precision):  # type: ignore[arg-type]
+            outputs = model(images)
+        outputs.float().square().mean().backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    assert all(map(torch.equal, gradients(True), gradients(False)))
 
 
 def test_which_networks_can_be_captured() -> None:
