@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from leadline.api import Results, Study
+from leadline.data import batches
 from leadline.errors import SpecError, StoreError
+from leadline.probes.blocks import preserve_state
 from leadline.probes.table import FlowTable
 from leadline.running import gang
 from leadline.running.checkpoints import Checkpoints
@@ -23,6 +25,7 @@ from leadline.running.job import Emit, Event, Job
 from leadline.running.stopping import Stop, sigterm_as_interrupt
 from leadline.seeds import seeded
 from leadline.store import Store, WorkerId
+from leadline.study.pipeline import _check_gang
 from leadline.training import TrainState
 
 NAME = "gang"
@@ -126,6 +129,40 @@ def test_trials_run_at_the_same_time_under_leases_of_their_own(tmp_path: Path, m
     assert set(states(tmp_path).values()) == {"finished"}
 
 
+def test_data_of_several_trials_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, load = list[object](), batches.load
+
+    def slowly(*args: Any, **options: Any) -> batches.Data:
+        loaded.append(args)
+        time.sleep(0.2)
+        return load(*args, **options)
+
+    asked = study({"dropout": MLP}, epochs=1, seeds=3, data={"name": "digits", "train": 130, "test": 60})
+    with Store.open(tmp_path) as store:
+        store.register(asked.expanded)
+    monkeypatch.setattr(batches, "load", slowly)
+    gang.work_together(Job(NAME, tmp_path, trials_at_once=3), lambda event: None, Stop())
+    assert len(loaded) == 1
+
+
+def test_trials_that_do_not_end_in_time_are_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, waits, join = threading.Event(), list[float](), threading.Thread.join
+
+    def wait(self: threading.Thread, timeout: float) -> None:
+        waits.append(timeout)
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    monkeypatch.setattr(gang, "work", lambda *_, **__: go_on.wait(300))
+    monkeypatch.setattr(gang, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(threading.Thread, "join", wait)
+    with pytest.raises(KeyboardInterrupt):
+        gang.work_together(Job(NAME, tmp_path, trials_at_once=3), lambda event: None, Stop())
+    go_on.set()
+    assert len(waits) == 4 and sum(waits[1:]) < 0.4
+
+
 def test_a_trial_that_another_worker_took_over_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost, save = list[str](), Checkpoints.save
 
@@ -192,9 +229,11 @@ def test_an_error_of_the_store_ends_all(tmp_path: Path, monkeypatch: pytest.Monk
     assert "running" not in states(tmp_path).values()
 
 
-def test_threads_that_draw_from_global_generators_wait_for_one_another() -> None:
+@pytest.mark.parametrize("probes", [False, True])
+def test_threads_that_draw_from_global_generators_wait_for_one_another(probes: bool) -> None:
     def draw(seed: int) -> tuple[float, float]:
-        with seeded(seed):
+        probed = seed % 2 and probes
+        with preserve_state(nn.Flatten(), seed=seed) if probed else seeded(seed):
             first = float(torch.rand(1))
             time.sleep(0.01)
             return first, float(torch.rand(1))
@@ -226,6 +265,14 @@ def test_what_cannot_run_together_is_said(
 ) -> None:
     with pytest.raises(SpecError, match=message):
         run(study({"dropout": MLP}, **changes), tmp_path, 2, **options)
+
+
+def test_no_more_trials_share_a_card_than_there_are_streams(tmp_path: Path) -> None:
+    asked = study({"dropout": MLP}).expanded
+    _check_gang(asked, 32, 1, None, torch.device("cuda"))
+    _check_gang(asked, 33, 1, None, torch.device("cpu"))
+    with pytest.raises(SpecError, match="33 trials per worker: PyTorch has 32 CUDA streams for a card"):
+        _check_gang(asked, 33, 1, None, torch.device("cuda"))
 
 
 def test_a_thread_is_told_apart_from_its_process() -> None:

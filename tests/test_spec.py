@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from leadline.errors import SpecError
-from leadline.networks import FAMILIES, cifar_resnet
+from leadline.networks import FAMILIES, cifar_resnet, mlp
 from leadline.probes.snapshots import PROBES
 from leadline.specs import (
     SCHEMA_VERSION,
@@ -18,6 +18,7 @@ from leadline.specs import (
     Cosine,
     DataSpec,
     FlowSpec,
+    ModuleSpec,
     NetworkSpec,
     OneCycle,
     ProbeSpec,
@@ -29,6 +30,7 @@ from leadline.specs import (
     Warmup,
     parse,
 )
+from leadline.specs.training import Precision
 
 NETWORK = {"stages": [{"blocks": 2, "width": 16}]}
 
@@ -166,6 +168,22 @@ def test_a_revision_anywhere_inside_changes_the_hash_and_nothing_else(monkeypatc
             hashes.add(trial.content_hash)
             assert trial.model_dump(mode="json") == plain
     assert len(hashes) == 4 and trial.content_hash == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("network", "perhaps_shared"),
+    [
+        (mlp(hidden=3), False),
+        (mlp(hidden=3, shared=True), True),
+        (ModuleSpec(module="torch.nn:Linear"), True),
+    ],
+)
+def test_shared_weights_have_another_revision_in_half_precision(
+    network: NetworkSpec | ModuleSpec, perhaps_shared: bool, precision: Precision
+) -> None:
+    trial = TrialSpec(network=network, training=TrainingSpec(precision=precision))
+    assert trial.revision == (2 if perhaps_shared and precision != "float32" else 1)
 
 
 PINNED_CIFAR_RESNET_20 = "211eb0981d4994e740cf1b8b23763933f258a92085f1b05746339738e12667f7"

@@ -1,12 +1,17 @@
 """A step of training: to the bits of a loop that is written out, replayed or not, and what is read back and when."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from leadline.data import batches as data_batches
 from leadline.data.batches import Dataset, load
@@ -15,15 +20,18 @@ from leadline.distributed.shard import Shard
 from leadline.errors import LeadlineWarning
 from leadline.networks import comparative_resnet, mlp
 from leadline.networks.modules import build, is_capturable, noise_at
+from leadline.seeds import GENERATORS
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
 from leadline.training import TrainState, prepare, train
 from leadline.training import step as steps
+from leadline.training.numerics import autocast
 from leadline.training.step import CapturedStep, Diverged, Step, prepare_step
 
 CPU = torch.device("cpu")
 SEED = 3
 DROPOUT = mlp(hidden=3, width=16, dropout=0.5)
 RECURRENT = mlp(hidden=4, width=16, shared=True, dropout=0.3)
+NOISY = comparative_resnet(1).block.model_dump(mode="json")
 SMALL = DataSpec(name="digits", train=230, validation=20, test=20)  # of a batch of 50 the last has 30
 MOVED = DataSpec(name="digits", train=230, validation=20, test=20, augment={"name": "translation"})
 
@@ -107,30 +115,50 @@ def test_training_equals_a_loop_that_is_written_out(network: NetworkSpec, asked:
     assert [one.value for one in records if (one.split, one.name) == ("train", "error")] == pytest.approx(errors)
 
 
+class Recording(TorchDispatchMode):
+    """Notes every operation with the tensors that it reads and writes, as a CUDA graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, results))
+        return results
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for func, args, kwargs, results in self.operations:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                    if isinstance(old, Tensor):
+                        old.copy_(new)
+
+
 class Replayed(CapturedStep):
-    """A captured step on a CPU: its graph computes anew from the tensors that a CUDA graph would read."""
+    """A captured step on a CPU, whose graph computes nothing but the same operations on the same memory."""
 
     captures = 0
     replays = 0
 
     def _capture(self) -> "Replayed":  # type: ignore[override]
         type(self).captures += 1
-        self._loss = Step.differentiate(self, self._images, self._targets, len(self._targets)).clone()
-        self._right = self.task.count_right(*self._uncounted.pop())
+        model = self.state.model
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self._recording = Recording()
+        with self._recording:
+            self._loss = Step.differentiate(self, self._images, self._targets, len(self._targets))
+            self._right = self.task.count_right(*self._uncounted.pop())
+        model.load_state_dict(before)  # a capture computes nothing
         return self
 
     def replay(self) -> None:
         type(self).replays += 1
         step, self.state.step = self.state.step, -1  # nothing but the tensors may tell the step
-        self.state.model.noise.keeps = True
-        self._loss.copy_(Step.differentiate(self, self._images, self._targets, len(self._targets)))
-        self.state.model.noise.keeps = False
+        self._recording.replay()
         self.state.step = step
-        self._right.copy_(self.task.count_right(*self._uncounted.pop()))
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            if gradient is not None:
-                assert parameter.grad is not None
-                gradient.copy_(parameter.grad)
+        for parameter in self._parameters:
             parameter.grad = None  # a graph knows nothing of it
 
 
@@ -155,6 +183,18 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one(
     expected, errors = train_written_out(network, SMALL, spec)
     assert_equal(state.tensors(), expected.tensors())
     assert [one.value for one in records if (one.split, one.name) == ("train", "error")] == pytest.approx(errors)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_replayed_step_has_the_bits_of_an_eager_one_in_half_precision(
+    precision: str, replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = comparative_resnet(1).with_(block={**NOISY, "stochastic_depth": 0.4})
+    spec = recipe(precision=precision, optimizer=SGD(learning_rate=0.05), clip_norm=0.5, epochs=3)
+    state = trained(network, SMALL, spec)
+    assert replayed.replays == 3 * 4 - steps.EAGER_STEPS
+    monkeypatch.undo()
+    assert_equal(state.tensors(), trained(network, SMALL, spec).tensors())
 
 
 def test_probed_steps_are_eager_and_measure_what_they_would(
@@ -194,16 +234,67 @@ def test_a_replayed_training_continues_from_a_checkpoint_of_an_eager_one(replaye
     assert_equal(second.tensors(), train_written_out(RECURRENT, SMALL, spec)[0].tensors())
 
 
+@pytest.mark.parametrize(("current", "captured_on"), [("of its thread", "of its thread"), ("default", "new")])
+def test_a_graph_is_captured_on_a_stream_of_its_thread_while_nobody_draws(
+    current: str, captured_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[object, bool]] = []
+
+    class Refusing:
+        def __init__(self, _: object, stream: object, capture_error_mode: str) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> None:
+            held = []
+            thread = threading.Thread(target=lambda: held.append(not GENERATORS.acquire(blocking=False)))
+            thread.start()
+            thread.join()
+            seen.append((self.stream, held[0]))
+            raise RuntimeError("no card")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    fakes = {
+        "CUDAGraph": object,
+        "current_stream": lambda device: current,
+        "default_stream": lambda device: "default",
+        "Stream": lambda device: "new",
+        "stream": lambda stream: nullcontext(),
+        "graph": Refusing,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    steps._side_stream.cache_clear()
+    monkeypatch.setattr("leadline.training.loop.prepare_step", CapturedStep)
+    with pytest.warns(LeadlineWarning, match="no card"):
+        trained(DROPOUT, SMALL, recipe())
+    steps._side_stream.cache_clear()
+    assert seen == [(captured_on, True)]
+
+
 def test_what_cannot_be_captured_is_eager_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refused(CapturedStep):
         def _capture(self) -> torch.cuda.CUDAGraph:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+            kind = getattr(torch, "AcceleratorError", RuntimeError)
+            raise kind("CUDA error: operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr("leadline.training.loop.prepare_step", Refused)
     with pytest.warns(LeadlineWarning, match="without a CUDA graph: CUDA error: operation not permitted") as seen:
         state = trained(DROPOUT, SMALL, recipe())
     assert len(seen) == 1
     assert_equal(state.tensors(), train_written_out(DROPOUT, SMALL, recipe())[0].tensors())
+
+
+def test_a_device_that_is_lost_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = getattr(torch, "AcceleratorError", RuntimeError)
+
+    class Lost(CapturedStep):
+        def _capture(self) -> torch.cuda.CUDAGraph:
+            raise kind("CUDA error: an illegal memory access was encountered\nWhile capturing")
+
+    monkeypatch.setattr("leadline.training.loop.prepare_step", Lost)
+    with pytest.raises(kind, match="illegal memory access"):
+        trained(DROPOUT, SMALL, recipe())
 
 
 def test_memory_that_is_short_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +316,35 @@ class Own(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.linear(self.dropout(images.flatten(1)))
         return out
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_gradients_in_half_precision_do_not_depend_on_other_threads(precision: str) -> None:
+    data = load(SMALL)
+    assert isinstance(data, Dataset)
+    images, _ = next(data.train_batches(SEED, 0, 50))
+
+    def gradients(disturbed: bool) -> list[Tensor]:
+        model = build(mlp(hidden=6, width=32, shared=True), data.shape, data.classes, SEED)
+
+        def disturb(*_: object) -> None:
+            with autocast(CPU, precision):  # type: ignore[arg-type]
+                nn.Linear(2, 2)(torch.zeros(1, 2))
+
+        def elsewhere(*_: object) -> None:
+            thread = threading.Thread(target=disturb)
+            thread.start()
+            thread.join()
+
+        if disturbed:
+            for module in model.modules():
+                module.register_forward_hook(elsewhere)
+        with autocast(CPU, precision):  # type: ignore[arg-type]
+            outputs = model(images)
+        outputs.float().square().mean().backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    assert all(map(torch.equal, gradients(True), gradients(False)))
 
 
 def test_which_networks_can_be_captured() -> None:
@@ -313,3 +433,26 @@ def test_batches_do_not_depend_on_how_many_are_prepared_at_once(
         for x, y, z in zip(a, b, c, strict=True):
             assert torch.equal(x, y) and torch.equal(x, z) and x.stride() == y.stride()
         assert all(images.data_ptr() % 64 == 0 for images, _ in (a, b, c))
+
+
+@pytest.mark.parametrize("asked", [SMALL, MOVED], ids=["plain", "augmented"])
+def test_nothing_is_copied_to_the_device_after_the_first_batch(
+    asked: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Copies(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            moved = [one.device for one in tree_leaves((args, result)) if isinstance(one, Tensor) and one.ndim]
+            type(self).count += len(set(moved)) > 1 and func is torch.ops.aten._to_copy.default
+            return result
+
+    monkeypatch.setattr(data_batches, "BLOCK", 2 * 50 * 64)
+    data = load(asked).to("meta")  # stands for a GPU
+    with Copies():
+        batches = data.train_batches(SEED, 0, 50)
+        next(batches)
+        before = Copies.count
+        assert len(list(batches)) == 4
+    assert before > 0 and Copies.count == before

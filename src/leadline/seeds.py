@@ -46,8 +46,8 @@ _SOURCE_OF: Mapping[str, Source] = {
 _KEY = "seed."
 """Begins the key of a source's seed in studies and in names: `seed.init`."""
 
-_GENERATORS = threading.RLock()
-"""Held while the global generators are seeded."""
+GENERATORS = threading.RLock()
+"""Held by a thread while it seeds the global generators, or does what nobody may draw from them during."""
 
 SeedName = int | str
 """A trial's seed as tables and messages have it: the number, or the seeds by source, such as `seed.init=1`."""
@@ -204,7 +204,7 @@ def seeded(seed: int) -> Iterator[None]:
     import numpy as np
     import torch
 
-    with _GENERATORS:
+    with GENERATORS:
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

@@ -193,11 +193,13 @@ class Dataset:
             parts = tuple(part[self.shard.rows(len(part))] for part in parts)
         # custom augmentations may do to an image what depends on the others of its batch
         block = 1 if isinstance(augment, Reference) else self._batches_in_block(batch_size)
-        for start in range(0, len(parts), block):
-            some = parts[start : start + block]
-            indices = torch.cat(some)
-            key = int(indices[0]) if len(indices) else 0
-            indices = indices.to(self.device)
+        blocks = [parts[start : start + block] for start in range(0, len(parts), block)]
+        # copied at once, because the device is waited for
+        chosen = (
+            torch.split(torch.cat(parts).to(self.device), [sum(map(len, some)) for some in blocks]) if parts else ()
+        )
+        for some, indices in zip(blocks, chosen, strict=True):
+            key = int(torch.cat(some)[0]) if len(indices) else 0
             images = normalise(self.train.images.index_select(0, indices), self.mean, self.scale)
             if isinstance(augment, BatchAugmentation) and drawn is not None and len(indices):
                 with drawing_of(augment, seed, AUGMENT, epoch, key):

@@ -16,7 +16,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from leadline.errors import LeadlineError, unknown
-from leadline.seeds import NOISE, stream
+from leadline.seeds import NOISE, seeded, stream
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits and labels to the mean over the images, a scalar
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -134,8 +134,8 @@ def _parts(module: nn.Module, residual: bool) -> Parts:
 def preserve_state(model: nn.Module, training: bool = False, seed: int = 0) -> Iterator[nn.Module]:
     """Put a network into evaluation (or training) mode, and restore modes and buffers afterwards.
 
-    Yields the original of a compiled model. What its modules draw from PyTorch's generators is drawn from `seed`, and
-    the generators are restored.
+    Yields the original of a compiled model. What its modules draw from global generators is drawn from `seed`, and the
+    generators are restored.
     """
     model = getattr(model, "_orig_mod", model)
     modes = [(module, module.training) for module in model.modules()]
@@ -144,13 +144,8 @@ def preserve_state(model: nn.Module, training: bool = False, seed: int = 0) -> I
         for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    cuda = sorted({p.get_device() for p in model.parameters() if p.is_cuda})
     try:
-        with torch.random.fork_rng(cuda), torch.inference_mode(False):
-            number = stream(seed, NOISE)
-            torch.default_generator.manual_seed(number)
-            for device in cuda:
-                torch.cuda.default_generators[device].manual_seed(number)
+        with seeded(stream(seed, NOISE)), torch.inference_mode(False):
             model.train(training)
             yield model
     finally:

@@ -7,6 +7,7 @@ with is its own, settings of PyTorch are the same for all, and who draws from gl
 """
 
 import threading
+import time
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -36,17 +37,19 @@ def work_together(job: Job, emit: Emit, stop: Stop) -> None:
             threading.Thread(target=gang.run, args=(number, device), daemon=True)
             for number in range(job.trials_at_once)
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             while any(thread.is_alive() for thread in threads):
                 threads[0 if threads[0].is_alive() else -1].join(LOOK_SECONDS)
                 if stop.asked or gang.errors:
                     gang.ask_to_stop()
         except BaseException:
             gang.ask_to_stop()
+            until = time.monotonic() + GRACE_SECONDS
             for thread in threads:
-                thread.join(GRACE_SECONDS)
+                if thread.is_alive():  # and so was started
+                    thread.join(max(0.0, until - time.monotonic()))
             raise
     if gang.errors:
         raise next((error for error in gang.errors if not isinstance(error, DeviceFailed)), gang.errors[0])

@@ -1,6 +1,7 @@
 """Train a claimed trial to its end, on one or several devices, and store its results."""
 
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -271,7 +272,13 @@ def load_data(spec: TrialSpec, data_dir: Path | None, device: torch.device) -> b
     """
     elsewhere = references(spec.model_dump(mode="json", exclude={"data"}))
     identity = tuple(sorted((name, one) for name, one in spec.code.items() if name not in elsewhere))
-    return _load_data(spec.data, identity, data_dir, device, 0 if spec.data.resample is None else spec.random_seed)
+    seed = 0 if spec.data.resample is None else spec.random_seed
+    with _LOADING:
+        return _load_data(spec.data, identity, data_dir, device, seed)
+
+
+_LOADING = threading.Lock()
+"""Held while data are loaded, so that threads that need the same find them loaded."""
 
 
 @lru_cache(maxsize=2)

@@ -15,6 +15,9 @@ from leadline.parts.schedules.one_cycle import OneCycle
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """Numbers that training computes in; weights and optimizer state are float32 in each."""
 
+HALVES: tuple[Precision, ...] = ("bfloat16", "float16")
+"""Those of 16 bits."""
+
 
 class Warmup(Spec):
     """Steps at a smaller learning rate before the schedule takes over (Goyal et al. 2017)."""

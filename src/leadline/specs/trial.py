@@ -15,7 +15,7 @@ from leadline.seeds import SOURCES, Seed, SeedName, Source, name_seed
 from leadline.specs.network import AnyNetwork, ModuleSpec
 from leadline.specs.pretraining import PretrainingSpec
 from leadline.specs.probes import ProbeSpec
-from leadline.specs.training import TrainingSpec
+from leadline.specs.training import HALVES, TrainingSpec
 
 OneSeed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -69,6 +69,13 @@ class TrialSpec(Spec):
             if not getattr(self, name):
                 content.pop(name, None)
         return content
+
+    @property
+    def revision(self) -> int:
+        """2: in half precision, the gradients of a weight that is used several times are added in float32."""
+        network = self.network
+        shares = isinstance(network, ModuleSpec) or bool(network.sharing or network.head.recurrent)  # perhaps
+        return 2 if shares and self.training.precision in HALVES else 1
 
     @property
     def random_seed(self) -> int:

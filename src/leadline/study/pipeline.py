@@ -46,6 +46,9 @@ from leadline.training.numerics import check_precision
 Run = Callable[[ExpandedStudy], Outcome]
 """Runs the trials of a study that is registered."""
 
+CUDA_STREAMS = 32
+"""How many streams PyTorch makes on a card; the next one that is asked for is the first again."""
+
 _AGAIN = "run again; the earlier results are kept separately and are not used in the verdict."
 
 
@@ -93,7 +96,7 @@ def run_study(
     if chosen is not None:
         _check_device(study, chosen, together)
     if trials_per_worker > 1:
-        _check_gang(study, trials_per_worker, together, executor)
+        _check_gang(study, trials_per_worker, together, executor, chosen)
     study = prepare(study, data_dir, screen)
     url = None if artifacts is None else folder_url(artifacts)
     objects = (
@@ -155,7 +158,9 @@ def _check_device(study: ExpandedStudy, device: torch.device, devices: int) -> N
             check_precision(device, arm.trial.training.precision)
 
 
-def _check_gang(study: ExpandedStudy, number: int, devices: int, executor: Executor | None) -> None:
+def _check_gang(
+    study: ExpandedStudy, number: int, devices: int, executor: Executor | None, device: torch.device | None
+) -> None:
     """Check that a process can train several trials of a study at once.
 
     Raises:
@@ -168,6 +173,8 @@ def _check_gang(study: ExpandedStudy, number: int, devices: int, executor: Execu
         )
     if devices > 1:
         raise SpecError(f"{asked}, each on {devices} devices: a trial on several devices has processes of its own")
+    if device is not None and device.type == "cuda" and number > CUDA_STREAMS:
+        raise SpecError(f"{asked}: PyTorch has {CUDA_STREAMS} CUDA streams for a card; use more workers")
     if any(arm.trial.training.precision == "tf32" for arm in study.arms):
         raise SpecError(f"{asked}: training.precision tf32 is a setting of the whole process; use --workers {number}")
 

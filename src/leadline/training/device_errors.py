@@ -11,8 +11,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
 def lost_device(error: BaseException) -> bool:
     """Return whether an error means that this process can no longer use its device.
 
-    PyTorch has a class for such errors since 2.8; before, they are a RuntimeError that begins with `CUDA error`.
+    PyTorch has a class for such errors since 2.8; before, they are a RuntimeError that begins with `CUDA error`. Those
+    that say that something cannot be captured in a graph (CUDA's codes 900 to 908) leave the device as it was.
     """
+    if "captur" in str(error).partition("\n")[0]:
+        return False
     kind = getattr(torch, "AcceleratorError", None)
     if kind is None:
         return isinstance(error, RuntimeError) and str(error).startswith("CUDA error")

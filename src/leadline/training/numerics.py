@@ -82,11 +82,15 @@ def compute_in(settings: Callable[[], AbstractContextManager[None]], results: It
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return the context of a forward pass: half precision where operations allow it, if the precision asks for it."""
+    """Return the context of a forward pass: half precision where operations allow it, if the precision asks for it.
+
+    Weights are cast at each use, because PyTorch's cache of casts is one for all threads, and cleared whenever one ends
+    a forward pass. So the gradients of a weight's uses are added in float32.
+    """
     half = _HALVES.get(precision)
     if half is None and not torch.is_autocast_enabled(device.type):
         return nullcontext()
-    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None, cache_enabled=False)
 
 
 def check_precision(device: torch.device, precision: Precision) -> None:

@@ -6,10 +6,10 @@ the same and so are the bits, but they start at once and not one by one. The opt
 """
 
 import math
-import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 
 import torch
 from jaxtyping import Float, Shaped
@@ -25,7 +25,7 @@ from leadline.parts.losses import Loss
 from leadline.parts.reference import Reference, drawing_of
 from leadline.parts.tasks import task_of
 from leadline.probes.flow import Flow
-from leadline.seeds import LOSS, OPTIMIZER
+from leadline.seeds import GENERATORS, LOSS, OPTIMIZER
 from leadline.specs import TrainingSpec
 from leadline.training.device_errors import lost_device
 from leadline.training.numerics import autocast
@@ -34,9 +34,6 @@ from leadline.training.state import PartOfEpoch, TrainState
 
 LOOK_EVERY = 50
 """Steps on a GPU between looks at whether the loss is still finite."""
-
-_CAPTURING = threading.Lock()
-"""Held while a graph is captured, before which the whole device is synchronised: only one thread may at a time."""
 
 EAGER_STEPS = 3
 """Steps before the one that is captured, in which libraries choose their algorithms and allocate their workspaces."""
@@ -193,16 +190,18 @@ class CapturedStep(Step):
 
     def differentiate(self, images: Images, targets: Targets, rows: int) -> Float[Tensor, ""]:
         """Replay the graph on a batch, or compute as `Step.differentiate` where there is none that fits."""
-        fits = rows == self.spec.batch_size and not self._probes_outputs()
-        if fits and self._graph is None and self._before_capture == 0:
-            self._graph = self._try_to_capture(images, targets)
-        if not fits or self._graph is None:
-            self._before_capture -= fits
+        if rows != self.spec.batch_size or self._probes_outputs() or self._before_capture == math.inf:
             return super().differentiate(images, targets, rows)
-        self._images.copy_(images)
-        self._targets.copy_(targets)
         with noise_at(self.state.model, self.seed, self.state.step):
             redraw(self.state.model)
+        if self._graph is None and self._before_capture == 0:
+            self._graph = self._try_to_capture(images, targets)
+        if self._graph is None:
+            self._before_capture -= 1
+            with keep_draws(self.state.model):
+                return super().differentiate(images, targets, rows)
+        self._images.copy_(images)
+        self._targets.copy_(targets)
         self._graph.replay()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient  # an eager step has put others there
@@ -230,12 +229,35 @@ class CapturedStep(Step):
         return graph
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        """Record the forward and the backward pass, whose results stay where the recording puts them."""
-        graph = torch.cuda.CUDAGraph()
-        with _CAPTURING, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        """Record the forward and the backward pass, whose results stay where the recording puts them.
+
+        Only one thread may at a time: the whole device is synchronised before, and draws on its global generator fail
+        meanwhile.
+        """
+        graph, stream = torch.cuda.CUDAGraph(), _capture_stream(self.device)
+        with (
+            GENERATORS,
+            torch.cuda.stream(stream),  # which a capture that fails does not leave
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             self._loss = super().differentiate(self._images, self._targets, len(self._targets))
             self._right = self.task.count_right(*self._uncounted.pop())
         return graph
+
+
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the thread's current stream or, instead of the default one, which cannot be captured, another.
+
+    Products in graphs that were captured on one stream share a workspace of cuBLAS. So threads that replay graphs at
+    the same time, each on a stream of its own, capture them there.
+    """
+    current = torch.cuda.current_stream(device)
+    return current if current != torch.cuda.default_stream(device) else _side_stream(device)
+
+
+@cache  # that of `torch.cuda.graph` is on the device where it was first used
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def prepare_step(state: TrainState, data: Data, spec: TrainingSpec, seed: int, group: ProcessGroup) -> Step:

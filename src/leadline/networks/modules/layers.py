@@ -100,11 +100,12 @@ class Noise:
 
     def draw(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Return numbers in [0, 1); while draws are kept, the tensor that `redraw` fills."""
-        if not self.keeps:
-            return torch.rand(shape, generator=self._generator(name, device), device=device)
-        if (name, shape) not in self._kept:
-            self._kept[name, shape] = torch.zeros(shape, device=device)
-        return self._kept[name, shape]
+        if self.keeps and (name, shape) in self._kept:
+            return self._kept[name, shape]
+        drawn = torch.rand(shape, generator=self._generator(name, device), device=device)
+        if self.keeps:
+            self._kept[name, shape] = drawn
+        return drawn
 
     def redraw(self) -> None:
         """Draw all that was kept, for the step that is set now."""

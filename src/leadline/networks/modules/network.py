@@ -182,7 +182,10 @@ def is_capturable(model: nn.Module) -> bool:
 
 @contextmanager
 def keep_draws(model: nn.Module) -> Iterator[None]:
-    """Let noisy layers read tensors in the body that only `redraw` fills, so that a graph of it can be replayed."""
+    """Let noisy layers keep what they draw first in the body, and read it ever after: only `redraw` draws anew.
+
+    A graph of a later pass can then be replayed: it reads these tensors, and neither makes nor fills them.
+    """
     if not isinstance(model, Network):
         yield
         return
