@@ -199,10 +199,9 @@ class Dataset:
             torch.split(torch.cat(parts).to(self.device), [sum(map(len, some)) for some in blocks]) if parts else ()
         )
         for some, indices in zip(blocks, chosen, strict=True):
-            key = int(torch.cat(some)[0]) if len(indices) else 0
             images = normalise(self.train.images.index_select(0, indices), self.mean, self.scale)
             if isinstance(augment, BatchAugmentation) and drawn is not None and len(indices):
-                with drawing_of(augment, seed, AUGMENT, epoch, key):
+                with drawing_of(augment, seed, AUGMENT, epoch, int(some[0][0])):
                     images = augment.apply(images, drawn.index_select(0, indices))
             images = to_memory_format(images, channels_last)
             sizes = list(map(len, some))

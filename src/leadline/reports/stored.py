@@ -1,8 +1,21 @@
 """From a store to the numbers that a study shows, with no more read than they rest on."""
 
 from leadline.analysis.verdict import Findings, analyze, reads_probabilities, reads_records
+from leadline.analysis.verdict.tuned import Tuning
 from leadline.store.reading import Reader
+from leadline.study.expand import ExpandedStudy
 from leadline.study.search import tuning_of
+
+
+def analyze_stored(store: Reader, study: ExpandedStudy, tuning: Tuning | None = None) -> Findings:
+    """Return what the trials of a study that are stored show, in numbers.
+
+    Raises:
+        StoreError: there is no such study.
+    """
+    outputs = store.outputs(study.name, reads_probabilities(study))
+    records = store.records_frame(study.name, only=reads_records(study))
+    return analyze(study, store.trials_frame(study.name), records, outputs, tuning)
 
 
 def read_findings(store: Reader, name: str) -> Findings:
@@ -12,6 +25,4 @@ def read_findings(store: Reader, name: str) -> Findings:
         StoreError: there is no such study.
     """
     study = store.study(name).expand()
-    outputs = store.outputs(name, reads_probabilities(study))
-    records = store.records_frame(name, only=reads_records(study))
-    return analyze(study, store.trials_frame(name), records, outputs, tuning_of(store, study))
+    return analyze_stored(store, study, tuning_of(store, study))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from leadline.analysis.verdict import Findings, analyze, decided_line, reads_probabilities, reads_records, round_line
+from leadline.analysis.verdict import decided_line, round_line
 from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.formats.examination import describe_changes
@@ -24,6 +24,7 @@ from leadline.errors import SpecError
 from leadline.networks.modules import check_last_batch
 from leadline.parts.reference import pack_objects
 from leadline.parts.trust import trusted_names
+from leadline.reports.stored import analyze_stored
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
@@ -318,11 +319,11 @@ def _in_rounds(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> 
     started = time.monotonic()
     study = _merge_with_stored(study, store)
     _register(study, store)
-    findings = _findings(study, store)
+    findings = analyze_stored(store, study)
     reported = sum(bool(one.looks) for one in findings.rounds)
     while True:
         outcome = run(study)
-        findings = _findings(study, store)
+        findings = analyze_stored(store, study)
         over = [one for one in findings.rounds if one.looks]
         for one in over[reported:]:
             screen.say(round_line(findings, one))
@@ -351,16 +352,6 @@ def _merge_with_stored(study: ExpandedStudy, store: Store) -> ExpandedStudy:
     ]
     before = store.study(name)
     return resume(study, linked, before.expand() if before.spec.get("decide") else None)
-
-
-def _findings(study: ExpandedStudy, store: Store) -> Findings:
-    name = study.name
-    return analyze(
-        study,
-        store.trials_frame(name),
-        store.records_frame(name, only=reads_records(study)),
-        store.outputs(name, reads_probabilities(study)),
-    )
 
 
 def _search(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> ExpandedStudy | Outcome:
