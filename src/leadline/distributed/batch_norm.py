@@ -1,7 +1,7 @@
 """Batch normalization over the whole batch, of which each process has its shard."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,16 +17,17 @@ from leadline.errors import SpecError
 Maps = Float[Tensor, "batch channels *pixels"]
 
 
-@contextmanager
-def sync_batch(model: nn.Module, group: ProcessGroup) -> Iterator[None]:
+def sync_batch(model: nn.Module, group: ProcessGroup) -> AbstractContextManager[None]:
     """Let a model take batch statistics over the shards of all processes in the body.
 
     Raises:
         SpecError: the model draws from PyTorch's global generator, whose numbers do not belong to rows.
     """
-    if group.world_size == 1:
-        yield
-        return
+    return _share_statistics(model, group) if group.world_size > 1 else nullcontext()
+
+
+@contextmanager
+def _share_statistics(model: nn.Module, group: ProcessGroup) -> Iterator[None]:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:  # in place, so that names, state and hooks stay as they are
         norm.forward = partial(_normalize, norm, group)  # type: ignore[method-assign]

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
 from leadline.data.batches import Data, Dataset
@@ -74,7 +76,7 @@ class Step:
         self.look_every = 1 if data.device.type == "cpu" else LOOK_EVERY
         self._rate = rate_factor(spec, self.steps * spec.epochs)
         self._gradient_sum = GradientSum(group, state.model) if group.world_size > 1 else None
-        self._losses: Sequence[Tensor] = ()  # each a place in those of the epoch
+        self._losses: NDArray[np.float32] | Sequence[Tensor] = ()  # those of the epoch, to write to one by one
         self._uncounted: list[tuple[Tensor, Tensor]] = []  # outputs and targets
 
     def start_epoch(self) -> PartOfEpoch:
@@ -84,7 +86,7 @@ class Step:
         if part is None:
             losses = torch.zeros(self.steps, device=self.device)
             part = self.state.part = PartOfEpoch(losses, torch.zeros((), dtype=torch.int64, device=self.device))
-        self._losses = part.losses.unbind()
+        self._losses = part.losses.numpy() if self.look_every == 1 else part.losses.unbind()
         self._uncounted.clear()
         return part
 
@@ -115,9 +117,7 @@ class Step:
         scaler.unscale(optimizer)
         if self.spec.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.spec.clip_norm)
-        torch.mul(loss, rows, out=self._losses[index])
-        if index + 1 == self.steps or (index + 1) % self.look_every == 0:
-            self._raise_if_diverged(index)
+        self._keep_loss(loss, index, rows)
         with drawing_of(self.spec.optimizer, self.seed, OPTIMIZER, state.step):
             scaler.step(optimizer)
         part.batches += 1
@@ -164,12 +164,20 @@ class Step:
             return self.criterion.compute(outputs, targets, "mean", smoothing)
         return self.criterion.compute(outputs, targets, "sum", smoothing) / rows
 
-    def _raise_if_diverged(self, index: int) -> None:
-        """Find the first loss that is not finite among those since the last look."""
+    def _keep_loss(self, loss: Float[Tensor, ""], index: int, rows: int) -> None:
+        """Add the loss of a batch to those of the epoch; look from time to time whether they are finite."""
         first = index - index % self.look_every
-        for number, loss in enumerate(torch.stack(list(self._losses[first : index + 1])).tolist(), first):
-            if not math.isfinite(loss):
-                raise Diverged(self.state.step + 1 - index + number, loss)
+        if isinstance(self._losses, np.ndarray):  # on a CPU, where nothing is waited for
+            losses = [loss.item()]
+            self._losses[index] = losses[0] * rows
+        else:
+            torch.mul(loss, rows, out=self._losses[index])
+            if index + 1 < self.steps and (index + 1) % self.look_every:
+                return
+            losses = torch.stack(list(self._losses[first : index + 1])).tolist()
+        for number, value in enumerate(losses, first):
+            if not math.isfinite(value):
+                raise Diverged(self.state.step + 1 - index + number, value)
 
 
 class CapturedStep(Step):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -150,23 +150,35 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(named.values())
 
 
-@contextmanager
-def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch_size: int = 0) -> Iterator[None]:
-    """Let what a module draws while it trains depend on the trial's seed and the step alone.
+def noise_at(
+    model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch_size: int = 0
+) -> AbstractContextManager[None]:
+    """Let what a module draws while it trains depend on the trial's seed and the step alone, in the body.
 
     A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
 
     A `Network` draws from streams. Any other module, and a custom shortcut, draws from global generators as
     it was written to: they are seeded for the step and put back as they were, unless it says that it is `capturable`.
     """
-    globally = not getattr(model, "capturable", False) if not isinstance(model, Network) else model.draws_globally
-    with seeded(stream(seed, NOISE, step)) if globally else nullcontext():
-        if not isinstance(model, Network):
+    if isinstance(model, Network):
+        model.noise.seed, model.noise.step = seed, step
+        globally = model.draws_globally
+    else:
+        globally = not getattr(model, "capturable", False)
+    if not globally and shard == WHOLE:
+        return nullcontext()  # most steps, which are short for small networks
+    return _draw_for(model, stream(seed, NOISE, step) if globally else None, shard, batch_size)
+
+
+@contextmanager
+def _draw_for(model: nn.Module, global_seed: int | None, shard: Shard, batch_size: int) -> Iterator[None]:
+    """Seed the global generators, if asked to, and let a `Network` draw for the rows of a shard."""
+    with nullcontext() if global_seed is None else seeded(global_seed):
+        if not isinstance(model, Network) or shard == WHOLE:
             yield
             return
         noise = model.noise
-        noise.seed, noise.step, noise.rows = seed, step, batch_size
-        noise.first = None if shard == WHOLE else shard.rows(batch_size).start
+        noise.rows, noise.first = batch_size, shard.rows(batch_size).start
         try:
             yield
         finally:
