@@ -1,0 +1,207 @@
+"""The page: claims with the contrasts that show them, published numbers beside measured ones, what was run."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from leadline.networks.families.registry import family
+from leadline.networks.modules import inspect_network
+from leadline.study.load import load_study
+from leadline.text import interval, join, number, plural
+
+HEAD = """# Evidence: published claims and numbers
+
+What has been measured, beside what was published. The page is written by `python -m benchmarks.evidence` from the
+results of ready studies; no number on it is entered by hand. A claim is *held* by a contrast whose verdict is the
+expected one, and *reversed* by one whose verdict is the opposite: [what the words mean](verdicts.md). Most of these
+studies are small ones for two cores. A claim that is reversed or undecided is so at this size, which does not refute it
+at the size of its source. CIFAR-10 was read from JPEG copies of its images, whose pixels differ slightly.
+"""
+
+OPPOSITE = {"better": "worse", "worse": "better"}
+KINDS = {"imagenet-resnet": ((3, 224, 224), 1000), "imagenet-plain": ((3, 224, 224), 1000)}
+CIFAR = ((3, 32, 32), 10)
+
+
+def write_page(claims: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        claims: the content of claims.yaml.
+        measured: study -> what it shows, as `measuring.measure` returns it.
+    """
+    parts = [HEAD, "## Claims", *_claims(claims["claims"], measured)]
+    parts += ["## Published results of training", _trained(claims["trained"], measured)]
+    parts += ["## Published properties of networks", _computed(claims["computed"])]
+    parts += ["## What was run", _studies(claims["studies"], measured)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _claims(claims: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> Iterator[str]:
+    summary, details = [], []
+    for claim in claims:
+        rows = [row for shown in claim["shown"] for row in _rows(shown, measured)]
+        outcome = _outcome([row[-1] for row in rows])
+        summary.append([claim["claim"], claim["source"], outcome])
+        details += [f"### {claim['claim']}", f"{claim['source']}. Here: **{outcome}**."]
+        details.append(_table(["Study", "Compared", "Measured", "Verdict", "Claim"], rows))
+    yield _table(["Claim", "Source", "Here"], summary)
+    yield from details
+
+
+def _rows(shown: Mapping[str, Any], measured: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row for each contrast, or for the arm, that a study has of a claim."""
+    study, found = shown["study"], measured.get(shown["study"])
+    name = f"`{study}`"
+    if found is None:
+        return [[name, _compared(shown), "", "", "not run"]]
+    if "arm" in shown:
+        arms = [arm for arm in found["arms"] if arm == shown["arm"] or arm.startswith(f"{shown['arm']}[")]
+        vanishing = [arm for arm in arms if arm in (found["vanishing"] or ())]
+        word = "vanishing" if vanishing else "not vanishing"
+        said = f"{len(vanishing)} of {plural(len(arms), 'arm')}"
+        return [[name, f"gradients of {shown['arm']}", said, word, "held" if word == shown["found"] else "reversed"]]
+    metric = shown.get("metric", "test_error")
+    rows = []
+    for one in found["contrasts"]:
+        if _matches(one["a"], shown["a"]) and _matches(one["b"], shown["b"]) and one["metric"] == metric:
+            rows.append([name, f"{one['a']} against {one['b']}, {_metric(one)}", _difference(one), one["verdict"]])
+            rows[-1].append(_holds(one["verdict"], shown["expected"]) + _seeds(one))
+    if not rows:
+        raise ValueError(f"{study} has no contrast {shown['a']} against {shown['b']}, {metric}")
+    return rows
+
+
+def _matches(arm: str, asked: str) -> bool:
+    return arm == asked or arm.startswith(f"{asked}[")
+
+
+def _compared(shown: Mapping[str, Any]) -> str:
+    return f"gradients of {shown['arm']}" if "arm" in shown else f"{shown['a']} against {shown['b']}"
+
+
+def _metric(contrast: Mapping[str, Any]) -> str:
+    words = str(contrast["metric"]).replace("_", " ").replace("train ", "training ")
+    return words if contrast["target"] is None else f"{words} {contrast['target']:g}% validation error"
+
+
+def _difference(contrast: Mapping[str, Any]) -> str:
+    low, high, unit = contrast["ci_low"], contrast["ci_high"], contrast["unit"]
+    if contrast["difference"] is None:
+        return f"{plural(contrast['n'], 'pair')}"
+    between = "" if low is None else f" (95% interval {interval((low, high), signed=True)})"
+    return f"{number(contrast['difference'], signed=True)} {unit}{between}, {plural(contrast['n'], 'pair')}"
+
+
+def _seeds(contrast: Mapping[str, Any]) -> str:
+    needed = contrast["needed_likely"]
+    if contrast["verdict"] != "undecided" or needed is None:
+        return ""
+    return f"; about {math.ceil(needed)} seeds would decide"
+
+
+def _holds(verdict: str, expected: str) -> str:
+    """Return what a contrast's verdict says of a claim."""
+    if verdict == "undecided":
+        return "undecided"
+    if expected == "not worse":
+        return "reversed" if verdict == "worse" else "held"
+    if verdict == expected:
+        return "held"
+    return "reversed" if verdict == OPPOSITE.get(expected) or expected == "equivalent" else "no difference"
+
+
+def _outcome(words: Sequence[str]) -> str:
+    """Return what all contrasts together say of a claim, in a few words."""
+    counts = {word: sum(one.startswith(word) for one in words) for word in ("held", "reversed", "no difference")}
+    open_ = sum(one.startswith("undecided") for one in words)
+    missing = words.count("not run")
+    decided = sum(counts.values())
+    if missing == len(words):
+        return "not run"
+    if not decided:
+        said = "undecided"
+    elif len(kinds := [word for word, count in counts.items() if count]) == 1:
+        said = kinds[0] + (f" by all {decided}" if decided > 1 else "")
+    else:
+        said = join([f"{word} by {count}" for word, count in counts.items() if count])
+    rest = [f"{open_} undecided"] * bool(open_ and decided) + [f"{missing} not run"] * bool(missing)
+    return said + (f" ({join(rest)})" if rest else "")
+
+
+def _trained(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
+    rows = []
+    for entry in entries:
+        study = load_study(entry["study"])
+        full, near = measured.get(entry["study"]), measured.get(entry.get("near", ""))
+        for one in study.published:
+            stands = f"{one.value:g}"
+            shorter = _arm(near, entry.get("arms", {}).get(one.arm), one.metric)
+            rows.append(
+                [
+                    f"`{entry['study']}`",
+                    f"{one.arm}, {one.metric.replace('_', ' ').replace('train ', 'training ')}",
+                    stands,
+                    _arm(full, one.arm, one.metric, one.value) or "not run",
+                    f"{shorter}, `{entry['near']}`" if shorter else "",
+                    one.source,
+                ]
+            )
+    text = (
+        "Errors in per cent, of a full study where one has been run, with its distance from the published number in"
+        " standard errors of the mean over seeds, and of a shorter study with fewer images and epochs, whose errors are"
+        " expected to be larger."
+    )
+    return f"{text}\n\n" + _table(["Study", "Arm", "Published", "Measured", "Shorter study", "Source"], rows)
+
+
+def _arm(found: Mapping[str, Any] | None, arm: str | None, metric: str, published: float | None = None) -> str:
+    """Return the mean and standard deviation of an arm's error, with its distance from a published one."""
+    values = (found or {}).get("arms", {}).get(arm)
+    if values is None or values.get(f"{metric}_mean") is None:
+        return ""
+    mean, deviation, n = values[f"{metric}_mean"], values[f"{metric}_sd"], values["n"]
+    said = f"{mean:.2f} ± {deviation:.2f} ({plural(n, 'seed')})" if deviation is not None else f"{mean:.2f} (1 seed)"
+    if published is None or not deviation:
+        return said
+    return f"{said}, {number((mean - published) / (deviation / math.sqrt(n)), signed=True)} standard errors"
+
+
+def _computed(entries: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for entry in entries:
+        arguments = dict(entry["network"])
+        name = arguments.pop("family")
+        info = inspect_network(family(name, arguments), *KINDS.get(name, CIFAR))
+        exact = entry["quantity"] == "parameters"
+        here = f"{info.parameters:,}" if exact else f"{info.multiply_adds / 1e9:.3f}"
+        published = f"{entry['published']:,}" if exact else f"{entry['published']:g}"
+        shown = join([f"{key} {value}" for key, value in arguments.items()])
+        rows.append([f"`{name}`, {shown}", entry["quantity"], published, here, entry["source"]])
+    return _table(["Network", "Quantity", "Published", "Built", "Source"], rows)
+
+
+def _studies(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
+    rows = []
+    for entry in entries:
+        name, found = entry["study"], measured.get(entry["study"])
+        changed = join([f"{key} {value}" for key, value in entry.get("set", {}).items()])
+        if found is None:
+            rows.append([f"`{name}`", changed, "not run", "", "", "", ""])
+            continue
+        images = "all" if found["train"] is None else f"{found['train']:,}"
+        machine = found["machine"]
+        where = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
+        row = [plural(found["trials"], "trial"), str(found["epochs"]), images, f"{found['hours']:g}"]
+        rows.append([f"`{name}`", changed, *row, f"{found['date']}, {where}, PyTorch {machine['torch']}"])
+    text = (
+        "`leadline run STUDY` repeats each, with `--set` for what is changed. Hours are those of all trials together,"
+        " with one thread each, on a machine that did other work as well."
+    )
+    head = ["Study", "Changed", "Trials", "Epochs", "Training images", "Hours", "When and where"]
+    return f"{text}\n\n" + _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,111 @@
+"""The page of evidence: what it says of a claim, and that it is the one that its data give."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from benchmarks.evidence import __main__ as command
+from benchmarks.evidence.measuring import measure
+from benchmarks.evidence.page import write_page
+
+import leadline as ll
+from leadline.study.load import load_study
+
+CLAIMS = yaml.safe_load(command.CLAIMS.read_text())
+
+
+def contrast(verdict: str, **others: Any) -> dict[str, Any]:
+    values = {"a": "r", "b": "p", "metric": "test_error", "target": None, "unit": "points", "verdict": verdict, "n": 3}
+    return {**values, "difference": -1.25, "ci_low": -2.0, "ci_high": -0.5, "needed_likely": None, **others}
+
+
+def page(contrasts: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
+    claims = {"claims": [{"claim": "C", "source": "S", "shown": shown}], "trained": [], "computed": [], "studies": []}
+    return write_page(claims, {"s": {"arms": {}, "contrasts": contrasts, "vanishing": ["deep[depth=9]"]}})
+
+
+def asked(expected: str, **others: str) -> dict[str, str]:
+    return {"study": "s", "a": "r", "b": "p", "expected": expected, **others}
+
+
+def test_the_page_is_the_one_of_the_measurements() -> None:
+    measured = json.loads(command.MEASURED.read_text())
+    assert command.PAGE.read_text() == write_page(CLAIMS, measured)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected", "word"),
+    [
+        ("better", "better", "held"),
+        ("worse", "better", "reversed"),
+        ("equivalent", "better", "no difference"),
+        ("undecided", "better", "undecided"),
+        ("better", "equivalent", "reversed"),
+        ("better", "not worse", "held"),
+        ("equivalent", "not worse", "held"),
+        ("worse", "not worse", "reversed"),
+    ],
+)
+def test_what_a_verdict_says_of_a_claim(verdict: str, expected: str, word: str) -> None:
+    assert f"| C | S | {word} |" in page([contrast(verdict)], [asked(expected)])
+
+
+def test_contrasts_at_several_levels_are_counted_and_missing_studies_named() -> None:
+    levels = [
+        contrast(word, a=f"r[depth={n}]", b=f"p[depth={n}]") for n, word in enumerate(("better", "better", "worse"))
+    ]
+    unsure = contrast("undecided", a="q", needed_likely=17.2)
+    missing = {"study": "other", "a": "r", "b": "p", "expected": "better"}
+    text = page([*levels, unsure], [asked("better"), asked("better", a="q"), missing])
+    assert "| C | S | held by 2 and reversed by 1 (1 undecided and 1 not run) |" in text
+    assert (
+        "| `s` | r[depth=0] against p[depth=0], test error | −1.25 points (95% interval −2.00 to −0.50), 3 pairs |"
+        in text
+    )
+    assert "undecided; about 18 seeds would decide" in text
+
+
+def test_a_claim_without_its_contrast_is_an_error() -> None:
+    with pytest.raises(ValueError, match="s has no contrast r against p, train_error"):
+        page([contrast("better")], [asked("better", metric="train_error")])
+
+
+def test_gradients_that_vanish() -> None:
+    shown = [{"study": "s", "arm": "deep", "found": "vanishing"}, {"study": "s", "arm": "other", "found": "vanishing"}]
+    text = write_page(
+        {"claims": [{"claim": "C", "source": "S", "shown": shown}], "trained": [], "computed": [], "studies": []},
+        {"s": {"arms": {"deep[depth=9]": {}, "other": {}}, "contrasts": [], "vanishing": ["deep[depth=9]"]}},
+    )
+    assert "| C | S | held by 1 and reversed by 1 |" in text
+    assert "| `s` | gradients of deep | 1 of 1 arm | vanishing | held |" in text
+
+
+def test_every_claim_is_about_studies_that_are_run_and_arms_that_they_have() -> None:
+    run = {entry["study"] for entry in CLAIMS["studies"]}
+    for claim in CLAIMS["claims"]:
+        for shown in claim["shown"]:
+            assert shown["study"] in run
+            names = {name for arm in load_study(shown["study"]).arms for name in (arm.name, arm.base)}
+            assert {shown[key] for key in ("a", "b", "arm") if key in shown} <= names
+    for entry in CLAIMS["trained"]:
+        assert load_study(entry["study"]).published
+
+
+def test_a_stored_study_is_measured(tmp_path: Path) -> None:
+    study = ll.Study(
+        "tiny",
+        arms={"one": "mlp", "two": {"network": {"family": "mlp", "hidden": 2}}},
+        data={"name": "digits", "train": 60, "test": 40},
+        training={"epochs": 1, "batch_size": 30},
+        seeds=2,
+    )
+    results = study.run(tmp_path, workers=0, progress=False)
+    found = measure("tiny", tmp_path)
+    frame = results.verdict().contrasts
+    assert (found["trials"], found["seeds"], found["epochs"], found["train"]) == (4, 2, 1, 60)
+    assert found["contrasts"][0]["difference"] == pytest.approx(frame["difference"][0], abs=1e-6)
+    assert found["arms"]["one"]["test_error_mean"] == pytest.approx(results.verdict().arms["test_error_mean"][0])
+    assert found["vanishing"] is None
+    assert json.loads(json.dumps(found)) == found
