@@ -65,6 +65,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "recomputed": (cifar_resnet(8).model_copy(update={"checkpoint_blocks": True}), RECIPE, 71, ProbeSpec()),
     "half": (cases.Steep, RECIPE.with_(precision="float16"), 71, ProbeSpec()),
     "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
+    "averaged": (cifar_resnet(8), RECIPE.with_(averaging={"name": "swa", "start": 0.5}), 97, ProbeSpec()),
     "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),
     "diverges": (
         comparative_resnet(2),
@@ -98,15 +99,15 @@ def both(found: list[Any], name: str) -> tuple[Any, Any]:
     return first, alone
 
 
-@pytest.mark.parametrize("name", ["none", "batch", "noise", "recomputed", "shared", "unused"])
+@pytest.mark.parametrize("name", ["none", "batch", "noise", "recomputed", "shared", "averaged", "unused"])
 def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
     (records, weights, predictions, _), alone = both(found, name)
     measured = [[one for one in some if one.split != "time"] for some in (records, alone[0])]
     assert [one[:-1] for one in measured[0]] == [one[:-1] for one in measured[1]]
     assert [one.value for one in measured[0]] == pytest.approx([one.value for one in measured[1]], rel=1e-5, abs=1e-5)
-    assert {one.split for one in measured[0]} == {"train", "validation", "test"} | {
-        f"final-{split}" for split in ("train", "validation", "test")
-    }
+    averaged = {"averaged-validation", "averaged-test"} if name == "averaged" else set()
+    splits = {"train", "validation", "test"} | averaged
+    assert {one.split for one in measured[0]} == splits | {f"final-{split}" for split in splits}
     assert weights.keys() == alone[1].keys()
     for key, value in weights.items():
         assert value == pytest.approx(alone[1][key], rel=1e-4, abs=1e-5), key

@@ -18,7 +18,7 @@ from leadline.data.batches import Dataset, load
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.shard import Shard
 from leadline.errors import LeadlineWarning
-from leadline.networks import comparative_resnet, mlp
+from leadline.networks import cifar_resnet, comparative_resnet, mlp
 from leadline.networks.modules import build, is_capturable, noise_at
 from leadline.seeds import GENERATORS
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
@@ -195,6 +195,19 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one_in_half_precision(
     assert replayed.replays == 3 * 4 - steps.EAGER_STEPS
     monkeypatch.undo()
     assert_equal(state.tensors(), trained(network, SMALL, spec).tensors())
+
+
+@pytest.mark.parametrize(
+    "averaging", [{"name": "ema", "decay": 0.5}, {"name": "swa", "start": 0.5}], ids=["ema", "swa"]
+)
+def test_replayed_steps_are_averaged_like_eager_ones(
+    averaging: object, replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = recipe(averaging=averaging)
+    state = trained(cifar_resnet(8), SMALL, spec)
+    assert replayed.replays == 2 * 4 - steps.EAGER_STEPS
+    monkeypatch.undo()
+    assert_equal(state.tensors(), trained(cifar_resnet(8), SMALL, spec).tensors())
 
 
 def test_probed_steps_are_eager_and_measure_what_they_would(

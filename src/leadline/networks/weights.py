@@ -46,6 +46,9 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weig
 """Keys under which a file may hold its state_dict; the first that is there is taken."""
 PREFIXES = ("module.", "model.", "net.", "network.")
 
+BESIDE = ("optimizer.", "scaler.", "average.", "epoch.")
+"""What stands beside the model in a trial's checkpoint."""
+
 _CLASSIFIER = "head.linear."
 _COUNTER = "num_batches_tracked"
 
@@ -210,11 +213,7 @@ def _unwrap(tensors: Mapping[str, Tensor], targets: Iterable[str]) -> Iterator[M
         tensors = {compiled.sub(r"\1", name): tensor for name, tensor in tensors.items()}
     yield tensors
     while prefix := next((one for one in PREFIXES if any(name.startswith(one) for name in tensors)), None):
-        tensors = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if not name.startswith(("optimizer.", "epoch."))  # beside the model in a trial's checkpoint
-        }
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if not name.startswith(BESIDE)}
         yield tensors
 
 

@@ -14,7 +14,9 @@ from leadline.text import join
 from leadline.text.tables import Column, Table, plain
 
 NONE = "none"
-ONLY_WHERE_USED = ("Resampling", "Warm-up", "Label smoothing", "Gradient clipping", "Pre-training")
+ONLY_WHERE_USED = (
+    *("Resampling", "Warm-up", "Label smoothing", "Gradient clipping", "Averaging of weights", "Pre-training"),
+)
 """Settings that are left out where no arm uses them."""
 
 
@@ -89,6 +91,7 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Loss", _words(training.loss or task_of(data.task).loss)
     yield "Label smoothing", _value(training.label_smoothing or None)
     yield "Gradient clipping", NONE if training.clip_norm is None else f"norm at most {training.clip_norm:g}"
+    yield "Averaging of weights", _words(training.averaging)
     yield "Precision", training.precision
     yield "Pre-training", _words(trial.pretraining)
     if isinstance(network, NetworkSpec):

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from leadline.parts.averaging import Averaging
 from leadline.parts.base import Spec
 from leadline.parts.losses import Loss
 from leadline.parts.optimizers import Optimizer
@@ -73,6 +74,10 @@ class TrainingSpec(Spec):
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="share of the target probability that is spread evenly over all classes"
     )
+    averaging: Averaging | None = Field(
+        default=None,
+        description="average of the weights, which is kept and evaluated beside those that are trained; None: none",
+    )
     clip_norm: float | None = Field(
         default=None, gt=0, description="maximum norm of the whole gradient; None: no clipping"
     )
@@ -98,6 +103,10 @@ class TrainingSpec(Spec):
         return 1 if self.warmup is None or self.schedule.counts_warmup else 2
 
     @model_serializer(mode="wrap")
-    def _without_a_loss_that_is_not_named(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = plain(self)  # so that naming losses changed no hash of trials that name none
-        return content if self.loss is not None else {key: one for key, one in content.items() if key != "loss"}
+    def _without_what_is_not_used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)  # so that what was added later changed no hash of trials without it
+        return {key: one for key, one in content.items() if key not in _ADDED or one != _ADDED[key]}
+
+
+_ADDED: dict[str, object] = {"loss": None, "averaging": None}
+"""Keys that were added later -> the value with which they are left out."""

@@ -8,6 +8,7 @@ from torch import nn
 from leadline.errors import SpecError
 from leadline.specs import TrainingSpec
 from leadline.text import plural
+from leadline.training.averaging import Average
 from leadline.training.numerics import check_precision, fix_workspace
 from leadline.training.scaling import LossScaler
 from leadline.training.state import TrainState
@@ -57,7 +58,7 @@ def device_line(device: torch.device) -> str:
 
 
 def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> TrainState:
-    """Move a model to its device and memory layout and create its optimizer and, for float16, the loss's scaler.
+    """Move a model to its device and memory layout and create all that training changes beside it.
 
     Raises:
         SpecError: the device does not compute in the recipe's precision, or a custom optimizer cannot be created.
@@ -68,7 +69,8 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
     optimizer = spec.optimizer.build(list(model.parameters()))
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"))
+    average = None if spec.averaging is None else Average(spec.averaging, model)
+    return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"), average)
 
 
 def rate_factor(spec: TrainingSpec, steps: int) -> Callable[[int], float]:

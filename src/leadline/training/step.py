@@ -122,6 +122,8 @@ class Step:
             scaler.step(optimizer)
         part.batches += 1
         state.step += 1
+        if state.average is not None:
+            state.average.update(state.step, self.steps * self.spec.epochs, self.spec.epochs)
         return loss
 
     def count(self) -> None:
