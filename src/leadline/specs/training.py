@@ -62,6 +62,11 @@ class TrainingSpec(Spec):
     epochs: int = Field(default=10, ge=1, description="number of passes through the training images")
     batch_size: int = Field(default=128, ge=1, description="number of images in a training step")
     optimizer: Optimizer = Field(default=SGD(), description="how weights are updated; a name stands for its defaults")
+    decayed: Literal["all", "weights"] = Field(
+        default="all",
+        description="which parameters the optimizer's weight decay is applied to; weights: those of two dimensions or"
+        " more, so no biases, no scales and shifts of normalisation",
+    )
     schedule: Schedule = Field(
         default=Constant(), description="how the learning rate changes; a name stands for its defaults"
     )
@@ -108,5 +113,5 @@ class TrainingSpec(Spec):
         return {key: one for key, one in content.items() if key not in _ADDED or one != _ADDED[key]}
 
 
-_ADDED: dict[str, object] = {"loss": None, "averaging": None}
+_ADDED: dict[str, object] = {"decayed": "all", "loss": None, "averaging": None}
 """Keys that were added later -> the value with which they are left out."""

@@ -61,16 +61,39 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
     """Move a model to its device and memory layout and create all that training changes beside it.
 
     Raises:
-        SpecError: the device does not compute in the recipe's precision, or a custom optimizer cannot be created.
+        SpecError: the device does not compute in the recipe's precision, or a custom optimizer cannot be created or
+            has no weight decay to apply to weights alone.
     """
     check_precision(device, spec.precision)
     layout = torch.channels_last if spec.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = spec.optimizer.build(list(model.parameters()))
+    if spec.decayed == "weights":
+        _decay_only_weights(optimizer)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     average = None if spec.averaging is None else Average(spec.averaging, model)
     return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"), average)
+
+
+def _decay_only_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Set the weight decay of parameters with one dimension or none to 0, in parameter groups of their own.
+
+    Raises:
+        SpecError: the optimizer has no weight decay.
+    """
+    groups = list(optimizer.param_groups)
+    if not all("weight_decay" in group for group in groups):
+        raise SpecError(
+            f"training.decayed: weights needs an optimizer with weight decay, and the parameter groups of"
+            f" {type(optimizer).__name__} have no weight_decay; leave decayed out"
+        )
+    optimizer.param_groups.clear()
+    for group in groups:
+        weights = [parameter for parameter in group["params"] if parameter.ndim > 1]
+        others = [parameter for parameter in group["params"] if parameter.ndim <= 1]
+        divided = [{**group, "params": weights}, {**group, "params": others, "weight_decay": 0.0}]
+        optimizer.param_groups += [one for one in divided if one["params"]]
 
 
 def rate_factor(spec: TrainingSpec, steps: int) -> Callable[[int], float]:
