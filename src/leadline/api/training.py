@@ -66,7 +66,7 @@ def train(
         if not isinstance(network, Spec):
             network = resolve_network(network if isinstance(network, str | Mapping) else _refer(network))
         given = network, loaded.shape, loaded.classes
-        check_last_batch(*given, loaded.train_size, spec.batch_size, "network")  # type: ignore[arg-type]
+        check_last_batch(*given, loaded.train_size, spec, "network")  # type: ignore[arg-type]
         network = build(*given, seed)  # type: ignore[arg-type]
     yield from run_loop(prepare(network, spec, place), loaded, spec, seed)
 

@@ -16,6 +16,7 @@ from leadline.text.tables import Column, Table, plain
 NONE = "none"
 ONLY_WHERE_USED = {
     "Resampling": NONE,
+    "Parts of a batch": "1",
     "Weight decay of": "all parameters",
     "Warm-up": NONE,
     "Label smoothing": NONE,
@@ -94,6 +95,7 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Schedule", _words(training.schedule)
     yield "Warm-up", _words(training.warmup)
     yield "Batch size", _value(training.batch_size)
+    yield "Parts of a batch", _value(training.accumulate)
     yield "Epochs", _value(training.epochs)
     yield "Loss", _words(training.loss or task_of(data.task).loss)
     yield "Label smoothing", _value(training.label_smoothing or None)

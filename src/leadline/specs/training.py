@@ -61,6 +61,12 @@ class TrainingSpec(Spec):
 
     epochs: int = Field(default=10, ge=1, description="number of passes through the training images")
     batch_size: int = Field(default=128, ge=1, description="number of images in a training step")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="parts of a batch that pass through the network one after the other; their gradients add up to that"
+        " of the batch's mean loss, and batch statistics are those of a part",
+    )
     optimizer: Optimizer = Field(default=SGD(), description="how weights are updated; a name stands for its defaults")
     decayed: Literal["all", "weights"] = Field(
         default="all",
@@ -102,6 +108,18 @@ class TrainingSpec(Spec):
             raise ValueError("schedule one-cycle is a warm-up itself: leave warmup out, or use schedule cosine")
         return self
 
+    @model_validator(mode="after")
+    def _parts_with_images(self) -> "TrainingSpec":
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate {self.accumulate} is more than the images of a batch, batch_size {self.batch_size}"
+            )
+        return self
+
+    def parts(self, images: int, devices: int = 1) -> int:
+        """Return in how many parts a batch of so many images is computed: fewer where each device has too few."""
+        return max(1, min(self.accumulate, images // devices))
+
     @property
     def revision(self) -> int:
         """2: the schedule begins where the warm-up ends."""
@@ -113,5 +131,5 @@ class TrainingSpec(Spec):
         return {key: one for key, one in content.items() if key not in _ADDED or one != _ADDED[key]}
 
 
-_ADDED: dict[str, object] = {"decayed": "all", "loss": None, "averaging": None}
+_ADDED: dict[str, object] = {"accumulate": 1, "decayed": "all", "loss": None, "averaging": None}
 """Keys that were added later -> the value with which they are left out."""

@@ -222,10 +222,8 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
             screen.say(note)
         for arm in study.arms:
             if arm.trial.data == spec:
-                batch_size = arm.trial.training.batch_size
-                check_last_batch(
-                    arm.trial.network, data.shape, data.classes, data.train_size, batch_size, f"arm {arm.name}"
-                )
+                recipe, name = arm.trial.training, f"arm {arm.name}"
+                check_last_batch(arm.trial.network, data.shape, data.classes, data.train_size, recipe, name)
     for sentence in study.remarks:
         screen.say(sentence)
     return study

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import SpecError
 from leadline.networks.modules.blocks import Block, Recomputed, block
 from leadline.networks.modules.init import check_widths, initialise
@@ -151,22 +150,24 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def noise_at(model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch_size: int = 0) -> Iterator[None]:
+def noise_at(model: nn.Module, seed: int, step: int, first: int | None = None, batch_size: int = 0) -> Iterator[None]:
     """Let what a module draws while it trains depend on the trial's seed and the step alone.
 
-    A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
+    A model that sees only rows from `first` on of a batch of `batch_size` has their draws, out of those for the whole
+    batch.
 
-    A `Network` draws from streams. Any other module, and a custom shortcut, draws from global generators as
-    it was written to: they are seeded for the step and put back as they were, unless it says that it is `capturable`.
+    A `Network` draws from streams. Any other module, and a custom shortcut, draws from global generators as it was
+    written to: they are seeded for the step and the first row, and put back as they were, unless it says that it is
+    `capturable`.
     """
     globally = not getattr(model, "capturable", False) if not isinstance(model, Network) else model.draws_globally
-    with seeded(stream(seed, NOISE, step)) if globally else nullcontext():
+    with seeded(stream(seed, NOISE, step, *([first] if first else []))) if globally else nullcontext():
         if not isinstance(model, Network):
             yield
             return
         noise = model.noise
         noise.seed, noise.step, noise.rows = seed, step, batch_size
-        noise.first = None if shard == WHOLE else shard.rows(batch_size).start
+        noise.first = first
         try:
             yield
         finally:

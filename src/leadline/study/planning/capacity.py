@@ -63,8 +63,8 @@ def process_memory(work: Work, traced: Traced, state: int, images: SplitSizes, d
 
     On CUDA, of the card; elsewhere, of the machine, with the process itself.
     """
-    asked = work.trial.training.batch_size
-    kept = max(KEPT * traced.kept * min(asked, images.train) // asked, traced.peak)
+    asked, together = work.trial.training.batch_size, work.trial.training.accumulate
+    kept = max(KEPT * traced.kept * min(asked, images.train) // (asked * together), traced.peak)
     pixels = math.prod(work.shape) if work.trial.data.in_memory else 0
     data = (pixels + 8) * (images.train + images.validation + images.test)
     process = CONTEXT if device.type == "cuda" else PROCESS

@@ -154,8 +154,8 @@ def plan(
     images = [sizes(arm.trial.data, data_dir) for arm in study.arms]
     work = [Work(strip_for_timing(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
     for arm, of, split in zip(study.arms, work, images, strict=True):
-        size = arm.trial.training.batch_size
-        check_last_batch(arm.trial.network, of.shape, of.classes, split.train, size, f"arm {arm.name}")
+        recipe = arm.trial.training
+        check_last_batch(arm.trial.network, of.shape, of.classes, split.train, recipe, f"arm {arm.name}")
     distinct = list(dict.fromkeys(work))
     with remember_shapes():
         traced = {of: trace(of) for of in distinct}
