@@ -66,7 +66,8 @@ CASES: dict[str, tuple[Any, ...]] = {
     "half": (cases.Steep, RECIPE.with_(precision="float16"), 71, ProbeSpec()),
     "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
     "averaged": (cifar_resnet(8), RECIPE.with_(averaging={"name": "swa", "start": 0.5}), 97, ProbeSpec()),
-    "in parts": (NOISY, RECIPE.with_(accumulate=3), 97, ProbeSpec()),
+    "in parts": (NOISY.with_(normalisation="layer"), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
+    "statistics": (cifar_resnet(8), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),
     "diverges": (
         comparative_resnet(2),
@@ -154,7 +155,14 @@ def test_all_devices_see_training_diverge_at_once(found: list[Any]) -> None:
     assert first[2] == second[2] == step
 
 
-@pytest.mark.parametrize(("name", "line"), [("draws", "OwnDropout: uses PyTorch's global"), ("looks", "2 dev")])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("draws", "OwnDropout: uses PyTorch's global"),
+        ("looks", "2 dev"),
+        ("statistics", "training.accumulate 3: on 2 devices, batch normalisation would see other parts of a batch"),
+    ],
+)
 def test_what_several_devices_cannot_do_as_one_is_refused(found: list[Any], name: str, line: str) -> None:
     for kind, text, _ in found[list(CASES).index(name)]:
         assert kind == "SpecError" and line in text and "\n" not in text

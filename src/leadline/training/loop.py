@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from leadline.data.batches import Data, Part
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.errors import SpecError
@@ -62,10 +65,12 @@ def train(
 
     Raises:
         Diverged: the training loss was not finite.
-        SpecError: several devices cannot measure what `probes` asks for, or draw what the model draws.
+        SpecError: several devices cannot measure what `probes` asks for, draw what the model draws, or take the same
+            batch statistics of parts of a batch as one.
         Disconnected: another process of the group is gone.
     """
     check_devices(probes, group.world_size)
+    _check_parts(state.model, spec, group.world_size)
     records = _train(state, data, spec, seed, probes, pause, group)
     yield from compute_in(lambda: numerics(data.device, spec.precision), records)
 
@@ -163,6 +168,20 @@ def check_devices(probes: ProbeSpec, devices: int) -> None:
         raise SpecError(
             f"probes.flow.what {list(probes.flow.what)}: outputs cannot be measured on {devices} devices, since none"
             f" holds the whole batch; use {' and '.join(OF_WEIGHTS)} only, or train on one device"
+        )
+
+
+def _check_parts(model: nn.Module, spec: TrainingSpec, devices: int) -> None:
+    """Check that batch statistics do not depend on the number of devices.
+
+    Raises:
+        SpecError: batches are computed in parts, each of rows of all devices.
+    """
+    if devices > 1 and spec.accumulate > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise SpecError(
+            f"training.accumulate {spec.accumulate}: on {devices} devices, batch normalisation would see other parts of"
+            f" a batch than on one; leave accumulate out, as each device has a part of the batch anyway, use another"
+            f" normalisation, or train on one device"
         )
 
 
