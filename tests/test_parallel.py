@@ -66,6 +66,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "half": (cases.Steep, RECIPE.with_(precision="float16"), 71, ProbeSpec()),
     "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
     "averaged": (cifar_resnet(8), RECIPE.with_(averaging={"name": "swa", "start": 0.5}), 97, ProbeSpec()),
+    "frozen": (cifar_resnet(8), RECIPE.with_(rates={"stem": 0.0, "stages.0": 0.0, "head": 2.0}), 97, ProbeSpec()),
     "in parts": (NOISY.with_(normalisation="layer"), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "statistics": (cifar_resnet(8), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),
@@ -101,7 +102,9 @@ def both(found: list[Any], name: str) -> tuple[Any, Any]:
     return first, alone
 
 
-@pytest.mark.parametrize("name", ["none", "batch", "noise", "recomputed", "shared", "averaged", "in parts", "unused"])
+@pytest.mark.parametrize(
+    "name", ["none", "batch", "noise", "recomputed", "shared", "averaged", "frozen", "in parts", "unused"]
+)
 def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
     (records, weights, predictions, _), alone = both(found, name)
     measured = [[one for one in some if one.split != "time"] for some in (records, alone[0])]

@@ -197,6 +197,17 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one_in_half_precision(
     assert_equal(state.tensors(), trained(network, SMALL, spec).tensors())
 
 
+@pytest.mark.parametrize("rates", [{"stem": 0.0, "stages.0": 0.0, "head": 2.0}, {"head": 0.0}], ids=["first", "last"])
+def test_replayed_steps_leave_what_is_frozen_like_eager_ones(
+    rates: dict[str, float], replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = recipe(rates=rates)
+    state = trained(cifar_resnet(8), SMALL, spec)
+    assert replayed.replays == 2 * 4 - steps.EAGER_STEPS
+    monkeypatch.undo()
+    assert_equal(state.tensors(), trained(cifar_resnet(8), SMALL, spec).tensors())
+
+
 @pytest.mark.parametrize(
     "averaging", [{"name": "ema", "decay": 0.5}, {"name": "swa", "start": 0.5}], ids=["ema", "swa"]
 )

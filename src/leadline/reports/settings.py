@@ -16,6 +16,8 @@ from leadline.text.tables import Column, Table, plain
 NONE = "none"
 ONLY_WHERE_USED = {
     "Resampling": NONE,
+    "Initial weights": "drawn at random",
+    "Rates of layers": NONE,
     "Parts of a batch": "1",
     "Weight decay of": "all parameters",
     "Warm-up": NONE,
@@ -92,6 +94,8 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Optimizer", _words(training.optimizer, leave_out=("learning_rate",))
     yield "Weight decay of", "all parameters" if training.decayed == "all" else "weights, not biases and normalisation"
     yield "Learning rate", _value(getattr(training.optimizer, "learning_rate", "of the custom optimizer"))
+    yield "Initial weights", training.weights or "drawn at random"
+    yield "Rates of layers", _value(training.rates) if training.rates else NONE
     yield "Schedule", _words(training.schedule)
     yield "Warm-up", _words(training.warmup)
     yield "Batch size", _value(training.batch_size)

@@ -32,7 +32,7 @@ def repeats(store: Store, study: str, trial: str, data_dir: Path | None, device:
     spec, place = verify_spec(trial, store.trial(trial).spec), choose_device(device)
     with _one_thread():
         data = load_data(spec, data_dir, place)
-        state = init_state(spec, data, place)
+        state = init_state(spec, data, place, data_dir)
         if state.pretraining is not None:
             for _ in pretrain_network(state.pretraining, state.model, data, spec.random_seed):
                 pass

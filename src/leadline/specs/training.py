@@ -1,9 +1,13 @@
 """How a network is trained: optimizer, schedule, budget."""
 
-from typing import Any, Literal
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from leadline.data.files import compute_sha256, find_file
+from leadline.errors import MOST_NAMES, SpecError
 from leadline.parts.averaging import Averaging
 from leadline.parts.base import Spec
 from leadline.parts.losses import Loss
@@ -12,6 +16,7 @@ from leadline.parts.optimizers.sgd import SGD
 from leadline.parts.schedules import Schedule
 from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.one_cycle import OneCycle
+from leadline.text import join
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """Numbers that training computes in; weights and optimizer state are float32 in each."""
@@ -61,6 +66,18 @@ class TrainingSpec(Spec):
 
     epochs: int = Field(default=10, ge=1, description="number of passes through the training images")
     batch_size: int = Field(default=128, ge=1, description="number of images in a training step")
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="file of the weights that training starts from, relative to the folder of the data sets:"
+        " safetensors, or a state_dict of PyTorch; a last layer for another number of classes is drawn at random. None:"
+        " all weights are drawn",
+    )
+    rates: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        default=None,
+        description="beginning of the names of parameters, such as stem or stages.0 -> factor on their learning rate;"
+        " the longest that fits counts; 0: not trained, with batch statistics as they are; None: 1 for all",
+    )
     accumulate: int = Field(
         default=1,
         ge=1,
@@ -116,6 +133,43 @@ class TrainingSpec(Spec):
             )
         return self
 
+    def rate(self, name: str) -> float:
+        """Return the factor on the learning rate of a parameter, or of what a module has, by its name.
+
+        Example:
+            >>> recipe = TrainingSpec(rates={"stages": 0.1, "stages.0": 0.0})
+            >>> [recipe.rate(name) for name in ("stages.0.conv.weight", "stages.1.conv.weight", "head.linear.weight")]
+            [0.0, 0.1, 1.0]
+        """
+        fitting = [prefix for prefix in self.rates or () if _begins(name, prefix)]
+        return self.rates[max(fitting, key=len)] if self.rates and fitting else 1.0
+
+    def check_rates(self, parameters: Collection[str]) -> None:
+        """Check that `rates` are of parameters that a network has, and leave one to train.
+
+        Raises:
+            SpecError: they are not.
+        """
+        for prefix in self.rates or ():
+            if not any(_begins(name, prefix) for name in parameters):
+                known = dict.fromkeys(".".join(name.split(".")[:depth]) for name in parameters for depth in (1, 2))
+                raise SpecError(
+                    f"training.rates: {prefix!r} begins the name of no parameter; there are"
+                    f" {join(list(known), MOST_NAMES)}"
+                )
+        if self.rates and not any(self.rate(name) for name in parameters):
+            raise SpecError("training.rates: every parameter has rate 0; leave one to train")
+
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return the path of the file of weights -> the digest of its content; empty without one.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
+        if self.weights is None:
+            return {}
+        return {self.weights: f"sha256:{compute_sha256(find_file(self.weights, data_dir, 'training.weights'))}"}
+
     def parts(self, images: int, devices: int = 1) -> int:
         """Return in how many parts a batch of so many images is computed: fewer where each device has too few."""
         return max(1, min(self.accumulate, images // devices))
@@ -131,5 +185,16 @@ class TrainingSpec(Spec):
         return {key: one for key, one in content.items() if key not in _ADDED or one != _ADDED[key]}
 
 
-_ADDED: dict[str, object] = {"accumulate": 1, "decayed": "all", "loss": None, "averaging": None}
+def _begins(name: str, prefix: str) -> bool:
+    return f"{name}.".startswith(f"{prefix}.")
+
+
+_ADDED: dict[str, object] = {
+    "weights": None,
+    "rates": None,
+    "accumulate": 1,
+    "decayed": "all",
+    "loss": None,
+    "averaging": None,
+}
 """Keys that were added later -> the value with which they are left out."""

@@ -214,7 +214,8 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
         LeadlineError: the data are missing, or a network does not accept them.
     """
     code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
-    check_networks(study, data_dir)
+    for note in check_networks(study, data_dir):
+        screen.say(note)
     study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
     for spec in {arm.trial.data for arm in study.arms}:
         data = batches.load(spec, data_dir)  # downloads and checks once, before the workers start

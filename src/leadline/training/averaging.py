@@ -11,6 +11,7 @@ from leadline.data.batches import Data
 from leadline.networks.modules import distinct_tensors
 from leadline.parts.averaging import Averaging
 from leadline.specs import TrainingSpec
+from leadline.training.freezing import frozen_norms
 from leadline.training.numerics import autocast
 
 
@@ -95,10 +96,16 @@ def recompute_statistics(model: nn.Module, data: Data, spec: TrainingSpec) -> No
     """Replace the running statistics of batch normalisation by means over batches of the training images.
 
     The images are in order and not augmented, in batches of the recipe's size, each of which counts the same, as in
-    `torch.optim.swa_utils.update_bn`. Other layers are in evaluation mode. In a group of processes each computes all.
+    `torch.optim.swa_utils.update_bn`. Other layers are in evaluation mode, and so is what is not trained. In a group of
+    processes, each computes all.
     """
     model.eval()
-    norms = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.running_mean is not None]
+    frozen = set(frozen_norms(model, spec))
+    norms = [
+        one
+        for one in model.modules()
+        if isinstance(one, _BatchNorm) and one.running_mean is not None and one not in frozen
+    ]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -29,6 +29,7 @@ from leadline.probes.flow import Flow
 from leadline.seeds import GENERATORS, LOSS, OPTIMIZER
 from leadline.specs import TrainingSpec
 from leadline.training.device_errors import lost_device
+from leadline.training.freezing import set_to_train
 from leadline.training.numerics import autocast
 from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
@@ -80,7 +81,7 @@ class Step:
 
     def start_epoch(self) -> PartOfEpoch:
         """Return the part of the epoch that is done, which the next steps extend."""
-        self.state.model.train()
+        set_to_train(self.state.model, self.spec)
         part = self.state.part
         if part is None:
             losses = torch.zeros(self.steps, device=self.device)
