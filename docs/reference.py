@@ -24,6 +24,7 @@ _TITLES = {
     "data set": "Data sets",
     "optimizer": "Optimizers",
     "schedule": "Schedules",
+    "averaging": "Averages of weights",
     "loss": "Losses",
     "augmentation": "Augmentations",
     "shortcut": "Shortcuts",

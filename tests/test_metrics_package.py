@@ -373,6 +373,7 @@ def test_the_step_of_a_metric_is_its_own() -> None:
     counts = Counts(train=50, validation=20, test=200, epochs=4)
     steps = {name: one.resolution and one.resolution(counts) for name, one in metrics().items()}
     expected = {"test_error": 0.5, "top5_error": 0.5, "validation_error": 5, "train_error": 2}
+    expected |= {"averaged_test_error": 0.5, "averaged_validation_error": 5}
     expected |= {"balanced_error": 0.5, "macro_f1": 0.5}  # where classes are equally many
     assert {name: step for name, step in steps.items() if step} == expected | {"learning_curve_area": 1.25}
 

@@ -65,6 +65,10 @@ CASES: dict[str, tuple[Any, ...]] = {
     "recomputed": (cifar_resnet(8).model_copy(update={"checkpoint_blocks": True}), RECIPE, 71, ProbeSpec()),
     "half": (cases.Steep, RECIPE.with_(precision="float16"), 71, ProbeSpec()),
     "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
+    "averaged": (cifar_resnet(8), RECIPE.with_(averaging={"name": "swa", "start": 0.5}), 97, ProbeSpec()),
+    "frozen": (cifar_resnet(8), RECIPE.with_(rates={"stem": 0.0, "stages.0": 0.0, "head": 2.0}), 97, ProbeSpec()),
+    "in parts": (NOISY.with_(normalisation="layer"), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
+    "statistics": (cifar_resnet(8), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),
     "diverges": (
         comparative_resnet(2),
@@ -98,15 +102,17 @@ def both(found: list[Any], name: str) -> tuple[Any, Any]:
     return first, alone
 
 
-@pytest.mark.parametrize("name", ["none", "batch", "noise", "recomputed", "shared", "unused"])
+@pytest.mark.parametrize(
+    "name", ["none", "batch", "noise", "recomputed", "shared", "averaged", "frozen", "in parts", "unused"]
+)
 def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
     (records, weights, predictions, _), alone = both(found, name)
     measured = [[one for one in some if one.split != "time"] for some in (records, alone[0])]
     assert [one[:-1] for one in measured[0]] == [one[:-1] for one in measured[1]]
     assert [one.value for one in measured[0]] == pytest.approx([one.value for one in measured[1]], rel=1e-5, abs=1e-5)
-    assert {one.split for one in measured[0]} == {"train", "validation", "test"} | {
-        f"final-{split}" for split in ("train", "validation", "test")
-    }
+    averaged = {"averaged-validation", "averaged-test"} if name == "averaged" else set()
+    splits = {"train", "validation", "test"} | averaged
+    assert {one.split for one in measured[0]} == splits | {f"final-{split}" for split in splits}
     assert weights.keys() == alone[1].keys()
     for key, value in weights.items():
         assert value == pytest.approx(alone[1][key], rel=1e-4, abs=1e-5), key
@@ -152,7 +158,14 @@ def test_all_devices_see_training_diverge_at_once(found: list[Any]) -> None:
     assert first[2] == second[2] == step
 
 
-@pytest.mark.parametrize(("name", "line"), [("draws", "OwnDropout: uses PyTorch's global"), ("looks", "2 dev")])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("draws", "OwnDropout: uses PyTorch's global"),
+        ("looks", "2 dev"),
+        ("statistics", "training.accumulate 3: on 2 devices, batch normalisation would see other parts of a batch"),
+    ],
+)
 def test_what_several_devices_cannot_do_as_one_is_refused(found: list[Any], name: str, line: str) -> None:
     for kind, text, _ in found[list(CASES).index(name)]:
         assert kind == "SpecError" and line in text and "\n" not in text

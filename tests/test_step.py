@@ -18,7 +18,7 @@ from leadline.data.batches import Dataset, load
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.shard import Shard
 from leadline.errors import LeadlineWarning
-from leadline.networks import comparative_resnet, mlp
+from leadline.networks import cifar_resnet, comparative_resnet, mlp
 from leadline.networks.modules import build, is_capturable, noise_at
 from leadline.seeds import GENERATORS
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
@@ -195,6 +195,30 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one_in_half_precision(
     assert replayed.replays == 3 * 4 - steps.EAGER_STEPS
     monkeypatch.undo()
     assert_equal(state.tensors(), trained(network, SMALL, spec).tensors())
+
+
+@pytest.mark.parametrize("rates", [{"stem": 0.0, "stages.0": 0.0, "head": 2.0}, {"head": 0.0}], ids=["first", "last"])
+def test_replayed_steps_leave_what_is_frozen_like_eager_ones(
+    rates: dict[str, float], replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = recipe(rates=rates)
+    state = trained(cifar_resnet(8), SMALL, spec)
+    assert replayed.replays == 2 * 4 - steps.EAGER_STEPS
+    monkeypatch.undo()
+    assert_equal(state.tensors(), trained(cifar_resnet(8), SMALL, spec).tensors())
+
+
+@pytest.mark.parametrize(
+    "averaging", [{"name": "ema", "decay": 0.5}, {"name": "swa", "start": 0.5}], ids=["ema", "swa"]
+)
+def test_replayed_steps_are_averaged_like_eager_ones(
+    averaging: object, replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = recipe(averaging=averaging)
+    state = trained(cifar_resnet(8), SMALL, spec)
+    assert replayed.replays == 2 * 4 - steps.EAGER_STEPS
+    monkeypatch.undo()
+    assert_equal(state.tensors(), trained(cifar_resnet(8), SMALL, spec).tensors())
 
 
 def test_probed_steps_are_eager_and_measure_what_they_would(
@@ -383,6 +407,7 @@ def test_which_steps_are_captured(
     if device == "meta":  # stands for a GPU
         monkeypatch.setattr(Dataset, "device", torch.device("cuda"))
     assert type(prepare_step(state, data, recipe(), SEED, group)) is kind
+    assert type(prepare_step(state, data, recipe(accumulate=2), SEED, group)) is Step
 
 
 def test_the_count_of_correct_predictions_is_up_to_date_at_every_record() -> None:

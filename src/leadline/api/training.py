@@ -1,10 +1,11 @@
 """Training of a single network with one recipe and one seed."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leadline.errors import LeadlineError
+from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.parts.base import Spec
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def train(
     from torch import nn
 
     from leadline.data.batches import Data, load
+    from leadline.data.files import default_data_dir, find_file
     from leadline.networks.modules import build, check_last_batch
+    from leadline.networks.weights import start_from
     from leadline.specs import DataSpec, TrainingSpec, TrialSpec, parse
     from leadline.study.expand import resolve_network
     from leadline.training import choose_device, prepare
@@ -66,8 +69,12 @@ def train(
         if not isinstance(network, Spec):
             network = resolve_network(network if isinstance(network, str | Mapping) else _refer(network))
         given = network, loaded.shape, loaded.classes
-        check_last_batch(*given, loaded.train_size, spec.batch_size, "network")  # type: ignore[arg-type]
+        check_last_batch(*given, loaded.train_size, spec, "network")  # type: ignore[arg-type]
         network = build(*given, seed)  # type: ignore[arg-type]
+    if spec.weights is not None:
+        folder = default_data_dir() if data_dir is None else Path(data_dir)
+        if note := start_from(network, find_file(spec.weights, folder, "weights")):
+            warnings.warn(note, LeadlineWarning, stacklevel=2)
     yield from run_loop(prepare(network, spec, place), loaded, spec, seed)
 
 

@@ -21,8 +21,13 @@ def locate(path: str, data_dir: Path) -> Path:
     return data_dir / Path(path).expanduser()
 
 
-def find_file(path: str, data_dir: Path) -> Path:
+def find_file(path: str, data_dir: Path, key: str = "data.path") -> Path:
     """Return the path of an existing file.
+
+    Args:
+        path: of the file, relative to the folder of the data sets.
+        data_dir: that folder.
+        key: that has the path in a study, for the message.
 
     Raises:
         DataError: the file does not exist.
@@ -30,7 +35,7 @@ def find_file(path: str, data_dir: Path) -> Path:
     found = locate(path, data_dir)
     if not found.is_file():
         below = "" if Path(path).expanduser().is_absolute() else f"; {path} is relative to {data_dir}"
-        raise DataError(f"{found}: {absence(found, 'file')}{below}; change data.path or --data-dir")
+        raise DataError(f"{found}: {absence(found, 'file')}{below}; change {key} or --data-dir")
     return found
 
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from leadline.errors import SpecError, absence
 from leadline.networks.modules.blocks import Block
 from leadline.networks.modules.layers import Noisy
-from leadline.text import join
+from leadline.text import join, plural
 
 SHOWN = 2
 """Mismatches of each kind that an error names before it counts the rest."""
@@ -45,6 +45,9 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".pth.tar", ".th", ".ckpt", ".bin")
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Keys under which a file may hold its state_dict; the first that is there is taken."""
 PREFIXES = ("module.", "model.", "net.", "network.")
+
+BESIDE = ("optimizer.", "scaler.", "average.", "epoch.")
+"""What stands beside the model in a trial's checkpoint."""
 
 _CLASSIFIER = "head.linear."
 _COUNTER = "num_batches_tracked"
@@ -88,22 +91,11 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str,
         SpecError: they do not fit; the first mismatches are named.
     """
     targets = network.state_dict(keep_vars=True)
-    naming: Callable[[str], str]
-    for unwrapped in _unwrap(tensors, targets):
-        if any(name in targets for name in unwrapped):
-            tensors, naming = unwrapped, str
-            break
-        if any(re.match(r"(conv1|bn1|fc|layer\d+)\.", name) for name in unwrapped):
-            tensors, naming = unwrapped, torchvision_name
-            break
-    else:
-        raise SpecError(
-            f"{source}: {join(list(tensors), SHOWN)}: neither the network's names, such as"
-            f" {next(iter(targets))}, nor those of torchvision's ResNet"
-        )
+    tensors, naming = _recognise(targets, tensors, source)
     if not classifier:
-        targets = {name: target for name, target in targets.items() if not name.startswith(_CLASSIFIER)}
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(naming(_CLASSIFIER))}
+        last = find_classifier(network)
+        targets = {name: target for name, target in targets.items() if not name.startswith(last)}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(naming(last))}
     if problems := list(_mismatches(targets, tensors, naming)):
         raise SpecError(*(f"{source}: do not fit the network: {problem}" for problem in problems))
     if naming is torchvision_name and (difference := _unlike_torchvision(network)):
@@ -113,6 +105,56 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], source: str,
             if naming(name) in tensors:
                 target.copy_(tensors[naming(name)])
     return Filled(len(tensors), "torchvision" if naming is torchvision_name else "the network")
+
+
+def start_from(network: nn.Module, path: Path) -> str:
+    """Fill a network with a file's weights; a last layer for another number of classes stays as it is.
+
+    Args:
+        network: what to fill, in place.
+        path: as for `load_weights`.
+
+    Returns:
+        A sentence that says so where the last layer stays as it is, or an empty text.
+
+    Raises:
+        SpecError: as `load_weights`, but for the last layer.
+    """
+    source = f"weights {path}"
+    targets = network.state_dict(keep_vars=True)
+    tensors, naming = _recognise(targets, read_weights(path), source)
+    last = f"{find_classifier(network)}weight"
+    ours, theirs = targets.get(last), tensors.get(naming(last))
+    if ours is None or (theirs is not None and (len(theirs) == len(ours) or theirs.ndim != ours.ndim)):
+        fill_network(network, tensors, source)
+        return ""
+    fill_network(network, tensors, source, classifier=False)
+    has = "has none" if theirs is None else f"has one for {plural(len(theirs), 'class', 'classes')}"
+    return (
+        f"{source}: the last layer, {last.removesuffix('.weight')}, is drawn at random: the file {has}, and the network"
+        f" needs {len(ours)}"
+    )
+
+
+def find_classifier(network: nn.Module) -> str:
+    """Return what the names of the last linear layer's parameters begin with; a network may have none."""
+    linear = [f"{name}." for name, module in network.named_modules() if name and isinstance(module, nn.Linear)]
+    return _CLASSIFIER if _CLASSIFIER in linear or not linear else linear[-1]
+
+
+def _recognise(
+    targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str
+) -> tuple[Mapping[str, Tensor], Callable[[str], str]]:
+    """Return tensors without what wrapping has added to their names, and their names for the network's."""
+    for unwrapped in _unwrap(tensors, targets):
+        if any(name in targets for name in unwrapped):
+            return unwrapped, str
+        if any(re.match(r"(conv1|bn1|fc|layer\d+)\.", name) for name in unwrapped):
+            return unwrapped, torchvision_name
+    raise SpecError(
+        f"{source}: {join(list(tensors), SHOWN)}: neither the network's names, such as"
+        f" {next(iter(targets))}, nor those of torchvision's ResNet"
+    )
 
 
 def torchvision_name(name: str) -> str:
@@ -210,11 +252,7 @@ def _unwrap(tensors: Mapping[str, Tensor], targets: Iterable[str]) -> Iterator[M
         tensors = {compiled.sub(r"\1", name): tensor for name, tensor in tensors.items()}
     yield tensors
     while prefix := next((one for one in PREFIXES if any(name.startswith(one) for name in tensors)), None):
-        tensors = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if not name.startswith(("optimizer.", "epoch."))  # beside the model in a trial's checkpoint
-        }
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if not name.startswith(BESIDE)}
         yield tensors
 
 

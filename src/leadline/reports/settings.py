@@ -14,8 +14,19 @@ from leadline.text import join
 from leadline.text.tables import Column, Table, plain
 
 NONE = "none"
-ONLY_WHERE_USED = ("Resampling", "Warm-up", "Label smoothing", "Gradient clipping", "Pre-training")
-"""Settings that are left out where no arm uses them."""
+ONLY_WHERE_USED = {
+    "Resampling": NONE,
+    "Initial weights": "drawn at random",
+    "Rates of layers": NONE,
+    "Parts of a batch": "1",
+    "Weight decay of": "all parameters",
+    "Warm-up": NONE,
+    "Label smoothing": NONE,
+    "Gradient clipping": NONE,
+    "Averaging of weights": NONE,
+    "Pre-training": NONE,
+}
+"""Setting -> its value where it is not used: such settings are left out where no arm uses them."""
 
 
 def settings_table(study: ExpandedStudy) -> Table:
@@ -25,7 +36,7 @@ def settings_table(study: ExpandedStudy) -> Table:
         {"setting": setting, "value": value, "arms": name_arms(study.arms, arms)}
         for setting in next(iter(values.values()))
         for value, arms in _by_value(setting, values).items()
-        if setting not in ONLY_WHERE_USED or any(own[setting] != NONE for own in values.values())
+        if any(own[setting] != ONLY_WHERE_USED.get(setting) for own in values.values())
     ]
     seeds = [str(int(seed)) for seed in study.seed_values]
     rows.append({"setting": "Seeds", "value": f"{len(seeds)}: {join(seeds, 10)}", "arms": ALL})
@@ -81,14 +92,19 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Augmentation", _words(data.augment)
     yield "Resampling", data.resample or NONE
     yield "Optimizer", _words(training.optimizer, leave_out=("learning_rate",))
+    yield "Weight decay of", "all parameters" if training.decayed == "all" else "weights, not biases and normalisation"
     yield "Learning rate", _value(getattr(training.optimizer, "learning_rate", "of the custom optimizer"))
+    yield "Initial weights", training.weights or "drawn at random"
+    yield "Rates of layers", _value(training.rates) if training.rates else NONE
     yield "Schedule", _words(training.schedule)
     yield "Warm-up", _words(training.warmup)
     yield "Batch size", _value(training.batch_size)
+    yield "Parts of a batch", _value(training.accumulate)
     yield "Epochs", _value(training.epochs)
     yield "Loss", _words(training.loss or task_of(data.task).loss)
     yield "Label smoothing", _value(training.label_smoothing or None)
     yield "Gradient clipping", NONE if training.clip_norm is None else f"norm at most {training.clip_norm:g}"
+    yield "Averaging of weights", _words(training.averaging)
     yield "Precision", training.precision
     yield "Pre-training", _words(trial.pretraining)
     if isinstance(network, NetworkSpec):

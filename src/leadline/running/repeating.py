@@ -11,7 +11,8 @@ from leadline.store import Store, verify_spec
 from leadline.training import choose_device, train
 from leadline.training.layerwise import pretrain_network
 
-FINAL = ("final-train", "final-validation", "final-test")
+FINAL = "final-"
+"""What the splits of results at the end of training begin with."""
 
 
 def repeats(store: Store, study: str, trial: str, data_dir: Path | None, device: str) -> bool:
@@ -31,15 +32,15 @@ def repeats(store: Store, study: str, trial: str, data_dir: Path | None, device:
     spec, place = verify_spec(trial, store.trial(trial).spec), choose_device(device)
     with _one_thread():
         data = load_data(spec, data_dir, place)
-        state = init_state(spec, data, place)
+        state = init_state(spec, data, place, data_dir)
         if state.pretraining is not None:
             for _ in pretrain_network(state.pretraining, state.model, data, spec.random_seed):
                 pass
             state.pretraining = None
         records = list(train(state, data, spec.training, spec.random_seed, spec.probes))
-    again = {(one.split, one.name): one.value for one in records if one.split in FINAL}
+    again = {(one.split, one.name): one.value for one in records if one.split.startswith(FINAL)}
     stored = store.records_frame(study)
-    stored = stored[stored["trial"].eq(trial) & stored["split"].isin(FINAL)]
+    stored = stored[stored["trial"].eq(trial) & stored["split"].str.startswith(FINAL)]
     return again == dict(zip(zip(stored["split"], stored["name"], strict=True), stored["value"], strict=True))
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from leadline.data import batches
+from leadline.data.files import default_data_dir, find_file
 from leadline.data.network_input import INPUT, NetworkInput
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, SpecError, StoreError
 from leadline.networks.modules import build
+from leadline.networks.weights import start_from
 from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.parts.metrics.record import Record
 from leadline.parts.reference import is_local, references
@@ -70,7 +72,10 @@ class TrialRun:
         check_revision(spec, self.checkpoints.claim.trial)
         check_code(spec, self.job.data_dir)
         self.data = load_data(spec, self.job.data_dir, self.device)
-        self.state = self.checkpoints.restore_or_init(lambda: init_state(spec, self.data, self.device), self.report)
+        folder = self.job.data_dir
+        self.state = self.checkpoints.restore_or_init(
+            lambda: init_state(spec, self.data, self.device, folder), self.report
+        )
         broadcast_state(self.state, self.group)
 
     def pretrain(self, pretraining: PretrainingState) -> None:
@@ -206,7 +211,7 @@ def follow_trial(
     torch.set_num_threads(threads)
     spec = TrialSpec.model_validate_json(trial)
     data = load_data(spec, data_dir, device)
-    state = init_state(spec, data, device)
+    state = init_state(spec, data, device, data_dir)
     broadcast_state(state, group)
     if state.pretraining is not None:  # computed here too, so that no process waits longer than an epoch
         for _ in pretrain_network(state.pretraining, state.model, data, spec.random_seed):
@@ -249,9 +254,19 @@ def check_code(spec: TrialSpec, data_dir: Path | None) -> None:
             )
 
 
-def init_state(spec: TrialSpec, data: batches.Data, device: torch.device) -> TrainState:
-    """Return a trial's state before its first step, and before pre-training if there is any."""
-    state = prepare(build(spec.network, data.shape, data.classes, spec.random_seed), spec.training, device)
+def init_state(spec: TrialSpec, data: batches.Data, device: torch.device, data_dir: Path | None = None) -> TrainState:
+    """Return a trial's state before its first step, and before pre-training if there is any.
+
+    Raises:
+        StoreError: the file of the weights that it starts from cannot be read here.
+    """
+    model, weights = build(spec.network, data.shape, data.classes, spec.random_seed), spec.training.weights
+    if weights is not None:
+        try:
+            start_from(model, find_file(weights, data_dir or default_data_dir(), "training.weights"))
+        except (SpecError, DataError) as error:
+            raise StoreError(str(error)) from None
+    state = prepare(model, spec.training, device)
     state.pretraining = None if spec.pretraining is None else PretrainingState(spec.pretraining)
     return state
 

@@ -1,9 +1,14 @@
 """How a network is trained: optimizer, schedule, budget."""
 
-from typing import Any, Literal
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from leadline.data.files import compute_sha256, find_file
+from leadline.errors import MOST_NAMES, SpecError
+from leadline.parts.averaging import Averaging
 from leadline.parts.base import Spec
 from leadline.parts.losses import Loss
 from leadline.parts.optimizers import Optimizer
@@ -11,6 +16,7 @@ from leadline.parts.optimizers.sgd import SGD
 from leadline.parts.schedules import Schedule
 from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.one_cycle import OneCycle
+from leadline.text import join
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """Numbers that training computes in; weights and optimizer state are float32 in each."""
@@ -60,7 +66,30 @@ class TrainingSpec(Spec):
 
     epochs: int = Field(default=10, ge=1, description="number of passes through the training images")
     batch_size: int = Field(default=128, ge=1, description="number of images in a training step")
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="file of the weights that training starts from, relative to the folder of the data sets:"
+        " safetensors, or a state_dict of PyTorch; a last layer for another number of classes is drawn at random. None:"
+        " all weights are drawn",
+    )
+    rates: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        default=None,
+        description="beginning of the names of parameters, such as stem or stages.0 -> factor on their learning rate;"
+        " the longest that fits counts; 0: not trained, with batch statistics as they are; None: 1 for all",
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="parts of a batch that pass through the network one after the other; their gradients add up to that"
+        " of the batch's mean loss, and batch statistics are those of a part",
+    )
     optimizer: Optimizer = Field(default=SGD(), description="how weights are updated; a name stands for its defaults")
+    decayed: Literal["all", "weights"] = Field(
+        default="all",
+        description="which parameters the optimizer's weight decay is applied to; weights: those of two dimensions or"
+        " more, so no biases, no scales and shifts of normalisation",
+    )
     schedule: Schedule = Field(
         default=Constant(), description="how the learning rate changes; a name stands for its defaults"
     )
@@ -72,6 +101,10 @@ class TrainingSpec(Spec):
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="share of the target probability that is spread evenly over all classes"
+    )
+    averaging: Averaging | None = Field(
+        default=None,
+        description="average of the weights, which is kept and evaluated beside those that are trained; None: none",
     )
     clip_norm: float | None = Field(
         default=None, gt=0, description="maximum norm of the whole gradient; None: no clipping"
@@ -92,12 +125,76 @@ class TrainingSpec(Spec):
             raise ValueError("schedule one-cycle is a warm-up itself: leave warmup out, or use schedule cosine")
         return self
 
+    @model_validator(mode="after")
+    def _parts_with_images(self) -> "TrainingSpec":
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate {self.accumulate} is more than the images of a batch, batch_size {self.batch_size}"
+            )
+        return self
+
+    def rate(self, name: str) -> float:
+        """Return the factor on the learning rate of a parameter, or of what a module has, by its name.
+
+        Example:
+            >>> recipe = TrainingSpec(rates={"stages": 0.1, "stages.0": 0.0})
+            >>> [recipe.rate(name) for name in ("stages.0.conv.weight", "stages.1.conv.weight", "head.linear.weight")]
+            [0.0, 0.1, 1.0]
+        """
+        fitting = [prefix for prefix in self.rates or () if _begins(name, prefix)]
+        return self.rates[max(fitting, key=len)] if self.rates and fitting else 1.0
+
+    def check_rates(self, parameters: Collection[str]) -> None:
+        """Check that `rates` are of parameters that a network has, and leave one to train.
+
+        Raises:
+            SpecError: they are not.
+        """
+        for prefix in self.rates or ():
+            if not any(_begins(name, prefix) for name in parameters):
+                known = dict.fromkeys(".".join(name.split(".")[:depth]) for name in parameters for depth in (1, 2))
+                raise SpecError(
+                    f"training.rates: {prefix!r} begins the name of no parameter; there are"
+                    f" {join(list(known), MOST_NAMES)}"
+                )
+        if self.rates and not any(self.rate(name) for name in parameters):
+            raise SpecError("training.rates: every parameter has rate 0; leave one to train")
+
+    def identify(self, data_dir: Path) -> dict[str, str]:
+        """Return the path of the file of weights -> the digest of its content; empty without one.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
+        if self.weights is None:
+            return {}
+        return {self.weights: f"sha256:{compute_sha256(find_file(self.weights, data_dir, 'training.weights'))}"}
+
+    def parts(self, images: int, devices: int = 1) -> int:
+        """Return in how many parts a batch of so many images is computed: fewer where each device has too few."""
+        return max(1, min(self.accumulate, images // devices))
+
     @property
     def revision(self) -> int:
         """2: the schedule begins where the warm-up ends."""
         return 1 if self.warmup is None or self.schedule.counts_warmup else 2
 
     @model_serializer(mode="wrap")
-    def _without_a_loss_that_is_not_named(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = plain(self)  # so that naming losses changed no hash of trials that name none
-        return content if self.loss is not None else {key: one for key, one in content.items() if key != "loss"}
+    def _without_what_is_not_used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)  # so that what was added later changed no hash of trials without it
+        return {key: one for key, one in content.items() if key not in _ADDED or one != _ADDED[key]}
+
+
+def _begins(name: str, prefix: str) -> bool:
+    return f"{name}.".startswith(f"{prefix}.")
+
+
+_ADDED: dict[str, object] = {
+    "weights": None,
+    "rates": None,
+    "accumulate": 1,
+    "decayed": "all",
+    "loss": None,
+    "averaging": None,
+}
+"""Keys that were added later -> the value with which they are left out."""

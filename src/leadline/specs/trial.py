@@ -36,13 +36,16 @@ class TrialSpec(Spec):
     )
     code: dict[str, str] = Field(
         default={},
-        description="reference to custom code, or path of a data file -> what identifies it; see leadline.parts.code",
+        description="reference to custom code, or path of a file of data or weights -> what identifies it; see"
+        " leadline.parts.code",
     )
 
     @model_validator(mode="after")
     def _layers_that_can_be_pretrained(self) -> "TrialSpec":
         if self.pretraining is None:
             return self
+        if self.training.weights is not None:
+            raise ValueError("pretraining and training.weights both say where training starts; leave one of them out")
         network = self.network
         if isinstance(network, ModuleSpec):
             raise ValueError(f"pretraining needs a network of Leadline's parts, such as mlp, got {network.module}")
@@ -115,7 +118,8 @@ class TrialSpec(Spec):
             SpecError: code cannot be found, or was changed after this process had imported it.
             DataError: a data file is missing or cannot be read.
         """
-        files = self.data.identify(data_dir or default_data_dir())
+        folder = data_dir or default_data_dir()
+        files = self.data.identify(folder) | self.training.identify(folder)
         return self.model_copy(update={"code": identify_all(self.model_dump(mode="json")) | files})
 
     @model_validator(mode="after")

@@ -1,39 +1,48 @@
 """Whether the networks of a study can be built and accept its data, said before anything is trained."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from leadline.data.files import default_data_dir, find_file
 from leadline.data.metadata import describe
 from leadline.errors import Problem, SpecError
-from leadline.networks.modules import check, skeleton
+from leadline.networks.modules import build, check, skeleton
+from leadline.networks.weights import start_from
 from leadline.probes.selection import select
 from leadline.specs import NetworkSpec
 from leadline.study.expand import Arm, ExpandedStudy, source_of
 
 
-def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> None:
-    """Check that every arm's network can be built, accepts the images, and has the layers that are probed.
+def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> tuple[str, ...]:
+    """Check that every arm's network can be built, accepts the images, and has what recipe and probes name.
 
     Args:
         study: the study, expanded.
         data_dir: where the data are; folders of images are asked how many classes they have.
 
+    Returns:
+        Sentences on weights that training starts from and that do not fit the last layer.
+
     Raises:
         SpecError: a line for each arm whose network does not, with the place where it is written.
         DataError: a folder of images is missing or not laid out in classes.
     """
+    notes: dict[str, None] = {}
     problems: dict[object, Problem] = {}  # each once, of the first arm that has it
     for arm in study.asked:
         try:
-            _check_arm(arm, data_dir)
+            notes |= dict.fromkeys(f"Arm {arm.name}: {note}." for note in _check_arm(arm, data_dir))
         except SpecError as error:
             for one in error.problems:
                 path = source_of(study.spec, arm.base, arm.factors, one.path)
                 problems.setdefault((path, one.text), Problem(f"arm {arm.name}: {one.text}", path))
     if problems:
         raise study.places.locate(SpecError(*problems.values()))
+    return tuple(notes)
 
 
-def _check_arm(arm: Arm, data_dir: Path | None) -> None:
+def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
+    """Yield what should be said about an arm."""
     network, flow = arm.trial.network, arm.trial.probes.flow
     shape, classes = describe(arm.trial.data, data_dir)
     try:
@@ -45,3 +54,18 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> None:
             select(skeleton(network, shape, classes), flow.layers)
         except SpecError as error:
             raise SpecError(Problem(str(error)).under(("probes", "flow", "layers"))) from None
+    training = arm.trial.training
+    if training.weights is None and not training.rates:
+        return
+    model = skeleton(network, shape, classes) if isinstance(network, NetworkSpec) else build(network, shape, classes)
+    if training.weights is not None:
+        file = find_file(training.weights, data_dir or default_data_dir(), "training.weights")
+        try:
+            if note := start_from(model, file):
+                yield note
+        except SpecError as error:
+            raise SpecError(*(Problem(one.text, ("training", "weights")) for one in error.problems)) from None
+    try:
+        training.check_rates([name for name, _ in model.named_parameters()])
+    except SpecError as error:
+        raise SpecError(Problem(str(error), ("training", "rates"))) from None

@@ -530,6 +530,10 @@ def _cross_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec) 
             f" of neither"
         )
     for contrast in _with_task_metric(found, arms):
+        needed = metric(contrast.metric).requires
+        for side in (contrast.a, contrast.b):
+            if needed and getattr(arms[side].trial.training, needed) is None:
+                raise SpecError(f"metric {contrast.metric} needs training.{needed}, which arm {side} does not have")
         if arms[contrast.a].trial == arms[contrast.b].trial:
             raise SpecError(
                 f"{contrast.a} and {contrast.b} have the same network and the same training, so there is nothing to"

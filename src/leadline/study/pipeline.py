@@ -214,7 +214,8 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
         LeadlineError: the data are missing, or a network does not accept them.
     """
     code = {arm.name: arm.trial.with_code(data_dir).code for arm in study.asked}
-    check_networks(study, data_dir)
+    for note in check_networks(study, data_dir):
+        screen.say(note)
     study = match(study.resolve(code={arm: used for arm, used in code.items() if used}), data_dir)
     for spec in {arm.trial.data for arm in study.arms}:
         data = batches.load(spec, data_dir)  # downloads and checks once, before the workers start
@@ -222,10 +223,8 @@ def prepare(study: ExpandedStudy, data_dir: Path | None, screen: Screen = SILENT
             screen.say(note)
         for arm in study.arms:
             if arm.trial.data == spec:
-                batch_size = arm.trial.training.batch_size
-                check_last_batch(
-                    arm.trial.network, data.shape, data.classes, data.train_size, batch_size, f"arm {arm.name}"
-                )
+                recipe, name = arm.trial.training, f"arm {arm.name}"
+                check_last_batch(arm.trial.network, data.shape, data.classes, data.train_size, recipe, name)
     for sentence in study.remarks:
         screen.say(sentence)
     return study

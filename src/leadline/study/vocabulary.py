@@ -11,6 +11,7 @@ from leadline.data.datasets import DATASETS
 from leadline.networks import FAMILIES, list_arguments
 from leadline.networks.families.registry import describe_type
 from leadline.parts.augmentations import AUGMENTATIONS
+from leadline.parts.averaging import AVERAGES
 from leadline.parts.base import Spec
 from leadline.parts.losses import LOSSES
 from leadline.parts.metrics import Metric, metrics
@@ -95,6 +96,7 @@ KINDS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "data set": DATASETS.members,
     "optimizer": OPTIMIZERS.members,
     "schedule": SCHEDULES.members,
+    "averaging": AVERAGES.members,
     "loss": LOSSES.members,
     "augmentation": AUGMENTATIONS.members,
     "shortcut": SHORTCUTS.members,
@@ -108,6 +110,7 @@ _EXAMPLES = {
     "data set": "data: {{name: {0}{1}}}",
     "optimizer": "training: {{optimizer: {{name: {0}{1}}}}}",
     "schedule": "training: {{schedule: {{name: {0}{1}}}}}",
+    "averaging": "training: {{averaging: {{name: {0}{1}}}}}",
     "loss": "training: {{loss: {0}}}",
     "augmentation": "data: {{augment: {{name: {0}{1}}}}}",
     "shortcut": "arms: {{mine: {{network: {{family: cifar-resnet, shortcut: {0}}}}}}}",
@@ -120,6 +123,9 @@ _OWN_EXAMPLES = {
     "resized-crop": "data: {name: imagefolder, path: images, augment: {name: resized-crop, scale: [0.25, 1.0]}}",
 }
 """Of parts that need another one beside them."""
+
+_REQUIRED = {"averaging": "{averaging: ema}"}
+"""Key of `training` that a metric requires -> an example of it."""
 
 
 def keys_of(spec: type[Spec]) -> tuple[Key, ...]:
@@ -176,7 +182,10 @@ def _metric_entry(member: Metric) -> Entry:
     better = "higher" if member.higher_is_better else "lower"
     summary = f"{member.named(10)}{unit}; {better} is better"
     needed = ", target: 10" if member.needs_target else ""
-    return Entry("metric", member.name, summary, "", (), "", _EXAMPLES["metric"].format(member.name, needed))
+    example = _EXAMPLES["metric"].format(member.name, needed)
+    if member.requires:
+        example = f"{{training: {_REQUIRED[member.requires]}, {example}}}"
+    return Entry("metric", member.name, summary, "", (), "", example)
 
 
 def _arguments(name: str, meanings: Mapping[str, str]) -> tuple[Key, ...]:

@@ -4,9 +4,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
 
-from leadline.data.batches import Data
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from leadline.data.batches import Data, Part
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.errors import SpecError
 from leadline.parts.metrics.record import Record
@@ -22,6 +24,9 @@ from leadline.training.step import Diverged, prepare_step
 
 REPORT_EVERY = 50
 """Steps between `batch` records."""
+
+FINAL_SPLITS: tuple[Part, ...] = ("train", "validation", "test")
+"""On which the trained network is evaluated, in this order."""
 
 
 def train(
@@ -40,9 +45,10 @@ def train(
     records; `state.epoch` counts it with the last of these, which is the moment for a checkpoint, and `state.flow` and
     `state.measured` have what was measured inside the network; what snapshots showed before the first step is on
     `state.measured` from the first record on. After the last epoch come `final-train`, `final-validation` and
-    `final-test`, in evaluation mode. A loaded state continues where it stopped, with bit-identical results on the same
-    device and number of threads. PyTorch's settings are those of `numerics` while this computes, and the caller's own
-    whenever a record has been yielded.
+    `final-test`, in evaluation mode. Where weights are averaged, `averaged-validation`, `final-averaged-validation` and
+    `final-averaged-test` are of the average. A loaded state continues where it stopped, with bit-identical results on
+    the same device and number of threads. PyTorch's settings are those of `numerics` while this computes, and the
+    caller's own whenever a record has been yielded.
 
     In float16 the loss is scaled, and a step whose gradients are not finite is skipped: it counts as a step, and
     `skipped_steps` of the `train` records says how many of all steps so far were.
@@ -59,10 +65,12 @@ def train(
 
     Raises:
         Diverged: the training loss was not finite.
-        SpecError: several devices cannot measure what `probes` asks for, or draw what the model draws.
+        SpecError: several devices cannot measure what `probes` asks for, draw what the model draws, or take the same
+            batch statistics of parts of a batch as one.
         Disconnected: another process of the group is gone.
     """
     check_devices(probes, group.world_size)
+    _check_parts(state.model, spec, group.world_size)
     records = _train(state, data, spec, seed, probes, pause, group)
     yield from compute_in(lambda: numerics(data.device, spec.precision), records)
 
@@ -107,25 +115,47 @@ def _train(
             Record(state.step, epoch + 1, "time", "seconds", seconds),
             Record(state.step, epoch + 1, "time", "images_per_second", examples / seconds),
         ]
-        splits: list[Literal["validation", "test"]] = ["validation"]
+        splits: list[Part] = ["validation"]
         if spec.test_every and (epoch + 1) % spec.test_every == 0:
             splits.append("test")
         for split in splits:
             result = evaluate(state.model, data, split, spec, group)
             records += _records(state.step, epoch + 1, split, result.values)
+        with _average_applied(state, data, spec) as applied:
+            for split in splits if applied else ():
+                result = evaluate(state.model, data, split, spec, group)
+                records += _records(state.step, epoch + 1, f"averaged-{split}", result.values)
         state.measured = before | _take_snapshots(state, data, spec, seed, probes, epoch + 1)
         before = {}
         yield from records[:-1]
         state.epoch, state.part = epoch + 1, None
         yield records[-1]
 
-    for final in ("train", "validation", "test"):
+    for final in FINAL_SPLITS:
         result = evaluate(state.model, data, final, spec, group, keep_outputs=final == "test")
         if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
             raise Diverged(state.step, result.loss)
         if final == "test":
             state.test_outputs = result.outputs
         yield from _records(state.step, state.epoch, f"final-{final}", result.values)
+    records = []
+    with _average_applied(state, data, spec) as applied:
+        if applied:
+            for split in FINAL_SPLITS[1:]:
+                result = evaluate(state.model, data, split, spec, group, keep_outputs=split == "test")
+                records += _records(state.step, state.epoch, f"final-averaged-{split}", result.values)
+    yield from records
+
+
+@contextmanager
+def _average_applied(state: TrainState, data: Data, spec: TrainingSpec) -> Iterator[bool]:
+    """Let the model have the average of its weights in the body, if there is one; say whether there is."""
+    average = state.average
+    if average is None or not average.count:
+        yield False
+        return
+    with average.applied(state.model, data, spec):
+        yield True
 
 
 def check_devices(probes: ProbeSpec, devices: int) -> None:
@@ -138,6 +168,20 @@ def check_devices(probes: ProbeSpec, devices: int) -> None:
         raise SpecError(
             f"probes.flow.what {list(probes.flow.what)}: outputs cannot be measured on {devices} devices, since none"
             f" holds the whole batch; use {' and '.join(OF_WEIGHTS)} only, or train on one device"
+        )
+
+
+def _check_parts(model: nn.Module, spec: TrainingSpec, devices: int) -> None:
+    """Check that batch statistics do not depend on the number of devices.
+
+    Raises:
+        SpecError: batches are computed in parts, each of rows of all devices.
+    """
+    if devices > 1 and spec.accumulate > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise SpecError(
+            f"training.accumulate {spec.accumulate}: on {devices} devices, batch normalisation would see other parts of"
+            f" a batch than on one; leave accumulate out, as each device has a part of the batch anyway, use another"
+            f" normalisation, or train on one device"
         )
 
 

@@ -8,6 +8,8 @@ from torch import nn
 from leadline.errors import SpecError
 from leadline.specs import TrainingSpec
 from leadline.text import plural
+from leadline.training.averaging import Average
+from leadline.training.freezing import freeze
 from leadline.training.numerics import check_precision, fix_workspace
 from leadline.training.scaling import LossScaler
 from leadline.training.state import TrainState
@@ -57,18 +59,46 @@ def device_line(device: torch.device) -> str:
 
 
 def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> TrainState:
-    """Move a model to its device and memory layout and create its optimizer and, for float16, the loss's scaler.
+    """Move a model to its device and memory layout and create all that training changes beside it.
 
     Raises:
-        SpecError: the device does not compute in the recipe's precision, or a custom optimizer cannot be created.
+        SpecError: the device does not compute in the recipe's precision, a custom optimizer cannot be created or has no
+            weight decay to apply to weights alone, or `rates` name no parameters.
     """
     check_precision(device, spec.precision)
     layout = torch.channels_last if spec.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = spec.optimizer.build(list(model.parameters()))
+    optimizer = spec.optimizer.build(freeze(model, spec))
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"))
+    if spec.rates or spec.decayed == "weights":
+        _divide_groups(optimizer, model, spec)
+    average = None if spec.averaging is None else Average(spec.averaging, model)
+    return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"), average)
+
+
+def _divide_groups(optimizer: torch.optim.Optimizer, model: nn.Module, spec: TrainingSpec) -> None:
+    """Divide the parameter groups by the recipe's rates, and by whether parameters decay.
+
+    Raises:
+        SpecError: the recipe names what decays, and the optimizer has no weight decay.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = list(optimizer.param_groups)
+    if spec.decayed == "weights" and not all("weight_decay" in group for group in groups):
+        raise SpecError(
+            f"training.decayed: weights needs an optimizer with weight decay, and the parameter groups of"
+            f" {type(optimizer).__name__} have no weight_decay; leave decayed out"
+        )
+    optimizer.param_groups.clear()
+    for group in groups:
+        divided: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            decays = spec.decayed == "all" or parameter.ndim > 1
+            divided.setdefault((spec.rate(names[id(parameter)]), decays), []).append(parameter)
+        for (rate, decays), parameters in divided.items():
+            changes = {"initial_lr": group["initial_lr"] * rate} | ({} if decays else {"weight_decay": 0.0})
+            optimizer.param_groups.append({**group, **changes, "params": parameters})
 
 
 def rate_factor(spec: TrainingSpec, steps: int) -> Callable[[int], float]:

@@ -1,4 +1,4 @@
-"""What training changes, as named tensors and back: weights, optimizer, loss scale, the part of an epoch that is done.
+"""What training changes, as named tensors and back: weights, their average, optimizer, loss scale, part of an epoch.
 
 Before it, in place of all these, what pre-training has so far.
 """
@@ -16,6 +16,7 @@ from leadline.pretraining.state import PretrainingState
 from leadline.probes.flow import Flow, FlowPart
 from leadline.probes.measured import Measurement
 from leadline.probes.table import FlowTable
+from leadline.training.averaging import Average
 from leadline.training.scaling import LossScaler
 
 
@@ -57,6 +58,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: LossScaler = field(default_factory=LossScaler)
+    average: Average | None = field(default=None, repr=False)  # of the weights; None: none is asked for
     step: int = 0  # optimizer steps done
     epoch: int = 0  # epochs whose records have been yielded, the last of them included
     part: PartOfEpoch | None = field(default=None, repr=False)  # None between epochs
@@ -67,7 +69,7 @@ class TrainState:
     measured: Mapping[int, Mapping[str, Measurement]] = field(default_factory=dict, repr=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights, buffers, optimizer and loss scale by name, for a checkpoint; or what pre-training has so far.
+        """Return all of it by name, for a checkpoint; or what pre-training has so far.
 
         The network is as it was built until pre-training has come to its end, and is left out.
         """
@@ -80,6 +82,8 @@ class TrainState:
                 if value is not None:
                     named[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
         named |= {f"scaler.{name}": tensor for name, tensor in self.scaler.tensors().items()}
+        if self.average is not None:
+            named |= {f"average.{name}": tensor for name, tensor in self.average.named().items()}
         if self.part is not None:
             named |= {f"epoch.{name}": tensor for name, tensor in self.part.tensors().items()}
         return _to_cpu(named)
@@ -112,6 +116,8 @@ class TrainState:
                 slots.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self.scaler.load(_below("scaler", tensors))
+        if self.average is not None:
+            self.average.load(_below("average", tensors))
         self.step, self.epoch = step, epoch
         part = _below("epoch", tensors)
         self.part = PartOfEpoch.of(part, parameters[0].device) if part else None

@@ -21,6 +21,7 @@ from leadline.data.batches import Data, Dataset
 from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.gradients import GradientSum
 from leadline.distributed.process_group import ProcessGroup
+from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.networks.modules import is_capturable, keep_draws, noise_at, redraw
 from leadline.parts.losses import Loss
@@ -30,6 +31,7 @@ from leadline.probes.flow import Flow
 from leadline.seeds import GENERATORS, LOSS, OPTIMIZER
 from leadline.specs import TrainingSpec
 from leadline.training.device_errors import lost_device
+from leadline.training.freezing import set_to_train
 from leadline.training.numerics import autocast
 from leadline.training.recipe import rate_factor
 from leadline.training.state import PartOfEpoch, TrainState
@@ -81,7 +83,7 @@ class Step:
 
     def start_epoch(self) -> PartOfEpoch:
         """Return the part of the epoch that is done, which the next steps extend."""
-        self.state.model.train()
+        set_to_train(self.state.model, self.spec)
         part = self.state.part
         if part is None:
             losses = torch.zeros(self.steps, device=self.device)
@@ -122,6 +124,8 @@ class Step:
             scaler.step(optimizer)
         part.batches += 1
         state.step += 1
+        if state.average is not None:
+            state.average.update(state.step, self.steps * self.spec.epochs, self.spec.epochs)
         return loss
 
     def count(self) -> None:
@@ -133,27 +137,62 @@ class Step:
             self._uncounted.clear()
 
     def differentiate(self, images: Images, targets: Targets, rows: int) -> Float[Tensor, ""]:
-        """Compute the gradients of a batch's mean loss; return the loss.
+        """Compute the gradients of a batch's mean loss, in the parts that the recipe asks for; return the loss.
 
         Args:
             images: of this process.
             targets: of these images.
             rows: images of the whole batch, on all devices.
         """
+        parts = self.spec.parts(rows, self.group.world_size)
+        if parts == 1:
+            first = None if self.group.shard == WHOLE else self.group.shard.rows(rows).start
+            outputs, loss = self._differentiate_part(images, targets, rows, first)
+            self._uncounted.append((outputs, targets))
+            return loss
+        start, done = self.group.shard.rows(rows).start, []
+        for number in range(parts):
+            own = Shard(number, parts).rows(len(images))
+            done.append(
+                self._differentiate_part(
+                    images[own], targets[own], rows, start + own.start, number == 0, number == parts - 1
+                )
+            )
+        all_outputs, losses = zip(*done, strict=True)
+        self._uncounted.append((torch.cat(all_outputs), targets))
+        return torch.stack(losses).sum()
+
+    def _differentiate_part(
+        self,
+        images: Images,
+        targets: Targets,
+        rows: int,
+        first: int | None,
+        is_first: bool = True,
+        is_last: bool = True,
+    ) -> tuple[Float[Tensor, "part outputs"], Float[Tensor, ""]]:
+        """Add to the gradients those of a part of a batch; return its outputs and its part of the batch's mean loss.
+
+        Args:
+            images: of the part.
+            targets: of these images.
+            rows: images of the whole batch, on all devices.
+            first: row of the batch with which the part begins; None: it is the whole batch.
+            is_first: whether there are no gradients of the batch yet.
+            is_last: whether the gradients are then those of all of this process's rows.
+        """
         state = self.state
-        with (
-            noise_at(state.model, self.seed, state.step, self.group.shard, rows),
-            sync_batch(state.model, self.group),
-        ):
+        with noise_at(state.model, self.seed, state.step, first, rows), sync_batch(state.model, self.group):
             with autocast(self.device, self.spec.precision):
                 outputs = state.model(images)
-                with drawing_of(self.criterion, self.seed, LOSS, state.step):
+                with drawing_of(self.criterion, self.seed, LOSS, state.step, *([first] if first else [])):
                     loss = self._part_of_mean_loss(outputs, targets, rows)
-            state.optimizer.zero_grad()
-            with nullcontext() if self._gradient_sum is None else self._gradient_sum.overlap():
+            if is_first:
+                state.optimizer.zero_grad()
+            exchanged = self._gradient_sum if is_last else None
+            with nullcontext() if exchanged is None else exchanged.overlap():
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._uncounted.append((outputs.detach(), targets))
-        return loss.detach()
+        return outputs.detach(), loss.detach()
 
     def _part_of_mean_loss(
         self, outputs: Float[Tensor, "part outputs"], targets: Targets, rows: int
@@ -271,14 +310,16 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 def prepare_step(state: TrainState, data: Data, spec: TrainingSpec, seed: int, group: ProcessGroup) -> Step:
     """Return the step of a training: captured where it can be.
 
-    Eager are steps on a CPU or an Apple GPU, on several devices, of images that are decoded during training, with
-    blocks that are recomputed, and with a custom loss or network. A custom network whose class has a true attribute
-    `capturable` is captured: it draws no random numbers, and does in every step the same with tensors of the same size.
+    Eager are steps on a CPU or an Apple GPU, on several devices, of images that are decoded during training, of batches
+    in parts, with blocks that are recomputed, and with a custom loss or network. A custom network whose class has a
+    true attribute `capturable` is captured: it draws no random numbers, and does in every step the same with tensors of
+    the same size.
     """
     model = state.model
     captured = (
         data.device.type == "cuda"
         and group.world_size == 1
+        and spec.accumulate == 1
         and isinstance(data, Dataset)
         and not isinstance(spec.loss, Reference)
         and is_capturable(model)

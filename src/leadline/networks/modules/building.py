@@ -10,7 +10,7 @@ from leadline.errors import SpecError
 from leadline.networks.modules.inspection import NetworkInfo, inspect_module
 from leadline.networks.modules.network import InputShape, build_network, skeleton
 from leadline.seeds import INIT, seeded, stream
-from leadline.specs import ModuleSpec, NetworkSpec
+from leadline.specs import ModuleSpec, NetworkSpec, TrainingSpec
 
 
 def build(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int, seed: int = 0) -> nn.Module:
@@ -68,9 +68,14 @@ def check(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int)
 
 
 def check_last_batch(
-    spec: NetworkSpec | ModuleSpec, input_shape: InputShape, classes: int, images: int, batch_size: int, name: str
+    spec: NetworkSpec | ModuleSpec,
+    input_shape: InputShape,
+    classes: int,
+    images: int,
+    training: TrainingSpec,
+    name: str,
 ) -> None:
-    """Check that a network can train on the last batch of an epoch, which may be a single image.
+    """Check that a network can train on the last batch of an epoch, or a part of a batch, which may be a single image.
 
     Batch normalisation needs two values per channel: it fails for one image whose maps have shrunk to 1x1.
 
@@ -79,13 +84,15 @@ def check_last_batch(
         input_shape: channels, height, width of an image.
         classes: number of logits.
         images: number of training images.
-        batch_size: images per batch, on all devices together.
+        training: the recipe, for the images of a batch, on all devices together, and its parts.
         name: what the message begins with, such as `arm plain`.
 
     Raises:
         SpecError: it cannot; the message names a batch size with which it can.
     """
-    if _last_batch(images, batch_size) > 1:
+    batch_size, last = training.batch_size, _last_batch(images, training.batch_size)
+    smallest = min(size // training.parts(size) for size in (min(batch_size, images), last))
+    if smallest > 1:
         return
     model = skeleton(spec, input_shape, classes) if isinstance(spec, NetworkSpec) else build(spec, input_shape, classes)
     norms = [module for module in model.eval().modules() if isinstance(module, _BatchNorm)]
@@ -99,6 +106,12 @@ def check_last_batch(
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             return
+    if last > 1:
+        raise SpecError(
+            f"{name}: with training.accumulate {training.accumulate}, a part of a batch is one image, and batch"
+            f" normalisation cannot train on one value per channel, as it has after the maps have shrunk to 1x1; lower"
+            f" training.accumulate or use larger batches"
+        )
     others = [*range(batch_size - 1, 1, -1), *range(batch_size + 1, 2 * batch_size + 2)]
     size = next((one for one in others if _last_batch(images, one) > 1), None)
     change = "use more training images" if size is None else f"set training.batch_size to {size}"

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import SpecError
 from leadline.networks.modules.blocks import Block, Recomputed, block
 from leadline.networks.modules.init import check_widths, initialise
@@ -151,34 +150,37 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def noise_at(
-    model: nn.Module, seed: int, step: int, shard: Shard = WHOLE, batch_size: int = 0
+    model: nn.Module, seed: int, step: int, first: int | None = None, batch_size: int = 0
 ) -> AbstractContextManager[None]:
     """Let what a module draws while it trains depend on the trial's seed and the step alone, in the body.
 
-    A model that sees a shard of a batch of `batch_size` rows has their draws, out of those for the whole batch.
+    A model that sees only rows from `first` on of a batch of `batch_size` has their draws, out of those for the whole
+    batch.
 
-    A `Network` draws from streams. Any other module, and a custom shortcut, draws from global generators as
-    it was written to: they are seeded for the step and put back as they were, unless it says that it is `capturable`.
+    A `Network` draws from streams. Any other module, and a custom shortcut, draws from global generators as it was
+    written to: they are seeded for the step and the first row, and put back as they were, unless it says that it is
+    `capturable`.
     """
     if isinstance(model, Network):
         model.noise.seed, model.noise.step = seed, step
         globally = model.draws_globally
     else:
         globally = not getattr(model, "capturable", False)
-    if not globally and shard == WHOLE:
+    if not globally and first is None:
         return nullcontext()  # most steps, which are short for small networks
-    return _draw_for(model, stream(seed, NOISE, step) if globally else None, shard, batch_size)
+    key = stream(seed, NOISE, step, *([first] if first else []))
+    return _draw_for(model, key if globally else None, first, batch_size)
 
 
 @contextmanager
-def _draw_for(model: nn.Module, global_seed: int | None, shard: Shard, batch_size: int) -> Iterator[None]:
-    """Seed the global generators, if asked to, and let a `Network` draw for the rows of a shard."""
+def _draw_for(model: nn.Module, global_seed: int | None, first: int | None, batch_size: int) -> Iterator[None]:
+    """Seed the global generators, if asked to, and let a `Network` draw for the rows from `first` on."""
     with nullcontext() if global_seed is None else seeded(global_seed):
-        if not isinstance(model, Network) or shard == WHOLE:
+        if not isinstance(model, Network) or first is None:
             yield
             return
         noise = model.noise
-        noise.rows, noise.first = batch_size, shard.rows(batch_size).start
+        noise.rows, noise.first = batch_size, first
         try:
             yield
         finally:

@@ -74,6 +74,7 @@ class Metric:
         summary: whether it is reported for every arm.
         resolution: function that returns the smallest step of its values, given the sizes of a trial; None: unknown.
         on_validation: whether it is measured on validation images, by which tuning chooses.
+        requires: key of `training` without which it is not measured, or empty.
         note: sentence that a reader of a verdict should know, or empty.
         position: sort key of its column; ties are sorted by name.
     """
@@ -87,6 +88,7 @@ class Metric:
     summary: bool = field(default=False, kw_only=True)
     resolution: Callable[[Counts], float | None] | None = field(default=None, kw_only=True)
     on_validation: bool = field(default=False, kw_only=True)
+    requires: str = field(default="", kw_only=True)
     note: str = field(default="", kw_only=True)
     position: tuple[int, str] = field(default=(50, ""), kw_only=True)
 

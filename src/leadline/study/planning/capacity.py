@@ -50,9 +50,12 @@ def sizes(spec: DataSpec, data_dir: Path | None = None) -> SplitSizes:
 
 
 def state_bytes(training: TrainingSpec, traced: Traced) -> int:
-    """Return the bytes of weights, buffers and the optimizer's state."""
+    """Return the bytes of weights, buffers, their average and the optimizer's state."""
     slots = training.optimizer.state_values
-    return traced.state + 4 * (UNKNOWN_STATE if slots is None else slots) * traced.parameters
+    return (
+        traced.state * (1 if training.averaging is None else 2)
+        + 4 * (UNKNOWN_STATE if slots is None else slots) * traced.parameters
+    )
 
 
 def process_memory(work: Work, traced: Traced, state: int, images: SplitSizes, device: torch.device) -> int:
@@ -60,8 +63,8 @@ def process_memory(work: Work, traced: Traced, state: int, images: SplitSizes, d
 
     On CUDA, of the card; elsewhere, of the machine, with the process itself.
     """
-    asked = work.trial.training.batch_size
-    kept = max(KEPT * traced.kept * min(asked, images.train) // asked, traced.peak)
+    asked, together = work.trial.training.batch_size, work.trial.training.accumulate
+    kept = max(KEPT * traced.kept * min(asked, images.train) // (asked * together), traced.peak)
     pixels = math.prod(work.shape) if work.trial.data.in_memory else 0
     data = (pixels + 8) * (images.train + images.validation + images.test)
     process = CONTEXT if device.type == "cuda" else PROCESS

@@ -18,6 +18,7 @@ from leadline.networks.modules.shapes import remember_shapes
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.parts.metrics.outputs import bytes_kept
+from leadline.parts.reference import Reference
 from leadline.specs import NetworkSpec, TrainingSpec
 from leadline.study.expand import Arm, ExpandedStudy
 from leadline.study.planning.capacity import (
@@ -153,8 +154,8 @@ def plan(
     images = [sizes(arm.trial.data, data_dir) for arm in study.arms]
     work = [Work(strip_for_timing(arm.trial), *describe(arm.trial.data, data_dir)) for arm in study.arms]
     for arm, of, split in zip(study.arms, work, images, strict=True):
-        size = arm.trial.training.batch_size
-        check_last_batch(arm.trial.network, of.shape, of.classes, split.train, size, f"arm {arm.name}")
+        recipe = arm.trial.training
+        check_last_batch(arm.trial.network, of.shape, of.classes, split.train, recipe, f"arm {arm.name}")
     distinct = list(dict.fromkeys(work))
     with remember_shapes():
         traced = {of: trace(of) for of in distinct}
@@ -226,6 +227,10 @@ def _arm_plan(
     evaluated = images.train + images.validation + images.test + epochs * images.validation
     if training.test_every:
         evaluated += epochs // training.test_every * images.test
+    if averaged := _averaged_epochs(training):
+        evaluated += (averaged + 1) * images.validation + images.test
+        if training.averaging is not None and training.averaging.recomputes_statistics:
+            evaluated += (averaged + 1) * images.train
     # forward once and backward twice that; a recomputed block goes forward again
     passes = 4 if isinstance(arm.trial.network, NetworkSpec) and arm.trial.network.checkpoint_blocks else 3
     measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
@@ -259,10 +264,20 @@ def _arm_plan(
     )
 
 
+def _averaged_epochs(training: TrainingSpec) -> int:
+    """Return the number of epochs at whose end there may be an average of the weights."""
+    averaging, epochs = training.averaging, training.epochs
+    if averaging is None or isinstance(averaging, Reference):
+        return 0 if averaging is None else epochs
+    return sum(averaging.share(1, epoch, epochs, epochs) > 0 for epoch in range(1, epochs + 1))
+
+
 def _records(training: TrainingSpec, classes: int) -> int:
     """Return the number of records: eight per epoch, three per intermediate test, nine and metrics at the end."""
     looks = training.epochs // training.test_every if training.test_every else 0
-    return 8 * training.epochs + 3 * looks + 9 + len(recorded(metrics(), classes))
+    final = len(recorded(metrics(), classes))
+    averaged = 0 if training.averaging is None else 3 * (training.epochs + looks) + 6 + final  # at most
+    return 8 * training.epochs + 3 * looks + 9 + final + averaged
 
 
 def _schedule(trials: Sequence[float], workers: int) -> float:

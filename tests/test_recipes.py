@@ -1,0 +1,185 @@
+"""Settings of a recipe beyond optimizer and schedule: against loops that are written out, and resumed to the bit."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leadline.data.batches import Dataset, load
+from leadline.errors import SpecError
+from leadline.networks import cifar_resnet, comparative_resnet, family
+from leadline.networks.modules import build, check_last_batch
+from leadline.parts.base import parse
+from leadline.specs import DataSpec, FlowSpec, NetworkSpec, ProbeSpec, TrainingSpec
+from leadline.training import TrainState, prepare, train
+from resuming import assert_resumes_to_the_bit
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    data = load(DataSpec(name="digits", train=70, validation=30, test=20, augment={"name": "translation"}))
+    assert isinstance(data, Dataset)
+    return data
+
+
+def recipe(**settings: object) -> TrainingSpec:
+    given: dict[str, object] = {"epochs": 3, "batch_size": 20, "optimizer": {"name": "sgd", "learning_rate": 0.05}}
+    return parse(TrainingSpec, {**given, **settings})
+
+
+def fresh(spec: TrainingSpec, network: NetworkSpec | None = None) -> TrainState:
+    return prepare(build(network or cifar_resnet(8), (1, 8, 8), 10, 0), spec, CPU)
+
+
+# --- weight decay of weights alone
+
+DECAYING: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0.1},
+    "adam": {"name": "adam", "weight_decay": 0.1},
+    "adamw": {"name": "adamw", "weight_decay": 0.1},
+    "rmsprop": {"name": "rmsprop", "weight_decay": 0.1},
+    "custom": {"module": "torch.optim:NAdam", "arguments": {"weight_decay": 0.1}},
+}
+
+
+@pytest.mark.parametrize("optimizer", DECAYING.values(), ids=DECAYING)
+def test_biases_and_normalisation_do_not_decay(digits: Dataset, optimizer: dict[str, Any]) -> None:
+    spec = recipe(optimizer=optimizer, decayed="weights", epochs=1)
+    state = fresh(spec)
+    list(train(state, digits, spec))
+
+    model = build(cifar_resnet(8), (1, 8, 8), 10, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with_, without = [], []
+    for name, parameter in model.named_parameters():
+        is_weight = name.endswith("weight") and ("conv" in name or "linear" in name)
+        (with_ if is_weight else without).append(parameter)
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(optimizer.get("name", ""))
+    kind = kind or (torch.optim.RMSprop if "name" in optimizer else torch.optim.NAdam)
+    given = {"lr": 0.05, "momentum": 0.9} if kind is torch.optim.SGD else {}
+    groups = [{"params": with_, "weight_decay": 0.1}, {"params": without, "weight_decay": 0.0}]
+    theirs = kind(groups, **({"lr": 0.001} if kind is torch.optim.RMSprop else given))
+    model.train()
+    for images, labels in digits.train_batches(0, 0, 20):
+        theirs.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        theirs.step()
+    for name, parameter in state.model.named_parameters():
+        torch.testing.assert_close(parameter, model.get_parameter(name), rtol=1e-4, atol=1e-6)
+    assert without and with_
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "custom"])
+def test_groups_of_parameters_resume_to_the_bit(digits: Dataset, name: str) -> None:
+    spec = recipe(optimizer=DECAYING[name], decayed="weights", schedule="cosine")
+    assert_resumes_to_the_bit(lambda: fresh(spec), digits, spec, (2, 4, 7))
+
+
+def test_a_decay_that_is_not_there_cannot_be_of_weights_alone() -> None:
+    spec = recipe(optimizer={"module": "torch.optim:Rprop"}, decayed="weights")
+    with pytest.raises(
+        SpecError, match=r"training\.decayed: weights needs an optimizer with weight decay, .* of Rprop"
+    ):
+        fresh(spec)
+
+
+def test_decay_of_all_parameters_is_in_no_hash() -> None:
+    assert "decayed" not in TrainingSpec().model_dump(mode="json")
+    assert recipe(decayed="all").content_hash == recipe().content_hash != recipe(decayed="weights").content_hash
+
+
+# --- batches in parts
+
+NOISY = parse(
+    NetworkSpec,
+    {
+        **comparative_resnet(1).model_dump(mode="json"),
+        "normalisation": "layer",
+        "head": {"pool": "none", "dropout": 0.3},
+        "block": {**comparative_resnet(1).block.model_dump(mode="json"), "stochastic_depth": 0.4, "dropout": 0.2},
+    },
+)
+"""Draws noise and normalises every image by itself."""
+FLOW = ProbeSpec(flow=FlowSpec(every=1, what=["gradients", "updates"]))
+
+
+@pytest.mark.parametrize("parts", [2, 3, 20])
+def test_a_batch_in_parts_gives_what_it_gives_at_once(digits: Dataset, parts: int) -> None:
+    settings = {"label_smoothing": 0.1, "clip_norm": 0.5, "schedule": "cosine"}
+    at_once, in_parts = recipe(**settings), recipe(**settings, accumulate=parts)
+    whole, divided = fresh(at_once, NOISY), fresh(in_parts, NOISY)
+    expected = list(train(whole, digits, at_once, 1, FLOW))
+    found = list(train(divided, digits, in_parts, 1, FLOW))
+    for name, tensor in whole.tensors().items():
+        torch.testing.assert_close(divided.tensors()[name], tensor, rtol=1e-4, atol=1e-5)
+    untimed = [[one for one in records if one.split != "time"] for records in (expected, found)]
+    assert [one[:-1] for one in untimed[0]] == [one[:-1] for one in untimed[1]]
+    assert [one.value for one in untimed[1]] == pytest.approx([one.value for one in untimed[0]], rel=1e-4)
+    assert whole.flow is not None and divided.flow is not None
+    flows = [one.flow.frame()["value"].to_numpy() for one in (whole, divided) if one.flow is not None]
+    assert flows[1] == pytest.approx(flows[0], rel=1e-3)
+
+
+class Counting(nn.Module):
+    """Remembers of how many images each training pass was, and what it drew from the global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.passes, self.drawn = nn.Linear(64, 10), list[int](), list[float]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.passes.append(len(x))
+            self.drawn.append(float(torch.rand(1)))
+        out: Tensor = self.linear(x.flatten(1))
+        return out
+
+
+def test_parts_of_a_batch_differ_by_one_image_and_draw_noise_of_their_own(digits: Dataset) -> None:
+    spec, model = recipe(batch_size=24, accumulate=5, epochs=1), Counting()
+    list(train(prepare(model, spec, CPU), digits, spec, 1))
+    assert [sum(model.passes[i : i + 5]) for i in (0, 5, 10)] == [24, 24, 22]
+    assert set(model.passes) == {4, 5} and len(set(model.drawn)) == 15
+    few, other = recipe(batch_size=23, accumulate=5, epochs=1), Counting()
+    list(train(prepare(other, few, CPU), digits, few, 1))
+    assert other.passes[-1:] == [1] and len(other.passes) == 3 * 5 + 1  # the last batch is one image
+
+
+def test_batch_statistics_are_those_of_a_part(digits: Dataset) -> None:
+    spec = recipe(batch_size=70, accumulate=2, epochs=1)
+    state = fresh(spec)
+    list(train(state, digits, spec))
+    counts = [tensor for name, tensor in state.model.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counts and all(int(one) == 2 for one in counts)
+
+
+def test_a_batch_in_parts_resumes_to_the_bit(digits: Dataset) -> None:
+    spec = recipe(accumulate=3, averaging={"name": "ema", "decay": 0.9})
+    assert_resumes_to_the_bit(lambda: fresh(spec, NOISY), digits, spec, (1, 6), FLOW)
+    assert_resumes_to_the_bit(lambda: fresh(spec), digits, spec, (3, 4, 9))
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "line"),
+    [
+        (20, 11, "with training.accumulate 11, a part of a batch is one image"),
+        (20, 6, "with training.accumulate 6, a part of a batch is one image"),  # of the last, which has 10
+        (20, 5, ""),
+    ],
+)
+def test_a_part_that_batch_normalisation_cannot_train_on_is_refused(batch: int, parts: int, line: str) -> None:
+    network = family("mlp", {"normalisation": "batch"})
+    given = network, (1, 8, 8), 10, 70, recipe(batch_size=batch, accumulate=parts), "arm mlp"
+    if not line:
+        check_last_batch(*given)
+        return
+    with pytest.raises(SpecError, match=f"arm mlp: {line}, and batch normalisation cannot train on one value"):
+        check_last_batch(*given)
+
+
+def test_more_parts_than_images_are_refused() -> None:
+    with pytest.raises(SpecError, match="accumulate 21 is more than the images of a batch, batch_size 20"):
+        recipe(accumulate=21)
