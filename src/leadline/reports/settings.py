@@ -14,7 +14,7 @@ from leadline.text import join
 from leadline.text.tables import Column, Table, plain
 
 NONE = "none"
-ONLY_WHERE_USED = ("Resampling", "Warm-up", "Label smoothing", "Gradient clipping", "Pre-training")
+ONLY_WHERE_USED = ("Resampling", "Label noise", "Warm-up", "Label smoothing", "Gradient clipping", "Pre-training")
 """Settings that are left out where no arm uses them."""
 
 
@@ -78,8 +78,9 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Data set", data.display_name
     yield "Images", _sizes(data)
     yield "Image normalisation", data.normalise
-    yield "Augmentation", _words(data.augment)
+    yield "Augmentation", "; then ".join(map(_words, data.augmentations)) or NONE
     yield "Resampling", data.resample or NONE
+    yield "Label noise", _words(data.label_noise)
     yield "Optimizer", _words(training.optimizer, leave_out=("learning_rate",))
     yield "Learning rate", _value(getattr(training.optimizer, "learning_rate", "of the custom optimizer"))
     yield "Schedule", _words(training.schedule)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leadline.data.metadata import describe
+from leadline.data.files import default_data_dir
 from leadline.errors import Problem, SpecError
 from leadline.networks.modules import check, skeleton
 from leadline.probes.selection import select
@@ -35,7 +35,12 @@ def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> None:
 
 def _check_arm(arm: Arm, data_dir: Path | None) -> None:
     network, flow = arm.trial.network, arm.trial.probes.flow
-    shape, classes = describe(arm.trial.data, data_dir)
+    known = arm.trial.data.metadata(data_dir or default_data_dir())
+    shape, classes = known.shape, known.classes
+    try:
+        arm.trial.data.check_images(known)
+    except SpecError as error:
+        raise SpecError(Problem(f"data.{error}", ("data", "augment"))) from None
     try:
         check(network, shape, classes)
     except SpecError as error:
