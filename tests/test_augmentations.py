@@ -1,7 +1,10 @@
 """Augmentations: what every one of them promises, their closed forms, label noise, and what is refused."""
 
+import base64
 import hashlib
+import io
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +14,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+from typer.testing import CliRunner
 
 import leadline as ll
+from leadline.cli import app
 from leadline.data import batches
 from leadline.data.augmenting import EpochAugmentation
 from leadline.data.batches import Dataset, Split, load
@@ -42,6 +48,7 @@ from leadline.parts.augmentations.random_erasing import RandomErasing
 from leadline.parts.augmentations.trivial_augment import WIDE
 from leadline.parts.losses.cross_entropy import CrossEntropy
 from leadline.parts.tasks import task_of
+from leadline.reports.settings import settings_table
 from leadline.seeds import AUGMENT, Seed, stream
 from leadline.specs import Augment, DataSpec, TrainingSpec, TrialSpec, parse
 from leadline.study.check import check_networks
@@ -540,8 +547,6 @@ def test_losses_and_tasks_that_take_no_probabilities() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from PIL import Image
-
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for part, name, number in itertools.product(("train", "test"), ("one", "two"), range(20)):
         (root / part / name).mkdir(parents=True, exist_ok=True)
@@ -571,3 +576,62 @@ def test_encoded_images_are_augmented_as_those_in_memory(folder: Path, first: tu
     assert torch.equal(images, in_memory[0]) and torch.equal(targets, in_memory[1])
     assert not np.array_equal(data.train.labels, load(spec.with_(label_noise=None)).train.labels)  # type: ignore[attr-defined]
     assert replace(memory, shard=Shard(0, 1)).train_size == 36
+
+
+# --- what is shown
+
+
+@pytest.mark.parametrize("augment", [None, "[trivial-augment, translation, cutmix]"], ids=["own", "asked"])
+def test_a_sheet_of_training_images(augment: str | None, tmp_path: Path) -> None:
+    asked = [] if augment is None else ["--augment", augment]
+    path = tmp_path / "sheet.svg"
+    command = ["data", "show", "digits", *asked, "--figure", str(path), "--samples", "3", "--epochs", "2"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and done.output == f"written: {path}\n"
+    drawn = path.read_text()
+    pictures = re.findall(r'href="data:image/png;base64,([^"]+)"', drawn)
+    assert len(pictures) == 9 and re.findall(r'"bold">([^<]+)', drawn) == ["original", "epoch 1", "epoch 2"]
+    pixels = [np.array(Image.open(io.BytesIO(base64.b64decode(one)))) for one in pictures]
+    assert {one.shape for one in pixels} == {(96, 96, 3)}
+    data = load(DataSpec())
+    for shown, image in zip(
+        pixels, data.images("train", [0, (data.train_size - 1) // 2, data.train_size - 1]), strict=False
+    ):
+        assert np.array_equal(shown[::12, ::12, 0], image[0].numpy())
+    same = [np.array_equal(one, other) for one, other in zip(pixels[:3], pixels[3:6], strict=True)]
+    assert same == [augment is None] * 3
+    assert ("0." in "".join(re.findall(r'"normal">([^<]+)', drawn))) == (augment is not None)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--augment", "cutuot", "--figure", "a.png"], "unknown name 'cutuot'; did you mean 'cutout'"),
+        (["--augment", "[translation, rand-augment]", "--figure", "a.png"], "place rand-augment first"),
+        (["--figure", "a.txt"], "suffix '.txt' is not one of"),
+        (["--figure", "nowhere/a.png"], "folder nowhere does not exist"),
+    ],
+)
+def test_a_sheet_that_cannot_be_drawn(more: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["data", "show", "digits", *more])
+    assert isinstance(done.exception, SpecError) and message in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_a_check_of_data_tells_label_noise() -> None:
+    done = CliRunner().invoke(app, ["data", "check", "{name: digits, label_noise: {rate: 0.2, kind: pair}}"])
+    said = "label noise: a training label is replaced by the next class with probability 0.2, at every seed anew"
+    assert said in " ".join(done.output.split())
+    assert "label noise" not in CliRunner().invoke(app, ["data", "check", "digits"]).output
+
+
+def test_the_settings_of_a_report_name_what_is_done_to_data() -> None:
+    asked = {"name": "digits", "augment": ["translation", {"name": "cutout", "size": 4}], "label_noise": 0.1}
+    arms = {"plain": {"network": "mlp"}, "noisy": {"network": "mlp", "data": asked}}
+    rows = {
+        (row["setting"], row["arms"]): row["value"]
+        for row in settings_table(load_study({"name": "a", "arms": arms})).rows
+    }
+    assert rows["Augmentation", "plain"] == "none" and rows["Label noise", "plain"] == "none"
+    assert rows["Augmentation", "noisy"] == "pad 4, flip yes; then cutout (size 4)"
+    assert rows["Label noise", "noisy"] == "symmetric (rate 0.1)"

@@ -109,6 +109,9 @@ class Data(Protocol):
             first: number of the first batch to yield, to continue an epoch with the same batches.
         """
 
+    def training_view(self, positions: Sequence[int], seed: int, epoch: int) -> Batch:
+        """Return the training images at some positions as they are seen in an epoch, with their targets."""
+
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its original order, normalised and not augmented."""
 
@@ -203,6 +206,13 @@ class Dataset:
             for batch, labels in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
                 # in memory of its own, whose alignment can decide the last bits of a product
                 yield batch.clone() if len(some) > 1 else batch, labels
+
+    def training_view(self, positions: Sequence[int], seed: int, epoch: int) -> Batch:
+        """Return the training images at some positions as they are seen in an epoch, with their targets."""
+        augmentation = EpochAugmentation(self.spec.augmentations, seed, epoch, self.train_size, self.device)
+        parts = augmentation.with_partners([torch.as_tensor(positions, dtype=torch.int64)])
+        seen = [one for part in parts for one in self._views(augmentation, part)]
+        return augmentation.combine(seen, self.classes)
 
     def _views(self, augmentation: EpochAugmentation, parts: Sequence[Int64[Tensor, "_"]]) -> Iterator[Seen]:
         """Yield the training images at each part of the positions as they are seen in an epoch."""

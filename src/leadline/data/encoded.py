@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -112,8 +112,8 @@ class EncodedDataset:
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
-    ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]]:
-        """Yield one epoch as described in `Data.train_batches`; a translation is applied to the centre crop.
+    ) -> Iterator[tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]]:
+        """Yield one epoch as described in `Data.train_batches`; without a random crop, of the centre crops.
 
         Raises:
             DataError: a file has been removed or changed since it was checked.
@@ -126,6 +126,19 @@ class EncodedDataset:
         for seen in zip(*views, strict=True):
             images, targets = augmentation.combine(seen, self.classes)
             yield to_memory_format(images, channels_last), targets
+
+    def training_view(
+        self, positions: Sequence[int], seed: int, epoch: int
+    ) -> tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]:
+        """Return the training images at some positions as they are seen in an epoch, with their targets.
+
+        Raises:
+            DataError: a file has been removed or changed since it was checked.
+        """
+        augmentation = EpochAugmentation(self.spec.augmentations, seed, epoch, self.train_size, self.device)
+        parts = augmentation.with_partners([torch.as_tensor(positions, dtype=torch.int64)])
+        seen = [one for part in parts for one in self._views(augmentation, part)]
+        return augmentation.combine(seen, self.classes)
 
     def _views(self, augmentation: EpochAugmentation, batches: Sequence[Int64[Tensor, "_"]]) -> Iterator[Seen]:
         """Yield the training images of each batch of positions as they are seen in an epoch."""

@@ -26,6 +26,12 @@ class LabelNoise(Spec):
     def _spell_out(cls, value: object) -> object:
         return value if isinstance(value, Mapping | LabelNoise) else {"rate": value}
 
+    def __str__(self) -> str:
+        other = "any other class" if self.kind == "symmetric" else "the next class"
+        return (
+            f"label noise: a training label is replaced by {other} with probability {self.rate:g}, at every seed anew"
+        )
+
     def change(self, labels: NDArray[np.int64], classes: int, seed: int) -> NDArray[np.int64]:
         """Return the labels with noise.
 

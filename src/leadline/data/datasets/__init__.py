@@ -176,8 +176,8 @@ class DataSpec(Spec):
         for before, after in itertools.pairwise(self.augmentations):
             if STAGES.index(before.changes) > STAGES.index(after.changes):
                 raise ValueError(
-                    f"augment {after.called} changes {after.changes}, so it cannot follow {before.called}, which changes"
-                    f" {before.changes}; place {after.called} first"
+                    f"augment {after.called} changes {after.changes}, so it cannot follow {before.called}, which"
+                    f" changes {before.changes}; place {after.called} first"
                 )
             if before.changes == after.changes in (STAGES[0], STAGES[-1]):
                 raise ValueError(f"augment has both {before.called} and {after.called}; remove one of them")
