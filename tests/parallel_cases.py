@@ -1,7 +1,7 @@
 """What the processes of `test_parallel` run: importable by them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 Report = Callable[..., None]
 
 
-def digits(train: int) -> Dataset:
-    return load(DataSpec(name="digits", train=train, validation=60, test=50, augment=Augment(pad=1)))
+def digits(train: int, augment: Any = Augment(pad=1), **more: Any) -> Dataset:  # noqa: B008
+    return load(DataSpec(name="digits", train=train, validation=60, test=50, augment=augment, **more))
 
 
 class OwnDropout(nn.Module):
@@ -67,14 +67,19 @@ class Steep(nn.Module):
 
 
 def trained(
-    group: ProcessGroup, network: NetworkSpec | type[nn.Module], spec: TrainingSpec, train_size: int, probes: ProbeSpec
+    group: ProcessGroup,
+    network: NetworkSpec | type[nn.Module],
+    spec: TrainingSpec,
+    train_size: int,
+    probes: ProbeSpec,
+    data: Mapping[str, Any] | None = None,
 ) -> tuple[Any, ...]:
     """Train on this process's shard; return records, weights, predictions and what was measured, or the error."""
-    data = digits(train_size)
+    loaded = digits(train_size, **(data or {}))
     model = network() if isinstance(network, type) else build(network, (1, 8, 8), 10, 3)
     state = prepare(model, spec, CPU)
     try:
-        records = list(train(state, data, spec, 3, probes, group=group))
+        records = list(train(state, loaded, spec, 3, probes, group=group))
     except (LeadlineError, Diverged) as error:
         return (type(error).__name__, str(error), getattr(error, "step", None))
     flow = None if state.flow is None else state.flow.to_bytes()

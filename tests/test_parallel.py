@@ -28,12 +28,15 @@ from leadline.distributed.shard import Shard
 from leadline.distributed.torchrun import Torchrun, check_torchrun
 from leadline.errors import LeadlineError, SpecError
 from leadline.networks import cifar_resnet, comparative_resnet, recurrent_resnet
+from leadline.parts.augmentations.mixup import Mixup
+from leadline.parts.augmentations.rand_augment import RandAugment
+from leadline.parts.augmentations.random_erasing import RandomErasing
 from leadline.probes.table import FlowTable
 from leadline.running import worker
 from leadline.running.executors import InProcess
 from leadline.running.job import MOST_ATTEMPTS, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
-from leadline.specs import SGD, FlowSpec, ProbeSpec, TrainingSpec, parse
+from leadline.specs import SGD, Augment, FlowSpec, ProbeSpec, TrainingSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import ExpandedStudy, expand
@@ -58,6 +61,7 @@ NOISY = parse(
         "block": {**cifar_resnet(8).block.model_dump(mode="json"), "dropout": 0.2, "stochastic_depth": 0.5},
     },
 )
+MIXED = {"augment": (RandAugment(), Augment(pad=1), RandomErasing(), Mixup()), "label_noise": 0.2}
 CASES: dict[str, tuple[Any, ...]] = {
     "none": (comparative_resnet(1), RECIPE, 129, GRADIENTS),  # of the last batch of 1, one device has nothing
     "batch": (cifar_resnet(8), RECIPE, 97, ProbeSpec()),
@@ -69,6 +73,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "frozen": (cifar_resnet(8), RECIPE.with_(rates={"stem": 0.0, "stages.0": 0.0, "head": 2.0}), 97, ProbeSpec()),
     "in parts": (NOISY.with_(normalisation="layer"), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "statistics": (cifar_resnet(8), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
+    "mixed": (comparative_resnet(1), RECIPE, 97, ProbeSpec(), MIXED),
     "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),
     "diverges": (
         comparative_resnet(2),
@@ -103,7 +108,7 @@ def both(found: list[Any], name: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["none", "batch", "noise", "recomputed", "shared", "averaged", "frozen", "in parts", "unused"]
+    "name", ["none", "batch", "noise", "recomputed", "shared", "mixed", "averaged", "frozen", "in parts", "unused"]
 )
 def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
     (records, weights, predictions, _), alone = both(found, name)

@@ -221,6 +221,17 @@ def test_replayed_steps_are_averaged_like_eager_ones(
     assert_equal(state.tensors(), trained(cifar_resnet(8), SMALL, spec).tensors())
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_replayed_step_takes_mixed_labels(
+    precision: str, replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed, spec = SMALL.with_(augment="mixup"), recipe(precision=precision, label_smoothing=0.1)
+    state = trained(DROPOUT, mixed, spec)
+    assert replayed.replays == 2 * 4 - steps.EAGER_STEPS
+    monkeypatch.undo()
+    assert_equal(state.tensors(), trained(DROPOUT, mixed, spec).tensors())
+
+
 def test_probed_steps_are_eager_and_measure_what_they_would(
     replayed: type[Replayed], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,19 +13,20 @@ from typing import Any, Literal, get_args
 
 INIT = "init"  # keyed by parameter name
 ORDER = "order"  # keyed by epoch
-AUGMENT = "augment"  # keyed by epoch; row i of the draw belongs to training sample i
+AUGMENT = "augment"  # keyed by epoch and name; row i of the draw belongs to training sample i
 NOISE = "noise"  # keyed by step
 SUBSET = "subset"  # keyed by split
 OPTIMIZER = "optimizer"  # of a custom part; keyed by step
 LOSS = "loss"  # of a custom part; keyed by step
 DATA = "data"  # of a custom data set
 SPLIT = "split"  # which images there are to train and test on
+LABELS = "labels"  # of label noise; row i of the draw belongs to training sample i
 TUNE = "tune"  # keyed by the setting's number
 PRETRAINING = "pretraining"  # keyed by what is drawn, layer, epoch and step
 
 Source = Literal["init", "order", "augment", "noise", "split"]
 """What differs from seed to seed, and may have a seed of its own: initial weights, the order of the images,
-augmentation, noise in the network, and which images there are where a study resamples them."""
+augmentation, noise in the network, and which images there are where a study resamples them, with label noise."""
 SOURCES: tuple[Source, ...] = get_args(Source)
 
 NAMES: Mapping[Source, str] = {
@@ -40,6 +41,7 @@ NAMES: Mapping[Source, str] = {
 _SOURCE_OF: Mapping[str, Source] = {
     **{source: source for source in SOURCES},
     PRETRAINING: "init",
+    LABELS: "split",
     OPTIMIZER: "noise",
     LOSS: "noise",
 }

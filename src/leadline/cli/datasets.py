@@ -1,6 +1,7 @@
 """`leadline data ...`: find, download and check data sets."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,6 +61,37 @@ def data_check(data: Data, data_dir: DataDir = None, as_json: Json = False) -> N
         Table("files", "Files", files, tuple(map(asdict, found.files))),
         *found.notes,
     )
+
+
+@app.command("show")
+def data_show(
+    data: Data,
+    figure: Annotated[Path, typer.Option(help="Draw the images into this file: .svg, .pdf or .png.")],
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YAML",
+            help="An augmentation or a list, as in a study file: '[translation, {name: cutout, size: 8}]'; default: the"
+            " data set's own.",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, max=100, help="Number of training images: rows.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, max=100, help="Number of epochs: columns after the first.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="The trial's seed.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw training images as networks see them: augmented, epoch by epoch, beside the original."""
+    from leadline.data.batches import load
+    from leadline.reports.charts.files import check_place, write_drawing
+    from leadline.reports.training_images import draw_training_images
+    from leadline.study.yaml12 import parse_value
+
+    check_place(figure)
+    spec = _spec(data)
+    if augment is not None:
+        spec = spec.with_(augment=parse_value(augment, "--augment"))
+    write_drawing(draw_training_images(load(spec, data_dir, seed=seed), samples, epochs, seed), figure)
+    typer.echo(f"written: {figure}")
 
 
 def _spec(data: str) -> "DataSpec":

@@ -61,6 +61,11 @@ class Arrays:
         return channels, height, width
 
     @property
+    def has_pixels(self) -> bool:
+        """Whether images are of uint8, from 0 to 255, and not of float32."""
+        return bool(np.asarray(self.train[0]).dtype == np.uint8)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The note, if there is one."""
         return (self.note,) if self.note else ()

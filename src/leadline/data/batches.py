@@ -17,23 +17,22 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from leadline.data import encoded
 from leadline.data.arrays import Arrays
+from leadline.data.augmenting import EpochAugmentation, Seen
 from leadline.data.datasets import DataSpec
 from leadline.data.encoded_images import EncodedImages
 from leadline.data.files import default_data_dir
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.metadata import Metadata
-from leadline.data.pixels import Pixels, generator, normalisation, normalise, to_memory_format
+from leadline.data.pixels import Pixels, copy_at_once, generator, normalisation, normalise, to_memory_format
 from leadline.data.split import cut, redraw, validate_split_sizes
 from leadline.distributed.shard import WHOLE, Shard
-from leadline.parts.augmentations import BatchAugmentation
-from leadline.parts.reference import Reference, drawing_of
-from leadline.seeds import AUGMENT, ORDER, stream
+from leadline.seeds import ORDER, stream
 
 BLOCK_ON_CPU, BLOCK = 2**18, 2**24
 """Numbers in the images of a block of batches that are prepared at once, at most: 1 MiB, and 64 MiB on a GPU."""
@@ -41,8 +40,8 @@ BLOCK_ON_CPU, BLOCK = 2**18, 2**24
 Part = Literal["train", "validation", "test"]
 Batch = tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]
 Batches = Iterator[Batch]
-"""Normalised images with their labels, or with the targets of another task than classification, on the data's device;
-the last batch may be smaller."""
+"""Normalised images with their labels, with probabilities of the classes where labels are mixed, or with the targets of
+another task than classification, on the data's device; the last batch may be smaller."""
 
 
 @runtime_checkable
@@ -109,6 +108,9 @@ class Data(Protocol):
             channels_last: memory layout of the images.
             first: number of the first batch to yield, to continue an epoch with the same batches.
         """
+
+    def training_view(self, positions: Sequence[int], seed: int, epoch: int) -> Batch:
+        """Return the training images at some positions as they are seen in an epoch, with their targets."""
 
     def evaluation_batches(self, split: Part, batch_size: int, channels_last: bool = True) -> Batches:
         """Yield a split in its original order, normalised and not augmented."""
@@ -185,30 +187,39 @@ class Dataset:
         Raises:
             SpecError: a custom augmentation fails.
         """
-        count, augment = self.train_size, self.spec.augment
+        count = self.train_size
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
-        drawn = augment.draw(count, stream(seed, AUGMENT, epoch)).to(self.device) if augment else None
+        augmentation = EpochAugmentation(self.spec.augmentations, seed, epoch, count, self.device)
         parts = torch.split(order, batch_size)[first:]
         if self.shard != WHOLE:
             parts = tuple(part[self.shard.rows(len(part))] for part in parts)
-        # custom augmentations may do to an image what depends on the others of its batch
-        block = 1 if isinstance(augment, Reference) else self._batches_in_block(batch_size)
+        block = 1 if augmentation.has_custom else self._batches_in_block(batch_size)
         blocks = [parts[start : start + block] for start in range(0, len(parts), block)]
-        # copied at once, because the device is waited for
-        chosen = (
-            torch.split(torch.cat(parts).to(self.device), [sum(map(len, some)) for some in blocks]) if parts else ()
-        )
-        for some, indices in zip(blocks, chosen, strict=True):
-            images = normalise(self.train.images.index_select(0, indices), self.mean, self.scale)
-            if isinstance(augment, BatchAugmentation) and drawn is not None and len(indices):
-                with drawing_of(augment, seed, AUGMENT, epoch, int(some[0][0])):
-                    images = augment.apply(images, drawn.index_select(0, indices))
+        views = [
+            self._views(augmentation, positions)
+            for positions in augmentation.with_partners([torch.cat(some) for some in blocks])
+        ]
+        for some, seen in zip(blocks, zip(*views, strict=True), strict=True):
+            images, targets = augmentation.combine(seen, self.classes)
             images = to_memory_format(images, channels_last)
             sizes = list(map(len, some))
-            targets = self.train.labels.index_select(0, indices)
             for batch, labels in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
                 # in memory of its own, whose alignment can decide the last bits of a product
                 yield batch.clone() if len(some) > 1 else batch, labels
+
+    def training_view(self, positions: Sequence[int], seed: int, epoch: int) -> Batch:
+        """Return the training images at some positions as they are seen in an epoch, with their targets."""
+        augmentation = EpochAugmentation(self.spec.augmentations, seed, epoch, self.train_size, self.device)
+        parts = augmentation.with_partners([torch.as_tensor(positions, dtype=torch.int64)])
+        seen = [one for part in parts for one in self._views(augmentation, part)]
+        return augmentation.combine(seen, self.classes)
+
+    def _views(self, augmentation: EpochAugmentation, parts: Sequence[Int64[Tensor, "_"]]) -> Iterator[Seen]:
+        """Yield the training images at each part of the positions as they are seen in an epoch."""
+        for positions, samples in zip(parts, copy_at_once(parts, self.device), strict=True):
+            images = self.train.images.index_select(0, samples)
+            floats = augmentation.view(images, positions, samples, self.mean, self.scale)
+            yield Seen(floats, self.train.labels.index_select(0, samples), samples)
 
     def _batches_in_block(self, batch_size: int) -> int:
         """Return how many batches are prepared at once: few that a processor's cache holds, or many on a GPU."""
@@ -245,10 +256,11 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True, se
         spec: the data set.
         data_dir: folder of the files; None: the default folder.
         download: whether to download missing files.
-        seed: the trial's seed, for data that are resampled.
+        seed: the trial's seed, for data that are resampled and for label noise.
 
     Raises:
         DataError: a file is missing or damaged, or more images are requested than available.
+        SpecError: an augmentation cannot be applied to the images.
         LeadlineError: a required package is not installed.
 
     Example:
@@ -268,7 +280,12 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True, se
     held = arrays.train if arrays.validation is None else arrays.validation
     chosen = cut(arrays.train[1], arrays.test[1], spec, None if arrays.validation is None else held[1], seed)
     train = _split(arrays.train, chosen.train)
+    known = Metadata.of_arrays(arrays)
+    spec.check_images(known)
     mean, scale = normalisation(iter([train.images]), spec.normalise, arrays.shape[0])
+    if spec.label_noise is not None:
+        noisy = spec.label_noise.change(train.labels.numpy(), arrays.classes, seed)
+        train = replace(train, labels=torch.from_numpy(noisy))
     return Dataset(
         spec,
         arrays.shape,
@@ -279,7 +296,7 @@ def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True, se
         mean=mean,
         scale=scale,
         notes=arrays.notes,
-        metadata=Metadata.of_arrays(arrays),
+        metadata=known,
     )
 
 

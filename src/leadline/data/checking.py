@@ -78,7 +78,8 @@ def check(spec: DataSpec, data_dir: Path | None = None) -> Checked:
         labels = part[1] if isinstance(found, Arrays) else part.labels
         counts = np.bincount(labels, minlength=known.classes)
         parts.append(CheckedPart(name, len(labels), known.shape, known.classes, int(counts.min()), int(counts.max())))
-    return Checked(spec.display_name, files, tuple(parts), tuple(found.notes))
+    noise = [] if spec.label_noise is None else [f"{spec.label_noise}; the numbers above are of labels without it."]
+    return Checked(spec.display_name, files, tuple(parts), (*found.notes, *noise))
 
 
 def _check_files(spec: PublishedDataSpec, folder: Path) -> Iterator[CheckedFile]:

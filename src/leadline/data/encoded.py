@@ -19,18 +19,18 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leadline.data.augmenting import EpochAugmentation, Seen
 from leadline.data.encoded_images import EncodedImages, Part
 from leadline.data.formats.images import centre, decode
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.metadata import Metadata
-from leadline.data.pixels import generator, normalisation, normalise, to_memory_format
+from leadline.data.pixels import copy_at_once, generator, normalisation, normalise, to_memory_format
 from leadline.data.split import cut, stratified_order, validate_split_sizes
 from leadline.data.threads import decoder_threads, map_in_order
 from leadline.distributed.shard import WHOLE, Shard
 from leadline.errors import DataError
-from leadline.parts.augmentations import BatchAugmentation, DecodingAugmentation
-from leadline.parts.reference import drawing_of
-from leadline.seeds import AUGMENT, ORDER, SUBSET, stream
+from leadline.parts.augmentations import DecodingAugmentation
+from leadline.seeds import ORDER, SUBSET, stream
 
 CPU = torch.device("cpu")
 
@@ -112,26 +112,43 @@ class EncodedDataset:
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
-    ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b"]]]:
-        """Yield one epoch as described in `Data.train_batches`; a translation is applied to the centre crop.
+    ) -> Iterator[tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]]:
+        """Yield one epoch as described in `Data.train_batches`; without a random crop, of the centre crops.
 
         Raises:
             DataError: a file has been removed or changed since it was checked.
         """
-        augment, count = self.spec.augment, self.train_size
+        count = self.train_size
         order = torch.randperm(count, generator=generator(stream(seed, ORDER, epoch)))
-        drawn = augment.draw(count, stream(seed, AUGMENT, epoch)) if augment else None
-        parts = drawn[:, 0] if drawn is not None and isinstance(augment, DecodingAugmentation) else None
+        augmentation = EpochAugmentation(self.spec.augmentations, seed, epoch, count, self.device)
         batches = [indices[self.shard.rows(len(indices))] for indices in torch.split(order, batch_size)[first:]]
-        labels = self._split_on_device(torch.from_numpy(self.train.labels), batches)
-        draws = batches if drawn is None else self._split_on_device(drawn, batches)
-        decoded = self._decode_batches(self.train, batches, parts)
-        for indices, images, targets, draw in zip(batches, decoded, labels, draws, strict=True):
-            floats = normalise(self._to_device(images), self.mean, self.scale)
-            if drawn is not None and isinstance(augment, BatchAugmentation) and len(indices):
-                with drawing_of(augment, seed, AUGMENT, epoch, int(indices[0])):
-                    floats = augment.apply(floats, draw)
-            yield to_memory_format(floats, channels_last), targets
+        views = [self._views(augmentation, positions) for positions in augmentation.with_partners(batches)]
+        for seen in zip(*views, strict=True):
+            images, targets = augmentation.combine(seen, self.classes)
+            yield to_memory_format(images, channels_last), targets
+
+    def training_view(
+        self, positions: Sequence[int], seed: int, epoch: int
+    ) -> tuple[Float[Tensor, "b c h w"], Shaped[Tensor, "b *targets"]]:
+        """Return the training images at some positions as they are seen in an epoch, with their targets.
+
+        Raises:
+            DataError: a file has been removed or changed since it was checked.
+        """
+        augmentation = EpochAugmentation(self.spec.augmentations, seed, epoch, self.train_size, self.device)
+        parts = augmentation.with_partners([torch.as_tensor(positions, dtype=torch.int64)])
+        seen = [one for part in parts for one in self._views(augmentation, part)]
+        return augmentation.combine(seen, self.classes)
+
+    def _views(self, augmentation: EpochAugmentation, batches: Sequence[Int64[Tensor, "_"]]) -> Iterator[Seen]:
+        """Yield the training images of each batch of positions as they are seen in an epoch."""
+        decoded = self._decode_batches(self.train, batches, augmentation.crop_numbers)
+        labels = self._labels_at(self.train, batches)
+        for positions, samples, images, targets in zip(
+            batches, copy_at_once(batches, self.device), decoded, labels, strict=True
+        ):
+            floats = augmentation.view(self._to_device(images), positions, samples, self.mean, self.scale)
+            yield Seen(floats, targets, samples)
 
     def evaluation_batches(
         self, split: Literal["train", "validation", "test"], batch_size: int, channels_last: bool = True
@@ -143,7 +160,7 @@ class EncodedDataset:
         """
         part: Part = getattr(self, split)
         batches = torch.split(torch.arange(len(part.labels)), batch_size)[self.shard.index :: self.shard.count]
-        labels = self._split_on_device(torch.from_numpy(part.labels), batches)
+        labels = self._labels_at(part, batches)
         for images, targets in zip(self._decode_batches(part, batches), labels, strict=True):
             floats = normalise(self._to_device(images), self.mean, self.scale)
             yield to_memory_format(floats, channels_last), targets
@@ -162,14 +179,10 @@ class EncodedDataset:
         floats = normalise(self._to_device(images), self.mean, self.scale)
         return to_memory_format(floats, channels_last), torch.from_numpy(part.labels[chosen]).to(self.device)
 
-    def _split_on_device(
-        self, values: Shaped[Tensor, "n *rest"], batches: Sequence[Int64[Tensor, "_"]]
-    ) -> list[Tensor]:
-        """Return the values of each batch of positions, copied to the device at once."""
-        if not batches:
-            return []
-        chosen = values[torch.cat(list(batches))].to(self.device)
-        return list(torch.split(chosen, list(map(len, batches))))
+    def _labels_at(self, part: Part, batches: Sequence[Int64[Tensor, "_"]]) -> Sequence[Int64[Tensor, "_"]]:
+        """Return the labels of each batch of positions, on the device."""
+        labels = torch.from_numpy(part.labels)
+        return copy_at_once([labels[positions] for positions in batches], self.device)
 
     def images(
         self, split: Literal["train", "validation", "test"], positions: Sequence[int]
@@ -208,7 +221,8 @@ class EncodedDataset:
 
     def _fill(self, chunk: _Chunk) -> _Chunk:
         """Decode the images of a chunk into its rows; called in several threads."""
-        size, augment, grey = self.spec.size, self.spec.augment, self.spec.channels == "grey"
+        size, grey = self.spec.size, self.spec.channels == "grey"
+        crop = next((each for each in self.spec.augmentations if isinstance(each, DecodingAugmentation)), None)
         rows = chunk.batch.numpy()
         for row, path in enumerate(chunk.paths):
             try:
@@ -217,8 +231,8 @@ class EncodedDataset:
                 raise DataError(
                     f"{self.root / path}: {error}; it was readable when the data were checked: repair it and run again"
                 ) from None
-            if chunk.drawn is not None and isinstance(augment, DecodingAugmentation):
-                image = augment.crop(image, size, chunk.drawn[row])
+            if chunk.drawn is not None and crop is not None:
+                image = crop.crop(image, size, chunk.drawn[row])
             else:
                 image = centre(image, size, self.spec.shorter_side)
             rows[chunk.first + row] = np.asarray(image).reshape(size, size, -1)
@@ -231,7 +245,7 @@ def load(spec: ImageDataSpec, found: EncodedImages, seed: int = 0) -> EncodedDat
     Args:
         spec: the data set.
         found: its images.
-        seed: the trial's seed, for data that are resampled.
+        seed: the trial's seed, for data that are resampled and for label noise.
 
     Raises:
         DataError: more images are requested than available, or one cannot be decoded.
@@ -256,4 +270,7 @@ def load(spec: ImageDataSpec, found: EncodedImages, seed: int = 0) -> EncodedDat
     sample = stratified_order(data.train.labels, stream(0, SUBSET, "normalisation"))[:SAMPLE]
     parts = data._decode_batches(data.train, torch.split(torch.from_numpy(np.sort(sample)), CHUNK * AHEAD))
     mean, scale = normalisation(parts, spec.normalise, channels=spec.shape[0])
-    return replace(data, mean=mean, scale=scale)
+    train = data.train
+    if spec.label_noise is not None:
+        train = replace(train, labels=spec.label_noise.change(train.labels, data.classes, seed))
+    return replace(data, train=train, mean=mean, scale=scale)

@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Shape of an image, number of classes, and their names if known."""
+    """Shape of an image, number of classes, their names if known, and what images are made of."""
 
     shape: tuple[int, int, int]  # channels, height, width
     classes: int
     class_names: tuple[str, ...] | None = None
+    pixels: bool = True  # of uint8, from 0 to 255; False: of float32
 
     @classmethod
     def of_arrays(cls, arrays: "Arrays") -> "Metadata":
         """Return the metadata of arrays."""
-        return cls(arrays.shape, arrays.classes, _tuple(arrays.class_names))
+        return cls(arrays.shape, arrays.classes, _tuple(arrays.class_names), arrays.has_pixels)
 
 
 def describe(spec: "DataSpec", data_dir: Path | None = None) -> tuple[tuple[int, int, int], int]:

@@ -1,11 +1,11 @@
 """Normalisation and memory layout of images."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt8
 from torch import Tensor
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -80,6 +80,13 @@ def to_memory_format(images: Float[Tensor, "b c h w"], channels_last: bool) -> F
     """Return images in one of the two memory layouts."""
     # Done last, on floats, because the previous steps are slower on bytes in this layout.
     return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def copy_at_once(
+    parts: Sequence[Shaped[Tensor, "_ *rest"]], device: torch.device
+) -> Sequence[Shaped[Tensor, "_ *rest"]]:
+    """Return tensors on a device, which is waited for once and not for each."""
+    return torch.split(torch.cat(list(parts)).to(device), list(map(len, parts))) if parts else ()
 
 
 def generator(seed: int) -> torch.Generator:

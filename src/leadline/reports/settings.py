@@ -16,6 +16,7 @@ from leadline.text.tables import Column, Table, plain
 NONE = "none"
 ONLY_WHERE_USED = {
     "Resampling": NONE,
+    "Label noise": NONE,
     "Initial weights": "drawn at random",
     "Rates of layers": NONE,
     "Parts of a batch": "1",
@@ -89,8 +90,9 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Data set", data.display_name
     yield "Images", _sizes(data)
     yield "Image normalisation", data.normalise
-    yield "Augmentation", _words(data.augment)
+    yield "Augmentation", "; then ".join(map(_words, data.augmentations)) or NONE
     yield "Resampling", data.resample or NONE
+    yield "Label noise", _words(data.label_noise)
     yield "Optimizer", _words(training.optimizer, leave_out=("learning_rate",))
     yield "Weight decay of", "all parameters" if training.decayed == "all" else "weights, not biases and normalisation"
     yield "Learning rate", _value(getattr(training.optimizer, "learning_rate", "of the custom optimizer"))

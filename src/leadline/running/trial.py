@@ -287,7 +287,7 @@ def load_data(spec: TrialSpec, data_dir: Path | None, device: torch.device) -> b
     """
     elsewhere = references(spec.model_dump(mode="json", exclude={"data"}))
     identity = tuple(sorted((name, one) for name, one in spec.code.items() if name not in elsewhere))
-    seed = 0 if spec.data.resample is None else spec.random_seed
+    seed = spec.random_seed if spec.data.is_redrawn else 0
     with _LOADING:
         return _load_data(spec.data, identity, data_dir, device, seed)
 

@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from leadline.data.datasets import DataSpec
 from leadline.data.datasets.digits import Digits
 from leadline.data.files import default_data_dir
+from leadline.errors import SpecError
 from leadline.parts.base import Spec
 from leadline.parts.code import identify_all
 from leadline.parts.reference import Reference
@@ -98,7 +99,7 @@ class TrialSpec(Spec):
         parts = (self.training.optimizer, self.training.loss, network)
         draws: dict[Source, bool] = {
             "augment": self.data.augment is not None,
-            "split": self.data.resample is not None,
+            "split": self.data.is_redrawn,
             "noise": noisy or any(isinstance(part, Reference) for part in parts),
         }
         return tuple(source for source in SOURCES if draws.get(source, True))
@@ -121,6 +122,14 @@ class TrialSpec(Spec):
         folder = data_dir or default_data_dir()
         files = self.data.identify(folder) | self.training.identify(folder)
         return self.model_copy(update={"code": identify_all(self.model_dump(mode="json")) | files})
+
+    @model_validator(mode="after")
+    def _loss_of_mixed_labels(self) -> "TrialSpec":
+        try:
+            self.data.check_loss(self.training.loss)
+        except SpecError as error:
+            raise ValueError(f"data.{error}") from None
+        return self
 
     @model_validator(mode="after")
     def _flow_of_gradients_that_are_not_scaled(self) -> "TrialSpec":

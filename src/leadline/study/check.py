@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leadline.data.files import default_data_dir, find_file
-from leadline.data.metadata import describe
 from leadline.errors import Problem, SpecError
 from leadline.networks.modules import build, check, skeleton
 from leadline.networks.weights import start_from
@@ -44,7 +43,12 @@ def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> tuple[
 def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
     """Yield what should be said about an arm."""
     network, flow = arm.trial.network, arm.trial.probes.flow
-    shape, classes = describe(arm.trial.data, data_dir)
+    known = arm.trial.data.metadata(data_dir or default_data_dir())
+    shape, classes = known.shape, known.classes
+    try:
+        arm.trial.data.check_images(known)
+    except SpecError as error:
+        raise SpecError(Problem(f"data.{error}", ("data", "augment"))) from None
     try:
         check(network, shape, classes)
     except SpecError as error:

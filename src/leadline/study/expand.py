@@ -284,7 +284,7 @@ def _unknown_arms(spec: StudySpec, resolved: ResolvedStudy) -> Iterator[Problem]
 _LACKS = {
     "augment": "augments its images",
     "noise": "has dropout, stochastic depth or custom code",
-    "split": "resamples its images (data.resample)",
+    "split": "resamples its images (data.resample) or has label noise (data.label_noise)",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from leadline.data.datasets import DATASETS
+from leadline.data.label_noise import LabelNoise
 from leadline.networks import FAMILIES, list_arguments
 from leadline.networks.families.registry import describe_type
 from leadline.parts.augmentations import AUGMENTATIONS
@@ -71,6 +72,7 @@ SECTIONS: Mapping[str, type[Spec]] = {
     "study": StudySpec,
     "arms.NAME": ArmSpec,
     "arms.NAME.pretraining": PretrainingSpec,
+    "data.label_noise": LabelNoise,
     "training": TrainingSpec,
     "training.warmup": Warmup,
     "contrasts": ContrastSpec,

@@ -67,6 +67,9 @@ class Step:
         spec: the recipe.
         seed: of the streams for noise and for what custom parts draw.
         group: the processes that train together.
+
+    Raises:
+        SpecError: the data mix labels, and the loss does not take probabilities.
     """
 
     def __init__(self, state: TrainState, data: Data, spec: TrainingSpec, seed: int, group: ProcessGroup) -> None:
@@ -75,6 +78,7 @@ class Step:
         self.steps = math.ceil(data.train_size / spec.batch_size)
         self.task = task_of(data.spec.task)
         self.criterion: Loss = spec.loss or self.task.loss
+        data.spec.check_loss(self.criterion)
         self.look_every = 1 if data.device.type == "cpu" else LOOK_EVERY
         self._rate = rate_factor(spec, self.steps * spec.epochs)
         self._gradient_sum = GradientSum(group, state.model) if group.world_size > 1 else None
@@ -99,7 +103,7 @@ class Step:
 
         Args:
             images: of this process.
-            targets: of these images.
+            targets: of these images; probabilities of the classes where the data mix labels.
 
         Raises:
             Diverged: the loss of this step is not finite, or on a GPU that of one of the last 50.

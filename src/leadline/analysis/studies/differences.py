@@ -21,7 +21,7 @@ SHOWN = 6
 # fmt: off
 NOT_OF_THE_TEST = (
     "train", "validation", "test", "subset_seed", "resample", "task", "path",
-    "normalise", "augment", "size", "resize", "channels", "background", "corrupt",
+    "label_noise", "normalise", "augment", "size", "resize", "channels", "background", "corrupt",
 )
 # fmt: on
 """Keys of a data set that are looked at by themselves, or do not say which images there are to test on."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from leadline.analysis.studies.arms import Side
+from leadline.parts.augmentations import name_streams
 from leadline.parts.base import Spec
 from leadline.parts.reference import references
 from leadline.specs import NetworkSpec
@@ -30,7 +31,14 @@ class Stream:
 
 def streams(a: Side, b: Side) -> tuple[Stream, ...]:
     """Return every source that either arm draws from, and whether trials of one seed share it."""
-    return (_initial_weights(a, b), _order(a, b), *_augmentation(a, b), *_noise(a, b), *_choice(a, b))
+    return (
+        _initial_weights(a, b),
+        _order(a, b),
+        *_augmentation(a, b),
+        *_noise(a, b),
+        *_choice(a, b),
+        *_label_noise(a, b),
+    )
 
 
 def sharing_sentence(found: tuple[Stream, ...]) -> str:
@@ -87,7 +95,21 @@ def _order(a: Side, b: Side) -> Stream:
 
 
 def _augmentation(a: Side, b: Side) -> Iterator[Stream]:
-    what, (one, two) = "augmentation", (side.trial.data.augment for side in (a, b))
+    every = [side.trial.data.augmentations for side in (a, b)]
+    if max(map(len, every)) < 2 or every[0] == every[1]:
+        yield from _one_augmentation("augmentation", a.trial.data.augment, b.trial.data.augment, a, b)
+        return
+    has = [{each.called: each for each in own} for own in every]
+    drawn = [dict(zip(own, name_streams(tuple(own.values())), strict=True)) for own in has]
+    for name in dict.fromkeys([*has[0], *has[1]]):
+        what = f"augmentation by {name}"
+        if name in has[0] and name in has[1] and drawn[0][name] != drawn[1][name]:
+            yield Stream(what, False, "it is drawn from another stream")
+        else:
+            yield from _one_augmentation(what, has[0].get(name), has[1].get(name), a, b)
+
+
+def _one_augmentation(what: str, one: object, two: object, a: Side, b: Side) -> Iterator[Stream]:
     if one is None and two is None:
         return
     if one is None or two is None:
@@ -134,6 +156,20 @@ def _choice(a: Side, b: Side) -> Iterator[Stream]:
     else:
         same = same_training_images(a, b)
         yield Stream(what, same, "" if same else _other_images(a, b))
+
+
+def _label_noise(a: Side, b: Side) -> Iterator[Stream]:
+    what, (one, two) = "label noise", (side.trial.data.label_noise for side in (a, b))
+    if one is None and two is None:
+        return
+    if one is None or two is None:
+        yield Stream(what, False, f"{(b if one is None else a).name} alone has it")
+    elif one.kind != two.kind:
+        yield Stream(what, False, "it is not of the same kind")
+    elif not same_training_images(a, b):
+        yield Stream(what, False, _other_images(a, b))
+    else:
+        yield Stream(what, True, "" if one == two else f"at rates {one.rate:g} and {two.rate:g}")
 
 
 def _same(one: object, two: object, a: Side, b: Side) -> bool:

@@ -6,16 +6,20 @@ both.
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -23,11 +27,19 @@ from pydantic_core import CoreSchema
 
 from leadline.data.arrays import Arrays, check_arrays
 from leadline.data.encoded_images import EncodedImages
+from leadline.data.label_noise import LabelNoise
 from leadline.data.metadata import Metadata
 from leadline.data.split import PartSizes, Resample
 from leadline.errors import SpecError, unknown
-from leadline.parts.augmentations import Augmentation, DecodingAugmentation
+from leadline.parts.augmentations import (
+    STAGES,
+    Augmentation,
+    DecodingAugmentation,
+    MixingAugmentation,
+    PixelAugmentation,
+)
 from leadline.parts.base import Spec
+from leadline.parts.losses import Loss
 from leadline.parts.reference import Reference
 from leadline.parts.registry import Registry
 from leadline.parts.tasks import Task, task_of
@@ -38,6 +50,10 @@ DEFAULT = "digits"
 
 DATASETS: "Registry[DataSpec]" = Registry("data set", __name__, lambda keys: DEFAULT)
 """Every data set by name."""
+
+
+def _how_many(value: object) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
 
 
 class DataSpec(Spec):
@@ -77,16 +93,29 @@ class DataSpec(Spec):
         " leaves them as they are. Constants come from the training images alone, of encoded images from 1,000 of them;"
         " imagenet, for encoded images in colour: those that are published for ImageNet's channels",
     )
-    augment: Augmentation | None = Field(
+    augment: (
+        Annotated[
+            Annotated[Augmentation, Tag("one")]
+            | Annotated[tuple[Augmentation, ...], Tag("several"), Field(strict=False)],
+            Discriminator(_how_many),
+        ]
+        | None
+    ) = Field(
         default=None,
-        description="with pad: translation; with scale or ratio: resized crop, for data sets of encoded images alone,"
-        " which have it unless this is null or another augmentation; or custom code",
+        description="an augmentation, or a list of several that are applied in order. With pad: translation; with scale"
+        " or ratio: resized crop, for data sets of encoded images alone, which have it unless this is null, a list or"
+        " another augmentation; or custom code",
     )
     resample: Resample | None = Field(
         default=None,
         description="what is redrawn at every seed, so that a verdict holds for data of this kind and not for one"
         " split of them. bootstrap: training images, drawn from the training images with replacement, as many; split:"
         " which images are for training and which for testing; None: nothing",
+    )
+    label_noise: LabelNoise | None = Field(
+        default=None,
+        description="training labels that are replaced by wrong ones, drawn at every seed: a rate, or a mapping;"
+        " labels for validation and testing stay as they are. None: none",
     )
     task: str | Reference = Field(
         default="classification",
@@ -124,12 +153,39 @@ class DataSpec(Spec):
 
     def _omitted_keys(self) -> set[str]:
         """Return keys to omit at their defaults: they were added later, and hashes must not change."""
-        later = {"task": "classification", "resample": None}
+        later = {"task": "classification", "resample": None, "label_noise": None}
         return {key for key, default in later.items() if getattr(self, key) == default}
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _one_is_no_list(cls, value: object) -> object:
+        return (value[0] if value else None) if isinstance(value, list | tuple) and len(value) < 2 else value
+
+    @field_validator("label_noise", mode="before")
+    @classmethod
+    def _rate_0_is_none(cls, value: object) -> object:
+        rate = value.get("rate") if isinstance(value, Mapping) else value
+        return None if rate == 0 and type(rate) in (int, float) else value
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        names = [each.called for each in self.augmentations]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"augment has {name} twice; name it once")
+        for before, after in itertools.pairwise(self.augmentations):
+            if STAGES.index(before.changes) > STAGES.index(after.changes):
+                raise ValueError(
+                    f"augment {after.called} changes {after.changes}, so it cannot follow {before.called}, which"
+                    f" changes {before.changes}; place {after.called} first"
+                )
+            if before.changes == after.changes in (STAGES[0], STAGES[-1]):
+                raise ValueError(f"augment has both {before.called} and {after.called}; remove one of them")
+        return self
 
     @model_validator(mode="after")
     def _check_preprocessing(self) -> Self:
-        if self.in_memory and isinstance(self.augment, DecodingAugmentation):
+        if self.in_memory and any(isinstance(each, DecodingAugmentation) for each in self.augmentations):
             raise ValueError(
                 f"a resized crop (scale, ratio) is for encoded images, got {_name_of(type(self))}; use pad"
             )
@@ -152,12 +208,66 @@ class DataSpec(Spec):
             raise ValueError(
                 f"task is for custom data sets and npz, got {_name_of(type(self))}, whose images have classes"
             )
+        if self.task != "classification":
+            for what in (*(each.called for each in self._mixing), *(["label_noise"] if self.label_noise else [])):
+                raise ValueError(f"{what} is for task classification, whose targets are classes; leave it out")
         return self
 
     @property
     def display_name(self) -> str:
         """Name of the data in tables and messages: the name, or the path or reference."""
         return _name_of(type(self))
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The augmentations in the order in which they are applied."""
+        found = self.augment
+        return found if isinstance(found, tuple) else () if found is None else (found,)
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether images or labels are drawn at every seed, so that seeds do not share them."""
+        return self.resample is not None or self.label_noise is not None
+
+    @property
+    def _mixing(self) -> tuple[MixingAugmentation, ...]:
+        return tuple(each for each in self.augmentations if isinstance(each, MixingAugmentation))
+
+    def check_images(self, known: Metadata) -> None:
+        """Check that the augmentations can be applied to the images.
+
+        Raises:
+            SpecError: one changes pixels, and the images are floats, or neither grey nor in colour.
+        """
+        for each in self.augmentations:
+            if isinstance(each, PixelAugmentation) and not known.pixels:
+                raise SpecError(
+                    f"augment {each.called} changes pixels from 0 to 255, and images of {self.display_name} are"
+                    " float32; leave it out, or give images of uint8"
+                )
+            if isinstance(each, PixelAugmentation) and known.shape[0] not in (1, 3):
+                raise SpecError(
+                    f"augment {each.called} is for images of 1 or 3 channels, and those of {self.display_name} have"
+                    f" {known.shape[0]}; leave it out"
+                )
+
+    def check_loss(self, loss: Loss | None) -> None:
+        """Check that a loss takes the targets of training.
+
+        Args:
+            loss: of the recipe; None: the task's own.
+
+        Raises:
+            SpecError: labels are mixed, and the loss does not take probabilities.
+        """
+        for each in self._mixing:
+            loss = loss or task_of(self.task).loss
+            if not loss.takes_probabilities:
+                name = loss.module if isinstance(loss, Reference) else getattr(loss, "name", type(loss).__name__)
+                raise SpecError(
+                    f"augment {each.called} makes labels probabilities of the classes, which loss {name} does not"
+                    " take; use cross-entropy, or leave the augmentation out"
+                )
 
     @property
     def known_sizes(self) -> PartSizes | None:

@@ -1,12 +1,13 @@
 """Augmentations: the base classes, the registry, and custom augmentations; each built-in one has its own file.
 
 The random numbers of a sample depend only on (seed, epoch, sample). All arms of a seed therefore see the same images,
-whatever their batch size, and a resumed trial does not need to replay any draws.
+whatever their batch size, and a resumed trial does not need to replay any draws. Of several augmentations, each has a
+stream of its own, so that none changes what the others draw.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema
@@ -34,6 +35,16 @@ AUGMENTATIONS: "Registry[Augmentation]" = Registry("augmentation", __name__, _in
 class Augmentation:
     """Base class of augmentations: random changes of each training image in each epoch."""
 
+    changes: ClassVar[str]
+    """What it changes, in words; `STAGES` has the order in which these follow each other."""
+    unnamed: ClassVar[bool] = False
+    """Whether it draws from the epoch's stream without a name, as when a data set had one augmentation at most."""
+
+    @property
+    def called(self) -> str:
+        """What messages and streams call it: its name, or the reference to custom code."""
+        return str(self.module if isinstance(self, Reference) else getattr(self, "name", ""))
+
     def draw(self, samples: int, seed: int) -> "Tensor":
         """Return the random numbers of one epoch, [samples, columns], with a row per sample.
 
@@ -53,21 +64,10 @@ class Augmentation:
         return AUGMENTATIONS.schema(handler)
 
 
-class BatchAugmentation(Augmentation, ABC):
-    """An augmentation of whole batches, after normalisation, for any data set."""
-
-    @abstractmethod
-    def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
-        """Return a batch of augmented images.
-
-        Args:
-            images: [b, channels, height, width], normalised.
-            numbers: [b, columns], the rows of `draw` for these images.
-        """
-
-
 class DecodingAugmentation(Augmentation, ABC):
     """An augmentation of single images of any size while they are decoded, for data sets of encoded images."""
+
+    changes = "images while they are decoded"
 
     @abstractmethod
     def crop(self, image: "Image", size: int, number: int) -> "Image":
@@ -80,6 +80,92 @@ class DecodingAugmentation(Augmentation, ABC):
         """
 
 
+class PixelAugmentation(Augmentation, ABC):
+    """An augmentation of whole batches of pixels from 0 to 255, before normalisation."""
+
+    changes = "pixels before normalisation"
+
+    @abstractmethod
+    def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
+        """Return a batch of augmented images.
+
+        Args:
+            images: uint8 [b, channels, height, width].
+            numbers: [b, columns], the rows of `draw` for these images.
+        """
+
+
+class BatchAugmentation(Augmentation, ABC):
+    """An augmentation of whole batches, after normalisation, for any data set."""
+
+    changes = "normalised images"
+
+    @abstractmethod
+    def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
+        """Return a batch of augmented images.
+
+        Args:
+            images: [b, channels, height, width], normalised.
+            numbers: [b, columns], the rows of `draw` for these images.
+        """
+
+
+class MixingAugmentation(Augmentation, ABC):
+    """An augmentation that mixes each image, and its label, with those of a partner: another training image.
+
+    The partner is drawn from all training images, by (seed, epoch, sample), not from the batch. It has been augmented
+    by what stands before, with its own numbers, as it is seen itself in that epoch. A label becomes probabilities of
+    the classes.
+    """
+
+    changes = "images and labels, mixed in pairs"
+
+    @abstractmethod
+    def invert(self, uniform: "Tensor") -> "Tensor":
+        """Return the shares of the images in their mixtures, from uniform numbers, both float64 [n], from 0 to 1."""
+
+    @abstractmethod
+    def mix(self, images: "Tensor", partners: "Tensor", numbers: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Return the mixed images and the probability of each image's own class, float32 [b].
+
+        Args:
+            images: [b, channels, height, width], normalised.
+            partners: the images to mix them with, of the same shape.
+            numbers: [b, 5], the rows of `draw` for these images.
+        """
+
+    def draw(self, samples: int, seed: int) -> "Tensor":
+        """Return the random integers of one epoch, [samples, 5].
+
+        The first tells the partner, and the second the share of the image in the mixture, in units of 2^-24.
+        """
+        import torch
+
+        numbers = torch.randint(2**62, (samples, 5), generator=torch.Generator().manual_seed(seed))
+        shares = self.invert((numbers[:, 1] + 0.5) / 2**62)
+        numbers[:, 1] = (shares * 2**24).round().long()
+        return numbers
+
+    def choose_partners(self, numbers: "Tensor") -> "Tensor":
+        """Return the position of each training image's partner among all of them, [samples]."""
+        return numbers[:, 0] % len(numbers)
+
+
+STAGES: tuple[str, ...] = tuple(
+    kind.changes for kind in (DecodingAugmentation, PixelAugmentation, BatchAugmentation, MixingAugmentation)
+)
+"""What augmentations change, in the order in which those of a list follow each other."""
+
+
+def name_streams(augmentations: Sequence[Augmentation]) -> list[tuple[str, ...]]:
+    """Return the further keys of each augmentation's stream, beside the epoch: its name, so that each has its own.
+
+    The first of those that draw from the epoch's stream without a name does so still, wherever it stands.
+    """
+    first = next((each for each in augmentations if each.unnamed), None)
+    return [() if each is first else (each.called,) for each in augmentations]
+
+
 @AUGMENTATIONS.register
 class CustomAugmentation(Reference, BatchAugmentation):
     """A function of a batch and of random numbers: `f(images, random, **arguments) -> images`.
@@ -88,6 +174,8 @@ class CustomAugmentation(Reference, BatchAugmentation):
     (seed, epoch, sample), so that results are paired whatever the batch size. Global generators are also seeded, by
     (seed, epoch, first sample of the batch), so that their numbers depend on the batches.
     """
+
+    unnamed: ClassVar = True
 
     def draw(self, samples: int, seed: int) -> "Tensor":
         """Return uniform random numbers, [samples, 16]."""

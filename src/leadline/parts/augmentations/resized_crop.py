@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,8 @@ class ResizedCrop(Spec, DecodingAugmentation):
         default=(3 / 4, 4 / 3), description="smallest and largest ratio of width to height"
     )
     flip: bool = Field(default=True, description="flip half of the images left to right")
+
+    unnamed: ClassVar = True
 
     @model_validator(mode="after")
     def _check_order(self) -> "ResizedCrop":

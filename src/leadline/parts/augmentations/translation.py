@@ -1,6 +1,6 @@
 """Random translation and horizontal flip."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ class Augment(Spec, BatchAugmentation):
     name: Literal["translation"] = Field(default="translation", exclude=True)
     pad: int = Field(default=4, ge=0, description="pixels of zero padding on each side before the random crop")
     flip: bool = Field(default=True, description="flip half of the images left to right")
+
+    unnamed: ClassVar = True
 
     def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
         """Shift each image within a border of zeros and flip some horizontally, in one gather operation.

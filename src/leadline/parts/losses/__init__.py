@@ -4,7 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema
@@ -27,6 +27,8 @@ class Loss(ABC):
 
     splits = True
     """Whether the loss of a batch is a sum over its examples, so that several devices can each compute a part."""
+    takes_probabilities: ClassVar[bool] = False
+    """Whether targets may be probabilities of the classes, (batch, classes), as mixed labels are."""
 
     @abstractmethod
     def compute(self, outputs: "Tensor", targets: "Tensor", reduction: Reduction, smoothing: float = 0.0) -> "Tensor":
@@ -34,7 +36,7 @@ class Loss(ABC):
 
         Args:
             outputs: (batch, outputs), such as logits.
-            targets: (batch,), such as classes.
+            targets: (batch,), such as classes; (batch, classes) of probabilities where it takes them.
             reduction: `mean` or `sum` over the batch.
             smoothing: the recipe's `label_smoothing`.
         """

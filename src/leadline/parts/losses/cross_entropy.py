@@ -1,6 +1,6 @@
 """Cross-entropy of the softmax of logits."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from leadline.parts.base import Spec
 from leadline.parts.losses import LOSSES, Loss, Reduction
@@ -14,6 +14,8 @@ class CrossEntropy(Spec, Loss):
     """Cross-entropy of the softmax of logits, in nats, with the label smoothing of the recipe."""
 
     name: Literal["cross-entropy"] = "cross-entropy"
+
+    takes_probabilities: ClassVar = True
 
     def compute(self, outputs: "Tensor", targets: "Tensor", reduction: Reduction, smoothing: float = 0.0) -> "Tensor":
         """Return PyTorch's cross-entropy."""

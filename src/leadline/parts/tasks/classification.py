@@ -74,7 +74,9 @@ class Classification(Task):
         return outputs.argmax(1)
 
     def count_right(self, outputs: "Tensor", targets: "Tensor") -> "Tensor":
-        """Return the number of correct predictions."""
+        """Return the number of correct predictions; where targets are probabilities, of the most probable class."""
+        if targets.ndim == 2:
+            targets = targets.argmax(1)
         return (self.predict(outputs) == targets).sum()
 
     def values(self, loss: float, right: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from leadline.distributed.launch import assign_devices
 from leadline.distributed.processes import check_guard
 from leadline.errors import LeadlineError
 from leadline.networks.modules import InputShape, build
-from leadline.parts.augmentations import BatchAugmentation
+from leadline.parts.augmentations import DecodingAugmentation
 from leadline.parts.trust import trust, trusted_names
 from leadline.probes.running import run_probe
 from leadline.specs import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, TrialSpec
@@ -68,7 +68,7 @@ def strip_for_timing(trial: TrialSpec) -> TrialSpec:
     changes = {"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
     changes |= {"weights": None}
     training = trial.training.model_copy(update=changes)
-    augment = trial.data.augment if isinstance(trial.data.augment, BatchAugmentation) else None
+    augment = tuple(each for each in trial.data.augmentations if not isinstance(each, DecodingAugmentation))
     data = Digits(normalise="pixel-mean", augment=augment)
     return trial.model_copy(update={"training": training, "data": data, "pretraining": None, "seed": 0})
 
