@@ -15,7 +15,7 @@ from leadline.seeds import LABELS, stream
 class LabelNoise(Spec):
     """Training labels that are wrong (Patrini et al. 2017; Han et al. 2018); a bare number stands for `rate`."""
 
-    rate: float = Field(gt=0, le=1, description="probability that a training label is replaced by a wrong one")
+    rate: float = Field(ge=0, le=1, description="probability that a training label is replaced by a wrong one")
     kind: Literal["symmetric", "pair"] = Field(
         default="symmetric",
         description="symmetric: by any other class, each as likely; pair: by the next class, after the last the first",
