@@ -633,5 +633,5 @@ def test_the_settings_of_a_report_name_what_is_done_to_data() -> None:
         for row in settings_table(load_study({"name": "a", "arms": arms})).rows
     }
     assert rows["Augmentation", "plain"] == "none" and rows["Label noise", "plain"] == "none"
-    assert rows["Augmentation", "noisy"] == "pad 4, flip yes; then cutout (size 4)"
+    assert rows["Augmentation", "noisy"] == "translation (pad 4, flip yes); then cutout (size 4)"
     assert rows["Label noise", "noisy"] == "symmetric (rate 0.1)"
