@@ -302,7 +302,7 @@ def apply_chosen(
     """
     import torch
 
-    result = images.contiguous().clone()
+    result = images.clone(memory_format=torch.contiguous_format)
     counts = torch.bincount(choices, minlength=len(functions)).tolist()
     for rows, function in zip(torch.split(choices.argsort(stable=True), counts), functions, strict=True):
         if len(rows) and function is not None:
