@@ -1,6 +1,6 @@
 """Microseconds per image of every augmentation, beside the same in Pillow, one image at a time.
 
-    python -m benchmarks.augmentations [--images 5120] [--rounds 7]
+    python -m benchmarks.augmentations [--images 2560] [--rounds 15]
 
 Images of 32x32 pixels in colour, batches of 128, one thread. An augmentation's cost is what an epoch of batches takes
 more than one without it, numbers drawn and partners included; Pillow's is that of its operations on images that it has
@@ -161,8 +161,8 @@ def by_pillow(change: Callable[[Image.Image, Image.Image], Image.Image], images:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=5120)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=2560)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
     # smooth images, as photographs are: what Pillow and Leadline do does not depend on the values
