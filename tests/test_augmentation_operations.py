@@ -113,6 +113,8 @@ def test_hue() -> None:
         return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
     assert torch.equal(operations.hue(images, steps), by_pillow(images, turn, steps.tolist()))
+    every = torch.cartesian_prod(*[torch.arange(0, 256, 5, dtype=torch.uint8)] * 3).T.reshape(1, 3, -1, 52)
+    assert torch.equal(operations.hue(every, torch.tensor([40])), by_pillow(every, turn, [40]))
     grey = some_images((1, 8, 8))
     assert torch.equal(operations.hue(grey, steps), grey) and torch.equal(operations.colour(grey, steps / 99), grey)
 

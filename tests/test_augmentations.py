@@ -198,6 +198,21 @@ def test_trials_of_one_augmentation_have_the_hash_that_they_had(content_hash: st
     assert trial(**data, label_noise=0).content_hash == content_hash
 
 
+DIGESTS = {
+    "auto-augment": "76aee4603d046b45",
+    "color-jitter": "bd3ec4af4c318e67",
+    "cutmix": "eebf21e6370031ee",
+    "cutout": "09f9db45c3081120",
+    "gaussian-noise": "5f75f069506bb03e",
+    "mixup": "4f63c4cd42899d86",
+    "rand-augment": "df257a83a76766b6",
+    "random-erasing": "f1573264a46d1a7b",
+    "translation": "a811375a764b7711",
+    "trivial-augment": "909834bbcb004e9d",
+}
+"""Augmentation -> the beginning of the digest of an epoch."""
+
+
 def fade(images: Tensor, random: Tensor, most: float = 0.5) -> Tensor:
     return images * (1 - most * random[:, 0].view(-1, 1, 1, 1))
 
@@ -217,6 +232,12 @@ def test_one_augmentation_gives_the_bits_that_it_gave(augment: Any, digest: str)
         ).data
     )
     assert by_hash(data.train_batches(3, 2, 32)) == digest
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_augmentation_gives_the_bits_that_it_gave(name: str) -> None:
+    """What changes them changes results: the member says so by its `revision`."""
+    assert by_hash(made(EVERY[name]).train_batches(1, 2, 32))[:16] == DIGESTS[name]
 
 
 def test_another_augmentation_changes_nothing_for_the_first() -> None:
@@ -633,5 +654,5 @@ def test_the_settings_of_a_report_name_what_is_done_to_data() -> None:
         for row in settings_table(load_study({"name": "a", "arms": arms})).rows
     }
     assert rows["Augmentation", "plain"] == "none" and rows["Label noise", "plain"] == "none"
-    assert rows["Augmentation", "noisy"] == "pad 4, flip yes; then cutout (size 4)"
+    assert rows["Augmentation", "noisy"] == "translation (pad 4, flip yes); then cutout (size 4)"
     assert rows["Label noise", "noisy"] == "symmetric (rate 0.1)"

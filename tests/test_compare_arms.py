@@ -480,6 +480,32 @@ def test_augmentation_is_shared_only_if_it_is_the_same() -> None:
     assert torch.equal(torch.cat(batches(a.trial)), torch.cat(batches(d.trial)))
 
 
+def test_of_several_augmentations_each_is_shared_by_itself() -> None:
+    lists: dict[str, Any] = {
+        "one": ["rand-augment", {"pad": 2}],
+        "two": [{"pad": 2}, {"name": "cutout", "size": 3}],
+        "three": ["rand-augment", {"pad": 2}],
+    }
+    made = [a_study(name, data={**SMALL, "augment": augment}) for name, augment in lists.items()]
+    a, b, c = (Side(stored, stored.study.arms[0]) for stored in made)
+    shared, _, other = sentence(a, b).partition("; not ")
+    assert "augmentation by translation" in shared
+    assert "augmentation by rand-augment (one/plain alone has it)" in other
+    assert "augmentation by cutout (two/plain alone has it)" in other
+    assert "the order of images; augmentation." in sentence(a, c)
+
+
+def test_label_noise_is_shared_by_the_same_images() -> None:
+    noises: dict[str, Any] = {"one": 0.2, "two": 0.2, "three": 0.4, "four": {"rate": 0.2, "kind": "pair"}, "five": 0}
+    made = [a_study(name, data={**SMALL, "label_noise": noise}) for name, noise in noises.items()]
+    a, b, c, d, e = (Side(stored, stored.study.arms[0]) for stored in made)
+    assert "the order of images; label noise." in sentence(a, b)
+    assert "label noise (at rates 0.2 and 0.4)" in sentence(a, c).partition("; not ")[0]
+    assert "not label noise (it is not of the same kind)" in sentence(a, d)
+    assert "not label noise (one/plain alone has it)" in sentence(a, e)
+    assert "data.label_noise" in said(compare(made[0], made[2]))
+
+
 def test_initial_weights_are_shared_by_name_and_shape() -> None:
     stored = a_study()
     a, b = (Side(stored, arm) for arm in stored.study.arms)

@@ -90,7 +90,7 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Data set", data.display_name
     yield "Images", _sizes(data)
     yield "Image normalisation", data.normalise
-    yield "Augmentation", "; then ".join(map(_words, data.augmentations)) or NONE
+    yield "Augmentation", _augmentations(data)
     yield "Resampling", data.resample or NONE
     yield "Label noise", _words(data.label_noise)
     yield "Optimizer", _words(training.optimizer, leave_out=("learning_rate",))
@@ -124,6 +124,13 @@ def _shortcut(network: NetworkSpec) -> str:
     changed = {key: value for key, value in shortcut.model_dump(exclude_defaults=True).items() if key != "kind"}
     said = ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in changed.items())
     return f"{shortcut.kind} ({said})" if said else shortcut.kind
+
+
+def _augmentations(data: DataSpec) -> str:
+    said = [(each.called, _words(each)) for each in data.augmentations]
+    if len(said) < 2:
+        return "".join(words for _, words in said) or NONE
+    return "; then ".join(words if words.startswith(name) else f"{name} ({words})" for name, words in said)
 
 
 def _sizes(data: DataSpec) -> str:

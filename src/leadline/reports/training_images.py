@@ -23,10 +23,10 @@ SHOWN = 0.005
 def draw_training_images(data: Data, samples: int, epochs: int, seed: int) -> str:
     """Return the sheet as SVG: samples as the data set has them, and as they are seen in the first epochs.
 
-    Below an image are its classes, with their probabilities where labels are mixed.
+    Below an image are its classes, with their probabilities where labels are mixed, or the targets of another task.
 
     Args:
-        data: a loaded data set for classification.
+        data: a loaded data set.
         samples: number of rows, at most; evenly spaced among the training images.
         epochs: number of columns beside the first.
         seed: the trial's seed.
@@ -68,7 +68,9 @@ def _size(shape: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def _words(data: Data, target: Shaped[Tensor, "*target"]) -> Sequence[str]:
-    """Return a line for each class of a target."""
+    """Return a line for each class of a target, or for each number of another task's."""
+    if data.spec.task != "classification":
+        return [f"{value:g}" for value in target.flatten().tolist()]
     names = data.metadata.class_names if data.metadata is not None else None
     named = [str(number) for number in range(data.classes)] if names is None else names
     if target.ndim == 0:

@@ -41,9 +41,8 @@ def draw_normal(keys: "Tensor", count: int) -> "Tensor":
     """
     import torch
 
-    words = _draw_words(keys, -(-count // 4))
-    places = torch.stack([(words >> shift) & (_LEVELS - 1) for shift in (0, 16, 32, 48)], 2)
-    return _quantiles(keys.device).take(places.flatten(1)[:, :count])
+    places = _draw_words(keys, -(-count // 4)).view(torch.int16)[:, :count].int() + _LEVELS // 2
+    return _quantiles(keys.device).index_select(0, places.flatten()).view(len(keys), count)
 
 
 def invert_beta(alpha: float, uniform: "Tensor") -> "Tensor":

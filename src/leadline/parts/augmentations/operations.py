@@ -218,9 +218,9 @@ def hue(images: "Tensor", steps: "Tensor") -> "Tensor":
         from_blue - from_green,
         torch.where(green == high, 2 + from_red - from_blue, 4 + from_green - from_red),
     )
-    old = ((sixths.float().to(precision) / 6 + 1).fmod(1).float().to(precision) * 255).floor().float()
-    turned = torch.where(high > low, (old + steps.view(-1, 1, 1)) % 256, 0) * 6 / 255
-    part, saturation = turned % 1, (255 * (high - low) / high.clamp(min=1)).floor() / 255
+    old = ((sixths.float().to(precision) / 6 + 1).frac().float().to(precision) * 255).int()
+    turned = torch.where(high > low, (old + steps.view(-1, 1, 1).int()) & 255, 0).float() * 6 / 255
+    part, saturation = turned.frac(), (255 * (high - low) / high.clamp(min=1)).floor() / 255
     sector = turned.long() % 6
     weakest = (high * (1 - saturation)).round()
     falling = (high * (1 - saturation * part)).round()
@@ -302,7 +302,7 @@ def apply_chosen(
     """
     import torch
 
-    result = images.contiguous().clone()
+    result = images.clone(memory_format=torch.contiguous_format)
     counts = torch.bincount(choices, minlength=len(functions)).tolist()
     for rows, function in zip(torch.split(choices.argsort(stable=True), counts), functions, strict=True):
         if len(rows) and function is not None:
