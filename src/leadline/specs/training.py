@@ -61,6 +61,13 @@ class Warmup(Spec):
         return first if self.form == "constant" else first + (1 - first) * (step / self.steps)
 
 
+class EarlyStopping(Spec):
+    """Training ends when a validation result no longer improves, and the network of the best epoch is tested."""
+
+    metric: Literal["loss", "error"] = Field(default="loss", description="what is measured on the validation images")
+    patience: int = Field(ge=1, description="number of epochs without improvement after which training ends")
+
+
 class TrainingSpec(Spec):
     """One recipe: everything that is the same for all arms unless an arm says otherwise."""
 
@@ -108,6 +115,11 @@ class TrainingSpec(Spec):
     )
     clip_norm: float | None = Field(
         default=None, gt=0, description="maximum norm of the whole gradient; None: no clipping"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None,
+        description="end of training before the last epoch, and the choice of the network by its validation result;"
+        " None: all epochs, and the network after the last",
     )
     precision: Precision = Field(
         default="float32",
@@ -196,5 +208,6 @@ _ADDED: dict[str, object] = {
     "decayed": "all",
     "loss": None,
     "averaging": None,
+    "early_stopping": None,
 }
 """Keys that were added later -> the value with which they are left out."""

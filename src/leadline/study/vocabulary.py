@@ -37,6 +37,7 @@ from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import DecideSpec
 from leadline.specs.network import RecurrentHead
 from leadline.specs.study import ArmSpec, MatchSpec, Published, StudySpec
+from leadline.specs.training import EarlyStopping
 from leadline.specs.tuning import TuneSpec
 from leadline.study.yaml12 import flow_text
 from leadline.text.docstrings import read_docstring
@@ -73,6 +74,7 @@ SECTIONS: Mapping[str, type[Spec]] = {
     "arms.NAME.pretraining": PretrainingSpec,
     "training": TrainingSpec,
     "training.warmup": Warmup,
+    "training.early_stopping": EarlyStopping,
     "contrasts": ContrastSpec,
     "decide": DecideSpec,
     "tune": TuneSpec,
@@ -124,7 +126,7 @@ _OWN_EXAMPLES = {
 }
 """Of parts that need another one beside them."""
 
-_REQUIRED = {"averaging": "{averaging: ema}"}
+_REQUIRED = {"averaging": "{averaging: ema}", "early_stopping": "{early_stopping: {patience: 5}}"}
 """Key of `training` that a metric requires -> an example of it."""
 
 

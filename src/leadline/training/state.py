@@ -11,13 +11,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leadline.errors import SpecError
-from leadline.networks.modules import distinct_tensors
+from leadline.networks.modules import distinct_tensors, fill_tensors
 from leadline.parts.metrics import Outputs
 from leadline.pretraining.state import PretrainingState
 from leadline.probes.flow import Flow, FlowPart
 from leadline.probes.measured import Measurement
 from leadline.probes.table import FlowTable
 from leadline.training.averaging import Average
+from leadline.training.early_stopping import Best
 from leadline.training.scaling import LossScaler
 
 
@@ -60,6 +61,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: LossScaler = field(default_factory=LossScaler)
     average: Average | None = field(default=None, repr=False)  # of the weights; None: none is asked for
+    best: Best | None = field(default=None, repr=False)  # network so far; None: it is not looked for
     step: int = 0  # optimizer steps done
     epoch: int = 0  # epochs whose records have been yielded, the last of them included
     part: PartOfEpoch | None = field(default=None, repr=False)  # None between epochs
@@ -68,6 +70,10 @@ class TrainState:
     flow: FlowTable | None = field(default=None, repr=False)  # what was measured inside it in the last epoch
     # by epoch and probe: what snapshots showed at the end of the last epoch, with the first also before it, as 0
     measured: Mapping[int, Mapping[str, Measurement]] = field(default_factory=dict, repr=False)
+
+    def is_over(self, epochs: int) -> bool:
+        """Return whether training has ended, which was to take so many epochs."""
+        return self.epoch >= epochs or (self.best is not None and self.best.ends_training(self.epoch))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it by name, for a checkpoint; or what pre-training has so far.
@@ -82,6 +88,8 @@ class TrainState:
         named |= {f"scaler.{name}": tensor for name, tensor in self.scaler.tensors().items()}
         if self.average is not None:
             named |= {f"average.{name}": tensor for name, tensor in self.average.named().items()}
+        if self.best is not None:
+            named |= {f"best.{name}": tensor for name, tensor in self.best.named().items()}
         if self.part is not None:
             named |= {f"epoch.{name}": tensor for name, tensor in self.part.tensors().items()}
         return _to_cpu(named)
@@ -101,12 +109,13 @@ class TrainState:
             self.pretraining.load(before, parameters[0].device)
             return
         self.pretraining = None
-        for name, tensor in distinct_tensors(self.model).items():
-            tensor.copy_(tensors[f"model.{name}"])
+        fill_tensors(self.model, _below("model", tensors))
         _load_optimizer_state(self.optimizer, _below("optimizer", tensors))
         self.scaler.load(_below("scaler", tensors))
         if self.average is not None:
             self.average.load(_below("average", tensors))
+        if self.best is not None:
+            self.best.load(_below("best", tensors))
         self.step, self.epoch = step, epoch
         part = _below("epoch", tensors)
         self.part = PartOfEpoch.of(part, parameters[0].device) if part else None

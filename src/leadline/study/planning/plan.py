@@ -277,7 +277,8 @@ def _records(training: TrainingSpec, classes: int) -> int:
     looks = training.epochs // training.test_every if training.test_every else 0
     final = len(recorded(metrics(), classes))
     averaged = 0 if training.averaging is None else 3 * (training.epochs + looks) + 6 + final  # at most
-    return 8 * training.epochs + 3 * looks + 9 + final + averaged
+    stopped = 0 if training.early_stopping is None else 2
+    return 8 * training.epochs + 3 * looks + 9 + final + averaged + stopped
 
 
 def _schedule(trials: Sequence[float], workers: int) -> float:
