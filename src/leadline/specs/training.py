@@ -68,6 +68,27 @@ class EarlyStopping(Spec):
     patience: int = Field(ge=1, description="number of epochs without improvement after which training ends")
 
 
+class Views(Spec):
+    """Several views of each image at the end: the mean of their probabilities, or outputs, is evaluated."""
+
+    flip: bool = Field(default=False, description="whether each image is seen mirrored left to right as well")
+    crops: Literal[1, 5, 10] = Field(
+        default=1,
+        description="of images that are decoded during training; 5: the four corners and the centre of the centre"
+        " square; 10: these and their mirror images (Krizhevsky et al. 2012)",
+    )
+
+    @property
+    def flips(self) -> tuple[bool, ...]:
+        """Whether each crop is mirrored, for each time that it is seen."""
+        return (False, True) if self.flip or self.crops == 10 else (False,)
+
+    @property
+    def count(self) -> int:
+        """The number of views of an image."""
+        return len(self.flips) * min(self.crops, 5)
+
+
 class TrainingSpec(Spec):
     """One recipe: everything that is the same for all arms unless an arm says otherwise."""
 
@@ -120,6 +141,11 @@ class TrainingSpec(Spec):
         default=None,
         description="end of training before the last epoch, and the choice of the network by its validation result;"
         " None: all epochs, and the network after the last",
+    )
+    evaluation: Views | None = Field(
+        default=None,
+        description="views of validation and test images in the evaluation at the end of training; None: each image"
+        " once",
     )
     precision: Precision = Field(
         default="float32",
@@ -209,5 +235,6 @@ _ADDED: dict[str, object] = {
     "loss": None,
     "averaging": None,
     "early_stopping": None,
+    "evaluation": None,
 }
 """Keys that were added later -> the value with which they are left out."""

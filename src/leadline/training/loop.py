@@ -141,7 +141,8 @@ def _train(
         yield records[-1]
 
     for final in FINAL_SPLITS:
-        result = evaluate(state.model, data, final, spec, group, keep_outputs=final == "test")
+        views = None if final == "train" else spec.evaluation
+        result = evaluate(state.model, data, final, spec, group, final == "test", views)
         if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
             raise Diverged(state.step, result.loss)
         if final == "test":
@@ -154,7 +155,7 @@ def _train(
     with _average_applied(state, data, spec) as applied:
         if applied:
             for split in FINAL_SPLITS[1:]:
-                result = evaluate(state.model, data, split, spec, group, keep_outputs=split == "test")
+                result = evaluate(state.model, data, split, spec, group, split == "test", spec.evaluation)
                 records += _records(state.step, state.epoch, f"final-averaged-{split}", result.values)
     yield from records
 

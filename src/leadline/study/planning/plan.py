@@ -231,6 +231,9 @@ def _arm_plan(
         evaluated += (averaged + 1) * images.validation + images.test
         if training.averaging is not None and training.averaging.recomputes_statistics:
             evaluated += (averaged + 1) * images.train
+    if training.evaluation is not None:
+        networks = 1 if training.averaging is None else 2
+        evaluated += networks * (training.evaluation.count - 1) * (images.validation + images.test)
     # forward once and backward twice that; a recomputed block goes forward again
     passes = 4 if isinstance(arm.trial.network, NetworkSpec) and arm.trial.network.checkpoint_blocks else 3
     measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
