@@ -104,7 +104,9 @@ def test_every_metric_says_what_it_is() -> None:
         assert one.named(5.0) and "{" not in one.named(5.0)
     assert metric("macro_f1").better == "a higher" and metric("macro_f1").worse == "a lower"
     assert metric("epochs_to").better == "fewer"
-    assert [name for name, one in metrics().items() if one.summary] == ["test_error", "train_error", "validation_error"]
+    assert [name for name, one in metrics().items() if one.summary] == [
+        *("test_error", "train_error", "validation_error", "epochs_trained", "best_epoch"),
+    ]
 
 
 def worst_class_error(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> float:
@@ -373,7 +375,7 @@ def test_the_step_of_a_metric_is_its_own() -> None:
     counts = Counts(train=50, validation=20, test=200, epochs=4)
     steps = {name: one.resolution and one.resolution(counts) for name, one in metrics().items()}
     expected = {"test_error": 0.5, "top5_error": 0.5, "validation_error": 5, "train_error": 2}
-    expected |= {"averaged_test_error": 0.5, "averaged_validation_error": 5}
+    expected |= {"averaged_test_error": 0.5, "averaged_validation_error": 5, "epochs_trained": 1, "best_epoch": 1}
     expected |= {"balanced_error": 0.5, "macro_f1": 0.5}  # where classes are equally many
     assert {name: step for name, step in steps.items() if step} == expected | {"learning_curve_area": 1.25}
 

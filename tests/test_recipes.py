@@ -1,5 +1,9 @@
 """Settings of a recipe beyond optimizer and schedule: against loops that are written out, and resumed to the bit."""
 
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from leadline.networks import cifar_resnet, comparative_resnet, family
 from leadline.networks.modules import build, check_last_batch
 from leadline.parts.base import parse
 from leadline.specs import DataSpec, FlowSpec, NetworkSpec, ProbeSpec, TrainingSpec
+from leadline.study.yaml12 import read_yaml
 from leadline.training import TrainState, prepare, train
 from resuming import assert_resumes_to_the_bit
 
@@ -183,3 +188,89 @@ def test_a_part_that_batch_normalisation_cannot_train_on_is_refused(batch: int, 
 def test_more_parts_than_images_are_refused() -> None:
     with pytest.raises(SpecError, match="accumulate 21 is more than the images of a batch, batch_size 20"):
         recipe(accumulate=21)
+
+
+# --- optimizers of the user's own
+
+
+@pytest.fixture
+def lion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """The study file's optimizer of the page on recipes, with the module that it is in."""
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    section = page.partition("## Optimizers of your own")[2]
+    (tmp_path / "lion.py").write_text(section.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("LEADLINE_TRUST", "lion")
+    given = read_yaml(section.partition("```yaml\n")[2].partition("```")[0]).value
+    assert isinstance(given, dict)
+    yield given["training"]["optimizer"]
+    sys.modules.pop("lion", None)
+
+
+class LAMB(torch.optim.Optimizer):
+    """LAMB (You et al. 2020), with its step as a number in Python, and in its group how long it has been at work."""
+
+    def __init__(self, parameters: Any, lr: float = 0.01) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": 0.01, "seen": 0.0, "extra": None})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["seen"] += 0.1
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state |= {"step": 0, "m": torch.zeros_like(parameter), "v": torch.zeros_like(parameter)}
+                state["step"] += 1
+                state["m"].mul_(0.9).add_(parameter.grad, alpha=0.1)
+                state["v"].mul_(0.999).addcmul_(parameter.grad, parameter.grad, value=0.001)
+                first, second = (state[key] / (1 - beta ** state["step"]) for key, beta in (("m", 0.9), ("v", 0.999)))
+                update = first / (second.sqrt() + 1e-6) + group["weight_decay"] * parameter
+                ratio = parameter.norm() / update.norm() if parameter.norm() > 0 and update.norm() > 0 else 1.0
+                parameter -= group["lr"] * (1 + group["seen"] / 7) * ratio * update
+
+
+class Keeping(torch.optim.SGD):
+    """Keeps what a checkpoint cannot hold."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        super().step()
+        self.state[self.param_groups[0]["params"][0]]["history"] = [1, 2]
+
+
+@pytest.mark.parametrize("settings", [{}, {"decayed": "weights", "schedule": "cosine", "rates": {"stem": 0.1}}])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        functools.partial(torch.optim.NAdam, lr=0.01, weight_decay=0.01),
+        functools.partial(LAMB, lr=0.02),
+    ],
+    ids=["nadam", "lamb"],
+)
+def test_an_optimizer_of_the_users_own_resumes_to_the_bit(
+    digits: Dataset, optimizer: object, settings: dict[str, object]
+) -> None:
+    spec = recipe(optimizer=optimizer, **settings)
+    assert_resumes_to_the_bit(lambda: fresh(spec), digits, spec, (1, 4, 7))
+
+
+def test_the_lion_of_the_page_steps_by_its_paper_and_resumes_to_the_bit(
+    digits: Dataset, lion: dict[str, object]
+) -> None:
+    spec = recipe(optimizer=lion, epochs=2)
+    state = fresh(spec)
+    before = {name: one.detach().clone() for name, one in state.model.named_parameters()}
+    next(train(state, digits, spec, pause=lambda step: True))
+    for name, parameter in state.model.named_parameters():
+        assert parameter.grad is not None
+        expected = before[name] - 0.001 * (parameter.grad.sign() + 0.1 * before[name])
+        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-6)
+    assert_resumes_to_the_bit(lambda: fresh(spec), digits, spec, (1, 4, 7))
+
+
+def test_an_optimizer_that_keeps_what_a_checkpoint_cannot_hold_is_refused(digits: Dataset) -> None:
+    spec = recipe(optimizer=functools.partial(Keeping, lr=0.1))
+    state = fresh(spec)
+    next(train(state, digits, spec, pause=lambda step: True))
+    with pytest.raises(SpecError, match="optimizer Keeping keeps 'history', a list, which a checkpoint cannot hold"):
+        state.tensors()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from leadline.data.augmenting import EpochAugmentation, Seen
 from leadline.data.encoded_images import EncodedImages, Part
-from leadline.data.formats.images import centre, decode
+from leadline.data.formats.images import centre, corner, decode
 from leadline.data.image_dataset import ImageDataSpec
 from leadline.data.metadata import Metadata
 from leadline.data.pixels import copy_at_once, generator, normalisation, normalise, to_memory_format
@@ -76,6 +76,7 @@ class EncodedDataset:
     device: torch.device = CPU
     threads: int = field(default_factory=decoder_threads)  # decoding threads; results do not depend on their number
     shard: Shard = WHOLE
+    corner: tuple[int, int] | None = None  # of the centre square that evaluation crops; None: the centre
 
     @property
     def metadata(self) -> Metadata:
@@ -109,6 +110,10 @@ class EncodedDataset:
     def take_shard(self, shard: Shard) -> "EncodedDataset":
         """Return this data set with a shard of every training batch and of the evaluation batches."""
         return replace(self, shard=shard)
+
+    def crops(self) -> "tuple[EncodedDataset, ...]":
+        """Return this data set with each of five crops in evaluation: the centre, and the corners of its square."""
+        return (self, *(replace(self, corner=(x, y)) for y in (0, 1) for x in (0, 1)))
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, channels_last: bool = True, first: int = 0
@@ -233,6 +238,8 @@ class EncodedDataset:
                 ) from None
             if chunk.drawn is not None and crop is not None:
                 image = crop.crop(image, size, chunk.drawn[row])
+            elif self.corner is not None:
+                image = corner(image, size, self.spec.shorter_side, self.corner)
             else:
                 image = centre(image, size, self.spec.shorter_side)
             rows[chunk.first + row] = np.asarray(image).reshape(size, size, -1)

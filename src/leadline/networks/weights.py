@@ -46,7 +46,7 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weig
 """Keys under which a file may hold its state_dict; the first that is there is taken."""
 PREFIXES = ("module.", "model.", "net.", "network.")
 
-BESIDE = ("optimizer.", "scaler.", "average.", "epoch.")
+BESIDE = ("optimizer.", "scaler.", "average.", "best.", "epoch.")
 """What stands beside the model in a trial's checkpoint."""
 
 _CLASSIFIER = "head.linear."

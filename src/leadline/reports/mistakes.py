@@ -32,7 +32,7 @@ SHOWN_PAIRS, SHOWN_EACH, SHOWN_ALWAYS = 3, 10, 20
 """Contrasts with images, images of each of their sides, and images that every trial misclassifies, at most."""
 
 ABOUT = (
-    "What the finished trials give for the test images after the last epoch. Where two arms differ in one class, or on"
+    "What the final networks of finished trials give for the test images. Where two arms differ in one class, or on"
     " single images, is a place to look, not a verdict."
 )
 

@@ -25,6 +25,8 @@ ONLY_WHERE_USED = {
     "Label smoothing": NONE,
     "Gradient clipping": NONE,
     "Averaging of weights": NONE,
+    "Early stopping": NONE,
+    "Views in evaluation": "1",
     "Pre-training": NONE,
 }
 """Setting -> its value where it is not used: such settings are left out where no arm uses them."""
@@ -103,6 +105,9 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Batch size", _value(training.batch_size)
     yield "Parts of a batch", _value(training.accumulate)
     yield "Epochs", _value(training.epochs)
+    yield "Early stopping", _words(training.early_stopping)
+    views = training.evaluation
+    yield "Views in evaluation", "1" if views is None else f"{views.count} ({_words(views)})"
     yield "Loss", _words(training.loss or task_of(data.task).loss)
     yield "Label smoothing", _value(training.label_smoothing or None)
     yield "Gradient clipping", NONE if training.clip_norm is None else f"norm at most {training.clip_norm:g}"

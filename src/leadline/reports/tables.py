@@ -51,7 +51,7 @@ def accuracy_table(findings: Findings) -> Table:
         *(Column(words, (f"{split}_mean", f"{split}_sd"), mean_sd, unit="%") for split, words in splits.items()),
     )
     note = (
-        "Of the network after the last epoch, in evaluation mode, on all images of a split: training accuracies by"
+        "Of the final network, in evaluation mode, on all images of a split: training accuracies by"
         " epoch, which are running averages, differ."
     )
     return Table("accuracy", "Final accuracy: mean ± standard deviation over seeds", columns, tuple(rows), note)

@@ -96,7 +96,7 @@ def _check_trial(store: Store, files: StoredFiles) -> Iterator[str]:
 def _check_results(store: Store, record: TrialRecord, spec: TrialSpec) -> Iterator[str]:
     if record.checkpoint is None:
         yield "has finished, but has no checkpoint of its network"
-    elif record.checkpoint_epoch != spec.training.epochs:
+    elif record.checkpoint_epoch != spec.training.epochs and spec.training.early_stopping is None:
         yield f"has finished after {record.checkpoint_epoch} of {spec.training.epochs} epochs"
     if not store.has_results(record.trial):
         yield "has finished, but its records or the outputs of its network are missing"

@@ -303,7 +303,8 @@ def read_network(store: Store, trial: TrialRecord) -> dict[str, Tensor]:
     if trial.state != "finished" or trial.checkpoint is None:
         raise StoreError(f"trial {trial.trial[:12]} is {trial.state}; only a finished trial has a network to use")
     spec = verify_spec(trial.trial, trial.spec)
-    content = read_verified(store, trial.trial, spec, trial.checkpoint, spec.training.epochs)
+    epochs = spec.training.epochs if spec.training.early_stopping is None else trial.checkpoint_epoch
+    content = read_verified(store, trial.trial, spec, trial.checkpoint, epochs)
     prefix = "model."
     return {name.removeprefix(prefix): one for name, one in content.tensors.items() if name.startswith(prefix)}
 

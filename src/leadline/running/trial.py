@@ -131,7 +131,7 @@ class TrialRun:
                 if self.stop.asked:
                     raise Stopped
         except Diverged:  # no later epoch stores the measurements of this one
-            if state.epoch < spec.training.epochs:
+            if not state.is_over(spec.training.epochs):
                 self._commit_start()
                 self._commit(state.epoch + 1, self._collect_measurements(state.epoch + 1))
             raise

@@ -61,6 +61,34 @@ class Warmup(Spec):
         return first if self.form == "constant" else first + (1 - first) * (step / self.steps)
 
 
+class EarlyStopping(Spec):
+    """Training ends when a validation result no longer improves, and the network of the best epoch is tested."""
+
+    metric: Literal["loss", "error"] = Field(default="loss", description="what is measured on the validation images")
+    patience: int = Field(ge=1, description="number of epochs without improvement after which training ends")
+
+
+class Views(Spec):
+    """Several views of each image at the end: the mean of their probabilities, or outputs, is evaluated."""
+
+    flip: bool = Field(default=False, description="whether each image is seen mirrored left to right as well")
+    crops: Literal[1, 5, 10] = Field(
+        default=1,
+        description="of images that are decoded during training; 5: the four corners and the centre of the centre"
+        " square; 10: these and their mirror images (Krizhevsky et al. 2012)",
+    )
+
+    @property
+    def flips(self) -> tuple[bool, ...]:
+        """Whether each crop is mirrored, for each time that it is seen."""
+        return (False, True) if self.flip or self.crops == 10 else (False,)
+
+    @property
+    def count(self) -> int:
+        """The number of views of an image."""
+        return len(self.flips) * min(self.crops, 5)
+
+
 class TrainingSpec(Spec):
     """One recipe: everything that is the same for all arms unless an arm says otherwise."""
 
@@ -108,6 +136,16 @@ class TrainingSpec(Spec):
     )
     clip_norm: float | None = Field(
         default=None, gt=0, description="maximum norm of the whole gradient; None: no clipping"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None,
+        description="end of training before the last epoch, and the choice of the network by its validation result;"
+        " None: all epochs, and the network after the last",
+    )
+    evaluation: Views | None = Field(
+        default=None,
+        description="views of validation and test images in the evaluation at the end of training; None: each image"
+        " once",
     )
     precision: Precision = Field(
         default="float32",
@@ -196,5 +234,7 @@ _ADDED: dict[str, object] = {
     "decayed": "all",
     "loss": None,
     "averaging": None,
+    "early_stopping": None,
+    "evaluation": None,
 }
 """Keys that were added later -> the value with which they are left out."""

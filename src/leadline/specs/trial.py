@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from leadline.data.datasets import DataSpec
 from leadline.data.datasets.digits import Digits
 from leadline.data.files import default_data_dir
+from leadline.data.image_dataset import ImageDataSpec
 from leadline.errors import SpecError
 from leadline.parts.base import Spec
 from leadline.parts.code import identify_all
@@ -137,6 +138,23 @@ class TrialSpec(Spec):
             raise ValueError(
                 "probes.flow: cannot follow training in float16, whose gradients are scaled and whose steps may be"
                 " skipped; use training.precision bfloat16, or leave flow out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _crops_of_images_that_are_decoded(self) -> "TrialSpec":
+        crops = 1 if self.training.evaluation is None else self.training.evaluation.crops
+        if crops == 1:
+            return self
+        if not isinstance(self.data, ImageDataSpec):
+            raise ValueError(
+                f"training.evaluation.crops {crops}: needs images that are decoded during training, such as data.name"
+                f" imagefolder, got {self.data.display_name}"
+            )
+        if self.data.shorter_side <= self.data.size:
+            raise ValueError(
+                f"training.evaluation.crops {crops}: images of shorter side {self.data.shorter_side} have no other crop"
+                f" of size {self.data.size} than the centre; raise data.resize"
             )
         return self
 

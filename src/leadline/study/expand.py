@@ -540,6 +540,13 @@ def _cross_levels(spec: StudySpec, arms: Mapping[str, Arm], pair: ContrastSpec) 
                 f" compare; change one of them"
             )
         epochs = [arms[side].trial.training.epochs for side in (contrast.a, contrast.b)]
+        stopping = [side for side in (contrast.a, contrast.b) if arms[side].trial.training.early_stopping is not None]
+        if isinstance(metric(contrast.metric), CurveMetric) and stopping:
+            raise SpecError(
+                f"{stopping[0]} stops early, after a number of epochs that differs from trial to trial, but"
+                f" {contrast.metric} is a mean over epochs and needs equal numbers; compare test_error or epochs_to"
+                f" instead"
+            )
         if isinstance(metric(contrast.metric), CurveMetric) and len(set(epochs)) > 1:
             raise SpecError(
                 f"{contrast.a} and {contrast.b} are trained for {epochs[0]} and {epochs[1]} epochs, but a mean over"

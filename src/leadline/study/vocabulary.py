@@ -38,6 +38,7 @@ from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import DecideSpec
 from leadline.specs.network import RecurrentHead
 from leadline.specs.study import ArmSpec, MatchSpec, Published, StudySpec
+from leadline.specs.training import EarlyStopping, Views
 from leadline.specs.tuning import TuneSpec
 from leadline.study.yaml12 import flow_text
 from leadline.text.docstrings import read_docstring
@@ -75,6 +76,8 @@ SECTIONS: Mapping[str, type[Spec]] = {
     "data.label_noise": LabelNoise,
     "training": TrainingSpec,
     "training.warmup": Warmup,
+    "training.early_stopping": EarlyStopping,
+    "training.evaluation": Views,
     "contrasts": ContrastSpec,
     "decide": DecideSpec,
     "tune": TuneSpec,
@@ -126,7 +129,7 @@ _OWN_EXAMPLES = {
 }
 """Of parts that need another one beside them."""
 
-_REQUIRED = {"averaging": "{averaging: ema}"}
+_REQUIRED = {"averaging": "{averaging: ema}", "early_stopping": "{early_stopping: {patience: 5}}"}
 """Key of `training` that a metric requires -> an example of it."""
 
 

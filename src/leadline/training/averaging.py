@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leadline.data.batches import Data
-from leadline.networks.modules import distinct_tensors
+from leadline.networks.modules import distinct_tensors, fill_tensors
 from leadline.parts.averaging import Averaging
 from leadline.specs import TrainingSpec
 from leadline.training.freezing import frozen_norms
@@ -66,13 +66,13 @@ class Average:
     def applied(self, model: nn.Module, data: Data, spec: TrainingSpec) -> Iterator[None]:
         """Let a model have the average in the body, in evaluation mode, and its own weights again after it."""
         own = {name: tensor.clone() for name, tensor in distinct_tensors(model).items()}
-        _fill(model, self.tensors)
+        fill_tensors(model, self.tensors)
         try:
             if self.spec.recomputes_statistics:
                 recompute_statistics(model, data, spec)
             yield
         finally:
-            _fill(model, own)
+            fill_tensors(model, own)
 
     def named(self) -> dict[str, Tensor]:
         """Return all of it by name, for a checkpoint."""
@@ -121,9 +121,3 @@ def recompute_statistics(model: nn.Module, data: Data, spec: TrainingSpec) -> No
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         model.eval()
-
-
-@torch.no_grad()
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in distinct_tensors(model).items():
-        tensor.copy_(tensors[name])

@@ -1,20 +1,22 @@
 """Evaluation of a network on one split."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from leadline.data.batches import Data
+from leadline.data.batches import Data, Part
+from leadline.data.encoded import EncodedDataset
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from leadline.errors import SpecError
 from leadline.parts.metrics import Outputs
 from leadline.parts.tasks import task_of
 from leadline.specs import TrainingSpec
+from leadline.specs.training import Views
 from leadline.training.numerics import autocast
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
@@ -44,10 +46,11 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     data: Data,
-    split: Literal["train", "validation", "test"],
+    split: Part,
     spec: TrainingSpec,
     group: ProcessGroup = SINGLE_PROCESS,
     keep_outputs: bool = False,
+    views: Views | None = None,
 ) -> Evaluation:
     """Evaluate a network on one split, without augmentation, in evaluation mode.
 
@@ -61,14 +64,18 @@ def evaluate(
         spec: the recipe, for precision and memory layout.
         group: the processes that evaluate together.
         keep_outputs: on test data, also return the outputs and record the metrics computed from them.
+        views: of each image, whose outputs are averaged as the task does; None: the image as it is.
+
+    Raises:
+        SpecError: the views are crops, and the images are not decoded during training.
     """
     model.eval()
     task = task_of(data.spec.task)
-    batches = data.take_shard(group.shard).evaluation_batches(split, evaluation_batch(data.shape), spec.channels_last)
     results: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
-    for images, targets in batches:
-        with autocast(images.device, spec.precision):
-            outputs: Float[Tensor, "batch outputs"] = model(images)
+    for images, targets in _batches(data.take_shard(group.shard), split, spec, views):
+        with autocast(targets.device, spec.precision):
+            seen: list[Float[Tensor, "batch outputs"]] = [model(view) for view in images]
+        outputs = seen[0] if views is None else task.average([one.float() for one in seen])
         loss = task.loss.compute(outputs.float(), targets, "sum")
         kept = outputs.float() if keep_outputs else outputs.new_empty(0)
         results.append((loss, task.count_right(outputs, targets), task.predict(outputs), kept))
@@ -82,6 +89,25 @@ def evaluate(
         return Evaluation(values, everything)
     found = task.outputs(torch.cat(kept_outputs), data.test_labels)
     return Evaluation({**values, **task.final_values(found)}, everything, found)
+
+
+def _batches(
+    data: Data, split: Part, spec: TrainingSpec, views: Views | None
+) -> Iterator[tuple[list[Float[Tensor, "batch c h w"]], Shaped[Tensor, "batch *targets"]]]:
+    """Yield the views of each batch, one after the other, with the targets."""
+    size = evaluation_batch(data.shape)
+    if views is None:
+        for images, targets in data.evaluation_batches(split, size, spec.channels_last):
+            yield [images], targets
+        return
+    if views.crops > 1 and not isinstance(data, EncodedDataset):
+        raise SpecError(
+            f"training.evaluation.crops {views.crops}: needs images that are decoded during training, such as those of"
+            f" an image folder"
+        )
+    crops = data.crops() if isinstance(data, EncodedDataset) and views.crops > 1 else (data,)
+    for batches in zip(*(one.evaluation_batches(split, size, spec.channels_last) for one in crops), strict=True):
+        yield [one.flip(3) if flip else one for one, _ in batches for flip in views.flips], batches[0][1]
 
 
 def evaluation_batch(shape: tuple[int, int, int]) -> int:

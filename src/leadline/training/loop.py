@@ -46,9 +46,12 @@ def train(
     `state.measured` have what was measured inside the network; what snapshots showed before the first step is on
     `state.measured` from the first record on. After the last epoch come `final-train`, `final-validation` and
     `final-test`, in evaluation mode. Where weights are averaged, `averaged-validation`, `final-averaged-validation` and
-    `final-averaged-test` are of the average. A loaded state continues where it stopped, with bit-identical results on
-    the same device and number of threads. PyTorch's settings are those of `numerics` while this computes, and the
-    caller's own whenever a record has been yielded.
+    `final-averaged-test` are of the average. With early stopping, the network is the best one from the end of the last
+    epoch on, and `final-epochs` says how many epochs it was `trained` and which was `best`.
+
+    A loaded state continues where it stopped, with bit-identical results on the same device and number of threads.
+    PyTorch's settings are those of `numerics` while this computes, and the caller's own whenever a record has been
+    yielded.
 
     In float16 the loss is scaled, and a step whose gradients are not finite is skipped: it counts as a step, and
     `skipped_steps` of the `train` records says how many of all steps so far were.
@@ -86,10 +89,10 @@ def _train(
 ) -> Iterator[Record]:
     step = prepare_step(state, data, spec, seed, group)
     sharded = data.take_shard(group.shard)
-    before = _take_snapshots(state, data, spec, seed, probes, 0) if state.step == 0 else {}
+    before = _take_snapshots(state, data, spec.epochs, seed, probes, 0) if state.step == 0 else {}
     state.measured = before
 
-    while state.epoch < spec.epochs:
+    while not state.is_over(spec.epochs):
         epoch = state.epoch
         part = step.start_epoch()
         started = time.perf_counter() - part.seconds
@@ -121,28 +124,38 @@ def _train(
         for split in splits:
             result = evaluate(state.model, data, split, spec, group)
             records += _records(state.step, epoch + 1, split, result.values)
+            if split == "validation" and state.best is not None:
+                state.best.update(state.model, epoch + 1, result.values)
         with _average_applied(state, data, spec) as applied:
             for split in splits if applied else ():
                 result = evaluate(state.model, data, split, spec, group)
                 records += _records(state.step, epoch + 1, f"averaged-{split}", result.values)
-        state.measured = before | _take_snapshots(state, data, spec, seed, probes, epoch + 1)
+        last = spec.epochs
+        if state.best is not None and (epoch + 1 == last or state.best.ends_training(epoch + 1)):
+            last = epoch + 1
+            state.best.restore(state.model)
+        state.measured = before | _take_snapshots(state, data, last, seed, probes, epoch + 1)
         before = {}
         yield from records[:-1]
         state.epoch, state.part = epoch + 1, None
         yield records[-1]
 
     for final in FINAL_SPLITS:
-        result = evaluate(state.model, data, final, spec, group, keep_outputs=final == "test")
+        views = None if final == "train" else spec.evaluation
+        result = evaluate(state.model, data, final, spec, group, final == "test", views)
         if final == "train" and not math.isfinite(result.loss):  # the last step's own doing
             raise Diverged(state.step, result.loss)
         if final == "test":
             state.test_outputs = result.outputs
         yield from _records(state.step, state.epoch, f"final-{final}", result.values)
     records = []
+    if state.best is not None:
+        epochs = {"trained": float(state.epoch), "best": float(state.best.epoch)}
+        records += _records(state.step, state.epoch, "final-epochs", epochs)
     with _average_applied(state, data, spec) as applied:
         if applied:
             for split in FINAL_SPLITS[1:]:
-                result = evaluate(state.model, data, split, spec, group, keep_outputs=split == "test")
+                result = evaluate(state.model, data, split, spec, group, split == "test", spec.evaluation)
                 records += _records(state.step, state.epoch, f"final-averaged-{split}", result.values)
     yield from records
 
@@ -217,15 +230,15 @@ def _watched(state: TrainState, part: PartOfEpoch, probes: ProbeSpec, steps: int
 
 
 def _take_snapshots(
-    state: TrainState, data: Data, spec: TrainingSpec, seed: int, probes: ProbeSpec, epoch: int
+    state: TrainState, data: Data, last: int, seed: int, probes: ProbeSpec, epoch: int
 ) -> dict[int, dict[str, Measurement]]:
-    """Return what snapshots show after so many epochs, if any is due then, under that number.
+    """Return what snapshots show after so many epochs, of `last` in all, if any is due then, under that number.
 
     Every network of a study sees the same images, and never test images.
     """
     measured = {}
     for name, asked in probes.snapshots().items():
-        if epoch in asked.epochs(spec.epochs):
+        if epoch in asked.epochs(last):
             images, labels = data.sample("validation", asked.images, False)
             with numerics(data.device):
                 measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=epoch == 0)

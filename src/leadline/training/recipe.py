@@ -9,6 +9,7 @@ from leadline.errors import SpecError
 from leadline.specs import TrainingSpec
 from leadline.text import plural
 from leadline.training.averaging import Average
+from leadline.training.early_stopping import Best
 from leadline.training.freezing import freeze
 from leadline.training.numerics import check_precision, fix_workspace
 from leadline.training.scaling import LossScaler
@@ -74,7 +75,8 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
     if spec.rates or spec.decayed == "weights":
         _divide_groups(optimizer, model, spec)
     average = None if spec.averaging is None else Average(spec.averaging, model)
-    return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"), average)
+    best = None if spec.early_stopping is None else Best(spec.early_stopping, model)
+    return TrainState(model, optimizer, LossScaler(device, spec.precision == "float16"), average, best)
 
 
 def _divide_groups(optimizer: torch.optim.Optimizer, model: nn.Module, spec: TrainingSpec) -> None:

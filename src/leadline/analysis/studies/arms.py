@@ -75,7 +75,8 @@ class Side:
     @property
     def files(self) -> Mapping[str, str]:
         """Data file -> what identifies its content."""
-        return {path: text for path, text in self.trial.code.items() if path not in self.code}
+        others = {*self.code, self.trial.training.weights}
+        return {path: text for path, text in self.trial.code.items() if path not in others}
 
     @cached_property
     def trials(self) -> pd.DataFrame:

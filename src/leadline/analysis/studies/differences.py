@@ -59,7 +59,13 @@ def refuse_others(a: Side, b: Side, kinds: Sequence[Metric]) -> None:
         raise _refusal(a, b, f"test images (data.{found.key})", *found.shown)
     _refuse_other_labels(a, b)
     epochs = [side.trial.training.epochs for side in (a, b)]
+    stopping = [side.name for side in (a, b) if side.trial.training.early_stopping is not None]
     for kind in kinds:
+        if isinstance(kind, CurveMetric) and stopping:
+            raise StoreError(
+                f"{stopping[0]} stops early, after a number of epochs that differs from trial to trial, but {kind.name}"
+                " is a mean over epochs and needs equal numbers; compare another with --value, such as test_error"
+            )
         if isinstance(kind, CurveMetric) and epochs[0] != epochs[1]:
             raise StoreError(
                 f"{a.name} and {b.name} are trained for {epochs[0]} and {epochs[1]} epochs, but {kind.name} is a mean"

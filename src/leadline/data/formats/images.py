@@ -125,6 +125,24 @@ def _turn_upright(image: "Image") -> "Image":
     return image if turn is None else image.transpose(turn)
 
 
+def corner(image: "Image", size: int, shorter_side: int, at: tuple[int, int]) -> "Image":
+    """Return a crop in a corner of the centre square of an image, resized as by `centre`.
+
+    Args:
+        image: an image of any size.
+        size: height and width of the crop.
+        shorter_side: shorter side of the resized image.
+        at: 0 for left or 1 for right, and 0 for top or 1 for bottom.
+    """
+    from PIL import Image
+
+    width, height = image.size
+    square = min(width, height)
+    side = square * size / shorter_side
+    left, top = ((whole - square) / 2 + (square - side) * end for whole, end in zip((width, height), at, strict=True))
+    return image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+
+
 def centre(image: "Image", size: int, shorter_side: int) -> "Image":
     """Return the centre crop of an image after resizing its shorter side, bilinearly with antialiasing.
 

@@ -1,7 +1,7 @@
 """From a specification to a network: stem, stages of blocks, head."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -147,6 +147,13 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         named.setdefault(id(tensor), (name, tensor.detach()))
     return dict(named.values())
+
+
+@torch.no_grad()
+def fill_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy values into parameters and buffers, in place, from tensors by the names of `distinct_tensors`."""
+    for name, tensor in distinct_tensors(model).items():
+        tensor.copy_(tensors[name])
 
 
 def noise_at(

@@ -77,6 +77,10 @@ class Task(ABC):
     def values(self, loss: float, right: float) -> dict[str, float]:
         """Return the values to record for a split, by name, from its mean loss and the fraction of correct ones."""
 
+    def average(self, views: "Sequence[Tensor]") -> "Tensor":
+        """Return the outputs [batch, outputs] for several views of the same examples: the mean of theirs."""
+        return sum(views[1:], start=views[0]) / len(views)
+
     def outputs(self, outputs: "Tensor", targets: NDArray[Any]) -> Outputs:
         """Return the outputs to store from a trained network's outputs [examples, outputs] for test data."""
         return Outputs(targets, self.predict(outputs).numpy())

@@ -79,6 +79,13 @@ class Classification(Task):
             targets = targets.argmax(1)
         return (self.predict(outputs) == targets).sum()
 
+    def average(self, views: "Sequence[Tensor]") -> "Tensor":
+        """Return the logarithm of the mean of the views' probabilities."""
+        total = views[0].log_softmax(1)
+        for outputs in views[1:]:
+            total = total.logaddexp(outputs.log_softmax(1))
+        return total - math.log(len(views))
+
     def values(self, loss: float, right: float) -> dict[str, float]:
         """Return the loss in nats, the accuracy as a fraction and the error in per cent."""
         return {"loss": loss, "accuracy": right, "error": 100 * (1 - right)}

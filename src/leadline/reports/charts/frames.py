@@ -42,10 +42,15 @@ def curve_frame(
 ) -> pd.DataFrame:
     """Return one row per arm, split and epoch: mean, least and greatest value over the finished trials.
 
+    Where trials stop early, an arm's curve ends with the first that does.
+
     Columns: arm, base, level, split, epoch, mean, low, high, seeds.
     """
     rows = _curve_rows(records, name, splits)
     rows = _sort_by_arm(rows[rows["trial"].isin(_finished(trials))], trials)
+    ends = rows.groupby(["arm", "split", "trial"])["epoch"].max().groupby(["arm", "split"]).min().rename("end")
+    rows = rows.join(ends, on=["arm", "split"])
+    rows = rows[rows["epoch"].le(rows["end"])]
     return _aggregate_seeds(rows, ["arm", "base", "level", "split", "epoch"])
 
 

@@ -50,12 +50,11 @@ def sizes(spec: DataSpec, data_dir: Path | None = None) -> SplitSizes:
 
 
 def state_bytes(training: TrainingSpec, traced: Traced) -> int:
-    """Return the bytes of weights, buffers, their average and the optimizer's state."""
+    """Return the bytes of weights, buffers, their average, the best of them, and the optimizer's state."""
     slots = training.optimizer.state_values
-    return (
-        traced.state * (1 if training.averaging is None else 2)
-        + 4 * (UNKNOWN_STATE if slots is None else slots) * traced.parameters
-    )
+    networks = 1 + (training.averaging is not None) + (training.early_stopping is not None)
+    kept = UNKNOWN_STATE if slots is None else slots
+    return traced.state * networks + 4 * kept * traced.parameters
 
 
 def process_memory(work: Work, traced: Traced, state: int, images: SplitSizes, device: torch.device) -> int:

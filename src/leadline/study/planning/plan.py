@@ -231,6 +231,9 @@ def _arm_plan(
         evaluated += (averaged + 1) * images.validation + images.test
         if training.averaging is not None and training.averaging.recomputes_statistics:
             evaluated += (averaged + 1) * images.train
+    if training.evaluation is not None:
+        networks = 1 if training.averaging is None else 2
+        evaluated += networks * (training.evaluation.count - 1) * (images.validation + images.test)
     # forward once and backward twice that; a recomputed block goes forward again
     passes = 4 if isinstance(arm.trial.network, NetworkSpec) and arm.trial.network.checkpoint_blocks else 3
     measured = math.ceil(steps / probes.flow.every) if probes.flow else 0
@@ -277,7 +280,8 @@ def _records(training: TrainingSpec, classes: int) -> int:
     looks = training.epochs // training.test_every if training.test_every else 0
     final = len(recorded(metrics(), classes))
     averaged = 0 if training.averaging is None else 3 * (training.epochs + looks) + 6 + final  # at most
-    return 8 * training.epochs + 3 * looks + 9 + final + averaged
+    stopped = 0 if training.early_stopping is None else 2
+    return 8 * training.epochs + 3 * looks + 9 + final + averaged + stopped
 
 
 def _schedule(trials: Sequence[float], workers: int) -> float:

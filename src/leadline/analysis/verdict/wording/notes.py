@@ -18,7 +18,8 @@ def notes(findings: Findings) -> tuple[str, ...]:
         *_about_pairs(findings),
         *_about_metrics(findings.contrasts),
         *_about_unrecorded(findings),
-        *_about_method(findings.contrasts, findings.trained),
+        *_about_method(findings.contrasts),
+        *_about_selection(findings),
         *_about_tuning(findings),
         *_about_effects(findings),
     )
@@ -230,7 +231,7 @@ def _about_metrics(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
         )
 
 
-def _about_method(contrasts: Sequence[ContrastFinding], trained: bool) -> Iterator[str]:
+def _about_method(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     tested = [contrast for contrast in contrasts if contrast.paired and contrast.paired.ci95 and contrast.margin]
     if tested:
         margins = {contrast.kind.amount(contrast.margin) for contrast in tested}
@@ -249,8 +250,21 @@ def _about_method(contrasts: Sequence[ContrastFinding], trained: bool) -> Iterat
             "McNemar's test compares two trained networks, seed by seed, on the images of this test set; it says"
             " nothing about training them again."
         )
-    if trained:
-        yield "Test data were not used for any selection: the network after the last epoch is the one that is tested."
+
+
+def _about_selection(findings: Findings) -> Iterator[str]:
+    if not findings.trained:
+        return
+    stopped = [arm.name for arm in findings.arms if "epochs_trained" in arm.metrics]
+    tested = "the network after the last epoch is the one that is tested"
+    if stopped:
+        tested = (
+            f"where training stops early, of {join(stopped)}, the network of the best epoch on the validation images is"
+        )
+        tested += " the one that is tested; its validation results are slightly too good"
+        if len(stopped) < len(findings.arms):
+            tested += "; of the other arms it is that after the last epoch"
+    yield f"Test data were not used for any selection: {tested}."
 
 
 def _about_tuning(findings: Findings) -> Iterator[str]:
