@@ -197,3 +197,38 @@ class Untraceable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_numpy(2 * self.fc(x.flatten(1)).detach().numpy())
+
+
+class Nest(nn.Module):
+    """A U-Net in which each level holds the next one."""
+
+    def __init__(self, width: int, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        back = 2 * width if inner is None else 4 * width
+        self.down, self.inner = nn.Conv2d(width, 2 * width, 2, 2), inner or nn.Identity()
+        self.up = nn.ConvTranspose2d(back, width, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.up(self.inner(torch.relu(self.down(x))))], 1)
+
+
+def nested(num_classes: int = 10) -> nn.Module:
+    body = Nest(4, Nest(8, Nest(16)))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 1, 1), body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
+    )
+
+
+class Cells(nn.Module):
+    """Rows as a sequence, one call of a cell after the other."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.cell, self.fc = nn.GRUCell(96, 20), nn.Linear(20, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(2, 0, 1, 3).flatten(2)
+        state = torch.zeros(rows.shape[1], 20, device=x.device)
+        for row in rows:
+            state = self.cell(row, state)
+        return self.fc(state)

@@ -11,18 +11,33 @@ from typer.testing import CliRunner
 
 import drawn_modules
 from leadline.cli import app
+from leadline.data.network_input import NetworkInput
 from leadline.errors import SpecError
 from leadline.networks.drawing import draw
 from leadline.networks.drawing.custom import outline_module
 from leadline.networks.drawing.outline import BlockOutline, Fork, Joint, Layer, Part
 from leadline.networks.drawing.tracing import trace
 from leadline.networks.modules import NetworkInfo
+from leadline.reports.networks import setup_section
 from leadline.specs import ModuleSpec
+from leadline.study.load import load_study
 from test_drawing import SVG, having, placed, texts
 
 CIFAR = (3, 32, 32)
 NO_COSTS = NetworkInfo(0, 0, (10,), None, 0, 0, ())
-DRAWN = ("ResNet", "DenseNet", "UNet", "Transformer", "Recurrent", "Inception", "squeezed", "shared", "Dropped")
+DRAWN = (
+    "ResNet",
+    "DenseNet",
+    "UNet",
+    "Transformer",
+    "Recurrent",
+    "Inception",
+    "squeezed",
+    "shared",
+    "Dropped",
+    "nested",
+    "Cells",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +102,20 @@ def test_the_skips_of_a_u_net_lie_inside_each_other() -> None:
     assert ways == [(Fork, 1), (Fork, 2), (Joint, 2), (Joint, 1)]
     assert {piece.join for piece in pieces if isinstance(piece, Joint)} == {"concatenate"}
     assert not blocks_of(parts_of(drawn_modules.UNet()))
+    assert all(part.size for part in parts_of(drawn_modules.UNet()))
+    counted = sum(p.numel() for p in drawn_modules.UNet().parameters())
+    assert sum(part.parameters or 0 for part in parts_of(drawn_modules.UNet())) == counted
+
+
+def test_the_skips_of_modules_inside_each_other() -> None:
+    pieces = [piece for part in parts_of(drawn_modules.nested()) for piece in part.pieces]
+    kinds = [type(piece) for piece in pieces if isinstance(piece, Fork | Joint | BlockOutline)]
+    assert kinds == [Fork, Fork, BlockOutline, Joint, Joint]
+
+
+def test_a_cell_that_is_called_at_every_step_is_a_box() -> None:
+    (part,) = parts_of(drawn_modules.Cells())
+    assert names(part.pieces[0])[-2:] == ["GRUCell, 32 steps", "linear, 10"]  # type: ignore[arg-type]
 
 
 def test_the_two_joins_of_a_transformer_block_are_folded_together() -> None:
@@ -210,3 +239,13 @@ def test_what_cannot_be_followed_is_one_line(tmp_path: Path) -> None:
     assert str(caught.value) == line
     done = CliRunner().invoke(app, ["inspect", "drawn_modules:Untraceable", "--figure", str(tmp_path / "net.svg")])
     assert isinstance(done.exception, SpecError) and not (tmp_path / "net.svg").exists()
+
+
+def test_a_report_draws_modules_and_says_which_cannot_be() -> None:
+    arms = {name: {"network": {"module": f"drawn_modules:{name}"}} for name in ("UNet", "Untraceable", "ResNet")}
+    study = load_study({"name": "own", "data": {"name": "digits"}, "arms": arms})
+    given = NetworkInput(input_shape=CIFAR, classes=10, mean=(((0.0,),),) * 3, scale=(1.0,) * 3)
+    section = setup_section(study, dict.fromkeys(arms, given), None)
+    assert [one.title for one in section.drawings] == ["UNet", "ResNet"]
+    (said,) = section.paragraphs
+    assert said.startswith("drawn_modules:Untraceable cannot be drawn: ") and said.endswith(" functions.")

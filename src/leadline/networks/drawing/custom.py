@@ -92,6 +92,7 @@ def outline_module(module: nn.Module, input_shape: InputShape, name: str) -> lis
 class _Outline:
     def __init__(self, module: nn.Module, nodes: Sequence[Node]) -> None:
         self.module = module
+        self.shapes = {node.number: node.shape for node in nodes}
         self.root = _common([_place(node) for node in nodes[1:]])
         if isinstance(self._module(self.root), nn.Module) and any(node.path == self.root for node in nodes):
             self.root = self.root.rpartition(".")[0]
@@ -161,13 +162,20 @@ class _Outline:
             if all(placed.plain for placed in outside):
                 layers = tuple(layer for placed in outside for layer in cast(tuple[Layer, ...], placed.piece))
                 words = "" if layers else "identity"
-                nested = not all(placed.plain for placed in inside)
-                apart = join.owner == self.root and (nested or _shrinks(branch, join))
-                if apart or (nested and len(nodes) > MOST_IN_A_BLOCK):
-                    return self._around(inside, layers, join)
+                if self._stands_apart(inside, branch, join):
+                    return self._around(region.start, inside, layers, join)
                 block = self._block(inside, Shortcut(_join(join), layers, words=_words(join, words)), join)
                 return [_Placed(block, nodes, join.owner)]
         return [_Placed((self._box(nodes, len(ways)),), nodes, join.owner)]
+
+    def _stands_apart(self, inside: list[_Placed], branch: Sequence[Node], join: Node) -> bool:
+        """Return whether a way goes around pieces of the network, rather than around the branch of a block."""
+        nested = [placed.piece for placed in inside if not placed.plain]
+        skips = [one for one in nested if not (isinstance(one, BlockOutline) and _is_gate(one))]
+        hourglass = any(len(node.shape) == len(join.shape) == 3 and node.shape[1:] < join.shape[1:] for node in branch)
+        if join.owner == self.root and (nested or hourglass):
+            return True
+        return bool(skips) and (hourglass or len(branch) > MOST_IN_A_BLOCK)
 
     def _block(self, inside: list[_Placed], shortcut: Shortcut, join: Node) -> BlockOutline:
         branch = tuple(layer for placed in inside for layer in self._layers(placed))
@@ -177,15 +185,16 @@ class _Outline:
     def _layers(self, placed: _Placed) -> tuple[Layer, ...]:
         return placed.piece if isinstance(placed.piece, tuple) else (self._box(placed.nodes, 2),)
 
-    def _around(self, inside: list[_Placed], layers: tuple[Layer, ...], join: Node) -> list[_Placed]:
+    def _around(self, start: int, inside: list[_Placed], layers: tuple[Layer, ...], join: Node) -> list[_Placed]:
         self.ways += 1
         number, words = self.ways, " then ".join(layer.text for layer in layers)
-        first = inside[0]
-        fork = _Placed(Fork(number), (replace(first.nodes[0], shape=()),), join.owner)
+        fork = _Placed(Fork(number), (Node(start, (), self.shapes[start], join.owner),), join.owner)
         return [fork, *inside, _Placed(Joint(number, _join(join), _words(join, words)), (join,), join.owner)]
 
     def _box(self, nodes: Sequence[Node], ways: int) -> Layer:
         """Return ways that are not drawn one by one as a layer."""
+        if nodes[0].module is not None and {node.path for node in nodes} == {nodes[0].path}:
+            return Layer("other", type(nodes[0].module).__name__, f"{len(nodes)} steps")
         module = self._module(_common([_place(node) for node in nodes]))
         name = type(module).__name__ if module is not None and module is not self._module(self.root) else ""
         if not name:
@@ -271,9 +280,8 @@ def _common(paths: Sequence[str]) -> str:
     return ".".join(common)
 
 
-def _shrinks(branch: Sequence[Node], join: Node) -> bool:
-    """Return whether maps are smaller on the branch than where it ends, as in an hourglass."""
-    return any(len(node.shape) == len(join.shape) == 3 and node.shape[1:] < join.shape[1:] for node in branch)
+def _is_gate(block: BlockOutline) -> bool:
+    return block.shortcut is not None and block.shortcut.join == "custom"
 
 
 def _parameters(nodes: Iterable[Node]) -> int:

@@ -26,9 +26,9 @@ CONTAINERS = (
 # fmt: off
 MOVES = frozenset({
     "as_strided", "chunk", "clone", "contiguous", "cpu", "detach", "dropout", "expand", "expand_as", "flip", "float",
-    "get", "getitem", "half", "identity", "movedim", "narrow", "permute", "reshape", "roll", "select", "split", "squeeze",
-    "swapaxes", "t", "tensor_split", "to", "transpose", "type", "type_as", "unbind", "unflatten", "unfold", "unsqueeze",
-    "view", "view_as",
+    "get", "getitem", "half", "identity", "movedim", "narrow", "permute", "reshape", "roll", "select", "split",
+    "squeeze", "swapaxes", "t", "tensor_split", "to", "transpose", "type", "type_as", "unbind", "unflatten", "unfold",
+    "unsqueeze", "view", "view_as",
 })
 # fmt: on
 """Functions that only move values, or change none in evaluation."""
@@ -146,6 +146,8 @@ class _Watching(TorchFunctionMode):
         inputs = self._inputs(given)
         if name in MOVES or (JOINS.get(name) == "concatenate" and len(inputs) == len(given) == 1):
             number = inputs[0]
+            if len(made) == 1 and not any(number in node.inputs for node in self.nodes):
+                self.nodes[number] = replace(self.nodes[number], shape=tuple(made[0].shape[1:]))
         else:
             others = [one for one in given if id(one) not in self._sources]
             numbers = [one for one in args if isinstance(one, int | float) and not isinstance(one, bool)]
