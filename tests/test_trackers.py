@@ -360,6 +360,21 @@ def test_following_writes_what_changes_and_the_verdict_at_the_end(
     assert verdict == str(results.verdict())
 
 
+def test_hyperparameters_that_pytorch_logs_are_those_of_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    for arm in ("plain", "residual"):
+        for seed in range(2):
+            with SummaryWriter(str(tmp_path / f"{arm}_{seed}")) as writer:
+                writer.add_scalar("val/error", 3.0 + seed, 1)
+                writer.add_hparams({"lr": 0.1, "depth": 20, "model": arm, "seed": seed}, {})
+    table, _ = read_runs(tmp_path)
+    assert table.sort_values("run")[["run", "step", "val/error", "lr", "depth", "model", "seed"]].values.tolist() == [
+        [f"{arm}_{seed}", 1, 3.0 + seed, 0.1, 20, arm, seed] for arm in ("plain", "residual") for seed in (0, 1)
+    ]
+
+
 # --- what is asked for
 
 

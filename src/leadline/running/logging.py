@@ -66,7 +66,8 @@ def logged(job: Job, log: Log | None, say: Callable[[str], None]) -> Iterator[No
     def listen() -> None:
         with suppress(EOFError, OSError):
             pipe.recv()
-            ready.set()
+        ready.set()
+        with suppress(EOFError, OSError):
             failed.append(pipe.recv())
             say(_after(job, log, failed[0]))
 

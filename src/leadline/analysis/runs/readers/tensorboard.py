@@ -1,5 +1,6 @@
 """TensorBoard: folders of event files, of which scalars and hyperparameters are read."""
 
+import re
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +15,8 @@ from leadline.errors import DataError, not_installed
 
 VERSION = "brain.Event:2"
 HPARAMS = "hparams"
+OF_HPARAMS = re.compile(r"\d{9,}\.\d+")
+"""Folders inside that of a run in which PyTorch's `add_hparams` logs: the time."""
 STATES = {1: "finished", 2: "failed", 3: "running"}
 LENGTH, CHECKSUM = struct.Struct("<Q4x"), 4
 SPLITS = {"train", "validation", "test"}
@@ -36,7 +39,7 @@ def read_events(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: {not_installed('reading event files', 'tensorboard', 'tensorboard')}") from None
     runs: dict[Path, list[Path]] = {}
     for file in find_files(path, _is_log):
-        inside = file.parent.name in SPLITS and file.parent != path
+        inside = file.parent != path and (file.parent.name in SPLITS or OF_HPARAMS.fullmatch(file.parent.name))
         runs.setdefault(file.parent.parent if inside else file.parent, []).append(file)
     return gather(
         path,
