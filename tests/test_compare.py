@@ -599,3 +599,15 @@ def test_means_on_several_data_sets_are_compared_on_each() -> None:
 
 def test_a_single_pair_of_runs_is_told_to_have_more() -> None:
     assert "add runs at other seeds." in str(ll.compare(table(plain=PLAIN[:1], residual=RESIDUAL[:1])))
+
+
+def test_a_run_that_failed_before_values_are_logged_has_failed() -> None:
+    rows = [
+        (arm, seed, epoch, 5.0 + seed if epoch == 10 else None)
+        for arm in "ab"
+        for seed in range(3)
+        for epoch in (1, 10)
+    ]
+    rows = [row for row in rows if row[:3] != ("b", 1, 10)]
+    found = ll.compare(pd.DataFrame(rows, columns=["arm", "seed", "epoch", "test_error"]))
+    assert "counts as diverged, worse than any other: b at seed 1." in str(found)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from leadline.reports.charts.chart import FigureChart
+    from leadline.reports.trackers.writing import Exported
     from leadline.running.driving import Outcome
     from leadline.seeds import SeedName
     from leadline.store import Store
@@ -161,6 +162,30 @@ class Results:
         with self._store() as store, destination(str(folder)) as place:
             path = write_report(store, self.name, place, self._data_dir)
             return f"{str(folder).rstrip('/')}/{path.relative_to(place)}"
+
+    def export_runs(self, to: str, folder: str | Path) -> "Exported":
+        """Write the runs to an experiment tracker: values by epoch, specifications, and the verdict.
+
+        Runs that are there and have not changed are left alone, others are written anew, and those of trials that the
+        study no longer has are removed.
+
+        Args:
+            to: `tensorboard`; `wandb`, as offline runs; or `mlflow`, as a SQLite file.
+            folder: where the tracker keeps runs, also of other studies; created if missing.
+
+        Returns:
+            The numbers of runs `written`, `unchanged` and `waiting` (those without values), and the command `next`
+            that shows them.
+
+        Raises:
+            SpecError: there is no such tracker.
+            LeadlineError: it is not installed, or the folder cannot be written.
+        """
+        from leadline.reports.trackers.writing import export_runs
+        from leadline.store.following import Follower
+
+        with Follower.open_existing(self._runs, self._url) as store:
+            return export_runs(store, self.name, to, Path(folder))
 
     def network(self, arm: str, seed: "SeedName" = 0) -> "torch.nn.Module":
         """Return the trained network of an arm at a seed, in evaluation mode.

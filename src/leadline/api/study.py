@@ -186,6 +186,8 @@ class Study:
         executor: "Executor | None" = None,
         replace: bool = False,
         trials_per_worker: int = 1,
+        log: str | None = None,
+        log_folder: str | Path | None = None,
     ) -> "Results":
         """Match, tune and train the unfinished part of the study, in rounds if it has `decide`, and return its results.
 
@@ -207,6 +209,9 @@ class Study:
                 that it keeps them.
             trials_per_worker: trials that each worker process trains at once, each in a thread: for networks that leave
                 most of a card idle.
+            log: `tensorboard`, `wandb` or `mlflow`: write the runs there while they train, by a process of its own;
+                None: write them nowhere.
+            log_folder: where it keeps them; None: a folder of its name in the runs folder.
 
         Returns:
             The results so far; `results.outcome` says how the run ended, even if trials failed or it was interrupted.
@@ -218,6 +223,7 @@ class Study:
         from leadline.running.checkpoints import Interval
         from leadline.running.console import Terminal
         from leadline.running.driving import SILENT
+        from leadline.running.logging import Log
         from leadline.study.pipeline import run_study
 
         self._check_local()
@@ -236,6 +242,7 @@ class Study:
             artifacts,
             replace,
             trials_per_worker,
+            None if log is None else Log(log, None if log_folder is None else Path(log_folder)),
         )
         return Results(self.name, Path(runs), store, None if data_dir is None else Path(data_dir), outcome)
 

@@ -12,7 +12,6 @@ from leadline.text import plural
 
 if TYPE_CHECKING:
     from leadline.networks.modules import NetworkInfo
-    from leadline.specs import ModuleSpec, NetworkSpec
 
 app = typer.Typer()
 
@@ -91,7 +90,7 @@ def inspect(
         from leadline.reports.charts.files import write_drawing
 
         title = " ".join([network, *(settings or [])])
-        write_drawing(draw(_require_drawable(spec), shape, classes, title, info), figure)
+        write_drawing(draw(spec, shape, classes, title, info), figure)
     filled = None
     if weights is not None:
         from leadline.networks.weights import load_weights
@@ -129,16 +128,6 @@ def predict_depth(
         print_json(found.to_json())
     else:
         print_text(found.words())
-
-
-def _require_drawable(spec: "NetworkSpec | ModuleSpec") -> "NetworkSpec":
-    from leadline.specs import ModuleSpec
-
-    if isinstance(spec, ModuleSpec):
-        raise SpecError(
-            f"--figure: {spec.module} is a custom module; only networks built from Leadline's parts can be drawn"
-        )
-    return spec
 
 
 def _shape(text: str) -> tuple[int, int, int]:

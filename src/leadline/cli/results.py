@@ -206,6 +206,26 @@ def export_(
         typer.echo(f"written: {output.rstrip('/')}/{path.relative_to(folder)}")
 
 
+@app.command("export-runs")
+def export_runs(
+    name: Annotated[str, typer.Argument(help="Name of a study that has been run.")],
+    to: Annotated[str, typer.Option(metavar="TRACKER", help="tensorboard, wandb (offline) or mlflow.")],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder in which the tracker keeps runs; created if missing.")
+    ],
+    runs: Runs = RUNS,
+    store_url: StoreUrl = None,
+) -> None:
+    """Write a study's runs to an experiment tracker: values by epoch, specifications, and the verdict.
+
+    Runs that are there and have not changed are left alone, others are written anew.
+    """
+    from leadline.api import Results
+
+    exported = Results.open(name, runs, store=store_url).export_runs(to, output)
+    typer.echo(exported.line())
+
+
 def _load_trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None) -> "Loaded":
     from leadline.api.export import from_trial
     from leadline.store import Store

@@ -72,6 +72,15 @@ def run(
             "--replace", help="If other results are stored under the study's name, keep them under another name."
         ),
     ] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACKER", help="Write the runs there while they train: tensorboard, wandb (offline) or mlflow."
+        ),
+    ] = None,
+    log_folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of --log; default: TRACKER in the runs folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a study, or continue one that was interrupted."""
@@ -109,6 +118,8 @@ def run(
                 executor=cluster,
                 replace=replace,
                 trials_per_worker=trials_per_worker,
+                log=log,
+                log_folder=log_folder,
             ).outcome
     except Terminated:
         raise typer.Exit(143) from None

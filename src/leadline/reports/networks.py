@@ -1,6 +1,6 @@
 """What the networks of a study are: parameters, multiply-adds, and a drawing of each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +42,11 @@ def setup_section(study: ExpandedStudy, inputs: Mapping[str, NetworkInput], data
         data_dir: folder of the data sets, which is asked about arms that no trial has finished; None: the default one.
     """
     counted, refused = _count(study, inputs, data_dir)
-    drawings, left_out = _draw(study, counted)
+    drawings, left_out, undrawn = _draw(study, counted)
     said = [f"The network of {join(arms)} could not be counted: {reason}." for reason, arms in refused.items()]
+    said += [f"{reason}." for reason in undrawn]
     if left_out:
-        said.append(f"{len(drawings)} of {len(drawings) + left_out} different networks are drawn.")
+        said.append(f"{len(drawings)} of {len(counted)} different networks are drawn.")
     tables = (settings_table(study), networks_table(study, counted))
     return Section("setup", "Training and networks", tuple(said), (), tables, drawings)
 
@@ -104,14 +105,14 @@ def _count(
     return counted, refused
 
 
-def _draw(study: ExpandedStudy, counted: Sequence[_Counted]) -> tuple[tuple[Drawing, ...], int]:
-    """Return drawings of the first networks of Leadline's parts, and how many more there are."""
-    parts = [one for one in counted if isinstance(one.network, NetworkSpec)]
-    return tuple(_drawings(study, parts[:SHOWN_DRAWINGS])), max(0, len(parts) - SHOWN_DRAWINGS)
-
-
-def _drawings(study: ExpandedStudy, counted: Sequence[_Counted]) -> Iterator[Drawing]:
-    for place, one in enumerate(counted, start=1):
-        assert isinstance(one.network, NetworkSpec)
+def _draw(study: ExpandedStudy, counted: Sequence[_Counted]) -> tuple[tuple[Drawing, ...], int, list[str]]:
+    """Return drawings of the first networks, how many more there are, and why others cannot be drawn."""
+    drawings: list[Drawing] = []
+    refused: list[str] = []
+    for place, one in enumerate(counted[:SHOWN_DRAWINGS], start=1):
         title = name_arms(study.arms, [arm.name for arm in one.arms])
-        yield Drawing(f"network-{place}", title, draw(one.network, *one.shape, title, one.info))
+        try:
+            drawings.append(Drawing(f"network-{place}", title, draw(one.network, *one.shape, title, one.info)))
+        except LeadlineError as error:
+            refused.append(str(error))
+    return tuple(drawings), max(0, len(counted) - SHOWN_DRAWINGS), refused

@@ -163,6 +163,35 @@ class Follower(Reader):
         return found
 
     @with_retries
+    def records(self, ids: Sequence[int]) -> dict[int, list[tuple[int, str, str, float]]]:
+        """Return trial -> [(epoch, split, name, value)] by epoch, step and series; trials as `Link.id` has them."""
+        found: dict[int, list[tuple[int, str, str, float]]] = {}
+        record = records.c
+        with self._reading() as connection:
+            for some in _divide(ids):
+                query = (
+                    select(record.trial_id, record.epoch, series.c.split, series.c.name, record.value)
+                    .join_from(records, series)
+                    .where(record.trial_id.in_(some))
+                    .order_by(record.trial_id, record.epoch, record.step, series.c.split, series.c.name)
+                )
+                for trial, *row in connection.execute(query):
+                    found.setdefault(trial, []).append(tuple(row))
+        return found
+
+    @with_retries
+    def specs(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return trial -> its specification as it was registered; trials as `Link.id` has them."""
+        with self._reading() as connection:
+            return {
+                row.id: require_mapping(row.spec, f"the specification of trial {row.hash[:12]}")
+                for some in _divide(ids)
+                for row in connection.execute(
+                    select(trials.c.id, trials.c.hash, trials.c.spec).where(trials.c.id.in_(some))
+                )
+            }
+
+    @with_retries
     def measured_epochs(self, ids: Sequence[int], name: str) -> dict[int, list[int]]:
         """Return trial -> the epochs of which a probe's measurement is stored; trials as `Link.id` has them."""
         found: dict[int, list[int]] = {}

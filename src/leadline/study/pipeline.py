@@ -7,6 +7,7 @@ drivers of one study take the same steps. A study is registered here, once its t
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
+from leadline.running.logging import Log, logged
 from leadline.seeds import seed_of
 from leadline.store import Store, StudyRecord
 from leadline.store.artifacts import folder_url
@@ -67,6 +69,7 @@ def run_study(
     artifacts: str | None = None,
     replace_study: bool = False,
     trials_per_worker: int = 1,
+    log: Log | None = None,
 ) -> Outcome:
     """Register a study and run its unfinished trials.
 
@@ -85,11 +88,15 @@ def run_study(
         artifacts: a folder or a URL where checkpoints are kept as well; None: nowhere.
         replace_study: whether a study of this name whose results do not belong to this one may be renamed.
         trials_per_worker: that each process trains at once.
+        log: where its runs are written as they train; None: nowhere.
 
     Raises:
         LeadlineError: what makes the whole study impossible: its data, its store, its device, a network that cannot
-            take the data's images.
+            take the data's images, a tracker that is not installed.
     """
+    if log is not None:
+        log.check()
+        check_guard("`leadline export-runs` after it, without log")
     together = devices or study.spec.devices
     if executor is None and (workers != 0 or together > 1):
         check_guard("workers=0" if workers != 0 else "devices=1")
@@ -140,10 +147,12 @@ def run_study(
             if isinstance(found, Outcome):
                 return found
             study = found
+        logging = logged(replace(job, study=study.name), log, screen.say)
         if study.decide is not None:
-            return _in_rounds(study, store, run, screen)
+            return _in_rounds(study, store, run, screen, logging)
         _register(study, store)
-        return run(study)
+        with logging:
+            return run(study)
 
 
 def _check_device(study: ExpandedStudy, device: torch.device, devices: int) -> None:
@@ -310,7 +319,9 @@ def _register(study: ExpandedStudy, store: Store) -> None:
     store.requeue_failed(study.name)
 
 
-def _in_rounds(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> Outcome:
+def _in_rounds(
+    study: ExpandedStudy, store: Store, run: Run, screen: Screen, logging: AbstractContextManager[None]
+) -> Outcome:
     """Run a study round by round until its contrasts are decided or have all seeds, reporting the result of each round.
 
     What to run next depends only on the ledger, so that several drivers run the same rounds.
@@ -320,21 +331,22 @@ def _in_rounds(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> 
     _register(study, store)
     findings = analyze_stored(store, study)
     reported = sum(bool(one.looks) for one in findings.rounds)
-    while True:
-        outcome = run(study)
-        findings = analyze_stored(store, study)
-        over = [one for one in findings.rounds if one.looks]
-        for one in over[reported:]:
-            screen.say(round_line(findings, one))
-        reported = max(reported, len(over))
-        if outcome.interrupted or outcome.counts.get("failed"):
-            break
-        study = _merge_with_stored(study, store)
-        last = findings.rounds[-1]
-        wider = with_seeds(study, last.seeds)
-        if outcome.complete and last.looks and wider == study:
-            break
-        store.register(study := wider)
+    with logging:
+        while True:
+            outcome = run(study)
+            findings = analyze_stored(store, study)
+            over = [one for one in findings.rounds if one.looks]
+            for one in over[reported:]:
+                screen.say(round_line(findings, one))
+            reported = max(reported, len(over))
+            if outcome.interrupted or outcome.counts.get("failed"):
+                break
+            study = _merge_with_stored(study, store)
+            last = findings.rounds[-1]
+            wider = with_seeds(study, last.seeds)
+            if outcome.complete and last.looks and wider == study:
+                break
+            store.register(study := wider)
     return replace(outcome, seconds=time.monotonic() - started, decided=decided_line(findings))
 
 

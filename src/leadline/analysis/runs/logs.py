@@ -20,6 +20,9 @@ SHOWN = 3  # damaged runs that a message describes
 
 RUN = "run"
 
+VERDICT_RUN = "leadline-verdict"
+"""What is in the name of a run that holds the verdict of a study beside the study's runs, and no results."""
+
 
 def find_files(folder: Path, wanted: Callable[[str], bool], deepest: int = DEEPEST) -> Iterator[Path]:
     """Yield the files of a folder and those below it whose name is wanted, folder by folder, in the order of names.
@@ -141,6 +144,8 @@ def gather(path: Path, runs: Iterable[tuple[str, Callable[[], pd.DataFrame]]]) -
     """
     frames, wrong = [], []
     for name, read in runs:
+        if VERDICT_RUN in name.rpartition("/")[2]:
+            continue
         try:
             frames.append(read())
         except DataError as error:

@@ -131,16 +131,18 @@ def _last_epochs(
         raise DataError(f"column {columns.epoch!r}, row {row}: {wrong!r} is not a number")
     own, said = ["arm", "level", "pair"], []
     names = [f"value:{name}" for name in columns.values]
-    logged = frame[names].notna().any(axis=1).groupby(epochs).transform("any")
-    if (~logged & (epochs < epochs[logged].max())).any():  # values are logged now and then
-        frame, table, epochs = frame[logged], table[logged], epochs[logged]
-        said.append(f"Left out: every {columns.epoch} at which no run has a value.")
     keyed = frame.assign(epoch=epochs)
     if columns.run is not None:
         keyed["run"] = table[columns.run]
         own.append("run")
     elif not columns.pair:
         raise DataError("the table has epochs, but no column that tells runs apart; name one with --pair")
+    logged = frame[names].notna().any(axis=1).groupby(epochs).transform("any")
+    if (~logged & (epochs < epochs[logged].max())).any():  # values are logged now and then
+        runs = keyed.groupby(own, sort=False, dropna=False).ngroup()
+        logged |= ~logged.groupby(runs).transform("any")  # a run that ended before the first such epoch has failed
+        keyed, table = keyed[logged], table[logged]
+        said.append(f"Left out: every {columns.epoch} at which no run has a value.")
     groups = keyed.groupby(own, sort=False, dropna=False)
     number = groups.ngroup()
     if (twice := keyed.assign(number=number).duplicated(["number", "epoch"], keep=False)).any():

@@ -104,7 +104,23 @@ class Omission:
     blocks: int
 
 
-Piece = BlockOutline | Recurrence | Omission | tuple[Layer, ...]
+@dataclass(frozen=True)
+class Fork:
+    """Where a way around several pieces begins, of a module that somebody else wrote."""
+
+    number: int  # of the way, within the drawing
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Where it meets them again."""
+
+    number: int
+    join: Literal["add", "concatenate", "custom"]
+    words: str
+
+
+Piece = BlockOutline | Recurrence | Omission | Fork | Joint | tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,7 @@ class Part:
     pieces: tuple[Piece, ...]
     size: tuple[int, ...]  # of what it gives
     repeats: int = 1  # how many times the part stands in the network, one after the other
+    parameters: int | None = None  # None: not told
 
     @property
     def blocks(self) -> int:
@@ -262,7 +279,7 @@ class _Words:
         """Return the layers of a module in their order; those that do nothing are none."""
         if isinstance(module, nn.Sequential):
             return tuple(layer for child in module for layer in self.layers(child))
-        return () if isinstance(module, nn.Identity) else (self._layer(module),)
+        return () if isinstance(module, nn.Identity) else (layer_of(module, self.normalisation),)
 
     def shortcut(self, join: nn.Module) -> Shortcut:
         """Return the way around the branch."""
@@ -285,44 +302,42 @@ class _Words:
         drawn = tuple(layer for layer in layers if layer.name != "zero pad")
         return Shortcut("add", drawn, bool(pads), ", ".join(words), gate, exclusive)
 
-    def _layer(self, module: nn.Module) -> Layer:
-        match module:
-            case nn.Conv2d():
-                kernel, kind = module.kernel_size, "WS conv" if isinstance(module, StandardisedConv2d) else "conv"
-                detail = f"{module.out_channels}{_format_stride(module.stride)}"
-                detail += f", {module.groups} groups" if module.groups > 1 else ""
-                return Layer("convolution", f"{kernel[0]}×{kernel[1]} {kind}", detail)
-            case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.GroupNorm():
-                return Layer("normalisation", self.normalisation)
-            case nn.MaxPool2d():
-                return Layer(
-                    "pooling", f"{_format_size(module.kernel_size)} max", f"pool{_format_stride(module.stride)}"
-                )
-            case nn.AvgPool2d():
-                return Layer(
-                    "pooling", f"{_format_size(module.kernel_size)} avg", f"pool{_format_stride(module.stride)}"
-                )
-            case nn.AdaptiveAvgPool2d():
-                return Layer("pooling", "global avg", "pool")
-            case nn.Linear():
-                return Layer("linear", "linear", str(module.out_features))
-            case Dropout():
-                return Layer("noise", "dropout", f"{module.rate:g}")
-            case StochasticDepth():
-                return Layer("noise", "drop path", rates=(module.rate, module.rate))
-            case Multiply():
-                return Layer("scalar", f"× {module.factor:g}")
-            case Scale():
-                return Layer("scalar", "× α")
-            case Shift():
-                return Layer("scalar", "+ β")
-            case ZeroPad():
-                return Layer("other", "zero pad")
-            case nn.Flatten():
-                return Layer("other", "flatten")
-        name = type(module).__name__
-        known = module.__class__.__module__.startswith("torch.nn.modules.activation")
-        return Layer("activation" if known else "other", _ACTIVATIONS.get(name, name))
+
+def layer_of(module: nn.Module, normalisation: str = "norm") -> Layer:
+    """Return a module as a layer; `normalisation` is the name of batch and group normalisation."""
+    match module:
+        case nn.Conv2d():
+            kernel, kind = module.kernel_size, "WS conv" if isinstance(module, StandardisedConv2d) else "conv"
+            detail = f"{module.out_channels}{_format_stride(module.stride)}"
+            detail += f", {module.groups} groups" if module.groups > 1 else ""
+            return Layer("convolution", f"{kernel[0]}×{kernel[1]} {kind}", detail)
+        case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.GroupNorm():
+            return Layer("normalisation", normalisation)
+        case nn.MaxPool2d():
+            return Layer("pooling", f"{_format_size(module.kernel_size)} max", f"pool{_format_stride(module.stride)}")
+        case nn.AvgPool2d():
+            return Layer("pooling", f"{_format_size(module.kernel_size)} avg", f"pool{_format_stride(module.stride)}")
+        case nn.AdaptiveAvgPool2d():
+            return Layer("pooling", "global avg", "pool")
+        case nn.Linear():
+            return Layer("linear", "linear", str(module.out_features))
+        case Dropout():
+            return Layer("noise", "dropout", f"{module.rate:g}")
+        case StochasticDepth():
+            return Layer("noise", "drop path", rates=(module.rate, module.rate))
+        case Multiply():
+            return Layer("scalar", f"× {module.factor:g}")
+        case Scale():
+            return Layer("scalar", "× α")
+        case Shift():
+            return Layer("scalar", "+ β")
+        case ZeroPad():
+            return Layer("other", "zero pad")
+        case nn.Flatten():
+            return Layer("other", "flatten")
+    name = type(module).__name__
+    known = module.__class__.__module__.startswith("torch.nn.modules.activation")
+    return Layer("activation" if known else "other", _ACTIVATIONS.get(name, name))
 
 
 def _format_stride(stride: object) -> str:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from leadline.networks.drawing.custom import outline_module
 from leadline.networks.drawing.outline import (
     NORMALISATIONS,
     BlockOutline,
+    Fork,
+    Joint,
     Layer,
     Omission,
     Part,
@@ -18,7 +21,7 @@ from leadline.networks.drawing.outline import (
     Sizes,
     outline,
 )
-from leadline.networks.drawing.sketch import HALF, sketch
+from leadline.networks.drawing.sketch import HALF, WAY_END, sketch, way, way_end
 from leadline.networks.drawing.svg import (
     FLOW,
     FONT,
@@ -40,8 +43,8 @@ from leadline.networks.drawing.svg import (
     path,
     wrap,
 )
-from leadline.networks.modules import InputShape, Network, NetworkInfo, inspect_network, skeleton
-from leadline.specs import NetworkSpec
+from leadline.networks.modules import InputShape, Network, NetworkInfo, build, inspect_network, skeleton
+from leadline.specs import ModuleSpec, NetworkSpec
 
 _MARGIN, _PAD, _HEADER, _ROW_GAP = 20.0, 12.0, 24.0, 40.0
 _LEAST, _MOST = 700.0, 900.0  # widths
@@ -66,19 +69,34 @@ class _Panel:
     sketches: tuple[Sketch, ...]
     gives: str
     last: bool = False
+    parameters: int | None = None
+    repeated: bool = False  # which the name says
 
     @property
     def width(self) -> float:
         inner = sum(sketch.width for sketch in self.sketches)
-        return max(inner + 2 * _PAD, length(self.name, 11, bold=True) + 18) if self.name else inner
+        told = length(self.note, 10) + 18 if self.parameters is not None else 0
+        return max(inner + 2 * _PAD, length(self.name, 11, bold=True) + 18 + told) if self.name else inner
+
+    @property
+    def note(self) -> str:
+        """What stands at the right of the name: how many blocks, and where it is told, how many parameters."""
+        parts = [f"{self.blocks:,} blocks"] * (self.blocks > 1 and not self.repeated)
+        return ", ".join([*parts, *([f"{_format_short(self.parameters)} parameters"] if self.parameters else [])])
 
 
-def draw(spec: NetworkSpec, input_shape: InputShape, classes: int, title: str, info: NetworkInfo | None = None) -> str:
+def draw(
+    spec: NetworkSpec | ModuleSpec,
+    input_shape: InputShape,
+    classes: int,
+    title: str,
+    info: NetworkInfo | None = None,
+) -> str:
     """Return a drawing of a network as SVG: stem, stages of blocks with their shortcuts, head, sizes, counts.
 
     Consecutive blocks that look alike are drawn once with their number, and of many stages the repeated and the middle
     ones are folded or left out, so the drawing of a deep network is as small as that of a shallow one. The same
-    arguments give the same bytes.
+    arguments give the same bytes. A module that somebody else wrote is drawn from what it computes for one image.
 
     Args:
         spec: the network.
@@ -88,15 +106,21 @@ def draw(spec: NetworkSpec, input_shape: InputShape, classes: int, title: str, i
         info: what `inspect_network` says of the same network, where it is at hand.
 
     Raises:
-        SpecError: the specification cannot take images of this shape.
+        SpecError: the specification cannot take images of this shape, or what a module computes cannot be followed.
     """
     info = info or inspect_network(spec, input_shape, classes)
-    network = skeleton(spec, input_shape, classes)
-    parts = outline(network, spec, _sizes(network, input_shape), _MOST_STAGES)
+    if isinstance(spec, ModuleSpec):
+        parts = outline_module(build(spec, input_shape, classes), input_shape, spec.module)
+    else:
+        network = skeleton(spec, input_shape, classes)
+        parts = outline(network, spec, _sizes(network, input_shape), _MOST_STAGES)
     rows = _rows([_panel(part, part is parts[-1]) for part in parts], input_shape)
     width = max(_LEAST, *(_row_width(row) + 2 * _MARGIN for row in rows))
     described = _describe(parts, input_shape)
-    return _page(rows, title, _caption(info, input_shape, classes, described), described, width)
+    caption = _caption(info, input_shape, classes, described)
+    if any(len(panels) > 1 for panels in _ends(rows).values()):
+        caption.append("Equal letters mark where a skip connection begins and where it ends.")
+    return _page(rows, title, caption, described, width)
 
 
 def _sizes(network: Network, input_shape: InputShape) -> Sizes:
@@ -116,7 +140,15 @@ def _sizes(network: Network, input_shape: InputShape) -> Sizes:
 
 def _panel(part: Part, last: bool) -> _Panel:
     sketches = tuple(sketch(piece, part.repeats) for piece in part.pieces)
-    return _Panel(part.name, part.blocks, sketches, _size(part.size), last)
+    return _Panel(
+        part.name,
+        part.blocks,
+        sketches,
+        _size(part.size),
+        last,
+        part.parameters,
+        part.parameters is not None and part.repeats > 1,
+    )
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -162,6 +194,7 @@ def _break_panel(panel: _Panel, room: float) -> list[_Panel]:
             tuple(part),
             panel.gives if i == len(parts) - 1 else "",
             panel.last and i == len(parts) - 1,
+            None if i else panel.parameters,
         )
         for i, part in enumerate(parts)
     ]
@@ -188,11 +221,12 @@ def _page(rows: list[list[_Panel]], title: str, caption: list[str], described: s
     spare = width - 2 * _MARGIN - _row_width(rows[0]) if len(rows) == 1 else 0
     left, flow = _MARGIN + spare / 2, 0.0
     for i, row in enumerate(rows):
-        flow_before, flow = flow, y + _HEADER + 6 + max(sketch.above for panel in row for sketch in panel.sketches)
+        ways, above = _ways(row, left)
+        flow_before, flow = flow, y + _HEADER + 6 + max(above, *(one.above for panel in row for one in panel.sketches))
         bottom = flow + max(sketch.below for panel in row for sketch in panel.sketches) + 10
         if i:
             shapes += _turn(rows[i - 1], left, flow_before, y - _ROW_GAP / 2, flow)
-        shapes += _row(row, left, y, flow, bottom)
+        shapes += _row(row, left, y, flow, bottom) + group(ways, 0, flow)
         y = bottom + _ROW_GAP
     y += 22 - _ROW_GAP
     for line in (part for sentence in caption for part in wrap(sentence, width - 2 * _MARGIN, 11)):
@@ -217,9 +251,9 @@ def _row(row: Sequence[_Panel], left: float, top: float, flow: float, bottom: fl
         if panel.name:
             shapes += box(x, top, panel.width, bottom - top, rx=6, fill=GROUND, stroke=RULE)
             shapes += label(x + 9, top + 16, panel.name, 11, INK, "start", font_weight=600)
-            count, name_width = f"{panel.blocks:,} blocks", length(panel.name, 11, bold=True)
-            if panel.blocks > 1 and name_width + length(count, 10) + 30 < panel.width:
-                shapes += label(x + panel.width - 9, top + 16, count, 10, MUTED, "end")
+            name_width = length(panel.name, 11, bold=True)
+            if panel.note and name_width + length(panel.note, 10) + 30 < panel.width + 12 * bool(panel.parameters):
+                shapes += label(x + panel.width - 9, top + 16, panel.note, 10, MUTED, "end")
         inner = sum(sketch.width for sketch in panel.sketches)
         start = x + (panel.width - inner) / 2
         if panel.name:
@@ -231,10 +265,47 @@ def _row(row: Sequence[_Panel], left: float, top: float, flow: float, bottom: fl
         x += panel.width
         if i < len(row) - 1:
             space = _gap_after(panel)
-            shapes += path(["M", x, flow, "H", x + space]) + arrow(x + space, flow, "right")
+            shapes += path(["M", x, flow, "H", x + space])
+            shapes += arrow(x + space, flow, "right") if row[i + 1].name else ""
             shapes += label(x + space / 2 - 2, flow - 6, panel.gives, 10, MUTED) if panel.gives else ""
             x += space
     return shapes
+
+
+def _ways(row: Sequence[_Panel], left: float) -> tuple[str, float]:
+    """Return the ways around sketches of a row, the inner ones lower, and how far up they reach."""
+    placed, x = [], left
+    for panel in row:
+        start = x + (panel.width - sum(one.width for one in panel.sketches)) / 2
+        for one in panel.sketches:
+            placed.append((start + one.width / 2, one))
+            start += one.width
+        x += panel.width + _gap_after(panel)
+    ends: dict[int, list[int]] = {}
+    for i, (_, one) in enumerate(placed):
+        if one.way:
+            ends.setdefault(one.way, []).append(i)
+    shapes, heights = "", [one.above for _, one in placed]
+    for key, places in sorted(ends.items(), key=lambda item: item[1][-1] - item[1][0]):
+        first, last = places[0], places[-1]
+        (start, _), (end, joined) = placed[first], placed[last]
+        if first == last:
+            shapes += way_end(start, key, bool(joined.svg.count("node")))
+            heights[first] = max(heights[first], WAY_END)
+            continue
+        height = max(heights[first : last + 1]) + 12
+        shapes += way(start, end, height, joined.words)
+        heights[first : last + 1] = [height + 13 * bool(joined.words)] * (last + 1 - first)
+    return shapes, max(heights)
+
+
+def _ends(rows: Sequence[Sequence[_Panel]]) -> dict[int, set[int]]:
+    """Return way -> the rows in which it has an end."""
+    found: dict[int, set[int]] = {}
+    for place, row in enumerate(rows):
+        for one in (one for panel in row for one in panel.sketches if one.way):
+            found.setdefault(one.way, set()).add(place)
+    return found
 
 
 def _turn(row: Sequence[_Panel], left: float, flow: float, lane: float, next_flow: float) -> str:
@@ -271,6 +342,21 @@ def _format_count(count: int) -> str:
     return f"{count:,}"
 
 
+def _format_short(count: int | None) -> str:
+    return (
+        next(
+            (
+                f"{count / size:.3g} {unit}"
+                for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k"))
+                if count >= size
+            ),
+            str(count),
+        )
+        if count is not None
+        else ""
+    )
+
+
 def _describe(parts: Sequence[Part], input_shape: Sequence[int]) -> str:
     """Return the drawing in words, for those who cannot see it."""
     said = [f"Input {_size(input_shape)}."]
@@ -293,6 +379,10 @@ def _describe_piece(piece: Piece) -> str:
             return f"simple RNN cell of {piece.width:,} units, {piece.steps} steps"
         case Omission():
             return f"{piece.stages:,} stages of {piece.blocks:,} blocks"
+        case Fork():
+            return f"way {piece.number} begins"
+        case Joint():
+            return f"joined by way {piece.number}, {', '.join(filter(None, (piece.join, piece.words)))}"
     return _join_layers(piece)
 
 

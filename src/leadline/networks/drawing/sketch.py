@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 
-from leadline.networks.drawing.outline import BlockOutline, Kind, Layer, Omission, Piece, Recurrence, Shortcut
+from leadline.networks.drawing.outline import (
+    BlockOutline,
+    Fork,
+    Joint,
+    Kind,
+    Layer,
+    Omission,
+    Piece,
+    Recurrence,
+    Shortcut,
+)
 from leadline.networks.drawing.svg import (
     AROUND,
     AROUND_TEXT,
@@ -47,6 +57,13 @@ def sketch(piece: Piece, repeats: int = 1) -> Sketch:
             return _recurrence(piece)
         case Omission():
             return _omission(piece)
+        case Fork():
+            dot = f'<circle cx="7" cy="0" r="2.6" fill="{AROUND}"/>'
+            return Sketch(path(["M", 0, 0, "H", 14]) + dot, 14, HALF, HALF, piece.number)
+        case Joint():
+            width = 2 * _NODE + 16
+            line = path(["M", 0, 0, "H", width])
+            return Sketch(line + _node(width / 2, 0, piece.join), width, HALF, HALF, piece.number, piece.words)
     svg, width = _chain(piece, 0)
     return Sketch(path(["M", 0, 0, "H", width]) + svg, width, HALF, HALF)
 
@@ -219,6 +236,27 @@ def _node(x: float, y: float, kind: str) -> str:
         mark = path(["M", x - a, y, "H", x + a, "M", x, y - a, "V", y + a], AROUND, 1.7)
     circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:g}" fill="{PAPER}" stroke="{AROUND}" stroke-width="1.6"/>'
     return group(circle + mark, title=kind, class_="node")
+
+
+def way(start: float, end: float, height: float, words: str) -> str:
+    """Return a way from a fork up, over what lies between, and down to where it is joined."""
+    steps = elbows([(start, 0.0), (start, -height), (end, -height), (end, -_NODE)], 15)
+    shapes = path(steps, AROUND, 1.7, class_="shortcut") + arrow(end, -_NODE, "down", AROUND)
+    return shapes + (label((start + end) / 2, -height - 5, words, 9.5, AROUND_TEXT) if words else "")
+
+
+def way_end(x: float, number: int, joins: bool) -> str:
+    """Return one end of a way whose other end is in another row, with the letter that both have."""
+    top, end = -HALF - 8, -_NODE if joins else 0.0
+    shapes = path(["M", x, end, "V", top], AROUND, 1.7, class_="shortcut" if joins else None)
+    shapes += arrow(x, end, "down", AROUND) if joins else ""
+    circle = f'<circle cx="{x:.1f}" cy="{top - 8:.1f}" r="8" fill="{AROUND}"/>'
+    letter = chr(ord("a") + (number - 1) % 26)
+    return shapes + circle + label(x, top - 4.6, letter, 10.5, PAPER, font_weight=600)
+
+
+WAY_END = HALF + 26.0
+"""How far up the end of a way reaches."""
 
 
 # --- recurrence, omission

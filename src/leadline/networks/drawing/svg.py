@@ -21,6 +21,8 @@ class Sketch:
     width: float
     above: float
     below: float
+    way: int = 0  # a way around other sketches that begins, or ends, in the middle of this one; 0: none
+    words: str = ""  # on that way
 
 
 def number(value: float) -> str:

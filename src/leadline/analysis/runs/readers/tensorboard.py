@@ -1,5 +1,6 @@
-"""TensorBoard: folders of event files, of which the scalars are read."""
+"""TensorBoard: folders of event files, of which scalars and hyperparameters are read."""
 
+import re
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +14,10 @@ from leadline.analysis.runs.readers import Reader, register
 from leadline.errors import DataError, not_installed
 
 VERSION = "brain.Event:2"
+HPARAMS = "hparams"
+OF_HPARAMS = re.compile(r"\d{9,}\.\d+")
+"""Folders inside that of a run in which PyTorch's `add_hparams` logs: the time."""
+STATES = {1: "finished", 2: "failed", 3: "running"}
 LENGTH, CHECKSUM = struct.Struct("<Q4x"), 4
 SPLITS = {"train", "validation", "test"}
 """Folders inside that of a run in which Keras logs; their name is put before that of the metric."""
@@ -34,7 +39,7 @@ def read_events(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: {not_installed('reading event files', 'tensorboard', 'tensorboard')}") from None
     runs: dict[Path, list[Path]] = {}
     for file in find_files(path, _is_log):
-        inside = file.parent.name in SPLITS and file.parent != path
+        inside = file.parent != path and (file.parent.name in SPLITS or OF_HPARAMS.fullmatch(file.parent.name))
         runs.setdefault(file.parent.parent if inside else file.parent, []).append(file)
     return gather(
         path,
@@ -44,15 +49,17 @@ def read_events(path: Path) -> pd.DataFrame:
 
 def _read(files: list[Path], run: str, event: Any) -> pd.DataFrame:
     logged = []
+    settings: dict[str, Any] = {}
     for file in files:
         before = f"{file.parent.name}/" if file.parent.name in SPLITS and len({one.parent for one in files}) > 1 else ""
-        logged += [(step, time, before + tag, value) for step, time, tag, value in _scalars(file, event)]
+        logged += [(step, time, before + tag, value) for step, time, tag, value in _scalars(file, event, settings)]
     records = pd.DataFrame(logged, columns=["step", "time", "metric", "value"])
-    return with_settings(to_rows(records.sort_values("time", kind="stable"), "step"), run, {})
+    failed = settings.get("state") == "failed"
+    return with_settings(to_rows(records.sort_values("time", kind="stable"), "step", failed), run, settings)
 
 
-def _scalars(file: Path, event_type: Any) -> Iterator[tuple[int, float, str, float]]:
-    """Yield step, time, tag and value of the scalars in an event file.
+def _scalars(file: Path, event_type: Any, settings: dict[str, Any]) -> Iterator[tuple[int, float, str, float]]:
+    """Yield step, time, tag and value of the scalars in an event file; add its hyperparameters to settings.
 
     Raises:
         DataError: it is damaged or half-written, or of an unknown version.
@@ -72,8 +79,25 @@ def _scalars(file: Path, event_type: Any) -> Iterator[tuple[int, float, str, flo
                     yield event.step, event.wall_time, value.tag, value.simple_value
                 elif value.HasField("tensor") and plugin == "scalars":
                     yield event.step, event.wall_time, value.tag, float(make_ndarray(value.tensor))
+                elif plugin == HPARAMS:
+                    settings |= _hyperparameters(value.metadata.plugin_data.content)
     except DecodeError:
         raise DataError(f"{file.name} is damaged") from None
+
+
+def _hyperparameters(content: bytes) -> dict[str, Any]:
+    """Return the hyperparameters with which a run started, or how it ended where that is known."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    data = HParamsPluginData.FromString(content)
+    if data.HasField("session_end_info"):
+        state = STATES.get(data.session_end_info.status)
+        return {} if state is None else {"state": state}
+    found = {}
+    for name, value in data.session_start_info.hparams.items():
+        own = getattr(value, value.WhichOneof("kind") or "string_value")
+        found[name] = int(own) if isinstance(own, float) and own.is_integer() else own
+    return found
 
 
 def _records(file: Path) -> Iterator[bytes]:

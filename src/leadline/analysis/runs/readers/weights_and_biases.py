@@ -95,6 +95,20 @@ def read_offline_runs(path: Path) -> pd.DataFrame:
     )
 
 
+def has_ended(folder: Path) -> bool:
+    """Return whether the log in the folder of an offline run is whole, to its end; needs wandb."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    try:
+        return any(
+            Record.FromString(content).HasField("exit")
+            for file in find_files(folder, _is_log)
+            for content in _records(file.read_bytes())
+        )
+    except DataError:
+        return False
+
+
 def _is_log(name: str) -> bool:
     return name.startswith("run-") and name.endswith(".wandb")
 
