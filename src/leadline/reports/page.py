@@ -31,7 +31,7 @@ from leadline.analysis.verdict import (
 )
 from leadline.errors import LeadlineError
 from leadline.pretraining.image_grids import ImageGrid
-from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
+from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, draw_svg, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
 from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
@@ -360,9 +360,8 @@ def _page_figure(figure: Figure) -> dict[str, Any]:
     """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it."""
     panels = []
     for number, panel in enumerate(figure.panels):
-        spec = panel.chart.to_dict(validate=False)
-        shown = {**spec, "width": STILL_WIDTHS[figure.columns], "config": theme(PAGE, standalone=False)}
-        still = vl_convert.vegalite_to_svg(shown, vl_version=vegalite_version())
+        spec = panel.specification
+        still = draw_svg({**spec, "width": STILL_WIDTHS[figure.columns], "config": theme(PAGE, standalone=False)})
         panels.append(
             {
                 "title": panel.title,
