@@ -116,7 +116,8 @@ class Figure:
 
     def specification(self, width: int = 680) -> dict[str, Any]:
         """Return the Vega-Lite specification of `chart`, with the colours and type of a figure on paper."""
-        views, datasets, each = [], {}, self._panel_width(width)
+        each, views = self._panel_width(width), []
+        datasets: dict[str, Any] = {}
         for panel in self.panels:
             view = {**panel.specification, "width": each, "title": panel.title or self.title}
             datasets |= view.pop("datasets", {})
