@@ -35,6 +35,7 @@ from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, 
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
 from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
+from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished
@@ -136,6 +137,7 @@ def write(
     environment: Mapping[str, Any] | None = None,
     diagnostics: Diagnostics = NOTHING_MEASURED,
     sections: Sequence[Section] = (),
+    curves: Curves | None = None,
 ) -> Path:
     """Write a study's report into a folder and return the path of its HTML file.
 
@@ -153,6 +155,7 @@ def write(
         environment: where the report was written, if it should be shown in addition to where the trials ran.
         diagnostics: what the probes measured inside the networks, from `leadline.analysis.diagnostics.diagnose`.
         sections: further parts, in order, after the diagnostics.
+        curves: records by epoch, summed up; None: `records` has them all.
 
     Raises:
         LeadlineError: a file or folder cannot be written.
@@ -171,7 +174,7 @@ def write(
         specification=specification,
     )
     tabled = tables(study, findings, trials, records)
-    return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections)
+    return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections, curves)
 
 
 def _setting(study: ExpandedStudy) -> str:
@@ -199,13 +202,14 @@ def write_trials(
     environment: Mapping[str, Any] | None = None,
     diagnostics: Diagnostics = NOTHING_MEASURED,
     sections: Sequence[Section] = (),
+    curves: Curves | None = None,
 ) -> Path:
     """Write the report of trials that Leadline trained into a folder; see `write` and `write_page`.
 
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    drawn = draw_figures(findings, trials, records, diagnostics, sections)
+    drawn = draw_figures(findings, trials, records, diagnostics, sections, curves)
     where = _environments(trials, environment)
     return write_page(source, findings, tabled, drawn, folder, diagnostics, sections, _when(trials), where)
 
@@ -326,10 +330,11 @@ def draw_figures(
     records: pd.DataFrame,
     diagnostics: Diagnostics = NOTHING_MEASURED,
     sections: Sequence[Section] = (),
+    curves: Curves | None = None,
 ) -> list[Figure]:
     """Return every figure of a report, in its order; arguments as of `write`."""
     return [
-        *figures(findings, trials, records, diagnostics),
+        *figures(findings, trials, records, diagnostics, curves),
         *(figure for group in _snapshot_figures(diagnostics).values() for figure in group),
         *([interim_intervals(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
         *([] if diagnostics.frame.empty else [early_flow(diagnostics)]),

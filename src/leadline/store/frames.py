@@ -1,12 +1,13 @@
 """The results of a study as data frames for statistics, figures and reports."""
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Double, Text, and_, case, cast, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Double, Text, and_, case, cast, func, or_, select, type_coerce
 
 from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
@@ -25,6 +26,7 @@ TRIALS = (
     *("trial", "arm", "base", "factors", "seed", "state", "error", "diverged_step"),
     *("created", "started", "ended", "seconds", "environment", "note"),
 )
+MEANS = ("arm", "base", "split", "name", "epoch", "mean", "low", "high", "seeds", "left_out")
 RECORDS = ("trial", "arm", "base", "seed", "step", "epoch", "split", "name", "value")
 
 
@@ -83,6 +85,7 @@ def records_frame(
     splits: Collection[str] | None = None,
     only: Collection[tuple[str, str]] | None = None,
     columns: Sequence[str] = RECORDS,
+    unfinished: bool = False,
 ) -> "pd.DataFrame":
     """Return records of a study's trials, by position in the study, epoch, step, split and name."""
     import numpy as np
@@ -92,7 +95,7 @@ def records_frame(
     links = connection.execute(
         select(link.position, trials.c.hash, link.arm, link.base, link.factors, trials.c.seed)
         .join_from(study_trials, trials)
-        .where(link.study_id == study_id)
+        .where(link.study_id == study_id, *([trials.c.state != "finished"] if unfinished else []))
         .order_by(link.position)
     ).all()
     known = connection.execute(select(series.c.id, series.c.split, series.c.name)).all()
@@ -107,6 +110,8 @@ def records_frame(
         .join_from(study_trials, records, kept.trial_id == link.trial_id)
         .where(link.study_id == study_id)
     )
+    if unfinished:
+        query = query.join(trials, trials.c.id == link.trial_id).where(trials.c.state != "finished")
     if len(wanted) < len(known):
         query = query.where(kept.series_id.in_([row.id for row in wanted]))
     # Names repeat for thousands of rows, so they are joined here by id instead of in the database.
@@ -139,6 +144,31 @@ def records_frame(
         "value": lambda: value[order],
     }
     return pd.DataFrame({column: made[column]() for column in columns})
+
+
+def means_frame(connection: Connection, study_id: int, splits: Collection[str]) -> "pd.DataFrame":
+    """Return records of finished trials by arm, split, name and epoch, as the database sums them up."""
+    import pandas as pd
+
+    link, value = study_trials.c, records.c.value
+    finite = case((func.abs(value) <= sys.float_info.max, type_coerce(value, Double)))
+    by = (link.arm, link.base, series.c.split, series.c.name, records.c.epoch)
+    rows = connection.execute(
+        select(
+            *by,
+            *(summed(finite) for summed in (func.avg, func.min, func.max, func.count)),
+            func.count() - func.count(finite),
+        )
+        .join_from(study_trials, trials)
+        .join(records, records.c.trial_id == trials.c.id)
+        .join(series, series.c.id == records.c.series_id)
+        .where(link.study_id == study_id, trials.c.state == "finished", series.c.split.in_(splits))
+        .group_by(*by)
+        .order_by(func.min(link.position), series.c.split, series.c.name, records.c.epoch)
+    ).all()
+    frame = pd.DataFrame([tuple(row) for row in rows], columns=[*MEANS])
+    types = dict.fromkeys(("mean", "low", "high"), "float64") | dict.fromkeys(("epoch", "seeds", "left_out"), "int64")
+    return frame.astype(types | dict.fromkeys(("arm", "base", "split", "name"), str))
 
 
 def study_outputs(connection: Connection, study_id: int, probabilities: bool) -> dict[str, Outputs]:

@@ -27,7 +27,7 @@ from leadline.store.connect import (
 )
 from leadline.store.lookup import all_states, arm_of, count_trials, find_trial, held_trials, study_id
 from leadline.store.read_only import missing, open_to_read
-from leadline.store.schema import TrialState, studies
+from leadline.store.schema import TrialState, series, studies
 from leadline.store.values import HeldTrial, StudyRecord, StudySummary, TrialRecord, require_mapping
 from leadline.study.resolved import complete_title
 
@@ -280,6 +280,7 @@ class Reader:
         splits: Collection[str] | None = None,
         only: Collection[tuple[str, str]] | None = None,
         columns: Sequence[str] = frames.RECORDS,
+        unfinished: bool = False,
     ) -> "pd.DataFrame":
         """Return the records of a study's trials, by position in the study, epoch, step, split and name.
 
@@ -290,12 +291,36 @@ class Reader:
             splits: the splits to return; None: all.
             only: splits with names to return; None: all.
             columns: those to return.
+            unfinished: whether to return only those of trials that have not finished.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            return frames.records_frame(connection, study_id(connection, study), splits, only, columns)
+            return frames.records_frame(connection, study_id(connection, study), splits, only, columns, unfinished)
+
+    @with_retries
+    def means_frame(self, study: str, splits: Collection[str]) -> "pd.DataFrame":
+        """Return the records of a study's finished trials, summed up by the database.
+
+        Columns: arm, base, split, name, epoch; mean, low, high (the least and the greatest) and seeds (the number) of
+        the finite values; left_out (the number of values that are not finite).
+
+        Args:
+            study: its name.
+            splits: the splits to return.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.means_frame(connection, study_id(connection, study), splits)
+
+    @with_retries
+    def series(self) -> set[tuple[str, str]]:
+        """Return split and name of everything that trials of any study have recorded."""
+        with self._reading() as connection:
+            return {(row.split, row.name) for row in connection.execute(select(series.c.split, series.c.name))}
 
     @with_retries
     def outputs(self, study: str, probabilities: bool = True) -> dict[str, Outputs]:

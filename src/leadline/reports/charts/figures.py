@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from leadline.analysis.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
@@ -36,12 +35,14 @@ from leadline.reports.charts.fit import RUNNING, depth_curves, fit_curves
 from leadline.reports.charts.forest import forest
 from leadline.reports.charts.frames import (
     CURVE_SPLITS,
+    Curves,
     curve_frame,
     error_frame,
     horizontal_factor,
     is_number,
     level_of,
     profile_frame,
+    sum_up,
     unfinished_frame,
 )
 from leadline.reports.charts.heat import heat_maps
@@ -53,22 +54,30 @@ SHOWN_LEVELS = 6
 
 
 def figures(
-    findings: Findings, trials: pd.DataFrame, records: pd.DataFrame, diagnostics: Diagnostics = NOTHING_MEASURED
+    findings: Findings,
+    trials: pd.DataFrame,
+    records: pd.DataFrame,
+    diagnostics: Diagnostics = NOTHING_MEASURED,
+    curves: Curves | None = None,
 ) -> tuple[Figure, ...]:
-    """Return a study's figures in the order of a report; those of `why` only where something was measured."""
-    tested = records["split"].eq("test").any()
+    """Return a study's figures in the order of a report; those of `why` only where something was measured.
+
+    Curves are drawn from `curves`, or from `records` where they are not given.
+    """
+    curves = curves or sum_up(trials, records)
+    tested = "test" in curves.splits
     splits = CURVES | ({"test": "Test"} if tested else {})
     return (
         *(
             figure
             for quantity, axis in findings.curves.items()
             for figure in (
-                learning_curves(trials, records, quantity, axis, splits),
-                *fit_curves(trials, records, quantity, axis),
+                learning_curves(trials, curves, quantity, axis, splits),
+                *fit_curves(trials, curves, quantity, axis),
             )
         ),
-        *(fit_curves(trials, records, "error", "Misclassification error (%)", ("train", "test")) if tested else ()),
-        *depth_curves(trials, records),
+        *(fit_curves(trials, curves, "error", "Misclassification error (%)", ("train", "test")) if tested else ()),
+        *depth_curves(trials, curves),
         *((final_error(trials, records),) if findings.metric == "test_error" else ()),
         forest(findings),
         *(() if diagnostics.frame.empty else (gradient_profiles(trials, diagnostics), *heat_maps(diagnostics, trials))),
@@ -89,7 +98,7 @@ CURVES = dict(zip(CURVE_SPLITS, ("Training", "Validation"), strict=True))
 
 def learning_curves(
     trials: pd.DataFrame,
-    records: pd.DataFrame,
+    curves: Curves,
     quantity: str,
     axis: str,
     splits: Mapping[str, str] = CURVES,
@@ -98,20 +107,20 @@ def learning_curves(
     """Return the curves of a record such as `loss`, one column of panels per level.
 
     Args:
-        trials, records: of a study.
+        trials, curves: of a study.
         quantity: the name of the record.
         axis: title of its axis.
         splits: splits whose curves are drawn -> their titles.
         name: of the figure's files; by default that of the record.
     """
-    bands, loose = (frame(trials, records, quantity, splits) for frame in (curve_frame, unfinished_frame))
+    bands, loose = (frame(trials, curves, quantity, splits) for frame in (curve_frame, unfinished_frame))
     name, title = f"{name or quantity}-curves", f"{quantity[0].upper()}{quantity[1:]} during training"
     if bands.empty and loose.empty:
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
     caption = [*band_words(bands)]
     if "train" in splits:
         caption.append(RUNNING)
-    if not np.isfinite(records.loc[records["name"].eq(quantity) & records["split"].isin(splits), "value"]).all():
+    if curves.leave_out(quantity, splits):
         caption.append("Values that are not finite are not drawn.")
     if "validation" in splits and "validation" not in {*bands["split"], *loose["split"]}:
         caption.append("There are no validation records.")
