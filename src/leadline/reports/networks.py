@@ -18,7 +18,7 @@ from leadline.study.expand import Arm, ExpandedStudy
 from leadline.text import NOTHING, join, number
 from leadline.text.tables import Column, Table, plain
 
-SHOWN_NETWORKS, SHOWN_DRAWINGS = 60, 12
+SHOWN_NETWORKS, SHOWN_DRAWINGS = 40, 12
 
 Shape = tuple[tuple[int, int, int], int]
 """Channels, height and width of an image, and the number of classes."""

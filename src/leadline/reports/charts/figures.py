@@ -4,10 +4,11 @@ The frames are prepared in `frames`, and `chart` has what all charts share. A fi
 is one view whose width is left open, so that a page can lay the panels out for any screen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from leadline.analysis.diagnostics import NOTHING_MEASURED, Diagnostics, of_gradients
@@ -50,7 +51,8 @@ from leadline.reports.charts.lines import band_words, line_figure
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
-SHOWN_LEVELS = 6
+SHOWN_LEVELS, SHOWN_SEEDS = 6, 1000
+"""Levels that have a panel; trials of the final error that have a mark each, or else arms have bars."""
 
 
 def figures(
@@ -181,9 +183,15 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     shown_panels = spread(panel_names, SHOWN_LEVELS)
     y = magnitudes("Test error (%)", list(rows["value"].dropna()))
     x = _x_axis(factor, list(dict.fromkeys(rows["x"])))
-    panels = tuple(Panel(name, _errors(rows[rows["panel"].eq(name)], shown, x, y)) for name in shown_panels)
+    ranges = rows["panel"].isin(shown_panels).sum() > SHOWN_SEEDS
+    panels = tuple(Panel(name, _errors(rows[rows["panel"].eq(name)], shown, x, y, ranges)) for name in shown_panels)
     edge = "upper" if isinstance(x, alt.X) else "right"
-    caption = ["Small hollow marks: one seed each; filled marks: the mean of an arm's finished trials."]
+    each_seed = (
+        "Thin bars: from the smallest to the largest value over the seeds; thick bars: the middle half of them"
+        if ranges
+        else "Small hollow marks: one seed each"
+    )
+    caption = [f"{each_seed}; filled marks: the mean of an arm's finished trials."]
     keys = legend_keys(shown, dashed=factor is not None)
     if rows["state"].eq(DIVERGED).any():
         caption.append(f"Crosses at the {edge} edge: trials that diverged and so have no test error.")
@@ -203,19 +211,23 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     )
 
 
-def _errors(rows: pd.DataFrame, bases: Sequence[str], x: alt.X | alt.Y, y: alt.Y) -> alt.LayerChart:
+def _errors(rows: pd.DataFrame, bases: Sequence[str], x: alt.X | alt.Y, y: alt.Y, ranges: bool) -> alt.LayerChart:
     colour, dash, shape = arm_channels(bases)
     finished = rows[rows["value"].notna()]
-    seeds = inline(finished, ["arm", "base", "x", "value", "seed"])
     means = finished.groupby(["arm", "base", "x"], sort=False)["value"].agg(mean="mean", seeds="count").reset_index()
     data = inline(means, ["arm", "base", "x", "mean", "seeds"])
     layers: list[alt.Chart] = []
     if x.shorthand == "x:Q":  # categories have nothing between them
         line = alt.Chart(data).mark_line(strokeWidth=2)
         layers.append(line.encode(**place_marks(x, y, "mean"), color=colour, strokeDash=dash))
-    tips = [alt.Tooltip("arm:N"), alt.Tooltip("seed:N"), alt.Tooltip("value:Q", title="test error (%)", format=".2f")]
-    points = alt.Chart(seeds).mark_point(filled=False, size=30, opacity=0.85, strokeWidth=1.2)
-    layers.append(points.encode(**place_marks(x, y, "value"), color=colour, shape=shape, tooltip=tips))
+    if ranges:
+        layers += _spreads(finished, x, y, colour)
+    else:
+        seeds = inline(finished, ["arm", "base", "x", "value", "seed"])
+        tips = [alt.Tooltip("arm:N"), alt.Tooltip("seed:N")]
+        tips.append(alt.Tooltip("value:Q", title="test error (%)", format=".2f"))
+        points = alt.Chart(seeds).mark_point(filled=False, size=30, opacity=0.85, strokeWidth=1.2)
+        layers.append(points.encode(**place_marks(x, y, "value"), color=colour, shape=shape, tooltip=tips))
     tips = [alt.Tooltip("arm:N"), alt.Tooltip("mean:Q", title="mean (%)", format=".2f"), alt.Tooltip("seeds:Q")]
     points = alt.Chart(data).mark_point(filled=True, size=80, opacity=1)
     layers.append(points.encode(**place_marks(x, y, "mean"), color=colour, shape=shape, tooltip=tips))
@@ -227,6 +239,19 @@ def _errors(rows: pd.DataFrame, bases: Sequence[str], x: alt.X | alt.Y, y: alt.Y
         layers.append(points.encode(**at_edge(x), color=colour, tooltip=tips))
     height = 260 if isinstance(x, alt.X) else name_height(rows["x"].nunique())
     return alt.LayerChart(layer=layers, height=height)
+
+
+def _spreads(finished: pd.DataFrame, x: alt.X | alt.Y, y: alt.Y, colour: alt.Color) -> Iterator[alt.Chart]:
+    """Yield bars over all values of an arm and over the middle half of them."""
+    groups = finished.groupby(["arm", "base", "x"], sort=False)["value"]
+    found = groups.quantile(np.array([0, 0.25, 0.75, 1])).unstack()
+    found.columns = ["least", "low", "high", "greatest"]
+    data = inline(found.reset_index(), ["arm", "base", "x", *found])
+    tips = [alt.Tooltip("arm:N"), *(alt.Tooltip(f"{name}:Q", format=".2f") for name in found)]
+    far = "y2" if isinstance(x, alt.X) else "x2"
+    for start, end, width in (("least", "greatest", 1.0), ("low", "high", 5.0)):
+        bar = alt.Chart(data).mark_rule(strokeWidth=width, opacity=0.5)
+        yield bar.encode(**place_marks(x, y, start), **{far: f"{end}:Q"}, color=colour, tooltip=tips)
 
 
 def _x_axis(factor: str | None, values: Sequence[Any]) -> alt.X | alt.Y:

@@ -23,13 +23,14 @@ from leadline.reports.charts.chart import (
     grid_columns,
     inline,
     legend_keys,
+    spread,
 )
 from leadline.reports.charts.frames import level_of
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join, number, plural
 
-SHOWN_PANELS, LEAST_IMAGES = 6, 5
-"""Contrasts of a figure; images of a bin of confidence from which on it is drawn."""
+SHOWN_PANELS, SHOWN_ARMS, LEAST_IMAGES = 6, 12, 5
+"""Contrasts of a figure; its panels of arms; images of a bin of confidence from which on it is drawn."""
 LEAST_SHARE = 0.5
 """Per cent of a class from which on a cell of a confusion matrix has its number."""
 
@@ -64,7 +65,7 @@ def _about_classes(arms: Sequence[ArmMistakes]) -> Iterator[str]:
 
 def _confusion(arms: Sequence[ArmMistakes]) -> Figure:
     frame = confusion_frame(arms)
-    drawn, classes = arms[:SHOWN_BASES], _shown_classes(arms)
+    drawn, classes = spread(arms, SHOWN_ARMS), _shown_classes(arms)
     ends = [_most_confused(one) for one in drawn]
     cells = max(40, SHOWN_CELLS // len(drawn))
     some = any(_kinds_of_mistakes(one) > cells for one in drawn)
@@ -191,7 +192,9 @@ def _classes(arms: Sequence[ArmMistakes]) -> Figure:
     for one in arms:
         levels.setdefault(level_of(one.arm.factors), []).append(one)
     panels = []
-    for level, own in levels.items():
+    shown_levels = spread(list(levels), max(2, SHOWN_ARMS // len(groups)))
+    for level in shown_levels:
+        own = levels[level]
         for group in groups:
             here = [one for one in own if one.arm.base in group]
             if here:
@@ -214,6 +217,7 @@ def _classes(arms: Sequence[ArmMistakes]) -> Figure:
                 " training again, on the same test images. One seed has no interval.",
                 *_about_classes(arms),
                 *describe_omitted(bases, shown, "arms"),
+                *describe_omitted(list(levels), shown_levels, "levels"),
             ]
         ),
         frame,
@@ -331,8 +335,9 @@ def _calibration(arms: Sequence[ArmMistakes]) -> Figure:
     bases = list(dict.fromkeys(frame["base"]))
     shown = bases[:SHOWN_BASES]
     groups, levels = divide_arms(shown), list(dict.fromkeys(frame["level"]))
+    shown_levels = spread(levels, max(2, SHOWN_ARMS // len(groups)))
     panels = []
-    for level in levels:
+    for level in shown_levels:
         for group in groups:
             rows = frame[frame["level"].eq(level) & frame["base"].isin(group)]
             if not rows.empty:
@@ -350,6 +355,7 @@ def _calibration(arms: Sequence[ArmMistakes]) -> Figure:
                 " mean probability and accuracy of a bin, the larger, the more images. On the diagonal a network is"
                 f" calibrated, below it too confident. Bins of fewer than {LEAST_IMAGES} images are not drawn.",
                 *describe_omitted(bases, shown, "arms"),
+                *describe_omitted(levels, shown_levels, "levels"),
             ]
         ),
         frame,
