@@ -70,7 +70,7 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
     diagnostics = diagnose(trials, records, flow, stored)
     inputs = _inputs(store, name, trials)
     sections = (
-        *mistakes_section(study, trials, outputs, inputs, data_dir),
+        *mistakes_section(study, trials, outputs, inputs, data_dir, findings),
         *_variance(study, trials, outputs),
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),

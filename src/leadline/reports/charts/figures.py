@@ -18,7 +18,6 @@ from leadline.reports.charts.axes import magnitudes
 from leadline.reports.charts.chart import (
     CROSS,
     DIVERGED,
-    SHOWN_BASES,
     Figure,
     Key,
     Panel,
@@ -48,6 +47,7 @@ from leadline.reports.charts.frames import (
 )
 from leadline.reports.charts.heat import heat_maps
 from leadline.reports.charts.lines import band_words, line_figure
+from leadline.reports.charts.notable import choose_arms, describe_choice, notable_arms
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
@@ -67,6 +67,8 @@ def figures(
     Curves are drawn from `curves`, or from `records` where they are not given.
     """
     curves = curves or sum_up(trials, records)
+    notable, error = notable_arms(findings), "Misclassification error (%)"
+    arms = [arm.name for base in notable for arm in findings.arms if arm.base == base]
     tested = "test" in curves.splits
     splits = CURVES | ({"test": "Test"} if tested else {})
     return (
@@ -74,13 +76,13 @@ def figures(
             figure
             for quantity, axis in findings.curves.items()
             for figure in (
-                learning_curves(trials, curves, quantity, axis, splits),
-                *fit_curves(trials, curves, quantity, axis),
+                learning_curves(trials, curves, quantity, axis, splits, notable=notable),
+                *fit_curves(trials, curves, quantity, axis, notable=arms),
             )
         ),
-        *(fit_curves(trials, curves, "error", "Misclassification error (%)", ("train", "test")) if tested else ()),
+        *(fit_curves(trials, curves, "error", error, ("train", "test"), arms) if tested else ()),
         *depth_curves(trials, curves),
-        *((final_error(trials, records),) if findings.metric == "test_error" else ()),
+        *((final_error(trials, records, notable),) if findings.metric == "test_error" else ()),
         forest(findings),
         *(() if diagnostics.frame.empty else (gradient_profiles(trials, diagnostics), *heat_maps(diagnostics, trials))),
     )
@@ -105,6 +107,7 @@ def learning_curves(
     axis: str,
     splits: Mapping[str, str] = CURVES,
     name: str = "",
+    notable: Sequence[str] = (),
 ) -> Figure:
     """Return the curves of a record such as `loss`, one column of panels per level.
 
@@ -114,6 +117,7 @@ def learning_curves(
         axis: title of its axis.
         splits: splits whose curves are drawn -> their titles.
         name: of the figure's files; by default that of the record.
+        notable: arms that are drawn before others where there are too many.
     """
     bands, loose = (frame(trials, curves, quantity, splits) for frame in (curve_frame, unfinished_frame))
     name, title = f"{name or quantity}-curves", f"{quantity[0].upper()}{quantity[1:]} during training"
@@ -135,6 +139,7 @@ def learning_curves(
         caption,
         ("Epoch", axis),
         splits,
+        notable=notable,
     )
 
 
@@ -165,7 +170,7 @@ def gradient_profiles(trials: pd.DataFrame, diagnostics: Diagnostics) -> Figure:
 # --- final error
 
 
-def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
+def final_error(trials: pd.DataFrame, records: pd.DataFrame, notable: Sequence[str] = ()) -> Figure:
     """Return the test error of every seed and its mean by the varied factor, or by arm where nothing is varied."""
     frame = error_frame(trials, records)
     factor, others = horizontal_factor(trials)
@@ -173,7 +178,7 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     if frame["value"].notna().sum() == 0:
         return Figure("test-error", title, "No trial has finished, so there is no test error to show.", frame)
     bases = list(frame["base"].unique())
-    shown = bases[:SHOWN_BASES]
+    shown = choose_arms(bases, notable)
     rows = frame[frame["base"].isin(shown)]
     rows = rows.assign(
         x=[factors[factor] if factor else base for factors, base in zip(rows["factors"], rows["base"], strict=True)],
@@ -196,7 +201,7 @@ def final_error(trials: pd.DataFrame, records: pd.DataFrame) -> Figure:
     if rows["state"].eq(DIVERGED).any():
         caption.append(f"Crosses at the {edge} edge: trials that diverged and so have no test error.")
         keys.append(Key(DIVERGED, CROSS))
-    caption += [*describe_omitted(bases, shown, "arms"), *describe_omitted(panel_names, shown_panels, "levels")]
+    caption += [*describe_choice(bases, shown, notable), *describe_omitted(panel_names, shown_panels, "levels")]
     means = frame.groupby("arm", sort=False)["value"].mean().dropna()
     said = [f"{arm} {mean:.2f}%" for arm, mean in means.items()]
     return Figure(

@@ -8,7 +8,6 @@ import pandas as pd
 from leadline.reports.charts.axes import magnitudes, whole_numbers
 from leadline.reports.charts.chart import (
     DISTINCT,
-    SHOWN_BASES,
     Figure,
     Panel,
     arm_channels,
@@ -38,7 +37,12 @@ WIDTHS = {"train": 1.0, "validation": 2.8}
 
 
 def fit_curves(
-    trials: pd.DataFrame, curves: Curves, quantity: str, axis: str, splits: Sequence[str] = tuple(SPLITS)
+    trials: pd.DataFrame,
+    curves: Curves,
+    quantity: str,
+    axis: str,
+    splits: Sequence[str] = tuple(SPLITS),
+    notable: Sequence[str] = (),
 ) -> Iterator[Figure]:
     """Yield the curves of a record by split, a panel for each arm; nothing unless two splits have it.
 
@@ -47,6 +51,7 @@ def fit_curves(
         quantity: the name of the record.
         axis: title of its axis.
         splits: that are drawn where they were evaluated.
+        notable: arms with their levels that are drawn before others.
     """
     bands, loose = (
         _by_split(frame(trials, curves, quantity, splits), splits) for frame in (curve_frame, unfinished_frame)
@@ -67,8 +72,9 @@ def fit_curves(
         caption,
         ("Epoch", axis),
         {"": ""},
-        most_levels=SHOWN_BASES,
+        most_levels=SHOWN_PANELS,
         levels_are="arms",
+        notable=notable,
     )
 
 
