@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -261,6 +261,7 @@ def write_page(
         images = {"svg": drawing.svg.encode(), "pdf": vl_convert.svg_to_pdf(drawing.svg)}
         files |= {f"figures/{drawing.name}.{end}": content for end, content in images.items()}
     by_name = {table.name: table for table in tabled}
+    bases = {arm.name: arm.base for arm in findings.arms}
     page = (
         _environment()
         .get_template("report.html")
@@ -275,7 +276,8 @@ def write_page(
             effects=[effect_sentence(effect) for effect in findings.factors if effect.of == "difference"],
             meta_analyses=[meta_sentence(one) for one in findings.meta_analyses],
             notes=notes(findings),
-            figures={figure.name: _page_figure(figure) for figure in drawn},
+            figures={figure.name: _page_figure(figure, bases) for figure in drawn},
+            bases=_drawn_arms(bases.values(), drawn),
             tables=by_name,
             diagnostics=diagnostics,
             curves=[figure.name for figure in drawn if figure.name in curve_names(findings)],
@@ -361,8 +363,19 @@ def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
     yield f"tables/{figure.name}.csv", None if figure.data.empty else data
 
 
-def _page_figure(figure: Figure) -> dict[str, Any]:
-    """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it."""
+def _drawn_arms(bases: Iterable[str], drawn: Sequence[Figure]) -> list[str]:
+    """Return the arms, without their levels, that some legend names."""
+    named = {key.label for figure in drawn for key in figure.keys}
+    return [base for base in dict.fromkeys(bases) if base in named]
+
+
+def _page_figure(figure: Figure, bases: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it.
+
+    Args:
+        figure: which may have a panel for each arm.
+        bases: name of each arm -> its name without levels.
+    """
     panels = []
     for number, panel in enumerate(figure.panels):
         spec = panel.specification
@@ -370,6 +383,7 @@ def _page_figure(figure: Figure) -> dict[str, Any]:
         panels.append(
             {
                 "title": panel.title,
+                "arm": bases.get(panel.title, ""),
                 "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
                 "still": Markup(prefix_ids(_shorten(still), f"{figure.name}-{number}-")),
                 "spec": Markup(_json_in_html(_with_rows(spec) | {"width": "container"})),
