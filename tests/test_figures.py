@@ -99,7 +99,7 @@ TWO_RECORDS = records_of(
 
 
 def test_curve_frame_by_hand() -> None:
-    frame = chartdata.curve_frame(TWO, TWO_RECORDS, "loss")
+    frame = chartdata.curve_frame(TWO, chartdata.sum_up(TWO, TWO_RECORDS), "loss")
     rows = [tuple(row) for row in frame[["arm", "epoch", "mean", "low", "high", "seeds"]].itertuples(index=False)]
     assert rows == [
         ("resnet[blocks=5]", 1, 3.0, 2.0, 4.0, 2),
@@ -112,7 +112,7 @@ def test_curve_frame_by_hand() -> None:
 
 
 def test_loose_frame_holds_what_did_not_finish() -> None:
-    frame = chartdata.unfinished_frame(TWO, TWO_RECORDS, "loss")
+    frame = chartdata.unfinished_frame(TWO, chartdata.sum_up(TWO, TWO_RECORDS), "loss")
     rows = [tuple(row) for row in frame[["trial", "epoch", "value", "state", "last"]].itertuples(index=False)]
     assert rows == [("c1", 1, 9.0, "diverged", True)]
 
@@ -149,9 +149,9 @@ def test_arms_that_share_a_trial_do_not_multiply_it() -> None:
         ]
     )
     assert list(chartdata.error_frame(trials, records)["arm"]) == ["a", "b"]
-    assert list(chartdata.curve_frame(trials, records, "loss")["seeds"]) == [1, 1]
+    assert list(chartdata.curve_frame(trials, chartdata.sum_up(trials, records), "loss")["seeds"]) == [1, 1]
     trials["state"] = "running"
-    assert len(chartdata.unfinished_frame(trials, records, "loss")) == 2
+    assert len(chartdata.unfinished_frame(trials, chartdata.sum_up(trials, records), "loss")) == 2
 
 
 def test_profiles_take_the_first_the_middle_and_the_last_epoch() -> None:
@@ -285,7 +285,7 @@ def test_many_arms_and_levels_and_contrasts_are_drawn_in_part_and_that_is_said()
         )
     )
     records = records_of(trials, [row for trial in trials["trial"] for row in curves("loss", trial, [2.0, 1.0])])
-    figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
+    figure = figures.learning_curves(trials, chartdata.sum_up(trials, records), "loss", "Cross-entropy (nats)")
     assert len(figure.keys) == chart.SHOWN_BASES
     assert [panel.title for panel in figure.panels] == [
         f"Training, blocks = {level}, arm{first} to arm{first + chart.DISTINCT - 1}"
@@ -311,7 +311,7 @@ SPLITS = [
 
 
 def test_training_validation_and_test_stand_in_one_panel_for_each_arm() -> None:
-    (figure,) = fit.fit_curves(TWO, records_of(TWO, SPLITS), "accuracy", "Accuracy")
+    (figure,) = fit.fit_curves(TWO, chartdata.sum_up(TWO, records_of(TWO, SPLITS)), "accuracy", "Accuracy")
     assert [panel.title for panel in figure.panels] == ["resnet[blocks=5]", "cnn[blocks=5]"]
     assert [key.label for key in figure.keys] == ["Training", "Validation", "Test", "diverged"]
     assert "running averages" in figure.caption and "nothing was chosen by them" in figure.caption
@@ -326,7 +326,7 @@ def test_training_validation_and_test_stand_in_one_panel_for_each_arm() -> None:
     plain_end = [row for row in layers_of(figure.panels[1])[0][1] if row["x"] == 3]
     assert [row["mean"] for row in plain_end] == pytest.approx([0.96, 0.92, 0.912])
     only_training = [row for row in SPLITS if row[2] == "train"]
-    assert not list(fit.fit_curves(TWO, records_of(TWO, only_training), "accuracy", "Accuracy"))
+    assert not list(fit.fit_curves(TWO, chartdata.sum_up(TWO, records_of(TWO, only_training)), "accuracy", "Accuracy"))
 
 
 def test_test_values_by_epoch_are_drawn_where_they_are_stored() -> None:
@@ -352,7 +352,7 @@ def test_depths_have_colours_training_is_thin_and_validation_bold() -> None:
         for epoch in (1, 2)
         for split, extra in (("train", 0.0), ("validation", 2.0))
     ]
-    (figure,) = fit.depth_curves(trials, records_of(trials, values))
+    (figure,) = fit.depth_curves(trials, chartdata.sum_up(trials, records_of(trials, values)))
     assert [panel.title for panel in figure.panels] == ["p", "r"]
     assert [key.label for key in figure.keys] == ["blocks = 3", "blocks = 20"]
     for panel in figure.panels:
@@ -362,9 +362,11 @@ def test_depths_have_colours_training_is_thin_and_validation_bold() -> None:
         assert {row["mean"] for row in training} == {40, 20} and {row["mean"] for row in validation} == {42, 22}
         assert {row["base"] for row in training} == {"blocks = 3", "blocks = 20"}
     one_depth = trials[[factors["blocks"] == 3 for factors in trials["factors"]]]
-    assert not list(fit.depth_curves(one_depth, records_of(one_depth, values)))
+    assert not list(fit.depth_curves(one_depth, chartdata.sum_up(one_depth, records_of(one_depth, values))))
     named = trials_of(*((f"t{kind}", "r", {"kind": kind}, 0, "finished") for kind in "AB"))
-    assert not list(fit.depth_curves(named, records_of(named, [("tA", 1, "train", "error", 1.0)])))
+    assert not list(
+        fit.depth_curves(named, chartdata.sum_up(named, records_of(named, [("tA", 1, "train", "error", 1.0)])))
+    )
 
 
 def placed(found: Values, values: list[float]) -> list[float]:
@@ -394,7 +396,7 @@ def test_98_and_99_per_cent_are_as_far_apart_as_80_and_90() -> None:
 def test_a_long_curve_is_thinned_but_not_its_data() -> None:
     trials = trials_of(("t", "cnn", {}, 0, "finished"))
     records = records_of(trials, curves("loss", "t", [1 / epoch for epoch in range(1, 1001)]))
-    figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
+    figure = figures.learning_curves(trials, chartdata.sum_up(trials, records), "loss", "Cross-entropy (nats)")
     shown = layers_of(figure.panels[0])[0][1]
     assert len(shown) == lines.SHOWN_EPOCHS
     assert (shown[0]["x"], shown[-1]["x"]) == (1, 1000)
@@ -464,7 +466,7 @@ def test_eight_arms_are_all_drawn_each_with_a_mark_of_its_own() -> None:
     trials = trials_of(*((name, name, {}, 0, "finished") for name in names))
     rows = [row for name in names for row in curves("loss", name, [2.0, 1.0])]
     records = records_of(trials, [*rows, *((name, 1, "final-test", "error", 4.0) for name in names)])
-    figure = figures.learning_curves(trials, records, "loss", "Cross-entropy (nats)")
+    figure = figures.learning_curves(trials, chartdata.sum_up(trials, records), "loss", "Cross-entropy (nats)")
     assert "arms are drawn" not in figure.caption
     assert [panel.title for panel in figure.panels] == [
         f"Training, {names[0]} to {names[3]}",

@@ -36,7 +36,7 @@ from leadline.live.pages import Pages, View
 from leadline.live.server import address
 from leadline.live.snapshot import Flow, FlowMap, StudyNow
 from leadline.parts.metrics.record import Record
-from leadline.reports.charts.frames import curve_frame, unfinished_frame
+from leadline.reports.charts.frames import curve_frame, sum_up, unfinished_frame
 from leadline.store import Store, WorkerId
 from leadline.store.following import Follower, Lease
 from leadline.store.leases import ENDED
@@ -152,8 +152,8 @@ def test_curves_are_those_of_the_report(runs: Path) -> None:
     now = shown(runs)
     assert [one.quantity for one in now.curves] == ["accuracy", "loss"]
     for curves in now.curves:
-        means = curve_frame(trials, records, curves.quantity)
-        single = unfinished_frame(trials, records, curves.quantity)
+        means = curve_frame(trials, sum_up(trials, records), curves.quantity)
+        single = unfinished_frame(trials, sum_up(trials, records), curves.quantity)
         found, alone = [], []
         for panel in curves.panels:
             split, _, level = panel.title.partition(", ")

@@ -79,6 +79,9 @@ class Diagnostics:
 NOTHING_MEASURED = Diagnostics()
 
 
+TRAINING_TIME = ("time", "seconds")
+"""Split and name of the records that tell how long training took."""
+
 Stored = Mapping[str, Sequence[tuple[int, bytes]]]
 """Trial -> epoch and what a probe measured in it as bytes, in the order of epochs."""
 
@@ -325,7 +328,8 @@ def _arms(arms: Counter[str]) -> str:
 
 
 def _cost(records: pd.DataFrame, tables: Tables, snapshots: Mapping[str, Snapshots]) -> Iterator[str]:
-    times = records[records["split"].eq("time") & records["name"].eq("seconds")].drop_duplicates(["trial", "epoch"])
+    split, name = TRAINING_TIME
+    times = records[records["split"].eq(split) & records["name"].eq(name)].drop_duplicates(["trial", "epoch"])
     known = times.set_index(["trial", "epoch"])["value"]
     own = [
         (table.seconds, known[trial, epoch])

@@ -141,7 +141,7 @@ class Results:
 
         with self._store() as store:
             one = read_study(store, self.name, self._data_dir)
-        drawn = draw_figures(one.findings, one.trials, one.records, one.diagnostics, one.sections)
+        drawn = draw_figures(one.findings, one.trials, one.records, one.diagnostics, one.sections, one.curves)
         return {figure.name: figure.chart() for figure in drawn if figure.panels}
 
     def report(self, folder: str | Path) -> str:

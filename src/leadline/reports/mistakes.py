@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.mistakes import (
+    ERROR,
     AlwaysWrong,
     ArmMistakes,
     Mistakes,
@@ -18,11 +19,13 @@ from leadline.analysis.mistakes import (
     mistake_sentences,
 )
 from leadline.analysis.runs.examples import ExampleDifferences, examples_table, summary_table
+from leadline.analysis.verdict import Findings
 from leadline.data.network_input import NetworkInput
 from leadline.errors import LeadlineError
 from leadline.parts.metrics import Outputs
 from leadline.pretraining.image_grids import ImageGrid
 from leadline.reports.charts.mistakes import mistake_figures
+from leadline.reports.charts.notable import notable_arms
 from leadline.reports.gallery import read_pictures
 from leadline.reports.page import Gallery, Picture, Pointer, Section
 from leadline.study.expand import ExpandedStudy
@@ -50,6 +53,7 @@ def mistakes_section(
     outputs: Mapping[str, Outputs],
     inputs: Mapping[str, NetworkInput],
     data_dir: Path | None,
+    findings: Findings | None = None,
 ) -> Iterator[Section]:
     """Yield the section about what arms misclassify; nothing where no trial has outputs for classes.
 
@@ -59,6 +63,7 @@ def mistakes_section(
         outputs: trial -> what its network gave for the test images.
         inputs: what the networks of trained arms take, by arm.
         data_dir: folder of the data sets; None: the default one.
+        findings: by which arms and contrasts are chosen where there are many; None: by their order.
     """
     found = analyze_mistakes(study, trials, outputs, {arm: one.class_names for arm, one in inputs.items()})
     if found is None:
@@ -72,15 +77,27 @@ def mistakes_section(
         "mistakes",
         "What is misclassified",
         tuple(about),
-        tuple(mistake_figures(found)),
+        tuple(mistake_figures(found, notable_arms(findings) if findings else ())),
         (class_table(found.arms), *differences, *examples),
-        galleries=tuple(_galleries(found, data_dir)),
+        galleries=tuple(_galleries(found, data_dir, _clearest(findings) if findings else {})),
         pointers=tuple(Pointer(text, target) for text, target in mistake_sentences(found)),
     )
 
 
-def _galleries(found: Mistakes, data_dir: Path | None) -> Iterator[Gallery]:
-    """Yield the images that all trials misclassify, by data set, and those at which arms of a contrast differ."""
+def _clearest(findings: Findings) -> dict[tuple[str, str], float]:
+    """Return the size of the difference in test error of every contrast of which it is decided."""
+    return {
+        (one.a, one.b): abs(one.paired.difference)
+        for one in findings.contrasts
+        if one.metric == ERROR and one.paired is not None and one.decision in ("better", "worse")
+    }
+
+
+def _galleries(found: Mistakes, data_dir: Path | None, clearest: Mapping[tuple[str, str], float]) -> Iterator[Gallery]:
+    """Yield the images that all trials misclassify, by data set, and those at which arms of a contrast differ.
+
+    Contrasts with the largest decided differences come first, then the others in the order of the study.
+    """
     if not found.always and not found.examples:
         why = "No arm has learned anything."
         if any(one.arm.trial.data.resample == "split" for one in found.arms):
@@ -88,7 +105,8 @@ def _galleries(found: Mistakes, data_dir: Path | None) -> Iterator[Gallery]:
         yield Gallery("", why)
     for wrong in found.always:
         yield _always(found, wrong, data_dir)
-    for pair in found.examples[:SHOWN_PAIRS]:
+    in_order = sorted(found.examples, key=lambda pair: -clearest.get((pair.a, pair.b), 0.0))
+    for pair in in_order[:SHOWN_PAIRS]:
         for first in (True, False):
             yield _only_one(found, pair, first, data_dir)
     if len(found.examples) > SHOWN_PAIRS:

@@ -10,6 +10,7 @@ from leadline.errors import LeadlineError
 from leadline.networks.drawing import draw
 from leadline.networks.modules import NetworkInfo, inspect_network
 from leadline.networks.modules.shapes import remember_shapes
+from leadline.reports.charts.chart import spread
 from leadline.reports.page import Drawing, Section
 from leadline.reports.settings import name_arms, settings_table
 from leadline.specs import ModuleSpec, NetworkSpec
@@ -17,7 +18,7 @@ from leadline.study.expand import Arm, ExpandedStudy
 from leadline.text import NOTHING, join, number
 from leadline.text.tables import Column, Table, plain
 
-SHOWN_DRAWINGS = 12
+SHOWN_NETWORKS, SHOWN_DRAWINGS = 40, 12
 
 Shape = tuple[tuple[int, int, int], int]
 """Channels, height and width of an image, and the number of classes."""
@@ -41,12 +42,17 @@ def setup_section(study: ExpandedStudy, inputs: Mapping[str, NetworkInput], data
         inputs: what the networks of trained arms take, by arm.
         data_dir: folder of the data sets, which is asked about arms that no trial has finished; None: the default one.
     """
-    counted, refused = _count(study, inputs, data_dir)
+    counted, refused, more = _count(study, inputs, data_dir)
     drawings, left_out, undrawn = _draw(study, counted)
     said = [f"The network of {join(arms)} could not be counted: {reason}." for reason, arms in refused.items()]
     said += [f"{reason}." for reason in undrawn]
-    if left_out:
-        said.append(f"{len(drawings)} of {len(counted)} different networks are drawn.")
+    if more:
+        said.append(
+            f"{SHOWN_NETWORKS} of {SHOWN_NETWORKS + more} different networks are counted, evenly over all;"
+            " `leadline show` counts any other."
+        )
+    elif left_out:
+        said.append(f"{len(drawings)} of {len(drawings) + left_out} different networks are drawn.")
     tables = (settings_table(study), networks_table(study, counted))
     return Section("setup", "Training and networks", tuple(said), (), tables, drawings)
 
@@ -81,8 +87,8 @@ def networks_table(study: ExpandedStudy, counted: Sequence[_Counted]) -> Table:
 
 def _count(
     study: ExpandedStudy, inputs: Mapping[str, NetworkInput], data_dir: Path | None
-) -> tuple[list[_Counted], dict[str, list[str]]]:
-    """Return every different network with its counts, and the arms whose network cannot be counted, by reason."""
+) -> tuple[list[_Counted], dict[str, list[str]], int]:
+    """Return networks with their counts, arms whose network cannot be counted by reason, and how many are left out."""
     found: dict[tuple[str, Shape], list[Arm]] = {}
     refused: dict[str, list[str]] = {}
     for arm in study.arms:
@@ -94,15 +100,14 @@ def _count(
             continue
         found.setdefault((arm.trial.network.model_dump_json(), shape), []).append(arm)
     counted = []
-    for (_, shape), arms in found.items():
-        network = arms[0].trial.network
-        try:
-            with remember_shapes():  # which deep networks have in common
-                info = inspect_network(network, *shape)
-            counted.append(_Counted(network, shape, info, tuple(arms)))
-        except LeadlineError as error:
-            refused.setdefault(str(error), []).extend(arm.name for arm in arms)
-    return counted, refused
+    with remember_shapes():  # which networks have in common
+        for (_, shape), arms in spread(list(found.items()), SHOWN_NETWORKS):
+            network = arms[0].trial.network
+            try:
+                counted.append(_Counted(network, shape, inspect_network(network, *shape), tuple(arms)))
+            except LeadlineError as error:
+                refused.setdefault(str(error), []).extend(arm.name for arm in arms)
+    return counted, refused, max(0, len(found) - SHOWN_NETWORKS)
 
 
 def _draw(study: ExpandedStudy, counted: Sequence[_Counted]) -> tuple[tuple[Drawing, ...], int, list[str]]:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -31,10 +31,11 @@ from leadline.analysis.verdict import (
 )
 from leadline.errors import LeadlineError
 from leadline.pretraining.image_grids import ImageGrid
-from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme, vegalite_version
+from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, draw_svg, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
 from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
+from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.tables import curve_table, tables, unfinished
@@ -136,6 +137,7 @@ def write(
     environment: Mapping[str, Any] | None = None,
     diagnostics: Diagnostics = NOTHING_MEASURED,
     sections: Sequence[Section] = (),
+    curves: Curves | None = None,
 ) -> Path:
     """Write a study's report into a folder and return the path of its HTML file.
 
@@ -153,6 +155,7 @@ def write(
         environment: where the report was written, if it should be shown in addition to where the trials ran.
         diagnostics: what the probes measured inside the networks, from `leadline.analysis.diagnostics.diagnose`.
         sections: further parts, in order, after the diagnostics.
+        curves: records by epoch, summed up; None: `records` has them all.
 
     Raises:
         LeadlineError: a file or folder cannot be written.
@@ -171,7 +174,7 @@ def write(
         specification=specification,
     )
     tabled = tables(study, findings, trials, records)
-    return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections)
+    return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections, curves)
 
 
 def _setting(study: ExpandedStudy) -> str:
@@ -199,13 +202,14 @@ def write_trials(
     environment: Mapping[str, Any] | None = None,
     diagnostics: Diagnostics = NOTHING_MEASURED,
     sections: Sequence[Section] = (),
+    curves: Curves | None = None,
 ) -> Path:
     """Write the report of trials that Leadline trained into a folder; see `write` and `write_page`.
 
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    drawn = draw_figures(findings, trials, records, diagnostics, sections)
+    drawn = draw_figures(findings, trials, records, diagnostics, sections, curves)
     where = _environments(trials, environment)
     return write_page(source, findings, tabled, drawn, folder, diagnostics, sections, _when(trials), where)
 
@@ -257,6 +261,7 @@ def write_page(
         images = {"svg": drawing.svg.encode(), "pdf": vl_convert.svg_to_pdf(drawing.svg)}
         files |= {f"figures/{drawing.name}.{end}": content for end, content in images.items()}
     by_name = {table.name: table for table in tabled}
+    bases = {arm.name: arm.base for arm in findings.arms}
     page = (
         _environment()
         .get_template("report.html")
@@ -271,7 +276,8 @@ def write_page(
             effects=[effect_sentence(effect) for effect in findings.factors if effect.of == "difference"],
             meta_analyses=[meta_sentence(one) for one in findings.meta_analyses],
             notes=notes(findings),
-            figures={figure.name: _page_figure(figure) for figure in drawn},
+            figures={figure.name: _page_figure(figure, bases) for figure in drawn},
+            bases=_drawn_arms(bases.values(), drawn),
             tables=by_name,
             diagnostics=diagnostics,
             curves=[figure.name for figure in drawn if figure.name in curve_names(findings)],
@@ -326,10 +332,11 @@ def draw_figures(
     records: pd.DataFrame,
     diagnostics: Diagnostics = NOTHING_MEASURED,
     sections: Sequence[Section] = (),
+    curves: Curves | None = None,
 ) -> list[Figure]:
     """Return every figure of a report, in its order; arguments as of `write`."""
     return [
-        *figures(findings, trials, records, diagnostics),
+        *figures(findings, trials, records, diagnostics, curves),
         *(figure for group in _snapshot_figures(diagnostics).values() for figure in group),
         *([interim_intervals(findings)] if any(contrast.sequential for contrast in findings.contrasts) else []),
         *([] if diagnostics.frame.empty else [early_flow(diagnostics)]),
@@ -356,16 +363,27 @@ def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
     yield f"tables/{figure.name}.csv", None if figure.data.empty else data
 
 
-def _page_figure(figure: Figure) -> dict[str, Any]:
-    """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it."""
+def _drawn_arms(bases: Iterable[str], drawn: Sequence[Figure]) -> list[str]:
+    """Return the arms, without their levels, that some legend names."""
+    named = {key.label for figure in drawn for key in figure.keys}
+    return [base for base in dict.fromkeys(bases) if base in named]
+
+
+def _page_figure(figure: Figure, bases: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it.
+
+    Args:
+        figure: which may have a panel for each arm.
+        bases: name of each arm -> its name without levels.
+    """
     panels = []
     for number, panel in enumerate(figure.panels):
-        spec = panel.chart.to_dict(validate=False)
-        shown = {**spec, "width": STILL_WIDTHS[figure.columns], "config": theme(PAGE, standalone=False)}
-        still = vl_convert.vegalite_to_svg(shown, vl_version=vegalite_version())
+        spec = panel.specification
+        still = draw_svg({**spec, "width": STILL_WIDTHS[figure.columns], "config": theme(PAGE, standalone=False)})
         panels.append(
             {
                 "title": panel.title,
+                "arm": bases.get(panel.title, ""),
                 "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
                 "still": Markup(prefix_ids(_shorten(still), f"{figure.name}-{number}-")),
                 "spec": Markup(_json_in_html(_with_rows(spec) | {"width": "container"})),

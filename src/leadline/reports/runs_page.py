@@ -23,6 +23,7 @@ from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
 from leadline.reports.charts.chart import Figure
 from leadline.reports.charts.figures import learning_curves
 from leadline.reports.charts.forest import forest
+from leadline.reports.charts.frames import sum_up
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.runs import run_values
 from leadline.reports.page import Section, Source, write_page
@@ -92,10 +93,11 @@ def _figures(compared: Compared) -> Iterator[Figure]:
 def _curves(compared: Compared) -> Iterator[Figure]:
     if not compared.records["split"].eq(BY_EPOCH).any():
         return
+    curves = sum_up(compared.trials, compared.records)
     for name, kind in compared.design.metrics.items():
         axis = f"{kind.named()} ({kind.unit.strip()})" if kind.unit else kind.named()
         words = {BY_EPOCH: "By epoch"}
-        yield learning_curves(compared.trials, compared.records, name, axis, words, f"runs-{_file_name(name)}")
+        yield learning_curves(compared.trials, curves, name, axis, words, f"runs-{_file_name(name)}")
 
 
 def examples_section(found: Sequence[ExampleDifferences]) -> Iterator[Section]:

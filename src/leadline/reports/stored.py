@@ -1,6 +1,13 @@
 """From a store to the numbers that a study shows, with no more read than they rest on."""
 
-from leadline.analysis.verdict import Findings, analyze, reads_probabilities, reads_records
+from leadline.analysis.verdict import (
+    RECORD_COLUMNS,
+    TRIAL_COLUMNS,
+    Findings,
+    analyze,
+    reads_probabilities,
+    reads_records,
+)
 from leadline.analysis.verdict.tuned import Tuning
 from leadline.store.reading import Reader
 from leadline.study.expand import ExpandedStudy
@@ -13,9 +20,10 @@ def analyze_stored(store: Reader, study: ExpandedStudy, tuning: Tuning | None = 
     Raises:
         StoreError: there is no such study.
     """
+    trials = store.trials_frame(study.name, TRIAL_COLUMNS)
     outputs = store.outputs(study.name, reads_probabilities(study))
-    records = store.records_frame(study.name, only=reads_records(study))
-    return analyze(study, store.trials_frame(study.name), records, outputs, tuning)
+    records = store.records_frame(study.name, only=reads_records(study), columns=RECORD_COLUMNS)
+    return analyze(study, trials, records, outputs, tuning)
 
 
 def read_findings(store: Reader, name: str) -> Findings:

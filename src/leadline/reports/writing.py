@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leadline.analysis.diagnostics import Diagnostics, diagnose
+from leadline.analysis.diagnostics import TRAINING_TIME, Diagnostics, diagnose
 from leadline.analysis.variance import analyze_variance, spread_sentence, variance_notes, variance_table
-from leadline.analysis.verdict import Findings, analyze, reads_probabilities
+from leadline.analysis.verdict import Findings, analyze, reads_probabilities, reads_records
 from leadline.analysis.verdict.tuned import Tuning, tuning_sentences
 from leadline.data.network_input import INPUT, NetworkInput
 from leadline.errors import LeadlineError
 from leadline.parts.metrics import Outputs
 from leadline.pretraining.image_grids import ImageGrids
+from leadline.reports.charts.fit import SPLITS
+from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.pretraining import pretraining_figures
 from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.charts.variance import variance_figure
@@ -43,7 +45,8 @@ class StoredStudy:
 
     study: ExpandedStudy
     trials: "pd.DataFrame"
-    records: "pd.DataFrame"
+    records: "pd.DataFrame"  # but for those that only curves are drawn from
+    curves: Curves
     findings: Findings
     diagnostics: Diagnostics
     sections: tuple[Section, ...]
@@ -56,16 +59,18 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
         StoreError: there is no such study.
     """
     study = store.study(name).expand()
-    trials, records = store.trials_frame(name), store.records_frame(name)
+    trials, flow = store.trials_frame(name), store.measurements(name, "flow")
+    records = store.records_frame(name, only=_wanted(store, study, bool(flow)))
+    curves = Curves(store.means_frame(name, SPLITS), store.records_frame(name, SPLITS, unfinished=True))
     tuning = tuning_of(store, study)
     outputs = _outputs(store, study)
     findings = analyze(study, trials, records, outputs, tuning)
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
-    diagnostics = diagnose(trials, records, store.measurements(name, "flow"), stored)
+    diagnostics = diagnose(trials, records, flow, stored)
     inputs = _inputs(store, name, trials)
     sections = (
-        *mistakes_section(study, trials, outputs, inputs, data_dir),
+        *mistakes_section(study, trials, outputs, inputs, data_dir, findings),
         *_variance(study, trials, outputs),
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
@@ -73,7 +78,7 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
         *_theory(study),
         setup_section(study, inputs, data_dir),
     )
-    return StoredStudy(study, trials, records, findings, diagnostics, sections)
+    return StoredStudy(study, trials, records, curves, findings, diagnostics, sections)
 
 
 def write_report(store: Reader, name: str, folder: Path, data_dir: Path | None = None) -> Path:
@@ -92,7 +97,18 @@ def write_report(store: Reader, name: str, folder: Path, data_dir: Path | None =
         folder,
         diagnostics=one.diagnostics,
         sections=one.sections,
+        curves=one.curves,
     )
+
+
+def _wanted(store: Reader, study: ExpandedStudy, measured: bool) -> set[tuple[str, str]]:
+    """Return split and name of the records that a report reads one by one: not those that only curves are drawn of."""
+    timed = {TRAINING_TIME} if measured else set()
+    return {
+        (split, name)
+        for split, name in store.series()
+        if (split, name) in reads_records(study) | timed or split not in (*SPLITS, TRAINING_TIME[0])
+    }
 
 
 def _outputs(store: Reader, study: ExpandedStudy) -> dict[str, Outputs]:

@@ -1,9 +1,13 @@
 """The results of a study as data frames for statistics, figures and reports."""
 
-from collections.abc import Collection, Iterable, Sequence
+import json
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, or_, select
+from sqlalchemy import ColumnElement, Connection, Double, Text, and_, case, cast, func, or_, select, type_coerce
 
 from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
@@ -15,48 +19,59 @@ from leadline.store.values import require_mapping
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTITION = 20_000
+PARTITION = 5_000
 """Records that are read at once."""
 
 TRIALS = (
     *("trial", "arm", "base", "factors", "seed", "state", "error", "diverged_step"),
     *("created", "started", "ended", "seconds", "environment", "note"),
 )
+MEANS = ("arm", "base", "split", "name", "epoch", "mean", "low", "high", "seeds", "left_out")
+RECORDS = ("trial", "arm", "base", "seed", "step", "epoch", "split", "name", "value")
 
 
-def trials_frame(connection: Connection, study_id: int) -> "pd.DataFrame":
-    """Return one row per trial, in the order of the study; columns as in `TRIALS`."""
+def trials_frame(connection: Connection, study_id: int, columns: Sequence[str] = TRIALS) -> "pd.DataFrame":
+    """Return one row per trial, in the order of the study; columns among `TRIALS`."""
     import pandas as pd
 
     link, trial = study_trials.c, trials.c
+    source: dict[str, ColumnElement[Any]] = {
+        **{name: trial[name] for name in TRIALS if name in trial},
+        **{name: link[name] for name in ("arm", "base", "factors")},
+        "trial": trial.hash,
+        "environment": cast(trial.environment, Text),  # few differ, of which each is read once
+    }
+    wanted = list(dict.fromkeys(("trial", "factors", "seed", *columns)))
     rows = connection.execute(
-        select(
-            trial.hash.label("trial"),
-            *(link.arm, link.base, link.factors, trial.seed, trial.state, trial.error, trial.diverged_step),
-            *(trial.created, trial.started, trial.ended, trial.seconds, trial.environment, trial.note),
-        )
+        select(*(source[name].label(name) for name in wanted))
         .join_from(study_trials, trials)
         .where(link.study_id == study_id)
         .order_by(link.position)
     ).all()
     for row in rows:
         require_mapping(row.factors, f"the factors of trial {row.trial[:12]}")
-    columns: dict[str, Sequence[Any]] = dict.fromkeys(TRIALS, ())
-    columns |= zip(TRIALS, zip(*rows, strict=True), strict=True) if rows else ()
+    found: dict[str, Sequence[Any]] = dict.fromkeys(wanted, ())
+    found |= zip(wanted, zip(*rows, strict=True), strict=True) if rows else ()
     divided = [divide_levels(row.factors, row.seed) for row in rows]
-    columns |= {"factors": [factors for factors, _ in divided], "seed": [seed for _, seed in divided]}
+    found |= {"factors": [factors for factors, _ in divided], "seed": [seed for _, seed in divided]}
+    if "environment" in found:
+        found["environment"] = list(map(cache(_read_json), found["environment"]))
     # With explicit types, because None in text columns would become NaN.
     types: dict[str, Any] = {
         **dict.fromkeys(("factors", "error", "environment", "note"), object),
         **dict.fromkeys(("trial", "arm", "base", "state"), str),
-        "seed": _type_of_seeds(columns["seed"]),
+        "seed": _type_of_seeds(found["seed"]),
         "diverged_step": "Int64",
         "created": "datetime64[us, UTC]",
         "started": "datetime64[us, UTC]",
         "ended": "datetime64[us, UTC]",
         "seconds": "float64",
     }
-    return pd.DataFrame({name: pd.Series(list(columns[name]), dtype=types[name]) for name in TRIALS})
+    return pd.DataFrame({name: pd.Series(list(found[name]), dtype=types[name]) for name in columns})
+
+
+def _read_json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
 
 
 def _type_of_seeds(names: Iterable[SeedName]) -> str:
@@ -69,6 +84,8 @@ def records_frame(
     study_id: int,
     splits: Collection[str] | None = None,
     only: Collection[tuple[str, str]] | None = None,
+    columns: Sequence[str] = RECORDS,
+    unfinished: bool = False,
 ) -> "pd.DataFrame":
     """Return records of a study's trials, by position in the study, epoch, step, split and name."""
     import numpy as np
@@ -78,7 +95,7 @@ def records_frame(
     links = connection.execute(
         select(link.position, trials.c.hash, link.arm, link.base, link.factors, trials.c.seed)
         .join_from(study_trials, trials)
-        .where(link.study_id == study_id)
+        .where(link.study_id == study_id, *([trials.c.state != "finished"] if unfinished else []))
         .order_by(link.position)
     ).all()
     known = connection.execute(select(series.c.id, series.c.split, series.c.name)).all()
@@ -87,18 +104,22 @@ def records_frame(
         for row in known
         if (splits is None or row.split in splits) and (only is None or (row.split, row.name) in only)
     ]
+    kept = records.c
     query = (
-        select(link.position, records.c.series_id, records.c.step, records.c.epoch, records.c.value)
-        .join_from(study_trials, records, records.c.trial_id == link.trial_id)
+        select(link.position, kept.series_id, kept.step, kept.epoch, type_coerce(kept.value, Double))
+        .join_from(study_trials, records, kept.trial_id == link.trial_id)
         .where(link.study_id == study_id)
     )
+    if unfinished:
+        query = query.join(trials, trials.c.id == link.trial_id).where(trials.c.state != "finished")
     if len(wanted) < len(known):
-        query = query.where(records.c.series_id.in_([row.id for row in wanted]))
+        query = query.where(kept.series_id.in_([row.id for row in wanted]))
     # Names repeat for thousands of rows, so they are joined here by id instead of in the database.
-    integers, values = [np.empty((0, 4), np.int64)], [np.empty(0)]
+    integers, values = [np.empty((0, 4), np.int32)], [np.empty(0)]
     for rows in connection.execute(query).partitions(PARTITION):  # all at once take ten times the memory
-        integers.append(np.array([row[:4] for row in rows], dtype=np.int64))
-        values.append(np.array([row[4] for row in rows], dtype=np.float64))
+        read = np.array(list(chain.from_iterable(rows)), dtype=np.float64).reshape(-1, 5)  # None becomes NaN
+        integers.append(read[:, :4].astype(np.int32))
+        values.append(read[:, 4].copy())
     numbers, value = np.concatenate(integers), np.concatenate(values)
     ordered = sorted(wanted, key=lambda row: (row.split, row.name))
     seeds = [divide_levels(row.factors, row.seed)[1] for row in links]
@@ -109,21 +130,45 @@ def records_frame(
     at = np.searchsorted(np.array([row.position for row in links], dtype=np.int64), position[order])
 
     def take(source: list[str], index: "np.ndarray[Any, Any]") -> "pd.Series[str]":
-        return pd.Series(np.array(source, dtype=object)[index], dtype=str)
+        return pd.Series(source, dtype=str).take(index).reset_index(drop=True)
 
-    return pd.DataFrame(
-        {
-            "trial": take([row.hash for row in links], at),
-            "arm": take([row.arm for row in links], at),
-            "base": take([row.base for row in links], at),
-            "seed": pd.Series(seeds, dtype=_type_of_seeds(seeds)).take(at).reset_index(drop=True),
-            "step": step[order],
-            "epoch": epoch[order],
-            "split": take([row.split for row in ordered], name[order]),
-            "name": take([row.name for row in ordered], name[order]),
-            "value": value[order],
-        }
-    )
+    made: dict[str, Callable[[], Any]] = {
+        "trial": lambda: take([row.hash for row in links], at),
+        "arm": lambda: take([row.arm for row in links], at),
+        "base": lambda: take([row.base for row in links], at),
+        "seed": lambda: pd.Series(seeds, dtype=_type_of_seeds(seeds)).take(at).reset_index(drop=True),
+        "step": lambda: step[order].astype(np.int64),
+        "epoch": lambda: epoch[order].astype(np.int64),
+        "split": lambda: take([row.split for row in ordered], name[order]),
+        "name": lambda: take([row.name for row in ordered], name[order]),
+        "value": lambda: value[order],
+    }
+    return pd.DataFrame({column: made[column]() for column in columns})
+
+
+def means_frame(connection: Connection, study_id: int, splits: Collection[str]) -> "pd.DataFrame":
+    """Return records of finished trials by arm, split, name and epoch, as the database sums them up."""
+    import pandas as pd
+
+    link, value = study_trials.c, records.c.value
+    finite = case((func.abs(value) <= sys.float_info.max, type_coerce(value, Double)))
+    by = (link.arm, link.base, series.c.split, series.c.name, records.c.epoch)
+    rows = connection.execute(
+        select(
+            *by,
+            *(summed(finite) for summed in (func.avg, func.min, func.max, func.count)),
+            func.count() - func.count(finite),
+        )
+        .join_from(study_trials, trials)
+        .join(records, records.c.trial_id == trials.c.id)
+        .join(series, series.c.id == records.c.series_id)
+        .where(link.study_id == study_id, trials.c.state == "finished", series.c.split.in_(splits))
+        .group_by(*by)
+        .order_by(func.min(link.position), series.c.split, series.c.name, records.c.epoch)
+    ).all()
+    frame = pd.DataFrame([tuple(row) for row in rows], columns=[*MEANS])
+    types = dict.fromkeys(("mean", "low", "high"), "float64") | dict.fromkeys(("epoch", "seeds", "left_out"), "int64")
+    return frame.astype(types | dict.fromkeys(("arm", "base", "split", "name"), str))
 
 
 def study_outputs(connection: Connection, study_id: int, probabilities: bool) -> dict[str, Outputs]:
@@ -143,8 +188,9 @@ def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilit
         .order_by(trials.c.hash)
     )
     found: dict[str, Outputs] = {}
+    labels = cache(unpack_classes)  # most trials have the same test images
     for row in rows:
-        pair = None if row.predicted is None else (unpack_classes(row.predicted), unpack_classes(row.labels))
+        pair = None if row.predicted is None else (unpack_classes(row.predicted), labels(row.labels))
         if row.content is not None:
             found[row.hash] = unpack_outputs(row.content, pair)
         elif pair is not None:

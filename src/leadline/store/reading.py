@@ -1,6 +1,6 @@
 """Opening and reading a store."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
@@ -27,7 +27,7 @@ from leadline.store.connect import (
 )
 from leadline.store.lookup import all_states, arm_of, count_trials, find_trial, held_trials, study_id
 from leadline.store.read_only import missing, open_to_read
-from leadline.store.schema import TrialState, studies
+from leadline.store.schema import TrialState, series, studies
 from leadline.store.values import HeldTrial, StudyRecord, StudySummary, TrialRecord, require_mapping
 from leadline.study.resolved import complete_title
 
@@ -256,22 +256,31 @@ class Reader:
             return arm_of(connection, trial)
 
     @with_retries
-    def trials_frame(self, study: str) -> "pd.DataFrame":
+    def trials_frame(self, study: str, columns: Sequence[str] = frames.TRIALS) -> "pd.DataFrame":
         """Return one row per trial, in the order of the study.
 
         Columns: trial (hash), arm, base, factors (dict), seed, state, error (text or None), diverged_step (Int64),
         created (UTC), started, ended (UTC or NaT), seconds (training wall time over all attempts, or NaN), environment
-        (dict or None).
+        (dict or None; trials that ran in the same one have the same object), note (text or None).
+
+        Args:
+            study: its name.
+            columns: those to return.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            return frames.trials_frame(connection, study_id(connection, study))
+            return frames.trials_frame(connection, study_id(connection, study), columns)
 
     @with_retries
     def records_frame(
-        self, study: str, splits: Collection[str] | None = None, only: Collection[tuple[str, str]] | None = None
+        self,
+        study: str,
+        splits: Collection[str] | None = None,
+        only: Collection[tuple[str, str]] | None = None,
+        columns: Sequence[str] = frames.RECORDS,
+        unfinished: bool = False,
     ) -> "pd.DataFrame":
         """Return the records of a study's trials, by position in the study, epoch, step, split and name.
 
@@ -281,12 +290,37 @@ class Reader:
             study: its name.
             splits: the splits to return; None: all.
             only: splits with names to return; None: all.
+            columns: those to return.
+            unfinished: whether to return only those of trials that have not finished.
 
         Raises:
             StoreError: there is no such study.
         """
         with self._reading() as connection:
-            return frames.records_frame(connection, study_id(connection, study), splits, only)
+            return frames.records_frame(connection, study_id(connection, study), splits, only, columns, unfinished)
+
+    @with_retries
+    def means_frame(self, study: str, splits: Collection[str]) -> "pd.DataFrame":
+        """Return the records of a study's finished trials, summed up by the database.
+
+        Columns: arm, base, split, name, epoch; mean, low, high (the least and the greatest) and seeds (the number) of
+        the finite values; left_out (the number of values that are not finite).
+
+        Args:
+            study: its name.
+            splits: the splits to return.
+
+        Raises:
+            StoreError: there is no such study.
+        """
+        with self._reading() as connection:
+            return frames.means_frame(connection, study_id(connection, study), splits)
+
+    @with_retries
+    def series(self) -> set[tuple[str, str]]:
+        """Return split and name of everything that trials of any study have recorded."""
+        with self._reading() as connection:
+            return {(row.split, row.name) for row in connection.execute(select(series.c.split, series.c.name))}
 
     @with_retries
     def outputs(self, study: str, probabilities: bool = True) -> dict[str, Outputs]:

@@ -69,24 +69,27 @@ def _compare(
     a: str, b: str, pairs: Sequence[tuple[Outputs, Outputs]], classes: Sequence[str] | None
 ) -> ExampleDifferences:
     """Return the examples at which two arms differ, those first at which they differ most."""
-    parts = [
-        pd.DataFrame(
-            {
-                "example": _named(one),
-                "label": one.labels,
-                "pairs": 1,
-                "right_a": (one.predicted == one.labels).astype(int),
-                "right_b": (other.predicted == other.labels).astype(int),
-            }
+    first = pairs[0][0]
+    if all(one.is_of_same_examples(first) for one, _ in pairs) and len(set(_named(first))) == len(first.labels):
+        right_a, right_b = (
+            np.sum([own.predicted == own.labels for own in side], 0) for side in zip(*pairs, strict=True)
         )
-        for one, other in pairs
-    ]
-    counted = pd.concat(parts).groupby(["example", "label"], sort=True).sum().reset_index()
+        columns = {"example": _named(first), "label": first.labels, "pairs": len(pairs)}
+        counted = pd.DataFrame({**columns, "right_a": right_a, "right_b": right_b}).sort_values(["example", "label"])
+    else:
+        counted = pd.concat([_of_pair(one, other) for one, other in pairs])
+        counted = counted.groupby(["example", "label"], sort=True).sum().reset_index()
     frame = counted[counted["right_a"] != counted["right_b"]]
     if classes is not None:
         frame = frame.assign(label=np.array(classes)[frame["label"]])
     order = np.argsort(-((frame["right_a"] - frame["right_b"]).abs() / frame["pairs"]).to_numpy(), kind="stable")
     return ExampleDifferences(a, b, len(counted), frame.iloc[order].reset_index(drop=True))
+
+
+def _of_pair(one: Outputs, other: Outputs) -> pd.DataFrame:
+    right_a, right_b = ((own.predicted == own.labels).astype(int) for own in (one, other))
+    columns = {"example": _named(one), "label": one.labels, "pairs": 1}
+    return pd.DataFrame({**columns, "right_a": right_a, "right_b": right_b})
 
 
 def _named(one: Outputs) -> "np.ndarray[tuple[int], np.dtype[np.generic]]":

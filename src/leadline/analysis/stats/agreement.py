@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy
@@ -53,8 +54,12 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, seed: SeedName | None = 
             f"shapes {a.shape} and {b.shape}: McNemar's test needs the same examples, in one dimension"
         )
     a_only, b_only = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    p = min(1.0, 2 * float(scipy.stats.binom.cdf(min(a_only, b_only), a_only + b_only, 0.5)))
-    return McNemar(a_only, b_only, p, seed)
+    return McNemar(a_only, b_only, _sign_test_p(min(a_only, b_only), a_only + b_only), seed)
+
+
+@lru_cache(maxsize=10_000)
+def _sign_test_p(fewer: int, n: int) -> float:
+    return min(1.0, 2 * float(scipy.stats.binom.cdf(fewer, n, 0.5)))
 
 
 def spearman(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Correlation:

@@ -11,6 +11,7 @@ from leadline.analysis.verdict.design import (
     reads_probabilities,
     reads_records,
 )
+from leadline.analysis.verdict.evidence import RECORD_COLUMNS, TRIAL_COLUMNS
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.wording.headline import headline
 from leadline.analysis.verdict.wording.notes import notes
@@ -25,6 +26,8 @@ from leadline.analysis.verdict.wording.sentences import (
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
 
 __all__ = [
+    "RECORD_COLUMNS",
+    "TRIAL_COLUMNS",
     "ArmFinding",
     "Contrast",
     "ContrastFinding",

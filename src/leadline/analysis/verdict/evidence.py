@@ -14,6 +14,10 @@ from leadline.analysis.verdict.values import Waited, convergence_epochs, curves,
 from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metrics
 from leadline.seeds import SeedName, seed_order
 
+TRIAL_COLUMNS = ("trial", "arm", "seed", "state", "seconds", "created", "ended")
+RECORD_COLUMNS = ("trial", "epoch", "split", "name", "value")
+"""Columns of the frames that are read."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -133,16 +137,17 @@ class Evidence:
 def gather(design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]) -> Evidence:
     """Return the frames of what is compared, looked up; trials that have not finished have no values."""
     by_arm: dict[str, list[Trial]] = defaultdict(list)
-    columns = trials.reindex(columns=["trial", "arm", "seed", "state", "seconds", "created", "ended"])
-    for key, arm, seed, state, seconds, *moments in columns.itertuples(index=False):
-        created, ended = (
-            other if pd.isna(moment) else pd.Timestamp(moment).timestamp()
-            for moment, other in zip(moments, (-math.inf, math.inf), strict=True)
-        )
-        seconds = math.nan if pd.isna(seconds) else float(seconds)
-        by_arm[arm].append(Trial(key, seed, state, seconds, created, ended))
+    columns = trials.reindex(columns=list(TRIAL_COLUMNS))
+    columns["seconds"] = columns["seconds"].astype(float)
+    for name, unknown in (("created", -math.inf), ("ended", math.inf)):
+        columns[name] = _moments(columns[name], unknown)
+    for key, arm, *rest in columns.itertuples(index=False):
+        by_arm[arm].append(Trial(key, *rest))
     finished = {trial.hash for group in by_arm.values() for trial in group if trial.state == "finished"}
-    kept = records[records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))]
+    kept = records[list(RECORD_COLUMNS)]
+    counts = records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))
+    if not counts.all():
+        kept = kept[counts]
     wanted = design.metrics
     of_curves = any(isinstance(one, CurveMetric | TimeMetric) for one in wanted.values())
     by_epoch = curves(records) if of_curves else {}
@@ -164,6 +169,12 @@ def gather(design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs:
         and task.is_at_chance(outputs[trial.hash], finals["train_error"].get(trial.hash))
     )
     return Evidence(arms, in_order, finals, by_epoch, convergence_epochs(kept, outputs), outputs, at_chance)
+
+
+def _moments(times: pd.Series, unknown: float) -> pd.Series:
+    """Return times in seconds."""
+    seconds: pd.Series = (pd.to_datetime(times, utc=True) - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return seconds.fillna(unknown)
 
 
 def _computed(one: Metric, curve: Curve | None, outputs: Outputs | None) -> float | None:

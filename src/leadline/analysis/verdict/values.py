@@ -105,15 +105,19 @@ def convergence_epochs(records: pd.DataFrame, outputs: Mapping[str, Outputs]) ->
         outputs: trial -> what its network gave for the test images.
     """
     split, name = CONVERGENCE_RECORD
-    rows = records[(records["split"] == split) & (records["name"] == name)].sort_values("epoch", kind="stable")
-    epochs, values = rows["epoch"].to_numpy(), rows["value"].to_numpy(dtype=float)
+    rows = np.flatnonzero((records["split"] == split) & (records["name"] == name))
+    numbers, trials = pd.factorize(records["trial"])
+    numbers, epochs, values = (one[rows] for one in (numbers, records["epoch"].to_numpy(), records["value"].to_numpy()))
+    order = np.lexsort((epochs, numbers))
+    epochs, values = epochs[order], values[order].astype(float)
+    starts = np.searchsorted(numbers[order], np.arange(len(trials) + 1))
     found = {}
-    for trial, at in rows.groupby("trial").indices.items():
+    for trial, start, end in zip(trials, starts[:-1], starts[1:], strict=True):
         if (known := outputs.get(str(trial))) is None:
             continue
         chance = float(np.unique(known.labels, return_counts=True)[1].max() / known.labels.size)
-        if place := convergence_epoch(values[at], chance):
-            found[str(trial)] = int(epochs[at][place - 1])
+        if place := convergence_epoch(values[start:end], chance):
+            found[str(trial)] = int(epochs[start:end][place - 1])
     return found
 
 

@@ -44,6 +44,7 @@ from leadline.networks.drawing.svg import (
     wrap,
 )
 from leadline.networks.modules import InputShape, Network, NetworkInfo, build, inspect_network, skeleton
+from leadline.networks.modules.shapes import remember_shapes
 from leadline.specs import ModuleSpec, NetworkSpec
 
 _MARGIN, _PAD, _HEADER, _ROW_GAP = 20.0, 12.0, 24.0, 40.0
@@ -127,7 +128,7 @@ def _sizes(network: Network, input_shape: InputShape) -> Sizes:
     """Return the shape that stem, blocks, what stands between them, and head give for one image."""
     sizes: Sizes = {}
     x = torch.empty(1, *input_shape, device="meta")
-    with torch.no_grad():
+    with torch.no_grad(), remember_shapes():
         for module in (
             network.stem,
             *(module for stage in network.stages for module in stage.children()),

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leadline.errors import SpecError
-from leadline.networks.modules.inspection import NetworkInfo, inspect_module
+from leadline.networks.modules.inspection import NetworkInfo, inspect_module, inspect_skeleton
 from leadline.networks.modules.network import InputShape, build_network, skeleton
 from leadline.seeds import INIT, seeded, stream
 from leadline.specs import ModuleSpec, NetworkSpec, TrainingSpec
@@ -138,12 +138,13 @@ def inspect_network(spec: NetworkSpec | ModuleSpec, input_shape: InputShape, cla
     """
     if isinstance(spec, NetworkSpec):
         module: nn.Module = skeleton(spec, input_shape, classes)
-        name = "the network"
+        name, count = "the network", inspect_skeleton
     else:
-        module, name = build(spec, input_shape, classes), spec.module
+        module = build(spec, input_shape, classes)
+        name, count = spec.module, inspect_module
     shown = "x".join(map(str, input_shape))
     try:
-        info = inspect_module(module, input_shape)
+        info = count(module, input_shape)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SpecError(f"{name} cannot take an image of {shown}: {reason}") from None

@@ -74,12 +74,17 @@ def inspect_module(model: nn.Module, input_shape: InputShape) -> NetworkInfo:
         640
     """
     try:
-        return _inspect(copy.deepcopy(model).to("meta"), input_shape, torch.device("meta"))
+        return inspect_skeleton(copy.deepcopy(model).to("meta"), input_shape)
     except Exception:  # whatever somebody's code may raise where tensors have no values
         if any(parameter.is_meta for parameter in model.parameters()):
             raise
     with torch.random.fork_rng(devices=[]), unfused():
         return _inspect(copy.deepcopy(model).cpu(), input_shape, torch.device("cpu"))
+
+
+def inspect_skeleton(model: nn.Module, input_shape: InputShape) -> NetworkInfo:
+    """Count a module on the meta device, as `inspect_module` does, without a copy: its mode, of training, changes."""
+    return _inspect(model, input_shape, torch.device("meta"))
 
 
 def _inspect(model: nn.Module, input_shape: InputShape, device: torch.device) -> NetworkInfo:

@@ -22,6 +22,7 @@ from leadline.networks.modules.layers import (
     prefix,
     weight_layer,
 )
+from leadline.networks.modules.shapes import remember_shapes
 from leadline.networks.modules.shortcuts import Custom
 from leadline.seeds import NOISE, seeded, stream
 from leadline.specs import NetworkSpec
@@ -296,7 +297,7 @@ def _features(network: Network, input_shape: InputShape) -> int:
     """
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), remember_shapes():  # without which PyTorch imports its compiler, for seconds
             return int(network(torch.empty(1, *input_shape)).shape[1])
     except (RuntimeError, ValueError):
         shape = "x".join(map(str, input_shape))

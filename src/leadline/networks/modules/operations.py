@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
+
+from leadline.networks.modules.shapes import Watching
 
 aten = torch.ops.aten
 
@@ -38,6 +39,11 @@ _BESIDE_PYTORCHS = {
 }
 """Products that PyTorch's counter leaves out."""
 
+_COUNTED: dict[Any, Any] = {
+    **flop_registry,
+    **{one: shape_wrapper(count) for one, count in _BESIDE_PYTORCHS.items()},  # type: ignore[no-untyped-call]
+}
+
 _PRODUCTS = re.compile(
     r"(?:add|badd|hsp|b)*mm|(?:add)?mv|v?dot|addr|conv(?:olution|\dd)?|depthwise\dd|matmul|linear|trilinear|rnn|lstm|gru"
     r"|attention|transformer|fft|linalg|solve|cholesky|geqrf|ormqr|inverse|cdist|pdist|euclidean"
@@ -49,18 +55,19 @@ class Operations:
     """What a forward pass has called so far.
 
     Attributes:
+        flops: floating-point operations, by PyTorch's formulas.
         uncounted: operations that are in no count, as `namespace::name`, and the number of their calls: those of
             PyTorch that multiply and add, such as a Fourier transform, and any operation that is not PyTorch's.
     """
 
-    def __init__(self, counter: FlopCounterMode) -> None:
-        self._counter = counter
+    def __init__(self) -> None:
+        self.flops = 0
         self.uncounted: Counter[str] = Counter()
 
     @property
     def multiply_adds(self) -> int:
-        """Half of the floating-point operations that PyTorch's counter gives."""
-        return int(self._counter.get_total_flops()) // 2
+        """Half of the floating-point operations."""
+        return self.flops // 2
 
 
 @contextmanager
@@ -82,10 +89,8 @@ def count_operations() -> Iterator[Operations]:
         >>> operations.multiply_adds
         24
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_BESIDE_PYTORCHS)
-    operations = Operations(counter)
-    # the mode that is entered last sees an operation first, and hands on what it takes apart
-    with _Watching(operations.uncounted, counter.flop_registry), counter:
+    operations = Operations()
+    with _Counting(operations):
         yield operations
 
 
@@ -113,21 +118,28 @@ def unfused() -> Iterator[None]:
         torch.backends.mkldnn.enabled = mkldnn
 
 
-class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes operations that multiply and add without being in a registry of those that are counted."""
+class _Counting(Watching):  # type: ignore[no-untyped-call]
+    """Counts operations as `FlopCounterMode` does, and notes those that multiply and add without being counted."""
 
-    def __init__(self, uncounted: Counter[str], counted: Mapping[Any, Any]) -> None:
+    def __init__(self, operations: Operations) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.uncounted = uncounted
-        self.counted = counted
+        self.operations = operations
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         packet = func.overloadpacket
+        if func is not torch.ops.prim.device.default:
+            with self:  # which sees what the operation is made of
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if packet in _COUNTED:
+            self.operations.flops += _COUNTED[packet](*args, **kwargs, out_val=result)
+            return result
         namespace, _, name = packet._qualified_op_name.partition("::")
-        if packet not in self.counted and (
-            namespace not in ("aten", "prim", "prims") or any(map(_PRODUCTS.fullmatch, name.split("_")))
-        ):
-            self.uncounted[f"{namespace}::{name}"] += 1
-        return func(*args, **(kwargs or {}))
+        if namespace not in ("aten", "prim", "prims") or any(map(_PRODUCTS.fullmatch, name.split("_"))):
+            self.operations.uncounted[f"{namespace}::{name}"] += 1
+        return result

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import altair as alt
@@ -87,6 +88,12 @@ class Panel:
     title: str
     chart: alt.Chart | alt.LayerChart
 
+    @cached_property
+    def specification(self) -> dict[str, Any]:
+        """Its Vega-Lite specification, without colours and type."""
+        spec = self.chart.to_dict(validate=False)
+        return {key: value for key, value in spec.items() if key != "config"}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -103,28 +110,46 @@ class Figure:
 
     def chart(self, width: int = 680) -> "FigureChart":
         """Return all panels as one chart, about `width` pixels wide."""
-        each = max(140, width // self.columns - 48)
+        each = self._panel_width(width)
         views = (panel.chart.properties(width=each, title=panel.title or self.title) for panel in self.panels)
         return FigureChart(concat=list(views), columns=self.columns, description=self.description)
+
+    def specification(self, width: int = 680) -> dict[str, Any]:
+        """Return the Vega-Lite specification of `chart`, with the colours and type of a figure on paper."""
+        each, views = self._panel_width(width), []
+        datasets: dict[str, Any] = {}
+        for panel in self.panels:
+            view = {**panel.specification, "width": each, "title": panel.title or self.title}
+            datasets |= view.pop("datasets", {})
+            views.append({key: value for key, value in view.items() if key != "$schema"})
+        return {
+            "$schema": alt.SCHEMA_URL,
+            "description": self.description,
+            "columns": self.columns,
+            "concat": views,
+            "datasets": datasets,
+            "config": theme(LIGHT, standalone=True),
+        }
+
+    def _panel_width(self, width: int) -> int:
+        return max(140, width // self.columns - 48)
 
 
 class FigureChart(alt.ConcatChart):
     """A figure's chart. A notebook shows it as SVG, which needs no network, unless an Altair renderer is enabled."""
 
-    def standalone(self) -> dict[str, Any]:
-        """Return the chart's Vega-Lite specification, with the colours and type of a figure on paper."""
-        return self.to_dict(validate=False) | {"config": theme(LIGHT, standalone=True)}
-
-    def to_svg(self) -> str:
-        """Return the chart as an image on a ground of its own."""
-        return vl_convert.vegalite_to_svg(self.standalone(), vl_version=vegalite_version())
-
     def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
         if alt.renderers.active != "default":
             return super()._repr_mimebundle_(*args, **kwds)
-        return {"image/svg+xml": self.to_svg()}
+        return {"image/svg+xml": draw_svg(self.to_dict(validate=False) | {"config": theme(LIGHT, standalone=True)})}
 
 
+def draw_svg(specification: dict[str, Any]) -> str:
+    """Return a chart as an image, from its Vega-Lite specification."""
+    return vl_convert.vegalite_to_svg(specification, vl_version=vegalite_version())
+
+
+@cache
 def vegalite_version() -> str:
     """Return the version of Vega-Lite that charts are made for, or the newest there is of the same generation."""
     major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]

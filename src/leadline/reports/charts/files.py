@@ -9,7 +9,7 @@ from uuid import uuid4
 import vl_convert
 
 from leadline.errors import LeadlineError, SpecError, absence
-from leadline.reports.charts.chart import Figure, vegalite_version
+from leadline.reports.charts.chart import Figure, draw_svg, vegalite_version
 
 PAPER_SUFFIXES = (".svg", ".pdf", ".png")
 SUFFIXES = (*PAPER_SUFFIXES, ".html", ".json")
@@ -97,16 +97,16 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def to_svg(figure: Figure) -> str:
     """Return a figure that has panels on a ground of its own, as on paper."""
-    return prefix_ids(figure.chart().to_svg(), f"{figure.name}-")
+    return prefix_ids(draw_svg(figure.specification()), f"{figure.name}-")
 
 
 def _content(figure: Figure, suffix: str) -> bytes:
     if suffix in PAPER_SUFFIXES:
         return _convert(to_svg(figure), suffix)
     if suffix == ".html":
-        html: str = vl_convert.vegalite_to_html(figure.chart().standalone(), vl_version=vegalite_version(), bundle=True)
+        html: str = vl_convert.vegalite_to_html(figure.specification(), vl_version=vegalite_version(), bundle=True)
         return html.encode()
-    return json.dumps(figure.chart().standalone(), allow_nan=False).encode()
+    return json.dumps(figure.specification(), allow_nan=False).encode()
 
 
 def _convert(svg: str, suffix: str) -> bytes:

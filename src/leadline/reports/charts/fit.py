@@ -8,7 +8,6 @@ import pandas as pd
 from leadline.reports.charts.axes import magnitudes, whole_numbers
 from leadline.reports.charts.chart import (
     DISTINCT,
-    SHOWN_BASES,
     Figure,
     Panel,
     arm_channels,
@@ -19,7 +18,7 @@ from leadline.reports.charts.chart import (
     legend_keys,
     spread,
 )
-from leadline.reports.charts.frames import curve_frame, horizontal_factor, is_number, level_of, unfinished_frame
+from leadline.reports.charts.frames import Curves, curve_frame, horizontal_factor, is_number, level_of, unfinished_frame
 from leadline.reports.charts.lines import SHOWN_EPOCHS, band_words, line_figure
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
@@ -38,18 +37,24 @@ WIDTHS = {"train": 1.0, "validation": 2.8}
 
 
 def fit_curves(
-    trials: pd.DataFrame, records: pd.DataFrame, quantity: str, axis: str, splits: Sequence[str] = tuple(SPLITS)
+    trials: pd.DataFrame,
+    curves: Curves,
+    quantity: str,
+    axis: str,
+    splits: Sequence[str] = tuple(SPLITS),
+    notable: Sequence[str] = (),
 ) -> Iterator[Figure]:
     """Yield the curves of a record by split, a panel for each arm; nothing unless two splits have it.
 
     Args:
-        trials, records: of a study.
+        trials, curves: of a study.
         quantity: the name of the record.
         axis: title of its axis.
         splits: that are drawn where they were evaluated.
+        notable: arms with their levels that are drawn before others.
     """
     bands, loose = (
-        _by_split(frame(trials, records, quantity, splits), splits) for frame in (curve_frame, unfinished_frame)
+        _by_split(frame(trials, curves, quantity, splits), splits) for frame in (curve_frame, unfinished_frame)
     )
     drawn = [SPLITS[one] for one in splits if SPLITS[one] in {*bands["base"], *loose["base"]}]
     if len(drawn) < 2:
@@ -67,8 +72,9 @@ def fit_curves(
         caption,
         ("Epoch", axis),
         {"": ""},
-        most_levels=SHOWN_BASES,
+        most_levels=SHOWN_PANELS,
         levels_are="arms",
+        notable=notable,
     )
 
 
@@ -79,13 +85,13 @@ def _by_split(frame: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:
     return frame.sort_values("order", kind="stable").drop(columns="order")
 
 
-def depth_curves(trials: pd.DataFrame, records: pd.DataFrame) -> Iterator[Figure]:
+def depth_curves(trials: pd.DataFrame, curves: Curves) -> Iterator[Figure]:
     """Yield the error of training and validation by epoch, a panel for each arm and in it a colour for each depth.
 
     Depth is the first factor whose levels are numbers; nothing is yielded without one.
     """
     factor, others = horizontal_factor(trials)
-    bands = curve_frame(trials, records, "error", tuple(WIDTHS))
+    bands = curve_frame(trials, curves, "error", tuple(WIDTHS))
     known = dict(zip(trials["arm"], trials["factors"], strict=True))
     values = {arm: factors[factor] for arm, factors in known.items() if factor is not None and factor in factors}
     if bands.empty or not all(map(is_number, values.values())):

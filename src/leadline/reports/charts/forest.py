@@ -14,7 +14,8 @@ from leadline.reports.charts.chart import DECISIONS, Figure, Key, Panel, at_fiel
 from leadline.reports.charts.frames import contrast_frame
 from leadline.text import interval, join, number
 
-SHOWN_CONTRASTS = 24
+SHOWN_CONTRASTS, SHOWN_SEEDS = 24, 1000
+"""Contrasts that are drawn; seeds of all of them that have a ring each."""
 
 
 def forest(findings: Findings) -> Figure:
@@ -34,10 +35,12 @@ def forest(findings: Findings) -> Figure:
         size = frame["difference"].abs()
         largest = [size[frame["unit"].eq(unit)].nlargest(SHOWN_CONTRASTS // len(units)) for unit in units]
         rows = frame.loc[sorted(index for chosen in largest for index in chosen.index)]
+    rings = sum(map(len, rows["seeds"])) <= SHOWN_SEEDS
     a, b = contrast_pair(findings.contrasts) or ("the first arm", "the second")
     caption = [
         f"Difference between the two arms{where}; below zero the first has the lower value.",
-        f"Large marks: the mean over seeds; bars: its {interval_name(findings.contrasts)}; rings below: one seed each;",
+        f"Large marks: the mean over seeds; bars: its {interval_name(findings.contrasts)};"
+        f" {'rings below: one seed each' if rings else 'single seeds, too many to draw, are in the trials table'};",
         _margin_words(rows),
     ]
     if any(contrast.kind.needs_target for contrast in findings.contrasts):
@@ -59,7 +62,8 @@ def forest(findings: Findings) -> Figure:
         f"{title}: {join(said, mark=';')}.",
         tuple(
             Panel(
-                _panel_title(unit, higher) if len(panels) > 1 else "", _forest(part, unit, (b, a) if higher else (a, b))
+                _panel_title(unit, higher) if len(panels) > 1 else "",
+                _forest(part, unit, (b, a) if higher else (a, b), rings),
             )
             for (unit, higher), part in panels
         ),
@@ -80,13 +84,13 @@ def _margin_words(rows: pd.DataFrame) -> str:
     return f"shaded: the margin of ±{one.margin:g} {unit} within which two arms count as equivalent."
 
 
-def _forest(rows: pd.DataFrame, unit: str, arms: tuple[str, str]) -> alt.LayerChart:
+def _forest(rows: pd.DataFrame, unit: str, arms: tuple[str, str], rings: bool) -> alt.LayerChart:
     rows = rows.reset_index(drop=True).assign(row=range(len(rows)))
     seeds = pd.DataFrame(
         [
             {"row": row.row + 0.24, "value": value, "seed": seed, "label": row.label}
             for row in each(rows)
-            for seed, value in zip(row.seeds, row.differences, strict=True)
+            for seed, value in (zip(row.seeds, row.differences, strict=True) if rings else ())
         ],
         columns=["row", "value", "seed", "label"],
     )
@@ -114,9 +118,8 @@ def _forest(rows: pd.DataFrame, unit: str, arms: tuple[str, str]) -> alt.LayerCh
     if rows["low"].notna().any():
         bars = alt.Chart(inline(rows[rows["low"].notna()], ["row", "low", "high"])).mark_rule(style="interval")
         layers.append(bars.encode(x=at_field(x, "low"), x2="high:Q", y=y))
-    dots = alt.Chart(inline(seeds, ["row", "value", "seed", "label"])).mark_point(style="seed", size=26)
-    shown = [alt.Tooltip("label:N", title="contrast"), alt.Tooltip("seed:N"), alt.Tooltip("value:Q", format="+.2f")]
-    layers.append(dots.encode(x=at_field(x, "value"), y=y, tooltip=shown))
+    if rings:
+        layers.append(_rings(seeds, x, y))
     shape = alt.Shape("decision:N", scale=shapes)
     estimates = base.mark_point(style="estimate", filled=True, size=110)
     layers.append(estimates.encode(x=at_field(x, "difference"), y=y, shape=shape, tooltip=tips))
@@ -126,6 +129,13 @@ def _forest(rows: pd.DataFrame, unit: str, arms: tuple[str, str]) -> alt.LayerCh
         numbers = base.mark_text(style="numbers", align="right", opacity=room)
         layers.append(numbers.encode(x=alt.value("width"), y=head, text="words:N"))
     return alt.LayerChart(layer=layers, height=54 * len(rows) + 8)
+
+
+def _rings(seeds: pd.DataFrame, x: alt.X, y: alt.Y) -> alt.Chart:
+    dots = alt.Chart(inline(seeds, ["row", "value", "seed", "label"])).mark_point(style="seed", size=26)
+    shown = [alt.Tooltip("label:N", title="contrast"), alt.Tooltip("seed:N"), alt.Tooltip("value:Q", format="+.2f")]
+    drawn: alt.Chart = dots.encode(x=at_field(x, "value"), y=y, tooltip=shown)
+    return drawn
 
 
 def _panel_title(unit: str, higher_is_better: bool) -> str:

@@ -5,6 +5,8 @@ apart, because a mean over fewer seeds than before would bend a curve where noth
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -37,8 +39,43 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@dataclass(frozen=True)
+class Curves:
+    """What curves are drawn from: records by epoch, summed up over the trials of an arm where these have finished.
+
+    Attributes:
+        finished: columns arm, base, split, name, epoch; mean, low (the least), high (the greatest value), seeds (their
+            number) of the finite values; left_out (the number of values that are not finite).
+        unfinished: records of the trials that have not finished, one row each.
+    """
+
+    finished: pd.DataFrame
+    unfinished: pd.DataFrame
+
+    @cached_property
+    def splits(self) -> frozenset[str]:
+        """The splits that have a record."""
+        return frozenset({*self.finished["split"], *self.unfinished["split"]})
+
+    def leave_out(self, name: str, splits: Collection[str]) -> bool:
+        """Return whether any value of a record is not finite."""
+        finished, unfinished = (
+            frame[frame["name"].eq(name) & frame["split"].isin(splits)] for frame in (self.finished, self.unfinished)
+        )
+        return bool(finished["left_out"].any()) or not np.isfinite(unfinished["value"].astype(float)).all()
+
+
+def sum_up(trials: pd.DataFrame, records: pd.DataFrame) -> Curves:
+    """Return what curves are drawn from, of records that are at hand."""
+    done = records["trial"].isin(trials.loc[trials["state"].eq("finished"), "trial"])
+    rows = records[done].assign(finite=lambda own: own["value"].astype(float).where(np.isfinite(own["value"])))
+    groups = rows.groupby(["arm", "base", "split", "name", "epoch"], sort=False)["finite"]
+    summed = groups.agg(mean="mean", low="min", high="max", seeds="count", all="size").reset_index()
+    return Curves(summed.assign(left_out=summed["all"] - summed["seeds"]).drop(columns="all"), records[~done])
+
+
 def curve_frame(
-    trials: pd.DataFrame, records: pd.DataFrame, name: str, splits: Collection[str] = CURVE_SPLITS
+    trials: pd.DataFrame, curves: Curves, name: str, splits: Collection[str] = CURVE_SPLITS
 ) -> pd.DataFrame:
     """Return one row per arm, split and epoch: mean, least and greatest value over the finished trials.
 
@@ -46,23 +83,24 @@ def curve_frame(
 
     Columns: arm, base, level, split, epoch, mean, low, high, seeds.
     """
-    rows = _curve_rows(records, name, splits)
-    rows = _sort_by_arm(rows[rows["trial"].isin(_finished(trials))], trials)
-    ends = rows.groupby(["arm", "split", "trial"])["epoch"].max().groupby(["arm", "split"]).min().rename("end")
-    rows = rows.join(ends, on=["arm", "split"])
-    rows = rows[rows["epoch"].le(rows["end"])]
-    return _aggregate_seeds(rows, ["arm", "base", "level", "split", "epoch"])
+    rows = curves.finished
+    rows = _sort_by_arm(rows[rows["name"].eq(name) & rows["split"].isin(splits)], trials)
+    trained = rows["seeds"] + rows["left_out"]
+    rows = rows[trained.eq(trained.groupby([rows["arm"], rows["split"]]).transform("max")) & rows["seeds"].gt(0)]
+    columns = ["arm", "base", "level", "split", "epoch", "mean", "low", "high", "seeds"]
+    return rows[columns].reset_index(drop=True)
 
 
 def unfinished_frame(
-    trials: pd.DataFrame, records: pd.DataFrame, name: str, splits: Collection[str] = CURVE_SPLITS
+    trials: pd.DataFrame, curves: Curves, name: str, splits: Collection[str] = CURVE_SPLITS
 ) -> pd.DataFrame:
     """Return the curves of the trials that have not finished, each by itself.
 
     Columns: trial, arm, base, level, split, epoch, value, seed, state, last (whether the curve ends there).
     """
     open_trials = trials.loc[trials["state"].ne("finished"), ["trial", "arm", "state"]]
-    rows = _curve_rows(records, name, splits).merge(open_trials, on=["trial", "arm"])
+    rows = curves.unfinished
+    rows = _finite(rows[rows["name"].eq(name) & rows["split"].isin(splits)]).merge(open_trials, on=["trial", "arm"])
     rows = _sort_by_arm(rows, trials)
     rows["last"] = rows["epoch"].eq(rows.groupby(["trial", "arm", "split"])["epoch"].transform("max"))
     columns = ["trial", "arm", "base", "level", "split", "epoch", "value", "seed", "state", "last"]
@@ -139,21 +177,14 @@ def _finite(records: pd.DataFrame) -> pd.DataFrame:
     return records[np.isfinite(records["value"].astype(float))]
 
 
-def _finished(trials: pd.DataFrame) -> pd.Series:
-    return trials.loc[trials["state"].eq("finished"), "trial"]
-
-
-def _curve_rows(records: pd.DataFrame, name: str, splits: Collection[str]) -> pd.DataFrame:
-    return _finite(records[records["name"].eq(name) & records["split"].isin(splits)])
-
-
 def _sort_by_arm(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Give each row its arm's level, and bring the rows into the order: arm as in the study, split, epoch."""
     arms = trials.drop_duplicates("arm")
     levels = dict(zip(arms["arm"], map(level_of, arms["factors"]), strict=True))
     order = {arm: place for place, arm in enumerate(arms["arm"])}
     rows = rows.assign(level=rows["arm"].map(levels).astype("str"), order=rows["arm"].map(order))
-    return rows.sort_values(["order", "seed", "split", "epoch"], kind="stable").drop(columns="order")
+    keys = [key for key in ("order", "seed", "split", "epoch") if key in rows]
+    return rows.sort_values(keys, kind="stable").drop(columns="order")
 
 
 def _aggregate_seeds(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:

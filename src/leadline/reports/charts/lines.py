@@ -13,7 +13,6 @@ from leadline.reports.charts.chart import (
     CROSS,
     DIVERGED,
     MARKERS,
-    SHOWN_BASES,
     Figure,
     Key,
     Panel,
@@ -26,6 +25,7 @@ from leadline.reports.charts.chart import (
     legend_keys,
     spread,
 )
+from leadline.reports.charts.notable import choose_arms, describe_choice
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
@@ -44,6 +44,7 @@ def line_figure(
     end: Literal["max", "min"] = "max",
     most_levels: int = SHOWN_LEVELS,
     levels_are: str = "levels",
+    notable: Sequence[str] = (),
 ) -> Figure:
     """Lay curves out: a panel for each split and level, all on one scale.
 
@@ -57,13 +58,19 @@ def line_figure(
         end: which end of the curves is put in words.
         most_levels: that are drawn.
         levels_are: what they are called.
+        notable: arms that are drawn before others where there are too many.
     """
     every = pd.concat([frame[["base", "level", "split"]] for frame in (bands, loose) if not frame.empty])
     bases, levels = list(every["base"].unique()), list(every["level"].unique())
-    shown = bases[:SHOWN_BASES]
+    shown = choose_arms(bases, notable)
     groups = divide_arms(shown)
-    shown_levels = spread(levels, max(2, most_levels // len(groups)))
-    caption = [*caption, *describe_omitted(bases, shown, "arms"), *describe_omitted(levels, shown_levels, levels_are)]
+    most = max(2, most_levels // len(groups))
+    by_arm = levels_are == "arms"
+    shown_levels = choose_arms(levels, notable, most) if by_arm and notable else spread(levels, most)
+    caption += describe_choice(bases, shown, notable)
+    caption += (
+        describe_choice(levels, shown_levels, notable) if by_arm else describe_omitted(levels, shown_levels, levels_are)
+    )
     bands, loose = (frame[frame["base"].isin(shown) & frame["level"].isin(shown_levels)] for frame in (bands, loose))
     most_steps = min(SHOWN_EPOCHS, SHOWN_MARKS // len(shown) // len(shown_levels) // len(splits))
     if len(steps := sorted({*bands["x"], *loose["x"]})) > most_steps:

@@ -13,7 +13,6 @@ from leadline.reports.charts.axes import linear
 from leadline.reports.charts.chart import (
     MARKERS,
     RING,
-    SHOWN_BASES,
     Figure,
     Key,
     Panel,
@@ -23,26 +22,31 @@ from leadline.reports.charts.chart import (
     grid_columns,
     inline,
     legend_keys,
+    spread,
 )
 from leadline.reports.charts.frames import level_of
+from leadline.reports.charts.notable import choose_arms, describe_choice
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join, number, plural
 
-SHOWN_PANELS, LEAST_IMAGES = 6, 5
-"""Contrasts of a figure; images of a bin of confidence from which on it is drawn."""
+SHOWN_PANELS, SHOWN_ARMS, LEAST_IMAGES = 6, 12, 5
+"""Contrasts of a figure; its panels of arms; images of a bin of confidence from which on it is drawn."""
 LEAST_SHARE = 0.5
 """Per cent of a class from which on a cell of a confusion matrix has its number."""
 
 
-def mistake_figures(mistakes: Mistakes) -> Iterator[Figure]:
-    """Yield confusion matrices, errors by class, differences by class and calibration, where there is any."""
-    yield _confusion(mistakes.arms)
-    yield _classes(mistakes.arms)
+def mistake_figures(mistakes: Mistakes, notable: Sequence[str] = ()) -> Iterator[Figure]:
+    """Yield confusion matrices, errors by class, differences by class and calibration, where there is any.
+
+    Of many arms, the notable ones are drawn before others.
+    """
+    yield _confusion(mistakes.arms, notable)
+    yield _classes(mistakes.arms, notable)
     if len(mistakes.differences):
         yield _differences(mistakes)
     calibrated = [one for one in mistakes.arms if one.calibration is not None]
     if calibrated:
-        yield _calibration(calibrated)
+        yield _calibration(calibrated, notable)
 
 
 def _shown_classes(arms: Sequence[ArmMistakes]) -> dict[str, list[int]]:
@@ -62,9 +66,10 @@ def _about_classes(arms: Sequence[ArmMistakes]) -> Iterator[str]:
 # --- confusion
 
 
-def _confusion(arms: Sequence[ArmMistakes]) -> Figure:
+def _confusion(arms: Sequence[ArmMistakes], notable: Sequence[str]) -> Figure:
     frame = confusion_frame(arms)
-    drawn, classes = arms[:SHOWN_BASES], _shown_classes(arms)
+    chosen = choose_arms(list(dict.fromkeys(one.arm.base for one in arms)), notable)
+    drawn, classes = spread([one for one in arms if one.arm.base in chosen], SHOWN_ARMS), _shown_classes(arms)
     ends = [_most_confused(one) for one in drawn]
     cells = max(40, SHOWN_CELLS // len(drawn))
     some = any(_kinds_of_mistakes(one) > cells for one in drawn)
@@ -182,16 +187,18 @@ def _most_confused(one: ArmMistakes) -> str:
 # --- classes
 
 
-def _classes(arms: Sequence[ArmMistakes]) -> Figure:
+def _classes(arms: Sequence[ArmMistakes], notable: Sequence[str]) -> Figure:
     frame = class_frame(arms)
     bases = list(dict.fromkeys(one.arm.base for one in arms))
-    shown = bases[:SHOWN_BASES]
+    shown = choose_arms(bases, notable)
     groups, classes = divide_arms(shown), _shown_classes(arms)
     levels: dict[str, list[ArmMistakes]] = {}
     for one in arms:
         levels.setdefault(level_of(one.arm.factors), []).append(one)
     panels = []
-    for level, own in levels.items():
+    shown_levels = spread(list(levels), max(2, SHOWN_ARMS // len(groups)))
+    for level in shown_levels:
+        own = levels[level]
         for group in groups:
             here = [one for one in own if one.arm.base in group]
             if here:
@@ -213,7 +220,8 @@ def _classes(arms: Sequence[ArmMistakes]) -> Figure:
                 "Marks: per cent of a class that is misclassified, the mean over seeds; bars: the 95% interval (t) for"
                 " training again, on the same test images. One seed has no interval.",
                 *_about_classes(arms),
-                *describe_omitted(bases, shown, "arms"),
+                *describe_choice(bases, shown, notable),
+                *describe_omitted(list(levels), shown_levels, "levels"),
             ]
         ),
         frame,
@@ -326,13 +334,14 @@ def calibration_frame(arms: Sequence[ArmMistakes]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _calibration(arms: Sequence[ArmMistakes]) -> Figure:
+def _calibration(arms: Sequence[ArmMistakes], notable: Sequence[str]) -> Figure:
     frame = calibration_frame(arms)
     bases = list(dict.fromkeys(frame["base"]))
-    shown = bases[:SHOWN_BASES]
+    shown = choose_arms(bases, notable)
     groups, levels = divide_arms(shown), list(dict.fromkeys(frame["level"]))
+    shown_levels = spread(levels, max(2, SHOWN_ARMS // len(groups)))
     panels = []
-    for level in levels:
+    for level in shown_levels:
         for group in groups:
             rows = frame[frame["level"].eq(level) & frame["base"].isin(group)]
             if not rows.empty:
@@ -349,7 +358,8 @@ def _calibration(arms: Sequence[ArmMistakes]) -> Figure:
                 "Test images of all seeds in 15 bins of equal width by the probability of their predicted class; marks:"
                 " mean probability and accuracy of a bin, the larger, the more images. On the diagonal a network is"
                 f" calibrated, below it too confident. Bins of fewer than {LEAST_IMAGES} images are not drawn.",
-                *describe_omitted(bases, shown, "arms"),
+                *describe_choice(bases, shown, notable),
+                *describe_omitted(levels, shown_levels, "levels"),
             ]
         ),
         frame,

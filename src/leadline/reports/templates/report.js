@@ -1,4 +1,5 @@
-// Replaces every still image by an interactive chart; the page also works without this script.
+// Replaces every still image by an interactive chart, with switches for arms, and finds rows of long tables; the page
+// also works without this script.
 const options = {
   config: JSON.parse(document.querySelector("#theme").textContent),
   actions: false,
@@ -8,6 +9,11 @@ const options = {
   tooltip: { disableDefaultStyle: true },
 };
 
+const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+const views = new Map(); // chart -> its Vega view
+const hidden = new Set(); // names of arms that are switched off
+const buttons = []; // of legends
+
 // The page keeps the names of a dataset's fields once, above its rows.
 function read(text) {
   const spec = JSON.parse(text);
@@ -16,11 +22,71 @@ function read(text) {
   return spec;
 }
 
+// Marks of an arm are drawn unless the chart's parameter `hidden` has its name. Returns the names of all arms.
+function makeSwitchable(spec) {
+  const names = new Set();
+  const visit = (view, inherited) => {
+    const source = view.data?.name ?? inherited;
+    for (const child of view.layer ?? []) visit(child, source);
+    const rows = spec.datasets?.[source] ?? [];
+    if (!view.mark || !rows.some((row) => row.base !== undefined)) return;
+    rows.forEach((row) => names.add(String(row.base)));
+    view.transform = [{ filter: "indexof(hidden, datum.base) < 0" }, ...(view.transform ?? [])];
+  };
+  visit(spec, undefined);
+  spec.params = [...(spec.params ?? []), { name: "hidden", value: [...hidden] }];
+  return names;
+}
+
+function addButtons(figure, names) {
+  for (const entry of all(".keys li", figure)) {
+    const name = entry.textContent.trim();
+    if (!names.has(name) || entry.firstElementChild.tagName === "BUTTON") continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = `Show or hide ${name}`;
+    button.dataset.name = name;
+    button.append(...entry.childNodes);
+    button.addEventListener("click", () => turn(name, hidden.has(name)));
+    entry.append(button);
+    buttons.push(button);
+  }
+}
+
+function turn(name, on) {
+  if (on) hidden.delete(name);
+  else hidden.add(name);
+  const off = [...hidden].map(encodeURIComponent).join(",");
+  history.replaceState(null, "", off ? `#hide=${off}` : location.pathname + location.search);
+  show(hidden);
+}
+
+function show(off) {
+  for (const view of views.values()) view.signal("hidden", [...off]).run();
+  for (const panel of all(".panel[data-arm]")) panel.hidden = off.has(panel.dataset.arm);
+  for (const button of buttons) button.setAttribute("aria-pressed", String(!off.has(button.dataset.name)));
+  for (const box of all("#switches input")) box.checked = !off.has(box.value);
+}
+
+function readAddress() {
+  if (!location.hash.startsWith("#hide=")) return;
+  hidden.clear();
+  for (const part of location.hash.slice(6).split(",")) {
+    try {
+      if (part) hidden.add(decodeURIComponent(part));
+    } catch {} // not a name that this page has written
+  }
+  show(hidden);
+}
+
 async function draw(chart) {
   const still = [...chart.childNodes];
   chart.style.minHeight = `${chart.offsetHeight}px`;
   try {
-    await vegaEmbed(chart, read(chart.nextElementSibling.textContent), options);
+    const spec = read(chart.nextElementSibling.textContent);
+    const names = makeSwitchable(spec);
+    views.set(chart, (await vegaEmbed(chart, spec, options)).view);
+    addButtons(chart.closest("figure"), names);
     chart.dataset.drawn = "yes";
   } catch (error) {
     chart.replaceChildren(...still);
@@ -29,11 +95,68 @@ async function draw(chart) {
   chart.style.minHeight = "";
 }
 
-document.querySelectorAll(".chart").forEach(draw);
+// One chart after another, those first that can be seen, so that the page can be read and scrolled meanwhile.
+async function drawAll() {
+  const waiting = new Set(all(".chart"));
+  const near = new Set();
+  const watcher = new IntersectionObserver(
+    (entries) => entries.forEach((entry) => near[entry.isIntersecting ? "add" : "delete"](entry.target)),
+    { rootMargin: "300px" },
+  );
+  waiting.forEach((chart) => watcher.observe(chart));
+  await new Promise((ready) => setTimeout(ready));
+  while (waiting.size) {
+    const chart = [...near].find((one) => waiting.has(one)) ?? waiting.values().next().value;
+    waiting.delete(chart);
+    await draw(chart);
+    await new Promise((ready) => setTimeout(ready));
+  }
+  watcher.disconnect();
+  show(hidden);
+}
+
+function addSwitches() {
+  const place = document.querySelector("#switches");
+  if (all("input", place).length < 2) return;
+  place.hidden = false;
+  place.addEventListener("change", (event) => turn(event.target.value, event.target.checked));
+}
+
+function addSearch(part) {
+  const label = document.createElement("label");
+  const box = document.createElement("input");
+  const said = document.createElement("span");
+  box.type = "search";
+  said.setAttribute("role", "status");
+  label.className = "search";
+  label.append("Find in this table ", box, " ", said);
+  part.before(label);
+  box.addEventListener("input", () => {
+    const wanted = box.value.trim().toLowerCase();
+    const rows = all("tbody tr", part);
+    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    const found = rows.filter((row) => !row.hidden).length;
+    said.textContent = wanted ? `${found} of ${rows.length} rows` : "";
+  });
+}
+
+addSwitches();
+all(".scroll.tall").forEach(addSearch);
+readAddress();
+addEventListener("hashchange", readAddress);
+drawAll();
 
 let opened = [];
+let filtered = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = all("details:not([open])");
   opened.forEach((details) => (details.open = true));
+  filtered = all("tbody tr[hidden]");
+  filtered.forEach((row) => (row.hidden = false));
+  show(new Set()); // paper has all arms
 });
-addEventListener("afterprint", () => opened.forEach((details) => (details.open = false)));
+addEventListener("afterprint", () => {
+  opened.forEach((details) => (details.open = false));
+  filtered.forEach((row) => (row.hidden = true));
+  show(hidden);
+});
