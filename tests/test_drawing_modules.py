@@ -249,3 +249,17 @@ def test_a_report_draws_modules_and_says_which_cannot_be() -> None:
     assert [one.title for one in section.drawings] == ["UNet", "ResNet"]
     (said,) = section.paragraphs
     assert said.startswith("drawn_modules:Untraceable cannot be drawn: ") and said.endswith(" functions.")
+
+
+def test_a_module_that_fails_while_it_is_watched_is_one_line() -> None:
+    class Shy(nn.Flatten):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self._forward_hooks:
+                raise RuntimeError("not while\nothers look on")
+            return super().forward(x)
+
+    with pytest.raises(SpecError) as caught:
+        parts_of(nn.Sequential(Shy(), nn.Linear(3072, 10)))
+    assert str(caught.value) == (
+        "a module cannot be drawn: it fails while it is watched: RuntimeError: not while others look on"
+    )

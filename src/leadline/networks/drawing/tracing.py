@@ -68,15 +68,19 @@ def trace(module: nn.Module, input_shape: InputShape, name: str) -> tuple[list[N
 
     Raises:
         SpecError: the output cannot be followed back to the input, because something else than PyTorch's functions
-            computes in between.
+            computes in between; or the module fails while it is watched.
     """
     try:
         watched = copy.deepcopy(module).to("meta")
         nodes, end = _watch(watched, input_shape, torch.device("meta"))
     except Exception:  # whatever somebody's code may raise where tensors have no values
         watched = copy.deepcopy(module).cpu()
-        with torch.random.fork_rng(devices=[]):
-            nodes, end = _watch(watched, input_shape, torch.device("cpu"))
+        try:
+            with torch.random.fork_rng(devices=[]):
+                nodes, end = _watch(watched, input_shape, torch.device("cpu"))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise SpecError(f"{name} cannot be drawn: it fails while it is watched: {reason}") from None
     kept = _between(nodes, end)
     if 0 not in kept:
         raise SpecError(
