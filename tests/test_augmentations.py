@@ -496,10 +496,13 @@ def test_only_training_labels_are_noisy() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"augment": ["translation", "rand-augment"]}, "cannot follow translation, .*; place rand-augment first"),
+        (
+            {"augment": ["translation", "rand-augment"]},
+            "data.augment: rand-augment changes pixels .* follow translation, .*; place rand-augment first",
+        ),
         ({"augment": ["mixup", "cutout"]}, "place cutout first"),
-        ({"augment": ["cutout", "translation", "cutout"]}, "augment has cutout twice; name it once"),
-        ({"augment": ["mixup", "cutmix"]}, "augment has both mixup and cutmix; remove one of them"),
+        ({"augment": ["cutout", "translation", "cutout"]}, "data.augment: cutout is in the list twice; name it once"),
+        ({"augment": ["mixup", "cutmix"]}, "data.augment: mixup and cutmix are both in the list; remove one of them"),
         ({"augment": ["translation", "cutuot"]}, "data.augment.1.name: unknown name 'cutuot'; did you mean 'cutout'"),
         ({"augment": ["translation", {"name": "cutout", "sise": 3}]}, "data.augment.1: unknown key 'sise'"),
         ({"augment": {"name": "random-erasing", "area": [0.5, 0.1]}}, "the smallest comes first"),

@@ -167,21 +167,23 @@ class DataSpec(Spec):
         rate = value.get("rate") if isinstance(value, Mapping) else value
         return None if rate == 0 and type(rate) in (int, float) else value
 
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        names = [each.called for each in self.augmentations]
+    @field_validator("augment")
+    @classmethod
+    def _check_order(cls, augment: Augmentation | tuple[Augmentation, ...] | None) -> object:
+        several = augment if isinstance(augment, tuple) else ()
+        names = [each.called for each in several]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"augment has {name} twice; name it once")
-        for before, after in itertools.pairwise(self.augmentations):
+                raise ValueError(f"{name} is in the list twice; name it once")
+        for before, after in itertools.pairwise(several):
             if STAGES.index(before.changes) > STAGES.index(after.changes):
                 raise ValueError(
-                    f"augment {after.called} changes {after.changes}, so it cannot follow {before.called}, which"
-                    f" changes {before.changes}; place {after.called} first"
+                    f"{after.called} changes {after.changes}, so it cannot follow {before.called}, which changes"
+                    f" {before.changes}; place {after.called} first"
                 )
             if before.changes == after.changes in (STAGES[0], STAGES[-1]):
-                raise ValueError(f"augment has both {before.called} and {after.called}; remove one of them")
-        return self
+                raise ValueError(f"{before.called} and {after.called} are both in the list; remove one of them")
+        return augment
 
     @model_validator(mode="after")
     def _check_preprocessing(self) -> Self:
