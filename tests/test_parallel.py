@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
     "averaged": (cifar_resnet(8), RECIPE.with_(averaging={"name": "swa", "start": 0.5}), 97, ProbeSpec()),
     "frozen": (cifar_resnet(8), RECIPE.with_(rates={"stem": 0.0, "stages.0": 0.0, "head": 2.0}), 97, ProbeSpec()),
-    "resized": (comparative_resnet(1), RECIPE.with_(resizing=[{"until": 0.5, "scale": 0.75}]), 97, ProbeSpec()),
+    "resized": (cifar_resnet(8), RECIPE.with_(resizing=[{"until": 0.5, "scale": 0.75}]), 97, ProbeSpec()),
     "in parts": (NOISY.with_(normalisation="layer"), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "statistics": (cifar_resnet(8), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "unused": (cases.SometimesUnused, RECIPE, 97, ProbeSpec()),

@@ -316,8 +316,8 @@ def prepare_step(state: TrainState, data: Data, spec: TrainingSpec, seed: int, g
 
     Eager are steps on a CPU or an Apple GPU, on several devices, of images that are decoded during training, of batches
     in parts, of images of several sizes, with blocks that are recomputed, and with a custom loss or network. A custom
-    network whose class has a true attribute `capturable` is captured: it draws no random numbers, and does in every step
-    the same with tensors of the same size.
+    network whose class has a true attribute `capturable` is captured: it draws no random numbers, and does in every
+    step the same with tensors of the same size.
     """
     model = state.model
     captured = (
