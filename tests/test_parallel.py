@@ -71,6 +71,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "shared": (recurrent_resnet(steps=2, width=8), RECIPE, 40, ProbeSpec()),
     "averaged": (cifar_resnet(8), RECIPE.with_(averaging={"name": "swa", "start": 0.5}), 97, ProbeSpec()),
     "frozen": (cifar_resnet(8), RECIPE.with_(rates={"stem": 0.0, "stages.0": 0.0, "head": 2.0}), 97, ProbeSpec()),
+    "resized": (cifar_resnet(8), RECIPE.with_(resizing=[{"until": 0.5, "scale": 0.75}]), 97, ProbeSpec()),
     "in parts": (NOISY.with_(normalisation="layer"), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "statistics": (cifar_resnet(8), RECIPE.with_(accumulate=3), 97, ProbeSpec()),
     "mixed": (comparative_resnet(1), RECIPE, 97, ProbeSpec(), MIXED),
@@ -108,7 +109,8 @@ def both(found: list[Any], name: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["none", "batch", "noise", "recomputed", "shared", "mixed", "averaged", "frozen", "in parts", "unused"]
+    "name",
+    ["none", "batch", "noise", "recomputed", "shared", "mixed", "averaged", "frozen", "resized", "in parts", "unused"],
 )
 def test_two_devices_train_as_one_does(found: list[Any], name: str) -> None:
     (records, weights, predictions, _), alone = both(found, name)

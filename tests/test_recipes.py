@@ -17,6 +17,8 @@ from leadline.networks import cifar_resnet, comparative_resnet, family
 from leadline.networks.modules import build, check_last_batch
 from leadline.parts.base import parse
 from leadline.specs import DataSpec, FlowSpec, NetworkSpec, ProbeSpec, TrainingSpec
+from leadline.study.check import check_networks
+from leadline.study.load import load_study
 from leadline.study.yaml12 import read_yaml
 from leadline.training import TrainState, prepare, train
 from resuming import assert_resumes_to_the_bit
@@ -274,3 +276,51 @@ def test_an_optimizer_that_keeps_what_a_checkpoint_cannot_hold_is_refused(digits
     next(train(state, digits, spec, pause=lambda step: True))
     with pytest.raises(SpecError, match="optimizer Keeping keeps 'history', a list, which a checkpoint cannot hold"):
         state.tensors()
+
+
+# --- smaller images in the first epochs
+
+SIZES = [{"until": 0.5, "scale": 0.5}, {"until": 0.75, "scale": 0.7}]
+
+
+class Sized(nn.Module):
+    """Takes images of any size, and remembers those it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear, self.seen = nn.Conv2d(1, 4, 3), nn.Linear(4, 10), dict[bool, list[Tensor]]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.setdefault(self.training, []).append(x.clone())
+        out: Tensor = self.linear(self.conv(x).mean((2, 3)))
+        return out
+
+
+def test_the_first_epochs_see_smaller_images_and_evaluation_none(digits: Dataset) -> None:
+    spec, model = recipe(epochs=4, resizing=SIZES), Sized()
+    list(train(prepare(model, spec, CPU), digits, spec, 1))
+    assert [x.shape[2] for x in model.seen[True]] == [4] * 8 + [6] * 4 + [8] * 4
+    assert {x.shape[2] for x in model.seen[False]} == {8}
+    images, _ = next(iter(digits.train_batches(1, 0, 20)))
+    assert torch.equal(model.seen[True][0], F.interpolate(images, (4, 4), mode="bilinear", antialias=True))
+    assert recipe(resizing=None).content_hash == recipe().content_hash != recipe(resizing=SIZES).content_hash
+
+
+def test_smaller_images_resume_to_the_bit(digits: Dataset) -> None:
+    spec = recipe(epochs=4, resizing=SIZES, accumulate=2)
+    assert_resumes_to_the_bit(lambda: fresh(spec), digits, spec, (3, 8, 14))
+
+
+def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"resizing: until \[0.75, 0.5\] must be distinct fractions of the epochs in rising"
+    ):
+        recipe(resizing=SIZES[::-1])
+    study = {
+        "name": "sizes",
+        "data": {"name": "digits", "train": 60},
+        "training": {"epochs": 2, "resizing": SIZES},
+        "arms": {"flat": {"network": "mlp"}, "any": {"network": "cifar-resnet"}},
+    }
+    with pytest.raises(SpecError, match=r"arm flat: training\.resizing: the network cannot take images of 4x4 beside"):
+        check_networks(load_study(study))

@@ -418,7 +418,8 @@ def test_which_steps_are_captured(
     if device == "meta":  # stands for a GPU
         monkeypatch.setattr(Dataset, "device", torch.device("cuda"))
     assert type(prepare_step(state, data, recipe(), SEED, group)) is kind
-    assert type(prepare_step(state, data, recipe(accumulate=2), SEED, group)) is Step
+    for setting in ({"accumulate": 2}, {"resizing": [{"until": 0.5, "scale": 0.5}]}):
+        assert type(prepare_step(state, data, recipe(**setting), SEED, group)) is Step
 
 
 def test_the_count_of_correct_predictions_is_up_to_date_at_every_record() -> None:

@@ -19,6 +19,7 @@ ONLY_WHERE_USED = {
     "Label noise": NONE,
     "Initial weights": "drawn at random",
     "Rates of layers": NONE,
+    "Smaller images": NONE,
     "Parts of a batch": "1",
     "Weight decay of": "all parameters",
     "Warm-up": NONE,
@@ -100,6 +101,8 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Learning rate", _value(getattr(training.optimizer, "learning_rate", "of the custom optimizer"))
     yield "Initial weights", training.weights or "drawn at random"
     yield "Rates of layers", _value(training.rates) if training.rates else NONE
+    smaller = [f"{one.scale:g} of the size until {one.until:g} of the epochs" for one in training.resizing or ()]
+    yield "Smaller images", join(smaller, len(smaller)) if smaller else NONE
     yield "Schedule", _words(training.schedule)
     yield "Warm-up", _words(training.warmup)
     yield "Batch size", _value(training.batch_size)

@@ -68,6 +68,13 @@ class EarlyStopping(Spec):
     patience: int = Field(ge=1, description="number of epochs without improvement after which training ends")
 
 
+class Resizing(Spec):
+    """Training images of a smaller size in the first epochs."""
+
+    until: float = Field(gt=0, lt=1, description="fraction of the epochs after which images have another size")
+    scale: float = Field(gt=0, lt=1, description="height and width as fractions of those of the data set's images")
+
+
 class Views(Spec):
     """Several views of each image at the end: the mean of their probabilities, or outputs, is evaluated."""
 
@@ -142,6 +149,10 @@ class TrainingSpec(Spec):
         description="end of training before the last epoch, and the choice of the network by its validation result;"
         " None: all epochs, and the network after the last",
     )
+    resizing: Annotated[tuple[Resizing, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None,
+        description="smaller training images in the first epochs, in rising order of until; None: all in full size",
+    )
     evaluation: Views | None = Field(
         default=None,
         description="views of validation and test images in the evaluation at the end of training; None: each image"
@@ -208,6 +219,30 @@ class TrainingSpec(Spec):
             return {}
         return {self.weights: f"sha256:{compute_sha256(find_file(self.weights, data_dir, 'training.weights'))}"}
 
+    @model_validator(mode="after")
+    def _in_order(self) -> "TrainingSpec":
+        ends = [one.until for one in self.resizing or ()]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"resizing: until {ends} must be distinct fractions of the epochs in rising order")
+        return self
+
+    def image_size(self, epoch: int, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of training images in an epoch, counted from 0, from those of the data set's images.
+
+        Example:
+            >>> recipe = TrainingSpec(epochs=10, resizing=(Resizing(until=0.5, scale=0.25),))
+            >>> recipe.image_size(4, 32, 32), recipe.image_size(5, 32, 32)
+            ((8, 8), (32, 32))
+        """
+        for one in self.resizing or ():
+            if epoch / self.epochs < one.until:
+                return max(1, round(height * one.scale)), max(1, round(width * one.scale))
+        return height, width
+
+    def image_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return all sizes that training images have, the smallest first."""
+        return sorted({self.image_size(epoch, height, width) for epoch in range(self.epochs)})
+
     def parts(self, images: int, devices: int = 1) -> int:
         """Return in how many parts a batch of so many images is computed: fewer where each device has too few."""
         return max(1, min(self.accumulate, images // devices))
@@ -236,5 +271,6 @@ _ADDED: dict[str, object] = {
     "averaging": None,
     "early_stopping": None,
     "evaluation": None,
+    "resizing": None,
 }
 """Keys that were added later -> the value with which they are left out."""

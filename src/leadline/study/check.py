@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from leadline.data.files import default_data_dir, find_file
 from leadline.errors import Problem, SpecError
 from leadline.networks.modules import build, check, skeleton
@@ -59,7 +61,7 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
         except SpecError as error:
             raise SpecError(Problem(str(error)).under(("probes", "flow", "layers"))) from None
     training = arm.trial.training
-    if training.weights is None and not training.rates:
+    if training.weights is None and not training.rates and training.resizing is None:
         return
     model = skeleton(network, shape, classes) if isinstance(network, NetworkSpec) else build(network, shape, classes)
     if training.weights is not None:
@@ -73,3 +75,16 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
         training.check_rates([name for name, _ in model.named_parameters()])
     except SpecError as error:
         raise SpecError(Problem(str(error), ("training", "rates"))) from None
+    channels, *full = shape
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    for height, width in training.image_sizes(*full)[:-1]:
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, channels, height, width, device=device))
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            line = (
+                f"training.resizing: the network cannot take images of {height}x{width} beside those of"
+                f" {full[0]}x{full[1]}: {reason}"
+            )
+            raise SpecError(Problem(line, ("training", "resizing"))) from None

@@ -38,7 +38,7 @@ from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import DecideSpec
 from leadline.specs.network import RecurrentHead
 from leadline.specs.study import ArmSpec, MatchSpec, Published, StudySpec
-from leadline.specs.training import EarlyStopping, Views
+from leadline.specs.training import EarlyStopping, Resizing, Views
 from leadline.specs.tuning import TuneSpec
 from leadline.study.yaml12 import flow_text
 from leadline.text.docstrings import read_docstring
@@ -78,6 +78,7 @@ SECTIONS: Mapping[str, type[Spec]] = {
     "training.warmup": Warmup,
     "training.early_stopping": EarlyStopping,
     "training.evaluation": Views,
+    "training.resizing": Resizing,
     "contrasts": ContrastSpec,
     "decide": DecideSpec,
     "tune": TuneSpec,

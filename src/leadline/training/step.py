@@ -13,11 +13,13 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from leadline.data.batches import Data, Dataset
+from leadline.data.pixels import to_memory_format
 from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.gradients import GradientSum
 from leadline.distributed.process_group import ProcessGroup
@@ -115,7 +117,7 @@ class Step:
         factor = self._rate(state.step)
         for parameters in optimizer.param_groups:
             parameters["lr"] = parameters["initial_lr"] * factor
-        loss = self.differentiate(images, targets, rows)
+        loss = self.differentiate(self._resize(images), targets, rows)
         if self._gradient_sum is not None:
             right = self.task.count_right(*self._uncounted.pop())
             loss, right = self._gradient_sum.finish(loss, right)
@@ -197,6 +199,16 @@ class Step:
             with nullcontext() if exchanged is None else exchanged.overlap():
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return outputs.detach(), loss.detach()
+
+    def _resize(self, images: Images) -> Images:
+        """Return images of the size that the recipe asks for in this epoch, bilinearly with antialiasing."""
+        size = self.spec.image_size(self.state.epoch, *images.shape[2:])
+        if size == images.shape[2:]:
+            return images
+        if len(images) == 0:  # of a batch with fewer images than devices
+            return images.new_empty((0, images.shape[1], *size))
+        resized = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return to_memory_format(resized, self.spec.channels_last)
 
     def _part_of_mean_loss(
         self, outputs: Float[Tensor, "part outputs"], targets: Targets, rows: int
@@ -315,15 +327,16 @@ def prepare_step(state: TrainState, data: Data, spec: TrainingSpec, seed: int, g
     """Return the step of a training: captured where it can be.
 
     Eager are steps on a CPU or an Apple GPU, on several devices, of images that are decoded during training, of batches
-    in parts, with blocks that are recomputed, and with a custom loss or network. A custom network whose class has a
-    true attribute `capturable` is captured: it draws no random numbers, and does in every step the same with tensors of
-    the same size.
+    in parts, of images of several sizes, with blocks that are recomputed, and with a custom loss or network. A custom
+    network whose class has a true attribute `capturable` is captured: it draws no random numbers, and does in every
+    step the same with tensors of the same size.
     """
     model = state.model
     captured = (
         data.device.type == "cuda"
         and group.world_size == 1
         and spec.accumulate == 1
+        and spec.resizing is None
         and isinstance(data, Dataset)
         and not isinstance(spec.loss, Reference)
         and is_capturable(model)

@@ -101,7 +101,7 @@ def check_last_batch(
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=device))
+            model(torch.zeros(1, input_shape[0], *training.image_sizes(*input_shape[1:])[0], device=device))
         return
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):

@@ -66,7 +66,7 @@ def strip_for_timing(trial: TrialSpec) -> TrialSpec:
     if isinstance(optimizer, Spec) and "learning_rate" in type(optimizer).model_fields:
         optimizer = optimizer.with_(learning_rate=_RATE)
     changes = {"epochs": 1, "optimizer": optimizer, "schedule": Constant(), "warmup": None, "test_every": 0}
-    changes |= {"weights": None}
+    changes |= {"weights": None, "resizing": None}
     training = trial.training.model_copy(update=changes)
     augment = tuple(each for each in trial.data.augmentations if not isinstance(each, DecodingAugmentation))
     data = Digits(normalise="pixel-mean", augment=augment)
