@@ -478,3 +478,21 @@ def test_eight_arms_are_all_drawn_each_with_a_mark_of_its_own() -> None:
     assert len({(key.arm, key.marker) for key in figure.keys}) == len({(key.arm, key.dash) for key in figure.keys}) == 8
     svg = to_svg(figures.final_error(trials, records))
     assert all(f">{name}<" in svg for name in names)  # whole, none cut short
+
+
+def test_many_seeds_are_drawn_as_ranges() -> None:
+    seeds = 300
+    rows = [(f"{base}{n}", base, {"blocks": 2 + n % 2}, n // 2, "finished") for base in "ab" for n in range(2 * seeds)]
+    trials = trials_of(*rows)
+    records = records_of(trials, [(row[0], 1, "final-test", "error", float(row[3])) for row in rows])
+    figure = figures.final_error(trials, records)
+    assert "the middle half of them" in figure.caption and "one seed each" not in figure.caption
+    bars = [layer for layer, _ in layers_of(figure.panels[0]) if layer["mark"]["type"] == "rule"]
+    drawn = [data for layer, data in layers_of(figure.panels[0]) if layer["mark"]["type"] == "rule"]
+    assert len(bars) == 2
+    assert {(row["least"], row["low"], row["high"], row["greatest"]) for row in drawn[0]} == {(0, 74.75, 224.25, 299)}
+    assert len(figure.data) == len(trials)
+    many = forest(findings_of(*(contrast("a", f"b{n}", [float(k) for k in range(100)]) for n in range(20))))
+    assert "single seeds, too many to draw" in many.caption
+    few = forest(findings_of(contrast("a", "b", [1.0, 2.0])))
+    assert "rings below: one seed each" in few.caption
