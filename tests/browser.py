@@ -81,6 +81,16 @@ class Browser:
             assert time.monotonic() < deadline, self.complaints()
             time.sleep(0.05)
 
+    def violations(self, axe: str) -> list[str]:
+        """Return what axe-core finds against the rules of accessibility, with all parts open; `axe` is its script."""
+        self.value("document.querySelectorAll('details').forEach(one => (one.open = true)), null")
+        self.value(f"{axe}; null")
+        found = (
+            "axe.run().then(found => found.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html.slice(0, 200))))"
+        )
+        answer = self.call("Runtime.evaluate", expression=found, awaitPromise=True, returnByValue=True)
+        return list(answer["result"]["value"])
+
     def complaints(self) -> list[str]:
         """What the console says, what was thrown, what a dialog asks: all that a good page keeps from doing."""
         bad = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")

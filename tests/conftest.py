@@ -1,5 +1,6 @@
 """Shapes and types in signatures are checked while the tests run; every test has one thread and its own folders."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -50,3 +51,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened = Browser(program, tmp_path_factory.mktemp("profile"))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script of axe-core, as a package has it whose other dependencies are not needed."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("no axe-core: pip install --no-deps axe-playwright-python==0.1.8")
+    return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")

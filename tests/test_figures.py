@@ -10,11 +10,11 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.analysis.stats import paired
-from leadline.analysis.verdict import ContrastFinding, Findings
+from leadline.analysis.stats import paired, summarise
+from leadline.analysis.verdict import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
-from leadline.reports.charts import chart, figures, fit, lines
+from leadline.reports.charts import chart, figures, fit, lines, notable
 from leadline.reports.charts import frames as chartdata
 from leadline.reports.charts.axes import Values, accuracies, log_ticks
 from leadline.reports.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
@@ -478,3 +478,40 @@ def test_eight_arms_are_all_drawn_each_with_a_mark_of_its_own() -> None:
     assert len({(key.arm, key.marker) for key in figure.keys}) == len({(key.arm, key.dash) for key in figure.keys}) == 8
     svg = to_svg(figures.final_error(trials, records))
     assert all(f">{name}<" in svg for name in names)  # whole, none cut short
+
+
+def test_many_seeds_are_drawn_as_ranges() -> None:
+    seeds = 300
+    rows = [(f"{base}{n}", base, {"blocks": 2 + n % 2}, n // 2, "finished") for base in "ab" for n in range(2 * seeds)]
+    trials = trials_of(*rows)
+    records = records_of(trials, [(row[0], 1, "final-test", "error", float(row[3])) for row in rows])
+    figure = figures.final_error(trials, records)
+    assert "the middle half of them" in figure.caption and "one seed each" not in figure.caption
+    bars = [layer for layer, _ in layers_of(figure.panels[0]) if layer["mark"]["type"] == "rule"]
+    drawn = [data for layer, data in layers_of(figure.panels[0]) if layer["mark"]["type"] == "rule"]
+    assert len(bars) == 2
+    assert {(row["least"], row["low"], row["high"], row["greatest"]) for row in drawn[0]} == {(0, 74.75, 224.25, 299)}
+    assert len(figure.data) == len(trials)
+    many = forest(findings_of(*(contrast("a", f"b{n}", [float(k) for k in range(100)]) for n in range(20))))
+    assert "single seeds, too many to draw" in many.caption
+    few = forest(findings_of(contrast("a", "b", [1.0, 2.0])))
+    assert "rings below: one seed each" in few.caption
+
+
+def test_of_many_arms_the_control_the_extremes_and_clear_differences_are_drawn() -> None:
+    names = [f"arm{n:02d}" for n in range(40)]
+    errors = {name: summarise([10.0 + 0.1 * n, 10.1 + 0.1 * n]) for n, name in enumerate(names)}
+    arms = tuple(
+        ArmFinding(name, name, {}, 2, 2, 0, 0, 0, {"test_error": error}, None, None) for name, error in errors.items()
+    )
+    others = [contrast(name, "arm20", [1.0, 2.0]) for name in names if name not in ("arm20", "arm25")]
+    clear = contrast("arm25", "arm20", [9.0, 9.1], "worse")
+    chosen = notable.notable_arms(Findings("s", "", arms, (*others, clear)))
+    best, worst = names[: notable.BEST], names[-notable.WORST :]
+    assert chosen == ("arm20", *best, *worst, "arm25")
+    trials = trials_of(*((name, name, {}, 0, "finished") for name in names))
+    records = records_of(trials, [row for name in names for row in curves("loss", name, [2.0, 1.0])])
+    figure = figures.learning_curves(trials, chartdata.sum_up(trials, records), "loss", "Loss", notable=chosen)
+    assert [key.label for key in figure.keys] == sorted(chosen)
+    assert f"{len(chosen)} of 40 arms are drawn: the control (the arm of most contrasts), the best" in figure.caption
+    assert set(figure.data["arm"]) == set(names)

@@ -724,3 +724,14 @@ def test_no_page_scrolls_sideways(width: int, runs: Path, browser: Browser, serv
     for page in ("", "study/shown", "study/none"):
         browser.open(f"{server.address}{page}", width=width)
         assert browser.value("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_pages_keep_the_rules_of_accessibility(
+    dark: bool, runs: Path, browser: Browser, serving: Callable[..., Server], axe: str
+) -> None:
+    server = serving(runs)
+    for page in ("", "study/shown", "study/none"):
+        browser.open(f"{server.address}{page}", dark=dark)
+        assert browser.violations(axe) == [], page

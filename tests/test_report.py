@@ -628,7 +628,7 @@ def test_keyboard_reaches_the_skip_link_first_then_every_scrolling_table(
 ) -> None:
     browser.open(report[0] / "report.html")
     seen = []
-    for _ in range(60):
+    for _ in range(120):
         for kind in ("rawKeyDown", "keyUp"):
             browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
         seen.append(browser.value("document.activeElement.className || document.activeElement.tagName"))
@@ -636,7 +636,7 @@ def test_keyboard_reaches_the_skip_link_first_then_every_scrolling_table(
             assert browser.value("document.activeElement.getBoundingClientRect().top >= 0")
             assert browser.value("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     assert seen[0] == "skip"
-    assert {"SUMMARY", "A", "scroll", "PRE"} <= {name.split(" ")[0] for name in seen}
+    assert {"SUMMARY", "A", "BUTTON", "scroll", "PRE"} <= {name.split(" ")[0] for name in seen}
 
 
 def test_without_scripts_the_still_pictures_stay(report: tuple[Path, Page], browser: Browser) -> None:
@@ -645,6 +645,76 @@ def test_without_scripts_the_still_pictures_stay(report: tuple[Path, Page], brow
     assert browser.value("document.querySelectorAll('.chart[data-drawn]').length") == 0
     assert browser.value("document.querySelectorAll('.chart > svg .mark-line path').length") >= 20
     assert browser.complaints() == []
+
+
+def press(browser: Browser, key: str, code: str, number: int, text: str = "") -> None:
+    for kind in ("keyDown", "keyUp"):
+        browser.call(
+            "Input.dispatchKeyEvent", type=kind, key=key, code=code, windowsVirtualKeyCode=number, text=text[:1]
+        )
+
+
+LINES = "document.querySelectorAll('#accuracy-curves .mark-line path, #loss-curves .mark-line path').length"
+OTHERS = "document.querySelectorAll('.panel[data-arm=residual]:not([hidden])').length"
+PANELS = "document.querySelectorAll('.panel[data-arm=plain]:not([hidden])').length"
+
+
+@pytest.mark.slow
+def test_an_arm_is_switched_off_and_on_in_all_figures(report: tuple[Path, Page], browser: Browser) -> None:
+    browser.open(report[0] / "report.html")
+    lines, panels, others = (browser.value(one) for one in (LINES, PANELS, OTHERS))
+    assert lines >= 2 * 2 * 2 * 3 and panels >= 9 and others >= 9
+    name = "[...document.querySelectorAll('#loss-curves .keys button')].find(one => one.textContent.trim() === 'plain')"
+    browser.value(f"{name}.focus(), null")
+    press(browser, " ", "Space", 32, " ")
+    assert browser.value(f"{name}.ariaPressed") == "false"
+    assert lines / 3 < browser.value(LINES) < 2 * lines / 3
+    assert (browser.value(PANELS), browser.value(OTHERS)) == (0, others)
+    pressed = "[...document.querySelectorAll('.keys button[aria-pressed=false]')].map(one => one.textContent.trim())"
+    assert set(browser.value(pressed)) == {"plain"} and len(browser.value(pressed)) > 3
+    box = "document.querySelector('#switches input[value=plain]')"
+    assert browser.value(f"{box}.checked") is False
+
+    assert browser.value("location.hash") == "#hide=plain"  # and so again, where the address is opened
+    address = f"{(report[0] / 'report.html').as_uri()}#hide=plain"
+    browser.open("about:blank")
+    browser.open(address)
+    assert browser.value(PANELS) == 0 and browser.value(f"{box}.checked") is False
+
+    browser.value("dispatchEvent(new Event('beforeprint')), null")  # paper has all arms
+    assert (browser.value(LINES), browser.value(PANELS)) == (lines, panels)
+    browser.value("dispatchEvent(new Event('afterprint')), null")
+    assert browser.value(PANELS) == 0
+    browser.value(f"{box}.click(), null")
+    assert (browser.value(LINES), browser.value(PANELS), browser.value("location.hash")) == (lines, panels, "")
+    assert browser.complaints() == []
+
+
+@pytest.mark.slow
+def test_a_long_table_is_searched(tmp_path: Path, browser: Browser) -> None:
+    study = study_of(arms=("cnn",), blocks=(), seeds=35)
+    written(study, *measured(study), tmp_path)
+    browser.open(tmp_path / "report.html")
+    browser.value("document.querySelector('#trials details').open = true, null")
+    browser.value("document.querySelector('#trials .search input').focus(), null")
+    browser.call("Input.insertText", text="FINISHED")
+    shown = "[...document.querySelectorAll('#trials tbody tr')].filter(row => row.checkVisibility()).length"
+    assert browser.value(shown) == 35
+    browser.call("Input.insertText", text=" nothing of the kind")
+    assert browser.value(shown) == 0
+    assert browser.value("document.querySelector('#trials [role=status]').textContent") == "0 of 35 rows"
+    browser.value("dispatchEvent(new Event('beforeprint')), null")
+    assert browser.value(shown) == 35
+    assert browser.complaints() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_report_keeps_the_rules_of_accessibility(
+    dark: bool, report: tuple[Path, Page], browser: Browser, axe: str
+) -> None:
+    browser.open(report[0] / "report.html", dark=dark)
+    assert browser.violations(axe) == []
 
 
 @pytest.mark.slow

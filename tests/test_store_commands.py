@@ -84,6 +84,9 @@ def test_studies_and_trials_are_listed(runs: Path) -> None:
     ]
     assert rows[0]["trial"][:12] in leadline(runs, "trials", "small")
     assert "did you mean 'small'" in refused(runs, "trials", "smal")
+    assert "Missing" not in leadline(runs, "trials", "small")
+    change(runs, "UPDATE trials SET state = 'waiting' WHERE id = 1")
+    assert leadline(runs, "trials", "small").endswith("Missing: 1 of 4 trials (1 waiting).\n")
 
 
 def test_a_trial_is_named_by_study_arm_and_seed(runs: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from leadline.errors import StoreError
 from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.parts.metrics.record import Record
+from leadline.reports.charts.frames import sum_up
 from leadline.specs import ProbeSpec, TrialSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.specs.tuning import FIRST_SEED
@@ -398,6 +399,7 @@ def test_a_released_trial_waits_with_its_checkpoint(store: Store) -> None:
 
 CLAIM_ALL = """
 from leadline.parts.metrics.record import Record
+from leadline.reports.charts.frames import sum_up
 from leadline.store import WorkerId, Store
 owner = str(WorkerId.current())
 with Store.open(runs, url) as store:
@@ -486,6 +488,30 @@ def test_values_that_are_not_finite_come_back(store: Store) -> None:
     frame = store.records_frame("one")
     assert list(frame["name"]) == list(values)
     assert repr(list(frame["value"])) == repr(list(values.values()))
+
+
+def test_the_database_sums_up_what_finished_trials_recorded(store: Store) -> None:
+    store.register(study())
+    random = np.random.default_rng(0)
+    for number in range(4):
+        claim = store.claim("one", HERE, HOUR)
+        assert claim is not None
+        for epoch in (1, 2):
+            values = {"loss": random.random(), "error": (math.nan, math.inf, 1.5, -2.5)[number]}
+            new = [Record(epoch, epoch, split, name, values[name]) for split in ("train", "time") for name in values]
+            store.commit_epoch(claim.trial, HERE, new, None, epoch, 1.0)
+        if number < 3:
+            store.finish(claim.trial, HERE, "finished", None, None, [], (np.zeros(2, np.int16), np.zeros(2, np.int16)))
+    found = store.means_frame("one", ["train"])
+    wanted = sum_up(store.trials_frame("one"), store.records_frame("one", ["train"])).finished
+    by = ["arm", "split", "name", "epoch"]
+    found, wanted = (frame.sort_values(by, ignore_index=True)[found.columns] for frame in (found, wanted))
+    pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
+    assert found["left_out"].sum() == 4 and set(found["split"]) == {"train"}
+    unfinished = store.records_frame("one", ["train"], unfinished=True)
+    running = store.trials_frame("one", ("trial", "state")).query("state == 'running'")
+    assert set(unfinished["trial"]) == set(running["trial"]) and len(unfinished) == 4
+    assert store.series() == {(split, name) for split in ("train", "time") for name in ("loss", "error")}
 
 
 def test_records_come_in_order_and_by_split(store: Store) -> None:
@@ -914,6 +940,7 @@ def test_a_store_travels_to_other_processes_by_its_address(store: Store) -> None
 RECORDS_PER_EPOCH = 60
 COMMIT_FOREVER = """
 from leadline.parts.metrics.record import Record
+from leadline.reports.charts.frames import sum_up
 from leadline.store import WorkerId, Store
 owner = str(WorkerId.current())
 with Store.open(runs, url) as store:

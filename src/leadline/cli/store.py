@@ -57,12 +57,12 @@ def studies(runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False
 def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """List a study's trials: hash, arm, seed, state, training time and the first line of an error."""
     from leadline.store import Store
-    from leadline.text import clock
+    from leadline.text import clock, join, plural
     from leadline.text.tables import Column, Table, plain
     from leadline.text.terminal import print_text
 
     with Store.open_existing(runs, store_url) as store:
-        frame = store.trials_frame(study)
+        frame = store.trials_frame(study, ("trial", "arm", "seed", "state", "seconds", "error"))
     rows = [
         {
             **{name: row[name] for name in ("trial", "arm", "seed", "state")},
@@ -82,7 +82,10 @@ def trials(study: StudyName, runs: Runs = RUNS, store_url: StoreUrl = None, as_j
         Column("Time", ("seconds",), lambda seconds: plain(seconds) if seconds is None else clock(seconds)),
         Column("Error", ("error",), lambda error: error or "", numeric=False),
     )
-    print_text(Table("trials", "", columns, tuple(rows)))
+    ahead = {state: sum(row["state"] == state for row in rows) for state in ("waiting", "running")}
+    said = join([f"{count} {state}" for state, count in ahead.items() if count])
+    missing = [f"Missing: {sum(ahead.values())} of {plural(len(rows), 'trial')} ({said})."] if said else []
+    print_text(Table("trials", "", columns, tuple(rows)), *missing)
 
 
 @app.command()

@@ -49,7 +49,7 @@ def setup_section(study: ExpandedStudy, inputs: Mapping[str, NetworkInput], data
     if more:
         said.append(
             f"{SHOWN_NETWORKS} of {SHOWN_NETWORKS + more} different networks are counted, evenly over all;"
-            " `leadline show` counts any other."
+            " leadline inspect counts any other."
         )
     elif left_out:
         said.append(f"{len(drawings)} of {len(drawings) + left_out} different networks are drawn.")

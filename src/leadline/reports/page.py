@@ -46,6 +46,7 @@ from leadline.text.tables import Table, frame_to_csv, to_csv, to_latex, to_markd
 SHOWN_SENTENCES = 24  # about what was measured; the rest is folded away
 SHOWN_EFFECTS = 12  # in words; the table beside them has all of them
 SHOWN_ROWS = 100  # of a table on the page; its files have all of them
+SEARCHED_ROWS = 400  # of the tables of arms and contrasts
 FOLDED_ROWS = 12  # of a table in a section; one with more is folded away
 WHY_FIGURES = ("gradient-profiles", "gradient-flow", "weight-gradients", "activations", "dead-units", "updates")
 EARLY, INTERIM = "early-flow", "interim"
@@ -297,6 +298,7 @@ def write_page(
             dark=DARK,
             decision_markers=DECISIONS,
             shown_rows=SHOWN_ROWS,
+            searched_rows=SEARCHED_ROWS,
             folded_rows=FOLDED_ROWS,
             shown_sentences=SHOWN_SENTENCES,
             shown_effects=SHOWN_EFFECTS,

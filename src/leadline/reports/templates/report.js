@@ -34,7 +34,7 @@ function makeSwitchable(spec) {
     view.transform = [{ filter: "indexof(hidden, datum.base) < 0" }, ...(view.transform ?? [])];
   };
   visit(spec, undefined);
-  spec.params = [...(spec.params ?? []), { name: "hidden", value: [...hidden] }];
+  spec.params = [...(spec.params ?? []), { name: "hidden", value: [] }];
   return names;
 }
 
@@ -85,7 +85,9 @@ async function draw(chart) {
   try {
     const spec = read(chart.nextElementSibling.textContent);
     const names = makeSwitchable(spec);
-    views.set(chart, (await vegaEmbed(chart, spec, options)).view);
+    const { view } = await vegaEmbed(chart, spec, options);
+    views.set(chart, view.logLevel(1)); // which would warn of a chart all of whose arms are switched off
+    if (hidden.size) view.signal("hidden", [...hidden]).run();
     addButtons(chart.closest("figure"), names);
     chart.dataset.drawn = "yes";
   } catch (error) {
