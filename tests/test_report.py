@@ -690,6 +690,33 @@ def test_an_arm_is_switched_off_and_on_in_all_figures(report: tuple[Path, Page],
     assert browser.complaints() == []
 
 
+CELLS = "[...document.querySelectorAll('#gradient-flow .mark-rect path[aria-roledescription]')]"
+PALE = f"{CELLS}.filter(cell => Number(cell.getAttribute('opacity') ?? 1) < 1)"
+LATER = f"{CELLS}.filter(cell => !cell.ariaLabel.startsWith('Epoch: 1;'))"
+
+
+@pytest.mark.slow
+def test_a_slider_shows_one_epoch_in_all_heat_maps_of_a_figure(report: tuple[Path, Page], browser: Browser) -> None:
+    browser.open(report[0] / "report.html")
+    slider = "document.querySelector('#gradient-flow .epochs input')"
+    all_cells, later = browser.value(f"{CELLS}.length"), browser.value(f"{LATER}.length")
+    assert 0 < later < all_cells and browser.value(f"{PALE}.length") == 0
+    assert browser.value(f"{slider}.ariaValueText") == "all"
+    assert browser.value("document.querySelectorAll('#gradient-flow .epochs').length") == 1
+    browser.value(f"{slider}.focus(), null")
+    press(browser, "ArrowRight", "ArrowRight", 39)
+    assert browser.value(f"{slider}.ariaValueText") == "1"
+    labels = ".map(cell => cell.ariaLabel)"
+    assert browser.value(f"{PALE}{labels}") == browser.value(f"{LATER}{labels}")
+    browser.value("dispatchEvent(new Event('beforeprint')), null")  # paper has all epochs
+    assert browser.value(f"{PALE}.length") == 0
+    browser.value("dispatchEvent(new Event('afterprint')), null")
+    assert browser.value(f"{PALE}.length") == later
+    press(browser, "ArrowLeft", "ArrowLeft", 37)
+    assert browser.value(f"{PALE}.length") == 0
+    assert browser.complaints() == []
+
+
 @pytest.mark.slow
 def test_a_long_table_is_searched(tmp_path: Path, browser: Browser) -> None:
     study = study_of(arms=("cnn",), blocks=(), seeds=35)

@@ -1,5 +1,5 @@
-// Replaces every still image by an interactive chart, with switches for arms, and finds rows of long tables; the page
-// also works without this script.
+// Replaces every still image by an interactive chart, with switches for arms and sliders over epochs, and finds rows of
+// long tables; the page also works without this script.
 const options = {
   config: JSON.parse(document.querySelector("#theme").textContent),
   actions: false,
@@ -13,6 +13,7 @@ const all = (selector, inside = document) => [...inside.querySelectorAll(selecto
 const views = new Map(); // chart -> its Vega view
 const hidden = new Set(); // names of arms that are switched off
 const buttons = []; // of legends
+const sliders = new Map(); // figure -> its slider over epochs
 
 // The page keeps the names of a dataset's fields once, above its rows.
 function read(text) {
@@ -36,6 +37,50 @@ function makeSwitchable(spec) {
   visit(spec, undefined);
   spec.params = [...(spec.params ?? []), { name: "hidden", value: [] }];
   return names;
+}
+
+// Cells of a heat map pale unless they are of the epoch that the chart's parameter `epoch` has; null: all are as they are.
+// Returns the epochs, none for other charts.
+function makeMovable(spec) {
+  const epochs = new Set();
+  const visit = (view, inherited) => {
+    const source = view.data?.name ?? inherited;
+    for (const child of view.layer ?? []) visit(child, source);
+    const rows = spec.datasets?.[source] ?? [];
+    if ((view.mark?.type ?? view.mark) !== "rect" || view.encoding?.x?.field !== "epoch") return;
+    rows.forEach((row) => epochs.add(row.epoch));
+    const test = "epoch === null || datum.epoch === epoch";
+    view.encoding.opacity = { condition: { test, value: 1 }, value: 0.15 };
+  };
+  visit(spec, undefined);
+  if (epochs.size) spec.params = [...(spec.params ?? []), { name: "epoch", value: null }];
+  return [...epochs].sort((a, b) => a - b);
+}
+
+// A figure has one slider for all its heat maps, whose first place is all epochs.
+function addSlider(figure, chart, epochs) {
+  const known = sliders.get(figure);
+  if (known) {
+    known.charts.push(chart);
+    known.move();
+    return;
+  }
+  const label = document.createElement("label");
+  const range = document.createElement("input");
+  const said = document.createElement("output");
+  const charts = [chart];
+  const move = (place = Number(range.value)) => {
+    const epoch = place ? epochs[place - 1] : null;
+    said.textContent = range.ariaValueText = epoch === null ? "all" : `${epoch}`;
+    for (const one of charts) views.get(one)?.signal("epoch", epoch).run();
+  };
+  Object.assign(range, { type: "range", min: 0, max: epochs.length, value: 0 });
+  range.addEventListener("input", () => move());
+  label.className = "epochs";
+  label.append("Epoch ", range, " ", said);
+  figure.querySelector(".panels").before(label);
+  sliders.set(figure, { charts, move });
+  move();
 }
 
 function addButtons(figure, names) {
@@ -85,10 +130,12 @@ async function draw(chart) {
   try {
     const spec = read(chart.nextElementSibling.textContent);
     const names = makeSwitchable(spec);
+    const epochs = makeMovable(spec);
     const { view } = await vegaEmbed(chart, spec, options);
     views.set(chart, view.logLevel(1)); // which would warn of a chart all of whose arms are switched off
     if (hidden.size) view.signal("hidden", [...hidden]).run();
     addButtons(chart.closest("figure"), names);
+    if (epochs.length > 1) addSlider(chart.closest("figure"), chart, epochs);
     chart.dataset.drawn = "yes";
   } catch (error) {
     chart.replaceChildren(...still);
@@ -156,9 +203,11 @@ addEventListener("beforeprint", () => {
   filtered = all("tbody tr[hidden]");
   filtered.forEach((row) => (row.hidden = false));
   show(new Set()); // paper has all arms
+  for (const slider of sliders.values()) slider.move(0); // and all epochs
 });
 addEventListener("afterprint", () => {
   opened.forEach((details) => (details.open = false));
   filtered.forEach((row) => (row.hidden = true));
   show(hidden);
+  for (const slider of sliders.values()) slider.move();
 });
