@@ -1,5 +1,6 @@
 """Early stopping: against training to the end with the choice made afterwards, resumed, stored, compared and told."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,17 @@ def test_what_is_resumed_after_its_last_epoch_trains_no_more(digits: Dataset) ->
     again.load({name: one.clone() for name, one in state.tensors().items()}, state.step, state.epoch)
     rest = list(train(again, digits, spec, 1))
     assert rest == [one for one in whole if one.split.startswith("final")]
+
+
+def test_any_number_is_better_than_a_result_that_is_none(digits: Dataset) -> None:
+    spec = recipe(early_stopping={"patience": 2})
+    state = fresh(spec)
+    best = state.best
+    assert best is not None
+    for epoch, loss in enumerate([math.nan, 3.0, math.nan], 1):
+        best.update(state.model, epoch, {"loss": loss})
+    assert (best.epoch, best.value) == (2, 3.0)
+    assert not best.ends_training(3) and best.ends_training(4)
 
 
 def test_a_metric_that_the_task_does_not_measure_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
