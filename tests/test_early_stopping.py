@@ -105,6 +105,14 @@ def test_what_is_resumed_after_its_last_epoch_trains_no_more(digits: Dataset) ->
     assert rest == [one for one in whole if one.split.startswith("final")]
 
 
+def test_an_average_that_may_never_begin_is_refused() -> None:
+    stopping = {"early_stopping": {"patience": 2}}
+    with pytest.raises(SpecError, match="averaging swa starts .* before which early_stopping may end training"):
+        recipe(**stopping, averaging="swa")
+    for averaging in ("ema", {"name": "swa", "start": 0}):
+        recipe(**stopping, averaging=averaging)
+
+
 def test_any_number_is_better_than_a_result_that_is_none(digits: Dataset) -> None:
     spec = recipe(early_stopping={"patience": 2})
     state = fresh(spec)
@@ -175,6 +183,12 @@ def test_a_study_tells_how_long_its_arms_were_trained(tmp_path: Path) -> None:
         assert torch.nn.functional.cross_entropy(network.eval()(images), labels).item() == pytest.approx(loss, rel=1e-5)
     result = CliRunner().invoke(app, ["check", "--runs", str(runs)])
     assert result.exit_code == 0, result.output
+    best = records[records["name"].eq("best") & records["trial"].eq(trained["trial"].iloc[0])]["value"].iloc[0]
+    one = str(trained["trial"].iloc[0])
+    result = CliRunner().invoke(app, ["show", one, "--runs", str(runs)])
+    assert f"epoch of the tested network: {int(best)}\n" in result.output
+    result = CliRunner().invoke(app, ["export", one, "--runs", str(runs), "--output", str(tmp_path / "exported")])
+    assert "The weights are those after the best epoch on the validation images." in result.output
     with Store.open(runs) as store:
         assert repeats(store, "stopped", str(trained["trial"].iloc[0]), None, "cpu")
     curves = curve_frame(results.trials, records, "error")

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from leadline.data.files import compute_sha256, find_file
 from leadline.errors import MOST_NAMES, SpecError
 from leadline.parts.averaging import Averaging
+from leadline.parts.averaging.swa import SWA
 from leadline.parts.base import Spec
 from leadline.parts.losses import Loss
 from leadline.parts.optimizers import Optimizer
@@ -17,6 +18,9 @@ from leadline.parts.schedules import Schedule
 from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.one_cycle import OneCycle
 from leadline.text import join
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """Numbers that training computes in; weights and optimizer state are float32 in each."""
@@ -171,6 +175,16 @@ class TrainingSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _an_average_in_every_trial(self) -> "TrainingSpec":
+        late = isinstance(self.averaging, SWA) and not self.averaging.share(0, 1, self.epochs, self.epochs)
+        if late and self.early_stopping is not None:
+            raise ValueError(
+                "averaging swa starts after a fraction of all epochs, before which early_stopping may end training"
+                " without an average; use averaging ema, start 0, or leave early_stopping out"
+            )
+        return self
+
     def rate(self, name: str) -> float:
         """Return the factor on the learning rate of a parameter, or of what a module has, by its name.
 
@@ -197,6 +211,20 @@ class TrainingSpec(Spec):
                 )
         if self.rates and not any(self.rate(name) for name in parameters):
             raise SpecError("training.rates: every parameter has rate 0; leave one to train")
+
+    def build_optimizer(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        """Return the optimizer of parameters.
+
+        Raises:
+            SpecError: a custom optimizer cannot be created, or has no weight decay to apply to weights alone.
+        """
+        optimizer = self.optimizer.build(parameters)
+        if self.decayed == "weights" and not all("weight_decay" in group for group in optimizer.param_groups):
+            raise SpecError(
+                f"training.decayed: weights needs an optimizer with weight decay, and the parameter groups of"
+                f" {type(optimizer).__name__} have no weight_decay; leave decayed out"
+            )
+        return optimizer
 
     def identify(self, data_dir: Path) -> dict[str, str]:
         """Return the path of the file of weights -> the digest of its content; empty without one.

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from leadline.data.files import default_data_dir, find_file
 from leadline.errors import Problem, SpecError
 from leadline.networks.modules import build, check, skeleton
@@ -59,6 +62,10 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
         except SpecError as error:
             raise SpecError(Problem(str(error)).under(("probes", "flow", "layers"))) from None
     training = arm.trial.training
+    try:
+        training.build_optimizer([nn.Parameter(torch.zeros(2, 2))])
+    except SpecError as error:
+        raise SpecError(Problem(str(error), ("training", "optimizer"))) from None
     if training.weights is None and not training.rates:
         return
     model = skeleton(network, shape, classes) if isinstance(network, NetworkSpec) else build(network, shape, classes)
