@@ -107,7 +107,7 @@ def test_what_is_resumed_after_its_last_epoch_trains_no_more(digits: Dataset) ->
 
 def test_an_average_that_may_never_begin_is_refused() -> None:
     stopping = {"early_stopping": {"patience": 2}}
-    with pytest.raises(SpecError, match="averaging swa starts .* before which early_stopping may end training"):
+    with pytest.raises(SpecError, match=r"averaging swa starts .* before which early_stopping may end training"):
         recipe(**stopping, averaging="swa")
     for averaging in ("ema", {"name": "swa", "start": 0}):
         recipe(**stopping, averaging=averaging)
