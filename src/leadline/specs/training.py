@@ -1,8 +1,8 @@
 """How a network is trained: optimizer, schedule, budget."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -18,9 +18,6 @@ from leadline.parts.schedules import Schedule
 from leadline.parts.schedules.constant import Constant
 from leadline.parts.schedules.one_cycle import OneCycle
 from leadline.text import join
-
-if TYPE_CHECKING:
-    import torch
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """Numbers that training computes in; weights and optimizer state are float32 in each."""
@@ -212,19 +209,21 @@ class TrainingSpec(Spec):
         if self.rates and not any(self.rate(name) for name in parameters):
             raise SpecError("training.rates: every parameter has rate 0; leave one to train")
 
-    def build_optimizer(self, parameters: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Return the optimizer of parameters.
+    def check_decay(self, optimizer: str, groups: Iterable[Collection[str]]) -> None:
+        """Check that an optimizer has weight decay, if the recipe names what decays.
+
+        Args:
+            optimizer: its name.
+            groups: the settings of its parameter groups.
 
         Raises:
-            SpecError: a custom optimizer cannot be created, or has no weight decay to apply to weights alone.
+            SpecError: it has none.
         """
-        optimizer = self.optimizer.build(parameters)
-        if self.decayed == "weights" and not all("weight_decay" in group for group in optimizer.param_groups):
+        if self.decayed == "weights" and not all("weight_decay" in group for group in groups):
             raise SpecError(
                 f"training.decayed: weights needs an optimizer with weight decay, and the parameter groups of"
-                f" {type(optimizer).__name__} have no weight_decay; leave decayed out"
+                f" {optimizer} have no weight_decay; leave decayed out"
             )
-        return optimizer
 
     def identify(self, data_dir: Path) -> dict[str, str]:
         """Return the path of the file of weights -> the digest of its content; empty without one.

@@ -69,7 +69,8 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
     check_precision(device, spec.precision)
     layout = torch.channels_last if spec.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = spec.build_optimizer(freeze(model, spec))
+    optimizer = spec.optimizer.build(freeze(model, spec))
+    spec.check_decay(type(optimizer).__name__, optimizer.param_groups)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     if spec.rates or spec.decayed == "weights":
