@@ -16,7 +16,7 @@ from leadline.networks import mlp
 from leadline.networks.modules import build
 from leadline.parts.base import parse
 from leadline.parts.metrics.record import Record
-from leadline.reports.charts.frames import curve_frame
+from leadline.reports.charts.frames import curve_frame, sum_up
 from leadline.running.repeating import repeats
 from leadline.specs import DataSpec, ProbeSpec, TrainingSpec
 from leadline.specs.study import StudySpec
@@ -191,7 +191,7 @@ def test_a_study_tells_how_long_its_arms_were_trained(tmp_path: Path) -> None:
     assert "The weights are those after the best epoch on the validation images." in result.output
     with Store.open(runs) as store:
         assert repeats(store, "stopped", str(trained["trial"].iloc[0]), None, "cpu")
-    curves = curve_frame(results.trials, records, "error")
+    curves = curve_frame(results.trials, sum_up(results.trials, records), "error")
     assert curves.groupby("arm")["epoch"].max().to_dict() == {**trained.groupby("arm")["value"].min(), "whole": 8}
     assert set(curves["seeds"]) == {3}
     results.report(tmp_path / "report")
