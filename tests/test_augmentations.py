@@ -51,7 +51,9 @@ from leadline.parts.tasks import task_of
 from leadline.reports.settings import settings_table
 from leadline.seeds import AUGMENT, Seed, stream
 from leadline.specs import Augment, DataSpec, TrainingSpec, TrialSpec, parse
+from leadline.specs.study import StudySpec
 from leadline.study.check import check_networks
+from leadline.study.expand import expand
 from leadline.study.load import load_study
 from leadline.training import TrainState, prepare, train
 
@@ -600,6 +602,19 @@ def test_encoded_images_are_augmented_as_those_in_memory(folder: Path, first: tu
     assert torch.equal(images, in_memory[0]) and torch.equal(targets, in_memory[1])
     assert not np.array_equal(data.train.labels, load(spec.with_(label_noise=None)).train.labels)  # type: ignore[attr-defined]
     assert replace(memory, shard=Shard(0, 1)).train_size == 36
+
+
+def test_labels_of_one_class_have_no_noise(tmp_path: Path) -> None:
+    for part, number in itertools.product(("train", "test"), range(12)):
+        path = tmp_path / "images" / part / "only" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    data = {"name": "imagefolder", "path": str(tmp_path / "images"), "size": 8, "label_noise": 0.5}
+    with pytest.raises(SpecError, match=r"label_noise replaces labels by other classes, and .*images has one class"):
+        load(trial(**data).data)
+    study = expand(parse(StudySpec, {"name": "one", "data": data, "arms": {"a": {"network": "cifar-resnet"}}}))
+    with pytest.raises(SpecError, match=r"arm a: data\.label_noise replaces labels"):
+        check_networks(study)
 
 
 # --- what is shown

@@ -1,5 +1,6 @@
 """Early stopping: against training to the end with the choice made afterwards, resumed, stored, compared and told."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from leadline.networks import mlp
 from leadline.networks.modules import build
 from leadline.parts.base import parse
 from leadline.parts.metrics.record import Record
-from leadline.reports.charts.frames import curve_frame
+from leadline.reports.charts.frames import curve_frame, sum_up
 from leadline.running.repeating import repeats
 from leadline.specs import DataSpec, ProbeSpec, TrainingSpec
 from leadline.specs.study import StudySpec
@@ -104,6 +105,25 @@ def test_what_is_resumed_after_its_last_epoch_trains_no_more(digits: Dataset) ->
     assert rest == [one for one in whole if one.split.startswith("final")]
 
 
+def test_an_average_that_may_never_begin_is_refused() -> None:
+    stopping = {"early_stopping": {"patience": 2}}
+    with pytest.raises(SpecError, match=r"averaging swa starts .* before which early_stopping may end training"):
+        recipe(**stopping, averaging="swa")
+    for averaging in ("ema", {"name": "swa", "start": 0}):
+        recipe(**stopping, averaging=averaging)
+
+
+def test_any_number_is_better_than_a_result_that_is_none(digits: Dataset) -> None:
+    spec = recipe(early_stopping={"patience": 2})
+    state = fresh(spec)
+    best = state.best
+    assert best is not None
+    for epoch, loss in enumerate([math.nan, 3.0, math.nan], 1):
+        best.update(state.model, epoch, {"loss": loss})
+    assert (best.epoch, best.value) == (2, 3.0)
+    assert not best.ends_training(3) and best.ends_training(4)
+
+
 def test_a_metric_that_the_task_does_not_measure_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = recipe(early_stopping={"metric": "error", "patience": 1})
     monkeypatch.setattr("leadline.parts.tasks.classification.Classification.values", lambda *_: {"loss": 1.0})
@@ -163,9 +183,15 @@ def test_a_study_tells_how_long_its_arms_were_trained(tmp_path: Path) -> None:
         assert torch.nn.functional.cross_entropy(network.eval()(images), labels).item() == pytest.approx(loss, rel=1e-5)
     result = CliRunner().invoke(app, ["check", "--runs", str(runs)])
     assert result.exit_code == 0, result.output
+    best = records[records["name"].eq("best") & records["trial"].eq(trained["trial"].iloc[0])]["value"].iloc[0]
+    one = str(trained["trial"].iloc[0])
+    result = CliRunner().invoke(app, ["show", one, "--runs", str(runs)])
+    assert f"epoch of the tested network: {int(best)}\n" in result.output
+    result = CliRunner().invoke(app, ["export", one, "--runs", str(runs), "--output", str(tmp_path / "exported")])
+    assert "The weights are those after the best epoch on the validation images." in result.output
     with Store.open(runs) as store:
         assert repeats(store, "stopped", str(trained["trial"].iloc[0]), None, "cpu")
-    curves = curve_frame(results.trials, records, "error")
+    curves = curve_frame(results.trials, sum_up(results.trials, records), "error")
     assert curves.groupby("arm")["epoch"].max().to_dict() == {**trained.groupby("arm")["value"].min(), "whole": 8}
     assert set(curves["seeds"]) == {3}
     results.report(tmp_path / "report")

@@ -366,6 +366,34 @@ def test_a_plan_of_a_file_and_of_a_matched_study(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.db"))
 
 
+def test_early_stopping_is_planned_with_all_epochs_and_does_not_end_what_is_timed(tmp_path: Path) -> None:
+    stopping = {"epochs": 3, "batch_size": 20, "early_stopping": {"patience": 1}}
+    arms = {
+        "stopping": {"network": {"family": "mlp", "hidden": 2}, "training": stopping},
+        "whole": {"network": {"family": "mlp", "hidden": 2}, "training": {**stopping, "early_stopping": None}},
+    }
+    study = small(arms=arms, probes={"flow": {"every": 1}})
+    timed = time_one(Work(strip_for_timing(study.arms[0].trial), (1, 8, 8), 10), "cpu", 1, 0.0)
+    assert timed.steps >= timing.FEWEST_STEPS and timed.flow_bytes
+    stopped, whole = (found := plan(study, tmp_path, workers=1)).arms
+    assert (stopped.steps, stopped.flops) == (whole.steps, whole.flops)
+    assert "Training of stopping may stop early; the estimates assume all epochs." in found.notes
+    assert not any("stop early" in note for note in plan(small(), tmp_path, workers=1).notes)
+
+
+def test_averages_are_evaluated_where_weights_are(tmp_path: Path) -> None:
+    swa = {"epochs": 4, "batch_size": 64, "test_every": 2, "averaging": {"name": "swa", "start": 0.75}}
+    arms = {
+        "averaged": {"network": {"family": "mlp", "hidden": 2, "width": 8}, "training": swa},
+        "plain": {"network": {"family": "mlp", "hidden": 2, "width": 8}, "training": {**swa, "averaging": None}},
+    }
+    averaged, plain = plan(small(arms=arms), tmp_path, device="cpu", workers=1).arms
+    operations = inspect_network(small(arms=arms).arms[0].trial.network, (1, 8, 8), 10).multiply_adds
+    # on validation data after epochs 3 and 4 and at the end, on test data after epoch 4 and at the end; batch
+    # statistics on training data each time that it is evaluated
+    assert averaged.flops - plain.flops == 2 * operations * (3 * 100 + 2 * 50 + 3 * 200)
+
+
 def test_pretraining_is_told_to_come_on_top(tmp_path: Path) -> None:
     network = {"family": "mlp", "hidden": 2, "width": 8, "activation": "sigmoid"}
     arms = {"plain": {"network": network}, "rbm": {"network": network, "pretraining": {"method": "rbm", "epochs": 2}}}
@@ -497,6 +525,9 @@ def test_what_data_are_not_used_is_noted(tmp_path: Path) -> None:
     data = {"name": "imagefolder", "path": str(tmp_path / "pets"), "size": 8, "channels": "grey", "augment": None}
     notes = plan(small(data=data), tmp_path, device="cpu", workers=1).notes
     assert notes[0].startswith(f"{tmp_path / 'pets'}: not used: extra")
+    assert not any("mixed in pairs" in note for note in notes)
+    mixed = plan(small(data={**data, "augment": "mixup"}), tmp_path, device="cpu", workers=1).notes
+    assert "Where images are mixed in pairs, two are decoded for each image of a batch." in mixed
 
 
 # --- a last batch that cannot be trained on

@@ -17,7 +17,9 @@ from leadline.networks import cifar_resnet, comparative_resnet, family
 from leadline.networks.modules import build, check_last_batch
 from leadline.parts.base import parse
 from leadline.specs import DataSpec, FlowSpec, NetworkSpec, ProbeSpec, TrainingSpec
+from leadline.specs.study import StudySpec
 from leadline.study.check import check_networks
+from leadline.study.expand import expand
 from leadline.study.load import load_study
 from leadline.study.yaml12 import read_yaml
 from leadline.training import TrainState, prepare, train
@@ -91,6 +93,23 @@ def test_a_decay_that_is_not_there_cannot_be_of_weights_alone() -> None:
         SpecError, match=r"training\.decayed: weights needs an optimizer with weight decay, .* of Rprop"
     ):
         fresh(spec)
+
+
+@pytest.mark.parametrize(
+    ("training", "line"),
+    [
+        ({"optimizer": {"module": "torch.optim:Nope"}}, "torch.optim has no function or class 'Nope'"),
+        ({"optimizer": {"module": "torch.optim:LBFGS"}}, "needs a closure"),
+        ({"optimizer": {"module": "torch.optim:Rprop"}, "decayed": "weights"}, "Rprop have no weight_decay"),
+    ],
+)
+def test_an_optimizer_that_cannot_train_is_refused_before_anything_is_trained(
+    training: dict[str, object], line: str
+) -> None:
+    arms = {"plain": {"network": "mlp"}, "own": {"network": "mlp", "training": training}}
+    study = expand(parse(StudySpec, {"name": "own", "data": {"name": "digits"}, "arms": arms}))
+    with pytest.raises(SpecError, match=f"arm own: .*{line}"):
+        check_networks(study)
 
 
 def test_decay_of_all_parameters_is_in_no_hash() -> None:

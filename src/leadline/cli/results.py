@@ -204,6 +204,11 @@ def export_(
         written += [writers[name](loaded.model, loaded.input_shape, folder / f"model.{name}") for name in formats or []]
     for path in written:
         typer.echo(f"written: {output.rstrip('/')}/{path.relative_to(folder)}")
+    training = None if loaded.trial is None else loaded.trial.training
+    if training is not None and (training.early_stopping or training.averaging):
+        which = "the last epoch" if training.early_stopping is None else "the best epoch on the validation images"
+        beside = "" if training.averaging is None else ", not their average"
+        typer.echo(f"The weights are those after {which}{beside}.")
 
 
 @app.command("export-runs")

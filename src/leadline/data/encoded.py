@@ -256,6 +256,7 @@ def load(spec: ImageDataSpec, found: EncodedImages, seed: int = 0) -> EncodedDat
 
     Raises:
         DataError: more images are requested than available, or one cannot be decoded.
+        SpecError: label noise is asked for, and there is one class.
     """
     validate_split_sizes(found.name, found.sizes, spec)
     validation = found.train if found.validation is None else found.validation
@@ -278,6 +279,7 @@ def load(spec: ImageDataSpec, found: EncodedImages, seed: int = 0) -> EncodedDat
     parts = data._decode_batches(data.train, torch.split(torch.from_numpy(np.sort(sample)), CHUNK * AHEAD))
     mean, scale = normalisation(parts, spec.normalise, channels=spec.shape[0])
     train = data.train
+    spec.check_images(data.metadata)
     if spec.label_noise is not None:
         train = replace(train, labels=spec.label_noise.change(train.labels, data.classes, seed))
     return replace(data, train=train, mean=mean, scale=scale)

@@ -1,6 +1,6 @@
 """How a network is trained: optimizer, schedule, budget."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from leadline.data.files import compute_sha256, find_file
 from leadline.errors import MOST_NAMES, SpecError
 from leadline.parts.averaging import Averaging
+from leadline.parts.averaging.swa import SWA
 from leadline.parts.base import Spec
 from leadline.parts.losses import Loss
 from leadline.parts.optimizers import Optimizer
@@ -182,6 +183,16 @@ class TrainingSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _an_average_in_every_trial(self) -> "TrainingSpec":
+        late = isinstance(self.averaging, SWA) and not self.averaging.share(0, 1, self.epochs, self.epochs)
+        if late and self.early_stopping is not None:
+            raise ValueError(
+                "averaging swa starts after a fraction of all epochs, before which early_stopping may end training"
+                " without an average; use averaging ema, start 0, or leave early_stopping out"
+            )
+        return self
+
     def rate(self, name: str) -> float:
         """Return the factor on the learning rate of a parameter, or of what a module has, by its name.
 
@@ -208,6 +219,22 @@ class TrainingSpec(Spec):
                 )
         if self.rates and not any(self.rate(name) for name in parameters):
             raise SpecError("training.rates: every parameter has rate 0; leave one to train")
+
+    def check_decay(self, optimizer: str, groups: Iterable[Collection[str]]) -> None:
+        """Check that an optimizer has weight decay, if the recipe names what decays.
+
+        Args:
+            optimizer: its name.
+            groups: the settings of its parameter groups.
+
+        Raises:
+            SpecError: it has none.
+        """
+        if self.decayed == "weights" and not all("weight_decay" in group for group in groups):
+            raise SpecError(
+                f"training.decayed: weights needs an optimizer with weight decay, and the parameter groups of"
+                f" {optimizer} have no weight_decay; leave decayed out"
+            )
 
     def identify(self, data_dir: Path) -> dict[str, str]:
         """Return the path of the file of weights -> the digest of its content; empty without one.

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from leadline.data.files import default_data_dir, find_file
 from leadline.errors import Problem, SpecError
@@ -50,7 +51,9 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
     try:
         arm.trial.data.check_images(known)
     except SpecError as error:
-        raise SpecError(Problem(f"data.{error}", ("data", "augment"))) from None
+        raise SpecError(
+            *(Problem(f"data.{one.text}", ("data", *(one.path or ("augment",)))) for one in error.problems)
+        ) from None
     try:
         check(network, shape, classes)
     except SpecError as error:
@@ -61,6 +64,11 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
         except SpecError as error:
             raise SpecError(Problem(str(error)).under(("probes", "flow", "layers"))) from None
     training = arm.trial.training
+    try:
+        optimizer = training.optimizer.build([nn.Parameter(torch.zeros(2, 2))])
+        training.check_decay(type(optimizer).__name__, optimizer.param_groups)
+    except SpecError as error:
+        raise SpecError(Problem(str(error), ("training", "optimizer"))) from None
     if training.weights is None and not training.rates and training.resizing is None:
         return
     model = skeleton(network, shape, classes) if isinstance(network, NetworkSpec) else build(network, shape, classes)

@@ -46,6 +46,7 @@ class Best:
                 f" data; measured: {', '.join(values)}"
             )
         value = values[self.spec.metric]
+        value = math.inf if math.isnan(value) else value  # any number is better
         if value < self.value or not self.epoch:
             self.epoch, self.value = epoch, value
             for name, tensor in distinct_tensors(model).items():

@@ -70,6 +70,7 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
     layout = torch.channels_last if spec.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = spec.optimizer.build(freeze(model, spec))
+    spec.check_decay(type(optimizer).__name__, optimizer.param_groups)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     if spec.rates or spec.decayed == "weights":
@@ -80,18 +81,9 @@ def prepare(model: nn.Module, spec: TrainingSpec, device: torch.device) -> Train
 
 
 def _divide_groups(optimizer: torch.optim.Optimizer, model: nn.Module, spec: TrainingSpec) -> None:
-    """Divide the parameter groups by the recipe's rates, and by whether parameters decay.
-
-    Raises:
-        SpecError: the recipe names what decays, and the optimizer has no weight decay.
-    """
+    """Divide the parameter groups by the recipe's rates, and by whether parameters decay."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = list(optimizer.param_groups)
-    if spec.decayed == "weights" and not all("weight_decay" in group for group in groups):
-        raise SpecError(
-            f"training.decayed: weights needs an optimizer with weight decay, and the parameter groups of"
-            f" {type(optimizer).__name__} have no weight_decay; leave decayed out"
-        )
     optimizer.param_groups.clear()
     for group in groups:
         divided: dict[tuple[float, bool], list[nn.Parameter]] = {}

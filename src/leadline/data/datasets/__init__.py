@@ -30,7 +30,7 @@ from leadline.data.encoded_images import EncodedImages
 from leadline.data.label_noise import LabelNoise
 from leadline.data.metadata import Metadata
 from leadline.data.split import PartSizes, Resample
-from leadline.errors import SpecError, unknown
+from leadline.errors import Problem, SpecError, unknown
 from leadline.parts.augmentations import (
     STAGES,
     Augmentation,
@@ -236,11 +236,20 @@ class DataSpec(Spec):
         return tuple(each for each in self.augmentations if isinstance(each, MixingAugmentation))
 
     def check_images(self, known: Metadata) -> None:
-        """Check that the augmentations can be applied to the images.
+        """Check that the augmentations can be applied to the images, and label noise to their labels.
 
         Raises:
-            SpecError: one changes pixels, and the images are floats, or neither grey nor in colour.
+            SpecError: one changes pixels, and the images are floats, or neither grey nor in colour; or labels have no
+                other class to be replaced by.
         """
+        if self.label_noise is not None and known.classes < 2:
+            raise SpecError(
+                Problem(
+                    f"label_noise replaces labels by other classes, and {self.display_name} has one class; leave it"
+                    f" out",
+                    ("label_noise",),
+                )
+            )
         for each in self.augmentations:
             if isinstance(each, PixelAugmentation) and not known.pixels:
                 raise SpecError(

@@ -15,6 +15,7 @@ from leadline.data.split import SplitSizes
 from leadline.data.threads import count_cores
 from leadline.networks.modules import check_last_batch
 from leadline.networks.modules.shapes import remember_shapes
+from leadline.parts.augmentations import MixingAugmentation
 from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.parts.metrics.outputs import bytes_kept
@@ -228,9 +229,11 @@ def _arm_plan(
     if training.test_every:
         evaluated += epochs // training.test_every * images.test
     if averaged := _averaged_epochs(training):
-        evaluated += (averaged + 1) * images.validation + images.test
+        evaluated += (len(averaged) + 1) * images.validation + images.test
+        if training.test_every:
+            evaluated += sum(epoch % training.test_every == 0 for epoch in averaged) * images.test
         if training.averaging is not None and training.averaging.recomputes_statistics:
-            evaluated += (averaged + 1) * images.train
+            evaluated += (len(averaged) + 1) * images.train
     if training.evaluation is not None:
         networks = 1 if training.averaging is None else 2
         evaluated += networks * (training.evaluation.count - 1) * (images.validation + images.test)
@@ -267,12 +270,14 @@ def _arm_plan(
     )
 
 
-def _averaged_epochs(training: TrainingSpec) -> int:
-    """Return the number of epochs at whose end there may be an average of the weights."""
-    averaging, epochs = training.averaging, training.epochs
-    if averaging is None or isinstance(averaging, Reference):
-        return 0 if averaging is None else epochs
-    return sum(averaging.share(1, epoch, epochs, epochs) > 0 for epoch in range(1, epochs + 1))
+def _averaged_epochs(training: TrainingSpec) -> list[int]:
+    """Return the epochs, from 1, at whose end there may be an average of the weights."""
+    averaging, epochs = training.averaging, range(1, training.epochs + 1)
+    if averaging is None:
+        return []
+    if isinstance(averaging, Reference):
+        return list(epochs)
+    return [epoch for epoch in epochs if averaging.share(1, epoch, training.epochs, training.epochs) > 0]
 
 
 def _records(training: TrainingSpec, classes: int) -> int:
@@ -313,6 +318,10 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], traced: Iterable[Trace
             f"Each arm is tuned by {arms[0].tuning:,} trials beforehand; they are included, each at the cost of a"
             f" trial with the study's own values."
         )
+    stopping = [arm.name for arm in study.arms if arm.trial.training.early_stopping is not None]
+    if stopping:
+        which = "all arms" if len(stopping) == len(study.arms) else join(stopping)
+        yield f"Training of {which} may stop early; the estimates assume all epochs."
     yield ("FLOPs: 2 per multiply-add; the backward pass counts as two forward passes, evaluation as one forward pass.")
     if uncounted:
         yield f"Not counted in the FLOPs: {join(uncounted)}."
@@ -327,8 +336,11 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], traced: Iterable[Trace
             f"Each trial trains on {study.spec.devices} devices: its time is that of one device divided by their"
             f" number; communication is not timed."
         )
-    if any(not arm.trial.data.in_memory for arm in study.arms):
+    decoded = [arm.trial.data for arm in study.arms if not arm.trial.data.in_memory]
+    if decoded:
         yield "Reading and decoding images is not timed; if it is slower than training, it determines the total time."
+    if any(isinstance(each, MixingAugmentation) for one in decoded for each in one.augmentations):
+        yield "Where images are mixed in pairs, two are decoded for each image of a batch."
     if any(arm.trial.pretraining for arm in study.arms):
         yield "Layer-wise pre-training is neither timed nor counted; add it to the time and FLOPs of its arms."
     if any(arm.trial.probes.snapshots() for arm in study.arms):

@@ -148,19 +148,19 @@ def today() -> str:
 
 
 def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
-    trial, batch = work.trial, work.trial.training.batch_size
+    trial, batch, endless = work.trial, work.trial.training.batch_size, _endless(work.trial.training)
     for _ in range(2):  # the first build in a process includes imports
         began = time.perf_counter()
-        state = prepare(build(trial.network, work.shape, work.classes), trial.training, device)
+        state = prepare(build(trial.network, work.shape, work.classes), endless, device)
         start = time.perf_counter() - began
 
-    first = next(_epochs(state, synthetic(work, 1).to(device), trial.training))
+    first = next(_epochs(state, synthetic(work, 1).to(device), endless))
     pixels = batch * work.shape[1] * work.shape[2]
     steps = max(1, min(_STEPS_AT_ONCE, _PIXELS // pixels, int(seconds / 2 / first) + 1))
     data = synthetic(work, steps).to(device)
     took: list[float] = []
     computed, passed = time.process_time(), time.perf_counter()
-    for epoch in _epochs(state, data, trial.training):
+    for epoch in _epochs(state, data, endless):
         took.append(epoch)
         if sum(took) >= seconds and len(took) * steps >= FEWEST_STEPS:
             break
@@ -169,7 +169,7 @@ def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
         step=sum(took) / len(took) / steps,
         steps=len(took) * steps,
         share=min(1.0, share) if device.type == "cpu" else 1.0,
-        evaluation=_evaluation(state, data, trial.training),
+        evaluation=_evaluation(state, data, endless),
         start=start,
         day=today(),
         state=sum(tensor.numel() * tensor.element_size() for tensor in state.tensors().values()),
@@ -177,7 +177,7 @@ def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
     )
     if trial.probes.flow is None:
         return timing
-    cost, size = _flow(state, data, trial.training, trial.probes.flow)
+    cost, size = _flow(state, data, endless, trial.probes.flow)
     return replace(timing, flow=max(0.0, cost - timing.step), flow_bytes=size)
 
 
@@ -196,6 +196,17 @@ def synthetic(work: Work, steps: int) -> Dataset:
     return Dataset(spec, shape, classes, train_split, split(1), split(batch), mean, scale)
 
 
+_EPOCHS = 10**9
+"""Epochs of training that is timed, more than there are."""
+
+
+def _endless(training: TrainingSpec) -> TrainingSpec:
+    """Return a recipe whose training does not end before it is timed."""
+    stopping = training.early_stopping
+    patient = None if stopping is None else stopping.model_copy(update={"patience": _EPOCHS})
+    return training.model_copy(update={"epochs": _EPOCHS, "early_stopping": patient})
+
+
 def _epochs(
     state: TrainState,
     data: Dataset,
@@ -203,9 +214,8 @@ def _epochs(
     probes: ProbeSpec = ProbeSpec(),  # noqa: B008
 ) -> Iterator[float]:
     """Yield the seconds of each epoch, in the training loop that trials use."""
-    endless = training.model_copy(update={"epochs": 10**9})
     done, seconds = state.epoch, 0.0
-    for record in train(state, data, endless, probes=probes):
+    for record in train(state, data, training, probes=probes):
         if (record.split, record.name) == ("time", "seconds"):
             seconds = record.value
         if state.epoch > done:  # the last record of the epoch, after which training can be paused
