@@ -23,19 +23,26 @@ function read(text) {
   return spec;
 }
 
+// Every view of a chart that has a mark, with its rows.
+function* marks(spec, view = spec, inherited = undefined) {
+  const source = view.data?.name ?? inherited;
+  for (const child of view.layer ?? []) yield* marks(spec, child, source);
+  if (view.mark) yield [view, spec.datasets?.[source] ?? []];
+}
+
+function addParameter(spec, name, value) {
+  spec.params = [...(spec.params ?? []), { name, value }];
+}
+
 // Marks of an arm are drawn unless the chart's parameter `hidden` has its name. Returns the names of all arms.
 function makeSwitchable(spec) {
   const names = new Set();
-  const visit = (view, inherited) => {
-    const source = view.data?.name ?? inherited;
-    for (const child of view.layer ?? []) visit(child, source);
-    const rows = spec.datasets?.[source] ?? [];
-    if (!view.mark || !rows.some((row) => row.base !== undefined)) return;
+  for (const [view, rows] of marks(spec)) {
+    if (!rows.some((row) => row.base !== undefined)) continue;
     rows.forEach((row) => names.add(String(row.base)));
     view.transform = [{ filter: "indexof(hidden, datum.base) < 0" }, ...(view.transform ?? [])];
-  };
-  visit(spec, undefined);
-  spec.params = [...(spec.params ?? []), { name: "hidden", value: [] }];
+  }
+  addParameter(spec, "hidden", []);
   return names;
 }
 
@@ -43,17 +50,13 @@ function makeSwitchable(spec) {
 // Returns the epochs, none for other charts.
 function makeMovable(spec) {
   const epochs = new Set();
-  const visit = (view, inherited) => {
-    const source = view.data?.name ?? inherited;
-    for (const child of view.layer ?? []) visit(child, source);
-    const rows = spec.datasets?.[source] ?? [];
-    if ((view.mark?.type ?? view.mark) !== "rect" || view.encoding?.x?.field !== "epoch") return;
+  for (const [view, rows] of marks(spec)) {
+    if ((view.mark.type ?? view.mark) !== "rect" || view.encoding?.x?.field !== "epoch") continue;
     rows.forEach((row) => epochs.add(row.epoch));
     const test = "epoch === null || datum.epoch === epoch";
     view.encoding.opacity = { condition: { test, value: 1 }, value: 0.15 };
-  };
-  visit(spec, undefined);
-  if (epochs.size) spec.params = [...(spec.params ?? []), { name: "epoch", value: null }];
+  }
+  if (epochs.size) addParameter(spec, "epoch", null);
   return [...epochs].sort((a, b) => a - b);
 }
 
