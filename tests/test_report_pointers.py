@@ -130,4 +130,4 @@ def test_a_report_of_many_arms_epochs_and_mistakes_stays_small(tmp_path: Path) -
     for name in ("accuracy-fit", "loss-fit", "error-fit", "mistakes-confusion"):
         figure = page[page.index(f'<figure id="{name}"') :]
         figure = figure[: figure.index("</figure>")]
-        assert figure.count('<div class="panel">') == 21  # every arm
+        assert figure.count('<div class="panel"') == 21  # every arm
