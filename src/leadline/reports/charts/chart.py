@@ -306,6 +306,11 @@ def grid_columns(panels: int) -> int:
     return panels if panels <= 3 else 2 if panels == 4 else 3
 
 
+def most_panels(arms: int) -> int:
+    """Return how many of so many arms have a panel of their own in a figure: each of 21, twelve of more."""
+    return arms if arms <= SHOWN_BASES else 12
+
+
 def spread(items: Sequence[Any], most: int) -> list[Any]:
     """Return at most so many items, evenly over all, the first and the last among them."""
     if len(items) <= most:

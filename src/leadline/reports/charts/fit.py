@@ -16,6 +16,7 @@ from leadline.reports.charts.chart import (
     grid_columns,
     inline,
     legend_keys,
+    most_panels,
     spread,
 )
 from leadline.reports.charts.frames import Curves, curve_frame, horizontal_factor, is_number, level_of, unfinished_frame
@@ -72,7 +73,7 @@ def fit_curves(
         caption,
         ("Epoch", axis),
         {"": ""},
-        most_levels=SHOWN_PANELS,
+        most_levels=most_panels(bands["level"].nunique()),
         levels_are="arms",
         notable=notable,
     )

@@ -22,6 +22,7 @@ from leadline.reports.charts.chart import (
     grid_columns,
     inline,
     legend_keys,
+    most_panels,
     spread,
 )
 from leadline.reports.charts.frames import level_of
@@ -69,9 +70,10 @@ def _about_classes(arms: Sequence[ArmMistakes]) -> Iterator[str]:
 def _confusion(arms: Sequence[ArmMistakes], notable: Sequence[str]) -> Figure:
     frame = confusion_frame(arms)
     chosen = choose_arms(list(dict.fromkeys(one.arm.base for one in arms)), notable)
-    drawn, classes = spread([one for one in arms if one.arm.base in chosen], SHOWN_ARMS), _shown_classes(arms)
+    candidates = [one for one in arms if one.arm.base in chosen]
+    drawn, classes = spread(candidates, most_panels(len(candidates))), _shown_classes(arms)
     ends = [_most_confused(one) for one in drawn]
-    cells = max(40, SHOWN_CELLS // len(drawn))
+    cells = max(36, SHOWN_CELLS // len(drawn))
     some = any(_kinds_of_mistakes(one) > cells for one in drawn)
     numbers = max(map(len, classes.values())) <= SMALL and len(drawn) <= SMALL
     written = f"numbers: per cent of the images of the true class, those below {LEAST_SHARE}% not written"
@@ -163,7 +165,7 @@ def _matrix(
     return alt.LayerChart(layer=layers, height=60 + 22 * len(names), resolve=resolve)
 
 
-SHOWN_CELLS = 840
+SHOWN_CELLS = 760
 """Kinds of mistakes of all arms that are drawn at most, but 40 of each arm in any case."""
 SMALL = 12
 """Classes, and arms, up to which cells of confusion matrices have numbers."""
