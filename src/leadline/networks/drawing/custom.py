@@ -15,6 +15,7 @@ from leadline.networks.drawing.outline import (
     Part,
     Piece,
     Shortcut,
+    find_period,
     layer_of,
 )
 from leadline.networks.drawing.tracing import JOINS, Node, Region, regions, trace
@@ -320,7 +321,7 @@ def _fold(group: Sequence[_Placed]) -> list[tuple[list[Piece], int, list[_Placed
     found: list[tuple[list[Piece], int, list[_Placed]]] = []
     done = 0
     while done < len(pieces):
-        period, times = _period(pieces, done)
+        period, times = find_period(pieces, done, range(2, LONGEST_PERIOD + 1))
         own = [one for some in members[done : done + period * times] for one in some]
         if times == 1 and found and found[-1][1] == 1:
             found[-1][0].extend(pieces[done : done + period])
@@ -329,18 +330,6 @@ def _fold(group: Sequence[_Placed]) -> list[tuple[list[Piece], int, list[_Placed
             found.append((list(pieces[done : done + period]), times, own))
         done += period * times
     return found
-
-
-def _period(pieces: Sequence[Piece], start: int) -> tuple[int, int]:
-    """Return the length of what repeats farthest from here, and how many times it stands; (1, 1): nothing does."""
-    best = (1, 1)
-    for period in range(2, LONGEST_PERIOD + 1):
-        times = 1
-        while pieces[start : start + period] == pieces[start + times * period : start + (times + 1) * period] != []:
-            times += 1
-        if times > 1 and period * times > best[0] * best[1]:
-            best = (period, times)
-    return best
 
 
 # --- words

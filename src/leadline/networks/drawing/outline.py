@@ -3,7 +3,7 @@
 Everything is read from the built network, so a drawing cannot say anything else than what runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
@@ -229,7 +229,7 @@ def _shorten(stages: list[list[Part]], most: int) -> list[list[Part]]:
     folded: list[list[Part]] = []
     counts: list[int] = []  # of the network's stages in each entry
     while (done := sum(counts)) < len(stages):
-        period, times = _period(keys, done)
+        period, times = find_period(keys, done, range(1, 5))
         parts = [part for stage in stages[done : done + period] for part in stage]
         if times > 1:
             each = f"{period} stages × {times}" if period > 1 else "all alike"
@@ -254,12 +254,18 @@ def _extend_rates(piece: Piece, last: Piece) -> Piece:
     return piece
 
 
-def _period(keys: list[list[Part]], start: int) -> tuple[int, int]:
-    """Return the length of the period of stages that repeats farthest from here, and how many times it stands."""
+def find_period(items: Sequence[object], start: int, periods: Iterable[int]) -> tuple[int, int]:
+    """Return the length of the period that repeats farthest from here, and how many times it stands.
+
+    Args:
+        items: a list whose equal entries are drawn alike.
+        start: position of the first.
+        periods: lengths that are tried, the first of equally far ones being taken; (1, 1) if none repeats.
+    """
     best = (1, 1)
-    for period in (1, 2, 3, 4):
+    for period in periods:
         times = 1
-        while keys[start : start + period] == keys[start + times * period : start + (times + 1) * period] != []:
+        while items[start : start + period] == items[start + times * period : start + (times + 1) * period] != []:
             times += 1
         if times > 1 and period * times > best[0] * best[1]:
             best = (period, times)
