@@ -14,6 +14,7 @@ import leadline as ll
 from leadline.study.load import load_study
 
 CLAIMS = yaml.safe_load(command.CLAIMS.read_text())
+NOTHING_ELSE: dict[str, Any] = {"trained": [], "fast": {"published": [], "studies": []}, "computed": [], "studies": []}
 
 
 def contrast(verdict: str, **others: Any) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def contrast(verdict: str, **others: Any) -> dict[str, Any]:
 
 
 def page(contrasts: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
-    claims = {"claims": [{"claim": "C", "source": "S", "shown": shown}], "trained": [], "computed": [], "studies": []}
+    claims = {"claims": [{"claim": "C", "source": "S", "shown": shown}], **NOTHING_ELSE}
     return write_page(claims, {"s": {"arms": {}, "contrasts": contrasts, "vanishing": ["deep[depth=9]"]}})
 
 
@@ -30,6 +31,7 @@ def asked(expected: str, **others: str) -> dict[str, str]:
     return {"study": "s", "a": "r", "b": "p", "expected": expected, **others}
 
 
+@pytest.mark.slow
 def test_the_page_is_the_one_of_the_measurements() -> None:
     measured = json.loads(command.MEASURED.read_text())
     assert command.PAGE.read_text() == write_page(CLAIMS, measured)
@@ -70,7 +72,7 @@ def test_contrasts_at_several_levels_are_counted_and_missing_studies_named() -> 
 def test_gradients_that_vanish() -> None:
     shown = [{"study": "s", "arm": "deep", "found": "vanishing"}, {"study": "s", "arm": "other", "found": "vanishing"}]
     text = write_page(
-        {"claims": [{"claim": "C", "source": "S", "shown": shown}], "trained": [], "computed": [], "studies": []},
+        {"claims": [{"claim": "C", "source": "S", "shown": shown}], **NOTHING_ELSE},
         {"s": {"arms": {"deep[depth=9]": {}, "other": {}}, "contrasts": [], "vanishing": ["deep[depth=9]"]}},
     )
     assert "| C | S | held by 1 and reversed by 1 |" in text
@@ -93,6 +95,17 @@ def test_every_claim_is_about_studies_that_are_run_and_arms_that_they_have() -> 
         assert load_study(entry["study"]).published
 
 
+def test_what_accuracy_costs_is_put_beside_what_is_published() -> None:
+    published = {"method": "M", "accuracy": 94.01, "flops": 3.6e14, "seconds": 3.83, "machine": "A100", "source": "S"}
+    claims = {"claims": [], **NOTHING_ELSE, "fast": {"published": [published], "studies": ["s", "later"]}}
+    arm = {"n": 3, "test_error_mean": 9.5, "seconds": 1330.4, "flops": 1.53e14}
+    text = write_page(claims, {"s": {"arms": {"plain": arm}, "machine": {"device": "cpu", "cpu": "Some CPU"}}})
+    assert "| M | 94.01 | 3.6e+14 | 3.83 | A100 | S |" in text
+    assert "| `s`, plain | 90.50 (3 seeds) | 1.5e+14 | 1330 | Some CPU | measured |" in text
+    assert "| `later` | not run |" in text
+
+
+@pytest.mark.usefixtures("known_speed")
 def test_a_stored_study_is_measured(tmp_path: Path) -> None:
     study = ll.Study(
         "tiny",
@@ -108,4 +121,5 @@ def test_a_stored_study_is_measured(tmp_path: Path) -> None:
     assert found["contrasts"][0]["difference"] == pytest.approx(frame["difference"][0], abs=1e-6)
     assert found["arms"]["one"]["test_error_mean"] == pytest.approx(results.verdict().arms["test_error_mean"][0])
     assert found["vanishing"] is None
+    assert all(one["seconds"] > 0 and one["flops"] > 0 for one in found["arms"].values())
     assert json.loads(json.dumps(found)) == found

@@ -9,6 +9,7 @@ import pandas as pd
 from leadline.analysis.diagnostics import diagnose
 from leadline.api.results import Results
 from leadline.store import Store
+from leadline.study.planning.plan import plan
 
 ENDED = ("finished", "diverged")
 CONTRAST = ("a", "b", "metric", "target", "unit", "verdict", "n", "difference", "ci_low", "ci_high", "needed_likely")
@@ -24,22 +25,27 @@ def measure(name: str, runs: Path) -> dict[str, Any]:
     """
     results = Results.open(name, runs)
     with Store.open_existing(runs) as store:
-        spec = store.study(name).expand().spec
+        expanded = store.study(name).expand()
         trials, records = store.trials_frame(name), store.records_frame(name)
         statements = diagnose(trials, records, store.measurements(name, "flow")).statements
     missing = int((~trials["state"].isin(ENDED)).sum())
     if missing:
         raise ValueError(f"{missing} of {len(trials)} trials are missing")
     verdict, environment = results.verdict(), trials["environment"].iloc[-1]
+    seconds = trials.groupby("arm")["seconds"].mean()
+    flops = {arm.arm: arm.flops for arm in plan(expanded, runs).arms}
     return {
         "date": datetime.fromtimestamp(trials["ended"].max().timestamp(), UTC).date().isoformat(),
         "machine": {key: environment.get(key) for key in ("cpu", "device", "torch")},
         "hours": round(float(trials["seconds"].sum()) / 3600, 2),
         "trials": len(trials),
         "seeds": int(trials["seed"].nunique()),
-        "epochs": spec.training.epochs,
-        "train": spec.data.train,
-        "arms": {row["arm"]: _plain(row, ARM) for row in verdict.arms.to_dict("records")},
+        "epochs": expanded.spec.training.epochs,
+        "train": expanded.spec.data.train,
+        "arms": {
+            row["arm"]: {**_plain(row, ARM), "seconds": round(seconds[row["arm"]], 3), "flops": flops[row["arm"]]}
+            for row in verdict.arms.to_dict("records")
+        },
         "contrasts": [_plain(row, CONTRAST) for row in verdict.contrasts.to_dict("records")],
         "vanishing": sorted({one.arm for one in statements if one.kind == "vanishing"}) if statements else None,
     }

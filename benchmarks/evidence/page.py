@@ -32,6 +32,7 @@ def write_page(claims: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     """
     parts = [HEAD, "## Claims", *_claims(claims["claims"], measured)]
     parts += ["## Published results of training", _trained(claims["trained"], measured)]
+    parts += ["## What accuracy on CIFAR-10 costs", _fast(claims["fast"], measured)]
     parts += ["## Published properties of networks", _computed(claims["computed"])]
     parts += ["## What was run", _studies(claims["studies"], measured)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -165,6 +166,39 @@ def _arm(found: Mapping[str, Any] | None, arm: str | None, metric: str, publishe
     return f"{said}, {number((mean - published) / (deviation / math.sqrt(n)), signed=True)} standard errors"
 
 
+def _fast(entries: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            one["method"],
+            f"{one['accuracy']:g}",
+            f"{one['flops']:.2g}",
+            f"{one['seconds']:g}",
+            one["machine"],
+            one["source"],
+        ]
+        for one in entries["published"]
+    ]
+    for study in entries["studies"]:
+        found = measured.get(study)
+        if found is None:
+            rows.append([f"`{study}`", "not run", "", "", "", ""])
+            continue
+        for name, arm in found["arms"].items():
+            accuracy = f"{100 - arm['test_error_mean']:.2f} ({plural(arm['n'], 'seed')})"
+            cost = [f"{arm['flops']:.2g}", f"{arm['seconds']:.0f}", _machine(found["machine"])]
+            rows.append([f"`{study}`, {name}", accuracy, *cost, "measured"])
+    text = (
+        "Operations are those of training and of the evaluations during it, two for each multiply-add. Those of"
+        " published methods are as published. On a CPU, each network was trained by one thread, two of them at once."
+    )
+    head = ["Method", "Test accuracy, %", "FLOPs", "Seconds", "Machine", "Source"]
+    return f"{text}\n\n" + _table(head, rows)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    return str(machine["cpu"] if machine["device"] == "cpu" else machine["device"])
+
+
 def _computed(entries: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for entry in entries:
@@ -188,10 +222,15 @@ def _studies(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) 
             rows.append([f"`{name}`", changed, "not run", "", "", "", ""])
             continue
         images = "all" if found["train"] is None else f"{found['train']:,}"
-        machine = found["machine"]
-        where = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
         row = [plural(found["trials"], "trial"), str(found["epochs"]), images, f"{found['hours']:g}"]
-        rows.append([f"`{name}`", changed, *row, f"{found['date']}, {where}, PyTorch {machine['torch']}"])
+        rows.append(
+            [
+                f"`{name}`",
+                changed,
+                *row,
+                f"{found['date']}, {_machine(found['machine'])}, PyTorch {found['machine']['torch']}",
+            ]
+        )
     text = (
         "`leadline run STUDY` repeats each, with `--set` for what is changed. Hours are those of all trials together,"
         " with one thread each, on a machine that did other work as well."
