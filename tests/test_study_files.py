@@ -207,6 +207,23 @@ def test_more_trials_than_a_study_may_have_are_refused_before_they_are_made() ->
             load_study({**study, "vary": {}, key: value})
 
 
+def test_results_of_several_views_of_an_image_are_said_to_be() -> None:
+    flipped = {"training": {"epochs": 1, "evaluation": {"flip": True}}, "data": {"name": "digits"}}
+    arms = {"a": {"network": "mlp"}, "b": {"network": {"family": "mlp", "hidden": 2}}}
+    both = load_study({"name": "views", "arms": arms, **flipped})
+    assert both.remarks == (
+        "At the end of training, validation and test results are of the mean over 2 views of each image"
+        " (training.evaluation).",
+    )
+    one = load_study(
+        {"name": "views", "arms": arms | {"b": {"network": "mlp", "training": {"evaluation": None}}}, **flipped}
+    )
+    assert "over several views of each image in 1 of 2 arms" in one.remarks[0]
+    assert not load_study(
+        {"name": "views", "arms": arms, **flipped, "training": {"evaluation": {"flip": False}}}
+    ).remarks
+
+
 def test_of_many_arms_each_is_compared_with_the_first_and_a_sentence_says_so() -> None:
     def a_study(count: int, **more: object) -> ExpandedStudy:
         arms = {f"a{n}": {"network": "comparative-plain", "training": {"batch_size": n + 1}} for n in range(count)}

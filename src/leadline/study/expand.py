@@ -130,7 +130,7 @@ class ExpandedStudy:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader must know of how the specification was made and completed, in sentences."""
-        return tuple(filter(None, (self.changes, *self._completed)))
+        return tuple(filter(None, (self.changes, *self._completed, self._views)))
 
     @property
     def _completed(self) -> tuple[str, ...]:
@@ -143,6 +143,19 @@ class ExpandedStudy:
             f" with the first, {first}, and not with the others.",
             *self.matching,
         )
+
+    @property
+    def _views(self) -> str:
+        views = [arm.trial.training.evaluation for arm in self.asked]
+        counts = [1 if one is None else one.count for one in views]
+        if set(counts) == {1}:
+            return ""
+        if len(set(counts)) == 1:
+            evaluated = f"the mean over {counts[0]} views of each image"
+        else:
+            several = sum(count > 1 for count in counts)
+            evaluated = f"the mean over several views of each image in {several} of {plural(len(counts), 'arm')}"
+        return f"At the end of training, validation and test results are of {evaluated} (training.evaluation)."
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
