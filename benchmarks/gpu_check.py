@@ -74,6 +74,9 @@ DIGITS = Case(
     (1, 8, 8),
     TrainingSpec(epochs=1, batch_size=BATCH, optimizer=Adam()),
 )
+SMALL = dataclasses.replace(DIGITS, name="digits resnet of one block", network=comparative_resnet(1))
+"""What --quick trains."""
+
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 CLOSE = 1e-4
 """Largest difference of a loss between two devices that compute in IEEE float32."""
@@ -197,7 +200,7 @@ def environment(report: Report, device: torch.device, quick: bool) -> None:
 def correctness(report: Report, device: torch.device, quick: bool) -> None:
     torch.set_num_threads(1)  # small tensors: more threads on the CPU's side only wait for one another
     cpu, few = torch.device("cpu"), 3
-    for case in (DIGITS, CNN, RESNET)[: 1 if quick else 3]:
+    for case in (SMALL,) if quick else (DIGITS, CNN, RESNET):
         with report.measuring(f"{case.name}: losses on the CPU and on {device.type}"):
             on_cpu = np.array(losses_of(case, cpu, few))
             gap = np.abs(np.array(losses_of(case, device, few)) - on_cpu).max()
@@ -205,7 +208,7 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
             if device.type == "cuda":
                 gap = np.abs(np.array(losses_of(in_precision(case, "tf32"), device, few)) - on_cpu).max()
                 report.add(f"{case.name}: the same with TF32", f"{gap:.1e}")
-    case, steps = (DIGITS, 4) if quick else (RESNET, 20)
+    case, steps = (SMALL, 4) if quick else (RESNET, 20)
     if device.type == "cuda":
         for first, kind in ((1, Step), (EAGER_STEPS + 2, CapturedStep)):
             check = f"no synchronisation in steps {first + 1} to 49, {kind.__name__}"
@@ -225,7 +228,7 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
     with report.measuring("one training in two processes"):
         digests = {child("digest", case.name, str(device), str(steps)) for _ in range(2)}
         report.add("one training in two processes", f"{len(digests)} different", "equal bits", len(digests) == 1)
-    for name, one in resumable_cases(DIGITS if quick else RESNET).items():
+    for name, one in resumable_cases(SMALL if quick else RESNET).items():
         if one.training.precision != "float32" and device.type == "cpu":
             continue  # CPUs have no TF32, and take minutes in half precision
         with report.measuring(f"resumed within an epoch: {name}"):
@@ -421,7 +424,7 @@ def kill_after_the_first_trial(line: list[str]) -> None:
 
 
 def teams(report: Report, device: torch.device, quick: bool) -> None:
-    case, steps = (DIGITS, 2) if quick else (RESNET, 6)
+    case, steps = (SMALL, 2) if quick else (RESNET, 6)
     with report.measuring("two processes on one device through gloo"):
         alone = np.array(losses_of(case, device, steps))
         with tempfile.TemporaryDirectory() as folder:
@@ -443,7 +446,7 @@ def teams(report: Report, device: torch.device, quick: bool) -> None:
 def throughput(report: Report, device: torch.device, quick: bool) -> None:
     cuda = device.type == "cuda"
     rounds, steps = (1, 2) if quick else (3, 40)
-    for case in (DIGITS,) if quick else (RESNET, CNN, DIGITS):
+    for case in (SMALL,) if quick else (RESNET, CNN, DIGITS):
         for precision in PRECISIONS if cuda else PRECISIONS[:1]:
             one = in_precision(case, precision)
             with report.measuring(f"{case.name}, {precision}"), numerics(device, precision):
@@ -519,7 +522,7 @@ def run_captured(case: Case, steps: int, device: torch.device) -> Callable[[], f
 
 
 def replicas(report: Report, device: torch.device, quick: bool) -> None:
-    case, steps = (DIGITS, 2) if quick else (RESNET, 40)
+    case, steps = (SMALL, 2) if quick else (RESNET, 40)
     alone = ""
     for number in (1, 2) if quick else (1, 2, 4, 8):
         with report.measuring(f"{number} processes"):
@@ -589,7 +592,7 @@ def child(*arguments: str) -> str:
 
 def run_child(task: str, name: str, where: str, number: str, *more: str) -> None:
     """What a process of a phase does: train and print what came out."""
-    case = next(case for case in (RESNET, CNN, DIGITS) if case.name == name)
+    case = next(case for case in (RESNET, CNN, DIGITS, SMALL) if case.name == name)
     device, steps = choose_device(where), int(number)
     torch.set_num_threads(1)
     if task == "digest":

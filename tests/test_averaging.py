@@ -3,13 +3,17 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+from typer.testing import CliRunner
 
 import leadline as ll
+from leadline.cli import app
 from leadline.data.batches import Dataset, load
-from leadline.errors import SpecError
+from leadline.errors import DataError, SpecError, StoreError
 from leadline.networks import cifar_resnet
 from leadline.networks.modules import build
 from leadline.parts.averaging import AVERAGES
@@ -181,3 +185,74 @@ def test_what_is_not_averaged_cannot_be_compared_by_it() -> None:
         SpecError, match=r"contrasts.0: metric averaged_test_error needs training.averaging, which arm plain does not"
     ):
         expand(parse(StudySpec, {**STUDY, "arms": arms, "contrasts": contrasts}))
+
+
+@pytest.mark.parametrize(
+    "averaging", [{"name": "ema", "decay": 0.9}, {"name": "swa", "start": 0.5}], ids=["ema", "swa"]
+)
+def test_an_average_is_exported_and_classifies_as_it_was_evaluated(averaging: object, tmp_path: Path) -> None:
+    training = {**STUDY["training"], "averaging": averaging}  # type: ignore[dict-item]
+    arms = {"narrow": {"network": {"family": "cifar-resnet", "depth": 8}, "training": {"optimizer": "sgd"}}}
+    study = {**STUDY, "arms": arms, "training": training, "contrasts": [], "seeds": 1}
+    with Store.open(tmp_path) as store:
+        store.register(expand(parse(StudySpec, study)))
+        InProcess().run(Job("averaged", tmp_path), lambda event: None)
+        records = store.records_frame("averaged").set_index(["split", "name"])["value"]
+        trained = ll.from_trial(store, "averaged/narrow/0")
+        average = ll.from_trial(store, "averaged/narrow/0", averaged=True)
+    data = load(parse(DataSpec, STUDY["data"]))
+    for loaded, split in ((trained, "final-test"), (average, "final-averaged-test")):
+        found = evaluate(loaded.model, data, "test", recipe(averaging))
+        assert found.values["loss"] == pytest.approx(records[split, "loss"], rel=1e-6)
+        assert found.values["error"] == records[split, "error"]
+    assert records["final-test", "loss"] != records["final-averaged-test", "loss"]
+    ll.save(average, tmp_path / "model")
+    again = ll.load(tmp_path / "model")
+    assert again.averaged and not trained.averaged
+    images = data.images("test", range(5))
+    assert torch.equal(again.logits(images), average.logits(images))
+    network = ll.Results("averaged", tmp_path).network("narrow", averaged=True)
+    assert all(map(torch.equal, network.state_dict().values(), average.model.state_dict().values()))
+
+
+def test_a_trial_without_an_average_has_none_to_export(tmp_path: Path) -> None:
+    study = {**STUDY, "training": {**STUDY["training"], "epochs": 1, "averaging": None}, "contrasts": []}  # type: ignore[dict-item]
+    with Store.open(tmp_path) as store:
+        store.register(expand(parse(StudySpec, study)))
+        InProcess().run(Job("averaged", tmp_path), lambda event: None)
+        with pytest.raises(
+            StoreError, match=r"has no average of its weights; training.averaging keeps one beside them"
+        ):
+            ll.from_trial(store, "averaged/wide/0", averaged=True)
+
+
+def test_the_commands_take_an_average_if_its_images_are_still_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load(parse(DataSpec, STUDY["data"]))
+    assert isinstance(data, Dataset)
+    parts = {"train": data.train, "test": data.test}
+    arrays = {f"{name}_images": part.images.numpy() for name, part in parts.items()}
+    arrays |= {f"{name}_labels": part.labels.numpy() for name, part in parts.items()}
+    np.savez(tmp_path / "own.npz", **arrays)
+    arms = {"narrow": {"network": {"family": "cifar-resnet", "depth": 8}}}
+    own = {"name": "npz", "path": "own.npz"}
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({**STUDY, "arms": arms, "contrasts": [], "seeds": 1, "data": own})
+    )
+    monkeypatch.setenv("LEADLINE_DATA", str(tmp_path))
+    monkeypatch.setenv("LEADLINE_RUNS", str(tmp_path / "runs"))
+
+    def call(*arguments: str) -> str:
+        return CliRunner().invoke(app, arguments, catch_exceptions=False).output
+
+    model = str(tmp_path / "model")
+    call("run", str(tmp_path / "study.yaml"), "--workers", "0")
+    export = ("export", "averaged/narrow/0", "--output", model)
+    assert "The weights are those after the last epoch, not their average, which --averaged exports." in call(*export)
+    assert "The weights are the average at the end of training." in call(*export, "--averaged")
+    np.savez(tmp_path / "own.npz", **arrays | {"train_images": arrays["train_images"][::-1]})
+    with pytest.raises(DataError, match="are no longer those that the network was trained on"):
+        call(*export, "--averaged")
+    with pytest.raises(SpecError, match="--averaged: is for trials"):
+        call("predict", model, "image.png", "--averaged")

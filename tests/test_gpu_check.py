@@ -25,16 +25,19 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_phase_runs_and_holds_on_a_cpu(tmp_path: Path) -> None:
-    done = run(tmp_path, "--device", "cpu", "--quick", "--patience", "20")
+@pytest.mark.parametrize("phase", gpu_check.PHASES)
+def test_every_phase_runs_and_holds_on_a_cpu(phase: str, tmp_path: Path) -> None:
+    done = run(tmp_path, "--device", "cpu", "--quick", "--patience", "20", "--phases", phase)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all checks hold\n")
-    rows = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in gpu_check.PHASES}
-    assert all(rows.values()) and not any(row["passed"] is False for each in rows.values() for row in each)
-    checks = {row["check"] for row in rows["correctness"]}
-    assert {f"resumed within an epoch: {name}" for name in ("SGD", "Adam", "RMSprop", "dropout")} <= checks
-    assert sum(check.startswith("probe ") for check in checks) == len(gpu_check.PROBES.members()) + 1
-    assert rows["teams"][0]["passed"] and rows["replicas"][1]["passed"]
+    rows = json.loads((tmp_path / f"{phase}.json").read_text())
+    assert rows and not any(row["passed"] is False for row in rows)
+    checks = {row["check"] for row in rows}
+    if phase == "correctness":
+        assert {f"resumed within an epoch: {name}" for name in ("SGD", "Adam", "RMSprop", "dropout")} <= checks
+        assert sum(check.startswith("probe ") for check in checks) == len(gpu_check.PROBES.members()) + 1
+    if phase in ("teams", "replicas"):
+        assert rows[-1]["passed"]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ A saved folder contains `model.safetensors`, whose metadata describe how to buil
     shorter_side      shorter side to which an image is resized before its centre crop; null: an image is resized to
                       the input without keeping its aspect ratio
     background        red, green and blue from 0 to 255, put behind the transparent pixels of an image
+    averaged          whether the weights are the average that training.averaging kept, instead of the trained ones
     channels_last     memory layout of the weights, which affects the last bits of logits
     sha256            of the names, types, shapes and bytes of the tensors, which `load` verifies
 
@@ -49,10 +50,13 @@ from leadline.networks.modules import build, distinct_tensors, skeleton
 from leadline.networks.weights import fill_network, hash_tensors, read_weights
 from leadline.parts.reference import references
 from leadline.parts.trust import trust as trust_names
+from leadline.probes.running import has_batch_normalisation
 from leadline.running.checkpoints import read_network
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, TrialSpec, canonical_json, parse
 from leadline.store import Store, TrialRecord, verify_spec
 from leadline.text import join
+from leadline.training.averaging import recompute_statistics
+from leadline.training.numerics import numerics
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 KEY = "leadline"
@@ -81,10 +85,16 @@ class Loaded:
     class_names: tuple[str, ...] | None = None  # in the order of the logits, if known
     shorter_side: int | None = None  # of image files before the centre crop; None: they are resized to the input
     background: Colour = WHITE  # behind the transparent pixels of image files
+    averaged: bool = False  # whether the weights are the average that training.averaging kept
 
     @classmethod
     def of_input(
-        cls, model: nn.Module, network: NetworkSpec | ModuleSpec, given: NetworkInput, trial: TrialSpec | None
+        cls,
+        model: nn.Module,
+        network: NetworkSpec | ModuleSpec,
+        given: NetworkInput,
+        trial: TrialSpec | None,
+        averaged: bool = False,
     ) -> "Loaded":
         """Return a network, put into evaluation mode, with what is known about its input and classes."""
         return Loaded(
@@ -98,6 +108,7 @@ class Loaded:
             given.class_names,
             given.shorter_side,
             given.background,
+            averaged,
         )
 
     @property
@@ -132,6 +143,7 @@ class _Description(NetworkInput):
     leadline: str = Field(default_factory=lambda: metadata.version("leadline"))
     network: AnyNetwork
     trial: TrialSpec | None = None
+    averaged: bool = False
     channels_last: bool = False
     sha256: str | None = None
 
@@ -145,7 +157,7 @@ class _Description(NetworkInput):
 # --- a folder that rebuilds itself
 
 
-def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loaded:
+def from_trial(store: Store, prefix: str, data_dir: Path | None = None, averaged: bool = False) -> Loaded:
     """Return the network of a finished trial together with the normalisation and the class names of its data.
 
     They are stored with the trial, so that its data are not needed. For trials that ended before Leadline stored them,
@@ -154,21 +166,35 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None) -> Loade
     Args:
         store: the store that contains the trial.
         prefix: prefix of the trial's hash.
-        data_dir: folder of the data sets, for trials without stored normalisation; None: the default folder.
+        data_dir: folder of the data sets, for trials without stored normalisation and for averages whose batch
+            statistics are computed anew; None: the default folder.
+        averaged: take the average of the weights, which `training.averaging` keeps, instead of the trained weights.
+            Batch statistics are those with which it was evaluated: averaged as well, or, as with `swa`, computed from
+            the training images.
 
     Raises:
-        StoreError: there is no such trial, or more than one, it has not finished, or its checkpoint is missing, damaged
-            or of another trial.
-        DataError: the data set is needed and cannot be read.
+        StoreError: there is no such trial, or more than one, it has not finished or has no average, or its checkpoint
+            is missing, damaged or of another trial.
+        DataError: the data set is needed and cannot be read, or has changed.
     """
     record = store.trial(prefix)
-    tensors = read_network(store, record)
+    tensors = read_network(store, record, averaged)
     trial = verify_spec(record.trial, record.spec)
     given = _read_input(store, record, trial, data_dir)
     model = build(trial.network, given.input_shape, given.classes, trial.random_seed)
     fill_network(model, tensors, f"trial {record.trial[:12]}")
     _lay_out(model, trial.training.channels_last)
-    return Loaded.of_input(model, trial.network, given, trial)
+    average = trial.training.averaging
+    if averaged and average is not None and average.recomputes_statistics and has_batch_normalisation(model):
+        if trial.has_other_data(data_dir):
+            raise DataError(
+                f"{trial.data.display_name}: the training images, from which the batch statistics of the average are"
+                " computed, are no longer those that the network was trained on"
+            )
+        data = batches.load(trial.data, data_dir, seed=trial.random_seed)
+        with numerics(data.device, trial.training.precision):
+            recompute_statistics(model, data, trial.training)
+    return Loaded.of_input(model, trial.network, given, trial, averaged)
 
 
 def _read_input(store: Store, record: TrialRecord, trial: TrialSpec, data_dir: Path | None) -> NetworkInput:
@@ -212,6 +238,7 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
         scale=to_tuples(loaded.scale.flatten().tolist()),
         shorter_side=loaded.shorter_side,
         background=loaded.background,
+        averaged=loaded.averaged,
         channels_last=any(
             tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
             for tensor in loaded.model.parameters()
@@ -287,7 +314,7 @@ def load(path: str | Path, trust: bool = False) -> Loaded:
         raise SpecError(f"network {file}: its weights are not those that were saved; copy or export it again")
     fill_network(model, tensors, f"weights {file}")
     _lay_out(model, description.channels_last)
-    return Loaded.of_input(model, description.network, description, description.trial)
+    return Loaded.of_input(model, description.network, description, description.trial, description.averaged)
 
 
 # --- other formats

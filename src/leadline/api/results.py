@@ -187,20 +187,22 @@ class Results:
         with Follower.open_existing(self._runs, self._url) as store:
             return export_runs(store, self.name, to, Path(folder))
 
-    def network(self, arm: str, seed: "SeedName" = 0) -> "torch.nn.Module":
+    def network(self, arm: str, seed: "SeedName" = 0, averaged: bool = False) -> "torch.nn.Module":
         """Return the trained network of an arm at a seed, in evaluation mode.
 
         Args:
             arm: the arm's name, with its levels if factors are varied, such as `residual[blocks=10]`.
             seed: a seed of the study, or seeds by source as `trials` has them, such as `seed.init=1,seed.order=0`.
+            averaged: return the network with the average of the weights that `training.averaging` keeps.
 
         Raises:
-            StoreError: there is no such arm or seed, or its trial has not finished.
+            StoreError: there is no such arm or seed, or its trial has not finished or has no average.
+            DataError: batch statistics of the average are computed anew, and the data cannot be read or have changed.
         """
         from leadline.api.export import from_trial
 
         with self._store() as store:
-            return from_trial(store, f"{self.name}/{arm}/{seed}", self._data_dir).model
+            return from_trial(store, f"{self.name}/{arm}/{seed}", self._data_dir, averaged).model
 
 
 def _name_classes(numbers: "np.ndarray[Any, Any]", stored: Sequence[tuple[int, bytes]] | None) -> list[str]:

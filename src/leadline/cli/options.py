@@ -20,6 +20,9 @@ StoreUrl = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(envvar="LEADLINE_DATA", help="Folder with the data sets; default: the user's cache.")
 ]
+Averaged = Annotated[
+    bool, typer.Option("--averaged", help="Take the average of the weights that training.averaging keeps.")
+]
 Devices = Annotated[
     int | None,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leadline.cli.names import probe_names
-from leadline.cli.options import RUNS, DataDir, Json, Runs, StoreUrl, print_json
+from leadline.cli.options import RUNS, Averaged, DataDir, Json, Runs, StoreUrl, print_json
 from leadline.errors import DataError, LeadlineError, SpecError
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def predict(
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
+    averaged: Averaged = False,
     as_json: Json = False,
 ) -> None:
     """Classify images with a trained network and print class probabilities.
@@ -150,7 +151,12 @@ def predict(
     """
     from leadline.api import export
 
-    loaded = export.load(Path(trial)) if Path(trial).exists() else _load_trained(trial, runs, store_url, data_dir)
+    if Path(trial).exists():
+        if averaged:
+            raise SpecError(f"--averaged: is for trials; {trial} holds the weights that were exported")
+        loaded = export.load(Path(trial))
+    else:
+        loaded = _load_trained(trial, runs, store_url, data_dir, averaged)
     failed: list[DataError] = []
     found = export.predict(loaded, images, top, failed.append)
     if as_json:
@@ -188,6 +194,7 @@ def export_(
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
     data_dir: DataDir = None,
+    averaged: Averaged = False,
 ) -> None:
     """Export a trained network as safetensors with its specification, and optionally as ONNX or torch.export."""
     from leadline.api import export
@@ -198,7 +205,7 @@ def export_(
     for name in formats or []:
         if name not in writers:
             raise SpecError(unknown("--format", name, writers))
-    loaded = _load_trained(trial, runs, store_url, data_dir)
+    loaded = _load_trained(trial, runs, store_url, data_dir, averaged)
     with destination(output) as folder:
         written = export.save(loaded, folder)
         written += [writers[name](loaded.model, loaded.input_shape, folder / f"model.{name}") for name in formats or []]
@@ -207,8 +214,9 @@ def export_(
     training = None if loaded.trial is None else loaded.trial.training
     if training is not None and (training.early_stopping or training.averaging):
         which = "the last epoch" if training.early_stopping is None else "the best epoch on the validation images"
-        beside = "" if training.averaging is None else ", not their average"
-        typer.echo(f"The weights are those after {which}{beside}.")
+        beside = "" if training.averaging is None else ", not their average, which --averaged exports"
+        kept = "the average at the end of training" if averaged else f"those after {which}{beside}"
+        typer.echo(f"The weights are {kept}.")
 
 
 @app.command("export-runs")
@@ -231,9 +239,9 @@ def export_runs(
     typer.echo(exported.line())
 
 
-def _load_trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None) -> "Loaded":
+def _load_trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None, averaged: bool) -> "Loaded":
     from leadline.api.export import from_trial
     from leadline.store import Store
 
     with Store.open_existing(runs, store_url) as store:
-        return from_trial(store, trial, data_dir)
+        return from_trial(store, trial, data_dir, averaged)

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from leadline.data.batches import load
-from leadline.data.files import default_data_dir
 from leadline.errors import DataError
 from leadline.pretraining.image_grids import ImageGrid, grid
 from leadline.specs import TrialSpec
@@ -32,10 +31,8 @@ def read_pictures(
     Raises:
         LeadlineError: the data cannot be read here, or are not those that the trial was evaluated on.
     """
-    where = data_dir or default_data_dir()
-    now = trial.data.identify(where)
+    changed = trial.has_other_data(data_dir)
     data = load(trial.data, data_dir, download=False)
-    changed = any(trial.code.get(name, digest) != digest for name, digest in now.items())
     if changed or not np.array_equal(data.test_labels, labels):
         raise DataError(f"{trial.data.display_name}: the test images are no longer those that networks were tested on")
     images = data.images("test", places)

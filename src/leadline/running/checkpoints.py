@@ -293,19 +293,28 @@ def load_checkpoint(state: TrainState, path: Path, trial: TrialSpec | None = Non
         raise DamagedCheckpoint(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())}") from None
 
 
-def read_network(store: Store, trial: TrialRecord) -> dict[str, Tensor]:
+def read_network(store: Store, trial: TrialRecord, averaged: bool = False) -> dict[str, Tensor]:
     """Return the parameters and buffers of a finished trial's network by name, from its last checkpoint.
 
+    Args:
+        store: the store that contains the trial.
+        trial: its record.
+        averaged: return the average of the weights instead of those that were trained.
+
     Raises:
-        StoreError: the trial has not finished, or its checkpoint is missing, damaged, of another trial or of another
-            epoch than the last.
+        StoreError: the trial has not finished or has no average, or its checkpoint is missing, damaged, of another
+            trial or of another epoch than the last.
     """
     if trial.state != "finished" or trial.checkpoint is None:
         raise StoreError(f"trial {trial.trial[:12]} is {trial.state}; only a finished trial has a network to use")
     spec = verify_spec(trial.trial, trial.spec)
     epochs = spec.training.epochs if spec.training.early_stopping is None else trial.checkpoint_epoch
     content = read_verified(store, trial.trial, spec, trial.checkpoint, epochs)
-    prefix = "model."
+    if averaged and not content.tensors.get("average.count"):
+        raise StoreError(
+            f"trial {trial.trial[:12]} has no average of its weights; training.averaging keeps one beside them"
+        )
+    prefix = "average.of." if averaged else "model."
     return {name.removeprefix(prefix): one for name, one in content.tensors.items() if name.startswith(prefix)}
 
 

@@ -124,6 +124,18 @@ class TrialSpec(Spec):
         files = self.data.identify(folder) | self.training.identify(folder)
         return self.model_copy(update={"code": identify_all(self.model_dump(mode="json")) | files})
 
+    def has_other_data(self, data_dir: Path | None = None) -> bool:
+        """Return whether the data files are others now than those that the trial was entered with.
+
+        Args:
+            data_dir: what the path of a data file is relative to; None: the default folder.
+
+        Raises:
+            DataError: a data file is missing or cannot be read.
+        """
+        now = self.data.identify(data_dir or default_data_dir())
+        return any(self.code.get(name, digest) != digest for name, digest in now.items())
+
     @model_validator(mode="after")
     def _loss_of_mixed_labels(self) -> "TrialSpec":
         try:
