@@ -67,6 +67,7 @@ def test_contrasts_at_several_levels_are_counted_and_missing_studies_named() -> 
         in text
     )
     assert "undecided; about 18 seeds would decide" in text
+    assert "| C | S | held by both |" in page(levels[:2], [asked("better")])
 
 
 def test_gradients_that_vanish() -> None:

@@ -121,7 +121,7 @@ def _outcome(words: Sequence[str]) -> str:
     if not decided:
         said = "undecided"
     elif len(kinds := [word for word, count in counts.items() if count]) == 1:
-        said = kinds[0] + (f" by all {decided}" if decided > 1 else "")
+        said = kinds[0] + ("", " by both", f" by all {decided}")[min(decided, 3) - 1]
     else:
         said = join([f"{word} by {count}" for word, count in counts.items() if count])
     rest = [f"{open_} undecided"] * bool(open_ and decided) + [f"{missing} not run"] * bool(missing)
