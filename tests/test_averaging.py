@@ -122,6 +122,10 @@ def latest(progress: float, averaged: int) -> float:
     return 1.0 if progress <= 0.5 else 0.0
 
 
+def nothing(progress: float, averaged: int) -> float:
+    return 0.0
+
+
 def test_an_average_of_the_users_own(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = recipe(latest, epochs=2)
     state, half = fresh(spec), {}
@@ -209,6 +213,8 @@ def test_an_average_is_exported_and_classifies_as_it_was_evaluated(averaging: ob
     ll.save(average, tmp_path / "model")
     again = ll.load(tmp_path / "model")
     assert again.averaged and not trained.averaged
+    ll.save(trained, tmp_path / "trained")
+    assert "averaged" not in (tmp_path / "trained" / "model.json").read_text()  # which earlier versions read
     images = data.images("test", range(5))
     assert torch.equal(again.logits(images), average.logits(images))
     network = ll.Results("averaged", tmp_path).network("narrow", averaged=True)
@@ -216,14 +222,15 @@ def test_an_average_is_exported_and_classifies_as_it_was_evaluated(averaging: ob
 
 
 def test_a_trial_without_an_average_has_none_to_export(tmp_path: Path) -> None:
-    study = {**STUDY, "training": {**STUDY["training"], "epochs": 1, "averaging": None}, "contrasts": []}  # type: ignore[dict-item]
+    said = {None: "keeps one beside them", nothing: "gave none of them a share"}
     with Store.open(tmp_path) as store:
-        store.register(expand(parse(StudySpec, study)))
-        InProcess().run(Job("averaged", tmp_path), lambda event: None)
-        with pytest.raises(
-            StoreError, match=r"has no average of its weights; training.averaging keeps one beside them"
-        ):
-            ll.from_trial(store, "averaged/wide/0", averaged=True)
+        for name, averaging in (("none", None), ("never", nothing)):
+            training = {**STUDY["training"], "epochs": 1, "averaging": averaging}  # type: ignore[dict-item]
+            study = {**STUDY, "name": name, "training": training, "contrasts": []}
+            store.register(expand(parse(StudySpec, study)))
+            InProcess().run(Job(name, tmp_path), lambda event: None)
+            with pytest.raises(StoreError, match=f"no average of its weights: training.averaging {said[averaging]}"):
+                ll.from_trial(store, f"{name}/wide/0", averaged=True)
 
 
 def test_the_commands_take_an_average_if_its_images_are_still_the_same(
@@ -249,7 +256,7 @@ def test_the_commands_take_an_average_if_its_images_are_still_the_same(
     model = str(tmp_path / "model")
     call("run", str(tmp_path / "study.yaml"), "--workers", "0")
     export = ("export", "averaged/narrow/0", "--output", model)
-    assert "The weights are those after the last epoch, not their average, which --averaged exports." in call(*export)
+    assert "The weights are those after the last epoch, not their average (--averaged)." in call(*export)
     assert "The weights are the average at the end of training." in call(*export, "--averaged")
     np.savez(tmp_path / "own.npz", **arrays | {"train_images": arrays["train_images"][::-1]})
     with pytest.raises(DataError, match="are no longer those that the network was trained on"):

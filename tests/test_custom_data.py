@@ -25,6 +25,7 @@ from leadline.data.encoded import EncodedDataset
 from leadline.data.metadata import describe
 from leadline.data.split import cut, split_sizes, validate_split_sizes
 from leadline.errors import DataError, LeadlineError, SpecError
+from leadline.networks import mlp
 from leadline.parts.augmentations.resized_crop import ResizedCrop
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
@@ -594,3 +595,11 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     augmented = next(spec.augment for spec in specs if type(spec).__name__ == "CIFAR10")
     data = load(specs[0].with_(augment=augmented))
     assert len(list(data.train_batches(0, 0, 50))) == 4
+
+
+def test_whether_a_function_or_a_file_of_data_is_another_one_now() -> None:
+    data = parse(DataSpec, {"module": "test_custom_data:spirals"})
+    trial = TrialSpec(network=mlp(), data=data).with_code()
+    assert not trial.has_other_data()
+    before = dict.fromkeys(trial.code, "sha256:0")
+    assert trial.code and trial.model_copy(update={"code": before}).has_other_data()

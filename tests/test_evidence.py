@@ -104,6 +104,9 @@ def test_what_accuracy_costs_is_put_beside_what_is_published() -> None:
     assert "| M | 94.01 | 3.6e+14 | 3.83 | A100 | S |" in text
     assert "| `s`, plain | 90.50 (3 seeds) | 1.5e+14 | 1330 | Some CPU | measured |" in text
     assert "| `later` | not run |" in text
+    lost = {"n": 0, "test_error_mean": None, "seconds": None, "flops": 1.53e14}
+    text = write_page(claims, {"s": {"arms": {"plain": lost}, "machine": {"device": "cpu", "cpu": "Some CPU"}}})
+    assert "| `s`, plain | diverged | 1.5e+14 |  | Some CPU | measured |" in text
 
 
 @pytest.mark.usefixtures("known_speed")

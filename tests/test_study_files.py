@@ -224,6 +224,16 @@ def test_results_of_several_views_of_an_image_are_said_to_be() -> None:
     ).remarks
 
 
+def test_views_that_are_tuned_are_said_once_they_are_chosen() -> None:
+    tune = {"budget": 2, "training.evaluation.flip": {"choice": [True, False]}}
+    training = {"epochs": 1, "evaluation": {"flip": True}}
+    arms = {"a": {"network": "mlp"}, "b": {"network": {"family": "mlp", "hidden": 2}}}
+    study = load_study({"name": "views", "data": {"name": "digits"}, "arms": arms, "training": training, "tune": tune})
+    chosen = {name: {"training.evaluation.flip": name == "a"} for name in ("a", "b")}
+    assert study.remarks == ()
+    assert "over several views of each image in 1 of 2 arms" in study.resolve(chosen=chosen).remarks[-1]
+
+
 def test_of_many_arms_each_is_compared_with_the_first_and_a_sentence_says_so() -> None:
     def a_study(count: int, **more: object) -> ExpandedStudy:
         arms = {f"a{n}": {"network": "comparative-plain", "training": {"batch_size": n + 1}} for n in range(count)}

@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.evidence.measuring import measure
 from benchmarks.evidence.page import write_page
-from leadline.errors import StoreError
+from leadline.errors import LeadlineError, StoreError
 
 HERE = Path(__file__).parent
 CLAIMS, MEASURED = HERE / "claims.yaml", HERE / "measured.json"
@@ -22,17 +22,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description="write docs/evidence.md")
     parser.add_argument("--runs", type=Path, help="folder of the store to read from")
     parser.add_argument("--run", action="store_true", help="run the studies first, or continue them")
-    parser.add_argument("--only", nargs="*", help="studies to run and read; default: all of claims.yaml")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        help="studies to run and read; default: those under `studies` in claims.yaml, and others only read",
+    )
     options = parser.parse_args()
     if options.run and options.runs is None:
         parser.error("--run needs --runs FOLDER")
     claims = yaml.safe_load(CLAIMS.read_text())
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
-    for entry in claims["studies"]:
-        name = entry["study"]
-        if options.runs is None or (options.only and name not in options.only):
+    usual = {entry["study"]: entry for entry in claims["studies"]}
+    full = [*(entry["study"] for entry in claims["trained"]), *claims["fast"]["studies"]]  # run where they are named
+    known = {name: {} for name in full} | usual
+    if wrong := [name for name in options.only or () if name not in known]:
+        parser.error(f"no study {', '.join(wrong)} in claims.yaml; there are {', '.join(known)}")
+    for name, entry in known.items() if options.runs else ():
+        if name not in (options.only or known):
             continue
-        if options.run:
+        if options.run and name in (options.only or usual):
             changes = [part for key, value in entry.get("set", {}).items() for part in ("--set", f"{key}={value}")]
             command = [sys.executable, "-m", "leadline", "run", name, "--runs", str(options.runs), *changes]
             subprocess.run(command, check=False)  # the rest is run where one fails
@@ -40,7 +48,7 @@ def main() -> None:
             measured[name] = measure(name, options.runs)
         except StoreError:
             print(f"{name}: not in {options.runs}")
-        except ValueError as problem:
+        except (LeadlineError, ValueError) as problem:
             print(f"{name}: {problem}")
     MEASURED.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(write_page(claims, measured))

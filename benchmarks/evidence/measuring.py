@@ -32,7 +32,7 @@ def measure(name: str, runs: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{missing} of {len(trials)} trials are missing")
     verdict, environment = results.verdict(), trials["environment"].iloc[-1]
-    seconds = trials.groupby("arm")["seconds"].mean()
+    seconds = trials[trials["state"].eq("finished")].groupby("arm")["seconds"].mean().round(3).to_dict()
     flops = {arm.arm: arm.flops for arm in plan(expanded, runs).arms}
     return {
         "date": datetime.fromtimestamp(trials["ended"].max().timestamp(), UTC).date().isoformat(),
@@ -43,7 +43,7 @@ def measure(name: str, runs: Path) -> dict[str, Any]:
         "epochs": expanded.spec.training.epochs,
         "train": expanded.spec.data.train,
         "arms": {
-            row["arm"]: {**_plain(row, ARM), "seconds": round(seconds[row["arm"]], 3), "flops": flops[row["arm"]]}
+            row["arm"]: {**_plain(row, ARM), "seconds": seconds.get(row["arm"]), "flops": flops[row["arm"]]}
             for row in verdict.arms.to_dict("records")
         },
         "contrasts": [_plain(row, CONTRAST) for row in verdict.contrasts.to_dict("records")],

@@ -184,12 +184,14 @@ def _fast(entries: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
             rows.append([f"`{study}`", "not run", "", "", "", ""])
             continue
         for name, arm in found["arms"].items():
-            accuracy = f"{100 - arm['test_error_mean']:.2f} ({plural(arm['n'], 'seed')})"
-            cost = [f"{arm['flops']:.2g}", f"{arm['seconds']:.0f}", _machine(found["machine"])]
-            rows.append([f"`{study}`, {name}", accuracy, *cost, "measured"])
+            shown = ["diverged", f"{arm['flops']:.2g}", ""]
+            if arm["n"]:
+                accuracy = f"{100 - arm['test_error_mean']:.2f} ({plural(arm['n'], 'seed')})"
+                shown = [accuracy, f"{arm['flops']:.2g}", f"{arm['seconds']:.0f}"]
+            rows.append([f"`{study}`, {name}", *shown, _machine(found["machine"]), "measured"])
     text = (
-        "Operations are those of training and of the evaluations during it, two for each multiply-add. Those of"
-        " published methods are as published. On a CPU, each network was trained by one thread, two of them at once."
+        "Operations are those of training and of all evaluations, two for each multiply-add; of published methods, as"
+        " published. On a CPU, each network was trained by one thread, two of them at once."
     )
     head = ["Method", "Test accuracy, %", "FLOPs", "Seconds", "Machine", "Source"]
     return f"{text}\n\n" + _table(head, rows)

@@ -15,7 +15,7 @@ A saved folder contains `model.safetensors`, whose metadata describe how to buil
     shorter_side      shorter side to which an image is resized before its centre crop; null: an image is resized to
                       the input without keeping its aspect ratio
     background        red, green and blue from 0 to 255, put behind the transparent pixels of an image
-    averaged          whether the weights are the average that training.averaging kept, instead of the trained ones
+    averaged          true where the weights are the average that training.averaging kept; missing otherwise
     channels_last     memory layout of the weights, which affects the last bits of logits
     sha256            of the names, types, shapes and bytes of the tensors, which `load` verifies
 
@@ -50,12 +50,11 @@ from leadline.networks.modules import build, distinct_tensors, skeleton
 from leadline.networks.weights import fill_network, hash_tensors, read_weights
 from leadline.parts.reference import references
 from leadline.parts.trust import trust as trust_names
-from leadline.probes.running import has_batch_normalisation
 from leadline.running.checkpoints import read_network
 from leadline.specs import AnyNetwork, ModuleSpec, NetworkSpec, TrialSpec, canonical_json, parse
 from leadline.store import Store, TrialRecord, verify_spec
 from leadline.text import join
-from leadline.training.averaging import recompute_statistics
+from leadline.training.averaging import norms_to_recompute, recompute_statistics
 from leadline.training.numerics import numerics
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -185,7 +184,7 @@ def from_trial(store: Store, prefix: str, data_dir: Path | None = None, averaged
     fill_network(model, tensors, f"trial {record.trial[:12]}")
     _lay_out(model, trial.training.channels_last)
     average = trial.training.averaging
-    if averaged and average is not None and average.recomputes_statistics and has_batch_normalisation(model):
+    if averaged and average is not None and average.recomputes_statistics and norms_to_recompute(model, trial.training):
         if trial.has_other_data(data_dir):
             raise DataError(
                 f"{trial.data.display_name}: the training images, from which the batch statistics of the average are"
@@ -244,7 +243,7 @@ def save(loaded: Loaded, folder: str | Path) -> list[Path]:
             for tensor in loaded.model.parameters()
         ),
         sha256=hash_tensors(tensors),
-    ).model_dump(mode="json")
+    ).model_dump(mode="json", exclude=None if loaded.averaged else {"averaged"})
     weights, readable = folder / WEIGHTS, folder / DESCRIPTION
     with _write_atomically(weights) as partial:
         save_file(tensors, partial, {KEY: canonical_json(description)})

@@ -214,7 +214,7 @@ def export_(
     training = None if loaded.trial is None else loaded.trial.training
     if training is not None and (training.early_stopping or training.averaging):
         which = "the last epoch" if training.early_stopping is None else "the best epoch on the validation images"
-        beside = "" if training.averaging is None else ", not their average, which --averaged exports"
+        beside = "" if training.averaging is None else ", not their average (--averaged)"
         kept = "the average at the end of training" if averaged else f"those after {which}{beside}"
         typer.echo(f"The weights are {kept}.")
 

@@ -311,9 +311,10 @@ def read_network(store: Store, trial: TrialRecord, averaged: bool = False) -> di
     epochs = spec.training.epochs if spec.training.early_stopping is None else trial.checkpoint_epoch
     content = read_verified(store, trial.trial, spec, trial.checkpoint, epochs)
     if averaged and not content.tensors.get("average.count"):
-        raise StoreError(
-            f"trial {trial.trial[:12]} has no average of its weights; training.averaging keeps one beside them"
-        )
+        asked = "training.averaging keeps one beside them"
+        if spec.training.averaging is not None:
+            asked = "training.averaging gave none of them a share"
+        raise StoreError(f"trial {trial.trial[:12]} has no average of its weights: {asked}")
     prefix = "average.of." if averaged else "model."
     return {name.removeprefix(prefix): one for name, one in content.tensors.items() if name.startswith(prefix)}
 

@@ -125,15 +125,16 @@ class TrialSpec(Spec):
         return self.model_copy(update={"code": identify_all(self.model_dump(mode="json")) | files})
 
     def has_other_data(self, data_dir: Path | None = None) -> bool:
-        """Return whether the data files are others now than those that the trial was entered with.
+        """Return whether data files, or code that returns the data, are others now than when the trial was entered.
 
         Args:
             data_dir: what the path of a data file is relative to; None: the default folder.
 
         Raises:
+            SpecError: code cannot be found, or was changed after this process had imported it.
             DataError: a data file is missing or cannot be read.
         """
-        now = self.data.identify(data_dir or default_data_dir())
+        now = self.data.identify(data_dir or default_data_dir()) | identify_all(self.data.model_dump(mode="json"))
         return any(self.code.get(name, digest) != digest for name, digest in now.items())
 
     @model_validator(mode="after")

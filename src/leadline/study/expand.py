@@ -146,7 +146,9 @@ class ExpandedStudy:
 
     @property
     def _views(self) -> str:
-        views = [arm.trial.training.evaluation for arm in self.asked]
+        if self.resolved.search is not None or self._tunes_views:
+            return ""
+        views = [arm.trial.training.evaluation for arm in self.arms]
         counts = [1 if one is None else one.count for one in views]
         if set(counts) == {1}:
             return ""
@@ -156,6 +158,11 @@ class ExpandedStudy:
             several = sum(count > 1 for count in counts)
             evaluated = f"the mean over several views of each image in {several} of {plural(len(counts), 'arm')}"
         return f"At the end of training, validation and test results are of {evaluated} (training.evaluation)."
+
+    @property
+    def _tunes_views(self) -> bool:
+        tuned = {} if self.spec.tune is None or self.resolved.chosen is not None else self.spec.tune.space
+        return any(key.startswith("training.evaluation") for key in tuned)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:

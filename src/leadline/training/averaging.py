@@ -91,6 +91,16 @@ class Average:
         return tensor.detach()
 
 
+def norms_to_recompute(model: nn.Module, spec: TrainingSpec) -> list[_BatchNorm]:
+    """Return the layers whose running statistics `recompute_statistics` replaces: all that are trained."""
+    frozen = set(frozen_norms(model, spec))
+    return [
+        one
+        for one in model.modules()
+        if isinstance(one, _BatchNorm) and one.running_mean is not None and one not in frozen
+    ]
+
+
 @torch.no_grad()
 def recompute_statistics(model: nn.Module, data: Data, spec: TrainingSpec) -> None:
     """Replace the running statistics of batch normalisation by means over batches of the training images.
@@ -100,12 +110,7 @@ def recompute_statistics(model: nn.Module, data: Data, spec: TrainingSpec) -> No
     processes, each computes all.
     """
     model.eval()
-    frozen = set(frozen_norms(model, spec))
-    norms = [
-        one
-        for one in model.modules()
-        if isinstance(one, _BatchNorm) and one.running_mean is not None and one not in frozen
-    ]
+    norms = norms_to_recompute(model, spec)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
