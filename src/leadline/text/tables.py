@@ -8,6 +8,7 @@ import html
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from leadline.text import NOTHING
@@ -53,7 +54,7 @@ class Table:
         """The names of the plain values, in the order of the columns."""
         return tuple(dict.fromkeys(key for column in self.every for key in column.keys))
 
-    @property
+    @cached_property
     def shown(self) -> tuple[tuple[str, ...], ...]:
         """Every row as a reader sees it."""
         return tuple(
@@ -200,4 +201,5 @@ def latex_escape(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "".join(mark for mark in " ".join(text.split()) if mark.isprintable())
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(filter(str.isprintable, line))
