@@ -2,8 +2,6 @@
 PYTHON ?= python3
 # What pip is asked for PyTorch: TORCH="torch --index-url ADDRESS" takes another build than the usual one.
 TORCH ?= torch
-# Tests that run at once.
-JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY := .venv/ready
@@ -37,10 +35,10 @@ demo: $(READY)
 	$(BIN)/leadline report demo --output report/demo
 
 test: $(READY_DEV)
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n 2
 
 test-all: $(READY_DEV)
-	$(BIN)/python -m pytest -n $(JOBS) -m ''
+	$(BIN)/python -m pytest -n 2 -m ''
 
 check: $(READY_DEV)
 	$(BIN)/ruff format --check .
