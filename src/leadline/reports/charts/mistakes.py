@@ -166,7 +166,7 @@ def _matrix(
 
 
 SHOWN_CELLS = 760
-"""Kinds of mistakes of all arms that are drawn at most, but 40 of each arm in any case."""
+"""Kinds of mistakes of all arms that are drawn at most, but 36 of each arm in any case."""
 SMALL = 12
 """Classes, and arms, up to which cells of confusion matrices have numbers."""
 
