@@ -107,7 +107,7 @@ class Executed:
     @property
     def printed(self) -> list[str]:
         outputs = [output for cell in self.notebook.cells for output in cell.get("outputs", [])]
-        return [line for one in outputs if one.output_type == "stream" for line in one.text.splitlines()]
+        return "".join(one.text for one in outputs if one.output_type == "stream").splitlines()
 
     def studies(self) -> Iterator[ll.Results]:
         with Store.open_existing(self.runs) as store:

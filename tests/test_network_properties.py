@@ -184,6 +184,40 @@ def built(data: dict[str, Any], shape: tuple[int, int, int], classes: int) -> tu
     return spec, network
 
 
+@pytest.mark.parametrize(
+    ("stem", "block", "channels", "works"),
+    [
+        (None, {"kernel": 1, "shortcut": "none"}, 1, False),
+        (None, {"kernel": 1, "shortcut": "none"}, 2, True),
+        (None, {"shortcut": "C"}, 1, False),  # 1x1, from the image
+        ({"width": 4, "kernel": 1}, {}, 1, False),
+        ({"width": 4}, {}, 1, True),
+        ({"width": 4}, {"kind": "bottleneck", "groups": 4, "kernel": 1}, 1, False),
+        ({"width": 4}, {"kind": "bottleneck", "groups": 2, "kernel": 1}, 1, True),
+    ],
+)
+def test_a_filter_of_one_weight_is_not_standardised_to_zero(
+    stem: dict[str, Any] | None, block: dict[str, Any], channels: int, works: bool
+) -> None:
+    spec = parse(
+        NetworkSpec,
+        {
+            "stem": stem,
+            "stages": [{"blocks": 2, "width": 8, "inner_width": 4}],
+            "block": {"order": "relu-only-preactivation", **block},
+            "weight_standardisation": True,
+        },
+    )
+    if works:
+        network = build(spec, (channels, 4, 4), 2, seed=0)
+        network(torch.randn(2, channels, 4, 4, generator=torch.Generator().manual_seed(0))).sum().backward()
+        assert all(one.grad is not None and one.grad.isfinite().all() for one in network.parameters())
+    else:
+        with pytest.raises(SpecError, match="weight_standardisation needs filters of two weights or more") as caught:
+            build(spec, (channels, 4, 4), 2, seed=0)
+        assert one_line(caught.value)
+
+
 @pytest.mark.slow
 @slow
 @given(likely(), SHAPES, CLASSES)

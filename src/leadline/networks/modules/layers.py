@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leadline.errors import SpecError
 from leadline.seeds import NOISE, stream
 from leadline.specs.network import Activation, NetworkSpec
 
@@ -64,9 +65,18 @@ class StandardisedConv2d(nn.Conv2d):
 def weight_layer(
     spec: NetworkSpec, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> WeightLayer:
-    """Return a convolution that keeps the image's size but for its stride, or a fully-connected layer."""
+    """Return a convolution that keeps the image's size but for its stride, or a fully-connected layer.
+
+    Raises:
+        SpecError: where weights are standardised and a filter has a single one, which standardises to zero.
+    """
     if spec.layers == "fully-connected":
         return nn.Linear(channels_in, channels_out, bias=spec.block.bias)
+    if spec.weight_standardisation and channels_in // groups * kernel**2 == 1:
+        raise SpecError(
+            "weight_standardisation needs filters of two weights or more, but a 1x1 convolution of one channel has one,"
+            " which it makes zero; use a larger kernel, more channels (a stem, fewer groups) or no standardisation"
+        )
     kind = StandardisedConv2d if spec.weight_standardisation else nn.Conv2d
     return kind(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=spec.block.bias)
 
