@@ -68,6 +68,13 @@ def test_contrasts_at_several_levels_are_counted_and_missing_studies_named() -> 
     )
     assert "undecided; about 18 seeds would decide" in text
     assert "| C | S | held by both |" in page(levels[:2], [asked("better")])
+    assert "| C | S | held by 2 of 3 (1 undecided) |" in page(
+        [*levels[:2], unsure], [asked("better"), asked("better", a="q")]
+    )
+    hopeless = contrast("undecided", needed_likely=130)
+    assert "undecided; too small a difference to be decided by more seeds" in page([hopeless], [asked("better")])
+    neither = contrast("undecided", n=0, difference=None)
+    assert "| no pair in which both networks learned | undecided |" in page([neither], [asked("better")])
 
 
 def test_gradients_that_vanish() -> None:

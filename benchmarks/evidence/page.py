@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from leadline.analysis.verdict.wording.sentences import MOST_SEEDS, MOST_TIMES, roughly
 from leadline.networks.families.registry import family
 from leadline.networks.modules import inspect_network
 from leadline.study.load import load_study
@@ -12,10 +13,12 @@ from leadline.text import interval, join, number, plural
 HEAD = """# Evidence: published claims and numbers
 
 What has been measured, beside what was published. The page is written by `python -m benchmarks.evidence` from the
-results of ready studies; no number on it is entered by hand. A claim is *held* by a contrast whose verdict is the
-expected one, and *reversed* by one whose verdict is the opposite: [what the words mean](verdicts.md). Most of these
-studies are small ones for two cores. A claim that is reversed or undecided is so at this size, which does not refute it
-at the size of its source. CIFAR-10 was read from JPEG copies of its images, whose pixels differ slightly.
+results of ready studies; no measured number is entered by hand. A claim is *held* by a contrast whose verdict is the
+expected one, and *reversed* by one whose verdict is the opposite, or a difference where none was expected: [what the
+words mean](verdicts.md). An interval is that of the contrast alone, while its verdict is corrected for all contrasts of
+the study, so that a contrast may be undecided although its interval excludes 0. Most of these studies are small ones
+for two cores. A claim that is reversed or undecided is so at this size, which does not refute it at the size of its
+source. CIFAR-10 was read from JPEG copies of its images, whose pixels differ slightly.
 """
 
 OPPOSITE = {"better": "worse", "worse": "better"}
@@ -87,7 +90,7 @@ def _metric(contrast: Mapping[str, Any]) -> str:
 def _difference(contrast: Mapping[str, Any]) -> str:
     low, high, unit = contrast["ci_low"], contrast["ci_high"], contrast["unit"]
     if contrast["difference"] is None:
-        return f"{plural(contrast['n'], 'pair')}"
+        return plural(contrast["n"], "pair") if contrast["n"] else "no pair in which both networks learned"
     between = "" if low is None else f" (95% interval {interval((low, high), signed=True)})"
     return f"{number(contrast['difference'], signed=True)} {unit}{between}, {plural(contrast['n'], 'pair')}"
 
@@ -96,7 +99,9 @@ def _seeds(contrast: Mapping[str, Any]) -> str:
     needed = contrast["needed_likely"]
     if contrast["verdict"] != "undecided" or needed is None:
         return ""
-    return f"; about {math.ceil(needed)} seeds would decide"
+    if needed > max(MOST_SEEDS, MOST_TIMES * contrast["n"]):
+        return "; too small a difference to be decided by more seeds"
+    return f"; about {roughly(math.ceil(needed))} seeds would decide"
 
 
 def _holds(verdict: str, expected: str) -> str:
@@ -121,7 +126,11 @@ def _outcome(words: Sequence[str]) -> str:
     if not decided:
         said = "undecided"
     elif len(kinds := [word for word, count in counts.items() if count]) == 1:
-        said = kinds[0] + ("", " by both", f" by all {decided}")[min(decided, 3) - 1]
+        said = kinds[0]
+        if decided < len(words):
+            said += f" by {decided} of {len(words)}"
+        elif decided > 1:
+            said += " by both" if decided == 2 else f" by all {decided}"
     else:
         said = join([f"{word} by {count}" for word, count in counts.items() if count])
     rest = [f"{open_} undecided"] * bool(open_ and decided) + [f"{missing} not run"] * bool(missing)
@@ -209,7 +218,7 @@ def _computed(entries: Sequence[Mapping[str, Any]]) -> str:
         info = inspect_network(family(name, arguments), *KINDS.get(name, CIFAR))
         exact = entry["quantity"] == "parameters"
         here = f"{info.parameters:,}" if exact else f"{info.multiply_adds / 1e9:.3f}"
-        published = f"{entry['published']:,}" if exact else f"{entry['published']:g}"
+        published = f"{entry['published']:,}" if isinstance(entry["published"], int) else str(entry["published"])
         shown = join([f"{key} {value}" for key, value in arguments.items()])
         rows.append([f"`{name}`, {shown}", entry["quantity"], published, here, entry["source"]])
     return _table(["Network", "Quantity", "Published", "Built", "Source"], rows)

@@ -20,6 +20,8 @@ StoreUrl = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(envvar="LEADLINE_DATA", help="Folder with the data sets; default: the user's cache.")
 ]
+A_TRIAL = "A finished trial: STUDY/ARM/SEED, or the beginning of its hash"
+Trial = Annotated[str, typer.Argument(help=f"{A_TRIAL}.")]
 Averaged = Annotated[
     bool, typer.Option("--averaged", help="Take the average of the weights that training.averaging keeps.")
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leadline.cli.names import probe_names
-from leadline.cli.options import RUNS, Averaged, DataDir, Json, Runs, StoreUrl, print_json
+from leadline.cli.options import A_TRIAL, RUNS, Averaged, DataDir, Json, Runs, StoreUrl, Trial, print_json
 from leadline.errors import DataError, LeadlineError, SpecError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def report(
 
 @app.command()
 def probe(
-    trial: Annotated[str, typer.Argument(help="Hash of a finished trial, or a prefix of it.")],
+    trial: Trial,
     name: Annotated[
         str,
         typer.Argument(
@@ -133,7 +133,7 @@ def probe(
 def predict(
     trial: Annotated[
         str,
-        typer.Argument(help="Hash of a finished trial or a prefix of it, or a folder written by `leadline export`."),
+        typer.Argument(help=f"{A_TRIAL}; or a folder written by `leadline export`."),
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files, such as JPEG or PNG, of any size.")],
     top: Annotated[int, typer.Option(min=1, help="Number of most probable classes to print for each image.")] = 3,
@@ -186,7 +186,7 @@ def predict(
 
 @app.command("export")
 def export_(
-    trial: Annotated[str, typer.Argument(help="Hash of a finished trial, or a prefix of it.")],
+    trial: Trial,
     output: Annotated[str, typer.Option(help="Output folder or URL.")],
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="Additional format besides safetensors: onnx or pt2.")
