@@ -27,9 +27,16 @@ from leadline.study import pipeline
 from leadline.study.expand import expand
 from leadline.study.planning import capacity, speeds
 from leadline.study.planning import plan as planning
-from leadline.study.planning.capacity import Capacity, ask_free_memory, card_capacity, describe_sharing, free_memory
+from leadline.study.planning.capacity import (
+    Capacity,
+    ask_free_memory,
+    card_capacity,
+    describe_capacity,
+    describe_sharing,
+    free_memory,
+)
 from leadline.study.planning.speeds import Speed
-from leadline.study.planning.words import capacity_line, to_text
+from leadline.study.planning.words import to_text
 from leadline.training import choose_device, device_line, prepare
 from leadline.training.layerwise import pretrain_network
 from leadline.training.numerics import WORKSPACE
@@ -164,11 +171,11 @@ def test_as_many_trials_as_there_are_memory_and_cores_for(
 
 
 def test_the_line_says_how_many_and_why() -> None:
-    assert capacity_line(Capacity(3 * GIB, [10 * GIB] * 2, 1, 16)) == (
-        "6 trials at once: each of 2 GPUs has 10 GiB free, for 3 trials of 3 GiB, and the machine has 16 cores."
+    assert describe_capacity(Capacity(3 * GIB, [10 * GIB] * 2, 1, 16)) == (
+        "6 trials at once: each of 2 GPUs has 10.0 GiB free, for 3 trials of 3.0 GiB, and the machine has 16 cores."
     )
-    assert capacity_line(Capacity(3 * GIB, [GIB], 1, 1)) == (
-        "1 trial at once: the GPU has 1 GiB free, for 0 trials of 3 GiB, and the machine has 1 core."
+    assert describe_capacity(Capacity(3 * GIB, [GIB], 1, 1)) == (
+        "1 trial at once: the GPU has 1.0 GiB free, for 0 trials of 3.0 GiB, and the machine has 1 core."
     )
 
 
@@ -209,8 +216,8 @@ class Said:
     "device, asked, free, workers, lines",
     [
         ("auto", 2, 0, 2, ["Device: cuda (auto, 4 cards)."]),
-        ("cuda", None, 10, 6, ["6 trials at once: each of 4 GPUs has 10 GiB free", "share cards: 2 on cuda:0"]),
-        ("cuda:1", None, 3, 2, ["2 trials at once: the GPU has 3 GiB free", "share cards: 2 on cuda:1."]),
+        ("cuda", None, 10, 6, ["6 trials at once: each of 4 GPUs has 10.0 GiB free", "share cards: 2 on cuda:0"]),
+        ("cuda:1", None, 3, 2, ["2 trials at once: the GPU has 3.0 GiB free", "share cards: 2 on cuda:1."]),
         ("cpu", None, 0, 6, []),
         ("cuda", 50, 0, 50, ["share cards: 2 on cuda:0, 2 on cuda:1, 1 on cuda:2 and 1 on cuda:3."]),  # of 6 trials
     ],
@@ -263,7 +270,7 @@ def test_a_plan_tells_of_all_cards(tmp_path: Path, cards: pytest.MonkeyPatch) ->
         tmp_path, device="cuda"
     )
     assert found.plan.workers == found.plan.fits == 4 * 9 and found.plan.cards == 4
-    assert "Memory: 10 GiB of each of 4 GPUs free, enough for 36 workers at once." in to_text(found.plan)
+    assert "Memory: 10.0 GiB of each of 4 GPUs free, enough for 36 workers at once." in to_text(found.plan)
 
 
 # --- Apple's GPUs

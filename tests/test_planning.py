@@ -342,13 +342,6 @@ def test_durations(seconds: float, text: str) -> None:
     assert plantext.duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("number", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (2**41, "2 TiB")]
-)
-def test_sizes_in_words(number: float, text: str) -> None:
-    assert plantext.size(number) == text
-
-
 @pytest.mark.slow
 def test_a_plan_of_a_file_and_of_a_matched_study(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(

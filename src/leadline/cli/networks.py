@@ -8,7 +8,7 @@ import typer
 from leadline.cli.names import dataset_names, network_names, study_names
 from leadline.cli.options import Json, Settings, print_json, settings_of
 from leadline.errors import SpecError
-from leadline.text import plural
+from leadline.text import byte_size, plural
 
 if TYPE_CHECKING:
     from leadline.networks.modules import NetworkInfo
@@ -156,14 +156,10 @@ def _print_layers(name: str, info: "NetworkInfo") -> None:
     if info.uncounted:
         lines.append(f"Not counted in the multiply-adds: {', '.join(info.uncounted)}.")
     lines.append(
-        f"Activations of one image: {_bytes(info.training_memory)} stored for training,"
-        f" {_bytes(info.inference_memory)} peak for inference."
+        f"Activations of one image: {byte_size(info.training_memory)} stored for training,"
+        f" {byte_size(info.inference_memory)} peak for inference."
     )
     print_text(Table("layers", name, columns, tuple(map(vars, info.layers))), "\n".join(lines))
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 2**20:.2f} MiB" if number >= 2**20 else f"{number / 2**10:.1f} KiB"
 
 
 def _count(number: int) -> str:

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from leadline.distributed.processes import follow_parent, start_process
 from leadline.errors import LeadlineError
-from leadline.reports.trackers import find_tracker
-from leadline.reports.trackers.writing import StudyWriter
 from leadline.running.job import PATIENCE_SECONDS, Job
 from leadline.store.following import Follower
 
@@ -46,6 +44,8 @@ class Log:
             SpecError: there is none of that name.
             LeadlineError: it is not installed.
         """
+        from leadline.reports.trackers import find_tracker  # a second of imports, for studies that are logged
+
         find_tracker(self.tracker, "--log")
 
     def place(self, runs: Path) -> Path:
@@ -120,6 +120,9 @@ def follow(job: Job, tracker: str, folder: Path, ending: threading.Event) -> Non
     Raises:
         LeadlineError: the store cannot be read, or the folder cannot be written; trackers may raise anything else.
     """
+    from leadline.reports.trackers import find_tracker
+    from leadline.reports.trackers.writing import StudyWriter
+
     with Follower.follow(job.runs, job.store_url) as store, find_tracker(tracker, "--log")(folder, job.study) as place:
         store.patience = PATIENCE_SECONDS
         writer = StudyWriter(store, job.study, place)

@@ -5,16 +5,13 @@ drivers of one study take the same steps. A study is registered here, once its t
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from leadline.analysis.verdict import decided_line, round_line
-from leadline.analysis.verdict.tuned import tuning_words
 from leadline.data import batches
 from leadline.data.formats.examination import describe_changes
 from leadline.data.threads import count_cores
@@ -25,26 +22,30 @@ from leadline.errors import SpecError
 from leadline.networks.modules import check_last_batch
 from leadline.parts.reference import pack_objects
 from leadline.parts.trust import trusted_names
-from leadline.reports.stored import analyze_stored
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
 from leadline.running.job import PATIENCE_SECONDS, Job
 from leadline.running.logging import Log, logged
-from leadline.seeds import seed_of
 from leadline.store import Store, StudyRecord
 from leadline.store.artifacts import folder_url
 from leadline.study.check import check_networks
 from leadline.study.expand import ExpandedStudy
 from leadline.study.match import match
-from leadline.study.planning.capacity import ask_free_memory, card_capacity, default_workers, describe_sharing
-from leadline.study.planning.words import capacity_line
+from leadline.study.planning.capacity import (
+    ask_free_memory,
+    card_capacity,
+    default_workers,
+    describe_capacity,
+    describe_sharing,
+)
 from leadline.study.replacing import make_room
-from leadline.study.rounds import Linked, resume, with_seeds
-from leadline.study.search import Search
 from leadline.text import join, plural
 from leadline.training import choose_device, device_line
 from leadline.training.numerics import check_precision
+
+if TYPE_CHECKING:
+    from leadline.study.search import Search
 
 Run = Callable[[ExpandedStudy], Outcome]
 """Runs the trials of a study that is registered."""
@@ -129,7 +130,12 @@ def run_study(
     )
     with Store.open(runs, store_url) as store:
         store.patience = PATIENCE_SECONDS  # from here on: an address that is wrong is said at once
-        now = study if study.decide is None else _merge_with_stored(study, store)
+        if study.decide is not None:
+            from leadline.study.deciding import merge_with_stored, run_in_rounds  # seconds of imports that few need
+
+            now = merge_with_stored(study, store)
+        else:
+            now = study
         if kept := make_room(now, store, replace_study):
             screen.say(f"The earlier study {study.name} is kept as {kept}, with its results.")
         for line in _changes(study, store):
@@ -142,15 +148,15 @@ def run_study(
         def run(asked: ExpandedStudy) -> Outcome:
             return run_trials(store, replace(job, study=asked.name), executor or workers or 0, screen)
 
-        if study.spec.tune is not None:
-            found = _search(study, store, run, screen)
+        if (search := _search_of(study)) is not None:
+            found = _search(search, store, run, screen)
             if isinstance(found, Outcome):
                 return found
             study = found
         logging = logged(replace(job, study=study.name), log, screen.say)
         if study.decide is not None:
-            return _in_rounds(study, store, run, screen, logging)
-        _register(study, store)
+            return run_in_rounds(study, store, run, screen, logging)
+        register(study, store)
         with logging:
             return run(study)
 
@@ -201,7 +207,7 @@ def _place(
     """Return the number of workers; say why there are so many if the user did not, and which cards they share."""
     if workers is None and device.type == "cuda":
         room = card_capacity(study, data_dir, device, devices, count_cores(), ask_free_memory(device))
-        screen.say(capacity_line(room))
+        screen.say(describe_capacity(room))
         workers = (
             min(len(room.free), math.ceil(room.workers / trials_per_worker)) if trials_per_worker > 1 else room.workers
         )
@@ -246,7 +252,7 @@ def resolve(study: ExpandedStudy, store: Store) -> ExpandedStudy:
         SpecError: its search has not ended, or it decides while seeds are added: its next trials depend on what the
             ones before give.
     """
-    search = None if study.spec.tune is None else Search(study)
+    search = _search_of(study)
     if study.decide is not None or (search is not None and search.next(store) is not None):
         raise SpecError(
             f"study {study.name}: its next trials depend on the results of earlier ones; run it with `leadline run`,"
@@ -314,66 +320,29 @@ def _how(before: str, now: str) -> str:
     return f"has changed ({what})" if what else "has changed"
 
 
-def _register(study: ExpandedStudy, store: Store) -> None:
+def register(study: ExpandedStudy, store: Store) -> None:
+    """Enter a study's trials in the ledger; those that have failed are tried again."""
     store.register(study)
     store.requeue_failed(study.name)
 
 
-def _in_rounds(
-    study: ExpandedStudy, store: Store, run: Run, screen: Screen, logging: AbstractContextManager[None]
-) -> Outcome:
-    """Run a study round by round until its contrasts are decided or have all seeds, reporting the result of each round.
+def _search_of(study: ExpandedStudy) -> "Search | None":
+    if study.spec.tune is None:
+        return None
+    from leadline.study.search import Search  # and all that judges results, seconds of imports
 
-    What to run next depends only on the ledger, so that several drivers run the same rounds.
-    """
-    started = time.monotonic()
-    study = _merge_with_stored(study, store)
-    _register(study, store)
-    findings = analyze_stored(store, study)
-    reported = sum(bool(one.looks) for one in findings.rounds)
-    with logging:
-        while True:
-            outcome = run(study)
-            findings = analyze_stored(store, study)
-            over = [one for one in findings.rounds if one.looks]
-            for one in over[reported:]:
-                screen.say(round_line(findings, one))
-            reported = max(reported, len(over))
-            if outcome.interrupted or outcome.counts.get("failed"):
-                break
-            study = _merge_with_stored(study, store)
-            last = findings.rounds[-1]
-            wider = with_seeds(study, last.seeds)
-            if outcome.complete and last.looks and wider == study:
-                break
-            store.register(study := wider)
-    return replace(outcome, seconds=time.monotonic() - started, decided=decided_line(findings))
+    return Search(study)
 
 
-def _merge_with_stored(study: ExpandedStudy, store: Store) -> ExpandedStudy:
-    """Return a study with `decide` with the seeds that its arms have in the ledger and its original plan."""
-    name = study.name
-    if not any(one.name == name for one in store.studies()):
-        return resume(study, (), None)
-    frame = store.trials_frame(name)
-    columns = (frame[column] for column in ("arm", "seed", "trial", "state"))
-    linked = [
-        Linked(arm, seed_of(seed), trial, state in ("finished", "diverged"))
-        for arm, seed, trial, state in zip(*columns, strict=True)
-    ]
-    before = store.study(name)
-    return resume(study, linked, before.expand() if before.spec.get("decide") else None)
-
-
-def _search(study: ExpandedStudy, store: Store, run: Run, screen: Screen) -> ExpandedStudy | Outcome:
+def _search(search: "Search", store: Store, run: Run, screen: Screen) -> ExpandedStudy | Outcome:
     """Search for the best values of every arm; return the study with them, or the outcome of an incomplete search."""
-    assert study.spec.tune is not None
-    search = Search(study)
+    from leadline.analysis.verdict.tuned import tuning_words
+
     while (asked := search.next(store)) is not None:
-        _register(asked, store)
+        register(asked, store)
         outcome = run(asked)
         if outcome.interrupted or outcome.counts.get("failed"):
             return outcome
     tuned = search.tuned()
-    screen.say(tuning_words(study.spec.tune, tuned.resolved.chosen or {}))
+    screen.say(tuning_words(search.tune, tuned.resolved.chosen or {}))
     return tuned

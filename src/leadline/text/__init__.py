@@ -78,17 +78,17 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def byte_size(count: int) -> str:
-    """Return the size of files or of a disk.
+def byte_size(count: float) -> str:
+    """Return the size of files, of a disk or of memory.
 
     Examples:
-        >>> byte_size(0), byte_size(1536), byte_size(5 * 2**20), byte_size(3 * 2**30)
-        ('0', '1.5 KiB', '5.0 MiB', '3.0 GiB')
+        >>> byte_size(0), byte_size(10), byte_size(1536), byte_size(5 * 2**20), byte_size(3 * 2**30)
+        ('0', '10 bytes', '1.5 KiB', '5.0 MiB', '3.0 GiB')
     """
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"
-    return f"{count / 2**10:.1f} KiB" if count else "0"
+    return plural(round(count), "byte") if count else "0"
 
 
 def p_value(p: float | None) -> str:

@@ -21,7 +21,7 @@ from leadline.specs import DataSpec, TrainingSpec
 from leadline.study.expand import ExpandedStudy
 from leadline.study.planning.timing import Work, strip_for_timing
 from leadline.study.planning.tracing import Traced, trace
-from leadline.text import join
+from leadline.text import byte_size, join, plural
 
 PROCESS = 460 * 2**20
 """Bytes of an idle worker process (Python, PyTorch and the store's libraries), measured on Linux."""
@@ -169,6 +169,16 @@ def card_capacity(
 def default_workers(device: torch.device, devices: int, cores: int) -> int:
     """Return how many trials run at once where nobody says, on other devices than cards: one per core, or one."""
     return max(1, cores // devices) if device.type == "cpu" else 1
+
+
+def describe_capacity(room: Capacity) -> str:
+    """Return how many trials run at once on cards, and why."""
+    cards = f"each of {len(room.free)} GPUs" if len(room.free) > 1 else "the GPU"
+    process = "process" if room.processes > 1 else "trial"
+    return (
+        f"{plural(room.workers, 'trial')} at once: {cards} has {byte_size(min(room.free))} free, for"
+        f" {plural(room.each, process)} of {byte_size(room.memory)}, and the machine has {plural(room.cores, 'core')}."
+    )
 
 
 def describe_sharing(device: torch.device, workers: int, devices: int, trials_per_worker: int = 1) -> str:

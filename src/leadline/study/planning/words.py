@@ -5,10 +5,9 @@ from typing import Any
 
 from leadline.analysis.verdict.wording.sentences import MOST_SEEDS, roughly
 from leadline.parts.metrics import metric
-from leadline.study.planning.capacity import Capacity
 from leadline.study.planning.plan import Plan
 from leadline.study.planning.seeds import POWER, SeedsNeeded
-from leadline.text import plural
+from leadline.text import byte_size, plural
 from leadline.text.layout import Block
 from leadline.text.layout import to_text as lay_out
 from leadline.text.tables import Column, Table
@@ -39,9 +38,11 @@ def to_blocks(plan: Plan) -> list[Block]:
     """Return a plan for a reader: a row per arm and a total, the cost on this machine, and how it was estimated."""
     caption = f"{plan.study}: estimated cost; steps, FLOPs, time, memory and disk are per trial"
     arms = Table("plan", caption, _COLUMNS, tuple(asdict(arm) for arm in plan.arms))
-    lines = [f"Total: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {size(plan.disk)} of disk"]
+    lines = [f"Total: {plural(plan.trials, 'trial')}, {plan.flops:.2g} FLOPs, {byte_size(plan.disk)} of disk"]
     lines[-1] += (
-        f" ({size(plan.disk_free)} free)." if plan.disk <= plan.disk_free else f", but {size(plan.disk_free)} are free."
+        f" ({byte_size(plan.disk_free)} free)."
+        if plan.disk <= plan.disk_free
+        else f", but {byte_size(plan.disk_free)} are free."
     )
     with_workers = (
         f"with {plural(plan.workers, 'worker')} of {plural(plan.threads, 'thread')} ({plural(plan.cores, 'core')})"
@@ -61,7 +62,7 @@ def to_blocks(plan: Plan) -> list[Block]:
             )
     fits = f"{plural(plan.fits, 'worker')} at once" if plan.fits else "no worker"
     where = f" of each of {plan.cards} GPUs" if plan.cards > 1 else " of the GPU" if plan.cards else ""
-    lines.append(f"Memory: {size(plan.memory)}{where} free, enough for {fits}.")
+    lines.append(f"Memory: {byte_size(plan.memory)}{where} free, enough for {fits}.")
     if plan.fits < plan.workers:
         lines[-1] += f" That is less than {plural(plan.workers, 'worker')}: lower --workers or training.batch_size."
     blocks: list[Block] = [arms, "\n".join(lines)]
@@ -73,16 +74,6 @@ def to_blocks(plan: Plan) -> list[Block]:
                 " lessens the spread between seeds, needs fewer."
             )
     return [*blocks, "\n".join(f"- {note}" for note in plan.notes)]
-
-
-def capacity_line(room: Capacity) -> str:
-    """Return how many trials run at once on cards, and why."""
-    cards = f"each of {len(room.free)} GPUs" if len(room.free) > 1 else "the GPU"
-    process = "process" if room.processes > 1 else "trial"
-    return (
-        f"{plural(room.workers, 'trial')} at once: {cards} has {size(min(room.free))} free, for"
-        f" {plural(room.each, process)} of {size(room.memory)}, and the machine has {plural(room.cores, 'core')}."
-    )
 
 
 def _seeds_line(needed: SeedsNeeded) -> str:
@@ -123,14 +114,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def size(number: float) -> str:
-    """Format a number of bytes in a suitable unit."""
-    for unit, length in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= length:
-            return f"{number / length:.3g} {unit}"
-    return f"{number:.0f} bytes"
-
-
 _COLUMNS = (
     Column("Arm", ("arm",), str, numeric=False),
     Column("Trials", ("trials",), "{:,}".format),
@@ -138,6 +121,6 @@ _COLUMNS = (
     Column("Steps", ("steps",), "{:,}".format),
     Column("FLOPs", ("flops",), "{:.2g}".format),
     Column("Time", ("seconds",), lambda seconds: "not known" if seconds is None else duration(seconds)),
-    Column("Memory", ("memory",), size),
-    Column("Disk", ("disk",), size),
+    Column("Memory", ("memory",), byte_size),
+    Column("Disk", ("disk",), byte_size),
 )
