@@ -306,6 +306,10 @@ def test_rows_that_repeat_are_refused_by_name() -> None:
 
 def test_bad_values() -> None:
     assert "row 2: 'much' is not a number" in refused(table(plain=[7.1, "much"], residual=[6.5, 6.7]))
+    per_cent = refused(table(plain=[7.1, 6.9], residual=[6.5, "6.7%"]))
+    assert "row 4: '6.7%' is not a number; write it without %" in per_cent
+    mean = refused(table(plain=["6.61 ± 0.16"], residual=["7.1 +/- 0.2"]))
+    assert "row 1: '6.61 ± 0.16' is not a number; write mean and standard deviation in columns of their own" in mean
     assert "has one arm, 'plain'" in refused(table(plain=PLAIN))
     assert "no rows" in refused(table(plain=PLAIN).iloc[:0], arm="model", value="test_error", pair="seed")
     assert "is empty in row 1" in refused(table(plain=PLAIN, residual=RESIDUAL).assign(seed=[None, *range(9)]))

@@ -1,5 +1,6 @@
 """A table's rows as runs: one arm, one pair and one value of each metric, or that it failed."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -114,10 +115,18 @@ def _numbers(table: pd.DataFrame, name: str) -> pd.Series:
             first = words[wrong].index[0]
             row = int(np.flatnonzero(table.index == first)[0]) + 1
             raise DataError(
-                f"column {name!r}, row {row}: {column.loc[first]!r} is not a number; leave the cell empty, or write"
-                " diverged, for a run that failed"
+                f"column {name!r}, row {row}: {column.loc[first]!r} is not a number; {_instead(words[first])}"
             )
     return numbers.where(np.isfinite(numbers))
+
+
+def _instead(text: str) -> str:
+    """Return what to write instead of a cell that is not a number."""
+    if re.fullmatch(r"[-+]?[\d.,]+\s*%", text):
+        return "write it without %, and name the column so that it has it, such as 'accuracy, %'"
+    if re.search(r"\d\s*(±|\+/-|\+-)\s*\d", text):
+        return "write mean and standard deviation in columns of their own, beside n, the number of runs"
+    return "leave the cell empty, or write diverged, for a run that failed"
 
 
 def _last_epochs(
