@@ -3,8 +3,7 @@ PYTHON ?= python3
 # What pip is asked for PyTorch: TORCH="torch --index-url ADDRESS" takes another build than the usual one.
 TORCH ?= torch
 BIN := .venv/bin
-# Modules are compiled when they are first imported, and most never are.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY := .venv/ready
 READY_DEV := .venv/ready-dev
 

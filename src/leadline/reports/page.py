@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -32,11 +31,10 @@ from leadline.analysis.verdict import (
 )
 from leadline.errors import LeadlineError
 from leadline.pretraining.image_grids import ImageGrid
-from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, Panel, theme
-from leadline.reports.charts.drawing import start_bundle, start_svg
+from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, draw_svg, theme, vegalite_version
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
-from leadline.reports.charts.files import finish_svg, prefix_ids, write_whole
+from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
 from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
@@ -243,13 +241,11 @@ def write_page(
     Raises:
         LeadlineError: a file or folder cannot be written.
     """
-    start_script()
-    begun = [_begin(figure) for figure in drawn]
     snapshots = _snapshot_figures(diagnostics)
     tabled = [*tabled, *(table for section in sections for table in section.tables)]
     files: dict[str, bytes | None] = {source.file: source.content.encode(), **source.others}
-    for one in begun:
-        files |= _figure_files(one)
+    for figure in drawn:
+        files |= _figure_files(figure)
     drawn_names = {one.name for one in drawn} | {one.name for section in sections for one in section.drawings}
     earlier = {
         path.stem
@@ -281,7 +277,7 @@ def write_page(
             effects=[effect_sentence(effect) for effect in findings.factors if effect.of == "difference"],
             meta_analyses=[meta_sentence(one) for one in findings.meta_analyses],
             notes=notes(findings),
-            figures={one.figure.name: _page_figure(one, bases) for one in begun},
+            figures={figure.name: _page_figure(figure, bases) for figure in drawn},
             bases=_drawn_arms(bases.values(), drawn),
             tables=by_name,
             diagnostics=diagnostics,
@@ -358,29 +354,10 @@ def _snapshot_figures(diagnostics: Diagnostics) -> dict[str, list[Figure]]:
     }
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A figure whose images are being drawn."""
-
-    figure: Figure
-    image: Future[str] | None  # of all panels, for files; None: there are none
-    stills: tuple[Future[str], ...]  # of each panel, for the page
-
-
-def _begin(figure: Figure) -> _Begun:
-    width = STILL_WIDTHS[figure.columns]
-
-    def start_still(panel: Panel) -> Future[str]:
-        return start_svg({**panel.specification, "width": width, "config": theme(PAGE, standalone=False)})
-
-    image = start_svg(figure.specification()) if figure.panels else None
-    return _Begun(figure, image, tuple(map(start_still, figure.panels)))
-
-
-def _figure_files(begun: _Begun) -> Iterator[tuple[str, bytes | None]]:
-    figure, images = begun.figure, dict[str, bytes | None](svg=None, pdf=None)
-    if begun.image is not None:
-        svg = finish_svg(figure, begun.image.result())
+def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
+    images: dict[str, bytes | None] = {"svg": None, "pdf": None}
+    if figure.panels:
+        svg = to_svg(figure)
         images = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
     for end, content in images.items():
         yield f"figures/{figure.name}.{end}", content
@@ -394,22 +371,24 @@ def _drawn_arms(bases: Iterable[str], drawn: Sequence[Figure]) -> list[str]:
     return [base for base in dict.fromkeys(bases) if base in named]
 
 
-def _page_figure(begun: _Begun, bases: Mapping[str, str]) -> dict[str, Any]:
+def _page_figure(figure: Figure, bases: Mapping[str, str]) -> dict[str, Any]:
     """Return what the page shows of a figure: each panel as a still image, and as the chart that replaces it.
 
     Args:
-        begun: a figure, which may have a panel for each arm.
+        figure: which may have a panel for each arm.
         bases: name of each arm -> its name without levels.
     """
-    figure, panels = begun.figure, []
-    for number, (panel, still) in enumerate(zip(figure.panels, begun.stills, strict=True)):
+    panels = []
+    for number, panel in enumerate(figure.panels):
+        spec = panel.specification
+        still = draw_svg({**spec, "width": STILL_WIDTHS[figure.columns], "config": theme(PAGE, standalone=False)})
         panels.append(
             {
                 "title": panel.title,
                 "arm": bases.get(panel.title, ""),
                 "label": f"{figure.title}: {panel.title}" if panel.title else figure.title,
-                "still": Markup(prefix_ids(_shorten(still.result()), f"{figure.name}-{number}-")),
-                "spec": Markup(_json_in_html(_with_rows(panel.specification) | {"width": "container"})),
+                "still": Markup(prefix_ids(_shorten(still), f"{figure.name}-{number}-")),
+                "spec": Markup(_json_in_html(_with_rows(spec) | {"width": "container"})),
             }
         )
     curves = figure.panels and figure.name.endswith("-curves") and not figure.data.empty
@@ -449,16 +428,10 @@ def _json_in_html(value: object) -> str:
 
 
 @cache
-def start_script() -> Future[str]:
-    """Begin to make the page's script, which takes seconds; whoever is going to write a page may call this early."""
-    snippet = resources.files("leadline.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
-    return start_bundle(snippet)
-
-
-@cache
 def _script() -> str:
     """Return the page's one script: the Vega libraries and the few lines that draw with them."""
-    bundle = start_script().result()
+    snippet = resources.files("leadline.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=vegalite_version())
     # Inside a JavaScript string or regular expression the backslash changes nothing; elsewhere neither can stand.
     return bundle.replace("\r", "").replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

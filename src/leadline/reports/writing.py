@@ -20,7 +20,7 @@ from leadline.reports.charts.tuning import tuning_figures
 from leadline.reports.charts.variance import variance_figure
 from leadline.reports.mistakes import mistakes_section
 from leadline.reports.networks import setup_section
-from leadline.reports.page import Section, start_script, write
+from leadline.reports.page import Section, write
 from leadline.reports.theory_chapters import chapters
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
@@ -88,7 +88,6 @@ def write_report(store: Reader, name: str, folder: Path, data_dir: Path | None =
         StoreError: there is no such study.
         LeadlineError: a file cannot be written.
     """
-    start_script()
     one = read_study(store, name, data_dir)
     return write(
         one.study,

@@ -9,8 +9,7 @@ from uuid import uuid4
 import vl_convert
 
 from leadline.errors import LeadlineError, SpecError, absence
-from leadline.reports.charts.chart import Figure
-from leadline.reports.charts.drawing import draw_svg, vegalite_version
+from leadline.reports.charts.chart import Figure, draw_svg, vegalite_version
 
 PAPER_SUFFIXES = (".svg", ".pdf", ".png")
 SUFFIXES = (*PAPER_SUFFIXES, ".html", ".json")
@@ -98,12 +97,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def to_svg(figure: Figure) -> str:
     """Return a figure that has panels on a ground of its own, as on paper."""
-    return finish_svg(figure, draw_svg(figure.specification()))
-
-
-def finish_svg(figure: Figure, svg: str) -> str:
-    """Return a figure as it was drawn with the identifiers that it has in files."""
-    return prefix_ids(svg, f"{figure.name}-")
+    return prefix_ids(draw_svg(figure.specification()), f"{figure.name}-")
 
 
 def _content(figure: Figure, suffix: str) -> bytes:
