@@ -304,6 +304,13 @@ def test_rows_that_repeat_are_refused_by_name() -> None:
     assert found.arms["test_error_mean"].iloc[0] == pytest.approx(np.mean([7.1, 7.7, 6.9, 7.3, 7.2]))
 
 
+@pytest.mark.parametrize("name", ["wrong, %", "wrong (%)", "wrong%", "wrong_pct", "wrong (in %)", "wrong [%]"])
+def test_per_cent_in_the_name_of_a_column_is_its_unit_and_said_once(name: str) -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL).rename(columns={"test_error": name})
+    text = str(ll.compare(rows, value=name, higher_is_better=False))
+    assert "Wrong, %" in text and "lower wrong than" in text
+
+
 def test_bad_values() -> None:
     assert "row 2: 'much' is not a number" in refused(table(plain=[7.1, "much"], residual=[6.5, 6.7]))
     per_cent = refused(table(plain=[7.1, 6.9], residual=[6.5, "6.7%"]))

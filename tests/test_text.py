@@ -3,12 +3,10 @@
 import doctest
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline import text
-from leadline.text.tables import Column
 
 
 def test_examples_are_true() -> None:
@@ -33,17 +31,3 @@ def test_a_list_names_the_first_and_counts_the_others(items: list[str], most: in
 
 def test_what_is_missing_is_a_dash() -> None:
     assert {text.number(math.nan), text.p_value(math.nan), text.interval((-math.inf, 1.0)), text.number(None)} == {"–"}
-
-
-@pytest.mark.parametrize(
-    ("heading", "unit", "title"),
-    [
-        ("Test error", "%", "Test error, %"),
-        ("Acc, %", "%", "Acc, %"),
-        ("Acc (%)", "%", "Acc (%)"),
-        ("Loss", "", "Loss"),
-        ("Seconds", "s", "Seconds, s"),
-    ],
-)
-def test_a_unit_stands_once_in_a_heading(heading: str, unit: str, title: str) -> None:
-    assert Column(heading, ("value",), str, unit=unit).title == title

@@ -82,13 +82,13 @@ def byte_size(count: float) -> str:
     """Return the size of files, of a disk or of memory.
 
     Examples:
-        >>> byte_size(0), byte_size(10), byte_size(1536), byte_size(5 * 2**20), byte_size(3 * 2**30)
-        ('0', '10 bytes', '1.5 KiB', '5.0 MiB', '3.0 GiB')
+        >>> byte_size(0), byte_size(1536), byte_size(5 * 2**20), byte_size(2**30 - 1)
+        ('0 bytes', '1.5 KiB', '5.0 MiB', '1.0 GiB')
     """
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
+        if count >= 0.9995 * size:  # which rounds up to it
             return f"{count / size:,.1f} {unit}"
-    return plural(round(count), "byte") if count else "0"
+    return plural(round(count), "byte")
 
 
 def p_value(p: float | None) -> str:

@@ -30,9 +30,8 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The heading with the unit of the values, once."""
-        there = self.heading.endswith((f" {self.unit}", f"({self.unit})", f"[{self.unit}]"))
-        return f"{self.heading}, {self.unit}" if self.unit and not there else self.heading
+        """The heading with the unit of the values."""
+        return f"{self.heading}, {self.unit}" if self.unit else self.heading
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -191,7 +192,7 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
     step = options.resolution
     return FinalMetric(
         name,
-        known.wording if known else name.replace("_", " ").replace("{", "{{").replace("}", "}}"),
+        known.wording if known else _wording(name, unit),
         unit="%" if unit == "%" else f" {unit}".rstrip(),
         difference_unit="points" if unit == "%" else unit,
         higher_is_better=higher,
@@ -199,6 +200,13 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
         resolution=None if step is None else lambda counts: step,
         bounds=(0.0, most) if bounded else None,
     )
+
+
+def _wording(name: str, unit: str) -> str:
+    """Return a column's name as words, without per cent where that is the unit and so stands beside every value."""
+    words = name.replace("_", " ").replace("{", "{{").replace("}", "}}")
+    short = re.sub(r"[\s,]*[(\[]?(?:in )?(?:%|\bpct\b|\bpercent\b)[)\]]?\s*$", "", words, flags=re.IGNORECASE)
+    return short if unit == "%" and short else words
 
 
 def describe_metric(one: Metric) -> str:
