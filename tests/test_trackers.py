@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -411,7 +412,7 @@ def test_the_commands_of_the_page_agree(tmp_path: Path, monkeypatch: pytest.Monk
     page = (Path(__file__).parents[1] / "docs" / "trackers.md").read_text(encoding="utf-8")
     compared = []
     for line in page.split("```sh\n")[1].split("```")[0].splitlines():
-        words = line.removeprefix("leadline ").split()
+        words = shlex.split(line.removeprefix("leadline "))
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, done.output
         if words[0] == "compare":
