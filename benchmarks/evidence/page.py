@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from leadline.analysis.verdict.wording.sentences import MOST_SEEDS, MOST_TIMES, roughly
+from leadline.analysis.verdict.wording.sentences import can_be_run, roughly
 from leadline.networks.families.registry import family
 from leadline.networks.modules import inspect_network
 from leadline.study.load import load_study
@@ -99,7 +99,7 @@ def _seeds(contrast: Mapping[str, Any]) -> str:
     needed = contrast["needed_likely"]
     if contrast["verdict"] != "undecided" or needed is None:
         return ""
-    if needed > max(MOST_SEEDS, MOST_TIMES * contrast["n"]):
+    if not can_be_run(needed, contrast["n"]):
         return "; too small a difference to be decided by more seeds"
     return f"; about {roughly(math.ceil(needed))} seeds would decide"
 

@@ -82,8 +82,8 @@ def byte_size(count: float) -> str:
     """Return the size of files, of a disk or of memory.
 
     Examples:
-        >>> byte_size(0), byte_size(1536), byte_size(5 * 2**20), byte_size(2**30 - 1)
-        ('0 bytes', '1.5 KiB', '5.0 MiB', '1.0 GiB')
+        >>> byte_size(0), byte_size(1000), byte_size(1536), byte_size(5 * 2**20), byte_size(2**30 - 1), byte_size(2**41)
+        ('0 bytes', '1,000 bytes', '1.5 KiB', '5.0 MiB', '1.0 GiB', '2.0 TiB')
     """
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= 0.9995 * size:  # which rounds up to it

@@ -38,6 +38,8 @@ SHARES = (
 )
 """Words of values that are shares, told as fractions of 1 or in per cent."""
 NO_SHARES = ("mean", "squared", "absolute", "loss", "square", "log", "reconstruction")
+PER_CENT = ("pct", "percent")
+"""Words that say that values are in per cent, as the sign does."""
 # fmt: on
 
 
@@ -241,7 +243,20 @@ def says_per_cent(name: str) -> bool:
         >>> says_per_cent("error (%)"), says_per_cent("error_pct"), says_per_cent("error")
         (True, True, False)
     """
-    return "%" in name or not {"pct", "percent"}.isdisjoint(_words(name))
+    return "%" in name or not set(PER_CENT).isdisjoint(_words(name))
+
+
+def in_words(name: str, per_cent: bool) -> str:
+    """Return a name as the wording of a metric; without per cent at its end if that is the unit, told elsewhere.
+
+    Example:
+        >>> in_words("accuracy, %", True), in_words("error_pct", True), in_words("val_loss", False)
+        ('accuracy', 'error', 'val loss')
+    """
+    words = name.replace("_", " ").replace("{", "{{").replace("}", "}}")
+    unit = "|".join(["%", *(rf"\b{word}\b" for word in PER_CENT)])
+    short = re.sub(rf"[\s,]*[(\[]?(?:in )?(?:{unit})[)\]]?\s*$", "", words, flags=re.IGNORECASE)
+    return short if per_cent and short else words
 
 
 def _direction(name: str) -> bool | None:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -10,7 +9,7 @@ from operator import itemgetter
 import numpy as np
 import pandas as pd
 
-from leadline.analysis.runs.columns import Columns, describe, higher_is_better, is_share, says_per_cent
+from leadline.analysis.runs.columns import Columns, describe, higher_is_better, in_words, is_share, says_per_cent
 from leadline.analysis.runs.examples import ExampleDifferences, compare_examples, explain_difference, pair_outputs
 from leadline.analysis.runs.predictions import ERROR, Predictions, computed_metrics
 from leadline.analysis.runs.runs import Runs, levels_of, read_rows
@@ -192,7 +191,7 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
     step = options.resolution
     return FinalMetric(
         name,
-        known.wording if known else _wording(name, unit),
+        known.wording if known else in_words(name, unit == "%"),
         unit="%" if unit == "%" else f" {unit}".rstrip(),
         difference_unit="points" if unit == "%" else unit,
         higher_is_better=higher,
@@ -200,13 +199,6 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
         resolution=None if step is None else lambda counts: step,
         bounds=(0.0, most) if bounded else None,
     )
-
-
-def _wording(name: str, unit: str) -> str:
-    """Return a column's name as words, without per cent where that is the unit and so stands beside every value."""
-    words = name.replace("_", " ").replace("{", "{{").replace("}", "}}")
-    short = re.sub(r"[\s,]*[(\[]?(?:in )?(?:%|\bpct\b|\bpercent\b)[)\]]?\s*$", "", words, flags=re.IGNORECASE)
-    return short if unit == "%" and short else words
 
 
 def describe_metric(one: Metric) -> str:

@@ -344,13 +344,18 @@ def _needed(contrast: ContrastFinding) -> str:
     about, n = f"{'about ' * (needed.likely is not None)}{likely} seeds", len(contrast.seeds) or contrast.ended
     if needed.low is not None:
         about += f" ({low} to {high}, as {plural(n, 'seed shows', 'seeds show')} mean and spread only roughly)"
-    if needed.likely is not None and needed.likely <= max(MOST_SEEDS, MOST_TIMES * n):
+    if needed.likely is not None and can_be_run(needed.likely, n):
         return f"{about} would decide it with 80% power"
     margin = ", and a larger margin, if such differences do not matter, may show equivalence" * (contrast.margin > 0)
     return (
         "the difference is too small beside the spread between seeds to be decided by more of them, which would take"
         f" {about}; a larger test set would lessen that spread{margin}; otherwise it stays undecided"
     )
+
+
+def can_be_run(seeds: float, there: int) -> bool:
+    """Return whether so many seeds are few enough to be worth naming, beside those that there are."""
+    return seeds <= max(MOST_SEEDS, MOST_TIMES * there)
 
 
 def roughly(seeds: int | None) -> str:
