@@ -11,11 +11,12 @@ runs          the demo study with one and four workers, killed and continued; se
               bits of trials alone; an error of the device in one arm
 teams         two processes on one card through gloo, and NCCL with one process
 throughput    images/s of Leadline, a bare loop, a DataLoader and a captured step, in each precision
-replicas      several trainings at once: processes, and captured steps on streams
+replicas      several trainings at once: processes, captured steps on streams, and trials of `leadline run` in a process
 """
 
 import argparse
 import dataclasses
+import faulthandler
 import hashlib
 import json
 import os
@@ -25,9 +26,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -59,11 +63,11 @@ from leadline.probes.snapshots import PROBES
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
 from leadline.specs.training import Precision
 from leadline.store import Store
-from leadline.training import choose_device, loop, prepare, train
+from leadline.training import TrainState, choose_device, loop, prepare, train
 from leadline.training.numerics import autocast, numerics
 from leadline.training.step import EAGER_STEPS, CapturedStep, Step
 
-SECONDS = {"environment": 40, "correctness": 130, "runs": 120, "teams": 50, "throughput": 90, "replicas": 50}
+SECONDS = {"environment": 30, "correctness": 110, "runs": 110, "teams": 50, "throughput": 80, "replicas": 100}
 """Time limit of each phase: eight minutes together."""
 
 RESNET, CNN = CASES["cifar-resnet 20 3x32x32"], CASES["comparative-cnn 1x28x28"]
@@ -78,6 +82,9 @@ SMALL = dataclasses.replace(DIGITS, name="digits resnet of one block", network=c
 """What --quick trains."""
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
+REPLICA_EPOCHS = 8
+"""Epochs in which several trainings at once are timed."""
+
 CLOSE = 1e-4
 """Largest difference of a loss between two devices that compute in IEEE float32."""
 
@@ -93,14 +100,15 @@ class Row:
 
 
 class Report:
-    """Rows, written to a file whenever one is added."""
+    """Rows, written to a file whenever one is added, by whichever thread."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, list[Row]()
+        self.path, self.rows, self._one_at_a_time = path, list[Row](), threading.Lock()
 
     def add(self, check: str, value: object, wanted: str = "", passed: bool | None = None) -> None:
-        self.rows.append(Row(check, str(value), wanted, None if passed is None else bool(passed)))
-        self.path.write_text(json.dumps([dataclasses.asdict(row) for row in self.rows], indent=2))
+        with self._one_at_a_time:
+            self.rows.append(Row(check, str(value), wanted, None if passed is None else bool(passed)))
+            self.path.write_text(json.dumps([dataclasses.asdict(row) for row in self.rows], indent=2))
 
     @contextmanager
     def measuring(self, check: str) -> Iterator[None]:
@@ -108,6 +116,7 @@ class Report:
         try:
             yield
         except Exception as error:
+            traceback.print_exc()
             first, *_ = [*str(error).strip().splitlines(), ""]
             self.add(check, f"{type(error).__name__}: {first}", "no error", False)
 
@@ -117,6 +126,15 @@ class Report:
 
 def in_precision(case: Case, precision: Precision) -> Case:
     return dataclasses.replace(case, training=case.training.with_(precision=precision))
+
+
+def slowly(case: Case) -> Case:
+    """A case whose steps are so small that they do not amplify differences of rounding.
+
+    At the usual rate of 0.1, ResNet-20's losses differ by 1e-3 after five steps on one CPU, by the memory format alone.
+    """
+    optimizer = case.training.optimizer.model_copy(update={"learning_rate": 0.001})
+    return dataclasses.replace(case, training=case.training.with_(optimizer=optimizer))
 
 
 def losses_of(case: Case, device: torch.device, steps: int, group: ProcessGroup = SINGLE_PROCESS) -> list[float]:
@@ -202,11 +220,12 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
     cpu, few = torch.device("cpu"), 3
     for case in (SMALL,) if quick else (DIGITS, CNN, RESNET):
         with report.measuring(f"{case.name}: losses on the CPU and on {device.type}"):
-            on_cpu = np.array(losses_of(case, cpu, few))
-            gap = np.abs(np.array(losses_of(case, device, few)) - on_cpu).max()
+            slow = slowly(case)
+            on_cpu = np.array(losses_of(slow, cpu, few))
+            gap = np.abs(np.array(losses_of(slow, device, few)) - on_cpu).max()
             report.add(f"{case.name}: largest gap of {few} losses, IEEE", f"{gap:.1e}", f"below {CLOSE}", gap < CLOSE)
             if device.type == "cuda":
-                gap = np.abs(np.array(losses_of(in_precision(case, "tf32"), device, few)) - on_cpu).max()
+                gap = np.abs(np.array(losses_of(in_precision(slow, "tf32"), device, few)) - on_cpu).max()
                 report.add(f"{case.name}: the same with TF32", f"{gap:.1e}")
     case, steps = (SMALL, 4) if quick else (RESNET, 20)
     if device.type == "cuda":
@@ -365,37 +384,55 @@ seeds: 1
 
 
 def runs(report: Report, device: torch.device, quick: bool) -> None:
-    small = ["--set", "training.epochs=1", "--set", "seeds=1", "--set", "vary.blocks=[1]"] if quick else []
-    demo = [sys.executable, "-m", "leadline", "run", "demo", "--device", str(device), *small]
-    with tempfile.TemporaryDirectory() as folder:
+    """Run studies, all at once: most of the time, processes start."""
+    few = ["--set", "training.epochs=1", "--set", "seeds=1", "--set", "vary.blocks=[1]"] if quick else []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
         for workers in (1, 2) if quick else (1, 4):
-            check = f"demo with {workers} worker{'s' * (workers > 1)}"
-            with report.measuring(check):
-                started = time.perf_counter()
-                line = [*demo, "--runs", f"{folder}/{workers}", "--workers", str(workers)]
-                if workers > 1:
-                    kill_after_the_first_trial(line)
-                done = subprocess.run(line, capture_output=True, text=True, check=False)
-                last = (done.stdout or done.stderr).strip().splitlines()[-1]
-                killed = ", killed once" if workers > 1 else ""
-                took = f"{time.perf_counter() - started:.1f} s{killed}: {last}"
-                report.add(check, took, "finished", done.returncode == 0)
-        with report.measuring("four trials at once in one process"):
-            Path(folder, "own.py").write_text(OWN)
-            Path(folder, "gang.yaml").write_text(GANG)
-            alone, together = (records_of_gang(folder, device, number) for number in (1, 4))
-            equal = "equal to alone" if together == alone else "different"
-            report.add("four trials at once in one process", equal, "equal bits", bool(alone) and together == alone)
-        with report.measuring("a device error in one arm"):
-            Path(folder, "broken.py").write_text(BROKEN)
-            Path(folder, "broken.yaml").write_text(STUDY)
-            line = [sys.executable, "-m", "leadline", "run", "broken.yaml", "--device", str(device), "--workers", "2"]
-            subprocess.run(line, cwd=folder, capture_output=True, check=False)
-            listed = [sys.executable, "-m", "leadline", "trials", "broken", "--json"]
-            found = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True)
-            states = {(row["arm"], row["state"]) for row in json.loads(found.stdout)}
-            wanted = {("sound", "finished"), ("broken", "failed")}
-            report.add("a device error in one arm", sorted(states), "the other finishes", states == wanted)
+            pool.submit(run_demo, report, folder, device, workers, few)
+        pool.submit(run_gang, report, folder, device)
+        pool.submit(run_broken, report, folder, device)
+
+
+def run_demo(report: Report, folder: str, device: torch.device, workers: int, options: list[str]) -> None:
+    """Run the demo study; with several workers, kill it once and run it again."""
+    check = f"demo with {workers} worker{'s' * (workers > 1)}"
+    with report.measuring(check):
+        started = time.perf_counter()
+        line = [sys.executable, "-m", "leadline", "run", "demo", "--device", str(device), *options]
+        line += ["--runs", f"{folder}/{workers}", "--workers", str(workers)]
+        if workers > 1:
+            kill_after_the_first_trial(line)
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        last = (done.stdout or done.stderr).strip().splitlines()[-1]
+        killed = ", killed once" if workers > 1 else ""
+        took = f"{time.perf_counter() - started:.1f} s{killed}: {last}"
+        report.add(check, took, "finished", done.returncode == 0)
+
+
+def run_gang(report: Report, folder: str, device: torch.device) -> None:
+    """Compare what trials record that run alone and four at once in a process."""
+    check = "four trials at once in one process"
+    with report.measuring(check):
+        Path(folder, "own.py").write_text(OWN)
+        Path(folder, "gang.yaml").write_text(GANG)
+        alone, together = (records_of_gang(folder, device, number) for number in (1, 4))
+        equal = "equal to alone" if together == alone else "different"
+        report.add(check, equal, "equal bits", bool(alone) and together == alone)
+
+
+def run_broken(report: Report, folder: str, device: torch.device) -> None:
+    """Run a study of which one arm gets an error of the device at every attempt."""
+    check = "a device error in one arm"
+    with report.measuring(check):
+        Path(folder, "broken.py").write_text(BROKEN)
+        Path(folder, "broken.yaml").write_text(STUDY)
+        line = [sys.executable, "-m", "leadline", "run", "broken.yaml", "--device", str(device), "--workers", "2"]
+        subprocess.run(line, cwd=folder, capture_output=True, check=False)
+        listed = [sys.executable, "-m", "leadline", "trials", "broken", "--json"]
+        found = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True)
+        states = {(row["arm"], row["state"]) for row in json.loads(found.stdout)}
+        wanted = {("sound", "finished"), ("broken", "failed")}
+        report.add(check, sorted(states), "the other finishes", states == wanted)
 
 
 def records_of_gang(folder: str, device: torch.device, number: int) -> list[tuple[object, ...]]:
@@ -426,7 +463,7 @@ def kill_after_the_first_trial(line: list[str]) -> None:
 def teams(report: Report, device: torch.device, quick: bool) -> None:
     case, steps = (SMALL, 2) if quick else (RESNET, 6)
     with report.measuring("two processes on one device through gloo"):
-        alone = np.array(losses_of(case, device, steps))
+        alone = np.array(losses_of(slowly(case), device, steps))
         with tempfile.TemporaryDirectory() as folder:
             line = ["member", case.name, str(device), str(steps), f"{folder}/meet"]
             second = subprocess.Popen(command(*line, "1"), stdout=subprocess.DEVNULL)
@@ -475,8 +512,17 @@ def interleave(peers: dict[str, Callable[[], float]], images: int, rounds: int) 
     return {name: images / statistics.median(each) for name, each in seconds.items()}
 
 
-def capture(case: Case, device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-    """A training step as a CUDA graph, with the tensors that its images and labels are copied to."""
+@dataclasses.dataclass
+class Captured:
+    """A training step as a CUDA graph, the tensors that its images and labels are copied to, and what it trains."""
+
+    graph: torch.cuda.CUDAGraph
+    images: Tensor
+    labels: Tensor
+    state: TrainState
+
+
+def capture(case: Case, device: torch.device) -> Captured:
     state = prepare_case(case, device)
     images = torch.zeros(BATCH, *case.shape, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
@@ -500,21 +546,21 @@ def capture(case: Case, device: torch.device) -> tuple[torch.cuda.CUDAGraph, Ten
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph, images, labels
+    return Captured(graph, images, labels, state)
 
 
 def run_captured(case: Case, steps: int, device: torch.device) -> Callable[[], float]:
     pixels, classes = images_and_labels(case, steps)
     x = torch.from_numpy(pixels).to(device).float().div(255).contiguous(memory_format=torch.channels_last)
     y = torch.from_numpy(classes).to(device)
-    graph, images, labels = capture(case, device)
+    step = capture(case, device)
 
     def once() -> float:
         started = time.perf_counter()
         for start in range(0, len(x), BATCH):
-            images.copy_(x[start : start + BATCH])
-            labels.copy_(y[start : start + BATCH])
-            graph.replay()
+            step.images.copy_(x[start : start + BATCH])
+            step.labels.copy_(y[start : start + BATCH])
+            step.graph.replay()
         torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
@@ -522,7 +568,7 @@ def run_captured(case: Case, steps: int, device: torch.device) -> Callable[[], f
 
 
 def replicas(report: Report, device: torch.device, quick: bool) -> None:
-    case, steps = (SMALL, 2) if quick else (RESNET, 40)
+    case, steps = (SMALL, 2) if quick else (RESNET, 100)
     alone = ""
     for number in (1, 2) if quick else (1, 2, 4, 8):
         with report.measuring(f"{number} processes"):
@@ -535,10 +581,16 @@ def replicas(report: Report, device: torch.device, quick: bool) -> None:
                 assert process.stdout is not None
                 process.stdout.readline()  # it is warm
             started = time.perf_counter()
-            found = {process.communicate("go\n")[0].strip() for process in processes}
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            found = {process.stdout.readline().strip() for process in processes if process.stdout is not None}
+            speed = number * REPLICA_EPOCHS * steps * BATCH / (time.perf_counter() - started)
+            for process in processes:
+                process.communicate()
             if any(process.returncode for process in processes):
                 raise RuntimeError("a process failed")
-            speed = number * steps * BATCH / (time.perf_counter() - started)
             alone = alone or min(found)
             equal = found == {alone}
             bits = "equal to alone" if equal else "different"
@@ -550,19 +602,63 @@ def replicas(report: Report, device: torch.device, quick: bool) -> None:
                 text = f"{speed:,.0f}, {gigabytes:.1f} GiB"
                 report.add(f"{number} captured steps on streams: images/s, memory", text)
 
+    with tempfile.TemporaryDirectory() as folder:
+        training = write_together(Path(folder), case, 3 if quick else 8, steps)
+        for number in (1, 2) if quick else (1, 8):
+            with report.measuring(f"{number} trials of leadline run in a process"):
+                speed = run_together(folder, device, number)
+                report.add(f"{number} trials of leadline run in a process, {training}: images/s", f"{speed:,.0f}")
+
+
+def write_together(folder: Path, case: Case, epochs: int, steps: int) -> str:
+    """Write a study of one arm, in bfloat16 where that is fast, and its data; return the precision."""
+    images, labels = images_and_labels(case, steps + 1)
+    train, test = slice(BATCH, None), slice(BATCH)
+    np.savez(
+        folder / "images.npz",
+        train_images=images[train],
+        train_labels=labels[train],
+        validation_images=images[test],
+        validation_labels=labels[test],
+        test_images=images[test],
+        test_labels=labels[test],
+    )
+    precision = "bfloat16" if torch.cuda.is_available() else "float32"
+    study = {
+        "name": "together",
+        "data": {"name": "npz", "path": str(folder / "images.npz")},
+        "training": case.training.with_(epochs=epochs, precision=precision).model_dump(mode="json"),
+        "arms": {"network": {"network": case.network.model_dump(mode="json")}},
+    }
+    (folder / "together.yaml").write_text(json.dumps(study))
+    return precision
+
+
+def run_together(folder: str, device: torch.device, number: int) -> float:
+    """Images per second of all trials together, by the median epoch of each from the third on."""
+    line = [sys.executable, "-m", "leadline", "run", "together.yaml", "--device", str(device), "--workers", "1"]
+    line += ["--runs", f"together-{number}", "--trials-per-worker", str(number), "--set", f"seeds={number}"]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
+    with Store.open(Path(folder, f"together-{number}")) as store:
+        found = store.records_frame("together")
+    speeds = found[(found["name"] == "images_per_second") & (found["epoch"] >= 3)]
+    return float(speeds.groupby("trial")["value"].median().sum())
+
 
 def run_graphs(case: Case, device: torch.device, number: int, steps: int) -> tuple[float, float]:
     """Images per second of captured steps that run at once, each on a stream, and the memory that they take."""
     torch.cuda.reset_peak_memory_stats(device)
-    graphs = [capture(case, device)[0] for _ in range(number)]
-    streams = [torch.cuda.Stream(device) for _ in graphs]
+    captured = [capture(case, device) for _ in range(number)]
+    streams = [torch.cuda.Stream(device) for _ in captured]
 
     def once() -> float:
         started = time.perf_counter()
         for _ in range(steps):
-            for graph, stream in zip(graphs, streams, strict=True):
+            for step, stream in zip(captured, streams, strict=True):
                 with torch.cuda.stream(stream):
-                    graph.replay()
+                    step.graph.replay()
         torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
@@ -600,13 +696,23 @@ def run_child(task: str, name: str, where: str, number: str, *more: str) -> None
     elif task == "member":
         meet, rank = more
         dist.init_process_group("gloo", init_method=f"file://{meet}", rank=int(rank), world_size=2)
-        print(json.dumps(losses_of(case, device, steps, ProcessGroup(int(rank), 2))))
+        print(json.dumps(losses_of(slowly(case), device, steps, ProcessGroup(int(rank), 2))))
         dist.destroy_process_group()
     else:
-        trained_digest(case, device, 2)
-        print("warm", flush=True)
-        input()
-        print(trained_digest(case, device, steps))
+        replicate(case, device, steps)
+
+
+def replicate(case: Case, device: torch.device, steps: int) -> None:
+    """Train for two epochs, wait for a line, train for more, and print the digest of what came out."""
+    state, recipe = prepare_case(case, device), case.training.with_(epochs=2 + REPLICA_EPOCHS)
+    records = train(state, leadline_dataset(case, steps).to(device), recipe)
+    while state.epoch < 2:
+        next(records)
+    print("warm", flush=True)
+    input()
+    for _ in records:
+        pass
+    print(digest(state.tensors()))
 
 
 def run_phase(name: str, options: argparse.Namespace) -> list[Row]:
@@ -647,6 +753,8 @@ def main() -> int:
         return 2
     options.output.mkdir(parents=True, exist_ok=True)
     if options.phase:
+        faulthandler.enable()
+        faulthandler.dump_traceback_later(0.95 * SECONDS[options.phase] * options.patience)  # where it hangs
         PHASES[options.phase](
             Report(options.output / f"{options.phase}.json"), choose_device(options.device), options.quick
         )
