@@ -128,6 +128,11 @@ def in_precision(case: Case, precision: Precision) -> Case:
     return dataclasses.replace(case, training=case.training.with_(precision=precision))
 
 
+def fast(case: Case, device: torch.device) -> Case:
+    """A case in bfloat16 where that is fast: on a card."""
+    return in_precision(case, "bfloat16") if device.type == "cuda" else case
+
+
 def slowly(case: Case) -> Case:
     """A case whose steps are so small that they do not amplify differences of rounding.
 
@@ -568,7 +573,7 @@ def run_captured(case: Case, steps: int, device: torch.device) -> Callable[[], f
 
 
 def replicas(report: Report, device: torch.device, quick: bool) -> None:
-    case, steps = (SMALL, 2) if quick else (RESNET, 100)
+    case, steps = (SMALL, 2) if quick else (fast(RESNET, device), 100)
     alone = ""
     for number in (1, 2) if quick else (1, 2, 4, 8):
         with report.measuring(f"{number} processes"):
@@ -603,15 +608,15 @@ def replicas(report: Report, device: torch.device, quick: bool) -> None:
                 report.add(f"{number} captured steps on streams: images/s, memory", text)
 
     with tempfile.TemporaryDirectory() as folder:
-        training = write_together(Path(folder), case, 3 if quick else 8, steps)
+        write_together(Path(folder), case, 3 if quick else 8, steps)
         for number in (1, 2) if quick else (1, 8):
-            with report.measuring(f"{number} trials of leadline run in a process"):
-                speed = run_together(folder, device, number)
-                report.add(f"{number} trials of leadline run in a process, {training}: images/s", f"{speed:,.0f}")
+            check = f"{number} trial{'s' * (number > 1)} of leadline run in one process: images/s"
+            with report.measuring(check):
+                report.add(check, f"{run_together(folder, device, number):,.0f}")
 
 
-def write_together(folder: Path, case: Case, epochs: int, steps: int) -> str:
-    """Write a study of one arm, in bfloat16 where that is fast, and its data; return the precision."""
+def write_together(folder: Path, case: Case, epochs: int, steps: int) -> None:
+    """Write a study of one arm, and its data."""
     images, labels = images_and_labels(case, steps + 1)
     train, test = slice(BATCH, None), slice(BATCH)
     np.savez(
@@ -623,15 +628,13 @@ def write_together(folder: Path, case: Case, epochs: int, steps: int) -> str:
         test_images=images[test],
         test_labels=labels[test],
     )
-    precision = "bfloat16" if torch.cuda.is_available() else "float32"
     study = {
         "name": "together",
         "data": {"name": "npz", "path": str(folder / "images.npz")},
-        "training": case.training.with_(epochs=epochs, precision=precision).model_dump(mode="json"),
+        "training": case.training.with_(epochs=epochs).model_dump(mode="json"),
         "arms": {"network": {"network": case.network.model_dump(mode="json")}},
     }
     (folder / "together.yaml").write_text(json.dumps(study))
-    return precision
 
 
 def run_together(folder: str, device: torch.device, number: int) -> float:
@@ -699,7 +702,7 @@ def run_child(task: str, name: str, where: str, number: str, *more: str) -> None
         print(json.dumps(losses_of(slowly(case), device, steps, ProcessGroup(int(rank), 2))))
         dist.destroy_process_group()
     else:
-        replicate(case, device, steps)
+        replicate(fast(case, device), device, steps)
 
 
 def replicate(case: Case, device: torch.device, steps: int) -> None:

@@ -34,7 +34,7 @@ def write_page(claims: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
         measured: study -> what it shows, as `measuring.measure` returns it.
     """
     parts = [HEAD, "## Claims", *_claims(claims["claims"], measured)]
-    parts += ["## Published results of training", _trained(claims["trained"], measured)]
+    parts += ["## Published results of training", _trained(claims["trained"], measured, claims["studies"])]
     parts += ["## What accuracy on CIFAR-10 costs", _fast(claims["fast"], measured)]
     parts += ["## Published properties of networks", _computed(claims["computed"])]
     parts += ["## What was run", _studies(claims["studies"], measured)]
@@ -123,34 +123,40 @@ def _outcome(words: Sequence[str]) -> str:
     decided = sum(counts.values())
     if missing == len(words):
         return "not run"
+    kinds = {word: f"{word} {'in' if word == 'no difference' else 'by'}" for word, count in counts.items() if count}
     if not decided:
         said = "undecided"
-    elif len(kinds := [word for word, count in counts.items() if count]) == 1:
-        said = kinds[0]
+    elif len(kinds) == 1:
+        ((word, led),) = kinds.items()
+        said = word
         if decided < len(words):
-            said += f" by {decided} of {len(words)}"
+            said = f"{led} {decided} of {len(words)}"
         elif decided > 1:
-            said += " by both" if decided == 2 else f" by all {decided}"
+            said = f"{led} both" if decided == 2 else f"{led} all {decided}"
     else:
-        said = join([f"{word} by {count}" for word, count in counts.items() if count])
+        said = join([f"{led} {counts[word]}" for word, led in kinds.items()])
     rest = [f"{open_} undecided"] * bool(open_ and decided) + [f"{missing} not run"] * bool(missing)
     return said + (f" ({join(rest)})" if rest else "")
 
 
-def _trained(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
+def _trained(
+    entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any], studies: Sequence[Mapping[str, Any]]
+) -> str:
+    changes = {one["study"]: _changed(one) for one in studies}
     rows = []
     for entry in entries:
-        study = load_study(entry["study"])
+        study, changed = load_study(entry["study"]), changes.get(entry["study"])
         full, near = measured.get(entry["study"]), measured.get(entry.get("near", ""))
         for one in study.published:
             stands = f"{one.value:g}"
+            whole = _arm(full, one.arm, one.metric, one.value)
             shorter = _arm(near, entry.get("arms", {}).get(one.arm), one.metric)
             rows.append(
                 [
                     f"`{entry['study']}`",
                     f"{one.arm}, {one.metric.replace('_', ' ').replace('train ', 'training ')}",
                     stands,
-                    _arm(full, one.arm, one.metric, one.value) or "not run",
+                    whole + (f"; changed: {changed}" if changed else "") if whole else "not run",
                     f"{shorter}, `{entry['near']}`" if shorter else "",
                     one.source,
                 ]
@@ -224,11 +230,15 @@ def _computed(entries: Sequence[Mapping[str, Any]]) -> str:
     return _table(["Network", "Quantity", "Published", "Built", "Source"], rows)
 
 
+def _changed(entry: Mapping[str, Any]) -> str:
+    return join([f"{key} {value}" for key, value in entry.get("set", {}).items()])
+
+
 def _studies(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
     rows = []
     for entry in entries:
         name, found = entry["study"], measured.get(entry["study"])
-        changed = join([f"{key} {value}" for key, value in entry.get("set", {}).items()])
+        changed = _changed(entry)
         if found is None:
             rows.append([f"`{name}`", changed, "not run", "", "", "", ""])
             continue
@@ -244,7 +254,7 @@ def _studies(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) 
         )
     text = (
         "`leadline run STUDY` repeats each, with `--set` for what is changed. Hours are those of all trials together,"
-        " with one thread each, on a machine that did other work as well."
+        " with one thread each, on a machine that did other work as well; on a card, three trials ran at once."
     )
     head = ["Study", "Changed", "Trials", "Epochs", "Training images", "Hours", "When and where"]
     return f"{text}\n\n" + _table(head, rows)
