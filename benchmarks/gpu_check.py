@@ -11,7 +11,7 @@ runs          the demo study with one and four workers, killed and continued; se
               bits of trials alone; an error of the device in one arm
 teams         two processes on one card through gloo, and NCCL with one process
 throughput    images/s of Leadline, a bare loop, a DataLoader and a captured step, in each precision
-replicas      several trainings at once: processes, captured steps on streams, and trials of `leadline run` in a process
+replicas      several trainings at once: in threads of one process, as captured steps on streams, in processes
 """
 
 import argparse
@@ -32,7 +32,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ from leadline.training import TrainState, choose_device, loop, prepare, train
 from leadline.training.numerics import autocast, numerics
 from leadline.training.step import EAGER_STEPS, CapturedStep, Step
 
-SECONDS = {"environment": 30, "correctness": 110, "runs": 110, "teams": 50, "throughput": 80, "replicas": 100}
+SECONDS = {"environment": 30, "correctness": 110, "runs": 90, "teams": 40, "throughput": 100, "replicas": 110}
 """Time limit of each phase: eight minutes together."""
 
 RESNET, CNN = CASES["cifar-resnet 20 3x32x32"], CASES["comparative-cnn 1x28x28"]
@@ -82,8 +82,8 @@ SMALL = dataclasses.replace(DIGITS, name="digits resnet of one block", network=c
 """What --quick trains."""
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
-REPLICA_EPOCHS = 8
-"""Epochs in which several trainings at once are timed."""
+REPLICA_EPOCHS = 4
+"""Epochs in which several trainings at once are timed, after two that are not."""
 
 CLOSE = 1e-4
 """Largest difference of a loss between two devices that compute in IEEE float32."""
@@ -108,7 +108,9 @@ class Report:
     def add(self, check: str, value: object, wanted: str = "", passed: bool | None = None) -> None:
         with self._one_at_a_time:
             self.rows.append(Row(check, str(value), wanted, None if passed is None else bool(passed)))
-            self.path.write_text(json.dumps([dataclasses.asdict(row) for row in self.rows], indent=2))
+            whole = self.path.with_suffix(".part")
+            whole.write_text(json.dumps([dataclasses.asdict(row) for row in self.rows], indent=2))
+            whole.replace(self.path)
 
     @contextmanager
     def measuring(self, check: str) -> Iterator[None]:
@@ -230,8 +232,8 @@ def correctness(report: Report, device: torch.device, quick: bool) -> None:
             gap = np.abs(np.array(losses_of(slow, device, few)) - on_cpu).max()
             report.add(f"{case.name}: largest gap of {few} losses, IEEE", f"{gap:.1e}", f"below {CLOSE}", gap < CLOSE)
             if device.type == "cuda":
-                gap = np.abs(np.array(losses_of(in_precision(slow, "tf32"), device, few)) - on_cpu).max()
-                report.add(f"{case.name}: the same with TF32", f"{gap:.1e}")
+                tf32 = np.abs(np.array(losses_of(in_precision(slow, "tf32"), device, few)) - on_cpu).max()
+                report.add(f"{case.name}: the same with TF32", f"{tf32:.1e}", "over 3 times as large", tf32 > 3 * gap)
     case, steps = (SMALL, 4) if quick else (RESNET, 20)
     if device.type == "cuda":
         for first, kind in ((1, Step), (EAGER_STEPS + 2, CapturedStep)):
@@ -389,29 +391,31 @@ seeds: 1
 
 
 def runs(report: Report, device: torch.device, quick: bool) -> None:
-    """Run studies, all at once: most of the time, processes start."""
+    """Run studies, all at once, because most of the time goes into the start of processes."""
     few = ["--set", "training.epochs=1", "--set", "seeds=1", "--set", "vary.blocks=[1]"] if quick else []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
-        for workers in (1, 2) if quick else (1, 4):
-            pool.submit(run_demo, report, folder, device, workers, few)
-        pool.submit(run_gang, report, folder, device)
-        pool.submit(run_broken, report, folder, device)
+        started = [
+            pool.submit(run_demo, report, folder, device, number, few) for number in ((1, 2) if quick else (1, 4))
+        ]
+        started += [pool.submit(check, report, folder, device) for check in (run_gang, run_broken)]
+    for one in started:
+        one.result()
+
+
+def study_command(study: str, device: torch.device, runs: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "leadline", "run", study, "--device", str(device), "--runs", runs, *options]
 
 
 def run_demo(report: Report, folder: str, device: torch.device, workers: int, options: list[str]) -> None:
     """Run the demo study; with several workers, kill it once and run it again."""
-    check = f"demo with {workers} worker{'s' * (workers > 1)}"
+    check = f"demo, {workers} worker{'s' * (workers > 1)}"
     with report.measuring(check):
-        started = time.perf_counter()
-        line = [sys.executable, "-m", "leadline", "run", "demo", "--device", str(device), *options]
-        line += ["--runs", f"{folder}/{workers}", "--workers", str(workers)]
+        line = study_command("demo", device, f"{folder}/{workers}", "--workers", str(workers), *options)
         if workers > 1:
+            check += ", killed and continued"
             kill_after_the_first_trial(line)
         done = subprocess.run(line, capture_output=True, text=True, check=False)
-        last = (done.stdout or done.stderr).strip().splitlines()[-1]
-        killed = ", killed once" if workers > 1 else ""
-        took = f"{time.perf_counter() - started:.1f} s{killed}: {last}"
-        report.add(check, took, "finished", done.returncode == 0)
+        report.add(check, last_line(done), "finished", done.returncode == 0)
 
 
 def run_gang(report: Report, folder: str, device: torch.device) -> None:
@@ -431,7 +435,7 @@ def run_broken(report: Report, folder: str, device: torch.device) -> None:
     with report.measuring(check):
         Path(folder, "broken.py").write_text(BROKEN)
         Path(folder, "broken.yaml").write_text(STUDY)
-        line = [sys.executable, "-m", "leadline", "run", "broken.yaml", "--device", str(device), "--workers", "2"]
+        line = study_command("broken.yaml", device, "runs", "--workers", "2")
         subprocess.run(line, cwd=folder, capture_output=True, check=False)
         listed = [sys.executable, "-m", "leadline", "trials", "broken", "--json"]
         found = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True)
@@ -442,15 +446,21 @@ def run_broken(report: Report, folder: str, device: torch.device) -> None:
 
 def records_of_gang(folder: str, device: torch.device, number: int) -> list[tuple[object, ...]]:
     """Everything but times that trials record of which a worker trains so many at once."""
-    line = [sys.executable, "-m", "leadline", "run", "gang.yaml", "--device", str(device), "--workers", "1"]
-    line += ["--runs", f"gang-{number}", "--trials-per-worker", str(number)]
+    options = ["--workers", "1", "--trials-per-worker", str(number)]
+    line = study_command("gang.yaml", device, f"gang-{number}", *options)
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
+        raise RuntimeError(last_line(done))
     with Store.open(Path(folder, f"gang-{number}")) as store:
         found = store.records_frame("gang")
     found = found[found["split"] != "time"][["trial", "step", "split", "name", "value"]]
     return sorted(found.itertuples(index=False, name=None))
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a process said last, of an error if there was one."""
+    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return said[-1] if said else f"ended with status {done.returncode}"
 
 
 def kill_after_the_first_trial(line: list[str]) -> None:
@@ -461,8 +471,9 @@ def kill_after_the_first_trial(line: list[str]) -> None:
     for text in process.stdout:
         if "finished" in text:
             os.killpg(process.pid, signal.SIGKILL)
-            break
-    process.wait()
+            process.wait()
+            return
+    raise RuntimeError(f"it ended with status {process.wait()} before it could be killed")
 
 
 def teams(report: Report, device: torch.device, quick: bool) -> None:
@@ -471,9 +482,12 @@ def teams(report: Report, device: torch.device, quick: bool) -> None:
         alone = np.array(losses_of(slowly(case), device, steps))
         with tempfile.TemporaryDirectory() as folder:
             line = ["member", case.name, str(device), str(steps), f"{folder}/meet"]
-            second = subprocess.Popen(command(*line, "1"), stdout=subprocess.DEVNULL)
-            together = np.array(json.loads(child(*line, "0")))
-            second.wait()
+            with subprocess.Popen(command(*line, "1"), stdout=subprocess.DEVNULL) as second:
+                try:
+                    together = np.array(json.loads(child(*line, "0")))
+                except BaseException:
+                    second.kill()  # which waits for the other
+                    raise
         gap = np.abs(alone - together).max()
         report.add("two processes on one device: largest gap of losses", f"{gap:.1e}", f"below {CLOSE}", gap < CLOSE)
     if device.type == "cuda":
@@ -487,7 +501,7 @@ def teams(report: Report, device: torch.device, quick: bool) -> None:
 
 def throughput(report: Report, device: torch.device, quick: bool) -> None:
     cuda = device.type == "cuda"
-    rounds, steps = (1, 2) if quick else (3, 40)
+    rounds, steps = (1, 2) if quick else (3, 100)
     for case in (SMALL,) if quick else (RESNET, CNN, DIGITS):
         for precision in PRECISIONS if cuda else PRECISIONS[:1]:
             one = in_precision(case, precision)
@@ -535,11 +549,11 @@ def capture(case: Case, device: torch.device) -> Captured:
         group["capturable"] = True
 
     def step() -> None:
+        state.optimizer.zero_grad()
         with autocast(device, case.training.precision):
             loss = F.cross_entropy(state.model(images), labels)
         loss.backward()
         state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=False)
 
     state.model.train()
     side = torch.cuda.Stream(device)
@@ -573,85 +587,95 @@ def run_captured(case: Case, steps: int, device: torch.device) -> Callable[[], f
 
 
 def replicas(report: Report, device: torch.device, quick: bool) -> None:
+    torch.set_num_threads(1)
     case, steps = (SMALL, 2) if quick else (fast(RESNET, device), 100)
-    alone = ""
-    for number in (1, 2) if quick else (1, 2, 4, 8):
-        with report.measuring(f"{number} processes"):
-            line = ["replica", case.name, str(device), str(steps)]
-            processes = [
-                subprocess.Popen(command(*line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-                for _ in range(number)
-            ]
-            for process in processes:
-                assert process.stdout is not None
-                process.stdout.readline()  # it is warm
-            started = time.perf_counter()
-            for process in processes:
-                assert process.stdin is not None
-                process.stdin.write("go\n")
-                process.stdin.flush()
-            found = {process.stdout.readline().strip() for process in processes if process.stdout is not None}
-            speed = number * REPLICA_EPOCHS * steps * BATCH / (time.perf_counter() - started)
-            for process in processes:
-                process.communicate()
-            if any(process.returncode for process in processes):
-                raise RuntimeError("a process failed")
-            alone = alone or min(found)
-            equal = found == {alone}
-            bits = "equal to alone" if equal else "different"
-            report.add(f"{number} processes at once: images/s, bits", f"{speed:,.0f}, {bits}", "equal", equal)
-    if device.type == "cuda":
-        for number in (1, 2, 4, 8):
-            with report.measuring(f"{number} graphs on streams"):
-                speed, gigabytes = run_graphs(case, device, number, steps)
-                text = f"{speed:,.0f}, {gigabytes:.1f} GiB"
-                report.add(f"{number} captured steps on streams: images/s, memory", text)
-
-    with tempfile.TemporaryDirectory() as folder:
-        write_together(Path(folder), case, 3 if quick else 8, steps)
-        for number in (1, 2) if quick else (1, 8):
-            check = f"{number} trial{'s' * (number > 1)} of leadline run in one process: images/s"
-            with report.measuring(check):
-                report.add(check, f"{run_together(folder, device, number):,.0f}")
+    numbers = (1, 2) if quick else (1, 2, 4, 8)
+    alone: set[str] = set()
+    for kind, run in {"threads of one process": run_threads, "processes": run_processes}.items():
+        for number in numbers:
+            with report.measuring(f"{number} in {kind}"):
+                seconds, digests = run(case, device, number, steps)
+                alone = alone or digests
+                equal, only = digests == alone, kind.startswith("threads") and number == 1
+                text = f"{number * REPLICA_EPOCHS * steps * BATCH / seconds:,.0f}"
+                bits = "" if only else ", equal to alone" if equal else ", different"
+                report.add(
+                    f"{number} in {kind}: images/s", text + bits, "" if only else "equal", None if only else equal
+                )
+    for number in numbers if device.type == "cuda" else ():
+        with report.measuring(f"{number} captured steps on streams"), numerics(device, case.training.precision):
+            speed, gigabytes = run_graphs(case, device, number, steps)
+            report.add(f"{number} captured steps on streams: images/s, memory", f"{speed:,.0f}, {gigabytes:.1f} GiB")
 
 
-def write_together(folder: Path, case: Case, epochs: int, steps: int) -> None:
-    """Write a study of one arm, and its data."""
-    images, labels = images_and_labels(case, steps + 1)
-    train, test = slice(BATCH, None), slice(BATCH)
-    np.savez(
-        folder / "images.npz",
-        train_images=images[train],
-        train_labels=labels[train],
-        validation_images=images[test],
-        validation_labels=labels[test],
-        test_images=images[test],
-        test_labels=labels[test],
-    )
-    study = {
-        "name": "together",
-        "data": {"name": "npz", "path": str(folder / "images.npz")},
-        "training": case.training.with_(epochs=epochs).model_dump(mode="json"),
-        "arms": {"network": {"network": case.network.model_dump(mode="json")}},
-    }
-    (folder / "together.yaml").write_text(json.dumps(study))
+def run_threads(case: Case, device: torch.device, number: int, steps: int) -> tuple[float, set[str]]:
+    """Seconds of several trainings at once in threads of this process, and the digests of what came out."""
+    ready = threading.Barrier(number + 1)
+
+    def wait() -> None:
+        ready.wait()
+
+    def train_one() -> str:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():  # type: ignore[no-untyped-call]
+                return replicate(case, device, steps, wait)
+        except BaseException:
+            ready.abort()
+            raise
+
+    with numerics(device), ThreadPoolExecutor(number) as pool:
+        started = [pool.submit(train_one) for _ in range(number)]
+        with suppress(threading.BrokenBarrierError):  # the thread's own error follows
+            ready.wait()
+        begun = time.perf_counter()
+        digests = {one.result() for one in started}
+        return time.perf_counter() - begun, digests
 
 
-def run_together(folder: str, device: torch.device, number: int) -> float:
-    """Images per second of all trials together, by the median epoch of each from the third on."""
-    line = [sys.executable, "-m", "leadline", "run", "together.yaml", "--device", str(device), "--workers", "1"]
-    line += ["--runs", f"together-{number}", "--trials-per-worker", str(number), "--set", f"seeds={number}"]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
-    with Store.open(Path(folder, f"together-{number}")) as store:
-        found = store.records_frame("together")
-    speeds = found[(found["name"] == "images_per_second") & (found["epoch"] >= 3)]
-    return float(speeds.groupby("trial")["value"].median().sum())
+def run_processes(case: Case, device: torch.device, number: int, steps: int) -> tuple[float, set[str]]:
+    """Seconds of several trainings at once in processes of their own, and the digests of what came out."""
+    line = command("replica", case.name, str(device), str(steps))
+    with ExitStack() as stack:
+        processes = []
+        for _ in range(number):
+            process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            processes.append(process)
+
+        def read(process: "subprocess.Popen[str]") -> str:
+            assert process.stdout is not None
+            said = process.stdout.readline().strip()
+            if not said:
+                raise RuntimeError(f"a process ended with status {process.wait()}")
+            return said
+
+        for process in processes:
+            read(process)  # it is warm
+        begun = time.perf_counter()
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        digests = {read(process) for process in processes}
+        return time.perf_counter() - begun, digests
+
+
+def replicate(case: Case, device: torch.device, steps: int, wait: Callable[[], None]) -> str:
+    """Train for two epochs, wait, train for more; return the digest of what came out."""
+    state, recipe = prepare_case(case, device), case.training.with_(epochs=2 + REPLICA_EPOCHS)
+    records = train(state, leadline_dataset(case, steps).to(device), recipe)
+    while state.epoch < 2:
+        next(records)
+    wait()
+    for _ in records:
+        pass
+    return digest(state.tensors())
 
 
 def run_graphs(case: Case, device: torch.device, number: int, steps: int) -> tuple[float, float]:
     """Images per second of captured steps that run at once, each on a stream, and the memory that they take."""
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     captured = [capture(case, device) for _ in range(number)]
     streams = [torch.cuda.Stream(device) for _ in captured]
@@ -685,8 +709,8 @@ def child(*arguments: str) -> str:
     """The last line that a child process prints."""
     done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return done.stdout.strip().splitlines()[-1]
+        raise RuntimeError(last_line(done))
+    return last_line(done)
 
 
 def run_child(task: str, name: str, where: str, number: str, *more: str) -> None:
@@ -702,20 +726,12 @@ def run_child(task: str, name: str, where: str, number: str, *more: str) -> None
         print(json.dumps(losses_of(slowly(case), device, steps, ProcessGroup(int(rank), 2))))
         dist.destroy_process_group()
     else:
-        replicate(fast(case, device), device, steps)
 
+        def wait() -> None:
+            print("warm", flush=True)
+            input()
 
-def replicate(case: Case, device: torch.device, steps: int) -> None:
-    """Train for two epochs, wait for a line, train for more, and print the digest of what came out."""
-    state, recipe = prepare_case(case, device), case.training.with_(epochs=2 + REPLICA_EPOCHS)
-    records = train(state, leadline_dataset(case, steps).to(device), recipe)
-    while state.epoch < 2:
-        next(records)
-    print("warm", flush=True)
-    input()
-    for _ in records:
-        pass
-    print(digest(state.tensors()))
+        print(replicate(fast(case, device), device, steps, wait))
 
 
 def run_phase(name: str, options: argparse.Namespace) -> list[Row]:
@@ -730,7 +746,9 @@ def run_phase(name: str, options: argparse.Namespace) -> list[Row]:
             reason = f"ended with status {process.returncode}"
     except subprocess.TimeoutExpired:
         reason = f"took longer than {SECONDS[name] * options.patience:g} s"
-        os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
         process.wait()
     rows = [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
     return [*rows, Row(name, reason, "to end", False)] if reason else rows
@@ -757,7 +775,7 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     if options.phase:
         faulthandler.enable()
-        faulthandler.dump_traceback_later(0.95 * SECONDS[options.phase] * options.patience)  # where it hangs
+        faulthandler.dump_traceback_later(0.98 * SECONDS[options.phase] * options.patience)  # where it hangs
         PHASES[options.phase](
             Report(options.output / f"{options.phase}.json"), choose_device(options.device), options.quick
         )
