@@ -27,7 +27,7 @@ def page(contrasts: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
     return write_page(claims, {"s": {"arms": {}, "contrasts": contrasts, "vanishing": ["deep[depth=9]"]}})
 
 
-def asked(expected: str, **others: str) -> dict[str, str]:
+def asked(expected: str, **others: Any) -> dict[str, Any]:
     return {"study": "s", "a": "r", "b": "p", "expected": expected, **others}
 
 
@@ -52,6 +52,31 @@ def test_the_page_is_the_one_of_the_measurements() -> None:
 )
 def test_what_a_verdict_says_of_a_claim(verdict: str, expected: str, word: str) -> None:
     assert f"| C | S | {word} |" in page([contrast(verdict)], [asked(expected)])
+
+
+def test_an_interval_with_the_published_difference_does_not_exclude_it() -> None:
+    wide, narrow = (contrast("equivalent", difference=0.0, ci_low=-low, ci_high=low) for low in (0.4, 0.2))
+    text = page([wide], [asked("better", published=-0.3)])
+    assert "0.40), 3 pairs; published −0.30, inside | equivalent | undecided; the interval has both 0" in text
+    assert "| C | S | undecided |" in text
+    text = page([narrow], [asked("better", published=-0.3)])
+    assert "published −0.30, outside | equivalent | no difference |" in text and "| C | S | no difference |" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "distance"), [({}, True), ({"seeds": 3}, True), ({"seeds": 3, "training.epochs": 1}, False)]
+)
+def test_a_changed_study_has_no_distance_from_what_was_published(changes: dict[str, int], distance: bool) -> None:
+    arm = {"n": 4, "test_error_mean": 1.62, "test_error_sd": 0.1, "train_error_mean": 0.2, "train_error_sd": 0.1}
+    found = {"arms": {"cnn": arm}, "trials": 4, "epochs": 1, "train": None, "hours": 1, "date": "2026-01-01"}
+    machine = {"cpu": "C", "device": "cpu", "torch": "T"}
+    entries = [{"study": "comparative-mnist", "set": changes}]
+    claims = {**NOTHING_ELSE, "claims": [], "trained": [{"study": "comparative-mnist"}], "studies": entries}
+    text = write_page(claims, {"comparative-mnist": {**found, "machine": machine, "contrasts": []}})
+    said = "| cnn, test error | 1.52 | 1.62 ± 0.10 (4 seeds)"
+    assert (f"{said}, +2.00 standard errors" in text) == distance
+    if "training.epochs" in changes:
+        assert f"{said}; changed: seeds 3 and training.epochs 1 |" in text
 
 
 def test_contrasts_at_several_levels_are_counted_and_missing_studies_named() -> None:

@@ -42,8 +42,8 @@ def main() -> None:
             continue
         if options.run and name in (options.only or usual):
             changes = [part for key, value in entry.get("set", {}).items() for part in ("--set", f"{key}={value}")]
-            device = ["--device", entry["device"]] if "device" in entry else []
-            command = [sys.executable, "-m", "leadline", "run", name, "--runs", str(options.runs), *device, *changes]
+            changes += entry.get("options", [])
+            command = [sys.executable, "-m", "leadline", "run", name, "--runs", str(options.runs), *changes]
             subprocess.run(command, check=False)  # the rest is run where one fails
         try:
             measured[name] = measure(name, options.runs)

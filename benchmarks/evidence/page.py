@@ -8,6 +8,7 @@ from leadline.analysis.verdict.wording.sentences import can_be_run, roughly
 from leadline.networks.families.registry import family
 from leadline.networks.modules import inspect_network
 from leadline.study.load import load_study
+from leadline.study.ready import ready_studies
 from leadline.text import interval, join, number, plural
 
 HEAD = """# Evidence: published claims and numbers
@@ -15,10 +16,11 @@ HEAD = """# Evidence: published claims and numbers
 What has been measured, beside what was published. The page is written by `python -m benchmarks.evidence` from the
 results of ready studies; no measured number is entered by hand. A claim is *held* by a contrast whose verdict is the
 expected one, and *reversed* by one whose verdict is the opposite, or a difference where none was expected: [what the
-words mean](verdicts.md). An interval is that of the contrast alone, while its verdict is corrected for all contrasts of
-the study, so that a contrast may be undecided although its interval excludes 0. Most of these studies are small ones
-for two cores. A claim that is reversed or undecided is so at this size, which does not refute it at the size of its
-source. CIFAR-10 was read from JPEG copies of its images, whose pixels differ slightly.
+words mean](verdicts.md). A difference that the source publishes stands beside the measured one; an interval that has
+both that difference and 0 leaves the claim undecided. An interval is that of the contrast alone, while its verdict is
+corrected for all contrasts of the study, so that a contrast may be undecided although its interval excludes 0. Most of
+these studies are small ones for two cores. A claim that is reversed or undecided is so at this size, which does not
+refute it at the size of its source. CIFAR-10 was read from JPEG copies of its images, whose pixels differ slightly.
 """
 
 OPPOSITE = {"better": "worse", "worse": "better"}
@@ -69,8 +71,10 @@ def _rows(shown: Mapping[str, Any], measured: Mapping[str, Any]) -> list[list[st
     rows = []
     for one in found["contrasts"]:
         if _matches(one["a"], shown["a"]) and _matches(one["b"], shown["b"]) and one["metric"] == metric:
-            rows.append([name, f"{one['a']} against {one['b']}, {_metric(one)}", _difference(one), one["verdict"]])
-            rows[-1].append(_holds(one["verdict"], shown["expected"]) + _seeds(one))
+            published = shown.get("published")
+            rows.append([name, f"{one['a']} against {one['b']}, {_metric(one)}"])
+            rows[-1] += [_difference(one) + _beside(one, published), one["verdict"]]
+            rows[-1].append(_holds(one, shown["expected"], published) + _seeds(one))
     return rows or [[name, _compared(shown), "", "", "not run"]]  # before the study had this contrast
 
 
@@ -104,15 +108,32 @@ def _seeds(contrast: Mapping[str, Any]) -> str:
     return f"; about {roughly(math.ceil(needed))} seeds would decide"
 
 
-def _holds(verdict: str, expected: str) -> str:
-    """Return what a contrast's verdict says of a claim."""
+def _beside(contrast: Mapping[str, Any], published: float | None) -> str:
+    """Return where the published difference lies."""
+    if published is None:
+        return ""
+    place = "" if contrast["ci_low"] is None else ", inside" if _covers(contrast, published) else ", outside"
+    return f"; published {number(published, signed=True)}{place}"
+
+
+def _covers(contrast: Mapping[str, Any], published: float) -> bool:
+    low, high = contrast["ci_low"], contrast["ci_high"]
+    return low is not None and bool(low <= published <= high)
+
+
+def _holds(contrast: Mapping[str, Any], expected: str, published: float | None = None) -> str:
+    """Return what a contrast's verdict says of a claim; none excludes a published difference inside the interval."""
+    verdict = contrast["verdict"]
     if verdict == "undecided":
         return "undecided"
     if expected == "not worse":
         return "reversed" if verdict == "worse" else "held"
     if verdict == expected:
         return "held"
-    return "reversed" if verdict == OPPOSITE.get(expected) or expected == "equivalent" else "no difference"
+    if verdict == OPPOSITE.get(expected) or expected == "equivalent":
+        return "reversed"
+    inside = published is not None and _covers(contrast, published)
+    return "undecided; the interval has both 0 and the published difference" if inside else "no difference"
 
 
 def _outcome(words: Sequence[str]) -> str:
@@ -142,14 +163,15 @@ def _outcome(words: Sequence[str]) -> str:
 def _trained(
     entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any], studies: Sequence[Mapping[str, Any]]
 ) -> str:
-    changes = {one["study"]: _changed(one) for one in studies}
+    known = {one["study"]: one for one in studies}
     rows = []
     for entry in entries:
-        study, changed = load_study(entry["study"]), changes.get(entry["study"])
+        study, run = load_study(entry["study"]), known.get(entry["study"], {})
+        changed, same = _changed(run), set(run.get("set", {})) <= {"seeds"}
         full, near = measured.get(entry["study"]), measured.get(entry.get("near", ""))
         for one in study.published:
             stands = f"{one.value:g}"
-            whole = _arm(full, one.arm, one.metric, one.value)
+            whole = _arm(full, one.arm, one.metric, one.value if same else None)
             shorter = _arm(near, entry.get("arms", {}).get(one.arm), one.metric)
             rows.append(
                 [
@@ -162,9 +184,9 @@ def _trained(
                 ]
             )
     text = (
-        "Errors in per cent, of a full study where one has been run, with its distance from the published number in"
-        " standard errors of the mean over seeds, and of a shorter study with fewer images and epochs, whose errors are"
-        " expected to be larger."
+        "Errors in per cent, mean ± standard deviation over seeds, of a full study where one has been run, with its"
+        " distance from the published number in standard errors of the mean if nothing but the number of seeds was"
+        " changed; and of a shorter study with fewer images and epochs, whose errors are expected to be larger."
     )
     return f"{text}\n\n" + _table(["Study", "Arm", "Published", "Measured", "Shorter study", "Source"], rows)
 
@@ -254,10 +276,12 @@ def _studies(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) 
         )
     text = (
         "`leadline run STUDY` repeats each, with `--set` for what is changed. Hours are those of all trials together,"
-        " with one thread each, on a machine that did other work as well; on a card, three trials ran at once."
+        " with one thread each, on a machine that did other work as well; on a card, several trials ran at once."
     )
     head = ["Study", "Changed", "Trials", "Epochs", "Training images", "Hours", "When and where"]
-    return f"{text}\n\n" + _table(head, rows)
+    listed = {entry["study"] for entry in entries}
+    missing = ", ".join(f"`{name}`" for name in ready_studies() if name not in listed)
+    return f"{text}\n\n{_table(head, rows)}\n\nReady studies that have not been run for this page: {missing}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
