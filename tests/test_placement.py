@@ -216,8 +216,20 @@ class Said:
     "device, asked, free, workers, lines",
     [
         ("auto", 2, 0, 2, ["Device: cuda (auto, 4 cards)."]),
-        ("cuda", None, 10, 6, ["6 trials at once: each of 4 GPUs has 10.0 GiB free", "share cards: 2 on cuda:0"]),
-        ("cuda:1", None, 3, 2, ["2 trials at once: the GPU has 3.0 GiB free", "share cards: 2 on cuda:1."]),
+        (
+            "cuda",
+            None,
+            10,
+            6,
+            ["6 trials at once: each of 4 GPUs has 10.0 GiB free", "--trials-per-worker 4", "share cards: 2 on cuda:0"],
+        ),
+        (
+            "cuda:1",
+            None,
+            3,
+            2,
+            ["2 trials at once: the GPU has 3.0 GiB free", "--trials-per-worker 4", "share cards: 2 on cuda:1."],
+        ),
         ("cpu", None, 0, 6, []),
         ("cuda", 50, 0, 50, ["share cards: 2 on cuda:0, 2 on cuda:1, 1 on cuda:2 and 1 on cuda:3."]),  # of 6 trials
     ],

@@ -699,7 +699,7 @@ def test_what_cannot_be_counted_is_timed_only(tmp_path: Path) -> None:
     found = plan(small(arms=arms, vary={}), tmp_path, device="cpu", workers=1)
     assert [arm.seconds is None for arm in found.arms] == [True, False]
     text = plantext.to_text(found)
-    assert "Time of filtered: not known" in text and "use --time to time it" in text and "not known" in text
+    assert "Time of filtered: not known; it is estimated in float32 only" in text and "Use --time to time" in text
     assert json.loads(json.dumps(plantext.to_json(found), allow_nan=False))["seconds"] is None
     timed = plan(small(arms=arms, vary={}), tmp_path, device="cpu", workers=1, time=True, seconds=0.01)
     assert timed.seconds is not None

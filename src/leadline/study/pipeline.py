@@ -191,8 +191,12 @@ def _check_gang(
         raise SpecError(f"{asked}, each on {devices} devices: a trial on several devices has processes of its own")
     if device is not None and device.type == "cuda" and number > CUDA_STREAMS:
         raise SpecError(f"{asked}: PyTorch has {CUDA_STREAMS} CUDA streams for a card; use more workers")
-    if any(arm.trial.training.precision == "tf32" for arm in study.arms):
+    if _has_tf32(study):
         raise SpecError(f"{asked}: training.precision tf32 is a setting of the whole process; use --workers {number}")
+
+
+def _has_tf32(study: ExpandedStudy) -> bool:
+    return any(arm.trial.training.precision == "tf32" for arm in study.arms)
 
 
 def _place(
@@ -208,6 +212,8 @@ def _place(
     if workers is None and device.type == "cuda":
         room = card_capacity(study, data_dir, device, devices, count_cores(), ask_free_memory(device))
         screen.say(describe_capacity(room))
+        if trials_per_worker == devices == 1 and room.workers > len(room.free) and not _has_tf32(study):
+            screen.say("Small networks may train faster several at once in one process: --trials-per-worker 4.")
         workers = (
             min(len(room.free), math.ceil(room.workers / trials_per_worker)) if trials_per_worker > 1 else room.workers
         )

@@ -13,7 +13,7 @@ from leadline.data.datasets.digits import Digits
 from leadline.networks.modules import build
 from leadline.specs import SGD, Adam, NetworkSpec, TrainingSpec, TrialSpec
 from leadline.specs.network import Block, Stage, Stem
-from leadline.study.planning.timing import Work, limit_threads, synthetic
+from leadline.study.planning.timing import Work, limit_threads, settling_steps, synthetic
 from leadline.study.planning.tracing import Amounts, evaluation_amounts, step_amounts, trace
 from leadline.training import evaluate, prepare, train
 
@@ -21,7 +21,7 @@ SECONDS = 8
 """About how long a calibration takes on a CPU."""
 
 _SECONDS_EACH = 0.15  # of training steps of one network
-_FEWEST, _MOST = 3, 40  # steps of one network
+_FEWEST, _MOST = 2, 40  # steps of one network; before the fewest come those that take longer
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,18 @@ def time_network(work: Work, device: torch.device) -> Iterator[Sample]:
     state = prepare(build(trial.network, work.shape, work.classes), trial.training, device)
     data = synthetic(work, _MOST).to(device)
     took: list[float] = []
+    first = max(1, settling_steps(device))
     began = _clock(device)
     for record in train(state, data, trial.training, pause=lambda step: True):
         if record.split != "batch":
             break
         took.append(_clock(device) - began)
-        if sum(took) > _SECONDS_EACH and len(took) >= _FEWEST:
+        if sum(took) > _SECONDS_EACH and len(took) >= first + _FEWEST:
             break
         began = _clock(device)
     amounts = step_amounts(work, traced), evaluation_amounts(work, traced)
     assert amounts[0] is not None and amounts[1] is not None  # of networks of Leadline's parts
-    yield Sample(amounts[0], statistics.median(took[1:]))
+    yield Sample(amounts[0], statistics.median(took[first:]))
     took.clear()
     for _ in range(3):
         began = _clock(device)

@@ -371,8 +371,8 @@ def _speed_notes(arms: Sequence[ArmPlan]) -> Iterator[str]:
         )
     if unknown:
         yield (
-            f"Time of {join(unknown)}: not known, since the operations of the network or of its optimizer cannot be"
-            f" counted; use --time to time it."
+            f"Time of {join(unknown)}: not known; it is estimated in float32 only, from operations of a network and of"
+            f" its optimizer that can be counted. Use --time to time the networks themselves."
         )
     yield "Time for the store and checkpoints is not included."
 

@@ -25,6 +25,7 @@ from leadline.specs import Constant, FlowSpec, ProbeSpec, Spec, TrainingSpec, Tr
 from leadline.study.match import count
 from leadline.training import TrainState, choose_device, evaluate, prepare, train
 from leadline.training.device_errors import ran_out_of_memory
+from leadline.training.step import EAGER_STEPS
 
 SECONDS = 1.0
 """Minimum total seconds of the timed steps of one network, after a warm-up step."""
@@ -142,6 +143,11 @@ def time_one(work: Work, device: str, threads: int, seconds: float = SECONDS) ->
             ) from None
 
 
+def settling_steps(device: torch.device) -> int:
+    """Return how many steps of a training run take longer than the others: on CUDA, those before the graph is there."""
+    return EAGER_STEPS + 1 if device.type == "cuda" else 0
+
+
 def today() -> str:
     """Return the day in UTC, as an ISO date."""
     return datetime.now(UTC).date().isoformat()
@@ -160,7 +166,9 @@ def _time_one(work: Work, device: torch.device, seconds: float) -> Timing:
     data = synthetic(work, steps).to(device)
     took: list[float] = []
     computed, passed = time.process_time(), time.perf_counter()
-    for epoch in _epochs(state, data, endless):
+    for number, epoch in enumerate(_epochs(state, data, endless)):
+        if number * steps < settling_steps(device):
+            continue
         took.append(epoch)
         if sum(took) >= seconds and len(took) * steps >= FEWEST_STEPS:
             break
