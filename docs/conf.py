@@ -65,6 +65,7 @@ html_theme = "furo"
 html_title = "Leadline"
 html_static_path = ["style"]
 html_css_files = ["page.css"]
+html_js_files = ["page.js"]
 html_theme_options = {
     "light_css_variables": _variables(LIGHT),
     "dark_css_variables": _variables(DARK) | {"color-background-primary": DARK.ground},

@@ -338,6 +338,13 @@ def test_cutout_is_a_square_around_any_pixel() -> None:
             assert torch.equal(found, expected)
 
 
+def test_a_square_larger_than_the_images_is_refused() -> None:
+    small, whole_side = DataSpec(name="digits", augment="cutout"), {"name": "cutout", "size": 8}
+    with pytest.raises(SpecError, match="augment cutout: images of digits are 8x8, and a square of side 16 hides most"):
+        load(small)
+    assert load(small.with_(augment=whole_side)).spec.augment == Cutout(size=8)
+
+
 def test_what_is_erased() -> None:
     augment, count = RandomErasing(probability=1, value="mean"), 4000
     numbers = augment.draw(count, 0)
@@ -545,7 +552,9 @@ def test_pixels_that_there_are_not_are_refused_before_training(function: Any, me
 
 def test_floats_can_be_erased_and_mixed() -> None:
     asked = parse(TrialSpec, {"network": {"module": "torch.nn:Identity"}, "data": floats}).data
-    data = load(asked.with_(augment=["translation", "cutout", "random-erasing", "gaussian-noise", "mixup"]))
+    data = load(
+        asked.with_(augment=["translation", {"name": "cutout", "size": 4}, "random-erasing", "gaussian-noise", "mixup"])
+    )
     images, targets = whole(data.train_batches(0, 0, 16))
     assert images.shape == (36, 3, 8, 8) and targets.shape == (36, 2)
 

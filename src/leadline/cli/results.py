@@ -45,9 +45,13 @@ def report(
 ) -> None:
     """Write a study's report: one HTML file, plus figures as SVG and PDF and tables as CSV, Markdown and LaTeX."""
     from leadline.api import Results
+    from leadline.text import plural
 
-    path = Results.open(name, runs, store=store_url, data_dir=data_dir).report(output or f"report/{name}")
+    found = Results.open(name, runs, store=store_url, data_dir=data_dir)
+    path, states = found.report(output or f"report/{name}"), found.trials["state"]
     typer.echo(f"report: {path}")
+    if waiting := int(states.isin(("waiting", "running")).sum()):
+        typer.echo(f"Provisional: waiting for {waiting} of {plural(len(states), 'trial')}.")
 
 
 @app.command()

@@ -34,6 +34,7 @@ from leadline.errors import Problem, SpecError, unknown
 from leadline.parts.augmentations import (
     STAGES,
     Augmentation,
+    BatchAugmentation,
     DecodingAugmentation,
     MixingAugmentation,
     PixelAugmentation,
@@ -239,8 +240,8 @@ class DataSpec(Spec):
         """Check that the augmentations can be applied to the images, and label noise to their labels.
 
         Raises:
-            SpecError: one changes pixels, and the images are floats, or neither grey nor in colour; or labels have no
-                other class to be replaced by.
+            SpecError: one changes pixels, and the images are floats, or neither grey nor in colour; one hides most of
+                images as small as these; or labels have no other class to be replaced by.
         """
         if self.label_noise is not None and known.classes < 2:
             raise SpecError(
@@ -260,6 +261,11 @@ class DataSpec(Spec):
                 raise SpecError(
                     f"augment {each.called} is for images of 1 or 3 channels, and those of {self.display_name} have"
                     f" {known.shape[0]}; leave it out"
+                )
+            height, width = known.shape[1:]
+            if isinstance(each, BatchAugmentation) and (problem := each.find_problem(height, width)):
+                raise SpecError(
+                    f"augment {each.called}: images of {self.display_name} are {height}x{width}, and {problem}"
                 )
 
     def check_loss(self, loss: Loss | None) -> None:

@@ -100,6 +100,10 @@ class BatchAugmentation(Augmentation, ABC):
 
     changes = "normalised images"
 
+    def find_problem(self, height: int, width: int) -> str:
+        """Return why images of this size cannot be told apart afterwards; empty: they can."""
+        return ""
+
     @abstractmethod
     def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
         """Return a batch of augmented images.

@@ -24,6 +24,13 @@ class Cutout(Spec, BatchAugmentation):
         default=16, ge=1, description="pixels of a side; in the paper 16 for CIFAR-10, 8 for CIFAR-100, 20 for SVHN"
     )
 
+    def find_problem(self, height: int, width: int) -> str:
+        """Return that the square is larger than the images, if it is."""
+        smaller = min(height, width)
+        if self.size <= smaller:
+            return ""
+        return f"a square of side {self.size} hides most of them or all; use a smaller size, such as {-(-smaller // 4)}"
+
     def apply(self, images: "Tensor", numbers: "Tensor") -> "Tensor":
         """Return images with a square of zeros each."""
         height, width = images.shape[2:]
