@@ -22,6 +22,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import leadline
+from browser import Browser
 from leadline.cli import app
 from leadline.errors import DataError, LeadlineError
 from leadline.reports.charts.files import to_svg
@@ -336,3 +337,12 @@ def test_what_is_wrong_on_a_page_fails_the_build_and_names_the_page(tmp_path: Pa
     for number, (what, (_, words)) in enumerate(wrong.items()):
         assert any(f"wrong-{number}.md" in line and words in line for line in said), what
     assert any("forgotten.md" in line and "toctree" in line for line in said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_pages_keep_the_rules_of_accessibility(dark: bool, site: Path, browser: Browser, axe: str) -> None:
+    for name in ("training", "gpu", "security"):  # code, a wide table, prose
+        browser.open(site / f"{name}.html", dark=dark)
+        assert browser.complaints() == [], name
+        assert browser.violations(axe) == [], name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from docs.execute import execute, lessons
+from docs.execute import FIGURES, execute, lessons, page_figure
 
 import leadline as ll
 from leadline.store import Store
@@ -20,6 +20,7 @@ LESSONS = lessons()
 LONGEST = 40
 """Lines of a cell of code."""
 ABSOLUTE = re.compile(r"""(?<![\w.:/<])(/(?!/)[a-z]+/[\w.]|[A-Z]:\\|~/)""")
+WORDS = re.compile(r">([^<>]*[A-Za-z][^<>]*)</text>")
 CITED = re.compile(r"([A-Z]\w+)(?: et al\.| & [A-Z]\w+| and [A-Z]\w+) \(?(\d{4})|\(([A-Z]\w+) (\d{4})\)")
 
 
@@ -137,6 +138,8 @@ def test_no_cell_fails_or_warns(executed: Executed) -> None:
 def test_pictures_and_the_verdict_are_shown(executed: Executed) -> None:
     assert len(executed.shown("image/svg+xml")) >= 2
     assert any("Contrasts: difference, first arm minus second" in html for html in executed.shown("text/html"))
+    figure, kept = page_figure(executed.notebook), (FIGURES / f"{executed.name}.svg").read_text(encoding="utf-8")
+    assert WORDS.findall(kept) == WORDS.findall(figure)  # what the page shows is of this lesson
 
 
 @pytest.mark.slow

@@ -101,8 +101,10 @@ def _difference(contrast: Mapping[str, Any]) -> str:
 
 def _seeds(contrast: Mapping[str, Any]) -> str:
     needed = contrast["needed_likely"]
-    if contrast["verdict"] != "undecided" or needed is None:
+    if contrast["verdict"] != "undecided" or contrast["difference"] is None:
         return ""
+    if needed is None:
+        return "; how many seeds would decide cannot be estimated"
     if not can_be_run(needed, contrast["n"]):
         return "; too small a difference to be decided by more seeds"
     return f"; about {roughly(math.ceil(needed))} seeds would decide"

@@ -241,11 +241,12 @@ def _errors_of_classes(rows: pd.DataFrame, own: Sequence[ArmMistakes], bases: Se
     ends = [*rows["error"], *rows["low"].dropna(), *rows["high"].dropna()]
     x = _along(linear("Error (%)", [0.0, *ends]))
     y = alt.Y("class:N", title="Class", sort=names, axis=alt.Axis(labelLimit=140, grid=True))
-    beside = alt.YOffset("base:N", sort=here, scale=alt.Scale(domain=here, paddingInner=0.2, paddingOuter=0.4))
+    known = rows.dropna(subset=["low", "high"])
+    inner: dict[str, Any] = {} if known.empty else {"paddingInner": 0.2}  # which a scale of points alone does not have
+    beside = alt.YOffset("base:N", sort=here, scale=alt.Scale(domain=here, paddingOuter=0.4, **inner))
     tips = [*(alt.Tooltip(f"{name}:N") for name in ("arm", "class")), alt.Tooltip("images:Q"), alt.Tooltip("seeds:Q")]
     tips += [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("error", "low", "high")]
     layers: list[alt.Chart] = []
-    known = rows.dropna(subset=["low", "high"])
     if not known.empty:
         bar = alt.Chart(inline(known, ["base", "class", "low", "high"])).mark_rule(strokeWidth=1.5, aria=False)
         layers.append(bar.encode(x=_of(x, "low"), x2="high:Q", y=y, yOffset=beside, color=colour))
