@@ -394,9 +394,8 @@ def runs(report: Report, device: torch.device, quick: bool) -> None:
     """Run studies, all at once, because most of the time goes into the start of processes."""
     few = ["--set", "training.epochs=1", "--set", "seeds=1", "--set", "vary.blocks=[1]"] if quick else []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
-        started = [
-            pool.submit(run_demo, report, folder, device, number, few) for number in ((1, 2) if quick else (1, 4))
-        ]
+        numbers = (2,) if quick else (1, 4)
+        started = [pool.submit(run_demo, report, folder, device, workers, few) for workers in numbers]
         started += [pool.submit(check, report, folder, device) for check in (run_gang, run_broken)]
     for one in started:
         one.result()
