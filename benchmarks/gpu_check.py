@@ -32,7 +32,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ from leadline.networks import comparative_resnet, mlp
 from leadline.networks.modules import build
 from leadline.probes.running import run_probe
 from leadline.probes.snapshots import PROBES
+from leadline.running.gang import own_stream
 from leadline.specs import SGD, Adam, DataSpec, FlowSpec, NetworkSpec, ProbeSpec, RMSprop, TrainingSpec
 from leadline.specs.training import Precision
 from leadline.store import Store
@@ -594,13 +595,14 @@ def replicas(report: Report, device: torch.device, quick: bool) -> None:
         for number in numbers:
             with report.measuring(f"{number} in {kind}"):
                 seconds, digests = run(case, device, number, steps)
-                alone = alone or digests
-                equal, only = digests == alone, kind.startswith("threads") and number == 1
-                text = f"{number * REPLICA_EPOCHS * steps * BATCH / seconds:,.0f}"
-                bits = "" if only else ", equal to alone" if equal else ", different"
-                report.add(
-                    f"{number} in {kind}: images/s", text + bits, "" if only else "equal", None if only else equal
-                )
+                check, speed = f"{number} in {kind}: images/s", number * REPLICA_EPOCHS * steps * BATCH / seconds
+                if not alone:
+                    alone = digests
+                    report.add(check, f"{speed:,.0f}")
+                    continue
+                equal = digests == alone
+                bits = "equal to alone" if equal else "different"
+                report.add(check, f"{speed:,.0f}, {bits}", "equal", equal)
     for number in numbers if device.type == "cuda" else ():
         with report.measuring(f"{number} captured steps on streams"), numerics(device, case.training.precision):
             speed, gigabytes = run_graphs(case, device, number, steps)
@@ -616,7 +618,7 @@ def run_threads(case: Case, device: torch.device, number: int, steps: int) -> tu
 
     def train_one() -> str:
         try:
-            with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():  # type: ignore[no-untyped-call]
+            with own_stream(device):
                 return replicate(case, device, steps, wait)
         except BaseException:
             ready.abort()
@@ -707,9 +709,10 @@ def command(*arguments: str) -> list[str]:
 def child(*arguments: str) -> str:
     """The last line that a child process prints."""
     done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    said = last_line(done)
     if done.returncode:
-        raise RuntimeError(last_line(done))
-    return last_line(done)
+        raise RuntimeError(said)
+    return said
 
 
 def run_child(task: str, name: str, where: str, number: str, *more: str) -> None:

@@ -45,7 +45,7 @@ def page_figure(notebook: nbformat.NotebookNode) -> str:
     """Return the figure of an executed lesson that is shown on the page of the lessons, as SVG."""
     [cell] = [cell for cell in notebook.cells if "page" in cell.metadata.get("tags", ())]
     [svg] = [output["data"]["image/svg+xml"] for output in cell.outputs if "image/svg+xml" in output.get("data", {})]
-    return "".join(svg)
+    return str(svg)
 
 
 def main() -> None:

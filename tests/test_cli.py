@@ -205,12 +205,12 @@ def test_run_verdict_report_end_to_end(tmp_path: Path) -> None:
     by_trial = json.loads(invoke("predict", trial[:10], str(image), *runs, "--json"))
     assert by_trial == json.loads(invoke("predict", str(folder), str(image), "--json"))
     assert len(by_trial[0]["classes"]) == 3 and sum(by_trial[0]["probabilities"]) <= 1
+    assert str(image) in invoke("predict", str(folder), str(image), "--top", "1")
 
     with closing(sqlite3.connect(tmp_path / "runs/leadline.db")) as database, database:
         database.execute("UPDATE trials SET state = 'waiting' WHERE id = 1")
     printed = invoke("report", "demo", *runs, "--output", str(tmp_path / "report"))
     assert printed.endswith("report.html\nProvisional: waiting for 1 of 4 trials.\n")
-    assert str(image) in invoke("predict", str(folder), str(image), "--top", "1")
 
 
 @pytest.fixture(scope="module")

@@ -44,14 +44,17 @@ def report(
     data_dir: DataDir = None,
 ) -> None:
     """Write a study's report: one HTML file, plus figures as SVG and PDF and tables as CSV, Markdown and LaTeX."""
+    from leadline.analysis.verdict import provisional_sentence
     from leadline.api import Results
-    from leadline.text import plural
+    from leadline.store import Store
+    from leadline.store.schema import SETTLED
 
-    found = Results.open(name, runs, store=store_url, data_dir=data_dir)
-    path, states = found.report(output or f"report/{name}"), found.trials["state"]
+    path = Results.open(name, runs, store=store_url, data_dir=data_dir).report(output or f"report/{name}")
     typer.echo(f"report: {path}")
-    if waiting := int(states.isin(("waiting", "running")).sum()):
-        typer.echo(f"Provisional: waiting for {waiting} of {plural(len(states), 'trial')}.")
+    with Store.open_existing(runs, store_url) as store:
+        counts = store.counts(name)
+    if unfinished := sum(count for state, count in counts.items() if state not in SETTLED):
+        typer.echo(provisional_sentence(unfinished, sum(counts.values())))
 
 
 @app.command()

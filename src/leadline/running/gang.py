@@ -66,7 +66,7 @@ class _Gang:
     def run(self, number: int, device: torch.device) -> None:
         """Run trials one after the other in the current thread."""
         try:
-            with _own_stream(device):
+            with own_stream(device):
                 work(self.job, self._emit_one, stop=self._stops[number], thread=number)
         except Stopped:
             pass
@@ -83,7 +83,8 @@ class _Gang:
             self._emit(event)
 
 
-def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+def own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Let the current thread use a CUDA stream of its own in the body; elsewhere than on a card do nothing."""
     if device.type != "cuda":
         return nullcontext()
     stream: AbstractContextManager[object] = torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]

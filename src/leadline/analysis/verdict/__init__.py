@@ -22,6 +22,7 @@ from leadline.analysis.verdict.wording.sentences import (
     detail_sentences,
     effect_sentence,
     meta_sentence,
+    provisional_sentence,
 )
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table
 
@@ -49,6 +50,7 @@ __all__ = [
     "headline",
     "meta_sentence",
     "notes",
+    "provisional_sentence",
     "reads_probabilities",
     "reads_records",
     "round_line",

@@ -242,8 +242,8 @@ def _errors_of_classes(rows: pd.DataFrame, own: Sequence[ArmMistakes], bases: Se
     x = _along(linear("Error (%)", [0.0, *ends]))
     y = alt.Y("class:N", title="Class", sort=names, axis=alt.Axis(labelLimit=140, grid=True))
     known = rows.dropna(subset=["low", "high"])
-    inner: dict[str, Any] = {} if known.empty else {"paddingInner": 0.2}  # which a scale of points alone does not have
-    beside = alt.YOffset("base:N", sort=here, scale=alt.Scale(domain=here, paddingOuter=0.4, **inner))
+    inner = alt.Undefined if known.empty else 0.2  # which a scale of points alone does not have
+    beside = alt.YOffset("base:N", sort=here, scale=alt.Scale(domain=here, paddingInner=inner, paddingOuter=0.4))
     tips = [*(alt.Tooltip(f"{name}:N") for name in ("arm", "class")), alt.Tooltip("images:Q"), alt.Tooltip("seeds:Q")]
     tips += [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("error", "low", "high")]
     layers: list[alt.Chart] = []

@@ -12,6 +12,7 @@ from leadline.analysis.verdict.wording.sentences import (
     meta_sentence,
     of_seeds,
     opening,
+    provisional_sentence,
 )
 from leadline.text import LONGEST, decimals, interval, join, number, plural
 
@@ -44,7 +45,7 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
     if diverged := [f"{arm.name} at {of_seeds(arm.diverged, arm.planned)}" for arm in arms if arm.diverged]:
         yield f"Diverged: {join(diverged)}."
     if unfinished := sum(arm.unfinished for arm in arms):
-        yield f"Provisional: waiting for {unfinished} of {plural(sum(arm.planned for arm in arms), 'trial')}."
+        yield provisional_sentence(unfinished, sum(arm.planned for arm in arms))
 
 
 def _about_single_seeds(findings: Findings) -> Iterator[str]:

@@ -353,6 +353,11 @@ def _needed(contrast: ContrastFinding) -> str:
     )
 
 
+def provisional_sentence(unfinished: int, planned: int) -> str:
+    """Return that a verdict waits for so many of a study's trials."""
+    return f"Provisional: waiting for {unfinished} of {plural(planned, 'trial')}."
+
+
 def can_be_run(seeds: float, there: int) -> bool:
     """Return whether so many seeds are few enough to be worth naming, beside those that there are."""
     return seeds <= max(MOST_SEEDS, MOST_TIMES * there)
