@@ -1,13 +1,15 @@
-"""What the checkpoint and the records at the end of an epoch cost, as a share of the epoch.
+"""What a checkpoint with the records of its epochs costs, and the share of training that it takes.
 
     python -m benchmarks.checkpoints [--images 2000] [--epochs 3]
 
 Trains one trial of each network in this process, as a worker does, with a store on disk: ResNet-20, ResNet-110 and the
-residual network of the comparative study, on random images of CIFAR-10's size. The share of an epoch of all 50,000
-images follows from the time per image, and that of a card from its own speed: `--images-per-second`.
+residual network of the comparative study, on random images of CIFAR-10's size, with a checkpoint after each epoch. How
+many epochs of all 50,000 images would share one follows from the time per image, or from the speed of another device:
+`--images-per-second`.
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 
 import leadline as ll
+from leadline.running.checkpoints import LARGEST_SHARE
 from leadline.running.trial import TrialRun
 
 NETWORKS = {
@@ -28,7 +31,7 @@ EPOCH = 50_000
 
 
 def main() -> None:
-    """Print the time of a checkpoint and its share of an epoch for each network."""
+    """Print the time of a checkpoint and its share of training for each network."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=3)
@@ -56,14 +59,15 @@ def main() -> None:
             np.savez(path, **named, **{f"{part}_labels": labels[one] for part, one in parts.items()})
             data, training = {"name": "npz", "path": str(path)}, {"epochs": options.epochs}
             study = ll.Study("one", arms={"one": {"network": network}}, data=data, training=training, seeds=1)
-            results = study.run(Path(folder) / "runs", workers=0, progress=False)
+            results = study.run(Path(folder) / "runs", workers=0, progress=False, checkpoint_every="epoch")
             records = results.records
         seconds = records[(records["split"] == "time") & (records["name"] == "seconds")]["value"]
         speed = options.images_per_second or options.images / seconds.median()
-        each = statistics.median(spent)
+        each, epoch = statistics.median(spent), EPOCH / speed
+        sharing = max(1, math.ceil(each / LARGEST_SHARE / epoch))
         print(
-            f"{name:<20} {1000 * each:6.1f} ms per epoch; {each / (EPOCH / speed):.2%} of an epoch of {EPOCH:,} images"
-            f" at {speed:,.0f} images/s",
+            f"{name:<20} {1000 * each:6.1f} ms; at {speed:,.0f} images/s an epoch of {EPOCH:,} takes {epoch:,.2f} s:"
+            f" {each / epoch:.2%} with one after each, {each / epoch / sharing:.2%} with one after {sharing}",
             flush=True,
         )
 

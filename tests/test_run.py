@@ -25,7 +25,7 @@ from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probes.table import FlowTable
 from leadline.running import executors
 from leadline.running import trial as trial_module
-from leadline.running.checkpoints import DamagedCheckpoint, load_checkpoint, save_checkpoint
+from leadline.running.checkpoints import DamagedCheckpoint, Interval, load_checkpoint, save_checkpoint
 from leadline.running.executors import InProcess, LocalProcesses
 from leadline.running.job import Event, Job
 from leadline.running.stopping import sigterm_as_interrupt
@@ -414,7 +414,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path: Path, kept: 
     study = small(epochs=3, seeds=1)
     with registered(study, tmp_path / "damaged") as store, registered(study, tmp_path / "whole") as whole:
         with pytest.raises(KeyboardInterrupt):
-            InProcess().run(Job("small", tmp_path / "damaged"), interrupt)
+            InProcess().run(Job("small", tmp_path / "damaged", checkpoint_every=Interval()), interrupt)
         before, checkpoint = sorted(store.checkpoints.iterdir())
         assert before.name.endswith("-1.safetensors")
         content = checkpoint.read_bytes()

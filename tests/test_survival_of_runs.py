@@ -277,11 +277,30 @@ def test_a_timer_counts_from_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch
     by_steps, by_time = Timer.start(Interval(steps=5), 7), Timer.start(Interval(seconds=60.0), 7)
     never = Timer.start(Interval(), 0)
     assert [step for step in range(8, 20) if by_steps.due(step)] == list(range(12, 20))
-    by_steps.restart(13)
+    by_steps.restart(13, 0.0)
     assert not by_steps.due(17) and by_steps.due(18)
     assert not by_time.due(10**6)
     moment = 160.0
     assert by_time.due(8) and not never.due(10**6)
+
+
+def test_epochs_end_with_a_checkpoint_that_takes_two_per_cent_of_the_time_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moment = 100.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: moment)
+    timer, by_steps = Timer.start(Interval(seconds=60.0), 0), Timer.start(Interval(steps=5), 0)
+    every = Timer.start(Interval(), 0)
+    assert timer.due_after_epoch(1)  # what the first costs is not known
+    for one in (timer, by_steps, every):
+        one.restart(1, cost=0.5)
+    moment = 124.9
+    assert not timer.due_after_epoch(2) and by_steps.due_after_epoch(2) and every.due_after_epoch(2)
+    moment = 125.0
+    assert timer.due_after_epoch(2)
+    timer.restart(2, cost=30.0)
+    moment = 185.0
+    assert timer.due_after_epoch(3)  # the interval has passed
 
 
 # --- killed

@@ -201,7 +201,8 @@ class Study:
                 this process.
             device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
             devices: devices that train each trial together; None: as many as the study says.
-            checkpoint_every: time or steps between checkpoints within an epoch, such as `10m` or `500steps`.
+            checkpoint_every: time or steps between checkpoints within an epoch, such as `10m` or `500steps`, or `epoch`
+                for none. Epochs end with one too; if this is a time, very short epochs share one.
             artifacts: a folder or URL to which checkpoints are also copied.
             progress: whether to show a progress bar, in a terminal or a notebook.
             executor: runs the trials elsewhere, such as on a Ray cluster; None: run them on this machine.

@@ -39,7 +39,9 @@ Artifacts = Annotated[
 ]
 CheckpointEvery = Annotated[
     str,
-    typer.Option(metavar="10m|500s|200steps|epoch", help="Interval between checkpoints within an epoch."),
+    typer.Option(
+        metavar="10m|500s|200steps|epoch", help="Interval between checkpoints; epoch: only at the end of each."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -40,7 +40,7 @@ class DamagedCheckpoint(StoreError):
 
 @dataclass(frozen=True)
 class Interval:
-    """Maximum interval between two checkpoints within an epoch; every epoch also ends with a checkpoint."""
+    """Maximum interval between two checkpoints, of which every epoch ends with one unless it is short."""
 
     seconds: float | None = None
     steps: int | None = None
@@ -72,6 +72,8 @@ class Interval:
 
 
 TEN_MINUTES = Interval(seconds=600.0)
+LARGEST_SHARE = 0.02
+"""Epochs so short that a checkpoint at the end of each would take more than this share of the time share one."""
 
 
 @dataclass
@@ -81,6 +83,7 @@ class Timer:
     interval: Interval
     step: int  # at the last checkpoint
     moment: float  # of the last checkpoint, time.monotonic
+    cost: float = 0.0  # seconds that the last checkpoint took
 
     @classmethod
     def start(cls, interval: Interval, step: int) -> "Timer":
@@ -93,9 +96,14 @@ class Timer:
         late = seconds is not None and time.monotonic() - self.moment >= seconds
         return late or (steps is not None and step - self.step >= steps)
 
-    def restart(self, step: int) -> None:
-        """Restart counting after a checkpoint has been written."""
-        self.step, self.moment = step, time.monotonic()
+    def due_after_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with a checkpoint; if the interval is a time, very short epochs share one."""
+        by_time = self.interval.seconds is not None
+        return not by_time or self.due(step) or time.monotonic() - self.moment >= self.cost / LARGEST_SHARE
+
+    def restart(self, step: int, cost: float) -> None:
+        """Restart counting after a checkpoint has been written, which took so many seconds."""
+        self.step, self.moment, self.cost = step, time.monotonic(), cost
 
 
 @dataclass

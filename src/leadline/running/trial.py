@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -104,7 +105,8 @@ class TrialRun:
         spec, state = self.checkpoints.spec, self.state
         steps = -(-self.data.train_size // spec.training.batch_size) * spec.training.epochs
         pending: list[Record] = []
-        stored_epoch = state.epoch
+        complete: list[Record] = []  # of whole epochs since the last checkpoint
+        seen_epoch = state.epoch
         self.timer = Timer.start(self.job.checkpoint_every, state.step)
 
         def pause(step: int) -> bool:
@@ -117,21 +119,30 @@ class TrialRun:
                     self.report("progress", record.step / steps, f"loss {record.value:.4g}")
                     asked = self.stop.asked  # read only once, because it can change at any time
                     if asked or self.timer.due(record.step):
-                        self.checkpoint()
+                        self.checkpoint(complete, _seconds(complete))
+                        complete = []
                     if asked:
                         raise Stopped
                     continue
                 pending.append(record)
-                if state.epoch == stored_epoch:
+                if state.epoch == seen_epoch:
                     continue
-                seconds = sum(one.value for one in pending if (one.split, one.name) == ("time", "seconds"))
-                self.checkpoint(pending, seconds, self._collect_measurements(state.epoch))
-                pending, stored_epoch = [], state.epoch
+                complete, pending, seen_epoch = complete + pending, [], state.epoch
+                measured, over = self._collect_measurements(state.epoch), state.is_over(spec.training.epochs)
+                if measured or over or self.timer.due_after_epoch(state.step):
+                    self.checkpoint(complete, _seconds(complete), measured)
+                    complete = []
                 self.report("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
                 if self.stop.asked:
+                    if complete:
+                        self.checkpoint(complete, _seconds(complete))
                     raise Stopped
-        except Diverged:  # no later epoch stores the measurements of this one
-            if not state.is_over(spec.training.epochs):
+        except StoreError:
+            raise
+        except Exception as error:  # no checkpoint follows that would store what whole epochs have measured
+            if complete:
+                self._commit(state.epoch, {}, complete)
+            if isinstance(error, Diverged) and not state.is_over(spec.training.epochs):
                 self._commit_start()
                 self._commit(state.epoch + 1, self._collect_measurements(state.epoch + 1))
             raise
@@ -141,10 +152,12 @@ class TrialRun:
         self, records: Sequence[Record] = (), seconds: float = 0.0, measurements: Mapping[str, bytes] | None = None
     ) -> None:
         """Store the state together with everything measured since the last checkpoint."""
+        started = time.monotonic()
         self._commit_start()
         self.checkpoints.save(self.state, records, seconds, measurements or {})
         pretraining = self.state.pretraining
-        self.timer.restart(self.state.step if pretraining is None else pretraining.steps)
+        steps = self.state.step if pretraining is None else pretraining.steps
+        self.timer.restart(steps, time.monotonic() - started)
 
     def finish(self, records: Sequence[Record]) -> None:
         """Store the last records, the outputs for the test images and what the network takes, and end the trial."""
@@ -171,9 +184,10 @@ class TrialRun:
         if seen := self._pack_snapshots(0):
             self._commit(0, seen)
 
-    def _commit(self, epoch: int, measurements: Mapping[str, bytes]) -> None:
-        files = self.checkpoints
-        files.store.commit_epoch(files.claim.trial, files.worker, [], None, epoch, 0.0, measurements)
+    def _commit(self, epoch: int, measurements: Mapping[str, bytes], records: Sequence[Record] = ()) -> None:
+        """Store what was measured without a checkpoint."""
+        files, seconds = self.checkpoints, _seconds(records)
+        files.store.commit_epoch(files.claim.trial, files.worker, records, None, epoch, seconds, measurements)
 
     def _collect_measurements(self, epoch: int) -> dict[str, bytes]:
         """Return the probe measurements of an epoch, which may be incomplete."""
@@ -182,6 +196,11 @@ class TrialRun:
 
     def _pack_snapshots(self, epoch: int) -> dict[str, bytes]:
         return {name: one.to_bytes() for name, one in self.state.measured.get(epoch, {}).items()}
+
+
+def _seconds(records: Sequence[Record]) -> float:
+    """Return the time that epochs took, by what they recorded."""
+    return sum(one.value for one in records if (one.split, one.name) == ("time", "seconds"))
 
 
 def run_rank(

@@ -84,7 +84,7 @@ def run_study(
         device: cpu, cuda, cuda:N, mps or auto.
         screen: display for the progress; `SILENT` shows nothing.
         executor: runs the trials elsewhere, on a device of this name there; None: this machine does.
-        checkpoint_every: between two checkpoints of a trial within an epoch.
+        checkpoint_every: between two checkpoints of a trial.
         devices: that train each trial together; None: as many as the study says.
         artifacts: a folder or a URL where checkpoints are kept as well; None: nowhere.
         replace_study: whether a study of this name whose results do not belong to this one may be renamed.
