@@ -106,6 +106,47 @@ def test_a_worker_without_a_study_takes_all_of_the_store(study: Path, tmp_path: 
     assert again.line() == "worker: 0 trials completed"
 
 
+def test_a_worker_trains_several_trials_at_once_to_the_same_bits(study: Path, tmp_path: Path) -> None:
+    told: list[Event] = []
+    for runs in (tmp_path / "together", tmp_path / "alone"):
+        assert enter(str(study), {}, runs, None, None) == "shared"
+    tally = take_trials(Job("", tmp_path / "together", trials_at_once=3), None, True, told.append)
+    assert tally.line() == "worker: 4 trials completed: 4 finished"
+    started = [event.owner for event in told if event.kind == "started"]
+    assert len(started) == 4 and len(set(started)) == 3  # each trial is held by a thread's own name
+    take_trials(Job("", tmp_path / "alone"), None, False, lambda _: None)
+    assert values(tmp_path / "together") == values(tmp_path / "alone")
+    with pytest.raises(SpecError, match="2 trials per worker, each on 2 devices"):
+        take_trials(Job("", tmp_path / "alone", devices=2, trials_at_once=2), None, False, lambda _: None)
+
+
+def test_a_study_that_a_worker_cannot_train_several_trials_of_is_refused_before_jobs_are_submitted(
+    study: Path, tmp_path: Path
+) -> None:
+    asked = ["slurm", str(study), "--runs", str(tmp_path / "runs"), "--print", "--trials-per-worker", "2"]
+    assert "2 trials per worker: training.precision tf32" in said(
+        [*asked, "--set", "training.precision=tf32"], SpecError
+    )
+    other = [*asked[:2], "--runs", str(tmp_path / "other"), *asked[4:]]
+    printed = CliRunner().invoke(app, other)
+    assert printed.exit_code == 0 and " --trials-per-worker 2 " in printed.output
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_trials_back(tmp_path: Path) -> None:
+    study, runs = written(tmp_path, 500), tmp_path / "runs"
+    assert enter(str(study), {}, runs, None, None) == "shared"
+    told: list[Event] = []
+
+    def emit(event: Event) -> None:
+        told.append(event)
+        if len({one.trial for one in told if one.kind == "progress"}) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    tally = take_trials(Job("", runs, trials_at_once=2), None, True, emit)
+    assert tally.line() == "worker: 0 trials completed; stopped, and its trials were released"
+    assert counts(runs) == {"waiting": 4}
+
+
 def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> None:
     study, runs = written(tmp_path, 500), tmp_path / "runs"
     worker = command("worker", study, "--runs", runs)
@@ -161,7 +202,7 @@ def test_a_worker_does_not_ask_without_a_pause_for_what_it_cannot_have(
         asked.append(seconds)
         raise Stopped
 
-    monkeypatch.setattr(worker, "work", lambda *_, **__: 0)  # all that waits is locked
+    monkeypatch.setattr(worker, "work_together", lambda *_: 0)  # all that waits is locked
     monkeypatch.setattr(worker.time, "sleep", pause)
     assert take_trials(Job(name, tmp_path / "runs"), name, until_empty=False).stopped
     assert asked == [worker.LOOK_SECONDS]

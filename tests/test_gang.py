@@ -25,7 +25,6 @@ from leadline.running.job import Emit, Event, Job
 from leadline.running.stopping import Stop, sigterm_as_interrupt
 from leadline.seeds import seeded
 from leadline.store import Store, WorkerId
-from leadline.study.pipeline import _check_gang
 from leadline.training import TrainState
 
 NAME = "gang"
@@ -269,10 +268,10 @@ def test_what_cannot_run_together_is_said(
 
 def test_no_more_trials_share_a_card_than_there_are_streams(tmp_path: Path) -> None:
     asked = study({"dropout": MLP}).expanded
-    _check_gang(asked, 32, 1, None, torch.device("cuda"))
-    _check_gang(asked, 33, 1, None, torch.device("cpu"))
+    gang.check_gang(asked, 32, None, torch.device("cuda"))
+    gang.check_gang(asked, 33, None, torch.device("cpu"))
     with pytest.raises(SpecError, match="33 trials per worker: PyTorch has 32 CUDA streams for a card"):
-        _check_gang(asked, 33, 1, None, torch.device("cuda"))
+        gang.check_gang(asked, 33, None, torch.device("cuda"))
 
 
 def test_a_thread_is_told_apart_from_its_process() -> None:

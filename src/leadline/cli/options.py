@@ -43,6 +43,9 @@ CheckpointEvery = Annotated[
         metavar="10m|500s|200steps|epoch", help="Interval between checkpoints; epoch: only at the end of each."
     ),
 ]
+TrialsPerWorker = Annotated[
+    int, typer.Option(min=1, help="Trials that each worker trains at once, for small networks on a card.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the study or network; repeatable."),

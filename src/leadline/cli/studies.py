@@ -18,6 +18,7 @@ from leadline.cli.options import (
     Runs,
     Settings,
     StoreUrl,
+    TrialsPerWorker,
     print_json,
     settings_of,
 )
@@ -47,9 +48,7 @@ def run(
         int | None,
         typer.Option(min=0, help="Number of worker processes; default: as many as fit; 0: train in this process."),
     ] = None,
-    trials_per_worker: Annotated[
-        int, typer.Option(min=1, help="Trials that each worker trains at once, for small networks on a card.")
-    ] = 1,
+    trials_per_worker: TrialsPerWorker = 1,
     device: Device = "auto",
     executor: Annotated[
         str, typer.Option(help="local: processes on this machine; inprocess: this process; ray: a Ray cluster.")
@@ -154,6 +153,7 @@ def worker(
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
+    trials_per_worker: TrialsPerWorker = 1,
     device: Device = "auto",
     checkpoint_every: CheckpointEvery = "10m",
     devices: Devices = None,
@@ -174,7 +174,10 @@ def worker(
         return
     try:
         name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir)
-        job = Job(name or "", runs, store_url, data_dir, device, 1, every, devices, _folder(artifacts))
+        url = _folder(artifacts)
+        job = Job(
+            name or "", runs, store_url, data_dir, device, 1, every, devices, url, trials_at_once=trials_per_worker
+        )
         tally = take_trials(job, name, until_empty)
     finally:
         if torchrun is not None:
@@ -214,6 +217,7 @@ def slurm(
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     store_url: StoreUrl = None,
+    trials_per_worker: TrialsPerWorker = 1,
     checkpoint_every: CheckpointEvery = "10m",
     devices: Devices = None,
     artifacts: Artifacts = None,
@@ -223,14 +227,30 @@ def slurm(
     from leadline.running.checkpoints import Interval
     from leadline.running.clusters.entering import enter
     from leadline.running.clusters.slurm import Resources, check_store, script, submit
+    from leadline.running.gang import check_gang
     from leadline.running.job import Job
+    from leadline.store import Store
 
     every = Interval.parse(checkpoint_every)
     resources = Resources.of(workers, time, cpus, gpus, memory, option or [], setup or [])
     check_store(store_url, runs, workers)
     name = enter(study, settings_of(settings), runs, store_url, data_dir)
-    url, trusted = _folder(artifacts), trusted_names()
-    job = Job(name, runs, store_url, data_dir, "cuda" if gpus else "cpu", 1, every, devices, url, trusted=trusted)
+    if trials_per_worker > 1:
+        with Store.open_existing(runs, store_url) as store:
+            check_gang(store.study(name).expand(), trials_per_worker, devices, None)
+    job = Job(
+        name,
+        runs,
+        store_url,
+        data_dir,
+        "cuda" if gpus else "cpu",
+        1,
+        every,
+        devices,
+        _folder(artifacts),
+        trials_at_once=trials_per_worker,
+        trusted=trusted_names(),
+    )
     if print_:
         typer.echo(script(job, resources), nl=False)
         return

@@ -12,25 +12,54 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from leadline.errors import SpecError
 from leadline.running.job import Emit, Event, Job
 from leadline.running.stopping import GRACE_SECONDS, Stop, Stopped
 from leadline.running.worker import DeviceFailed, work
+from leadline.study.expand import ExpandedStudy
 from leadline.training import choose_device
 from leadline.training.numerics import numerics
 
 LOOK_SECONDS = 0.1
 """Seconds between two looks at whether the process was asked to stop, or a trial's thread has failed."""
+CUDA_STREAMS = 32
+"""How many streams PyTorch makes on a card; the next one that is asked for is the first again."""
 
 
-def work_together(job: Job, emit: Emit, stop: Stop) -> None:
-    """Run trials of a study, `job.trials_at_once` at a time, until none is available.
+def check_gang(study: ExpandedStudy, number: int, devices: int | None, device: torch.device | None) -> None:
+    """Check that a process can train several trials of a study at once.
+
+    Args:
+        study: its arms.
+        number: trials at once.
+        devices: that train each trial; None: as many as the study says.
+        device: where they train; None: it is not known here.
+
+    Raises:
+        SpecError: it cannot.
+    """
+    asked = f"{number} trials per worker"
+    if (devices := devices or study.spec.devices) > 1:
+        raise SpecError(f"{asked}, each on {devices} devices: a trial on several devices has processes of its own")
+    if device is not None and device.type == "cuda" and number > CUDA_STREAMS:
+        raise SpecError(f"{asked}: PyTorch has {CUDA_STREAMS} CUDA streams for a card; use more workers")
+    if has_tf32(study):
+        raise SpecError(f"{asked}: training.precision tf32 is a setting of the whole process; use {number} workers")
+
+
+def has_tf32(study: ExpandedStudy) -> bool:
+    """Return whether an arm trains in TF32, which is a setting of the process and not of a trial."""
+    return any(arm.trial.training.precision == "tf32" for arm in study.arms)
+
+
+def work_together(job: Job, emit: Emit, stop: Stop) -> int:
+    """Run trials of a study, `job.trials_at_once` at a time, until none is available; return how many were run.
 
     Raises:
         StoreError, DeviceFailed, Stopped: as `work`; the other trials have been given back, too.
     """
     if job.trials_at_once == 1:
-        work(job, emit, stop=stop)
-        return
+        return work(job, emit, stop=stop)
     device, gang = choose_device(job.device), _Gang(job, emit)
     with numerics(device), stop.defer():
         threads = [
@@ -53,13 +82,14 @@ def work_together(job: Job, emit: Emit, stop: Stop) -> None:
             raise
     if gang.errors:
         raise next((error for error in gang.errors if not isinstance(error, DeviceFailed)), gang.errors[0])
+    return sum(gang.taken)
 
 
 class _Gang:
     """What the threads of a process have in common."""
 
     def __init__(self, job: Job, emit: Emit) -> None:
-        self.job, self.errors = job, list[BaseException]()
+        self.job, self.errors, self.taken = job, list[BaseException](), list[int]()
         self._emit, self._one_at_a_time = emit, threading.Lock()
         self._stops = [Stop() for _ in range(job.trials_at_once)]
 
@@ -67,7 +97,7 @@ class _Gang:
         """Run trials one after the other in the current thread."""
         try:
             with own_stream(device):
-                work(self.job, self._emit_one, stop=self._stops[number], thread=number)
+                self.taken.append(work(self.job, self._emit_one, stop=self._stops[number], thread=number))
         except Stopped:
             pass
         except BaseException as error:

@@ -25,6 +25,7 @@ from leadline.parts.trust import trusted_names
 from leadline.running.checkpoints import TEN_MINUTES, Interval
 from leadline.running.driving import SILENT, Outcome, Screen, run_trials
 from leadline.running.executors import Executor
+from leadline.running.gang import check_gang, has_tf32
 from leadline.running.job import PATIENCE_SECONDS, Job
 from leadline.running.logging import Log, logged
 from leadline.store import Store, StudyRecord
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
 
 Run = Callable[[ExpandedStudy], Outcome]
 """Runs the trials of a study that is registered."""
-
-CUDA_STREAMS = 32
-"""How many streams PyTorch makes on a card; the next one that is asked for is the first again."""
 
 _AGAIN = "run again; the earlier results are kept separately and are not used in the verdict."
 
@@ -105,7 +103,12 @@ def run_study(
     if chosen is not None:
         _check_device(study, chosen, together)
     if trials_per_worker > 1:
-        _check_gang(study, trials_per_worker, together, executor, chosen)
+        if executor is not None:
+            raise SpecError(
+                f"{trials_per_worker} trials per worker: only workers of this machine train several trials each; use"
+                f" the executor's own means"
+            )
+        check_gang(study, trials_per_worker, devices, chosen)
     study = prepare(study, data_dir, screen)
     url = None if artifacts is None else folder_url(artifacts)
     objects = (
@@ -174,31 +177,6 @@ def _check_device(study: ExpandedStudy, device: torch.device, devices: int) -> N
             check_precision(device, arm.trial.training.precision)
 
 
-def _check_gang(
-    study: ExpandedStudy, number: int, devices: int, executor: Executor | None, device: torch.device | None
-) -> None:
-    """Check that a process can train several trials of a study at once.
-
-    Raises:
-        SpecError: it cannot.
-    """
-    asked = f"{number} trials per worker"
-    if executor is not None:
-        raise SpecError(
-            f"{asked}: only workers of this machine train several trials each; use the executor's own means"
-        )
-    if devices > 1:
-        raise SpecError(f"{asked}, each on {devices} devices: a trial on several devices has processes of its own")
-    if device is not None and device.type == "cuda" and number > CUDA_STREAMS:
-        raise SpecError(f"{asked}: PyTorch has {CUDA_STREAMS} CUDA streams for a card; use more workers")
-    if _has_tf32(study):
-        raise SpecError(f"{asked}: training.precision tf32 is a setting of the whole process; use --workers {number}")
-
-
-def _has_tf32(study: ExpandedStudy) -> bool:
-    return any(arm.trial.training.precision == "tf32" for arm in study.arms)
-
-
 def _place(
     study: ExpandedStudy,
     data_dir: Path | None,
@@ -212,7 +190,7 @@ def _place(
     if workers is None and device.type == "cuda":
         room = card_capacity(study, data_dir, device, devices, count_cores(), ask_free_memory(device))
         screen.say(describe_capacity(room))
-        if trials_per_worker == devices == 1 and room.workers > len(room.free) and not _has_tf32(study):
+        if trials_per_worker == devices == 1 and room.workers > len(room.free) and not has_tf32(study):
             screen.say("Small networks may train faster several at once in one process: --trials-per-worker 4.")
         workers = (
             min(len(room.free), math.ceil(room.workers / trials_per_worker)) if trials_per_worker > 1 else room.workers

@@ -101,6 +101,7 @@ def script(job: Job, resources: Resources) -> str:
     command += ["--store", job.store_url] if job.store_url else []
     command += ["--data-dir", str(job.data_dir)] if job.data_dir else []
     command += ["--devices", str(job.devices)] if job.devices else []
+    command += ["--trials-per-worker", str(job.trials_at_once)] if job.trials_at_once > 1 else []
     command += ["--artifacts", job.artifacts] if job.artifacts else []
     command += ["--checkpoint-every", str(job.checkpoint_every), "--device", job.device, "--until-empty"]
     asked: dict[str, str | None] = {

@@ -10,9 +10,9 @@ import torch
 
 from leadline.running.clusters.places import hold_place
 from leadline.running.executors import describe_wait
+from leadline.running.gang import check_gang, work_together
 from leadline.running.job import PATIENCE_SECONDS, Emit, Event, Job
 from leadline.running.stopping import Stopped, at_sigterm
-from leadline.running.worker import work
 from leadline.store import Store
 from leadline.store.schema import SETTLED
 from leadline.training import choose_device, device_line
@@ -27,6 +27,7 @@ class Tally:
 
     ends: Counter[str] = field(default_factory=Counter)
     stopped: bool = False  # by SIGTERM, while trials were left
+    trials_at_once: int = 1
 
     def to_json(self) -> dict[str, object]:
         """Return the counts as plain data."""
@@ -36,7 +37,8 @@ class Tally:
         """Return the counts as one line."""
         counts = ", ".join(f"{self.ends[end]} {end}" for end in SETTLED if self.ends[end])
         line = f"worker: {self.ends.total()} trials completed{f': {counts}' if counts else ''}"
-        return line + ("; stopped, and its trial was released" if self.stopped else "")
+        released = "its trial was released" if self.trials_at_once == 1 else "its trials were released"
+        return line + (f"; stopped, and {released}" if self.stopped else "")
 
 
 def say(event: Event) -> None:
@@ -61,8 +63,9 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
 
     Raises:
         StoreError: the store cannot be opened or used, or has no such study.
+        SpecError: a worker cannot train several trials of a study at once.
     """
-    tally = Tally()
+    tally = Tally(trials_at_once=job.trials_at_once)
     said: set[str] = set()
 
     def count_and_emit(event: Event) -> None:
@@ -79,7 +82,10 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
         try:
             while True:
                 names = [one.name for one in store.studies()] if study is None else [study]
-                taken = sum(work(replace(job, study=name, place=place), count_and_emit, stop=stop) for name in names)
+                for name in names if job.trials_at_once > 1 else ():
+                    check_gang(store.study(name).expand(), job.trials_at_once, job.devices, device)
+                here = replace(job, place=place)
+                taken = sum(work_together(replace(here, study=name), count_and_emit, stop) for name in names)
                 counts = [store.counts(name) for name in names]
                 if not any(one["waiting"] or (until_empty and one["running"]) for one in counts):
                     break
