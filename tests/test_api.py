@@ -223,6 +223,8 @@ def test_training_alone_says_recipe_and_seed_once() -> None:
     assert one == other
     with pytest.raises(LeadlineError, match="expected a specification, a family's name, a function or a module"):
         next(ll.train(3, DATA, {"epochs": 1}))
+    with pytest.raises(LeadlineError, match="seed: -1: input should be greater than or equal to 0"):
+        next(ll.train("mlp", DATA, {"epochs": 1}, seed=-1))
 
 
 @pytest.mark.slow

@@ -519,7 +519,9 @@ def test_what_data_are_not_used_is_noted(tmp_path: Path) -> None:
     notes = plan(small(data=data), tmp_path, device="cpu", workers=1).notes
     assert notes[0].startswith(f"{tmp_path / 'pets'}: not used: extra")
     assert not any("mixed in pairs" in note for note in notes)
+    assert not any("Augmentation" in note for note in notes)
     mixed = plan(small(data={**data, "augment": "mixup"}), tmp_path, device="cpu", workers=1).notes
+    assert "Augmentation is not in the time of networks that were not timed: use --time." in mixed
     assert "Where images are mixed in pairs, two are decoded for each image of a batch." in mixed
 
 

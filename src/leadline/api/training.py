@@ -59,6 +59,7 @@ def train(
 
     spec = recipe if isinstance(recipe, TrainingSpec) else parse(TrainingSpec, recipe or {})
     place = choose_device(device)
+    parse(TrialSpec, {"network": _ANY, "seed": seed})
     if isinstance(data, Data):
         loaded = data
     else:

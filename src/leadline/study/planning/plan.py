@@ -348,6 +348,8 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], traced: Iterable[Trace
             yield "Snapshot probes were timed once each, on random images before training."
         else:
             yield "Snapshot probes are in neither the time nor the disk of networks that were not timed: use --time."
+    if any(arm.trial.data.augmentations for arm in study.arms) and not all(arm.timed for arm in arms):
+        yield "Augmentation is not in the time of networks that were not timed: use --time."
 
 
 def _speed_notes(arms: Sequence[ArmPlan]) -> Iterator[str]:
