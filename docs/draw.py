@@ -3,7 +3,7 @@
 A figure stands on the page of the command that makes it: what a command writes as `NAME`, with --figure NAME or below
 --output FOLDER, is kept as `docs/figures/NAME` where the page shows it. A figure too large to keep as SVG is kept as
 PNG, drawn from it. A shell block runs from its first command to its last, in a folder of its own; studies in it take
-their time, but for trials that LEADLINE_RUNS has.
+their time, but for trials that LEADLINE_RUNS has. Data sets are those in LEADLINE_DATA.
 """
 
 import argparse

@@ -604,6 +604,7 @@ def test_encoded_images_are_augmented_as_those_in_memory(folder: Path, first: tu
     if first:
         return
     plain = load(spec.with_(augment=None))
+    assert np.array_equal(plain.targets("train", range(36)), data.train.labels)  # type: ignore[attr-defined]
     pixels = plain.images("train", range(36)).contiguous()
     split = Split(pixels, torch.from_numpy(data.train.labels))  # type: ignore[attr-defined]
     memory = Dataset(spec, (3, 16, 16), 2, split, split, split, data.mean, data.scale)
@@ -642,13 +643,26 @@ def test_a_sheet_of_training_images(augment: str | None, tmp_path: Path) -> None
     pixels = [np.array(Image.open(io.BytesIO(base64.b64decode(one)))) for one in pictures]
     assert {one.shape for one in pixels} == {(96, 96, 3)}
     data = load(DataSpec())
-    for shown, image in zip(
-        pixels, data.images("train", [0, (data.train_size - 1) // 2, data.train_size - 1]), strict=False
-    ):
+    positions = [0, (data.train_size - 1) // 2, data.train_size - 1]
+    for shown, image in zip(pixels, data.images("train", positions), strict=False):
         assert np.array_equal(shown[::12, ::12, 0], image[0].numpy())
     same = [np.array_equal(one, other) for one, other in zip(pixels[:3], pixels[3:6], strict=True)]
     assert same == [augment is None] * 3
-    assert ("0." in "".join(re.findall(r'"normal">([^<]+)', drawn))) == (augment is not None)
+    words = re.findall(r'"normal">([^<]+)', drawn)
+    assert words[:3] == [str(int(one)) for one in data.targets("train", positions)]
+    assert ("0." in "".join(words)) == (augment is not None)
+    assert "image-rendering:pixelated" in drawn  # 12 pixels of the sheet for each of the image
+
+
+def test_a_sheet_shows_the_class_without_label_noise_below_the_original(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.svg"
+    command = ["data", "show", "{name: digits, label_noise: 1}", "--figure", str(path), "--samples", "4"]
+    assert CliRunner().invoke(app, [*command, "--epochs", "2"]).exit_code == 0
+    words = re.findall(r'"normal">([^<]+)', path.read_text())
+    data = load(DataSpec())
+    positions = np.linspace(0, data.train_size - 1, 4).astype(int).tolist()
+    assert words[:4] == [str(int(one)) for one in data.targets("train", positions)]
+    assert words[4:8] == words[8:] and all(one != other for one, other in zip(words[:4], words[4:8], strict=True))
 
 
 @pytest.mark.parametrize(

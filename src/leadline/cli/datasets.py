@@ -90,7 +90,9 @@ def data_show(
     spec = _spec(data)
     if augment is not None:
         spec = spec.with_(augment=parse_value(augment, "--augment"))
-    write_drawing(draw_training_images(load(spec, data_dir, seed=seed), samples, epochs, seed), figure)
+    seen = load(spec, data_dir, seed=seed)
+    original = seen if spec.label_noise is None else load(spec.with_(label_noise=None), data_dir, seed=seed)
+    write_drawing(draw_training_images(seen, original, samples, epochs, seed), figure)
     typer.echo(f"written: {figure}")
 
 

@@ -121,6 +121,9 @@ class Data(Protocol):
     def images(self, split: Part, positions: Sequence[int]) -> Pixels:
         """Return images of a split at some positions as the data set has them, neither normalised nor augmented."""
 
+    def targets(self, split: Part, positions: Sequence[int]) -> Shaped[Tensor, "b *targets"]:
+        """Return the classes, or targets, of a split at some positions; of training images with their label noise."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -243,6 +246,11 @@ class Dataset:
         """Return images of a split at some positions, as they are stored."""
         part: Split = getattr(self, split)
         return part.images[torch.as_tensor(positions, dtype=torch.int64, device=self.device)]
+
+    def targets(self, split: Part, positions: Sequence[int]) -> Shaped[Tensor, "b *targets"]:
+        """Return the targets of a split at some positions."""
+        part: Split = getattr(self, split)
+        return part.labels[torch.as_tensor(positions, dtype=torch.int64, device=self.device)]
 
 
 def load(spec: DataSpec, data_dir: Path | None = None, download: bool = True, seed: int = 0) -> Data:

@@ -200,6 +200,11 @@ class EncodedDataset:
         [images] = self._decode_batches(getattr(self, split), [torch.as_tensor(positions, dtype=torch.int64)])
         return images
 
+    def targets(self, split: Literal["train", "validation", "test"], positions: Sequence[int]) -> Int64[Tensor, "b"]:
+        """Return the classes of a split at some positions."""
+        [labels] = self._labels_at(getattr(self, split), [torch.as_tensor(positions, dtype=torch.int64)])
+        return labels
+
     def _to_device(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
         """Copy images to the device as bytes, a quarter of the size of floats; on CUDA nothing waits for the copy."""
         return images.to(self.device, non_blocking=self.device.type == "cuda")

@@ -20,13 +20,14 @@ SHOWN = 0.005
 """Smallest probability of a class that is written."""
 
 
-def draw_training_images(data: Data, samples: int, epochs: int, seed: int) -> str:
+def draw_training_images(data: Data, original: Data, samples: int, epochs: int, seed: int) -> str:
     """Return the sheet as SVG: samples as the data set has them, and as they are seen in the first epochs.
 
     Below an image are its classes, with their probabilities where labels are mixed, or the targets of another task.
 
     Args:
         data: a loaded data set.
+        original: the same without label noise, for the classes of the first column.
         samples: number of rows, at most; evenly spaced among the training images.
         epochs: number of columns beside the first.
         seed: the trial's seed.
@@ -37,7 +38,8 @@ def draw_training_images(data: Data, samples: int, epochs: int, seed: int) -> st
     positions = np.unique(np.linspace(0, data.train_size - 1, samples).astype(int)).tolist()
     plain = data.images("train", positions)
     low, high = (float(plain.min()), float(plain.max())) if plain.is_floating_point() else (0.0, 255.0)
-    columns: list[tuple[str, Tensor, Sequence[Sequence[str]]]] = [("original", plain.float(), [()] * len(positions))]
+    known = [_words(original, one) for one in original.targets("train", positions)]
+    columns: list[tuple[str, Tensor, Sequence[Sequence[str]]]] = [("original", plain.float(), known)]
     for epoch in range(epochs):
         images, targets = data.training_view(positions, seed, epoch)
         columns.append((f"epoch {epoch + 1}", images * data.scale + data.mean, [_words(data, one) for one in targets]))
@@ -53,9 +55,11 @@ def draw_training_images(data: Data, samples: int, epochs: int, seed: int) -> st
             shapes.append(f'<image x="{x}" y="{y}" width="{width}" height="{height}" href="{uri}"/>')
             shapes += [_text(x, y + height + LINE * number, line) for number, line in enumerate(lines, 1)]
     whole = GAP + len(columns) * (width + GAP), GAP + LINE + len(positions) * (height + below + GAP)
+    pixels = ' style="image-rendering:pixelated"' if width >= data.shape[2] else ""  # sharp in any size
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole[0]}" height="{whole[1]}" font-family="sans-serif"'
-        f' font-size="11"><rect width="100%" height="100%" fill="white"/>{"".join(shapes)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole[0]}" height="{whole[1]}"'
+        f' viewBox="0 0 {whole[0]} {whole[1]}" font-family="sans-serif" font-size="11"{pixels}>'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(shapes)}</svg>'
     )
 
 
