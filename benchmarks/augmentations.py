@@ -1,23 +1,34 @@
 """Microseconds per image of every augmentation, beside the same in Pillow, one image at a time.
 
-    python -m benchmarks.augmentations [--images 2560] [--rounds 15]
+    python -m benchmarks.augmentations [--images 2560] [--files 256] [--rounds 15] [--only pixels|decoding]
 
 Images of 32x32 pixels in colour, batches of 128, one thread. An augmentation's cost is what an epoch of batches takes
 more than one without it, numbers drawn and partners included; Pillow's is that of its operations on images that it has
 already, without the conversion to tensors. The smallest of interleaved rounds, to which other programs only add.
+
+`resized-crop` takes the place of the centre crop when an image file is decoded, so both stand beside what decoding
+itself takes: microseconds of one thread's processor time, which other programs change less than that of the clock, for
+files that are in memory. Medians of interleaved rounds; the ratio is that of decoding with the random crop to decoding
+with the centre crop, with the quartiles of the rounds.
 """
 
 import argparse
 import math
 import random
+import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from benchmarks.folder import make
 from leadline.data.batches import Dataset, Split
+from leadline.data.formats.images import centre, decode
+from leadline.data.image_dataset import ImageDataSpec
 from leadline.parts.augmentations import (
     AUGMENTATIONS,
     Augmentation,
@@ -26,10 +37,12 @@ from leadline.parts.augmentations import (
     rand_augment,
     trivial_augment,
 )
+from leadline.parts.augmentations.resized_crop import ResizedCrop
 from leadline.specs import DataSpec
 
 SIDE, BATCH, CLASSES = 32, 128, 10
 GREY = (125, 123, 114)
+FILES = {(32, 32): 32, (256, 256): 224, (500, 375): 224}  # width and height of files -> side of the network's input
 
 ENHANCERS = {
     "brightness": ImageEnhance.Brightness,
@@ -159,14 +172,10 @@ def by_pillow(change: Callable[[Image.Image, Image.Image], Image.Image], images:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=2560)
-    parser.add_argument("--rounds", type=int, default=15)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure_pixels(count: int, rounds: int) -> None:
+    """Print the table of augmentations of images in memory."""
     # smooth images, as photographs are: what Pillow and Leadline do does not depend on the values
-    coarse = torch.rand(options.images, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     images = (torch.nn.functional.interpolate(coarse, SIDE, mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     members = {
@@ -179,17 +188,74 @@ def main() -> None:
     pillow: dict[str, list[float]] = {name: [] for name in PILLOW}
     for each in data.values():
         epoch(each)  # warm-up
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name, each in data.items():
-            own[name].append(1e6 * epoch(each) / options.images)
+            own[name].append(1e6 * epoch(each) / count)
         for name, change in PILLOW.items():
-            pillow[name].append(1e6 * by_pillow(change, pictures) / options.images)
+            pillow[name].append(1e6 * by_pillow(change, pictures) / count)
     base = min(own["none"])
     print(f"batches without augmentation: {base:.1f} microseconds per image\n")
     print("| augmentation | microseconds per image | Pillow |\n|---|---:|---:|")
     for name in sorted(members):
         beside = f"{min(pillow[name]):.0f}" if name in pillow else ""
         print(f"| `{name}` | {min(own[name]) - base:.0f} | {beside} |")
+
+
+def spent(work: Callable[[], object], count: int) -> float:
+    """Microseconds of this thread's processor time for each of a number of images."""
+    started = time.thread_time()
+    work()
+    return 1e6 * (time.thread_time() - started) / count
+
+
+def crop_files(files: tuple[int, int], size: int, count: int, rounds: int) -> list[list[float]]:
+    """For each round, microseconds for an image: of decoding it, of the centre crop and of `resized-crop`.
+
+    Args:
+        files: width and height of the JPEG files, which are made.
+        size: height and width of a crop.
+        count: number of files.
+        rounds: number of rounds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), count, files)
+        contents = [path.read_bytes() for path in sorted(Path(folder).glob("train/*/*.jpg"))]
+    spec = DataSpec(name="imagefolder", path=folder, size=size)
+    assert isinstance(spec, ImageDataSpec)
+    pictures, crop = [decode(content) for content in contents], ResizedCrop()
+    numbers = iter(range(rounds * count))  # every image is cropped in another way in every round
+    works: list[Callable[[], object]] = [
+        lambda: [decode(content) for content in contents],
+        lambda: [centre(picture, size, spec.shorter_side) for picture in pictures],
+        lambda: [crop.crop(picture, size, next(numbers)) for picture in pictures],
+    ]
+    return [[spent(work, count) for work in works] for _ in range(rounds)]
+
+
+def measure_decoding(count: int, rounds: int) -> None:
+    """Print the table of the crops of image files."""
+    print("| JPEG files | to | decoding | centre crop | `resized-crop` | ratio | quartiles |")
+    print("|---|---|---:|---:|---:|---:|---|")
+    for (width, height), size in FILES.items():
+        taken = crop_files((width, height), size, count, rounds)
+        low, middle, high = statistics.quantiles([(own + crop) / (own + middle) for own, middle, crop in taken], n=4)
+        medians = " | ".join(f"{statistics.median(column):.0f}" for column in zip(*taken, strict=True))
+        print(f"| {width}x{height} | {size}x{size} | {medians} | {middle:.2f} | {low:.2f} to {high:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=2560, help="images in memory")
+    parser.add_argument("--files", type=int, default=256, help="image files of each size")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", choices=("pixels", "decoding"), help="one of the two tables")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.only != "decoding":
+        measure_pixels(options.images, options.rounds)
+        print()
+    if options.only != "pixels":
+        measure_decoding(options.files, options.rounds)
 
 
 if __name__ == "__main__":

@@ -30,13 +30,14 @@ from leadline.specs import DataSpec
 BATCH = 64
 
 
-def make(root: Path, count: int) -> None:
-    """Write smooth images with some noise, of the size and about the weight of ImageNet's."""
+def make(root: Path, count: int, size: tuple[int, int] = (500, 375)) -> None:
+    """Write smooth images with some noise, of a width and height; those of ImageNet's size have about its weight."""
     rng = np.random.default_rng(0)
+    width, height = (max(2, side * 8 // 125) for side in size)  # pixels of which each becomes about 16x16
     for part, number in (("train", count), ("val", 20)):
         for position in range(number):
-            smooth = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-            pixels = np.asarray(smooth.resize((500, 375), Image.Resampling.BICUBIC)).astype(int)
+            smooth = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+            pixels = np.asarray(smooth.resize(size, Image.Resampling.BICUBIC)).astype(int)
             noisy = np.clip(pixels + rng.integers(-16, 17, pixels.shape), 0, 255).astype(np.uint8)
             folder = root / part / f"class{position % 10}"
             folder.mkdir(parents=True, exist_ok=True)
