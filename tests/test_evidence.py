@@ -4,13 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from benchmarks.evidence import __main__ as command
-from benchmarks.evidence.measuring import measure
+from benchmarks.evidence.measuring import CONVERGENCE, compare_convergence, measure
 from benchmarks.evidence.page import write_page
 
 import leadline as ll
+from leadline.parts.base import parse
+from leadline.parts.metrics import Outputs
+from leadline.specs.study import StudySpec
+from leadline.study.expand import expand
 from leadline.study.load import load_study
 
 CLAIMS = yaml.safe_load(command.CLAIMS.read_text())
@@ -24,7 +30,8 @@ def contrast(verdict: str, **others: Any) -> dict[str, Any]:
 
 def page(contrasts: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
     claims = {"claims": [{"claim": "C", "source": "S", "shown": shown}], **NOTHING_ELSE}
-    return write_page(claims, {"s": {"arms": {}, "contrasts": contrasts, "vanishing": ["deep[depth=9]"]}})
+    found = {"arms": {}, "contrasts": contrasts, "vanishing": ["deep[depth=9]"], "seeds": 3}
+    return write_page(claims, {"s": found})
 
 
 def asked(expected: str, **others: Any) -> dict[str, Any]:
@@ -102,6 +109,42 @@ def test_contrasts_at_several_levels_are_counted_and_missing_studies_named() -> 
     assert "| no pair in which both networks learned | undecided |" in page([neither], [asked("better")])
 
 
+def test_epochs_of_convergence_stand_with_both_means_and_the_seeds_without_one() -> None:
+    values = {"metric": "convergence_epoch", "unit": "epochs", "mean_a": 4.0, "mean_b": 5.25}
+    ask = asked("better", metric="convergence_epoch", published=-15)
+    text = page([contrast("better"), contrast("better", **values)], [ask])
+    said = "4.00 against 5.25, −1.25 epochs (95% interval −2.00 to −0.50), 3 pairs; published −15.00, outside"
+    assert f"| `s` | r against p, epoch of convergence | {said} | better | held |" in text
+    text = page([contrast("undecided", **{**values, "n": 1, "ci_low": None, "ci_high": None})], [ask])
+    assert "−1.25 epochs, 1 pair; at 2 seeds one or both have not converged; published −15.00 | undecided |" in text
+    values |= {"n": 0, "difference": None, "ci_low": None, "ci_high": None, "mean_a": None, "mean_b": None}
+    assert "| no pair in which both networks converged; published −15.00 |" in page(
+        [contrast("undecided", **values)], [ask]
+    )
+    assert "| r against p, epoch of convergence |  |  | not run |" in page([], [ask])
+
+
+def test_epochs_of_convergence_are_paired_by_seed_and_decided_alone() -> None:
+    contrasts = [["two", "one"], {"a": "two", "b": "one", "metric": "epochs_to", "target": 50}]
+    arms = {"one": {"network": "mlp"}, "two": {"network": {"family": "mlp", "hidden": 2}}}
+    study = expand(parse(StudySpec, {"name": "s", "arms": arms, "contrasts": contrasts, "seeds": 6}))
+    rows, records, outputs = [], [], {}
+    epochs = {"one": (3, 4, 3, 4, 4, 9), "two": (1, 1, 1, 1, 2, 1)}  # of 9, at the last of which nothing has settled
+    for arm, first in epochs.items():
+        for seed, reached in enumerate(first):
+            trial = f"{arm}{seed}"
+            rows.append({"trial": trial, "arm": arm, "seed": seed, "state": "finished", "seconds": 1.0})
+            curve = [0.9 if epoch >= reached else 0.5 for epoch in range(1, 10)]
+            records += [(trial, epoch, "validation", "accuracy", value) for epoch, value in enumerate(curve, 1)]
+            records.append((trial, 9, "final-train", "error", 0.0))
+            outputs[trial] = Outputs(np.arange(10), np.arange(10))
+    frame = pd.DataFrame(records, columns=["trial", "epoch", "split", "name", "value"])
+    (found,) = compare_convergence(study, pd.DataFrame(rows), frame, outputs)
+    assert (found["a"], found["b"], found["metric"], found["unit"]) == ("two", "one", "convergence_epoch", "epochs")
+    assert (found["n"], found["mean_a"], found["mean_b"], found["difference"]) == (5, 1.2, 3.6, -2.4)
+    assert found["verdict"] == "better" and found["ci_high"] < 0
+
+
 def test_gradients_that_vanish() -> None:
     shown = [{"study": "s", "arm": "deep", "found": "vanishing"}, {"study": "s", "arm": "other", "found": "vanishing"}]
     text = write_page(
@@ -123,6 +166,7 @@ def test_every_claim_is_about_studies_that_are_run_and_arms_that_they_have() -> 
             if "arm" not in shown:
                 wanted = (shown["a"], shown["b"], shown.get("metric", "test_error"))
                 found = [(one.a, one.b, one.metric) for one in study.contrasts]
+                found += [(a, b, CONVERGENCE.name) for a, b, _ in found]
                 assert wanted in found + [(a.split("[")[0], b.split("[")[0], metric) for a, b, metric in found]
     for entry in CLAIMS["trained"]:
         assert load_study(entry["study"]).published
@@ -159,3 +203,6 @@ def test_a_stored_study_is_measured(tmp_path: Path) -> None:
     assert found["vanishing"] is None
     assert all(one["seconds"] > 0 and one["flops"] > 0 for one in found["arms"].values())
     assert json.loads(json.dumps(found)) == found
+    also = measure("tiny", tmp_path, convergence=True)["contrasts"]
+    assert also[:-1] == found["contrasts"] and (also[-1]["metric"], also[-1]["unit"]) == ("convergence_epoch", "epochs")
+    assert also[-1]["n"] == 0 and also[-1]["verdict"] == "undecided"  # one epoch tells of no convergence

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.evidence.measuring import measure
+from benchmarks.evidence.measuring import CONVERGENCE, measure
 from benchmarks.evidence.page import write_page
 from leadline.errors import LeadlineError, StoreError
 
@@ -37,6 +37,8 @@ def main() -> None:
     known = {name: {} for name in full} | usual
     if wrong := [name for name in options.only or () if name not in known]:
         parser.error(f"no study {', '.join(wrong)} in claims.yaml; there are {', '.join(known)}")
+    shown = [one for claim in claims["claims"] for one in claim["shown"]]
+    converging = {one["study"] for one in shown if one.get("metric") == CONVERGENCE.name}
     for name, entry in known.items() if options.runs else ():
         if name not in (options.only or known):
             continue
@@ -46,7 +48,7 @@ def main() -> None:
             command = [sys.executable, "-m", "leadline", "run", name, "--runs", str(options.runs), *changes]
             subprocess.run(command, check=False)  # the rest is run where one fails
         try:
-            measured[name] = measure(name, options.runs)
+            measured[name] = measure(name, options.runs, convergence=name in converging)
         except StoreError:
             print(f"{name}: not in {options.runs}")
         except (LeadlineError, ValueError) as problem:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.evidence.measuring import CONVERGENCE
 from leadline.analysis.verdict.wording.sentences import can_be_run, roughly
 from leadline.networks.families.registry import family
 from leadline.networks.modules import inspect_network
@@ -21,6 +22,11 @@ both that difference and 0 leaves the claim undecided. An interval is that of th
 corrected for all contrasts of the study, so that a contrast may be undecided although its interval excludes 0. Most of
 these studies are small ones for two cores. A claim that is reversed or undecided is so at this size, which does not
 refute it at the size of its source. CIFAR-10 was read from JPEG copies of its images, whose pixels differ slightly.
+
+A network's epoch of convergence, which every verdict tells of its arms, is the first from which its validation accuracy
+stays within 1 point of its last value, for the last quarter of the epochs at least; a source need not have determined
+it in this way. Arms are compared in it over the seeds at which both networks have one, in an analysis apart from that
+of the study's own contrasts.
 """
 
 OPPOSITE = {"better": "worse", "worse": "better"}
@@ -73,7 +79,7 @@ def _rows(shown: Mapping[str, Any], measured: Mapping[str, Any]) -> list[list[st
         if _matches(one["a"], shown["a"]) and _matches(one["b"], shown["b"]) and one["metric"] == metric:
             published = shown.get("published")
             rows.append([name, f"{one['a']} against {one['b']}, {_metric(one)}"])
-            rows[-1] += [_difference(one) + _beside(one, published), one["verdict"]]
+            rows[-1] += [_difference(one) + _waiting(one, found) + _beside(one, published), one["verdict"]]
             rows[-1].append(_holds(one, shown["expected"], published) + _seeds(one))
     return rows or [[name, _compared(shown), "", "", "not run"]]  # before the study had this contrast
 
@@ -83,10 +89,15 @@ def _matches(arm: str, asked: str) -> bool:
 
 
 def _compared(shown: Mapping[str, Any]) -> str:
-    return f"gradients of {shown['arm']}" if "arm" in shown else f"{shown['a']} against {shown['b']}"
+    if "arm" in shown:
+        return f"gradients of {shown['arm']}"
+    of = f", {CONVERGENCE.wording}" if shown.get("metric") == CONVERGENCE.name else ""
+    return f"{shown['a']} against {shown['b']}{of}"
 
 
 def _metric(contrast: Mapping[str, Any]) -> str:
+    if contrast["metric"] == CONVERGENCE.name:
+        return CONVERGENCE.wording
     words = str(contrast["metric"]).replace("_", " ").replace("train ", "training ")
     return words if contrast["target"] is None else f"{words} {contrast['target']:g}% validation error"
 
@@ -94,9 +105,20 @@ def _metric(contrast: Mapping[str, Any]) -> str:
 def _difference(contrast: Mapping[str, Any]) -> str:
     low, high, unit = contrast["ci_low"], contrast["ci_high"], contrast["unit"]
     if contrast["difference"] is None:
-        return plural(contrast["n"], "pair") if contrast["n"] else "no pair in which both networks learned"
+        done = "converged" if contrast["metric"] == CONVERGENCE.name else "learned"
+        return plural(contrast["n"], "pair") if contrast["n"] else f"no pair in which both networks {done}"
     between = "" if low is None else f" (95% interval {interval((low, high), signed=True)})"
-    return f"{number(contrast['difference'], signed=True)} {unit}{between}, {plural(contrast['n'], 'pair')}"
+    said = f"{number(contrast['difference'], signed=True)} {unit}{between}, {plural(contrast['n'], 'pair')}"
+    if contrast.get("mean_a") is None:
+        return said
+    return f"{number(contrast['mean_a'])} against {number(contrast['mean_b'])}, {said}"
+
+
+def _waiting(contrast: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return at how many seeds there is no pair because a network has not converged."""
+    if contrast["metric"] != CONVERGENCE.name or not 0 < contrast["n"] < found["seeds"]:
+        return ""
+    return f"; at {plural(found['seeds'] - contrast['n'], 'seed')} one or both have not converged"
 
 
 def _seeds(contrast: Mapping[str, Any]) -> str:
