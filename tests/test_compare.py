@@ -163,6 +163,25 @@ def test_fractions_stay_fractions_and_per_cent_is_in_points() -> None:
     assert "2.33 points" in str(ll.compare(share))
 
 
+def test_fractions_beside_per_cent_are_refused() -> None:
+    mixed = table(plain=[0.91, 0.92, 0.90], residual=[93.1, 95, 92]).rename(columns={"test_error": "accuracy"})
+    with pytest.raises(DataError, match=r"3 values of at most 1, such as 0\.91, and 3 above 1, such as 93\.1"):
+        ll.compare(mixed)
+    said = [ll.compare(mixed, unit="%"), ll.compare(mixed.rename(columns={"accuracy": "accuracy (%)"}))]
+    assert [one.contrasts["difference"].iloc[0] for one in said] == pytest.approx([(280.1 - 2.73) / 3] * 2)
+    near = table(plain=[0.8, 1.1, 0.9], residual=[1.2, 1.3, 0.7])  # per cent on both sides of 1
+    chance = table(plain=[0.1, 0.1, 0.1], residual=[75.0, 76.0, 77.0])  # a network that does not learn
+    for one in (near, chance):
+        assert ll.compare(one).contrasts["n"].tolist() == [3]
+
+
+def test_a_spread_without_a_number_of_runs_is_said_not_to_be_used() -> None:
+    printed = pd.DataFrame({"model": ["a", "b"], "error": [6.6, 6.2], "sd": [0.16, 0.2]})
+    said = "Not used: sd; a standard deviation counts only with the number of runs, in a column n."
+    assert said in str(ll.compare(printed))
+    assert "Not used" not in str(ll.compare(printed.assign(n=5)))
+
+
 def test_seeds_that_differ_are_not_paired() -> None:
     rows = table(plain=PLAIN, residual=RESIDUAL)
     rows.loc[rows["model"] == "residual", "seed"] += 100
@@ -590,6 +609,17 @@ def test_decimal_commas_between_semicolons_are_read(tmp_path: Path) -> None:
     rows = ["a;0;1,5", "a;1;1,7", "a;2;2", "b;0;2,5", "b;1;2,6", "b;2;3,1"]
     path.write_text("\n".join(["model;seed;test_error", *rows]), encoding="utf-8-sig")
     assert ll.compare(path).arms["test_error_mean"].tolist() == pytest.approx([5.2 / 3, 8.2 / 3])
+
+
+def test_tables_compressed_with_gzip_are_read(tmp_path: Path) -> None:
+    rows = table(plain=PLAIN, residual=RESIDUAL)
+    rows.to_csv(tmp_path / "runs.csv.gz", index=False)
+    assert ll.compare(tmp_path / "runs.csv.gz").to_json() == ll.compare(rows).to_json()
+    whole = (tmp_path / "runs.csv.gz").read_bytes()
+    for name, content in (("half.csv.gz", whole[: len(whole) // 2]), ("none.csv.gz", b"model,seed")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: cannot be decompressed"):
+            ll.compare(tmp_path / name)
 
 
 def test_the_command_of_a_report_keeps_the_direction_of_values_whose_names_do_not_say(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
     values = runs.frame[f"value:{name}"].dropna()
     unit = options.unit
     if unit is None:
+        _check_one_unit(name, values)
         per_cent = says_per_cent(name) or (is_share(name) and len(values) > 0 and 1 < values.max() <= 100)
         unit = "%" if per_cent and values.min() >= 0 else ""
     most = 100.0 if unit == "%" else 1.0
@@ -199,6 +200,23 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
         resolution=None if step is None else lambda counts: step,
         bounds=(0.0, most) if bounded else None,
     )
+
+
+def _check_one_unit(name: str, values: pd.Series) -> None:
+    """Check that shares are not told as fractions in some rows and in per cent in others.
+
+    Raises:
+        DataError: a hundred times each value of at most 1 is close to the values above 1.
+    """
+    small, large = values[values.between(0, 1, inclusive="right")], values[values.between(1, 100, inclusive="right")]
+    if says_per_cent(name) or not is_share(name) or small.empty or large.empty:
+        return
+    if (100 * small).between(large.min() / 2, 2 * large.max()).all():
+        raise DataError(
+            f"column {name!r} seems to have fractions in some rows and per cent in others:"
+            f" {plural(len(small), 'value')} of at most 1, such as {small.iloc[0]:g}, and {len(large)} above 1, such as"
+            f" {large.iloc[0]:g}; write all in one unit, or give --unit % if all are in per cent"
+        )
 
 
 def describe_metric(one: Metric) -> str:

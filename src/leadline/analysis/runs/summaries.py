@@ -1,6 +1,6 @@
 """Tables that have of each arm only the mean, standard deviation and number of runs, as papers print them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,14 @@ def is_summary(table: pd.DataFrame) -> bool:
     """
     names = [str(name) for name in table.columns]
     return all(_find(names, known) for known in (DEVIATIONS, COUNTS)) and not any(map(is_pair, names))
+
+
+def describe_unused_spread(table: pd.DataFrame) -> Iterator[str]:
+    """Yield that standard deviations are not used because the numbers of runs are missing, if that is so."""
+    names = [str(name) for name in table.columns]
+    spread = _find(names, DEVIATIONS)
+    if spread and not _find(names, COUNTS) and not any(map(is_pair, names)):
+        yield f"Not used: {join(spread)}; a standard deviation counts only with the number of runs, in a column n."
 
 
 def without_spread(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,12 @@ from leadline.analysis.runs.logs import RUN
 from leadline.analysis.runs.names import fill_from_names
 from leadline.analysis.runs.predictions import ERROR, Predictions, computed_metrics, read_predictions
 from leadline.analysis.runs.readers import read_runs
-from leadline.analysis.runs.summaries import expand_summaries, is_summary, without_spread
+from leadline.analysis.runs.summaries import (
+    describe_unused_spread,
+    expand_summaries,
+    is_summary,
+    without_spread,
+)
 from leadline.errors import DataError
 
 Source = pd.DataFrame | Path
@@ -48,7 +53,8 @@ def compare_table(results: Source | None, predictions: Source | None, given: Giv
             "nothing to compare: give a table, file or folder of results, predictions, or two arms such as"
             " demo/residual"
         )
-    name = next((one.stem for one in (results, predictions) if isinstance(one, Path)), "runs")
+    files = (one.name.removesuffix(".gz") for one in (results, predictions) if isinstance(one, Path))
+    name = next((Path(one).stem for one in files), "runs")
     predicted = None if predictions is None else _read_predictions(predictions, given)
     table, said = _read_table(results, predicted, given.pattern)
     values = tuple(given.values)
@@ -69,6 +75,8 @@ def compare_table(results: Source | None, predictions: Source | None, given: Giv
     if moments:
         table, expanded = expand_summaries(table, columns)
         said = (*said, expanded)
+    else:
+        said = (*said, *describe_unused_spread(table))
     return compare_runs(table, columns, options, name, said, predicted, moments)
 
 

@@ -1,6 +1,8 @@
 """Tables in files: CSV, TSV, Parquet, JSON and JSON lines."""
 
+import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +19,14 @@ SEPARATORS = ",;\t"
 def read_csv(path: Path) -> pd.DataFrame:
     """Return a table of text whose cells are divided by commas, semicolons or tabs, as its first line shows.
 
-    Between semicolons, numbers may have decimal commas, as spreadsheets write them in many countries.
+    It may be compressed with gzip, as the ending `.gz` says. Between semicolons, numbers may have decimal commas, as
+    spreadsheets write them in many countries.
 
     Raises:
-        DataError: it is not UTF-8 text, has no rows, or a column's name stands twice.
+        DataError: it is not UTF-8 text, has no rows, is damaged, or a column's name stands twice.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with gzip.open(path, "rt", encoding="utf-8-sig") if _is_gzip(path) else path.open(encoding="utf-8-sig") as file:
             head = file.readline()
         if "\0" in head:
             raise DataError(f"{path}: is not text; expected a table with names of columns in its first line")
@@ -37,6 +40,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         ) from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: is not a table: {error}") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: cannot be decompressed: {error}") from None
     names = [name.strip().strip('"') for name in head.rstrip("\n").split(separator)]
     if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice; rename one of them")
@@ -114,11 +119,20 @@ def _parse(path: Path, text: str, place: str) -> Any:
         raise DataError(f"{path}{place}: is not JSON: {error}") from None
 
 
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
 def _named(*endings: str) -> Callable[[Path], bool]:
-    return lambda path: path.is_file() and path.suffix.lower() in endings
+    return lambda path: path.is_file() and path.name.lower().endswith(endings)
 
 
-register(Reader("CSV or TSV (.csv, .tsv, .txt)", _named(".csv", ".tsv", ".txt"), read_csv, general=True))
+TEXT = (".csv", ".tsv", ".txt")
+register(
+    Reader(
+        "CSV or TSV (.csv, .tsv, .txt; or .gz of them)", _named(*TEXT, *(f"{one}.gz" for one in TEXT)), read_csv, True
+    )
+)
 register(Reader("Parquet (.parquet)", _named(".parquet", ".pq"), read_parquet, general=True))
 register(Reader("JSON (.json)", _named(".json"), read_json, general=True))
 register(Reader("JSON lines (.jsonl)", _named(".jsonl", ".ndjson"), read_json_lines, general=True))
