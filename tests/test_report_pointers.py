@@ -15,11 +15,9 @@ from leadline.parts.metrics import Outputs
 from leadline.reports.mistakes import mistakes_section
 from leadline.reports.networks import setup_section
 from leadline.reports.page import write
-from leadline.reports.theory_chapters import chapters
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
-from leadline.study.load import load_study
 
 MOST = 3_000_000
 """Bytes of a report."""
@@ -50,17 +48,6 @@ def test_a_training_error_that_rises_with_depth_is_said_with_its_ends() -> None:
     assert depth_sentence(Findings("s", "", noisy, ())) == ""
     by_two = tuple(replace(one, factors={**one.factors, "width": n}) for n, one in enumerate(plain))
     assert depth_sentence(Findings("s", "", by_two, ())) == ""
-
-
-def test_chapters_of_the_theory_exist_and_their_commands_are_named() -> None:
-    root = Path(__file__).parents[1]
-    for name, pages in {"parity": ["parity"], "gradients": ["chains"], "demo": []}.items():
-        found = list(chapters(load_study(name)))
-        assert [chapter.page for chapter in found] == [f"docs/theory/{page}.md" for page in pages]
-        for chapter in found:
-            title = (root / chapter.page).read_text(encoding="utf-8").splitlines()[0]
-            assert chapter.title == title.removeprefix("# ") and chapter.command in chapter.sentence
-    assert "leadline theory parity --bits 12 prints" in next(chapters(load_study("parity"))).sentence
 
 
 def measured(study: ExpandedStudy, epochs: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Outputs]]:

@@ -302,6 +302,13 @@ def test_figures_draw_what_was_measured_on_closed_forms() -> None:
     assert "XOR tree, gates: 16" in drawn[0].description
 
 
+def test_circuits_of_more_bits_than_asked_are_listed_and_not_built() -> None:
+    frame = counts([3, 4, 21], built_to=3)  # none of those that are too large is to be built
+    assert set(frame.dropna(subset="measured")["bits"]) == {3}
+    assert (frame.loc[frame["bits"].gt(3), "verified"] == "not built, closed form only").all()
+    assert len(frame[frame["bits"].eq(21)]) == len(frame[frame["bits"].eq(3)])
+
+
 @pytest.mark.slow
 def test_figures_say_that_a_circuit_is_wrong_or_was_not_built() -> None:
     frame = _counted()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import vl_convert
@@ -58,6 +58,7 @@ OPTIONAL = (
     "runs-",
     "network-",
     "mistakes-",
+    "theory-",
 )  # begin names of figures in sections that not every report has
 STILL_WIDTHS = {1: 640, 2: 440, 3: 320}  # pixels of a panel without scripts, by columns of its figure
 
@@ -69,6 +70,7 @@ class Drawing:
     name: str  # of its files
     title: str
     svg: str
+    folded: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Pointer:
 
     text: str
     target: str  # the id of a place on the page
+    said_in: Literal["verdict", "why"] = "verdict"  # the section of the page
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,10 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()  # those without rows are left out, long ones folded away
-    drawings: tuple[Drawing, ...] = ()  # folded away
+    drawings: tuple[Drawing, ...] = ()
     galleries: tuple[Gallery, ...] = ()
-    pointers: tuple[Pointer, ...] = ()  # shown at the top of the page
+    pointers: tuple[Pointer, ...] = ()  # shown in other sections
+    commands: tuple[str, ...] = ()  # that its numbers come from
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,7 @@ def write_page(
         files |= {f"figures/{drawing.name}.{end}": content for end, content in images.items()}
     by_name = {table.name: table for table in tabled}
     bases = {arm.name: arm.base for arm in findings.arms}
+    pointers = [*_pointers(findings, {figure.name for figure in drawn}), *_pointers_of(diagnostics, sections)]
     page = (
         _environment()
         .get_template("report.html")
@@ -288,7 +293,8 @@ def write_page(
             sections=sections,
             thresholds=THRESHOLDS,
             unfinished=unfinished(by_name["trials"]),
-            pointers=[*_pointers(findings, {figure.name for figure in drawn}), *_pointers_of(diagnostics, sections)],
+            pointers=[one for one in pointers if one.said_in == "verdict"],
+            why_pointers=[one for one in pointers if one.said_in == "why"],
             environments=environments,
             when=when,
             theme=Markup(_json_in_html(theme(PAGE, standalone=False))),

@@ -21,7 +21,7 @@ from leadline.reports.charts.variance import variance_figure
 from leadline.reports.mistakes import mistakes_section
 from leadline.reports.networks import setup_section
 from leadline.reports.page import Section, write
-from leadline.reports.theory_chapters import chapters
+from leadline.reports.theory_chapters import theory_section
 from leadline.reports.tuning_tables import tuning_tables
 from leadline.specs import NetworkSpec
 from leadline.store.reading import Reader
@@ -75,7 +75,7 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
         *_predict(study, diagnostics, data_dir),
-        *_theory(study),
+        *theory_section(study),
         setup_section(study, inputs, data_dir),
     )
     return StoredStudy(study, trials, records, curves, findings, diagnostics, sections)
@@ -155,11 +155,6 @@ def _pretraining(store: Reader, name: str, trials: "pd.DataFrame", records: "pd.
             " trial includes its pre-training."
         )
         yield Section("pretraining", "Pre-training", (said,), tuple(pretraining_figures(grids, trials, records)))
-
-
-def _theory(study: ExpandedStudy) -> Iterator[Section]:
-    if said := tuple(chapter.sentence for chapter in chapters(study)):
-        yield Section("theory", "Theory", said)
 
 
 def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | None) -> Iterator[Section]:

@@ -339,6 +339,7 @@ def counts(
     seed: int = 0,
     beyond: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    built_to: int = COUNTED_TO,
 ) -> pd.DataFrame:
     """Return the size of each parity circuit for each number of bits: counted in the circuit, and by its closed form.
 
@@ -351,6 +352,7 @@ def counts(
         seed: seed of the random inputs on which circuits of more than 16 bits are verified.
         beyond: whether to list circuits that are too large to build with only their closed forms.
         progress: called after each circuit with the wires of those that are done, and of all that are built.
+        built_to: maximum number of bits for which circuits are built, which takes four times as long for each bit more.
 
     Raises:
         SpecError: no number of bits, one below 2 or above 56, or one too large for a circuit without `beyond`.
@@ -360,18 +362,18 @@ def counts(
     for n in bits:
         if type(n) is not int or not 2 <= n <= COUNTED_TO:
             raise SpecError(f"parity of {n!r} bits: give whole numbers from 2 to {COUNTED_TO}")
-        if not beyond:
+        if not beyond and n <= built_to:
             for name in FAMILIES:
                 _check(n, name)
     wires = {
-        (n, name): family.laws["wires"].value(n) if n <= family.most else 0
+        (n, name): family.laws["wires"].value(n) if n <= min(family.most, built_to) else 0
         for n in sorted(set(bits))
         for name, family in FAMILIES.items()
     }
     rows: list[dict[str, object]] = []
     done = 0
     for (n, name), own in wires.items():
-        rows += _rows(name, n, seed)
+        rows += _rows(name, n, seed, built_to)
         done += own
         progress(done, sum(wires.values()))
     frame = pd.DataFrame(rows)
@@ -379,12 +381,12 @@ def counts(
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-def _rows(name: str, bits: int, seed: int) -> Iterator[dict[str, object]]:
+def _rows(name: str, bits: int, seed: int, built_to: int) -> Iterator[dict[str, object]]:
     family = FAMILIES[name]
     measured: Mapping[str, int | None] = dict.fromkeys(QUANTITIES)
     tried: dict[str, object] = {"verified": "not built, closed form only"}
     tried |= {"inputs": None, "wrong_gates": None, "wrong_network": None}
-    if bits <= family.most:
+    if bits <= min(family.most, built_to):
         form = family.build(bits)
         built = network(form)
         neural = network_size(built)
