@@ -14,12 +14,15 @@ from leadline.analysis.stats import paired, summarise
 from leadline.analysis.verdict import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
+from leadline.pretraining.image_grids import ImageGrids, grid
 from leadline.reports.charts import chart, figures, fit, lines, notable
 from leadline.reports.charts import frames as chartdata
 from leadline.reports.charts.axes import Values, accuracies, log_ticks
 from leadline.reports.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
 from leadline.reports.charts.files import to_svg
 from leadline.reports.charts.forest import SHOWN_CONTRASTS, forest
+from leadline.reports.charts.pretraining import SHOWN_ARMS, pretraining_figures
+from leadline.text import join
 
 Trial = tuple[str, str, dict[str, Any], int, str]
 
@@ -298,6 +301,34 @@ def test_many_arms_and_levels_and_contrasts_are_drawn_in_part_and_that_is_said()
     many = forest(findings_of(*(contrast("a", f"b{n}", [float(n), n + 1.0]) for n in range(60))))
     assert f"{SHOWN_CONTRASTS} largest of 60" in many.caption
     assert len(many.data) == 60
+
+
+@pytest.mark.parametrize("arms", [chart.SHOWN_BASES, 30])
+def test_every_pretrained_arm_is_drawn_or_said_to_be_left_out(arms: int) -> None:
+    names = [f"arm{n:02d}" for n in range(arms)]
+    trials = trials_of(*((f"{name}-{seed}", name, {}, seed, "finished") for name in names for seed in (0, 1)))
+    rows = [(trial, 0, "pretraining-1", "reconstruction_error", 0.1) for trial in trials["trial"]]
+    pictures = ImageGrids(grid(np.zeros((1, 1, 2, 2)), 1), None)
+    # the first seed of the first arm has none yet
+    seen = {trial: pictures for trial in trials["trial"] if trial != "arm00-0"}
+    images, errors = pretraining_figures(seen, trials, records_of(trials, rows))
+    drawn = [panel.title for panel in errors.panels]
+    said = re.search(r"(\d+) of (\d+) arms are drawn; this figure's data file has all of them", errors.caption)
+    assert set(errors.data["arm"]) == set(names)
+    if arms <= chart.SHOWN_BASES:
+        assert (drawn, said) == (names, None)
+    else:
+        assert said is not None and said.groups() == (f"{len(drawn)}", f"{arms}")
+    shown = [panel.title.removesuffix(": filters") for panel in images.panels]
+    assert (len(shown), shown[0], shown[-1]) == (SHOWN_ARMS, names[0], names[-1])
+    left_out = [name for name in names if name not in shown]
+    assert f"{SHOWN_ARMS} of {arms} pre-trained arms are shown; not shown: {join(left_out)}." in images.caption
+    assert dict(zip(images.data["arm"], images.data["shown"], strict=True)) == {name: name in shown for name in names}
+    assert images.data["trial"].tolist() == ["arm00-1", *(f"{name}-0" for name in names[1:])]
+    few, _ = pretraining_figures(seen, trials[trials["arm"].isin(names[:3])], records_of(trials, rows))
+    assert "not shown" not in few.caption and len(few.panels) == 3
+    none, _ = pretraining_figures({}, trials, records_of(trials, rows))
+    assert not none.panels and none.caption.startswith("No images are stored")
 
 
 SPLITS = [
