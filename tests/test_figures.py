@@ -10,18 +10,23 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leadline.analysis.diagnostics import COLUMNS, Diagnostics
 from leadline.analysis.stats import paired, summarise
 from leadline.analysis.verdict import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.decisions import Judgement
 from leadline.analysis.verdict.wording.labels import contrast_labels, contrast_pair
+from leadline.parts.metrics import metric
 from leadline.pretraining.image_grids import ImageGrids, grid
-from leadline.reports.charts import chart, figures, fit, lines, notable
+from leadline.probes.table import ACTIVATION_GRADIENT, SECOND_MOMENT
+from leadline.reports.charts import chart, figures, fit, heat, lines, notable
 from leadline.reports.charts import frames as chartdata
 from leadline.reports.charts.axes import Values, accuracies, log_ticks
 from leadline.reports.charts.chart import DARK, LIGHT, PAGE, Palette, spread, theme
 from leadline.reports.charts.files import to_svg
 from leadline.reports.charts.forest import SHOWN_CONTRASTS, forest
 from leadline.reports.charts.pretraining import SHOWN_ARMS, pretraining_figures
+from leadline.reports.charts.runs import SHOWN_LINES, run_values
+from leadline.reports.tables import curve_table
 from leadline.text import join
 
 Trial = tuple[str, str, dict[str, Any], int, str]
@@ -432,6 +437,101 @@ def test_a_long_curve_is_thinned_but_not_its_data() -> None:
     assert len(shown) == lines.SHOWN_EPOCHS
     assert (shown[0]["x"], shown[-1]["x"]) == (1, 1000)
     assert len(figure.data) == 1000
+    assert f"{lines.SHOWN_EPOCHS} of 1000 epochs are drawn; this figure's data file has" in figure.caption
+    table = curve_table(figure)
+    assert table.note == "6 of 1000 epochs; this figure's data file has all of them." and len(table.columns) == 2 + 6
+    short = records_of(trials, curves("loss", "t", [1.0, 0.5]))
+    figure = figures.learning_curves(trials, chartdata.sum_up(trials, short), "loss", "Cross-entropy (nats)")
+    assert "epochs are drawn" not in figure.caption and not curve_table(figure).note
+
+
+def test_epochs_that_curves_by_depth_leave_out_are_said() -> None:
+    trials = trials_of(*((f"p{blocks}", "plain", {"blocks": blocks}, 0, "finished") for blocks in (2, 5)))
+    for epochs in (fit.SHOWN_EPOCHS, fit.SHOWN_EPOCHS + 1):
+        rows = [row for trial in ("p2", "p5") for row in curves("error", trial, [9.0] * epochs)]
+        (figure,) = fit.depth_curves(trials, chartdata.sum_up(trials, records_of(trials, rows)))
+        said = f"{fit.SHOWN_EPOCHS} of {epochs} epochs are drawn" in figure.caption
+        assert said == (epochs > fit.SHOWN_EPOCHS)
+
+
+def test_a_curve_that_ends_with_the_first_of_its_trials_says_so() -> None:
+    trials = trials_of(("t0", "cnn", {}, 0, "finished"), ("t1", "cnn", {}, 1, "finished"))
+    ends = "its curve ends with the first of them"
+    for values, apart in (([3.0, 2.0], True), ([3.0, 2.0, 1.0], False), ([3.0, math.nan, 1.0], False)):
+        rows = [*curves("loss", "t0", [3.0, 2.0, 1.0]), *curves("loss", "t1", values)]
+        rows += [row for trial in ("t0", "t1") for row in curves("loss", trial, [3.0, 2.0], "validation")]
+        found = chartdata.sum_up(trials, records_of(trials, rows))
+        for figure in (
+            figures.learning_curves(trials, found, "loss", "Cross-entropy (nats)"),
+            *fit.fit_curves(trials, found, "loss", "Cross-entropy (nats)"),
+        ):
+            last = figure.data.loc[
+                figure.data["split"].isin(["train", ""]) & figure.data["arm"].eq("cnn"), "epoch"
+            ].max()
+            assert (last, ends in figure.caption) == (2 if apart else 3, apart)
+            assert ("not finite are not drawn" in figure.caption) == any(math.isnan(value) for value in values)
+
+
+def test_what_lies_beyond_an_edge_is_said() -> None:
+    trials = trials_of(("t", "cnn", {}, 0, "finished"), ("d", "cnn", {}, 1, "diverged"))
+    for last in (2.5, 1e9):
+        records = records_of(trials, [*curves("loss", "t", [2.0, 1.0]), *curves("loss", "d", [2.0, last])])
+        figure = figures.learning_curves(trials, chartdata.sum_up(trials, records), "loss", "Cross-entropy (nats)")
+        said = re.search(
+            r"Values above (\S+), of trials that did not finish, lie beyond the upper edge", figure.caption
+        )
+        top = layers_of(figure.panels[0])[0][0]["encoding"]["y"]["scale"]["domain"][1]
+        assert (last > top) == (said is not None)
+        assert said is None or float(said[1]) == pytest.approx(top, rel=0.01)
+        assert "lower edge" not in figure.caption
+
+
+def test_layers_and_epochs_that_maps_and_profiles_leave_out_are_said() -> None:
+    trials = trials_of(("t", "plain", {}, 0, "finished"))
+
+    def drawn(epochs: int, layers: int) -> list[chart.Figure]:
+        rows = [
+            ("t", "plain", "plain", 0, epoch, kind, f"layer{place}", place, place, 0.5)
+            for epoch in range(1, epochs + 1)
+            for place in range(1, layers + 1)
+            for kind in (ACTIVATION_GRADIENT, SECOND_MOMENT)
+        ]
+        found = Diagnostics(pd.DataFrame(rows, columns=list(COLUMNS)))
+        return [figures.gradient_profiles(trials, found), *heat.heat_maps(found, trials)]
+
+    profile, flow, *_, moments = drawn(heat.SHOWN_EPOCHS, heat.SHOWN_LAYERS)
+    assert f"3 of {heat.SHOWN_EPOCHS} measured epochs are drawn: the first, the middle and the last" in profile.caption
+    assert "At most" not in flow.caption + moments.caption and "blocks are drawn" not in profile.caption
+    profile, flow, *_, moments = drawn(heat.SHOWN_EPOCHS + 1, heat.SHOWN_LAYERS + 131)
+    for figure, what in ((flow, "blocks"), (moments, "layers")):
+        for most, name in ((heat.SHOWN_EPOCHS, "epochs"), (heat.SHOWN_LAYERS, what)):
+            assert f"At most {most} {name} of an arm are drawn, evenly over all" in figure.caption
+        cells = layers_of(figure.panels[0])[0][1]
+        assert {len({cell[key] for cell in cells}) for key in ("epoch", "position")} == {60, 120}
+        assert len(figure.data) == (heat.SHOWN_EPOCHS + 1) * (heat.SHOWN_LAYERS + 131)
+    assert re.search(r"\d+ of 251 blocks are drawn", profile.caption)
+    profile, *_ = drawn(3, 2)
+    assert "measured epochs" not in profile.caption
+
+
+def test_values_that_a_map_leaves_out_are_said() -> None:
+    trials = trials_of(("t", "plain", {}, 0, "finished"))
+    for value in (0.5, math.inf):
+        rows = [
+            ("t", "plain", "plain", 0, 1, SECOND_MOMENT, f"layer{n}", n, n, one) for n, one in ((1, 0.5), (2, value))
+        ]
+        *_, moments = heat.heat_maps(Diagnostics(pd.DataFrame(rows, columns=list(COLUMNS))), trials)
+        assert ("not finite are left out" in moments.caption) == math.isinf(value)
+
+
+@pytest.mark.parametrize("pairs", [SHOWN_LINES, SHOWN_LINES + 1])
+def test_runs_of_too_many_pairs_are_not_joined_and_that_is_said(pairs: int) -> None:
+    trials = trials_of(*((f"{base}{seed}", base, {}, seed, "finished") for base in "ab" for seed in range(pairs)))
+    records = records_of(trials, [(trial, 1, "final", "test_error", 2.0) for trial in trials["trial"]])
+    figure = run_values(trials, records, metric("test_error"), "runs", True)
+    joined = any(layer["mark"]["type"] == "line" for layer, _ in layers_of(figure.panels[0]))
+    assert joined == ("Lines join the runs of a pair." in figure.caption) == (pairs <= SHOWN_LINES)
+    assert (f"No lines join the runs of a pair, of which there are {pairs}." in figure.caption) == (not joined)
 
 
 @given(st.lists(st.integers(), unique=True, max_size=60), st.integers(2, 20))

@@ -211,6 +211,17 @@ def section_of(study: ExpandedStudy, data_dir: Path | None = None, names: tuple[
     return section
 
 
+def test_probabilities_that_were_not_read_are_said() -> None:
+    study = study_of()
+    trials, outputs = trials_of(study)
+    bare = {trial: Outputs(one.labels, one.predicted) for trial, one in outputs.items()}
+    for unread in (0, 123_456_789):
+        (section,) = mistakes_section(study, trials, bare, {}, None, unread=unread)
+        assert "mistakes-calibration" not in {figure.name for figure in section.figures}
+        said = [text for text in section.paragraphs if text.startswith("Calibration is not shown")]
+        assert [("123,456,789 probabilities" in text) for text in said] == [True] * bool(unread)
+
+
 def test_images_of_a_report_are_those_of_the_data_set() -> None:
     names = tuple(f"digit {place}" for place in range(10))
     section = section_of(study_of(), names=names)

@@ -21,6 +21,7 @@ from leadline.errors import DataError, SpecError
 from leadline.networks.modules import build
 from leadline.probes.snapshots import PROBES, find_probe
 from leadline.probes.snapshots.cka import measurement as cka
+from leadline.probes.snapshots.cka.figures import SHOWN_LAYERS
 from leadline.probes.snapshots.decomposition import measurement as decomposition
 from leadline.probes.snapshots.hessian import measurement as hessian
 from leadline.probes.snapshots.jacobian import measurement as jacobian
@@ -263,6 +264,15 @@ def test_the_hill_between_networks_is_the_probes_barrier(results: dict[str, Resu
     figure = next(f for f in figures("landscape", study({("residual", 0, 2): one})) if f.name == "landscape-between")
     assert f"residual[blocks=3], epoch 2: {one[2].barrier:.3g}." in figure.caption
     np.testing.assert_allclose(marks(figure, "residual", 2)["mean"], one[2].loss)
+
+
+@pytest.mark.parametrize("layers", [SHOWN_LAYERS, SHOWN_LAYERS + 1])
+def test_layers_that_a_map_of_cka_leaves_out_are_said(layers: int) -> None:
+    rows = [(depth, f"l{depth}", 0, "l0", 0.5) for depth in range(layers)]
+    frame = pd.DataFrame(rows, columns=["row_depth", "row", "column_depth", "column", "cka"])
+    (figure,) = figures("cka", frame.assign(arm="a", base="a", seed=0, epoch=0))
+    assert (f"At most {SHOWN_LAYERS} layers of a network are drawn" in figure.caption) == (layers > SHOWN_LAYERS)
+    assert len(figure.data) == layers
 
 
 def test_every_place_of_a_plane_and_of_a_matrix_has_its_cell(results: dict[str, Results]) -> None:

@@ -27,7 +27,9 @@ from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.reports import page
 from leadline.reports.charts.chart import DARK, LIGHT
+from leadline.reports.charts.forest import forest
 from leadline.reports.page import WHY_FIGURES, write
+from leadline.reports.tables import tables
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
@@ -372,6 +374,22 @@ def test_why_says_what_was_measured_and_where_it_is_seen(report: tuple[Path, Pag
     assert set(links) == {"gradient-flow", "dead-units"}
     assert "Spearman" in words and "Measuring took" in words
     assert 'href="#why"' in html
+
+
+@pytest.mark.parametrize("most", [3, 4])
+def test_effects_that_are_not_put_in_words_are_counted(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(arms=("a", "b", "c"), contrasts=[["b", "a"], ["c", "a"]])
+    trials, records = measured(study)
+    findings = analyze(study, trials, records, {})
+    assert sum(effect.of == "difference" for effect in findings.factors) == 4
+    monkeypatch.setattr(page, "SHOWN_EFFECTS", most)
+    source, tabled = page.Source("Study", "", "", "s.yaml", "", "", "", ""), tables(study, findings, trials, records)
+    html = page.write_page(source, findings, tabled, [forest(findings)], tmp_path).read_text(encoding="utf-8")
+    part = html[html.index('id="factors"') : html.index("<table", html.index('id="factors"'))]
+    assert part.count("<li>") == most
+    assert ("The first 3 of 4 sentences; the table has every effect." in part) == (most == 3)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from leadline.analysis.diagnostics import COLUMNS, Diagnostics
 from leadline.analysis.stats import summarise
 from leadline.analysis.verdict import ArmFinding, Findings, analyze, depth_sentence, gap_sentence
 from leadline.data.batches import load
@@ -15,6 +16,7 @@ from leadline.parts.metrics import Outputs
 from leadline.reports.mistakes import mistakes_section
 from leadline.reports.networks import setup_section
 from leadline.reports.page import write
+from leadline.reports.writing import PREDICTED_ARMS, _outputs, _predict
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
@@ -74,6 +76,41 @@ def measured(study: ExpandedStudy, epochs: int) -> tuple[pd.DataFrame, pd.DataFr
         predicted = np.where(generator.random(len(labels)) < 0.7, labels, probabilities.argmax(1))
         outputs[spec.content_hash] = Outputs(labels, predicted, probabilities)
     return pd.DataFrame(trials).astype({"diverged_step": "Int64"}), pd.DataFrame(records), outputs
+
+
+@pytest.mark.parametrize("arms", [PREDICTED_ARMS, PREDICTED_ARMS + 2])
+def test_arms_of_which_theory_is_not_compared_are_said(arms: int) -> None:
+    network = {"family": "mlp", "hidden": 3, "activation": "relu"}
+    named = {f"arm{n}": {"network": {**network, "width": 8 + n}} for n in range(arms)}
+    study = expand(parse(StudySpec, {"name": "s", "arms": named, "contrasts": [], "seeds": 1}))
+    seen = Diagnostics(
+        pd.DataFrame([(*("t", "arm0", "arm0", 0, 1, "kind", "layer", 1, 1, 0.5),)], columns=list(COLUMNS))
+    )
+    (section,) = _predict(study, seen, None)
+    predicted = [said.partition(":")[0] for said in section.paragraphs[:PREDICTED_ARMS]]
+    assert (predicted[0], predicted[-1]) == ("arm0", f"arm{arms - 1}")
+    assert set(section.figures[0].data["base"]) == set(predicted)
+    left_out = [said for said in section.paragraphs if said.startswith(f"These are {PREDICTED_ARMS} of {arms} arms")]
+    assert len(left_out) == (arms > PREDICTED_ARMS)
+    assert not list(_predict(study, replace(seen, frame=seen.frame.iloc[:0]), None))
+
+
+def test_probabilities_that_are_too_many_are_counted_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(10)
+    asked = []
+
+    class Stored:
+        def outputs(self, study: str, probabilities: bool = True) -> dict[str, Outputs]:
+            asked.append(probabilities)
+            return {f"t{n}": Outputs(labels, labels, np.eye(10) if probabilities else None) for n in range(3)}
+
+    study = expand(parse(StudySpec, {"name": "s", "arms": {"a": {"network": "comparative-cnn"}}, "seeds": 3}))
+    for most, unread in ((300, 0), (299, 300)):
+        monkeypatch.setattr("leadline.reports.writing.MOST_PROBABILITIES", most)
+        found, too_many = _outputs(Stored(), study)  # type: ignore[arg-type]
+        assert too_many == unread
+        assert all((one.probabilities is None) == bool(unread) for one in found.values())
+    assert asked == [False, True, False]
 
 
 def write_whole(arms: int, epochs: int, folder: Path) -> str:

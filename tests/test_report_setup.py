@@ -96,7 +96,7 @@ def test_more_networks_than_are_drawn_are_counted_and_unknown_data_are_said() ->
     study = study_of(vary={"blocks": list(range(1, 9))})
     section = setup_section(study, {}, None)
     assert len(section.drawings) == SHOWN_DRAWINGS and len(section.tables[1].rows) == 16
-    assert section.paragraphs == ("12 of 16 different networks are drawn.",)
+    assert section.paragraphs == ("The first 12 of 16 different networks are drawn.",)
     lost = study_of(data={"name": "npz", "path": "gone.npz"})
     section = setup_section(lost, {}, None)
     (said,) = section.paragraphs
@@ -105,6 +105,18 @@ def test_more_networks_than_are_drawn_are_counted_and_unknown_data_are_said() ->
     known = NetworkInput(input_shape=(1, 8, 8), classes=10, mean=(((0.0,),),), scale=(1.0,))
     section = setup_section(lost, {"plain": known}, None)  # as a finished trial stored it
     assert [row["arm"] for row in section.tables[1].rows] == ["plain"] and len(section.drawings) == 1
+
+
+def test_of_more_networks_than_are_counted_both_numbers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadline.reports.networks.SHOWN_NETWORKS", 5)
+    monkeypatch.setattr("leadline.reports.networks.SHOWN_DRAWINGS", 2)
+    section = setup_section(study_of(vary={"blocks": [1, 2, 3]}), {}, None)
+    assert len(section.tables[1].rows) == 5 and len(section.drawings) == 2
+    counted, drawn = section.paragraphs
+    assert (
+        counted.startswith("5 of 6 different networks are counted")
+        and drawn == "The first 2 of 5 of these networks are drawn."
+    )
 
 
 def test_all_data_sets_and_all_numbers_of_epochs_stand_in_the_head() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -20,7 +21,7 @@ from leadline.theory.meanfield import Point, chi, covariance_map, signal, varian
 from leadline.theory.meanfield_figures import prediction_figure
 from leadline.theory.population import Walk, variances
 from leadline.theory.prediction import FAR, LOST, Prediction, predict_depth
-from leadline.theory.random_networks import measure_blocks
+from leadline.theory.random_networks import MeasuredBlocks, measure_blocks
 
 IMAGE = (3, 8, 8)
 
@@ -295,7 +296,10 @@ def test_predictions_are_drawn_beside_what_was_measured() -> None:
     own = figure.data.query("base == 'plain' and quantity == 'gradient'")
     np.testing.assert_allclose(own["predicted"], found.gradient)
     np.testing.assert_allclose(own["measured"], measured[0].gradient.mean(0))
-    assert "<svg" in to_svg(figure)
+    assert "<svg" in to_svg(figure) and "some of the blocks" not in figure.caption
+    deep = replace(found, gradient=(0.0,) * 17, second_moment=(1.0,) * 17)
+    many = MeasuredBlocks(np.ones((2, 17)), np.zeros((2, 17)))
+    assert "as they are trained, on some of the blocks; bars" in prediction_figure([deep], [many]).caption
     with pytest.raises(SpecError, match="2 predictions and 1 measurements"):
         prediction_figure(both, measured[:1])
 

@@ -431,6 +431,13 @@ def test_numbers_shown_are_those_of_the_search(tmp_path: Path) -> None:
     tables = {table.name: table for table in tuning_tables(tuning)}
     assert [row["settings"] for row in tables["tuning-chosen"].rows] == [8, 8]
     assert tables["tuning-budgets"].rows[0]["8"] == min(worst)
+    assert [column.title for column in tables["tuning-budgets"].columns[1:]] == [f"k = {k}" for k in (1, 2, 4, 8)]
+    few = "4 of 8 budgets k: the smallest, doubling, and the whole one."
+    assert (tables["tuning-budgets"].note, tables["tuning-leads"].note) == (
+        f"{few} tables/tuning-best-of-k.csv has the others.",
+        few,
+    )
+    assert set(tuning_figures(tuning)[0].data["k"]) == set(range(1, 9))
     assert len(tables["tuning-every"].rows) == 16
     rate = (tuned.resolved.chosen or {})["plain"]["learning_rate"]
     assert tables["tuning-chosen"].shown[0][:2] == ("plain", f"{rate:.3g}")

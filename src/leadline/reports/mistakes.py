@@ -54,6 +54,7 @@ def mistakes_section(
     inputs: Mapping[str, NetworkInput],
     data_dir: Path | None,
     findings: Findings | None = None,
+    unread: int = 0,
 ) -> Iterator[Section]:
     """Yield the section about what arms misclassify; nothing where no trial has outputs for classes.
 
@@ -64,6 +65,7 @@ def mistakes_section(
         inputs: what the networks of trained arms take, by arm.
         data_dir: folder of the data sets; None: the default one.
         findings: by which arms and contrasts are chosen where there are many; None: by their order.
+        unread: probabilities that were too many to be read; 0: those that are known are in `outputs`.
     """
     found = analyze_mistakes(study, trials, outputs, {arm: one.class_names for arm, one in inputs.items()})
     if found is None:
@@ -73,6 +75,11 @@ def mistakes_section(
     if study.decide is not None:
         found = replace(found, differences=found.differences.iloc[:0])
         about, differences = [ABOUT, UNTESTED], []
+    if unread:
+        about.append(
+            f"Calibration is not shown: trials gave {unread:,} probabilities for the test images, more than a report"
+            " reads."
+        )
     yield Section(
         "mistakes",
         "What is misclassified",

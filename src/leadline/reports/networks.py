@@ -51,8 +51,9 @@ def setup_section(study: ExpandedStudy, inputs: Mapping[str, NetworkInput], data
             f"{SHOWN_NETWORKS} of {SHOWN_NETWORKS + more} different networks are counted, evenly over all;"
             " leadline inspect counts any other."
         )
-    elif left_out:
-        said.append(f"{len(drawings)} of {len(drawings) + left_out} different networks are drawn.")
+    if left_out:
+        those = "of these" if more else "different"
+        said.append(f"The first {SHOWN_DRAWINGS} of {SHOWN_DRAWINGS + left_out} {those} networks are drawn.")
     tables = (settings_table(study), networks_table(study, counted))
     return Section("setup", "Training and networks", tuple(said), (), tables, drawings)
 

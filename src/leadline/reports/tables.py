@@ -142,4 +142,6 @@ def curve_table(figure: Figure, epochs: int = 6) -> Table:
         Column("Split", ("split",), plain, numeric=False),
         *(Column(f"Epoch {epoch}", (str(epoch),), partial(number, digits=3)) for epoch in shown),
     )
-    return Table(figure.name, f"{figure.title}: mean over the finished trials", columns, tuple(rows))
+    note = f"{len(shown)} of {len(every)} epochs; this figure's data file has all of them."
+    caption = f"{figure.title}: mean over the finished trials"
+    return Table(figure.name, caption, columns, tuple(rows), note if len(shown) < len(every) else "")

@@ -4,7 +4,7 @@ import numpy as np
 
 from leadline.analysis.verdict.tuned import Tuning, shown
 from leadline.reports.charts.chart import DIVERGED, each, spread
-from leadline.reports.charts.tuning import CHOSEN, settings_frame
+from leadline.reports.charts.tuning import BEST_OF, CHOSEN, settings_frame
 from leadline.text import number
 from leadline.text.tables import Column, Table
 
@@ -51,7 +51,9 @@ def best_table(tuning: Tuning) -> Table:
         Column("Arm", ("arm",), str, numeric=False),
         *(Column(f"k = {k}", (str(k),), number) for k in budgets),
     )
-    return Table("tuning-budgets", _BUDGETS_CAPTION, columns, tuple(rows))
+    note = _describe_few(tuning)
+    more = f" tables/{BEST_OF}.csv has the others." if note else ""
+    return Table("tuning-budgets", _BUDGETS_CAPTION, columns, tuple(rows), note + more)
 
 
 def leads_table(tuning: Tuning) -> Table:
@@ -70,7 +72,7 @@ def leads_table(tuning: Tuning) -> Table:
         Column("Second arm", ("b",), str, numeric=False),
         *(Column(f"k = {k}", (f"{k}_a", f"{k}_b"), "{:.0%} / {:.0%}".format) for k in budgets),
     )
-    return Table("tuning-leads", _LEADS_CAPTION, columns, tuple(rows))
+    return Table("tuning-leads", _LEADS_CAPTION, columns, tuple(rows), _describe_few(tuning))
 
 
 def settings_table(tuning: Tuning) -> Table:
@@ -90,6 +92,12 @@ def settings_table(tuning: Tuning) -> Table:
 
 _BUDGETS_CAPTION = "Best validation error by tuning budget k, %"
 _LEADS_CAPTION = "Share of searches of k settings in which the first / the second arm has the lower best error"
+
+
+def _describe_few(tuning: Tuning) -> str:
+    """Return how many budgets a table has, or nothing if it has them all."""
+    few, every = len(_few_budgets(tuning)), tuning.best["k"].nunique()
+    return f"{few} of {every} budgets k: the smallest, doubling, and the whole one." if few < every else ""
 
 
 def _few_budgets(tuning: Tuning) -> list[int]:

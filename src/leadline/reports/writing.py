@@ -36,7 +36,7 @@ MOST_PROBABILITIES = 100_000_000
 """Probabilities that a report reads to draw calibration, 4 bytes each: of 1,000 trials on MNIST."""
 
 PREDICTED_ARMS = 6
-"""Arms of which random networks are built for a report, those of the least and the greatest depth among them."""
+"""Arms of which random networks are built for a report, the first and the last among them."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
     records = store.records_frame(name, only=_wanted(store, study, bool(flow)))
     curves = Curves(store.means_frame(name, SPLITS), store.records_frame(name, SPLITS, unfinished=True))
     tuning = tuning_of(store, study)
-    outputs = _outputs(store, study)
+    outputs, unread = _outputs(store, study)
     findings = analyze(study, trials, records, outputs, tuning)
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
     diagnostics = diagnose(trials, records, flow, stored)
     inputs = _inputs(store, name, trials)
     sections = (
-        *mistakes_section(study, trials, outputs, inputs, data_dir, findings),
+        *mistakes_section(study, trials, outputs, inputs, data_dir, findings, unread),
         *_variance(study, trials, outputs),
         *_tuning(tuning),
         *_pretraining(store, name, trials, records),
@@ -111,15 +111,19 @@ def _wanted(store: Reader, study: ExpandedStudy, measured: bool) -> set[tuple[st
     }
 
 
-def _outputs(store: Reader, study: ExpandedStudy) -> dict[str, Outputs]:
-    """Return what networks gave for the test images: probabilities too, if a verdict needs them or memory suffices."""
+def _outputs(store: Reader, study: ExpandedStudy) -> tuple[dict[str, Outputs], int]:
+    """Return what networks gave for the test images, and how many probabilities of them are too many to be read.
+
+    Probabilities are read if a verdict needs them or memory suffices.
+    """
     outputs = store.outputs(study.name, reads_probabilities(study))
     if any(one.probabilities is not None for one in outputs.values()):
-        return outputs
+        return outputs, 0
     classes = 1 + max((int(one.labels.max()) for one in outputs.values() if one.labels.dtype.kind in "iu"), default=0)
-    if classes * sum(len(one.labels) for one in outputs.values()) > MOST_PROBABILITIES:
-        return outputs
-    return store.outputs(study.name)
+    probabilities = classes * sum(len(one.labels) for one in outputs.values())
+    if probabilities > MOST_PROBABILITIES:
+        return outputs, probabilities
+    return store.outputs(study.name), 0
 
 
 def _inputs(store: Reader, name: str, trials: "pd.DataFrame") -> dict[str, NetworkInput]:
@@ -170,7 +174,8 @@ def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | No
     predictions: dict[str, Prediction] = {}
     measured: list[MeasuredBlocks] = []
     refused: dict[str, list[str]] = {}
-    for arm in spread(list(study.arms), PREDICTED_ARMS):
+    chosen = spread(list(study.arms), PREDICTED_ARMS)
+    for arm in chosen:
         network = arm.trial.network
         if arm.trial.pretraining is not None:
             refused.setdefault("pre-training replaces the initial weights", []).append(arm.name)
@@ -185,5 +190,10 @@ def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | No
         measured.append(measure_blocks(network, shape, seeds=3, images=2))
     said = [f"{arm}: {prediction.words()}" for arm, prediction in predictions.items()]
     left_out = [f"{join(arms, len(arms))}: {reason}." for reason, arms in refused.items()]
+    if len(chosen) < len(study.arms):
+        left_out.append(
+            f"These are {len(chosen)} of {len(study.arms)} arms, evenly over all; leadline predict-depth predicts the"
+            " network of any other."
+        )
     figures = (prediction_figure(list(predictions.values()), measured, list(predictions)),) if predictions else ()
     yield Section("predicted", "Predicted before training", (*said, *left_out), figures)

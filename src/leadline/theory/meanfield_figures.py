@@ -315,8 +315,9 @@ def prediction_figure(
     return Figure(
         "predicted-depth",
         "Predicted and measured at initialisation, block by block",
-        f"Lines: mean-field theory. Marks: mean over {int(frame['seeds'].min())} networks as they are trained; bars:"
-        " least to greatest. Images of independent normal pixels.",
+        f"Lines: mean-field theory. Marks: mean over {int(frame['seeds'].min())} networks as they are trained"
+        f"{', on some of the blocks' if frame['block'].max() > SHOWN_MARKS else ''}; bars: least to greatest. Images of"
+        " independent normal pixels.",
         frame,
         f"Gradient of the first block over the last one's. {join(said, mark=';')}.",
         panels,

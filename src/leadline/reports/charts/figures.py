@@ -46,7 +46,7 @@ from leadline.reports.charts.frames import (
     unfinished_frame,
 )
 from leadline.reports.charts.heat import heat_maps
-from leadline.reports.charts.lines import band_words, line_figure
+from leadline.reports.charts.lines import band_words, describe_gaps, line_figure
 from leadline.reports.charts.notable import choose_arms, describe_choice, notable_arms
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
@@ -126,8 +126,7 @@ def learning_curves(
     caption = [*band_words(bands)]
     if "train" in splits:
         caption.append(RUNNING)
-    if curves.leave_out(quantity, splits):
-        caption.append("Values that are not finite are not drawn.")
+    caption += describe_gaps(curves, quantity, splits)
     if "validation" in splits and "validation" not in {*bands["split"], *loose["split"]}:
         caption.append("There are no validation records.")
     if not loose.empty:
@@ -156,10 +155,16 @@ def gradient_profiles(trials: pd.DataFrame, diagnostics: Diagnostics) -> Figure:
         " epoch's steps. Lines: mean over the trials that reached the epoch, diverged ones included;"
         " bands: range. Norms of 0 have no logarithm and are left out."
     ]
+    measured = rows["epoch"].nunique()
+    if (drawn := bands["split"].nunique()) < measured:
+        caption.append(
+            f"{drawn} of {measured} measured epochs are drawn: the first, the middle and the last. The map of gradient"
+            " flow through depth and time has more."
+        )
     return line_figure(
         Figure("gradient-profiles", title, "", bands),
         bands.rename(columns={"place": "x"}),
-        pd.DataFrame(columns=["base", "level", "split", "x", "value"]),
+        pd.DataFrame(columns=["base", "level", "split", "x", "value", "last"]).astype({"last": bool}),
         caption,
         ("Block, counted from the input" if rows["block"].notna().any() else "Layer, counted from the input", "Norm"),
         {split: split[0].upper() + split[1:] for split in bands["split"].unique()},

@@ -20,7 +20,7 @@ from leadline.reports.charts.chart import (
     spread,
 )
 from leadline.reports.charts.frames import Curves, curve_frame, horizontal_factor, is_number, level_of, unfinished_frame
-from leadline.reports.charts.lines import SHOWN_EPOCHS, band_words, line_figure
+from leadline.reports.charts.lines import SHOWN_EPOCHS, band_words, describe_gaps, line_figure
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
 
@@ -64,6 +64,7 @@ def fit_curves(
     caption = [*band_words(bands), *([RUNNING] if "Training" in drawn else [])]
     if "Test" in drawn:
         caption.append("Test values by epoch are shown only: nothing was chosen by them.")
+    caption += describe_gaps(curves, quantity, splits)
     if not loose.empty:
         caption.append("Thin lines: trials that did not finish, each by itself; a cross marks where one diverged.")
     yield line_figure(
@@ -108,7 +109,8 @@ def depth_curves(trials: pd.DataFrame, curves: Curves) -> Iterator[Figure]:
     if len(depths) < 2:
         return
     shown, shown_panels = spread(depths, DISTINCT), spread(panels, SHOWN_PANELS)
-    epochs = spread(sorted(bands["epoch"].unique()), SHOWN_EPOCHS)
+    every_epoch = sorted(bands["epoch"].unique())
+    epochs = spread(every_epoch, SHOWN_EPOCHS)
     drawn = bands[bands["depth"].isin(shown) & bands["panel"].isin(shown_panels) & bands["epoch"].isin(epochs)]
     drawn = drawn.assign(base=[f"{factor} = {depth:g}" for depth in drawn["depth"]], x=drawn["epoch"])
     levels = [f"{factor} = {depth:g}" for depth in shown]
@@ -125,6 +127,8 @@ def depth_curves(trials: pd.DataFrame, curves: Curves) -> Iterator[Figure]:
                 "Thin lines: training; bold lines: validation; mean over the seeds of the finished trials, as in He et"
                 " al. 2015, figure 4.",
                 RUNNING,
+                *describe_gaps(curves, "error", tuple(WIDTHS)),
+                *describe_omitted(every_epoch, epochs, "epochs"),
                 *describe_omitted(depths, shown, f"levels of {factor}"),
                 *describe_omitted(panels, shown_panels, "arms"),
             ]

@@ -57,6 +57,12 @@ class Curves:
         """The splits that have a record."""
         return frozenset({*self.finished["split"], *self.unfinished["split"]})
 
+    def end_apart(self, name: str, splits: Collection[str]) -> bool:
+        """Return whether the finished trials of an arm have a record in different epochs."""
+        rows = self.finished
+        rows = rows[rows["name"].eq(name) & rows["split"].isin(splits)]
+        return not _has_all(rows).all()
+
     def leave_out(self, name: str, splits: Collection[str]) -> bool:
         """Return whether any value of a record is not finite."""
         finished, unfinished = (
@@ -85,10 +91,15 @@ def curve_frame(
     """
     rows = curves.finished
     rows = _sort_by_arm(rows[rows["name"].eq(name) & rows["split"].isin(splits)], trials)
-    trained = rows["seeds"] + rows["left_out"]
-    rows = rows[trained.eq(trained.groupby([rows["arm"], rows["split"]]).transform("max")) & rows["seeds"].gt(0)]
+    rows = rows[_has_all(rows) & rows["seeds"].gt(0)]
     columns = ["arm", "base", "level", "split", "epoch", "mean", "low", "high", "seeds"]
     return rows[columns].reset_index(drop=True)
+
+
+def _has_all(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return of each row of `Curves.finished` whether all finished trials of the arm have been trained so far."""
+    trained = rows["seeds"] + rows["left_out"]
+    return trained.eq(trained.groupby([rows["arm"], rows["split"]]).transform("max"))
 
 
 def unfinished_frame(

@@ -49,7 +49,9 @@ def heat_maps(diagnostics: Diagnostics, trials: pd.DataFrame) -> Iterator[Figure
 
 def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.DataFrame, log: bool = True) -> Figure:
     """Return a panel for each arm, arms of one level side by side; cells are means over seeds."""
-    rows = rows[np.isfinite(rows["value"]) & rows["value"].ge(0)]
+    finite = np.isfinite(rows["value"]) & rows["value"].ge(0)
+    whole = bool(finite.all())
+    rows = rows[finite]
     rows = rows.assign(measured=rows["value"])
     kind = next(iter(rows["kind"]), "")
     positive = rows.loc[rows["value"].gt(0), "value"]
@@ -60,6 +62,8 @@ def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.D
         if log
         else f"Colour: {what}; the mean over seeds."
     ]
+    if not whole:
+        caption.append("Values that are not finite are left out.")
     if log:
         high = math.ceil(math.log10(positive.max()))
         low = max(math.floor(math.log10(positive.min())), high - DECADES)
@@ -86,6 +90,12 @@ def _heat_map(name: str, title: str, what: str, rows: pd.DataFrame, trials: pd.D
     shown = spread(arms, SHOWN_PANELS)
     if len(shown) < len(arms):
         caption.append(f"{len(shown)} of {len(arms)} arms are drawn; this figure's data file has all of them.")
+    panels_of = cells[cells["arm"].isin(shown)].groupby("arm")
+    for column, most, what in (("epoch", SHOWN_EPOCHS, "epochs"), ("position", SHOWN_LAYERS, f"{row.lower()}s")):
+        if panels_of[column].nunique().max() > most:
+            caption.append(
+                f"At most {most} {what} of an arm are drawn, evenly over all; this figure's data file has all of them."
+            )
     colour = alt.Color(
         "value:Q",
         scale=alt.Scale(domain=[low, high], clamp=True, nice=False),

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import altair as alt
@@ -25,6 +25,7 @@ from leadline.reports.charts.chart import (
     legend_keys,
     spread,
 )
+from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.notable import choose_arms, describe_choice
 from leadline.reports.charts.probe_curves import describe_omitted
 from leadline.text import join
@@ -74,10 +75,12 @@ def line_figure(
     bands, loose = (frame[frame["base"].isin(shown) & frame["level"].isin(shown_levels)] for frame in (bands, loose))
     most_steps = min(SHOWN_EPOCHS, SHOWN_MARKS // len(shown) // len(shown_levels) // len(splits))
     if len(steps := sorted({*bands["x"], *loose["x"]})) > most_steps:
-        steps = spread(steps, most_steps)
+        every_step, steps = steps, spread(steps, most_steps)
         bands, loose = bands[bands["x"].isin(steps)], loose[loose["x"].isin(steps) | loose["last"]]
+        caption += describe_omitted(every_step, steps, f"{axes[0].partition(',')[0].lower()}s")
     dots = len(steps) <= 20 and len(bands) <= DOTTED
     y = _y_axis(axes[1], bands, loose)
+    caption += _describe_beyond(y, bands, loose)
     if y.place and pd.concat([bands["high"], loose["value"]]).ge(1).any():
         caption = [*caption, "An accuracy of 100% lies at the upper edge."]
     panels = []
@@ -177,6 +180,14 @@ def band_words(bands: pd.DataFrame) -> Iterator[str]:
         yield "Lines: mean over the seeds of the finished trials; bands: from the smallest to the largest value."
 
 
+def describe_gaps(curves: Curves, name: str, splits: Collection[str]) -> Iterator[str]:
+    """Yield which values of a record curves do not have."""
+    if curves.end_apart(name, splits):
+        yield "Where trials of an arm stopped at different epochs, its curve ends with the first of them."
+    if curves.leave_out(name, splits):
+        yield "Values that are not finite are not drawn."
+
+
 def _y_axis(title: str, bands: pd.DataFrame, loose: pd.DataFrame) -> Values:
     """Return the axis that all panels share: the finished trials' range, and what little the others go beyond it."""
     values = [*bands["low"], *bands["high"]]
@@ -184,6 +195,17 @@ def _y_axis(title: str, bands: pd.DataFrame, loose: pd.DataFrame) -> Values:
         return accuracies(title, [*values, *loose["value"]])
     ceiling = 3 * max(values) if values else math.inf
     return Values(magnitudes(title, [*values, *(value for value in loose["value"] if value <= ceiling)] or [1.0]))
+
+
+def _describe_beyond(y: Values, bands: pd.DataFrame, loose: pd.DataFrame) -> Iterator[str]:
+    """Yield a sentence for each edge of an axis that values lie beyond."""
+    if y.place:
+        return
+    low, high = y.axis["scale"].domain
+    if loose["value"].gt(high).any():
+        yield f"Values above {high:.3g}, of trials that did not finish, lie beyond the upper edge."
+    if bands["low"].lt(low).any() or loose["value"].lt(low).any():
+        yield f"Values below {low:.2g} lie beyond the lower edge."
 
 
 def format_value(value: float, axis: str) -> str:

@@ -51,10 +51,13 @@ def run_values(trials: pd.DataFrame, records: pd.DataFrame, kind: Metric, name: 
     shown, shown_levels = bases[:SHOWN_BASES], spread(levels, SHOWN_LEVELS)
     drawn = rows[rows["base"].isin(shown) & rows["level"].isin(shown_levels)]
     y = linear(f"{words} ({kind.unit.strip()})" if kind.unit else words, list(drawn["value"].dropna()) or [0.0])
-    linked = linked and drawn["seed"].nunique() <= SHOWN_LINES
+    pairs = drawn["seed"].nunique()
     caption = ["Small hollow marks: one run each; filled marks: the mean of an arm."]
     keys = legend_keys(shown, dashed=False)
-    if linked:
+    if linked and pairs > SHOWN_LINES:
+        caption.append(f"No lines join the runs of a pair, of which there are {pairs:,}.")
+        linked = False
+    elif linked:
         caption.append("Lines join the runs of a pair.")
     if drawn["state"].eq(DIVERGED).any():
         caption.append("Crosses at the right edge: runs that failed and so have no value.")

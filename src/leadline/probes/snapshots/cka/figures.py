@@ -40,6 +40,11 @@ def alike_layers(rows: pd.DataFrame) -> Figure:
     tips.append(alt.Tooltip("seeds:Q"))
 
     depths = rows.groupby("arm")[["column_depth", "row_depth"]].max() + 1
+    if depths.to_numpy().max() > SHOWN_LAYERS:
+        caption.append(
+            f"At most {SHOWN_LAYERS} layers of a network are drawn, evenly over all; this figure's data file has all of"
+            " them."
+        )
 
     def panel(own: pd.DataFrame) -> alt.LayerChart:
         # layers without a value keep their place
