@@ -26,13 +26,14 @@ from leadline.probes.measured import Measurement
 from leadline.probes.snapshots.decomposition import DecompositionProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.reports import page
-from leadline.reports.charts.chart import DARK, LIGHT
+from leadline.reports.charts.chart import DARK, LIGHT, Figure
 from leadline.reports.charts.forest import forest
 from leadline.reports.page import WHY_FIGURES, write
 from leadline.reports.tables import tables
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.expand import ExpandedStudy, expand
+from leadline.study.load import load_study
 from leadline.text.layout import to_text
 from leadline.text.tables import (
     Column,
@@ -374,6 +375,21 @@ def test_why_says_what_was_measured_and_where_it_is_seen(report: tuple[Path, Pag
     assert set(links) == {"gradient-flow", "dead-units"}
     assert "Spearman" in words and "Measuring took" in words
     assert 'href="#why"' in html
+
+
+@pytest.mark.parametrize(("every", "said"), [(0, True), (1, False), (4, False), (5, True)])  # of 4 epochs
+def test_learning_curves_say_how_test_values_are_had_where_there_are_none(
+    every: int, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(blocks=(), seeds=1, training={"epochs": 4, "test_every": every})
+    monkeypatch.setattr(page, "draw_figures", lambda findings, *_: [forest(findings), curve])
+    curve = Figure("loss-curves", "Loss during training", "Made up.", pd.DataFrame())
+    html = written(study, *measured(study), tmp_path)
+    part = html[html.index('<section id="curves"') : html.index('<section id="contrasts"')]
+    command = "leadline run study.yaml --set training.test_every=1 --as NAME"
+    assert (f">{command}</pre>" in part) == ("no curves of test values" in part) == said
+    again = load_study(tmp_path / "study.yaml", {"training.test_every": 1})  # what the command does
+    assert all(arm.trial.training.test_every == 1 for arm in again.arms)
 
 
 @pytest.mark.parametrize("most", [3, 4])

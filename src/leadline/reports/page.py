@@ -129,6 +129,7 @@ class Source:
     before: str  # what stands before it
     specification: str = ""  # shown below the command
     changes: str = ""  # from the ready study that it was made from
+    tested: str = ""  # a command whose results would have test values by epoch, where these have none
     others: Mapping[str, bytes] = field(default_factory=dict)  # further files beside the report -> their content
 
 
@@ -177,9 +178,16 @@ def write(
         again="Reproduce this study",
         before="holds the exact specification",
         specification=specification,
+        tested="" if _is_tested(study) else "leadline run study.yaml --set training.test_every=1 --as NAME",
     )
     tabled = tables(study, findings, trials, records)
     return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections, curves)
+
+
+def _is_tested(study: ExpandedStudy) -> bool:
+    """Whether any arm is evaluated on test data by epoch."""
+    recipes = [arm.trial.training for arm in study.arms]
+    return any(0 < one.test_every <= one.epochs for one in recipes)
 
 
 def _setting(study: ExpandedStudy) -> str:
