@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # What pip is asked for PyTorch: TORCH="torch --index-url ADDRESS" takes another build than the usual one.
 TORCH ?= torch
+# Processes that run tests at once.
+TESTERS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY := .venv/ready
@@ -26,19 +28,22 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) -e .
 	@touch $@
 
-$(READY_DEV): $(READY)
+# All that development needs is installed at once, which takes less time than one after the other.
+$(READY_DEV): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) $(TORCH)
 	$(INSTALL) -e ".[dev]"
-	@touch $@
+	@touch $(READY) $@
 
 demo: $(READY)
 	$(BIN)/leadline run demo
 	$(BIN)/leadline report demo --output report/demo
 
 test: $(READY_DEV)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n $(TESTERS)
 
 test-all: $(READY_DEV)
-	$(BIN)/python -m pytest -n 2 -m ''
+	$(BIN)/python -m pytest -n $(TESTERS) -m ''
 
 check: $(READY_DEV)
 	$(BIN)/ruff format --check .
