@@ -98,7 +98,7 @@ class TrialRun:
         result = pretrained(pretraining, self.data.shape, seed)
         self.state.pretraining = None
         grids = {} if result.grids is None else {"pretraining": result.grids.to_bytes()}
-        self.checkpoint(result.records, seconds, grids)
+        self.checkpoint(result.records, grids, seconds)
 
     def train(self) -> list[Record]:
         """Train to the end of the last epoch, with checkpoints on the way; return the records not yet stored."""
@@ -119,7 +119,7 @@ class TrialRun:
                     self.report("progress", record.step / steps, f"loss {record.value:.4g}")
                     asked = self.stop.asked  # read only once, because it can change at any time
                     if asked or self.timer.due(record.step):
-                        self.checkpoint(complete, _seconds(complete))
+                        self.checkpoint(complete)
                         complete = []
                     if asked:
                         raise Stopped
@@ -130,12 +130,12 @@ class TrialRun:
                 complete, pending, seen_epoch = complete + pending, [], state.epoch
                 measured, over = self._collect_measurements(state.epoch), state.is_over(spec.training.epochs)
                 if measured or over or self.timer.due_after_epoch(state.step):
-                    self.checkpoint(complete, _seconds(complete), measured)
+                    self.checkpoint(complete, measured)
                     complete = []
                 self.report("progress", state.step / steps, f"epoch {state.epoch} of {spec.training.epochs}")
                 if self.stop.asked:
                     if complete:
-                        self.checkpoint(complete, _seconds(complete))
+                        self.checkpoint(complete)
                     raise Stopped
         except StoreError:
             raise
@@ -149,12 +149,12 @@ class TrialRun:
         return pending
 
     def checkpoint(
-        self, records: Sequence[Record] = (), seconds: float = 0.0, measurements: Mapping[str, bytes] | None = None
+        self, records: Sequence[Record] = (), measurements: Mapping[str, bytes] | None = None, seconds: float = 0.0
     ) -> None:
-        """Store the state together with everything measured since the last checkpoint."""
+        """Store the state and everything measured since the last checkpoint; `seconds` are those of pre-training."""
         started = time.monotonic()
         self._commit_start()
-        self.checkpoints.save(self.state, records, seconds, measurements or {})
+        self.checkpoints.save(self.state, records, seconds + _seconds(records), measurements or {})
         pretraining = self.state.pretraining
         steps = self.state.step if pretraining is None else pretraining.steps
         self.timer.restart(steps, time.monotonic() - started)
