@@ -225,6 +225,9 @@ def test_training_alone_says_recipe_and_seed_once() -> None:
         next(ll.train(3, DATA, {"epochs": 1}))
     with pytest.raises(LeadlineError, match="seed: -1: input should be greater than or equal to 0"):
         next(ll.train("mlp", DATA, {"epochs": 1}, seed=-1))
+    with pytest.raises(LeadlineError, match=r"seed 1\.5: expected an integer"):
+        next(ll.train("mlp", DATA, {"epochs": 1}, seed=1.5))  # type: ignore[arg-type]
+    assert next(ll.train("mlp", DATA, {"epochs": 1}, seed=np.int64(3))).split == "train"  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -116,8 +116,21 @@ def test_a_worker_trains_several_trials_at_once_to_the_same_bits(study: Path, tm
     assert len(started) == 4 and len(set(started)) == 3  # each trial is held by a thread's own name
     take_trials(Job("", tmp_path / "alone"), None, False, lambda _: None)
     assert values(tmp_path / "together") == values(tmp_path / "alone")
-    with pytest.raises(SpecError, match="2 trials per worker, each on 2 devices"):
-        take_trials(Job("", tmp_path / "alone", devices=2, trials_at_once=2), None, False, lambda _: None)
+
+
+def test_a_worker_of_several_trials_leaves_studies_to_others_that_it_cannot_train_so(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    assert enter(str(study), {}, runs, None, None) == "shared"
+    with Store.open(runs) as store:
+        store.register(load_study(str(study), {"name": "two", "devices": 2, "seeds": [7]}))
+    tally = take_trials(Job("", runs, trials_at_once=2), None, True, lambda _: None)
+    assert tally.ends == {"finished": 4} and counts(runs) == {"finished": 4}
+    said = "left to other workers: study two: 2 trials per worker, each on 2 devices"
+    assert capsys.readouterr().err.count(said) == 1
+    with pytest.raises(SpecError, match="study two: 2 trials per worker, each on 2 devices"):
+        take_trials(Job("", runs, trials_at_once=2), "two", True, lambda _: None)
 
 
 def test_a_study_that_a_worker_cannot_train_several_trials_of_is_refused_before_jobs_are_submitted(
@@ -127,6 +140,8 @@ def test_a_study_that_a_worker_cannot_train_several_trials_of_is_refused_before_
     assert "2 trials per worker: training.precision tf32" in said(
         [*asked, "--set", "training.precision=tf32"], SpecError
     )
+    with Store.open(tmp_path / "runs") as store:
+        assert store.studies() == []  # nothing is registered
     other = [*asked[:2], "--runs", str(tmp_path / "other"), *asked[4:]]
     printed = CliRunner().invoke(app, other)
     assert printed.exit_code == 0 and " --trials-per-worker 2 " in printed.output

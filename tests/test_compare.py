@@ -163,16 +163,17 @@ def test_fractions_stay_fractions_and_per_cent_is_in_points() -> None:
     assert "2.33 points" in str(ll.compare(share))
 
 
-def test_fractions_beside_per_cent_are_refused() -> None:
-    mixed = table(plain=[0.91, 0.92, 0.90], residual=[93.1, 95, 92]).rename(columns={"test_error": "accuracy"})
-    with pytest.raises(DataError, match=r"3 values of at most 1, such as 0\.91, and 3 above 1, such as 93\.1"):
+def test_fractions_beside_per_cent_are_refused_or_said() -> None:
+    mixed = table(plain=[91.2, 0.92, 90], residual=[93.1, 95, 0.92]).rename(columns={"test_error": "accuracy"})
+    with pytest.raises(DataError, match="plain and residual has values of at most 1 and others above 90"):
         ll.compare(mixed)
     said = [ll.compare(mixed, unit="%"), ll.compare(mixed.rename(columns={"accuracy": "accuracy (%)"}))]
-    assert [one.contrasts["difference"].iloc[0] for one in said] == pytest.approx([(280.1 - 2.73) / 3] * 2)
+    assert [one.contrasts["n"].iloc[0] for one in said] == [3, 3]
+    apart = table(plain=[0.20, 0.21, 0.205], residual=[6.1, 6.2, 6.0])  # fractions; or one that is so much better
+    taken = "test_error: all values are taken to be in per cent, such as 0.2 of plain and 6.1 of residual; if some"
+    assert taken in str(ll.compare(apart)) and "all values are taken" not in str(ll.compare(apart, unit="%"))
     near = table(plain=[0.8, 1.1, 0.9], residual=[1.2, 1.3, 0.7])  # per cent on both sides of 1
-    chance = table(plain=[0.1, 0.1, 0.1], residual=[75.0, 76.0, 77.0])  # a network that does not learn
-    for one in (near, chance):
-        assert ll.compare(one).contrasts["n"].tolist() == [3]
+    assert "all values are taken" not in str(ll.compare(near))
 
 
 def test_a_spread_without_a_number_of_runs_is_said_not_to_be_used() -> None:
@@ -180,6 +181,7 @@ def test_a_spread_without_a_number_of_runs_is_said_not_to_be_used() -> None:
     said = "Not used: sd; a standard deviation counts only with the number of runs, in a column n."
     assert said in str(ll.compare(printed))
     assert "Not used" not in str(ll.compare(printed.assign(n=5)))
+    assert "Not used" not in str(ll.compare(printed, value="sd", higher_is_better=False))
 
 
 def test_seeds_that_differ_are_not_paired() -> None:

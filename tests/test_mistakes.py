@@ -171,6 +171,13 @@ def test_one_seed_and_seeds_by_source_have_no_intervals() -> None:
     assert set(class_frame(found.arms)["seeds"]) == {2} and class_frame(found.arms)["low"].isna().all()
 
 
+def test_no_bin_of_a_few_images_is_drawn() -> None:
+    found, _ = found_in(study_of(seeds=1), 4, 4)
+    [figure] = [one for one in mistake_figures(found) if one.name == "mistakes-calibration"]
+    assert figure.panels == () and not figure.data.empty
+    assert figure.caption.startswith("Every bin has fewer than")
+
+
 def test_every_arm_and_every_class_is_drawn_and_many_classes_are_bounded() -> None:
     for classes in (4, 30):
         study = study_of(vary={"blocks": [2, 5]}, contrasts=[["residual", "plain"]])

@@ -173,6 +173,30 @@ def test_a_trial_that_ends_early_keeps_its_whole_epochs(
     assert epochs(store) == stored
 
 
+def test_a_retry_counts_the_time_of_no_epoch_twice(
+    saved: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: tuple[Any, ...]
+) -> None:
+    store, calls = registered(tmp_path / "runs"), 0
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise RuntimeError("once")
+        return evaluation.evaluate(*arguments, **named)
+
+    monkeypatch.setattr(loop, "evaluate", fail)
+    run(store)
+    [trial] = store.trials_frame("small")["trial"]
+    record = store.trial(trial)
+    assert (record.state, record.checkpoint_epoch) == ("failed", 1)
+    assert store.requeue_failed("small") == 1
+    run(store)
+    times = store.records_frame("small").query("name == 'seconds'")["value"]
+    assert store.trial(trial).seconds == pytest.approx(times.sum())
+    assert results(store) == expected
+
+
 def test_epochs_with_measurements_of_probes_are_stored_at_once(saved: list[tuple[int, int]], tmp_path: Path) -> None:
     run(registered(tmp_path / "runs", probes={"flow": {"every": 8}}))
     assert [epoch for epoch, _ in saved] == [1, 3, 5, EPOCHS]

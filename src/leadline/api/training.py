@@ -1,11 +1,12 @@
 """Training of a single network with one recipe and one seed."""
 
+import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leadline.errors import LeadlineError, LeadlineWarning
+from leadline.errors import LeadlineError, LeadlineWarning, SpecError
 from leadline.parts.base import Spec
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ def train(
 
     spec = recipe if isinstance(recipe, TrainingSpec) else parse(TrainingSpec, recipe or {})
     place = choose_device(device)
-    parse(TrialSpec, {"network": _ANY, "seed": seed})
+    try:
+        seed = parse(TrialSpec, {"network": _ANY, "seed": operator.index(seed)}).seed
+    except TypeError:
+        raise SpecError(f"seed {seed!r}: expected an integer") from None
     if isinstance(data, Data):
         loaded = data
     else:

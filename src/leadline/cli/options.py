@@ -40,7 +40,7 @@ Artifacts = Annotated[
 CheckpointEvery = Annotated[
     str,
     typer.Option(
-        metavar="10m|500s|200steps|epoch", help="Interval between checkpoints; epoch: only at the end of each."
+        metavar="10m|500s|200steps|epoch", help="Interval between checkpoints; epoch: only at the end of every epoch."
     ),
 ]
 TrialsPerWorker = Annotated[

@@ -1,6 +1,7 @@
 """Commands that plan and run studies, on this machine and on clusters."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ from leadline.errors import LeadlineError, SpecError, absence
 
 if TYPE_CHECKING:
     from leadline.specs.study import StudySpec
+    from leadline.study.expand import ExpandedStudy
 
 app = typer.Typer()
 
@@ -173,7 +175,8 @@ def worker(
         assist(torchrun, device)
         return
     try:
-        name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir)
+        check = partial(_check_gang, trials_per_worker, devices)
+        name = None if study is None else enter(study, settings_of(settings), runs, store_url, data_dir, check)
         url = _folder(artifacts)
         job = Job(
             name or "", runs, store_url, data_dir, device, 1, every, devices, url, trials_at_once=trials_per_worker
@@ -227,17 +230,13 @@ def slurm(
     from leadline.running.checkpoints import Interval
     from leadline.running.clusters.entering import enter
     from leadline.running.clusters.slurm import Resources, check_store, script, submit
-    from leadline.running.gang import check_gang
     from leadline.running.job import Job
-    from leadline.store import Store
 
     every = Interval.parse(checkpoint_every)
     resources = Resources.of(workers, time, cpus, gpus, memory, option or [], setup or [])
     check_store(store_url, runs, workers)
-    name = enter(study, settings_of(settings), runs, store_url, data_dir)
-    if trials_per_worker > 1:
-        with Store.open_existing(runs, store_url) as store:
-            check_gang(store.study(name).expand(), trials_per_worker, devices, None)
+    check = partial(_check_gang, trials_per_worker, devices)
+    name = enter(study, settings_of(settings), runs, store_url, data_dir, check)
     job = Job(
         name,
         runs,
@@ -416,6 +415,14 @@ def variance(
         print_text(*variance_blocks(found.findings, found.repeated))
     if figure is not None:
         typer.echo(f"written: {figure}", err=as_json)
+
+
+def _check_gang(trials_per_worker: int, devices: int | None, study: "ExpandedStudy") -> None:
+    """Check that a worker can train so many trials of a study at once."""
+    from leadline.running.gang import check_gang
+
+    if trials_per_worker > 1:
+        check_gang(study, trials_per_worker, devices, None)
 
 
 def _folder(artifacts: str | None) -> str | None:

@@ -178,7 +178,9 @@ def write(
         again="Reproduce this study",
         before="holds the exact specification",
         specification=specification,
-        tested="" if _is_tested(study) else "leadline run study.yaml --set training.test_every=1 --as NAME",
+        tested=""
+        if records.empty or _is_tested(study)
+        else "leadline run study.yaml --set training.test_every=1 --as NAME",
     )
     tabled = tables(study, findings, trials, records)
     return write_trials(source, findings, trials, records, tabled, folder, environment, diagnostics, sections, curves)

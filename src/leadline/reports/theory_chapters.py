@@ -73,7 +73,9 @@ def chapters(study: ExpandedStudy) -> Iterator[Chapter]:
         yield _parity(max(bits))
     blocks = [_blocks(arm) for arm in study.arms if _is_followed(arm) and _shortcut(arm) == "none"]
     if max(blocks, default=0) > 1:
-        yield _chain(max(blocks), any(_is_followed(arm) and _shortcut(arm) != "none" for arm in study.arms))
+        yield _chain(
+            max(blocks), any(_is_followed(arm) and _shortcut(arm) not in ("none", "concatenate") for arm in study.arms)
+        )
     if any(arm.trial.pretraining for arm in study.arms):
         yield Chapter(
             "Pre-training: how depth first became possible", "docs/theory/pretraining.md", ("leadline run pretraining",)
@@ -119,8 +121,8 @@ def _chain(blocks: int, shortcuts: bool) -> Chapter:
     layers = min(blocks, MOST_LAYERS)
     kinds: list[ChainShortcut] = ["none", "identity"] if shortcuts else ["none"]
     beside = (
-        " With an identity shortcut it multiplies it by 1\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}W, so that the gradient"
-        " does not vanish; it grows less where weights have both signs, as in real networks."
+        " With an identity shortcut, each layer multiplies the gradient by 1\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}W,"
+        " which does not vanish for a positive W; it grows less where weights have both signs, as in real networks."
     )
     drawn = chain_figure([chain(weight, layers, shortcut=kind) for kind in kinds for weight in WEIGHTS])
     command = f"leadline theory chain --kind scalar --layers {layers}"

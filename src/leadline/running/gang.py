@@ -38,7 +38,7 @@ def check_gang(study: ExpandedStudy, number: int, devices: int | None, device: t
     Raises:
         SpecError: it cannot.
     """
-    asked = f"{number} trials per worker"
+    asked = f"study {study.name}: {number} trials per worker"
     if (devices := devices or study.spec.devices) > 1:
         raise SpecError(f"{asked}, each on {devices} devices: a trial on several devices has processes of its own")
     if device is not None and device.type == "cuda" and number > CUDA_STREAMS:

@@ -185,9 +185,9 @@ class TrialRun:
             self._commit(0, seen)
 
     def _commit(self, epoch: int, measurements: Mapping[str, bytes], records: Sequence[Record] = ()) -> None:
-        """Store what was measured without a checkpoint."""
-        files, seconds = self.checkpoints, _seconds(records)
-        files.store.commit_epoch(files.claim.trial, files.worker, records, None, epoch, seconds, measurements)
+        """Store what was measured without a checkpoint; its time counts with the next one, for a retry repeats it."""
+        files = self.checkpoints
+        files.store.commit_epoch(files.claim.trial, files.worker, records, None, epoch, 0.0, measurements)
 
     def _collect_measurements(self, epoch: int) -> dict[str, bytes]:
         """Return the probe measurements of an epoch, which may be incomplete."""

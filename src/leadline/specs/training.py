@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from leadline.data.files import compute_sha256, find_file
 from leadline.errors import MOST_NAMES, SpecError
@@ -168,16 +168,6 @@ class TrainingSpec(Spec):
     test_every: int = Field(
         default=0, ge=0, description="epochs between evaluations on the test data; 0: only at the end"
     )
-
-    @field_validator("evaluation")
-    @classmethod
-    def _several_views(cls, views: Views | None) -> Views | None:
-        return None if views is not None and views.count == 1 else views  # so that both have one hash
-
-    @field_validator("rates")
-    @classmethod
-    def _some_rates(cls, rates: dict[str, float] | None) -> dict[str, float] | None:
-        return rates or None
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "TrainingSpec":

@@ -83,7 +83,8 @@ def chain_figure(results: Sequence["ChainResult"], quantity: "Quantity" = "activ
     x = _layers_axis(depths[0])
     names = list(dict.fromkeys(frame["panel"]))
     panels = tuple(Panel(name, _chain_panel(drawn[drawn["panel"].eq(name)], weights, x, y, low_high)) for name in names)
-    caption = ["Lines: the closed form. Marks: measured by autograd in single precision, on some of the layers."]
+    some = ", on some of the layers" if depths[0] > SHOWN_POINTS else ""
+    caption = [f"Lines: the closed form. Marks: measured by autograd in single precision{some}."]
     if drawn["lost"].any():
         caption.append(f"Crosses: {LOST}, drawn where the closed form is; it was lost at {_describe_lost(drawn)}.")
     caption.append("The input is at the left; dL/da has norm 1 at the last layer.")

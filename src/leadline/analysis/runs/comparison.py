@@ -25,6 +25,9 @@ from leadline.text import join, plural
 MOST_ARMS_IN_PAIRS = 4
 """Arms up to which every pair is compared where nothing is said; with more, each with the first."""
 
+UNIT_GAP = 10.0
+"""Shares above 1 that are so many times those of at most 1 may be in per cent beside fractions."""
+
 FINAL, BY_EPOCH = "final", "epoch"
 """Splits of records: of the whole run, and of each epoch."""
 
@@ -103,6 +106,7 @@ def compare_runs(
         table = table.assign(**{one: _of_rows(predictions, predicted, one) for one in computed})
     runs = read_rows(table, columns, options.mean_of_duplicates)
     kinds = {one: _metric(one, runs, options, len(columns.values) == 1, one in computed) for one in columns.values}
+    units = [] if options.unit else [said for one in columns.values for said in _describe_units(one, runs)]
     margins = check_margins(options.margin, columns.values)
     arms = _arms(runs, columns)
     bases = list(dict.fromkeys(arm.base for arm in arms.values()))
@@ -129,6 +133,7 @@ def compare_runs(
         *said,
         *describe(columns),
         *(describe_metric(one) for one in kinds.values()),
+        *units,
         f"Compared: {how}.",
         *dict.fromkeys(notes),
     )
@@ -183,7 +188,6 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
     values = runs.frame[f"value:{name}"].dropna()
     unit = options.unit
     if unit is None:
-        _check_one_unit(name, values)
         per_cent = says_per_cent(name) or (is_share(name) and len(values) > 0 and 1 < values.max() <= 100)
         unit = "%" if per_cent and values.min() >= 0 else ""
     most = 100.0 if unit == "%" else 1.0
@@ -202,21 +206,27 @@ def _metric(name: str, runs: Runs, options: Options, alone: bool, computed: bool
     )
 
 
-def _check_one_unit(name: str, values: pd.Series) -> None:
-    """Check that shares are not told as fractions in some rows and in per cent in others.
+def _describe_units(name: str, runs: Runs) -> Iterator[str]:
+    """Yield that some arms may be told in fractions and others in per cent, where that is not known.
 
     Raises:
-        DataError: a hundred times each value of at most 1 is close to the values above 1.
+        DataError: values of one arm are of both kinds.
     """
-    small, large = values[values.between(0, 1, inclusive="right")], values[values.between(1, 100, inclusive="right")]
+    frame = runs.frame[["arm", f"value:{name}"]].rename(columns={f"value:{name}": "value"}).dropna()
+    frame = frame[frame["value"].gt(0) & frame["value"].le(100)]
+    small, large = frame[frame["value"].le(1)], frame[frame["value"].gt(1)]
     if says_per_cent(name) or not is_share(name) or small.empty or large.empty:
         return
-    if (100 * small).between(large.min() / 2, 2 * large.max()).all():
+    if large["value"].min() < UNIT_GAP * small["value"].max():
+        return
+    shown = f"{small['value'].iloc[0]:g} of {small['arm'].iloc[0]} and {large['value'].iloc[0]:g} of"
+    shown += f" {large['arm'].iloc[0]}"
+    if both := [str(arm) for arm in small["arm"].unique() if arm in set(large["arm"])]:
         raise DataError(
-            f"column {name!r} seems to have fractions in some rows and per cent in others:"
-            f" {plural(len(small), 'value')} of at most 1, such as {small.iloc[0]:g}, and {len(large)} above 1, such as"
-            f" {large.iloc[0]:g}; write all in one unit, or give --unit % if all are in per cent"
+            f"column {name!r} seems to have fractions beside per cent: {join(both)} has values of at most 1 and others"
+            f" above {large['value'].min():.3g}; write all in one unit, or give --unit % if all are in per cent"
         )
+    yield f"{name}: all values are taken to be in per cent, such as {shown}; if some are fractions, use one unit."
 
 
 def describe_metric(one: Metric) -> str:

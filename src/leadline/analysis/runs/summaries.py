@@ -26,10 +26,10 @@ def is_summary(table: pd.DataFrame) -> bool:
     return all(_find(names, known) for known in (DEVIATIONS, COUNTS)) and not any(map(is_pair, names))
 
 
-def describe_unused_spread(table: pd.DataFrame) -> Iterator[str]:
+def describe_unused_spread(table: pd.DataFrame, columns: Columns) -> Iterator[str]:
     """Yield that standard deviations are not used because the numbers of runs are missing, if that is so."""
     names = [str(name) for name in table.columns]
-    spread = _find(names, DEVIATIONS)
+    spread = [name for name in _find(names, DEVIATIONS) if name not in columns.all]
     if spread and not _find(names, COUNTS) and not any(map(is_pair, names)):
         yield f"Not used: {join(spread)}; a standard deviation counts only with the number of runs, in a column n."
 

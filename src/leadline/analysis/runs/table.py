@@ -76,7 +76,7 @@ def compare_table(results: Source | None, predictions: Source | None, given: Giv
         table, expanded = expand_summaries(table, columns)
         said = (*said, expanded)
     else:
-        said = (*said, *describe_unused_spread(table))
+        said = (*said, *describe_unused_spread(table, columns))
     return compare_runs(table, columns, options, name, said, predicted, moments)
 
 

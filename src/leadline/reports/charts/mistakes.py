@@ -347,14 +347,16 @@ def _calibration(arms: Sequence[ArmMistakes], notable: Sequence[str]) -> Figure:
     for level in shown_levels:
         for group in groups:
             rows = frame[frame["level"].eq(level) & frame["base"].isin(group)]
+            rows = rows[rows["images"].ge(LEAST_IMAGES)]
             if not rows.empty:
                 among = f"{group[0]} to {group[-1]}" if len(groups) > 1 else ""
-                rows = rows[rows["images"].ge(LEAST_IMAGES)]
                 panels.append(Panel(", ".join(filter(None, (level, among))), _reliability(rows, shown)))
     ends = [f"{one.arm.name} {number(one.calibration.error, 1)}" for one in arms if one.calibration is not None]
-    title = "Calibration: accuracy by confidence"
+    name, title = "mistakes-calibration", "Calibration: accuracy by confidence"
+    if not panels:
+        return Figure(name, title, f"Every bin has fewer than {LEAST_IMAGES} images, so none is drawn.", frame)
     return Figure(
-        "mistakes-calibration",
+        name,
         title,
         " ".join(
             [

@@ -4,10 +4,12 @@ import contextlib
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 
+from leadline.errors import SpecError
 from leadline.running.clusters.places import hold_place
 from leadline.running.executors import describe_wait
 from leadline.running.gang import check_gang, work_together
@@ -52,6 +54,19 @@ def _log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def _suitable(store: Store, job: Job, device: torch.device, said: set[str]) -> Iterator[str]:
+    """Yield the studies that a worker can train; say once why it leaves another one to other workers."""
+    for name in [one.name for one in store.studies()]:
+        try:
+            if job.trials_at_once > 1:
+                check_gang(store.study(name).expand(), job.trials_at_once, job.devices, device)
+            yield name
+        except SpecError as error:
+            if (line := f"left to other workers: {error}") not in said:
+                said.add(line)
+                _log(line)
+
+
 def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say) -> Tally:
     """Run trials until none is available; at SIGTERM, release the current trial and return.
 
@@ -63,7 +78,7 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
 
     Raises:
         StoreError: the store cannot be opened or used, or has no such study.
-        SpecError: a worker cannot train several trials of a study at once.
+        SpecError: a worker cannot train several trials of that study at once.
     """
     tally = Tally(trials_at_once=job.trials_at_once)
     said: set[str] = set()
@@ -76,14 +91,14 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
     if job.device == "auto":
         _log(device_line(device))
     with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop, hold_place() as place:
+        if study is not None and job.trials_at_once > 1:
+            check_gang(store.study(study).expand(), job.trials_at_once, job.devices, device)
         if device == torch.device("cuda") and place >= torch.cuda.device_count():
             _log(f"worker {place + 1} of this machine shares its card with others")
         store.patience = PATIENCE_SECONDS  # only from here on, so that a wrong address is reported at once
         try:
             while True:
-                names = [one.name for one in store.studies()] if study is None else [study]
-                for name in names if job.trials_at_once > 1 else ():
-                    check_gang(store.study(name).expand(), job.trials_at_once, job.devices, device)
+                names = [study] if study is not None else list(_suitable(store, job, device, said))
                 here = replace(job, place=place)
                 taken = sum(work_together(replace(here, study=name), count_and_emit, stop) for name in names)
                 counts = [store.counts(name) for name in names]
