@@ -142,6 +142,20 @@ def test_a_kill_loses_only_time(
     assert results(store) == expected
 
 
+def fail_in_the_fourth_epoch(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Let the evaluation after the fourth epoch raise an error, and none after it."""
+    calls = 0
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise error
+        return evaluation.evaluate(*arguments, **named)
+
+    monkeypatch.setattr(loop, "evaluate", fail)
+
+
 @pytest.mark.parametrize(
     ("error", "state", "stored"),
     [
@@ -158,16 +172,8 @@ def test_a_trial_that_ends_early_keeps_its_whole_epochs(
     state: str,
     stored: list[int],
 ) -> None:
-    store, calls = registered(tmp_path / "runs"), 0
-
-    def fail(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise error
-        return evaluation.evaluate(*arguments, **named)
-
-    monkeypatch.setattr(loop, "evaluate", fail)
+    store = registered(tmp_path / "runs")
+    fail_in_the_fourth_epoch(monkeypatch, error)
     work(job(store), lambda event: None, most=1)
     assert store.trials_frame("small")["state"].tolist() == [state]
     assert epochs(store) == stored
@@ -176,16 +182,8 @@ def test_a_trial_that_ends_early_keeps_its_whole_epochs(
 def test_a_retry_counts_the_time_of_no_epoch_twice(
     saved: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: tuple[Any, ...]
 ) -> None:
-    store, calls = registered(tmp_path / "runs"), 0
-
-    def fail(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise RuntimeError("once")
-        return evaluation.evaluate(*arguments, **named)
-
-    monkeypatch.setattr(loop, "evaluate", fail)
+    store = registered(tmp_path / "runs")
+    fail_in_the_fourth_epoch(monkeypatch, RuntimeError("once"))
     run(store)
     [trial] = store.trials_frame("small")["trial"]
     record = store.trial(trial)
