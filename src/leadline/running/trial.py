@@ -149,12 +149,22 @@ class TrialRun:
         return pending
 
     def checkpoint(
-        self, records: Sequence[Record] = (), measurements: Mapping[str, bytes] | None = None, seconds: float = 0.0
+        self,
+        records: Sequence[Record] = (),
+        measurements: Mapping[str, bytes] | None = None,
+        seconds: float | None = None,
     ) -> None:
-        """Store the state and everything measured since the last checkpoint; `seconds` are those of pre-training."""
+        """Store the state and everything measured since the last checkpoint.
+
+        Args:
+            records: of whole epochs, or of all of pre-training.
+            measurements: of probes, by name.
+            seconds: since the last checkpoint; None: as the records tell.
+        """
         started = time.monotonic()
         self._commit_start()
-        self.checkpoints.save(self.state, records, seconds + _seconds(records), measurements or {})
+        seconds = _seconds(records) if seconds is None else seconds
+        self.checkpoints.save(self.state, records, seconds, measurements or {})
         pretraining = self.state.pretraining
         steps = self.state.step if pretraining is None else pretraining.steps
         self.timer.restart(steps, time.monotonic() - started)
