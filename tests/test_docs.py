@@ -92,7 +92,8 @@ def test_every_link_is_to_a_file_of_the_repository(page: Page) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=ids(COMMANDS))
-def test_every_command_is_real(command: Command) -> None:
+def test_every_command_is_real(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where folders of --output are created as options are read
     name, *words = command
     assert name == "leadline"
     found = get_command(app)
