@@ -28,12 +28,9 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) -e .
 	@touch $@
 
-# All that development needs is installed at once, which takes less time than one after the other.
-$(READY_DEV): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(INSTALL) $(TORCH)
+$(READY_DEV): $(READY)
 	$(INSTALL) -e ".[dev]"
-	@touch $(READY) $@
+	@touch $@
 
 demo: $(READY)
 	$(BIN)/leadline run demo

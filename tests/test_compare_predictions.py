@@ -220,6 +220,18 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     assert message in said and str(tmp_path / "plain_s0.csv") in said
 
 
+def test_errors_computed_from_predictions_are_known_to_be_in_per_cent() -> None:
+    wrong = {("a", 0): 1, ("a", 1): 180, ("b", 0): 2, ("b", 1): 150}  # of 200: errors on both sides of 1% in one arm
+    rows = [
+        {"model": model, "seed": seed, "index": index, "label": 0, "predicted": int(index < number)}
+        for (model, seed), number in wrong.items()
+        for index in range(200)
+    ]
+    found = ll.compare(predictions=pd.DataFrame(rows))
+    assert found.arms["test_error_mean"].tolist() == pytest.approx([45.25, 38.0])
+    assert "taken to be in per cent" not in str(found)
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     assert "no such file or folder" in refused("--predictions", tmp_path / "none")
     assert "holds no CSV" in refused("--predictions", tmp_path)

@@ -106,7 +106,8 @@ def compare_runs(
         table = table.assign(**{one: _of_rows(predictions, predicted, one) for one in computed})
     runs = read_rows(table, columns, options.mean_of_duplicates)
     kinds = {one: _metric(one, runs, options, len(columns.values) == 1, one in computed) for one in columns.values}
-    units = [] if options.unit else [said for one in columns.values for said in _describe_units(one, runs)]
+    guessed = () if options.unit else (one for one in columns.values if one not in computed)
+    units = [said for one in guessed for said in _describe_units(one, runs)]
     margins = check_margins(options.margin, columns.values)
     arms = _arms(runs, columns)
     bases = list(dict.fromkeys(arm.base for arm in arms.values()))
