@@ -159,12 +159,15 @@ def divide_levels(levels: Mapping[str, Any], number: int) -> tuple[dict[str, Any
 
 def source_of(key: str) -> Source | None:
     """Return the source of a key such as `seed.init`; None: it is another key."""
-    return next((source for source in SOURCES if key == key_of(source)), None)
+    return _BY_KEY.get(key)
 
 
 def key_of(source: Source) -> str:
     """Return the key of a source's seed, such as `seed.init`."""
     return f"{_KEY}{source}"
+
+
+_BY_KEY = {key_of(source): source for source in SOURCES}
 
 
 def stream(seed: int, purpose: str, *keys: int | str) -> int:

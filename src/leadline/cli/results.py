@@ -1,5 +1,6 @@
 """Commands for the results of studies: verdicts, reports, trained networks."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ def verdict(
     from leadline.api import Results
     from leadline.text.terminal import print_text
 
+    _collect_rarely()
     found = Results.open(name, runs, store=store_url).verdict()
     if as_json:
         print_json(found.to_json())
@@ -49,6 +51,7 @@ def report(
     from leadline.store import Store
     from leadline.store.schema import SETTLED
 
+    _collect_rarely()
     path = Results.open(name, runs, store=store_url, data_dir=data_dir).report(output or f"report/{name}")
     typer.echo(f"report: {path}")
     with Store.open_existing(runs, store_url) as store:
@@ -244,6 +247,11 @@ def export_runs(
 
     exported = Results.open(name, runs, store=store_url).export_runs(to, output)
     typer.echo(exported.line())
+
+
+def _collect_rarely() -> None:
+    """Let Python look for reference cycles less often: what a store holds stays, and each look goes through it all."""
+    gc.set_threshold(50_000, 10, 10)
 
 
 def _load_trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None, averaged: bool) -> "Loaded":

@@ -53,7 +53,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, seed: SeedName | None = 
         raise StatisticsError(
             f"shapes {a.shape} and {b.shape}: McNemar's test needs the same examples, in one dimension"
         )
-    a_only, b_only = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    a_only, b_only = int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
     return McNemar(a_only, b_only, _sign_test_p(min(a_only, b_only), a_only + b_only), seed)
 
 

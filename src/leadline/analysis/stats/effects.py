@@ -72,7 +72,7 @@ def paired(
     seed: int = 0,
     resolution: float = 0.0,
     largest: float = math.inf,
-    bootstrap: bool = True,
+    resample: bool = True,
 ) -> Paired:
     """Return the mean of a - b with intervals, tests and effect size.
 
@@ -92,7 +92,8 @@ def paired(
         seed: of the bootstrap, and of the sign flips above 20 pairs.
         resolution: the step in which the values move, in their unit.
         largest: the largest difference that is possible; see `cut`.
-        bootstrap: whether to compute the BCa interval, which takes most of the time.
+        resample: whether to compute the BCa interval and the sign-flip p, which take most of the time; False: they are
+            None, as is the smallest p.
 
     Raises:
         StatisticsError: no value, one that is not finite, lengths that differ, or a confidence outside (0, 1).
@@ -118,9 +119,9 @@ def paired(
         sd=sd,
         ci95=cut((float(low), float(high)), largest),
         t_p=float(difference_p(d, resolution)),
-        bca95=_bca(d, confidence, seed) if bootstrap and sd > 0 else None,
-        p=sign_flip_p(d, seed),
-        p_smallest=2.0 ** (1 - n) if n <= EXACT_PAIRS else 1 / (FLIPS + 1),
+        bca95=_bca(d, confidence, seed) if resample and sd > 0 else None,
+        p=sign_flip_p(d, seed) if resample else None,
+        p_smallest=(2.0 ** (1 - n) if n <= EXACT_PAIRS else 1 / (FLIPS + 1)) if resample else None,
         effect_size=difference / spread if spread > np.finfo(float).tiny else None,
     )
 

@@ -73,7 +73,7 @@ def slope_weights(positions: ArrayLike) -> Floats:
 def within_seeds(values: ArrayLike, weights: ArrayLike, resolution: float = 0.0, confidence: float = 0.95) -> Paired:
     """Return the paired statistics of a weighted sum of each seed's values: its mean over seeds, interval and tests.
 
-    There is no bootstrap interval.
+    There are no bootstrap interval and no permutation test.
 
     Args:
         values: shape [seeds, levels], such as differences between two arms at each level of a factor.
@@ -88,7 +88,7 @@ def within_seeds(values: ArrayLike, weights: ArrayLike, resolution: float = 0.0,
     if x.ndim != 2 or w.shape != x.shape[1:]:
         raise StatisticsError(f"values of shape {x.shape} and weights of shape {w.shape}; expected [seeds, levels]")
     rounding = resolution * float(np.sqrt((w**2).sum()))
-    return paired(x @ w, np.zeros(len(x)), confidence, resolution=rounding, bootstrap=False)
+    return paired(x @ w, np.zeros(len(x)), confidence, resolution=rounding, resample=False)
 
 
 def over_data_sets(

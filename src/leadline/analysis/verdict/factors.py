@@ -117,7 +117,7 @@ def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[SeedName, ...], Paired] | 
     if not seeds or all(cell.reach and cell.reach.silent for cell in cells):
         return None
     both = plan.of == "both"
-    columns = [[_value(cell, seed, both) for seed in seeds] for cell in cells]
+    columns = [[values[seed] for seed in seeds] for values in (_values(cell, both) for cell in cells)]
     resolution = max(cell.resolution for cell in cells) / (2 if both else 1)
     result = within_seeds(np.transpose(columns), list(plan.weights.values()), resolution)
     # the weights of a change sum to zero, so a mean of both arms gains at most what half of them can lose
@@ -146,10 +146,10 @@ def _effect(grid: _Grid, plan: _Plan, seeds: tuple[SeedName, ...], result: Paire
     )
 
 
-def _value(cell: ContrastFinding, seed: SeedName, both: bool) -> float:
-    place = cell.seeds.index(seed)
-    a, b = cell.values_a[place], cell.values_b[place]
-    return (a + b) / 2 if both else a - b
+def _values(cell: ContrastFinding, both: bool) -> dict[SeedName, float]:
+    """Return seed -> the mean of both arms, or their difference."""
+    pairs = zip(cell.seeds, cell.values_a, cell.values_b, strict=True)
+    return {seed: (a + b) / 2 if both else a - b for seed, a, b in pairs}
 
 
 # --- levels

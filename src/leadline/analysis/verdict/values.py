@@ -111,12 +111,13 @@ def convergence_epochs(records: pd.DataFrame, outputs: Mapping[str, Outputs]) ->
     order = np.lexsort((epochs, numbers))
     epochs, values = epochs[order], values[order].astype(float)
     starts = np.searchsorted(numbers[order], np.arange(len(trials) + 1))
-    found = {}
+    found, shares = {}, {}
     for trial, start, end in zip(trials, starts[:-1], starts[1:], strict=True):
         if (known := outputs.get(str(trial))) is None:
             continue
-        chance = float(np.unique(known.labels, return_counts=True)[1].max() / known.labels.size)
-        if place := convergence_epoch(values[start:end], chance):
+        if (labels := id(known.labels)) not in shares:  # trials of the same test images share them
+            shares[labels] = float(np.unique(known.labels, return_counts=True)[1].max() / known.labels.size)
+        if place := convergence_epoch(values[start:end], shares[labels]):
             found[str(trial)] = int(epochs[start:end][place - 1])
     return found
 

@@ -104,12 +104,12 @@ class Classification(Task):
         of one class alone tell nothing.
         """
         right, constant = outputs.labels == outputs.predicted, outputs.labels == np.bincount(outputs.labels).argmax()
-        most = float(constant.mean())
+        most, share = (int(np.count_nonzero(one)) / len(one) for one in (constant, right))
         if most == 1:
             return False
-        ahead, behind = int(np.sum(right & ~constant)), int(np.sum(~right & constant))
+        ahead, behind = int(np.count_nonzero(right & ~constant)), int(np.count_nonzero(constant & ~right))
         close = ahead - behind <= CHANCE * math.sqrt(ahead + behind)
-        if close and float(right.mean()) <= (1 + most) / 2:
+        if close and share <= (1 + most) / 2:
             return True
         return close and train_error is not None and 1 - train_error / 100 <= most + 0.01
 
