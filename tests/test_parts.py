@@ -48,11 +48,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "apart.py").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("own_parts", "helpers", "helpers.inner"):
+    for name in ("own_parts", "own_filled", "helpers", "helpers.inner"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     importlib.invalidate_caches()
     yield tmp_path
-    for name in ("own_parts", "helpers", "helpers.inner"):
+    for name in ("own_parts", "own_filled", "helpers", "helpers.inner"):
         sys.modules.pop(name, None)
 
 
@@ -205,10 +205,38 @@ def test_an_edit_before_the_first_look_is_refused_too(own: Path) -> None:
     resolve("own_parts:rate")
     for old, new in (("0.5", "0.25"), ("/ 2", "/ 4")):
         (own / "own_parts.py").write_text(OWN.replace(old, new))
-        with pytest.raises(SpecError, match=r"own_parts\.py was changed after it was imported"):
+        with pytest.raises(SpecError, match=r"own_parts\.py.* was changed after it was imported"):
             identify("own_parts:rate")
     (own / "own_parts.py").write_text(OWN)
     identify("own_parts:rate")
+
+
+def test_what_a_module_fills_itself_is_no_constant_and_what_others_change_is_named(own: Path) -> None:
+    filled = """
+FOUND = {}
+SEEN = []
+WIDTHS = [16, 32]
+
+def found(one):
+    FOUND[one.__name__] = one
+    return one
+
+@found
+def rate(progress):
+    SEEN.append(progress)
+    return WIDTHS[0] * progress
+"""
+    (own / "own_filled.py").write_text(filled)
+    rate = resolve("own_filled:rate")
+    before = identify("own_filled:rate")
+    assert rate(0.5) == 8.0 and identify("own_filled:rate") == before
+    sys.modules["own_filled"].WIDTHS.append(64)
+    with pytest.raises(SpecError, match=r"own_filled\.py: WIDTHS is no longer as in the file"):
+        identify("own_filled:rate")
+    sys.modules["own_filled"].WIDTHS.pop()
+    (own / "own_filled.py").write_text(filled.replace("[16, 32]", "[16, 64]"))
+    with pytest.raises(SpecError, match=r"own_filled\.py: WIDTHS is no longer as in the file, which was changed"):
+        identify("own_filled:rate")
 
 
 class Maker:

@@ -17,6 +17,7 @@ import site
 import sys
 import sysconfig
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.machinery import SourceFileLoader
@@ -30,6 +31,9 @@ from leadline.errors import SpecError
 
 SCRIPTS = ("__main__", "__mp_main__")
 """Names of the main module of a process."""
+
+_READ_BY = {"copy", "count", "get", "index", "items", "keys", "values"}
+"""Methods that leave a list, dictionary or set as it is."""
 
 _NO_PART_OF_A_CLASS = {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__firstlineno__"}
 
@@ -175,8 +179,17 @@ def _check_loaded(files: list[Path]) -> None:
     wanted = set(map(str, files))
     loaded = {origin: module for module in list(sys.modules.values()) if (origin := _loaded_from(module)) in wanted}
     for file in files:
-        if (module := loaded.get(str(file))) is not None and not _matches_file(_digest_of(file), file, module):
+        if (module := loaded.get(str(file))) is None:
+            continue
+        codes, constants = _definitions(_digest_of(file), file)
+        if not _has_only(codes, file, module):
             raise SpecError(f"{file} was changed after it was imported; restart Python or the notebook kernel")
+        for name, value in constants:
+            if repr(getattr(module, name, value)) != repr(value):
+                raise SpecError(
+                    f"{file}: {name} is no longer as in the file, which was changed after it was imported, or code has"
+                    f" changed {name}; restart Python or the notebook kernel, and keep what changes in a function"
+                )
 
 
 def _loaded_from(module: ModuleType) -> str | None:
@@ -185,9 +198,8 @@ def _loaded_from(module: ModuleType) -> str | None:
     return spec.origin if spec is not None and type(spec.loader) is SourceFileLoader else None
 
 
-def _matches_file(found: str, file: Path, module: ModuleType) -> bool:
-    """Return whether a file with a given digest defines the content of the module that was loaded from it."""
-    codes, constants = _definitions(found, file)
+def _has_only(codes: frozenset[CodeType], file: Path, module: ModuleType) -> bool:
+    """Return whether all functions that a module has from its file are among some code."""
     for value in list(vars(module).values()):
         if getattr(value, "__module__", None) != module.__name__:
             continue
@@ -196,12 +208,12 @@ def _matches_file(found: str, file: Path, module: ModuleType) -> bool:
             from_file = inspect.isfunction(function) and function.__code__.co_filename == str(file)
             if from_file and function.__code__ not in codes:
                 return False
-    return all(repr(getattr(module, name, value)) == repr(value) for name, value in constants)
+    return True
 
 
 @lru_cache(maxsize=1024)
 def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tuple[str, object], ...]]:
-    """Return the code of a file's functions, and its constants: names that are assigned a literal exactly once."""
+    """Return the code of a file's functions, and its constants: literals that nothing in the file changes."""
     tree = ast.parse(file.read_bytes(), str(file))
     codes: set[CodeType] = set()
     waiting = [compile(tree, str(file), "exec", dont_inherit=True)]
@@ -209,19 +221,31 @@ def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tup
         inner = [one for one in waiting.pop().co_consts if isinstance(one, CodeType)]
         codes.update(inner)
         waiting += inner
-    stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    nodes = list(ast.walk(tree))
+    stored = Counter(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    stored.update(name for node in nodes if isinstance(node, ast.Global) for name in node.names)
+    filled = {name for node in nodes if (name := _changed_inside(node)) is not None}  # such as a registry
     constants: list[tuple[str, object]] = []
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
-            if stored.count(name) == 1 and not any(
-                isinstance(one, ast.Global) and name in one.names for one in ast.walk(tree)
-            ):
-                try:
-                    constants.append((name, ast.literal_eval(node.value)))
-                except (ValueError, TypeError):
-                    continue
+            try:
+                value = ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                continue
+            if stored[name] == 1 and not (name in filled and isinstance(value, list | dict | set | tuple)):
+                constants.append((name, value))
     return frozenset(codes), tuple(constants)
+
+
+def _changed_inside(node: ast.AST) -> str | None:
+    """Return the name whose value an expression may change, such as `BLOCKS[key] = ...` or `SEEN.append(...)`."""
+    of_item = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+    by_method = isinstance(node, ast.Attribute) and node.attr not in _READ_BY
+    inner: ast.AST = node
+    while isinstance(inner, ast.Subscript | ast.Attribute):
+        inner = inner.value
+    return inner.id if (of_item or by_method) and isinstance(inner, ast.Name) else None
 
 
 def _digest_of(file: Path) -> str:
