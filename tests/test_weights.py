@@ -401,6 +401,7 @@ SOME = {"stem.conv.weight": torch.zeros(4, 3, 3, 3), "head.linear.bias": torch.z
         ("a.pt", None, "there is no such file"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # of PyTorch 2.14
 def test_damaged_hostile_and_foreign_files_give_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, made: Callable[[Path], bytes] | None, part: str
 ) -> None:
@@ -413,6 +414,7 @@ def test_damaged_hostile_and_foreign_files_give_one_line(
 
 def test_torchscript_archives_are_refused(tmp_path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for category in (DeprecationWarning, FutureWarning):  # the newer of which PyTorch 2.14 gives
+            warnings.simplefilter("ignore", category)
         torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "a.pt")
     assert "TorchScript" in refusal(torch.nn.Linear(2, 2), tmp_path / "a.pt")
