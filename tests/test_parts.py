@@ -214,8 +214,9 @@ def test_an_edit_before_the_first_look_is_refused_too(own: Path) -> None:
 def test_what_a_module_fills_itself_is_no_constant_and_what_others_change_is_named(own: Path) -> None:
     filled = """
 FOUND = {}
-SEEN = []
+SEEN = [0]
 WIDTHS = [16, 32]
+ELSEWHERE = {}
 
 def found(one):
     FOUND[one.__name__] = one
@@ -224,18 +225,22 @@ def found(one):
 @found
 def rate(progress):
     SEEN.append(progress)
-    return WIDTHS[0] * progress
+    return WIDTHS[0].real * progress
 """
     (own / "own_filled.py").write_text(filled)
     rate = resolve("own_filled:rate")
+    sys.modules["own_filled"].ELSEWHERE["a"] = rate
     before = identify("own_filled:rate")
     assert rate(0.5) == 8.0 and identify("own_filled:rate") == before
     sys.modules["own_filled"].WIDTHS.append(64)
-    with pytest.raises(SpecError, match=r"own_filled\.py: WIDTHS is no longer as in the file"):
+    with pytest.raises(SpecError, match=r"own_filled\.py: WIDTHS differs from the file: .* or code changed WIDTHS"):
         identify("own_filled:rate")
     sys.modules["own_filled"].WIDTHS.pop()
     (own / "own_filled.py").write_text(filled.replace("[16, 32]", "[16, 64]"))
-    with pytest.raises(SpecError, match=r"own_filled\.py: WIDTHS is no longer as in the file, which was changed"):
+    with pytest.raises(SpecError, match=r"own_filled\.py: WIDTHS differs from the file: either the file was changed"):
+        identify("own_filled:rate")
+    (own / "own_filled.py").write_text(filled.replace("ELSEWHERE = {}", "ELSEWHERE = {'b': 1}"))
+    with pytest.raises(SpecError, match=r"own_filled\.py: ELSEWHERE differs from the file"):
         identify("own_filled:rate")
 
 

@@ -444,33 +444,6 @@ def test_a_stop_between_steps_keeps_the_very_step(store: Store, expected: tuple[
 
 
 @posix
-def test_ctrl_c_without_workers_keeps_the_very_step(store: Store, expected: tuple[Any, ...]) -> None:
-    def emit(event: Event) -> None:
-        if event.kind == "progress" and event.fraction == pytest.approx(0.3):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        InProcess().run(job(store, steps=3), emit)
-    trial = store.trials_frame("small")["trial"][0]
-    record = store.trial(trial)
-    assert (record.state, record.checkpoint, record.attempts) == ("waiting", f"{trial}-0-3.safetensors", 0)
-    InProcess().run(job(store), lambda event: None)
-    assert results(store) == expected
-
-
-@posix
-def test_a_second_ctrl_c_waits_for_nothing() -> None:
-    before, ended = signal.getsignal(signal.SIGINT), False
-    with pytest.raises(KeyboardInterrupt), at_sigterm(or_interrupt=True) as stop, stop.defer():
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(30)
-        ended = True
-    assert not ended and signal.getsignal(signal.SIGINT) is before
-
-
-@posix
 def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leadline.running.stopping.GRACE_SECONDS", 0.05)
     ended = False

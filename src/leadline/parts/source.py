@@ -32,8 +32,11 @@ from leadline.errors import SpecError
 SCRIPTS = ("__main__", "__mp_main__")
 """Names of the main module of a process."""
 
-_READ_BY = {"copy", "count", "get", "index", "items", "keys", "values"}
-"""Methods that leave a list, dictionary or set as it is."""
+_CHANGES = {
+    *("append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse", "update", "setdefault", "popitem"),
+    *("add", "discard", "difference_update", "intersection_update", "symmetric_difference_update"),
+}
+"""Methods that change a list, dictionary or set."""
 
 _NO_PART_OF_A_CLASS = {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__firstlineno__"}
 
@@ -187,8 +190,8 @@ def _check_loaded(files: list[Path]) -> None:
         for name, value in constants:
             if repr(getattr(module, name, value)) != repr(value):
                 raise SpecError(
-                    f"{file}: {name} is no longer as in the file, which was changed after it was imported, or code has"
-                    f" changed {name}; restart Python or the notebook kernel, and keep what changes in a function"
+                    f"{file}: {name} differs from the file: either the file was changed after it was imported, or code"
+                    f" changed {name}; restart Python or the notebook kernel, or let nothing change {name}"
                 )
 
 
@@ -213,7 +216,10 @@ def _has_only(codes: frozenset[CodeType], file: Path, module: ModuleType) -> boo
 
 @lru_cache(maxsize=1024)
 def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tuple[str, object], ...]]:
-    """Return the code of a file's functions, and its constants: literals that nothing in the file changes."""
+    """Return the code of a file's functions, and its constants: literals that nothing in the file changes.
+
+    An empty one tells nothing, and is most often a registry that another file fills.
+    """
     tree = ast.parse(file.read_bytes(), str(file))
     codes: set[CodeType] = set()
     waiting = [compile(tree, str(file), "exec", dont_inherit=True)]
@@ -233,7 +239,7 @@ def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tup
                 value = ast.literal_eval(node.value)
             except (ValueError, TypeError):
                 continue
-            if stored[name] == 1 and not (name in filled and isinstance(value, list | dict | set | tuple)):
+            if stored[name] == 1 and name not in filled and value not in ([], {}):
                 constants.append((name, value))
     return frozenset(codes), tuple(constants)
 
@@ -241,7 +247,7 @@ def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tup
 def _changed_inside(node: ast.AST) -> str | None:
     """Return the name whose value an expression may change, such as `BLOCKS[key] = ...` or `SEEN.append(...)`."""
     of_item = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
-    by_method = isinstance(node, ast.Attribute) and node.attr not in _READ_BY
+    by_method = isinstance(node, ast.Attribute) and node.attr in _CHANGES
     inner: ast.AST = node
     while isinstance(inner, ast.Subscript | ast.Attribute):
         inner = inner.value

@@ -14,7 +14,7 @@ from leadline.distributed.processes import describe_death, follow_parent, start_
 from leadline.errors import LeadlineError
 from leadline.running.gang import work_together
 from leadline.running.job import MOST_ATTEMPTS, Emit, Event, Job, trial_name
-from leadline.running.stopping import GRACE_SECONDS, Stop, Stopped, at_sigterm, raise_if_terminated
+from leadline.running.stopping import GRACE_SECONDS, Stopped, at_sigterm, raise_if_terminated
 from leadline.running.worker import LEASE_SECONDS, DeviceFailed
 from leadline.store import HeldTrial, Store, WorkerId
 from leadline.store.schema import SETTLED
@@ -43,15 +43,13 @@ class InProcess:
     def run(self, job: Job, emit: Emit) -> None:
         """Run until no trial is available.
 
-        SIGTERM and Ctrl-C take effect after a checkpoint has been written and the trial has been released; a second
-        Ctrl-C at once.
+        SIGTERM takes effect after a checkpoint has been written and the trial has been released.
         """
-        stop = Stop()
         try:
-            with at_sigterm(stop, or_interrupt=True):
+            with at_sigterm() as stop:
                 work_together(job, emit, stop)
         except Stopped:
-            signal.raise_signal(stop.signal)  # now handled by the previous handler
+            signal.raise_signal(signal.SIGTERM)  # now handled by the previous handler
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stop requests: a signal ends a process at once, but during training only after a checkpoint."""
+"""Stop requests: SIGTERM ends a process at once, but during training only after a checkpoint."""
 
 import signal
 import threading
@@ -24,11 +24,9 @@ class Stop:
 
     Attributes:
         asked: whether the process has been asked to stop.
-        signal: the one that asked.
     """
 
     asked: bool = False
-    signal: int = signal.SIGTERM
     _deferred: bool = False
 
     def ask(self) -> None:
@@ -67,38 +65,29 @@ def _has_timer() -> bool:
 
 
 @contextmanager
-def at_sigterm(stop: Stop | None = None, or_interrupt: bool = False) -> Iterator[Stop]:
-    """Call `ask` of a `Stop`, which is yielded, at the first SIGTERM; ignore later ones, so that the body can clean up.
+def at_sigterm() -> Iterator[Stop]:
+    """Call `ask` of the yielded `Stop` at the first SIGTERM; ignore later ones, so that the body can clean up.
 
     Only the main thread can handle signals; in other threads, `ask` is never called.
-
-    Args:
-        stop: what is asked; None: a new one.
-        or_interrupt: whether Ctrl-C asks as well; a second one has its usual effect.
     """
-    stop = stop or Stop()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def ask(number: int, _: object) -> None:
+    def ask(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if or_interrupt:
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
-        stop.signal = number
         stop.ask()
 
     def give_up(*_: object) -> None:
         raise Stopped
 
     alarm = getattr(signal, "SIGALRM", None)
-    asking = (signal.SIGTERM, signal.SIGINT) if or_interrupt else (signal.SIGTERM,)
-    before = {number: signal.getsignal(number) for number in (*asking, alarm) if number is not None}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, alarm) if number is not None}
+    if alarm is not None:
+        signal.signal(alarm, give_up)
+    signal.signal(signal.SIGTERM, ask)
     try:
-        if alarm is not None:
-            signal.signal(alarm, give_up)
-        for number in asking:
-            signal.signal(number, ask)
         yield stop
     finally:
         for number, handler in before.items():

@@ -42,7 +42,7 @@ class Paired:
     ci95: tuple[float, float] | None  # paired t of this contrast alone, at `confidence`: 95% by default; None at n = 1
     t_p: float | None  # paired t test, two-sided; None at n = 1
     bca95: tuple[float, float] | None  # bias-corrected accelerated bootstrap; None where it does not exist
-    p: float | None  # sign-flip permutation test, two-sided; None at n = 1
+    p: float | None  # sign-flip permutation test, two-sided; None at n = 1 and without resampling
     p_smallest: float | None  # the smallest p that n pairs can reach: 2/2^n while flips are counted
     effect_size: float | None  # Cohen's d_z: difference / spread; None at n = 1 or without spread
 
