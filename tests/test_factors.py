@@ -84,6 +84,7 @@ def test_interaction_is_the_paired_difference_of_differences() -> None:
     values = np.random.default_rng(0).normal(size=(5, 3))
     found, by_hand = within_seeds(values, step_weights(3, 0, 2)), paired(values[:, 2], values[:, 0])
     assert found.ci95 == pytest.approx(by_hand.ci95) and found.t_p == pytest.approx(by_hand.t_p)
+    assert found.p == by_hand.p and within_seeds(np.eye(21, 3), step_weights(3, 0, 2)).p is None
 
 
 def test_interaction_agrees_with_the_balanced_analysis_of_variance() -> None:

@@ -42,7 +42,7 @@ class Paired:
     ci95: tuple[float, float] | None  # paired t of this contrast alone, at `confidence`: 95% by default; None at n = 1
     t_p: float | None  # paired t test, two-sided; None at n = 1
     bca95: tuple[float, float] | None  # bias-corrected accelerated bootstrap; None where it does not exist
-    p: float | None  # sign-flip permutation test, two-sided; None at n = 1 and without resampling
+    p: float | None  # sign-flip permutation test, two-sided; None at n = 1, and above 20 without resampling
     p_smallest: float | None  # the smallest p that n pairs can reach: 2/2^n while flips are counted
     effect_size: float | None  # Cohen's d_z: difference / spread; None at n = 1 or without spread
 
@@ -92,8 +92,8 @@ def paired(
         seed: of the bootstrap, and of the sign flips above 20 pairs.
         resolution: the step in which the values move, in their unit.
         largest: the largest difference that is possible; see `cut`.
-        resample: whether to compute the BCa interval and the sign-flip p, which take most of the time; False: they are
-            None, as is the smallest p.
+        resample: whether to draw samples, which takes most of the time; False: the BCa interval is None, and above 20
+            pairs so are the sign-flip p and the smallest one.
 
     Raises:
         StatisticsError: no value, one that is not finite, lengths that differ, or a confidence outside (0, 1).
@@ -113,6 +113,7 @@ def paired(
     sd = summarise(d).sd or 0.0
     low, high = t_interval(d, confidence, resolution)
     spread = max(sd, least_spread(resolution))
+    counted = n <= EXACT_PAIRS
     return Paired(
         n=n,
         difference=difference,
@@ -120,8 +121,8 @@ def paired(
         ci95=cut((float(low), float(high)), largest),
         t_p=float(difference_p(d, resolution)),
         bca95=_bca(d, confidence, seed) if resample and sd > 0 else None,
-        p=sign_flip_p(d, seed) if resample else None,
-        p_smallest=(2.0 ** (1 - n) if n <= EXACT_PAIRS else 1 / (FLIPS + 1)) if resample else None,
+        p=sign_flip_p(d, seed) if counted or resample else None,
+        p_smallest=2.0 ** (1 - n) if counted else 1 / (FLIPS + 1) if resample else None,
         effect_size=difference / spread if spread > np.finfo(float).tiny else None,
     )
 

@@ -73,7 +73,7 @@ def slope_weights(positions: ArrayLike) -> Floats:
 def within_seeds(values: ArrayLike, weights: ArrayLike, resolution: float = 0.0, confidence: float = 0.95) -> Paired:
     """Return the paired statistics of a weighted sum of each seed's values: its mean over seeds, interval and tests.
 
-    There are no bootstrap interval and no permutation test.
+    There is no bootstrap interval, nor a permutation test above 20 seeds.
 
     Args:
         values: shape [seeds, levels], such as differences between two arms at each level of a factor.

@@ -79,6 +79,7 @@ def _factor(effect: FactorEffect) -> dict[str, Any]:
         "estimate": result.difference,
         "ci95": list(result.ci95) if result.ci95 else None,
         "t_p": result.t_p,
+        "p": result.p,
     }
 
 
