@@ -251,7 +251,7 @@ def export_runs(
 
 def _collect_rarely() -> None:
     """Let Python look for reference cycles less often: what a store holds stays, and each look goes through it all."""
-    gc.set_threshold(50_000, 10, 10)
+    gc.set_threshold(50_000)
 
 
 def _load_trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None, averaged: bool) -> "Loaded":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -29,7 +29,7 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -45,9 +45,6 @@ from leadline.errors import StoreError, absence, not_installed, unknown
 from leadline.store.retry import retry
 from leadline.store.schema import HEAD, VERSION_TABLE, Moment, metadata
 from leadline.store.secrets import hide_secrets
-
-if TYPE_CHECKING:
-    from sqlalchemy.dialects import postgresql
 
 BUSY_SECONDS = 60.0
 """Maximum seconds that a SQLite transaction waits for another process."""
@@ -330,13 +327,9 @@ def now(connection: Connection) -> datetime:
     return moment
 
 
-def build_insert(connection: Connection, table: Table) -> "postgresql.Insert | sqlite.Insert":
+def build_insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an INSERT statement of the connection's dialect, which supports ON CONFLICT."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def check_database(connection: Connection) -> list[str]:

@@ -114,6 +114,7 @@ def paired(
     low, high = t_interval(d, confidence, resolution)
     spread = max(sd, least_spread(resolution))
     counted = n <= EXACT_PAIRS
+    permuted = counted or resample
     return Paired(
         n=n,
         difference=difference,
@@ -121,8 +122,8 @@ def paired(
         ci95=cut((float(low), float(high)), largest),
         t_p=float(difference_p(d, resolution)),
         bca95=_bca(d, confidence, seed) if resample and sd > 0 else None,
-        p=sign_flip_p(d, seed) if counted or resample else None,
-        p_smallest=2.0 ** (1 - n) if counted else 1 / (FLIPS + 1) if resample else None,
+        p=sign_flip_p(d, seed) if permuted else None,
+        p_smallest=(2.0 ** (1 - n) if counted else 1 / (FLIPS + 1)) if permuted else None,
         effect_size=difference / spread if spread > np.finfo(float).tiny else None,
     )
 
