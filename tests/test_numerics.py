@@ -77,6 +77,21 @@ def test_settings_hold_in_the_body_alone(users_own: dict[str, object]) -> None:
     assert found() == users_own
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_autocast_of_the_caller_changes_nothing_that_is_trained(digits: Dataset, precision: str) -> None:
+    def records(callers: torch.dtype | None) -> list[tuple[str, str, float]]:
+        state = prepare(build(cifar_resnet(8), digits.shape, digits.classes, 3), spec, CPU)
+        seen = []
+        with torch.autocast("cpu", callers or torch.bfloat16, enabled=callers is not None):
+            for record in train(state, digits, spec, 3):
+                assert torch.is_autocast_enabled("cpu") == (callers is not None)
+                seen.append((record.split, record.name, record.value))
+        return [one for one in seen if one[0] != "time"]
+
+    spec = TrainingSpec(epochs=1, batch_size=25, precision=precision)  # type: ignore[arg-type]
+    assert records(torch.float16) == records(None)
+
+
 @pytest.mark.parametrize("setting", ["cuda.matmul", "cudnn.conv", ""])
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="settings of PyTorch 2.9 and newer")
 def test_new_settings_that_contradict_the_old_ones_are_overcome_and_put_back(setting: str) -> None:

@@ -26,8 +26,8 @@ def numerics(device: torch.device, precision: Precision = "float32") -> Iterator
     """Compute repeatable bits in the body, with products of float32 in TensorFloat-32 only if the precision is `tf32`.
 
     cuDNN chooses deterministic algorithms, and does not choose by timing them. On CUDA, other operations do likewise
-    where PyTorch has an algorithm, and warn where it has none. The device is the current one. Afterwards, all settings
-    are as they were.
+    where PyTorch has an algorithm, and warn where it has none. The device is the current one, and the caller's autocast
+    is off. Afterwards, all settings are as they were.
 
     Args:
         device: where the body computes.
@@ -57,7 +57,7 @@ def numerics(device: torch.device, precision: Precision = "float32") -> Iterator
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         for owner, name, value in wanted:
             setattr(owner, name, value)
-        with _on_cuda(device):
+        with _on_cuda(device), _without_autocast(device):
             yield
     finally:
         if products is not None:
@@ -84,13 +84,11 @@ def compute_in(settings: Callable[[], AbstractContextManager[None]], results: It
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """Return the context of a forward pass: half precision where operations allow it, if the precision asks for it.
 
-    Weights are cast at each use, because PyTorch's cache of casts is one for all threads, and cleared whenever one ends
-    a forward pass. So the gradients of a weight's uses are added in float32.
+    It is for the body of `numerics`. Weights are cast at each use, because PyTorch's cache of casts is one for all
+    threads, and cleared whenever one ends a forward pass. So the gradients of a weight's uses are added in float32.
     """
     half = _HALVES.get(precision)
-    if half is None and not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None, cache_enabled=False)
+    return nullcontext() if half is None else torch.autocast(device.type, half, cache_enabled=False)
 
 
 def check_precision(device: torch.device, precision: Precision) -> None:
@@ -155,6 +153,13 @@ def _read_matmul_precision() -> str | None:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
         return None
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which operations on a device compute in the types that they are given."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=False)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from leadline.data.pixels import to_memory_format
 from leadline.distributed.batch_norm import sync_batch
 from leadline.distributed.gradients import GradientSum
 from leadline.distributed.process_group import ProcessGroup
-from leadline.distributed.shard import WHOLE, Shard
+from leadline.distributed.shard import Shard
 from leadline.errors import LeadlineError, LeadlineWarning
 from leadline.networks.modules import is_capturable, keep_draws, noise_at, redraw
 from leadline.parts.losses import Loss
@@ -83,6 +83,7 @@ class Step:
         data.spec.check_loss(self.criterion)
         self.look_every = 1 if data.device.type == "cpu" else LOOK_EVERY
         self._rate = rate_factor(spec, self.steps * spec.epochs)
+        self._trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         self._gradient_sum = GradientSum(group, state.model) if group.world_size > 1 else None
         self._losses: NDArray[np.float32] | Sequence[Tensor] = ()  # those of the epoch, to write to one by one
         self._uncounted: list[tuple[Tensor, Tensor]] = []  # outputs and targets
@@ -152,7 +153,7 @@ class Step:
         """
         parts = self.spec.parts(rows, self.group.world_size)
         if parts == 1:
-            first = None if self.group.shard == WHOLE else self.group.shard.rows(rows).start
+            first = None if self.group.world_size == 1 else self.group.shard.rows(rows).start
             outputs, loss = self._differentiate_part(images, targets, rows, first)
             self._uncounted.append((outputs, targets))
             return loss
@@ -194,7 +195,8 @@ class Step:
                 with drawing_of(self.criterion, self.seed, LOSS, state.step, *([first] if first else [])):
                     loss = self._part_of_mean_loss(outputs, targets, rows)
             if is_first:
-                state.optimizer.zero_grad()
+                for parameter in self._trained:  # as `zero_grad` does, which takes as long as a small layer
+                    parameter.grad = None
             exchanged = self._gradient_sum if is_last else None
             with nullcontext() if exchanged is None else exchanged.overlap():
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
