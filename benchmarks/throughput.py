@@ -6,6 +6,7 @@
 (b) a bare PyTorch loop over float tensors in memory; the same network, optimizer and batches' size
 (c) PyTorch with a DataLoader and per-image transforms in Python
 (d) the same network in Keras on TensorFlow, where they import
+(h) `leadline.train` as in (a), in bfloat16
 (w) two processes of (a) with one thread each, as `leadline run` has them, against (b) with two threads
 """
 
@@ -246,6 +247,9 @@ def measure(case: Case, steps: int, rounds: int) -> dict[str, Any]:
         "a leadline": run_leadline(case, steps),
         "b bare loop": run_bare(case, steps),
         "c dataloader": run_dataloader(case, steps),
+        "h bfloat16": run_leadline(
+            dataclasses.replace(case, training=case.training.with_(precision="bfloat16")), steps
+        ),
     }
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("keras"):
         peers["d keras"] = run_keras(case, steps)
@@ -261,6 +265,7 @@ def measure(case: Case, steps: int, rounds: int) -> dict[str, Any]:
     ratios = {
         "a/b": statistics.median(a / b for a, b in zip(speed["a leadline"], speed["b bare loop"], strict=True)),
         "a/c": statistics.median(a / c for a, c in zip(speed["a leadline"], speed["c dataloader"], strict=True)),
+        "h/a": statistics.median(h / a for h, a in zip(speed["h bfloat16"], speed["a leadline"], strict=True)),
         "w/b": median["w two workers"] / median["b bare loop"],
     }
     if "d keras" in speed:
