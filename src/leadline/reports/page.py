@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -31,13 +30,14 @@ from leadline.analysis.verdict import (
 )
 from leadline.errors import LeadlineError
 from leadline.pretraining.image_grids import ImageGrid
-from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, draw_svg, theme, vegalite_version
+from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, draw_svg, theme
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
 from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
 from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.probes import figures as probe_figures
+from leadline.reports.script import page_script
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy
 from leadline.text import LONGEST, join, plural
@@ -308,8 +308,8 @@ def write_page(
             environments=environments,
             when=when,
             theme=Markup(_json_in_html(theme(PAGE, standalone=False))),
-            script=_script(),
-            script_hash=base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
+            script=page_script(),
+            script_hash=base64.b64encode(hashlib.sha256(page_script().encode()).digest()).decode(),
             light=LIGHT,
             dark=DARK,
             decision_markers=DECISIONS,
@@ -441,15 +441,6 @@ def _json_in_html(value: object) -> str:
     """Return JSON that no HTML parser takes for markup, whatever the names in it."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-@cache
-def _script() -> str:
-    """Return the page's one script: the Vega libraries and the few lines that draw with them."""
-    snippet = resources.files("leadline.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
-    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=vegalite_version())
-    # Inside a JavaScript string or regular expression the backslash changes nothing; elsewhere neither can stand.
-    return bundle.replace("\r", "").replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 # --- the page

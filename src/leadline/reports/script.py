@@ -1,0 +1,44 @@
+"""The one script of a page: the Vega libraries, and the lines of report.js that draw with them."""
+
+import hashlib
+from functools import cache
+from importlib import metadata, resources
+from pathlib import Path
+
+import platformdirs
+import vl_convert
+
+from leadline.data.files import write_cache_file
+from leadline.reports.charts.chart import vegalite_version
+
+
+@cache
+def page_script() -> str:
+    """Return the script as it stands in a page.
+
+    Putting it together takes about two seconds, so the user's cache folder keeps it.
+    """
+    snippet = resources.files("leadline.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    made_of = "\0".join((metadata.version("vl-convert-python"), vegalite_version(), snippet))
+    name = hashlib.sha256(made_of.encode()).hexdigest()
+    path = platformdirs.user_cache_path("leadline") / "scripts" / f"{name}.js"
+    if (kept := _read(path)) is not None:
+        return kept
+    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=vegalite_version())
+    # Inside a JavaScript string or regular expression the backslash changes nothing; elsewhere neither can stand.
+    script = bundle.replace("\r", "").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    write_cache_file(path, f"{_digest(script)}\n{script}".encode())
+    return script
+
+
+def _read(path: Path) -> str | None:
+    """Return the script in a file of the cache, below its digest; None: there is none, or it is damaged."""
+    try:
+        digest, _, script = path.read_bytes().decode().partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return script if digest == _digest(script) else None
+
+
+def _digest(script: str) -> str:
+    return hashlib.sha256(script.encode()).hexdigest()
