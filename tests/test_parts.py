@@ -1,5 +1,6 @@
 """Open parts: members by name, custom code by reference, and what identifies that code."""
 
+import ast
 import functools
 import importlib
 import linecache
@@ -7,8 +8,10 @@ import os
 import random
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +215,22 @@ def test_an_edit_before_the_first_look_is_refused_too(own: Path) -> None:
             identify("own_parts:rate")
     (own / "own_parts.py").write_text(OWN)
     identify("own_parts:rate")
+
+
+def test_threads_that_identify_code_parse_one_after_the_other(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most, parse_text = list[object](), list[int](), ast.parse
+
+    def watched(*args: object) -> object:
+        inside.append(args)
+        most.append(len(inside))
+        time.sleep(0.01)  # lets other threads come here
+        inside.pop()
+        return parse_text(*args)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(ast, "parse", watched)
+    with ThreadPoolExecutor(4) as threads:
+        found = set(threads.map(identify, ["own_parts:rate"] * 4))
+    assert len(found) == 1 and len(most) >= 4 and max(most) == 1
 
 
 def test_what_a_module_fills_itself_is_no_constant_and_what_others_change_is_named(own: Path) -> None:

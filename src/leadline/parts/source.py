@@ -17,6 +17,7 @@ import site
 import sys
 import sysconfig
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -91,7 +92,7 @@ def script_name(name: str) -> str | None:
     if not file or Path(file).suffix != ".py" or not Path(file).is_file():
         return None
     defined: set[str] = set()
-    for node in ast.parse(Path(file).read_bytes()).body:
+    for node in _parse(Path(file)).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             defined.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -220,7 +221,7 @@ def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tup
 
     An empty one tells nothing, and is most often a registry that another file fills.
     """
-    tree = ast.parse(file.read_bytes(), str(file))
+    tree = _parse(file)
     codes: set[CodeType] = set()
     waiting = [compile(tree, str(file), "exec", dont_inherit=True)]
     while waiting:
@@ -242,6 +243,21 @@ def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tup
             if stored[name] == 1 and name not in filled and value not in ([], {}):
                 constants.append((name, value))
     return frozenset(codes), tuple(constants)
+
+
+_PARSING = threading.RLock()
+"""Held while a file is parsed: of threads that parse at the same time, `ast.parse` fails in one now and then, by a
+`SystemError`, before Python 3.11.8 (CPython's issue 106905)."""
+
+
+def _parse(file: Path) -> ast.Module:
+    """Return the syntax tree of a file.
+
+    Raises:
+        SyntaxError: the file is no Python.
+    """
+    with _PARSING:
+        return ast.parse(file.read_bytes(), str(file))
 
 
 def _changed_inside(node: ast.AST) -> str | None:
@@ -341,7 +357,7 @@ def _imported_files(path: Path, root: Path) -> set[Path]:
 def _imports(file: Path, root: Path) -> Iterator[str]:
     """Yield the absolute names of modules that a file may import, including `a.b` for `from a import b`."""
     try:
-        tree = ast.parse(file.read_bytes(), str(file))
+        tree = _parse(file)
     except SyntaxError as error:
         raise SpecError(f"{file}:{error.lineno}: {error.msg}") from None
     inside = file.relative_to(root).with_suffix("").parts[:-1]
