@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from leadline.parts.base import parse
 from leadline.probes.snapshots import PROBES
 from leadline.specs import SGD, Adam, DataSpec, ProbeSpec, TrainingSpec, TrialSpec
 from leadline.training import TrainState, choose_device, prepare, train
-from leadline.training.numerics import WORKSPACE, check_precision, fix_workspace, numerics
+from leadline.training.numerics import WORKSPACE, check_precision, fix_workspace, multiplies_bfloat16, numerics
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 1)
 HALF = TrainingSpec(epochs=2, batch_size=25, optimizer=SGD(learning_rate=0.05), precision="float16")
@@ -90,6 +91,12 @@ def test_the_autocast_of_the_caller_changes_nothing_that_is_trained(digits: Data
 
     spec = TrainingSpec(epochs=1, batch_size=25, precision=precision)  # type: ignore[arg-type]
     assert records(torch.float16) == records(None)
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="PyTorch tells since 2.11")
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux tells what a processor has")
+def test_what_the_processor_multiplies_is_what_linux_says() -> None:
+    assert multiplies_bfloat16() == ("amx_bf16" in Path("/proc/cpuinfo").read_text().split())
 
 
 @pytest.mark.parametrize("setting", ["cuda.matmul", "cudnn.conv", ""])

@@ -580,6 +580,25 @@ def test_other_last_batches_are_trained_on(network: dict[str, Any], train: int, 
 # --- where the speed comes from
 
 
+@pytest.mark.parametrize(
+    ("precision", "has_amx", "long", "noted"),
+    [
+        ("float32", True, 0, True),
+        ("bfloat16", True, 0, False),
+        ("float32", False, 0, False),
+        ("float32", True, 1e9, False),
+    ],
+)
+def test_a_long_study_in_float32_is_told_of_faster_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, has_amx: bool, long: float, noted: bool
+) -> None:
+    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: has_amx)
+    monkeypatch.setattr(planning, "LONG", long)
+    study = small(training={"epochs": 3, "batch_size": 64, "precision": precision})
+    notes = plan(study, tmp_path, device="cpu", workers=1, time=precision != "float32", seconds=0.01).notes
+    assert any("training.precision=bfloat16" in note for note in notes) == noted
+
+
 def test_an_estimate_is_what_is_called_times_what_a_call_takes(tmp_path: Path, known_speed: dict[str, float]) -> None:
     quick, slow = (plan(small(), tmp_path, device="cpu", workers=1).arms[0] for _ in range(2))
     assert quick == slow and quick.timed == 0 and quick.day == timing.today()

@@ -91,6 +91,12 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return nullcontext() if half is None else torch.autocast(device.type, half, cache_enabled=False)
 
 
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor multiplies matrices of bfloat16 (AMX), as far as PyTorch tells, from 2.11 on."""
+    tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(tell().get("amx_bf16"))
+
+
 def check_precision(device: torch.device, precision: Precision) -> None:
     """Check that a device computes in a precision.
 
