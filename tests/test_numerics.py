@@ -21,6 +21,7 @@ from leadline.parts.base import parse
 from leadline.probes.snapshots import PROBES
 from leadline.specs import SGD, Adam, DataSpec, ProbeSpec, TrainingSpec, TrialSpec
 from leadline.training import TrainState, choose_device, prepare, train
+from leadline.training.evaluation import evaluate
 from leadline.training.numerics import WORKSPACE, check_precision, fix_workspace, multiplies_bfloat16, numerics
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 1)
@@ -91,6 +92,21 @@ def test_the_autocast_of_the_caller_changes_nothing_that_is_trained(digits: Data
 
     spec = TrainingSpec(epochs=1, batch_size=25, precision=precision)  # type: ignore[arg-type]
     assert records(torch.float16) == records(None)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_settings_of_the_caller_change_nothing_that_is_evaluated(digits: Dataset, precision: str) -> None:
+    model = build(cifar_resnet(8), digits.shape, digits.classes, 3)
+    spec = TrainingSpec(precision=precision)  # type: ignore[arg-type]
+    expected = evaluate(model, digits, "test", spec)
+    with torch.autocast("cpu", torch.float16):
+        assert evaluate(model, digits, "test", spec).values == expected.values
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_device_without_autocast_has_settings_too() -> None:
+    with numerics(torch.device("meta")):
+        assert EXPECTED.items() <= found().items()
 
 
 @pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="PyTorch tells since 2.11")

@@ -581,21 +581,27 @@ def test_other_last_batches_are_trained_on(network: dict[str, Any], train: int, 
 
 
 @pytest.mark.parametrize(
-    ("precision", "has_amx", "long", "noted"),
+    ("changed", "noted"),
     [
-        ("float32", True, 0, True),
-        ("bfloat16", True, 0, False),
-        ("float32", False, 0, False),
-        ("float32", True, 1e9, False),
+        ({}, True),
+        ({"precision": "bfloat16"}, False),
+        ({"has_amx": False}, False),
+        ({"long": 1e9}, False),
+        ({"large": 9}, False),
+        ({"family": "mlp"}, False),
     ],
 )
-def test_a_long_study_in_float32_is_told_of_faster_products(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, has_amx: bool, long: float, noted: bool
+def test_a_long_study_of_convolutions_in_float32_is_told_of_faster_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], noted: bool
 ) -> None:
-    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: has_amx)
-    monkeypatch.setattr(planning, "LONG", long)
-    study = small(training={"epochs": 3, "batch_size": 64, "precision": precision})
-    notes = plan(study, tmp_path, device="cpu", workers=1, time=precision != "float32", seconds=0.01).notes
+    case = {"family": "comparative-cnn", "precision": "float32", "has_amx": True, "long": 0, "large": 8} | changed
+    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: case["has_amx"])
+    monkeypatch.setattr(planning, "LONG", case["long"])
+    monkeypatch.setattr(planning, "LARGE", case["large"])
+    training = {"epochs": 1, "batch_size": 64, "precision": case["precision"]}
+    study = small(training=training, arms={case["family"]: {"network": {"family": case["family"]}}})
+    in_half = case["precision"] != "float32"
+    notes = plan(study, tmp_path, device="cpu", workers=1, time=in_half, seconds=0.01).notes
     assert any("training.precision=bfloat16" in note for note in notes) == noted
 
 

@@ -434,6 +434,43 @@ def test_an_optimizer_of_the_users_own_takes_the_steps_that_it_takes_alone_at_th
         torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=1e-4, atol=1e-5)
 
 
+class Keeping(torch.optim.SGD):
+    """SGD with momentum by keeping half of each gradient."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(0.5)
+
+
+def test_a_custom_optimizer_may_have_a_zero_grad_of_its_own(digits: Dataset) -> None:
+    spec = parse(TrainingSpec, {"epochs": 1, "batch_size": 40, "optimizer": functools.partial(Keeping, lr=0.01)})
+    state, model = fresh(spec), fresh(spec).model
+    list(train(state, digits, spec, seed=3))
+    theirs = Keeping(model.parameters(), lr=0.01)
+    model.train()
+    for images, labels in digits.train_batches(3, 0, 40):
+        loss = F.cross_entropy(model(images), labels)
+        theirs.zero_grad()
+        loss.backward()
+        theirs.step()
+    for name, value in state.model.named_parameters():
+        torch.testing.assert_close(value, dict(model.named_parameters())[name], rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_parameters_that_the_optimizer_gets_later_are_dropped_too(digits: Dataset) -> None:
+    spec = TrainingSpec(epochs=1, batch_size=40)
+    state = fresh(spec)
+    late = torch.nn.Parameter(torch.zeros(2))
+    seen = train(state, digits, spec, pause=lambda step: True)
+    next(seen)
+    state.optimizer.add_param_group({"params": [late], "initial_lr": 0.0})
+    late.grad = torch.ones(2)
+    next(seen)
+    assert late.grad is None
+
+
 class Noisy(torch.optim.SGD):
     """SGD with noise from PyTorch's global generator (Welling & Teh 2011), as a user might write it."""
 

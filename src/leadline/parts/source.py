@@ -150,7 +150,8 @@ class _Describer:
             parts = {key: value for key, value in vars(one).items() if key not in _NO_PART_OF_A_CLASS}
             return ["class", name, [self.describe(base) for base in one.__bases__], self.describe(parts)]
         try:
-            source = textwrap.dedent(inspect.getsource(one))
+            with _PARSING:
+                source = textwrap.dedent(inspect.getsource(one))
         except (OSError, TypeError):
             raise SpecError(
                 f"{name}: its source, which identifies its results, cannot be found; define it in a module"
@@ -246,8 +247,8 @@ def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tup
 
 
 _PARSING = threading.RLock()
-"""Held while a file is parsed: of threads that parse at the same time, `ast.parse` fails in one now and then, by a
-`SystemError`, before Python 3.11.8 (CPython's issue 106905)."""
+"""Held while this module parses: before Python 3.11.8, one of several threads that do so at once fails now and then by
+a `SystemError` (CPython's issue 106905). What other libraries parse meanwhile is not covered."""
 
 
 def _parse(file: Path) -> ast.Module:

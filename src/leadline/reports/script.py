@@ -14,9 +14,15 @@ from leadline.reports.charts.chart import vegalite_version
 
 @cache
 def page_script() -> str:
-    """Return the script as it stands in a page.
+    """Return the script as it stands in a page."""
+    # Inside a JavaScript string or regular expression the backslash changes nothing; elsewhere neither can stand.
+    return _bundle().replace("\r", "").replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
-    Putting it together takes about two seconds, so the user's cache folder keeps it.
+
+def _bundle() -> str:
+    """Return the libraries and report.js as one script.
+
+    Putting them together takes about two seconds, so the user's cache folder keeps it.
     """
     snippet = resources.files("leadline.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
     made_of = "\0".join((metadata.version("vl-convert-python"), vegalite_version(), snippet))
@@ -25,20 +31,18 @@ def page_script() -> str:
     if (kept := _read(path)) is not None:
         return kept
     bundle: str = vl_convert.javascript_bundle(snippet, vl_version=vegalite_version())
-    # Inside a JavaScript string or regular expression the backslash changes nothing; elsewhere neither can stand.
-    script = bundle.replace("\r", "").replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    write_cache_file(path, f"{_digest(script)}\n{script}".encode())
-    return script
+    write_cache_file(path, f"{_digest(bundle)}\n{bundle}".encode())
+    return bundle
 
 
 def _read(path: Path) -> str | None:
     """Return the script in a file of the cache, below its digest; None: there is none, or it is damaged."""
     try:
-        digest, _, script = path.read_bytes().decode().partition("\n")
+        digest, _, bundle = path.read_bytes().decode().partition("\n")
     except (OSError, UnicodeDecodeError):
         return None
-    return script if digest == _digest(script) else None
+    return bundle if digest == _digest(bundle) else None
 
 
-def _digest(script: str) -> str:
-    return hashlib.sha256(script.encode()).hexdigest()
+def _digest(bundle: str) -> str:
+    return hashlib.sha256(bundle.encode()).hexdigest()

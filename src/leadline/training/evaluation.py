@@ -17,7 +17,7 @@ from leadline.parts.metrics import Outputs
 from leadline.parts.tasks import task_of
 from leadline.specs import TrainingSpec
 from leadline.specs.training import Views
-from leadline.training.numerics import autocast
+from leadline.training.numerics import autocast, numerics
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 500, 2**22
 """Images, and pixels of all of them, in a batch of evaluation at most: 500 of up to 91x91, 83 of 224x224."""
@@ -69,6 +69,19 @@ def evaluate(
     Raises:
         SpecError: the views are crops, and the images are not decoded during training.
     """
+    with numerics(data.device, spec.precision):
+        return _evaluate(model, data, split, spec, group, keep_outputs, views)
+
+
+def _evaluate(
+    model: nn.Module,
+    data: Data,
+    split: Part,
+    spec: TrainingSpec,
+    group: ProcessGroup,
+    keep_outputs: bool,
+    views: Views | None,
+) -> Evaluation:
     model.eval()
     task = task_of(data.spec.task)
     results: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept

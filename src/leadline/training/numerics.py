@@ -163,7 +163,7 @@ def _read_matmul_precision() -> str | None:
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Return the context in which operations on a device compute in the types that they are given."""
-    if not torch.is_autocast_enabled(device.type):
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16, enabled=False)
 

@@ -3,7 +3,7 @@
 import heapq
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,8 @@ from leadline.training.numerics import multiplies_bfloat16
 RECORD = 30
 """Bytes per record in SQLite, measured over the 1,314 records of `demo`, including page overhead."""
 
-LONG = 600
-"""Seconds of a study from which a plan says what would make it shorter."""
+LONG, LARGE = 600, 24
+"""Seconds of a study, and pixels of its images' height, from which a plan says that another precision may be faster."""
 
 TRIAL = 4096
 """Bytes of a trial's specification, environment and links in the store, measured in the same way."""
@@ -207,7 +207,7 @@ def plan(
         notes=(
             *_data_notes(study, data_dir),
             *_notes(study, arms, traced.values()),
-            *_precision_notes(study, chosen, all_seconds),
+            *_precision_notes(study, traced, chosen, all_seconds),
         ),
     )
 
@@ -388,14 +388,17 @@ def _speed_notes(arms: Sequence[ArmPlan]) -> Iterator[str]:
     yield "Time for the store and checkpoints is not included."
 
 
-def _precision_notes(study: ExpandedStudy, device: torch.device, seconds: float | None) -> Iterator[str]:
+def _precision_notes(
+    study: ExpandedStudy, traced: Mapping[Work, Traced], device: torch.device, seconds: float | None
+) -> Iterator[str]:
     """Yield what would make a long study shorter on this processor."""
-    wide = any(arm.trial.training.precision == "float32" for arm in study.arms)
-    if device.type == "cpu" and wide and (seconds or 0) >= LONG and multiplies_bfloat16():
+    wide = all(arm.trial.training.precision == "float32" for arm in study.arms)
+    convolves = any(one.step and one.step["convolutions"] and of.shape[1] >= LARGE for of, one in traced.items())
+    if device.type == "cpu" and wide and convolves and (seconds or 0) >= LONG and multiplies_bfloat16():
         yield (
-            "This processor multiplies bfloat16 in hardware (AMX): as another study, with --set"
-            " training.precision=bfloat16, convolutional networks often train two to three times as fast; --time"
-            " measures it."
+            "This processor multiplies bfloat16 in hardware (AMX), in which convolutional networks may train two to"
+            " three times as fast. Their results differ, so that it is another study: plan it with --set"
+            " training.precision=bfloat16 --time."
         )
 
 
