@@ -208,6 +208,16 @@ def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path, m
     assert ledger.results() == undisturbed.results()
 
 
+def test_no_task_begins_once_the_others_are_told_to_stop() -> None:
+    from leadline.running.clusters.ray import _Mailbox
+
+    mailbox = _Mailbox()
+    assert mailbox.begin(0) and mailbox.begin(2)
+    assert mailbox.stop() == {0, 2}  # which are not cancelled, as they may hold trials
+    assert not mailbox.begin(1) and mailbox.is_stopping()
+    assert mailbox.stop() == {0, 2}
+
+
 def test_an_interrupted_driver_gives_the_trials_back(cluster: Cluster, tmp_path: Path) -> None:
     from leadline.running.clusters.ray import RayTasks
 

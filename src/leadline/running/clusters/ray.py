@@ -200,16 +200,16 @@ class _Driver:
         if not left:
             return
         with suppress(KeyboardInterrupt, self.ray.exceptions.RayError):  # a second Ctrl-C waits no longer
-            self.mailbox.stop.remote()
+            begun = self.ray.get(self.mailbox.stop.remote())
             self.last.update(self.ray.get(self.mailbox.take.remote()))
             for reference, number in self.tasks.items():
-                if number not in self.last:  # not started yet
+                if number not in begun:  # and will not claim a trial any more; one that may have is not interrupted
                     self.ray.cancel(reference)
             _, left = self.ray.wait(left, num_returns=len(left), timeout=GRACE_SECONDS)
             self.listen()
         for reference in left:
             self.ray.cancel(reference, force=True)
-        for number in self.tasks.values():  # a task may have been cancelled just as it began
+        for number in self.tasks.values():  # a task may not have ended in time
             if (event := self.last.get(number)) is not None and event.kind not in ENDS:
                 self.end_lease(event)
 
@@ -220,11 +220,18 @@ class _Driver:
 
 
 class _Mailbox:
-    """The events of tasks until the driver takes them, and whether the tasks are to stop."""
+    """The events of tasks until the driver takes them, which tasks have begun, and whether they are to stop."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, Event]] = []
+        self.begun: set[int] = set()
         self.stopping = False
+
+    def begin(self, number: int) -> bool:
+        """Return whether a task may claim a trial, which it asks once."""
+        if not self.stopping:
+            self.begun.add(number)
+        return not self.stopping
 
     def put(self, number: int, event: Event) -> None:
         self.events.append((number, event))
@@ -233,8 +240,10 @@ class _Mailbox:
         taken, self.events = self.events, []
         return taken
 
-    def stop(self) -> None:
+    def stop(self) -> set[int]:
+        """Let no further task begin; return those that have."""
         self.stopping = True
+        return self.begun
 
     def is_stopping(self) -> bool:
         return self.stopping
@@ -256,7 +265,7 @@ def _run_one(job: Job, number: int, mailbox: Any) -> None:
         if event.kind != "progress":
             ray.get(reference)  # the driver must know the owner of the trial before anything can happen to it
 
-    if not ray.get(mailbox.is_stopping.remote()):
+    if ray.get(mailbox.begin.remote(number)):
         with suppress(Stopped), at_sigterm() as stop, _stop_on_request(mailbox):
             work(job, emit, most=1, stop=stop)
 
