@@ -20,8 +20,7 @@ from leadline.networks.modules import build
 from leadline.parts.base import parse
 from leadline.probes.snapshots import PROBES
 from leadline.specs import SGD, Adam, DataSpec, ProbeSpec, TrainingSpec, TrialSpec
-from leadline.training import TrainState, choose_device, prepare, train
-from leadline.training.evaluation import evaluate
+from leadline.training import TrainState, choose_device, evaluate, prepare, train
 from leadline.training.numerics import WORKSPACE, check_precision, fix_workspace, multiplies_bfloat16, numerics
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 1)

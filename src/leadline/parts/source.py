@@ -39,6 +39,10 @@ _CHANGES = {
 }
 """Methods that change a list, dictionary or set."""
 
+_PARSING = threading.RLock()
+"""Held while this module parses: before Python 3.11.8, one of several threads that do so at once fails now and then by
+a `SystemError` (CPython's issue 106905). What other libraries parse meanwhile is not covered."""
+
 _NO_PART_OF_A_CLASS = {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__firstlineno__"}
 
 
@@ -244,11 +248,6 @@ def _definitions(found: str, file: Path) -> tuple[frozenset[CodeType], tuple[tup
             if stored[name] == 1 and name not in filled and value not in ([], {}):
                 constants.append((name, value))
     return frozenset(codes), tuple(constants)
-
-
-_PARSING = threading.RLock()
-"""Held while this module parses: before Python 3.11.8, one of several threads that do so at once fails now and then by
-a `SystemError` (CPython's issue 106905). What other libraries parse meanwhile is not covered."""
 
 
 def _parse(file: Path) -> ast.Module:

@@ -69,39 +69,27 @@ def evaluate(
     Raises:
         SpecError: the views are crops, and the images are not decoded during training.
     """
-    with numerics(data.device, spec.precision):
-        return _evaluate(model, data, split, spec, group, keep_outputs, views)
-
-
-def _evaluate(
-    model: nn.Module,
-    data: Data,
-    split: Part,
-    spec: TrainingSpec,
-    group: ProcessGroup,
-    keep_outputs: bool,
-    views: Views | None,
-) -> Evaluation:
     model.eval()
     task = task_of(data.spec.task)
     results: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # loss, right, predictions, outputs where they are kept
-    for images, targets in _batches(data.take_shard(group.shard), split, spec, views):
-        with autocast(targets.device, spec.precision):
-            seen: list[Float[Tensor, "batch outputs"]] = [model(view) for view in images]
-        outputs = seen[0] if views is None else task.average([one.float() for one in seen])
-        loss = task.loss.compute(outputs.float(), targets, "sum")
-        kept = outputs.float() if keep_outputs else outputs.new_empty(0)
-        results.append((loss, task.count_right(outputs, targets), task.predict(outputs), kept))
-    in_turn = zip_longest(*group.all_gather([tuple(one.cpu() for one in each) for each in results]))
-    losses, right, predicted, kept_outputs = zip(
-        *(one for turn in in_turn for one in turn if one is not None), strict=True
-    )
-    everything = torch.cat(predicted).numpy()
-    values = task.values(sum(map(float, losses)) / len(everything), sum(map(int, right)) / len(everything))
-    if not keep_outputs:
-        return Evaluation(values, everything)
-    found = task.outputs(torch.cat(kept_outputs), data.test_labels)
-    return Evaluation({**values, **task.final_values(found)}, everything, found)
+    with numerics(data.device, spec.precision):
+        for images, targets in _batches(data.take_shard(group.shard), split, spec, views):
+            with autocast(targets.device, spec.precision):
+                seen: list[Float[Tensor, "batch outputs"]] = [model(view) for view in images]
+            outputs = seen[0] if views is None else task.average([one.float() for one in seen])
+            loss = task.loss.compute(outputs.float(), targets, "sum")
+            kept = outputs.float() if keep_outputs else outputs.new_empty(0)
+            results.append((loss, task.count_right(outputs, targets), task.predict(outputs), kept))
+        in_turn = zip_longest(*group.all_gather([tuple(one.cpu() for one in each) for each in results]))
+        losses, right, predicted, kept_outputs = zip(
+            *(one for turn in in_turn for one in turn if one is not None), strict=True
+        )
+        everything = torch.cat(predicted).numpy()
+        values = task.values(sum(map(float, losses)) / len(everything), sum(map(int, right)) / len(everything))
+        if not keep_outputs:
+            return Evaluation(values, everything)
+        found = task.outputs(torch.cat(kept_outputs), data.test_labels)
+        return Evaluation({**values, **task.final_values(found)}, everything, found)
 
 
 def _batches(

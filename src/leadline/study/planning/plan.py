@@ -43,11 +43,11 @@ from leadline.training.numerics import multiplies_bfloat16
 RECORD = 30
 """Bytes per record in SQLite, measured over the 1,314 records of `demo`, including page overhead."""
 
-LONG, LARGE = 600, 24
-"""Seconds of a study, and pixels of its images' height, from which a plan says that another precision may be faster."""
-
 TRIAL = 4096
 """Bytes of a trial's specification, environment and links in the store, measured in the same way."""
+
+LONG, LARGE = 600, 24
+"""Seconds of a study, and pixels of its images' height, from which a plan says that another precision may be faster."""
 
 
 @dataclass(frozen=True)
