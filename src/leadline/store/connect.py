@@ -221,7 +221,7 @@ def retry_while_unreachable(body: Callable[[bool], T], seconds: float, unless: C
     try:
         return retry(body, seconds, FIRST_PAUSE, is_transient)
     except Unreachable as error:
-        if seconds_tried := round(time.monotonic() - began):
+        if seconds > 0 and (seconds_tried := round(time.monotonic() - began)):
             raise Unreachable(f"{error}; gave up after {seconds_tried} s") from error
         raise
 
