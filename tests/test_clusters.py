@@ -162,17 +162,18 @@ def test_a_worker_that_is_told_to_stop_gives_its_trials_back(tmp_path: Path) -> 
     assert counts(runs) == {"waiting": 4}
 
 
-def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_stop_gives_its_trial_back(tmp_path: Path, number: signal.Signals) -> None:
     study, runs = written(tmp_path, 500), tmp_path / "runs"
     worker = command("worker", study, "--runs", runs)
     assert worker.stderr is not None
     try:
         assert any("started" in line for line in worker.stderr)
-        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(number)
         output, _ = worker.communicate(timeout=600)
     finally:
         worker.kill()
-    assert worker.returncode == 143
+    assert worker.returncode == 128 + number
     assert output == "worker: 0 trials completed; stopped, and its trial was released\n"
     assert counts(runs) == {"waiting": 4}
 

@@ -32,7 +32,7 @@ from leadline.running import trial as trial_module
 from leadline.running.checkpoints import DamagedCheckpoint, Interval, Timer, load_checkpoint, save_checkpoint
 from leadline.running.executors import InProcess, run_until_ended
 from leadline.running.job import Emit, Event, Job
-from leadline.running.stopping import Stop, Stopped, at_sigterm
+from leadline.running.stopping import Stop, Stopped, at_sigterm, sigterm_as_interrupt
 from leadline.running.worker import work
 from leadline.specs import (
     SGD,
@@ -423,6 +423,52 @@ def test_sigterm_ends_a_step_writes_a_checkpoint_and_gives_the_trial_back(
     assert record.checkpoint is not None and record.owner is None
     InProcess().run(job(store), lambda event: None)
     assert results(store) == expected
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_keeps_the_very_step_where_trials_run_in_the_caller(
+    store: Store, expected: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    due, told = Timer.due, list[Event]()
+
+    def interrupt(timer: Timer, step: int) -> bool:
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return due(timer, step)
+
+    monkeypatch.setattr(Timer, "due", interrupt)
+    with sigterm_as_interrupt() as stop, pytest.raises(KeyboardInterrupt):
+        InProcess().run(job(store, steps=1000), told.append)
+    monkeypatch.undo()
+    assert stop.asked == (number == signal.SIGTERM)
+    record = store.trial(told[0].trial)
+    assert (record.state, record.owner, record.attempts) == ("waiting", None, 0)
+    assert record.checkpoint == f"{record.trial}-0-3.safetensors"
+    InProcess().run(job(store), lambda event: None)
+    assert results(store) == expected
+
+
+@posix
+def test_a_second_ctrl_c_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with at_sigterm(or_ctrl_c=True) as stop, pytest.raises(KeyboardInterrupt), stop.defer():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # at once: who sent the first to a whole group
+        assert (stop.asked, stop.number) == (True, signal.SIGINT)
+        monkeypatch.setattr("leadline.running.stopping.INSIST_SECONDS", -1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("waits")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
+def test_an_interrupt_that_is_handled_otherwise_stays_so(handler: Any) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with at_sigterm(or_ctrl_c=True):
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_stop_between_steps_keeps_the_very_step(store: Store, expected: tuple[Any, ...]) -> None:

@@ -189,8 +189,8 @@ def worker(
         print_json(tally.to_json())
     else:
         typer.echo(tally.line())
-    if tally.stopped:
-        raise typer.Exit(143)
+    if tally.stopped is not None:
+        raise typer.Exit(128 + tally.stopped)
 
 
 @app.command()

@@ -43,13 +43,13 @@ class InProcess:
     def run(self, job: Job, emit: Emit) -> None:
         """Run until no trial is available.
 
-        SIGTERM takes effect after a checkpoint has been written and the trial has been released.
+        SIGTERM and Ctrl-C take effect after a checkpoint has been written and the trial has been released.
         """
         try:
-            with at_sigterm() as stop:
+            with at_sigterm(or_ctrl_c=True) as stop:
                 work_together(job, emit, stop)
         except Stopped:
-            signal.raise_signal(signal.SIGTERM)  # now handled by the previous handler
+            signal.raise_signal(stop.number)  # now handled by the previous handler
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""Stop requests: SIGTERM ends a process at once, but during training only after a checkpoint."""
+"""Stop requests: SIGTERM or Ctrl-C ends a process at once, but during training only after a checkpoint."""
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
+
+from leadline.distributed.processes import INSIST_SECONDS
 
 GRACE_SECONDS = 12.0
 """Maximum seconds to finish a step and write its checkpoint; batch systems typically kill after 30 s."""
@@ -24,9 +28,11 @@ class Stop:
 
     Attributes:
         asked: whether the process has been asked to stop.
+        number: the signal that asked.
     """
 
     asked: bool = False
+    number: int = signal.SIGTERM
     _deferred: bool = False
 
     def ask(self) -> None:
@@ -65,28 +71,38 @@ def _has_timer() -> bool:
 
 
 @contextmanager
-def at_sigterm() -> Iterator[Stop]:
+def at_sigterm(or_ctrl_c: bool = False) -> Iterator[Stop]:
     """Call `ask` of the yielded `Stop` at the first SIGTERM; ignore later ones, so that the body can clean up.
 
     Only the main thread can handle signals; in other threads, `ask` is never called.
+
+    Args:
+        or_ctrl_c: whether Ctrl-C does so too, unless the process ignores it or handles it in its own way. Pressed again
+            a second later, it raises KeyboardInterrupt.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    heard = 0.0
 
-    def ask(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        stop.ask()
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if not stop.asked:
+            stop.number, heard = number, time.monotonic()
+            stop.ask()
+        elif number == signal.SIGINT and time.monotonic() > heard + INSIST_SECONDS:
+            raise KeyboardInterrupt
 
     def give_up(*_: object) -> None:
         raise Stopped
 
-    alarm = getattr(signal, "SIGALRM", None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, alarm) if number is not None}
-    if alarm is not None:
-        signal.signal(alarm, give_up)
-    signal.signal(signal.SIGTERM, ask)
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = {signal.SIGTERM: ask}
+    if or_ctrl_c and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers[signal.SIGINT] = ask
+    if hasattr(signal, "SIGALRM"):
+        handlers[signal.SIGALRM] = give_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop
     finally:

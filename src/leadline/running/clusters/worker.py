@@ -28,19 +28,19 @@ class Tally:
     """Number of trials that a worker brought to each final state."""
 
     ends: Counter[str] = field(default_factory=Counter)
-    stopped: bool = False  # by SIGTERM, while trials were left
+    stopped: int | None = None  # the signal that ended it while trials were left
     trials_at_once: int = 1
 
     def to_json(self) -> dict[str, object]:
         """Return the counts as plain data."""
-        return {**{end: self.ends[end] for end in SETTLED}, "stopped": self.stopped}
+        return {**{end: self.ends[end] for end in SETTLED}, "stopped": self.stopped is not None}
 
     def line(self) -> str:
         """Return the counts as one line."""
         counts = ", ".join(f"{self.ends[end]} {end}" for end in SETTLED if self.ends[end])
         line = f"worker: {self.ends.total()} trials completed{f': {counts}' if counts else ''}"
         released = "its trial was released" if self.trials_at_once == 1 else "its trials were released"
-        return line + (f"; stopped, and {released}" if self.stopped else "")
+        return line + (f"; stopped, and {released}" if self.stopped is not None else "")
 
 
 def say(event: Event) -> None:
@@ -68,7 +68,7 @@ def _suitable(store: Store, job: Job, device: torch.device, said: set[str]) -> I
 
 
 def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say) -> Tally:
-    """Run trials until none is available; at SIGTERM, release the current trial and return.
+    """Run trials until none is available; at SIGTERM or Ctrl-C, release the current trial and return.
 
     Args:
         job: the locations of the store and the data.
@@ -90,7 +90,11 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
     device = choose_device(job.device)
     if job.device == "auto":
         _log(device_line(device))
-    with Store.open_existing(job.runs, job.store_url) as store, at_sigterm() as stop, hold_place() as place:
+    with (
+        Store.open_existing(job.runs, job.store_url) as store,
+        at_sigterm(or_ctrl_c=True) as stop,
+        hold_place() as place,
+    ):
         if study is not None and job.trials_at_once > 1:
             check_gang(store.study(study).expand(), job.trials_at_once, job.devices, device)
         if device == torch.device("cuda") and place >= torch.cuda.device_count():
@@ -110,5 +114,5 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
                         _log(line)
                     time.sleep(LOOK_SECONDS)
         except Stopped:
-            tally.stopped = True
+            tally.stopped = stop.number
     return tally
