@@ -23,7 +23,6 @@ from leadline.running.clusters.slurm import Resources, check_store, script, subm
 from leadline.running.clusters.worker import take_trials
 from leadline.running.executors import InProcess
 from leadline.running.job import Event, Job
-from leadline.running.stopping import Stopped
 from leadline.store import Store
 from leadline.study.load import load_study
 
@@ -216,11 +215,11 @@ def test_a_worker_does_not_ask_without_a_pause_for_what_it_cannot_have(
 
     def pause(seconds: float) -> None:
         asked.append(seconds)
-        raise Stopped
+        os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(worker, "work_together", lambda *_: 0)  # all that waits is locked
     monkeypatch.setattr(worker.time, "sleep", pause)
-    assert take_trials(Job(name, tmp_path / "runs"), name, until_empty=False).stopped
+    assert take_trials(Job(name, tmp_path / "runs"), name, until_empty=False).stopped == signal.SIGTERM
     assert asked == [worker.LOOK_SECONDS]
 
 

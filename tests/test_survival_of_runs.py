@@ -461,6 +461,36 @@ def test_a_second_ctrl_c_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> Non
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@posix
+def test_sigterm_takes_precedence_over_ctrl_c() -> None:
+    with at_sigterm(or_ctrl_c=True) as stop, pytest.raises(Stopped), stop.defer():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+    assert (stop.asked, stop.number) == (True, signal.SIGTERM)
+
+
+@posix
+@pytest.mark.parametrize("installs", [2, 3, 4, 5])  # the handler that is being set: three on entry, then three back
+def test_a_signal_on_the_way_into_the_body_or_out_of_it_is_noted(
+    monkeypatch: pytest.MonkeyPatch, installs: int
+) -> None:
+    real, done, numbers = signal.signal, list[int](), (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def install(number: int, handler: Any) -> Any:
+        done.append(number)
+        if len(done) == installs:
+            os.kill(os.getpid(), done[0] if installs < 4 else number)
+        return real(number, handler)
+
+    monkeypatch.setattr("leadline.running.stopping.signal.signal", install)
+    with at_sigterm(or_ctrl_c=True) as stop:
+        assert stop.asked == (installs < 4)
+    monkeypatch.undo()
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert stop.asked
+
+
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
 def test_an_interrupt_that_is_handled_otherwise_stays_so(handler: Any) -> None:
     before = signal.signal(signal.SIGINT, handler)

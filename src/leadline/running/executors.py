@@ -45,10 +45,9 @@ class InProcess:
 
         SIGTERM and Ctrl-C take effect after a checkpoint has been written and the trial has been released.
         """
-        try:
-            with at_sigterm(or_ctrl_c=True) as stop:
-                work_together(job, emit, stop)
-        except Stopped:
+        with contextlib.suppress(Stopped), at_sigterm(or_ctrl_c=True) as stop:
+            work_together(job, emit, stop)
+        if stop.asked:
             signal.raise_signal(stop.number)  # now handled by the previous handler
 
 

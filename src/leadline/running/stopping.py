@@ -28,11 +28,13 @@ class Stop:
 
     Attributes:
         asked: whether the process has been asked to stop.
-        number: the signal that asked.
+        number: the signal that asked, SIGTERM where both did.
+        hears_ctrl_c: whether Ctrl-C asks to stop, so that it raises nothing while a stop is deferred.
     """
 
     asked: bool = False
     number: int = signal.SIGTERM
+    hears_ctrl_c: bool = False
     _deferred: bool = False
 
     def ask(self) -> None:
@@ -74,7 +76,8 @@ def _has_timer() -> bool:
 def at_sigterm(or_ctrl_c: bool = False) -> Iterator[Stop]:
     """Call `ask` of the yielded `Stop` at the first SIGTERM; ignore later ones, so that the body can clean up.
 
-    Only the main thread can handle signals; in other threads, `ask` is never called.
+    Only the main thread can handle signals; in other threads, `ask` is never called. A signal that comes while the body
+    is entered or left is noted in the `Stop`, and raises nothing.
 
     Args:
         or_ctrl_c: whether Ctrl-C does so too, unless the process ignores it or handles it in its own way. Pressed again
@@ -84,14 +87,18 @@ def at_sigterm(or_ctrl_c: bool = False) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    heard = 0.0
+    inside, heard = False, 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal heard
-        if not stop.asked:
-            stop.number, heard = number, time.monotonic()
+        first, stop.asked = not stop.asked, True
+        if first or number == signal.SIGTERM:
+            stop.number = number
+        if first:
+            heard = time.monotonic()
+        if inside and first:
             stop.ask()
-        elif number == signal.SIGINT and time.monotonic() > heard + INSIST_SECONDS:
+        elif inside and number == signal.SIGINT and time.monotonic() > heard + INSIST_SECONDS:
             raise KeyboardInterrupt
 
     def give_up(*_: object) -> None:
@@ -100,12 +107,17 @@ def at_sigterm(or_ctrl_c: bool = False) -> Iterator[Stop]:
     handlers: dict[int, Callable[[int, FrameType | None], None]] = {signal.SIGTERM: ask}
     if or_ctrl_c and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         handlers[signal.SIGINT] = ask
+        stop.hears_ctrl_c = True
     if hasattr(signal, "SIGALRM"):
         handlers[signal.SIGALRM] = give_up
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
+        inside = True
         yield stop
     finally:
+        inside = False
+        if stop.asked and _has_timer():
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -228,7 +228,8 @@ def run_rank(
 
 def assist(torchrun: Torchrun, device: str) -> None:
     """Train together with rank 0 until it has no more trials, in a process started by torchrun."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 completes its step and then ends this process
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # rank 0 completes its step and then ends this process
     torchrun.follow_tasks(torchrun.device(choose_device(device)), follow_trial)
 
 

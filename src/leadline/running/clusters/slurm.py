@@ -151,6 +151,8 @@ class ArrayWorker:
         signal.signal(warning, queue_again)
         if warned and callable(queue_again):
             queue_again(warned[0], None)
+        if tally.stopped == signal.SIGINT:
+            raise KeyboardInterrupt
         return tally.line()
 
     def checkpoint(self) -> Any:

@@ -91,6 +91,7 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
     if job.device == "auto":
         _log(device_line(device))
     with (
+        contextlib.suppress(Stopped),
         Store.open_existing(job.runs, job.store_url) as store,
         at_sigterm(or_ctrl_c=True) as stop,
         hold_place() as place,
@@ -100,19 +101,18 @@ def take_trials(job: Job, study: str | None, until_empty: bool, emit: Emit = say
         if device == torch.device("cuda") and place >= torch.cuda.device_count():
             _log(f"worker {place + 1} of this machine shares its card with others")
         store.patience = PATIENCE_SECONDS  # only from here on, so that a wrong address is reported at once
-        try:
-            while True:
-                names = [study] if study is not None else list(_suitable(store, job, device, said))
-                here = replace(job, place=place)
-                taken = sum(work_together(replace(here, study=name), count_and_emit, stop) for name in names)
-                counts = [store.counts(name) for name in names]
-                if not any(one["waiting"] or (until_empty and one["running"]) for one in counts):
-                    break
-                if not taken:  # waiting trials are locked while another process registers a study
-                    for line in {describe_wait(one) for name in names for one in store.held(name)} - said:
-                        said.add(line)
-                        _log(line)
-                    time.sleep(LOOK_SECONDS)
-        except Stopped:
-            tally.stopped = stop.number
+        while True:
+            names = [study] if study is not None else list(_suitable(store, job, device, said))
+            here = replace(job, place=place)
+            taken = sum(work_together(replace(here, study=name), count_and_emit, stop) for name in names)
+            counts = [store.counts(name) for name in names]
+            if not any(one["waiting"] or (until_empty and one["running"]) for one in counts):
+                break
+            if not taken:  # waiting trials are locked while another process registers a study
+                for line in {describe_wait(one) for name in names for one in store.held(name)} - said:
+                    said.add(line)
+                    _log(line)
+                time.sleep(LOOK_SECONDS)
+    if stop.asked:
+        tally.stopped = stop.number
     return tally
