@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -493,3 +495,29 @@ def test_torchrun_starts_the_processes(tmp_path: Path, command: str) -> None:
     assert result.stdout.count('"finished": 2') == 1
     store = Store.open(tmp_path / "runs")
     assert [one["devices"] for one in store.trials_frame("pair")["environment"]] == [2, 2]
+
+
+def test_ctrl_c_of_torchrun_keeps_what_was_trained(tmp_path: Path) -> None:
+    study, runs = tmp_path / "pair.yaml", tmp_path / "runs"
+    study.write_text(
+        "name: pair\ndata: {name: digits, train: 110, validation: 50, test: 50}\n"
+        "training: {epochs: 5000, batch_size: 40}\narms: {residual: {network: comparative-resnet}}\n"
+        "vary: {blocks: [1]}\nseeds: 1\n"
+    )
+    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line = [*starter, "-m", "leadline", "worker", str(study), "--devices", "2", "--device", "cpu", "--runs", str(runs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while not list(runs.glob("checkpoints/*.safetensors")):
+            assert process.poll() is None
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    with Store.open(runs) as store:
+        [record] = map(store.trial, store.trials_frame("pair")["trial"])
+    assert (record.state, record.owner, record.attempts) == ("waiting", None, 0)
+    assert record.checkpoint is not None and (runs / "checkpoints" / record.checkpoint).exists()
