@@ -95,7 +95,8 @@ class Worker:
         """
         claim: Claim | None = None
         try:  # includes the claim, because a stop request can arrive at any time
-            hold = contextlib.nullcontext(lambda: False) if self.stop.hears_ctrl_c else hold_signal(signal.SIGINT)
+            hears = self.stop.hears_ctrl_c
+            hold = contextlib.nullcontext(bool) if hears else hold_signal(signal.SIGINT)  # bool() is False
             with hold as interrupted, self.stop.defer():
                 claim = self.store.claim(
                     self.job.study, self.id, LEASE_SECONDS, lambda: interrupted() or self.stop.asked
