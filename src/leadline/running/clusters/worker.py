@@ -28,7 +28,7 @@ class Tally:
     """Number of trials that a worker brought to each final state."""
 
     ends: Counter[str] = field(default_factory=Counter)
-    stopped: int | None = None  # the signal that ended it while trials were left
+    stopped: int | None = None  # the signal that asked the worker to stop
     trials_at_once: int = 1
 
     def to_json(self) -> dict[str, object]:
