@@ -27,6 +27,9 @@ A network's epoch of convergence, which every verdict tells of its arms, is the 
 stays within 1 point of its last value, for the last quarter of the epochs at least; a source need not have determined
 it in this way. Arms are compared in it over the seeds at which both networks have one, in an analysis apart from that
 of the study's own contrasts.
+
+Some studies that left contrasts undecided were run once more, with about as many seeds as their verdicts said would
+decide them, all of them new: [what was run](#what-was-run) names these seeds, and they alone are counted.
 """
 
 OPPOSITE = {"better": "worse", "worse": "better"}
@@ -277,7 +280,14 @@ def _computed(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _changed(entry: Mapping[str, Any]) -> str:
-    return join([f"{key} {value}" for key, value in entry.get("set", {}).items()])
+    return join([f"{key} {_setting(key, value)}" for key, value in entry.get("set", {}).items()])
+
+
+def _setting(key: str, value: Any) -> str:
+    """Return what a setting is changed to: several seeds that follow each other as the first and the last."""
+    if key != "seeds" or not isinstance(value, list) or len(value) < 2 or not isinstance(value[0], int):
+        return str(value)
+    return f"{value[0]} to {value[-1]}" if value == [*range(value[0], value[0] + len(value))] else str(value)
 
 
 def _studies(entries: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
