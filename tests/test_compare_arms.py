@@ -523,6 +523,22 @@ def test_initial_weights_are_shared_by_name_and_shape() -> None:
     assert not torch.equal(weights(a.trial)["head.linear.weight"], weights(d.trial)["head.linear.weight"])
 
 
+def test_initial_weights_from_a_file_are_shared_if_its_content_is_the_same() -> None:
+    def starting(name: str, file: str | None, digest: str = "") -> StoredStudy:
+        code = {arm: {file: digest} for arm in ("plain", "residual")} if file and digest else {}
+        return a_study(name, training={"weights": file} if file else {}, resolved={"code": code})
+
+    one, drawn = starting("one", "a.pt", "sha256:1"), starting("two", None)
+    a, b = (Side(stored, stored.study.arms[0]) for stored in (one, drawn))
+    for first, second in ((a, b), (b, a)):
+        assert "not the initial weights (one/plain alone starts from a file)" in sentence(first, second)
+    moved, changed = starting("two", "b.pt", "sha256:1"), starting("two", "a.pt", "sha256:2")
+    assert "share the initial weights (read from a file)" in said(compare(one, moved))
+    for other in (changed, starting("two", "b.pt"), starting("two", "b.pt", "sha256:2")):
+        assert "not the initial weights (they are read from files with different content)" in said(compare(one, other))
+    assert "differ in the content of training.weights a.pt (sha256:2 and sha256:1)." in said(compare(one, changed))
+
+
 def test_noise_is_shared_where_batches_and_layers_are_the_same() -> None:
     def noisy(name: str, **spec: Any) -> Side:
         arms = {"plain": {"network": {"family": "mlp", "hidden": 2, "width": 16, "dropout": 0.5}}}

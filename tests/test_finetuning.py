@@ -13,14 +13,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 import leadline as ll
+from leadline.api.probing import probe_trial
 from leadline.cli import app
 from leadline.data.batches import Dataset, load
 from leadline.errors import LeadlineError, LeadlineWarning, SpecError, StoreError
 from leadline.networks import cifar_resnet
 from leadline.networks.modules import build
 from leadline.parts.base import parse
+from leadline.probes.snapshots import find_probe
+from leadline.reports.writing import write_report
 from leadline.running.trial import init_state
 from leadline.specs import DataSpec, FlowSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec
+from leadline.store import Store
 from leadline.training import TrainState, prepare, train
 from resuming import assert_resumes_to_the_bit
 
@@ -190,6 +194,29 @@ def test_a_study_says_that_a_last_layer_is_drawn_and_stores_what_it_trained(fold
     network = ll.Results("tuned", runs).network(arm="tuned[depth=8]")
     start = build(cifar_resnet(8), (1, 8, 8), 3, 7)
     assert torch.equal(network.stem.conv.weight, start.stem.conv.weight)
+
+
+def test_the_network_before_the_first_step_is_that_of_the_file_for_probes_and_theory(
+    folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "start.safetensors"
+    file.write_bytes((folder / "10.safetensors").read_bytes())
+    ll.Study(**study(file), probes={"flow": {"every": 3}}).run(tmp_path / "runs", workers=0)
+    probe = find_probe("decomposition")
+    with Store.open(tmp_path / "runs") as store:
+        hashes = store.trials_frame("tuned").set_index("base")["trial"]
+        found = [probe_trial(store, trial, probe, 8, at_initialisation=True)["value"] for trial in hashes]
+        page = write_report(store, "tuned", tmp_path / "report").read_text()
+        data = load(DataSpec(name="digits", train=60, validation=20, test=20))
+        images, labels = data.sample("test", 8)
+        for arm, seed in (("tuned", 7), ("drawn", 0)):
+            network = build(cifar_resnet(8), (1, 8, 8), 10, seed)
+            frame = probe.measure(network, images.contiguous(), labels, 0, True, None)
+            assert found[list(hashes.index).index(arm)].tolist() == frame["value"].tolist()
+        assert "tuned[depth=8]: training starts from weights that were read from a file." in page
+        file.write_bytes((folder / "3.safetensors").read_bytes())
+        with pytest.raises(StoreError, match=r"start.safetensors on this machine is not the version"):
+            probe_trial(store, hashes["tuned"], probe, 8, at_initialisation=True)
 
 
 def test_weights_and_rates_that_do_not_fit_are_said_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:

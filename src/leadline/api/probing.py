@@ -11,10 +11,10 @@ from torch import Tensor
 from leadline.api.export import from_trial
 from leadline.data import batches
 from leadline.errors import LeadlineError, SpecError
-from leadline.networks.modules import build
 from leadline.probes.blocks import Progress
 from leadline.probes.running import has_batch_normalisation
 from leadline.probes.snapshots import SnapshotProbe
+from leadline.running.trial import check_code, init_network
 from leadline.store import Store, verify_spec
 
 if TYPE_CHECKING:
@@ -43,22 +43,25 @@ def probe_trial(
         data_dir: folder of the data sets.
         seed: random seed of the probe.
         progress: called with (done, total).
-        at_initialisation: measure the network as initialised from the trial's seed, before its first step, whatever
-            the state of the trial; batch normalisation then uses batch statistics if the probe supports that.
+        at_initialisation: measure the network before its first step, and before pre-training if there is any: as drawn
+            from the trial's seed, or read from the file that `training.weights` names, whatever the state of the trial;
+            batch normalisation then uses batch statistics if the probe supports that.
 
     Returns:
         A frame with the columns `arm` and `base` (names of the trial in a study, or else the beginning of its hash),
         `seed`, `epoch` (epochs trained) and those of the probe.
 
     Raises:
-        StoreError: there is no such trial, or its trained network is requested and it has not finished.
+        StoreError: there is no such trial; its trained network is requested and it has not finished; or its network
+            before the first step, and this machine has other custom code or weights than it was registered with.
         LeadlineError: the probe cannot measure this network.
     """
     record = store.trial(prefix)
     if at_initialisation:
         spec = verify_spec(record.trial, record.spec)
+        check_code(spec, data_dir)
         data = batches.load(spec.data, data_dir, seed=spec.random_seed)
-        model = build(spec.network, data.shape, data.classes, spec.random_seed)
+        model = init_network(spec, data, data_dir)
     else:
         loaded = from_trial(store, record.trial, data_dir)
         assert loaded.trial is not None

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from leadline.data import batches
 from leadline.data.files import default_data_dir, find_file
@@ -290,15 +291,24 @@ def init_state(spec: TrialSpec, data: batches.Data, device: torch.device, data_d
     Raises:
         StoreError: the file of the weights that it starts from cannot be read here.
     """
+    state = prepare(init_network(spec, data, data_dir), spec.training, device)
+    state.pretraining = None if spec.pretraining is None else PretrainingState(spec.pretraining)
+    return state
+
+
+def init_network(spec: TrialSpec, data: batches.Data, data_dir: Path | None = None) -> nn.Module:
+    """Return a trial's network before its first step, and before pre-training if there is any.
+
+    Raises:
+        StoreError: the file of the weights that it starts from cannot be read here.
+    """
     model, weights = build(spec.network, data.shape, data.classes, spec.random_seed), spec.training.weights
     if weights is not None:
         try:
             start_from(model, find_file(weights, data_dir or default_data_dir(), "training.weights"))
         except (SpecError, DataError) as error:
             raise StoreError(str(error)) from None
-    state = prepare(model, spec.training, device)
-    state.pretraining = None if spec.pretraining is None else PretrainingState(spec.pretraining)
-    return state
+    return model
 
 
 def broadcast_state(state: TrainState, group: ProcessGroup) -> None:

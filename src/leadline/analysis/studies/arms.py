@@ -73,6 +73,12 @@ class Side:
         return {name: text for name, text in self.trial.code.items() if name in used}
 
     @property
+    def weights(self) -> str | None:
+        """What identifies the content of the file of weights that its trials start from; None: there is no file."""
+        file = self.trial.training.weights
+        return None if file is None else self.trial.code.get(file, file)
+
+    @property
     def files(self) -> Mapping[str, str]:
         """Data file -> what identifies its content."""
         others = {*self.code, self.trial.training.weights}

@@ -144,11 +144,13 @@ def differences(a: Side, b: Side) -> Iterator[str]:
 
 
 def _differing(a: Side, b: Side) -> Iterator[Difference]:
-    """Yield the keys of trials whose values differ, and custom code that both use in other versions."""
+    """Yield the keys of trials whose values differ, and custom code and weights that both use in other versions."""
     yield from _spelled_out(_plain(a), _plain(b))
     for found in find_differences(a.code, b.code):
         if found.before is not None and found.now is not None:
             yield found._replace(key=f"the code of {found.key}", before=str(found.before)[:19], now=str(found.now)[:19])
+    if a.weights != b.weights and (file := a.trial.training.weights) == b.trial.training.weights:
+        yield Difference(f"the content of training.weights {file}", str(a.weights)[:19], str(b.weights)[:19])
 
 
 def _spelled_out(one: Mapping[str, Any], two: Mapping[str, Any]) -> Iterator[Difference]:

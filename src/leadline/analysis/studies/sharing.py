@@ -75,6 +75,13 @@ def _initial_weights(a: Side, b: Side) -> Stream:
         fed = [(side.trial.pretraining, side.trial.network, side.trial.data) for side in (a, b)]
         same = _same(fed[0], fed[1], a, b)
         return Stream(what, same, "" if same else "pre-training makes them, and is not the same")
+    files = [side.weights for side in (a, b)]
+    if None in files and files != [None, None]:
+        return Stream(what, False, f"{(b if files[0] is None else a).name} alone starts from a file")
+    if files[0] != files[1]:
+        return Stream(what, False, "they are read from files with different content")
+    if files != [None, None]:
+        return Stream(what, True, "read from a file")
     if _same(one, two, a, b):
         return Stream(what, True)
     if not (isinstance(one, NetworkSpec) and isinstance(two, NetworkSpec)):
