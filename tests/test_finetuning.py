@@ -25,6 +25,9 @@ from leadline.reports.writing import write_report
 from leadline.running.trial import init_state
 from leadline.specs import DataSpec, FlowSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec
 from leadline.store import Store
+from leadline.study.check import check_networks
+from leadline.study.load import load_study
+from leadline.study.variance import variance_study
 from leadline.training import TrainState, prepare, train
 from resuming import assert_resumes_to_the_bit
 
@@ -217,6 +220,27 @@ def test_the_network_before_the_first_step_is_that_of_the_file_for_probes_and_th
         file.write_bytes((folder / "3.safetensors").read_bytes())
         with pytest.raises(StoreError, match=r"start.safetensors on this machine is not the version"):
             probe_trial(store, hashes["tuned"], probe, 8, at_initialisation=True)
+
+
+@pytest.mark.parametrize("seeds", [{"seeds": {"init": 3}}, {"vary": {"depth": [8], "seed.init": [0, 1]}}])
+def test_seeds_of_initial_weights_that_nobody_draws_are_refused(folder: Path, seeds: dict[str, Any]) -> None:
+    def read(classes: int) -> dict[str, Any]:
+        arms = {"tuned": {"network": "cifar-resnet"}}
+        return {**study(folder / f"{classes}.safetensors"), "arms": arms, "training": trial_of(classes), **seeds}
+
+    def trial_of(classes: int) -> dict[str, Any]:
+        return {"epochs": 1, "batch_size": 20, "weights": str(folder / f"{classes}.safetensors")}
+
+    with pytest.raises(SpecError, match=r"seed.init: no arm draws a weight .* so its seeds would change nothing"):
+        check_networks(load_study(read(10)))
+    check_networks(load_study(read(3)))  # the last layer is drawn
+    either = read(10)
+    either["arms"]["drawn"] = {"network": "cifar-resnet", "training": {"weights": None}}
+    check_networks(load_study(either))
+    for classes in (3, 10):
+        varied = variance_study(load_study({**read(classes), "seeds": 1, "vary": {"depth": [8]}}), levels=3)
+        named = {source for one in varied.spec.seed_values for source in one.by_source}
+        assert ("init" in named) == (classes == 3)
 
 
 def test_weights_and_rates_that_do_not_fit_are_said_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:

@@ -289,7 +289,8 @@ class Study:
         from leadline.study.variance import variance_study
 
         study = Study.__new__(Study)
-        study._set_expanded(variance_study(self._expanded, arm, levels))
+        folder = None if data_dir is None else Path(data_dir)
+        study._set_expanded(variance_study(self._expanded, arm, levels, folder))
         options = {"store": store, "data_dir": data_dir, "device": device}
         results = study.run(runs, workers=workers, progress=progress, **options)  # type: ignore[arg-type]
         with results._store() as opened:

@@ -12,7 +12,7 @@ from leadline.networks.modules import build, check, skeleton
 from leadline.networks.weights import start_from
 from leadline.probes.selection import select
 from leadline.specs import NetworkSpec
-from leadline.study.expand import Arm, ExpandedStudy, source_of
+from leadline.study.expand import Arm, ExpandedStudy, seeds_of_nothing, source_of
 
 
 def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> tuple[str, ...]:
@@ -26,21 +26,37 @@ def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> tuple[
         Sentences on weights that training starts from and that do not fit the last layer.
 
     Raises:
-        SpecError: a line for each arm whose network does not, with the place where it is written.
+        SpecError: a line for each arm whose network does not, with the place where it is written; or initial weights
+            have several seeds, and no arm draws any.
         DataError: a folder of images is missing or not laid out in classes.
     """
     notes: dict[str, None] = {}
     problems: dict[object, Problem] = {}  # each once, of the first arm that has it
+    drawn = False  # whether there is a weight that is not read from a file
     for arm in study.asked:
         try:
-            notes |= dict.fromkeys(f"Arm {arm.name}: {note}." for note in _check_arm(arm, data_dir))
+            found = list(_check_arm(arm, data_dir))
+            notes |= dict.fromkeys(f"Arm {arm.name}: {note}." for note in found)
+            drawn = drawn or bool(found) or arm.trial.training.weights is None
         except SpecError as error:
             for one in error.problems:
                 path = source_of(study.spec, arm.base, arm.factors, one.path)
                 problems.setdefault((path, one.text), Problem(f"arm {arm.name}: {one.text}", path))
+    if not problems and not drawn:
+        problems |= {one.path: one for one in seeds_of_nothing(study.spec, "init")}
     if problems:
         raise study.places.locate(SpecError(*problems.values()))
     return tuple(notes)
+
+
+def draws_weights(arm: Arm, data_dir: Path | None = None) -> bool:
+    """Return whether an arm draws any initial weight: the file that it starts from may have them all.
+
+    Raises:
+        SpecError: the file does not fit the network.
+        DataError: the data or the file is missing.
+    """
+    return arm.trial.training.weights is None or any(_check_arm(arm, data_dir))
 
 
 def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:

@@ -11,7 +11,7 @@ from leadline.errors import Problem, SpecError, unknown
 from leadline.networks import family
 from leadline.parts.metrics import CurveMetric, metric, metric_name
 from leadline.parts.tasks import Task, task_of
-from leadline.seeds import Seed, key_of
+from leadline.seeds import SOURCES, Seed, Source, key_of
 from leadline.specs import ModuleSpec, NetworkSpec, ProbeSpec, TrialSpec, parse
 from leadline.specs.contrast import ContrastSpec
 from leadline.specs.decide import LEAST_ERROR, DecideSpec
@@ -239,7 +239,7 @@ def expand(spec: StudySpec, resolved: ResolvedStudy = NOTHING_FOUND) -> Expanded
                     Problem(f"arms.{base}: {one.text}", source_of(spec, base, factors, one.path))
                     for one in error.problems
                 ]
-    problems += [*_unknown_arms(spec, resolved), *(_seeds_of_nothing(spec, arms) if not problems else ())]
+    problems += [*_unknown_arms(spec, resolved), *(_seeds_of_no_arm(spec, arms) if not problems else ())]
     if problems:
         each_once = {one.text: one for one in reversed(problems)}  # such as an argument unknown at every level
         raise SpecError(*reversed(each_once.values()))
@@ -301,22 +301,29 @@ def _unknown_arms(spec: StudySpec, resolved: ResolvedStudy) -> Iterator[Problem]
             yield Problem(f"{'.'.join(map(str, shown))}: {unknown('arm', name, known)}", path)
 
 
-_LACKS = {
+_LACKS: dict[Source, str] = {
+    "init": "draws a weight (files have them all)",
     "augment": "augments its images",
     "noise": "has dropout, stochastic depth or custom code",
     "split": "resamples its images (data.resample) or has label noise (data.label_noise)",
 }
 
 
-def _seeds_of_nothing(spec: StudySpec, arms: Sequence[Arm]) -> Iterator[Problem]:
+def _seeds_of_no_arm(spec: StudySpec, arms: Sequence[Arm]) -> Iterator[Problem]:
     """Yield the sources of randomness that have several seeds and of which no arm draws, so that all trials agree."""
     drawn = {source for arm in arms for source in arm.trial.sources}
+    for source in SOURCES:
+        if source not in drawn:
+            yield from seeds_of_nothing(spec, source)
+
+
+def seeds_of_nothing(spec: StudySpec, source: Source) -> Iterator[Problem]:
+    """Yield a problem if a source of randomness of which no arm draws has several seeds."""
     seeds = [seed.by_source for seed in spec.seed_values if isinstance(seed, Seed)]
-    for source in dict.fromkeys(source for one in seeds for source in one):
-        if source not in drawn and len({one[source] for one in seeds}) > 1:
-            key = key_of(source)
-            path = ("vary", key) if key in spec.vary else ("seeds",)
-            yield Problem(f"{key}: no arm {_LACKS[source]}, so its seeds would change nothing; give it one seed", path)
+    if len({one.get(source) for one in seeds}) > 1:
+        key = key_of(source)
+        path = ("vary", key) if key in spec.vary else ("seeds",)
+        yield Problem(f"{key}: no arm {_LACKS[source]}, so its seeds would change nothing; give it one seed", path)
 
 
 def align_tuned(spec: StudySpec, arms: Sequence[Arm]) -> list[Arm]:

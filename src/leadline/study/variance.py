@@ -1,17 +1,22 @@
 """The study that shows where the spread between seeds comes from: an orthogonal array of seeds by source."""
 
+from pathlib import Path
+
 from leadline.analysis.stats.variance_components import orthogonal_array
 from leadline.errors import SpecError, unknown
 from leadline.seeds import SOURCES, Source
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
+from leadline.study.check import draws_weights
 from leadline.study.expand import ExpandedStudy, default_metric, expand
 
 SUFFIX = ".variance"
 """Ends the name of such a study."""
 
 
-def variance_study(study: ExpandedStudy, arm: str | None = None, levels: int = 5) -> ExpandedStudy:
+def variance_study(
+    study: ExpandedStudy, arm: str | None = None, levels: int = 5, data_dir: Path | None = None
+) -> ExpandedStudy:
     """Return a study of the same arms whose seeds vary apart, so that each source's part in the spread can be told.
 
     Every source that the arms draw from has as many seeds, and every two seeds of two sources meet in one trial of each
@@ -21,9 +26,11 @@ def variance_study(study: ExpandedStudy, arm: str | None = None, levels: int = 5
         study: the study.
         arm: the only arm, without its levels; None: all arms.
         levels: seeds of each source, an odd prime; there are levels^2 trials of each arm.
+        data_dir: folder of the data sets and of weights that training starts from; None: the default folder.
 
     Raises:
         SpecError: there is no such arm or design, or the study tunes its arms.
+        DataError: a file of weights is missing, or the data that its network is for.
     """
     spec = study.spec
     if arm is not None and arm not in spec.arms:
@@ -39,6 +46,8 @@ def variance_study(study: ExpandedStudy, arm: str | None = None, levels: int = 5
         plain |= {"arms": {arm: plain["arms"][arm]}, "contrasts": []}
     asked = expand(parse(StudySpec, plain))
     drawn = {source for own in asked.arms for source in own.trial.sources}
+    if not any(draws_weights(own, data_dir) for own in asked.arms):
+        drawn.remove("init")
     sources: list[Source] = [source for source in SOURCES if source in drawn]
     if default_metric(asked) != "test_error":
         raise SpecError(f"{spec.name}: variance is that of test errors, which its task has not; choose classification")
