@@ -125,6 +125,25 @@ def test_an_arm_is_healthy_but_degraded_only_where_nothing_else_was_found() -> N
     assert list(degraded) == ["degraded"] and "gradients" not in degraded["degraded"]
 
 
+def test_epochs_that_cannot_be_judged_are_not_counted_as_sound() -> None:
+    trials, records, measured = study(("plain", {"blocks": 3}, 0.9, 1.0), ("plain", {"blocks": 8}, 0.9, 50.0))
+    tables = {
+        trial: [(epoch, only(FlowTable.from_bytes(content), WEIGHT_GRADIENT)) for epoch, content in epochs]
+        for trial, epochs in measured.items()
+    }
+
+    def degraded() -> dict[str, str]:
+        stored = {trial: [(epoch, own.to_bytes()) for epoch, own in epochs] for trial, epochs in tables.items()}
+        return said(diagnose(trials, records, stored), "plain[blocks=8]")
+
+    # all blocks but the last are frozen in one epoch, then in both
+    tables["t1"][0][1].values[:, :-1] = np.nan
+    words = "gradients vanishing or exploding in 0 of 1 measured epoch that could be judged."
+    assert degraded()["healthy but degraded"].endswith(words)
+    tables["t1"][1][1].values[:, :-1] = np.nan
+    assert list(degraded()) == ["degraded"] and "gradients" not in degraded()["degraded"]
+
+
 def only(own: FlowTable, kind: str) -> FlowTable:
     names, values = own.series(kind)
     return FlowTable(names, (kind,) * len(names), own.steps, values, own.blocks, own.seconds)

@@ -13,7 +13,7 @@ from leadline.errors import DataError
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import SnapshotProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
-from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe
+from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe, judges_flow
 from leadline.seeds import call_seed
 from leadline.text import join, magnitude, number, p_value, plural
 
@@ -178,11 +178,11 @@ def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> 
     degraded = dict(_degraded(trials, records, tables))
     for arm, own in trials.groupby("arm", sort=False):
         found: dict[str, list[tuple[int, int, Finding]]] = {}
-        epochs = of_gradients = 0
+        epochs = judged = 0
         for trial, seed in zip(own["trial"], own["seed"], strict=True):
             for epoch, table in tables.get(trial, ()):
                 epochs += 1
-                of_gradients += not {ACTIVATION_GRADIENT, WEIGHT_GRADIENT}.isdisjoint(table.kinds)
+                judged += judges_flow(table)
                 for finding in describe(table):
                     found.setdefault(finding.kind, []).append((seed, epoch, finding))
         for kind, cases in found.items():
@@ -197,11 +197,11 @@ def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> 
             yield Statement(str(arm), kind, text, _FIGURES[kind])
         if arm in degraded:
             off = {case[:2] for kind in ("vanishing", "exploding") for case in found.get(kind, ())}
-            # where gradients were not measured, or units are dead or steps unstable, nothing is known to be healthy
+            # where gradients could not be judged, or units are dead or steps unstable, nothing is known to be healthy
             kind = "healthy but degraded" if set(found) == {"healthy"} else "degraded"
             norms = ""
-            if of_gradients:
-                measured = plural(of_gradients, "measured epoch")
+            if judged:
+                measured = plural(judged, "measured epoch") + (" that could be judged" if judged < epochs else "")
                 norms = f"; gradients vanishing or exploding in {len(off)} of {measured}"
             yield Statement(str(arm), kind, f"{kind}: {degraded[str(arm)]}{norms}.", _FIGURES[kind])
 
