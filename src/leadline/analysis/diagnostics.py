@@ -1,7 +1,7 @@
 """Diagnostics: what probes measured inside a study's networks, as frames and as statements of what is correlated."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from leadline.probes.snapshots import SnapshotProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
 from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe, judges_flow
 from leadline.seeds import call_seed
+from leadline.specs import DataSpec
 from leadline.text import join, magnitude, number, p_value, plural
 
 DEGRADED = 1.0
@@ -91,6 +92,7 @@ def diagnose(
     records: pd.DataFrame,
     measured: Stored,
     probes: Mapping[str, tuple[SnapshotProbe, Stored]] = {},
+    data: Mapping[str, DataSpec] = {},
 ) -> Diagnostics:
     """Return what a study's measurements show, those of diverged trials included.
 
@@ -102,6 +104,7 @@ def diagnose(
         trials, records: as the store returns them.
         measured: flow tables.
         probes: by name, a probe and its `leadline.probes.measured.Measurement`s; epoch 0 is before the first step.
+        data: by arm, its data, which tell whether arms have the same validation images.
 
     Raises:
         DataError: a measurement is damaged.
@@ -120,7 +123,7 @@ def diagnose(
         early,
         correlation,
         " ".join(_cost(records, tables, snapshots)),
-        tuple(_result(name, probes[name][0], trials, found) for name, found in snapshots.items()),
+        tuple(_result(name, probes[name][0], trials, found, data) for name, found in snapshots.items()),
     )
 
 
@@ -292,28 +295,37 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
 # --- probes of snapshots
 
 
-def _result(name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Snapshots) -> ProbeResult:
+def _result(
+    name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Snapshots, data: Mapping[str, DataSpec]
+) -> ProbeResult:
     frames, failed = [], dict[str, Counter[str]]()
-    images, batch_statistics = set(), set()
+    images, batch_statistics, seen = set(), set(), set[str]()
     for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
         for epoch, one in snapshots.get(trial, ()):
             if one.reason:
                 failed.setdefault(one.reason, Counter())[arm] += 1
                 continue
             images.add(one.images)
+            seen.add(arm)
             if one.batch_statistics:
                 batch_statistics.add(epoch)
             columns = [column for column in one.frame.columns if column not in PLACE]
             frames.append(one.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
-    how = (
-        f"Measured on {' or '.join(map(str, sorted(images)))} validation images, the same for every arm."
-        if images
-        else ""
-    )
+    shared = _shared([data[arm] for arm in seen]) if len(images) == 1 and seen <= data.keys() else ""
+    how = f"Measured on {' or '.join(map(str, sorted(images)))} validation images{shared}." if images else ""
     if 0 in batch_statistics:
         how += " Before the first step (epoch 0), batch normalisation used the statistics of the batch."
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
     return ProbeResult(name, probe, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
+
+
+def _shared(data: Collection[DataSpec]) -> str:
+    """Return whether arms with these data have the same validation images, as the end of a sentence; empty: unknown."""
+    of_training = {"train": None, "augment": None, "label_noise": None}
+    redrawn = {one.resample == "split" for one in data}
+    if len(redrawn) > 1 or len({one.model_copy(update={**of_training, "resample": None}) for one in data}) > 1:
+        return ""
+    return f", the same for every arm{' at a seed' if True in redrawn else ''}"
 
 
 PLACE = ["arm", "base", "seed", "epoch"]
