@@ -15,7 +15,7 @@ from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import find_probe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, SECOND_MOMENT, WEIGHT_GRADIENT, FlowTable
 from leadline.reports.charts.figures import figures
-from leadline.specs import FlowSpec, ProbeSpec, parse
+from leadline.specs import DataSpec, FlowSpec, ProbeSpec, parse
 
 NOTHING_FOUND = Findings("s", "", (), ())
 
@@ -123,6 +123,25 @@ def test_an_arm_is_healthy_but_degraded_only_where_nothing_else_was_found() -> N
         blind[trial] = [(epoch, only(own, SECOND_MOMENT).to_bytes()) for epoch, own in tables]
     degraded = said(diagnose(trials, records, blind), "plain[blocks=8]")
     assert list(degraded) == ["degraded"] and "gradients" not in degraded["degraded"]
+
+
+def test_epochs_that_cannot_be_judged_are_not_counted_as_sound() -> None:
+    trials, records, measured = study(("plain", {"blocks": 3}, 0.9, 1.0), ("plain", {"blocks": 8}, 0.9, 50.0))
+    tables = {
+        trial: [(epoch, only(FlowTable.from_bytes(content), WEIGHT_GRADIENT)) for epoch, content in epochs]
+        for trial, epochs in measured.items()
+    }
+
+    def degraded() -> dict[str, str]:
+        stored = {trial: [(epoch, own.to_bytes()) for epoch, own in epochs] for trial, epochs in tables.items()}
+        return said(diagnose(trials, records, stored), "plain[blocks=8]")
+
+    # all blocks but the last are frozen in one epoch, then in both
+    tables["t1"][0][1].values[:, :-1] = np.nan
+    words = "gradients vanishing or exploding in 0 of 1 measured epoch that could be judged."
+    assert degraded()["healthy but degraded"].endswith(words)
+    tables["t1"][1][1].values[:, :-1] = np.nan
+    assert list(degraded()) == ["degraded"] and "gradients" not in degraded()["degraded"]
 
 
 def only(own: FlowTable, kind: str) -> FlowTable:
@@ -314,13 +333,39 @@ def test_snapshot_probes_are_stacked_with_their_place_and_their_failures_told() 
     assert list(lesion.frame.columns) == ["arm", "base", "seed", "epoch", "block", "value"]
     at = lesion.frame.set_index(["arm", "epoch", "block"])["value"]
     assert at["residual[blocks=3]", 2, "b"] == 22.0 and len(at) == 12
-    assert lesion.how.startswith("Measured on 64 validation images, the same for every arm. Before the first step")
+    assert lesion.how.startswith("Measured on 64 validation images. Before the first step")
     assert paths.failures == ("Not measured in plain[blocks=3] (2 attempts): no shortcut",)
     assert set(paths.frame["arm"]) == {"residual[blocks=3]"} and "Before" not in paths.how
     # 50 s were timed: two epochs of two trials, one of the one that diverged
     took = "The snapshot probes took 13.5 s on top of the training time (27.0% of it): lesion 9.0 s and paths 4.5 s."
     assert took in why.cost
     assert why.cost.startswith("Measuring took 5.0% of this study's training time")
+
+
+@pytest.mark.parametrize(
+    ("plain", "residual", "shared"),
+    [
+        ({}, {}, ", the same for every arm"),
+        (
+            {},
+            {"train": 50, "augment": {"pad": 1}, "label_noise": 0.1, "resample": "bootstrap"},
+            ", the same for every arm",
+        ),
+        ({"resample": "split"}, {"resample": "split"}, ", the same for every arm at a seed"),
+        ({}, {"resample": "split"}, ""),
+        ({}, {"validation": 100}, ""),
+        ({}, {"name": "mnist"}, ""),
+    ],
+)
+def test_validation_images_are_said_to_be_the_same_where_they_are(
+    plain: dict[str, Any], residual: dict[str, Any], shared: str
+) -> None:
+    trials, records, _ = study(("plain", {"blocks": 3}, 0.5, 5.0), ("residual", {"blocks": 3}, 0.5, 5.0))
+    given = {"plain[blocks=3]": plain, "residual[blocks=3]": residual}
+    data = {arm: parse(DataSpec, {"name": "digits", **settings}) for arm, settings in given.items()}
+    stored = {trial: [(2, look(1))] for trial in ("t0", "t1")}
+    [found] = diagnose(trials, records, {}, {"lesion": (find_probe("lesion"), stored)}, data).probes
+    assert found.how == f"Measured on 64 validation images{shared}."
 
 
 def test_snapshot_probes_without_flow_are_something() -> None:

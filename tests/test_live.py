@@ -174,6 +174,27 @@ def test_curves_are_those_of_the_report(runs: Path) -> None:
             assert np.allclose([row[4:] for row in sorted(ours)], [row[4:] for row in expected], rtol=1e-6)
 
 
+def test_means_end_where_the_first_trial_of_an_arm_stops_early(runs: Path) -> None:
+    first = "(SELECT trial_id FROM study_trials ORDER BY position LIMIT 1)"
+    change(runs, f"DELETE FROM records WHERE epoch > 2 AND trial_id = {first}")
+    # a value that is not finite is left out of the mean, and does not end it
+    change(runs, f"UPDATE records SET value = 9e999 WHERE epoch = 2 AND trial_id = {first}")
+    with Store.open_existing(runs) as store:
+        trials, records = store.trials_frame("shown"), store.records_frame("shown")
+    [arm] = trials.loc[[0], "arm"]
+    now = shown(runs)
+    ends = set()
+    for curves in now.curves:
+        means = curve_frame(trials, sum_up(trials, records), curves.quantity)
+        assert means.groupby("arm")["epoch"].max().to_dict() == {one: 2 if one == arm else 3 for one in means["arm"]}
+        drawn = [line for panel in curves.panels for line in panel.lines]
+        assert sum(len(line.epochs) for line in drawn) == len(means)
+        ends |= {(line.epochs[-1], line.trials) for line in drawn}
+    assert ends == {(2, 1), (3, 2)}
+    page = client(runs).get("/study/shown").text
+    assert "with the range over them, up to the last epoch that all of an arm have." in page
+
+
 def test_gradient_flow_is_that_of_the_diagnostics(runs: Path) -> None:
     with Store.open_existing(runs) as store:
         found = diagnose(store.trials_frame("shown"), store.records_frame("shown"), store.measurements("shown", "flow"))

@@ -374,6 +374,26 @@ def test_early_stopping_is_planned_with_all_epochs_and_does_not_end_what_is_time
     assert not any("stop early" in note for note in plan(small(), tmp_path, workers=1).notes)
 
 
+def test_smaller_images_and_frozen_parameters_are_told_to_take_less(tmp_path: Path) -> None:
+    training = {"epochs": 2, "batch_size": 64}
+    network = {"network": {"family": "cifar-resnet", "depth": 8}}
+    arms = {
+        "resized": {**network, "training": {**training, "resizing": [{"until": 0.5, "scale": 0.5}]}},
+        "tuned": {**network, "training": {**training, "rates": {"stem": 0.0, "stages": 0.1}}},
+        "plain": {**network, "training": {**training, "rates": {"stages": 0.1}}},
+    }
+    study = small(arms=arms)
+    resized = "Training of resized begins with smaller images; the FLOPs, an upper bound there, and the time are those"
+    frozen = "Training of tuned freezes parameters; the FLOPs, an upper bound there,"
+    notes = plan(study, tmp_path, device="cpu", workers=1).notes
+    assert f"{resized} of whole images." in notes
+    assert f"{frozen} and the estimated time are those of training all parameters." in notes
+    notes = plan(study, tmp_path, device="cpu", workers=1, time=True, seconds=0.01).notes
+    assert f"{resized} of whole images." in notes
+    assert f"{frozen} are those of training all parameters." in notes
+    assert not any("smaller" in note or "freezes" in note for note in plan(small(), tmp_path, workers=1).notes)
+
+
 def test_averages_are_evaluated_where_weights_are(tmp_path: Path) -> None:
     swa = {"epochs": 4, "batch_size": 64, "test_every": 2, "averaging": {"name": "swa", "start": 0.75}}
     arms = {

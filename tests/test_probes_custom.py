@@ -176,6 +176,7 @@ def test_a_study_takes_it_the_report_draws_it_and_so_does_the_command(own: Path)
         page = write_report(store, "demo", own / "report").read_text()
     assert 'id="probe-own-probes-sharpness"' in page
     assert "How much the loss rises when every weight is moved a little." in page
+    assert "Measured on 16 validation images, the same for every arm." in page
     assert (own / "report/figures/probe-own-probes-sharpness.svg").read_text().startswith("<svg")
     rows = pd.read_csv(own / "report/tables/probe-own-probes-sharpness.csv")
     assert set(rows["arm"]) == {"plain[blocks=2]", "residual[blocks=2]"} and set(rows["epoch"]) == {0, 1}

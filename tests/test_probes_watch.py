@@ -22,6 +22,7 @@ from leadline.probes.words import (
     VANISHED,
     Finding,
     describe,
+    judges_flow,
     relative_to_last,
 )
 from leadline.specs import DataSpec, NetworkSpec
@@ -178,6 +179,24 @@ def test_gradients_of_weights_stand_in_for_those_of_outputs() -> None:
     )
     (finding,) = describe(table)
     assert (finding.kind, finding.layer, finding.value) == ("vanishing", "a", pytest.approx(1e-9))
+
+
+def test_layers_without_gradients_are_left_out() -> None:
+    names = ("a.conv.weight", "b.conv1.weight", "b.conv2.weight", "c.conv.weight")
+    values = np.array([[np.nan, np.nan, 1e-9, 10], [np.nan, np.nan, 1e-9, 10]], np.float32)
+    frozen = FlowTable(names, (WEIGHT_GRADIENT,) * 4, np.arange(2), values, ("a", "b", "c"))
+    (finding,) = describe(frozen)
+    assert (finding.kind, finding.layer, finding.value) == ("vanishing", "b", pytest.approx(1e-10))
+    assert finding.sentence == (
+        "block 2 of 3: gradient norm 1e-10 of the last measured block's, median of 2 steps; below 0.0001 in 1 of 2"
+        " measured blocks"
+    )
+    (finding,) = describe(table_of([[np.nan, 0.5, 1]], blocks=False))
+    assert finding.kind == "healthy"
+    assert finding.sentence.startswith("gradient norms of all 2 measured layers are 0.5 to 1 times the last measured")
+    (finding,) = describe(table_of([[np.nan, 1e-9, 1]], blocks=False))
+    assert finding.sentence.startswith("measured layer 1 of 2 (b.1): gradient norm 1e-9 of the last measured layer's")
+    assert judges_flow(frozen) and not judges_flow(table_of([[np.nan, np.nan, 1]]))
 
 
 def test_ratios_and_numbers() -> None:

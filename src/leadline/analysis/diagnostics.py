@@ -1,7 +1,7 @@
 """Diagnostics: what probes measured inside a study's networks, as frames and as statements of what is correlated."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,8 +13,9 @@ from leadline.errors import DataError
 from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import SnapshotProbe
 from leadline.probes.table import ACTIVATION_GRADIENT, DEAD, KINDS, WEIGHT_GRADIENT, FlowTable, block_of
-from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe
+from leadline.probes.words import EXPLODED, MOSTLY_DEAD, UNSTABLE_UPDATE, VANISHED, Finding, describe, judges_flow
 from leadline.seeds import call_seed
+from leadline.specs import DataSpec
 from leadline.text import join, magnitude, number, p_value, plural
 
 DEGRADED = 1.0
@@ -91,6 +92,7 @@ def diagnose(
     records: pd.DataFrame,
     measured: Stored,
     probes: Mapping[str, tuple[SnapshotProbe, Stored]] = {},
+    data: Mapping[str, DataSpec] = {},
 ) -> Diagnostics:
     """Return what a study's measurements show, those of diverged trials included.
 
@@ -102,6 +104,7 @@ def diagnose(
         trials, records: as the store returns them.
         measured: flow tables.
         probes: by name, a probe and its `leadline.probes.measured.Measurement`s; epoch 0 is before the first step.
+        data: by arm, its data, which tell whether arms have the same validation images.
 
     Raises:
         DataError: a measurement is damaged.
@@ -120,7 +123,7 @@ def diagnose(
         early,
         correlation,
         " ".join(_cost(records, tables, snapshots)),
-        tuple(_result(name, probes[name][0], trials, found) for name, found in snapshots.items()),
+        tuple(_result(name, probes[name][0], trials, found, data) for name, found in snapshots.items()),
     )
 
 
@@ -178,11 +181,11 @@ def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> 
     degraded = dict(_degraded(trials, records, tables))
     for arm, own in trials.groupby("arm", sort=False):
         found: dict[str, list[tuple[int, int, Finding]]] = {}
-        epochs = of_gradients = 0
+        epochs = judged = 0
         for trial, seed in zip(own["trial"], own["seed"], strict=True):
             for epoch, table in tables.get(trial, ()):
                 epochs += 1
-                of_gradients += not {ACTIVATION_GRADIENT, WEIGHT_GRADIENT}.isdisjoint(table.kinds)
+                judged += judges_flow(table)
                 for finding in describe(table):
                     found.setdefault(finding.kind, []).append((seed, epoch, finding))
         for kind, cases in found.items():
@@ -197,11 +200,11 @@ def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> 
             yield Statement(str(arm), kind, text, _FIGURES[kind])
         if arm in degraded:
             off = {case[:2] for kind in ("vanishing", "exploding") for case in found.get(kind, ())}
-            # where gradients were not measured, or units are dead or steps unstable, nothing is known to be healthy
+            # where gradients could not be judged, or units are dead or steps unstable, nothing is known to be healthy
             kind = "healthy but degraded" if set(found) == {"healthy"} else "degraded"
             norms = ""
-            if of_gradients:
-                measured = plural(of_gradients, "measured epoch")
+            if judged:
+                measured = plural(judged, "measured epoch") + (" that could be judged" if judged < epochs else "")
                 norms = f"; gradients vanishing or exploding in {len(off)} of {measured}"
             yield Statement(str(arm), kind, f"{kind}: {degraded[str(arm)]}{norms}.", _FIGURES[kind])
 
@@ -292,28 +295,37 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
 # --- probes of snapshots
 
 
-def _result(name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Snapshots) -> ProbeResult:
+def _result(
+    name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Snapshots, data: Mapping[str, DataSpec]
+) -> ProbeResult:
     frames, failed = [], dict[str, Counter[str]]()
-    images, batch_statistics = set(), set()
+    images, batch_statistics, seen = set(), set(), set[str]()
     for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
         for epoch, one in snapshots.get(trial, ()):
             if one.reason:
                 failed.setdefault(one.reason, Counter())[arm] += 1
                 continue
             images.add(one.images)
+            seen.add(arm)
             if one.batch_statistics:
                 batch_statistics.add(epoch)
             columns = [column for column in one.frame.columns if column not in PLACE]
             frames.append(one.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
-    how = (
-        f"Measured on {' or '.join(map(str, sorted(images)))} validation images, the same for every arm."
-        if images
-        else ""
-    )
+    shared = _shared([data[arm] for arm in seen]) if len(images) == 1 and seen <= data.keys() else ""
+    how = f"Measured on {' or '.join(map(str, sorted(images)))} validation images{shared}." if images else ""
     if 0 in batch_statistics:
         how += " Before the first step (epoch 0), batch normalisation used the statistics of the batch."
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
     return ProbeResult(name, probe, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
+
+
+def _shared(data: Collection[DataSpec]) -> str:
+    """Return whether arms with these data have the same validation images, as the end of a sentence; empty: unknown."""
+    of_training = {"train": None, "augment": None, "label_noise": None}
+    redrawn = {one.resample == "split" for one in data}
+    if len(redrawn) > 1 or len({one.model_copy(update={**of_training, "resample": None}) for one in data}) > 1:
+        return ""
+    return f", the same for every arm{' at a seed' if True in redrawn else ''}"
 
 
 PLACE = ["arm", "base", "seed", "epoch"]

@@ -137,10 +137,10 @@ def say_omitted(every: int, shown: int, what: str) -> list[str]:
 
 
 def _mean(base: str, place: int, arrays: Sequence[np.ndarray], series: int) -> Line | None:
-    length = max((array.shape[1] for array in arrays), default=0)
-    stacked = np.full((len(arrays), length), np.nan, np.float32)
-    for row, array in zip(stacked, arrays, strict=True):
-        row[: array.shape[1]] = array[series]
+    if not arrays:
+        return None
+    length = min(array.shape[1] for array in arrays)  # trials that stop early have fewer epochs
+    stacked = np.stack([array[series, :length] for array in arrays])
     counts = np.isfinite(stacked).sum(0)
     epochs = _thin(np.flatnonzero(counts))
     if not len(epochs):

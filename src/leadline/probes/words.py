@@ -42,26 +42,31 @@ def describe(table: FlowTable) -> list[Finding]:
     """Return what a table's rows show, worst layer first in each sentence; medians are over the rows.
 
     Gradient norms are those of outputs where they were measured, else those of weights, and are compared with the last
-    block's, or the last layer's in a model without blocks. `healthy` is said only where gradients of two layers or more
-    were measured and nothing else was found. Choose rows with `FlowTable.between`.
+    block's, or the last layer's in a model without blocks. Layers without any gradient, such as frozen ones, are left
+    out. `healthy` is said only where gradients of two layers or more were measured and nothing else was found. Choose
+    rows with `FlowTable.between`.
     """
-    names, norms = _gradients(table)
-    findings = [*_unstable(table, names, norms), *_flow(table, names, norms), *_dead(table)]
+    names, norms, unit = _gradients(table)
+    findings = [*_unstable(table, names, norms, unit), *_flow(table, names, norms, unit), *_dead(table)]
     finite, ratios = _profile(norms)
     if findings or len(names) < 2 or finite == 0:
         return findings
     worst = int(np.argmin(ratios))
-    what = "blocks" if table.blocks else "layers"
-    last = "block" if table.blocks else "layer"
     least, greatest = magnitude(ratios.min()), magnitude(ratios.max())
     sentence = (
-        f"gradient norms of all {len(names)} {what} are {least} to {greatest} times the last {last}'s,"
+        f"gradient norms of all {len(names)} {unit}s are {least} to {greatest} times the last {unit}'s,"
         f" {_median(finite)}"
     )
     dead_names, dead = _latest(table, DEAD)
     if dead_names:
         sentence += f"; dead units at most {dead.max():.0%}" if dead.max() > 0 else "; no dead units"
     return [Finding("healthy", sentence, float(ratios.min()), VANISHED, names[worst])]
+
+
+def judges_flow(table: FlowTable) -> bool:
+    """Return whether a table's rows tell if gradients vanish or explode."""
+    names, norms, _ = _gradients(table)
+    return len(names) > 1 and _profile(norms)[0] > 0
 
 
 def relative_to_last(norms: np.ndarray) -> np.ndarray:
@@ -73,23 +78,35 @@ def relative_to_last(norms: np.ndarray) -> np.ndarray:
     return ratios
 
 
-def _gradients(table: FlowTable) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return names and gradient norms [steps, layers], of blocks where there are any."""
-    names, values = table.series(ACTIVATION_GRADIENT)
-    if table.blocks:
-        own = [index for index, name in enumerate(names) if without_call(name) in table.blocks]
-        if own:
-            return tuple(names[index] for index in own), values[:, own].astype(np.float64)
-    elif names:
-        return names, values.astype(np.float64)
-    names, values = table.series(WEIGHT_GRADIENT)
+def _gradients(table: FlowTable) -> tuple[tuple[str, ...], np.ndarray, str]:
+    """Return names and gradient norms [steps, layers], of blocks where there are any, and what they are of, in words.
+
+    Only series that were measured at some step count.
+    """
+    names, values = _measured(table, ACTIVATION_GRADIENT)
     if not table.blocks:
-        return names, values.astype(np.float64)
-    places = [block_of(name, table.blocks) for name in names]
-    held = [place for place in range(1, len(table.blocks) + 1) if place in places]
-    columns = [[index for index, own_place in enumerate(places) if own_place == place] for place in held]
-    norms = [np.sqrt(np.square(values[:, chosen].astype(np.float64)).sum(1)) for chosen in columns]
-    return tuple(table.blocks[place - 1] for place in held), np.stack(norms, 1) if norms else values[:, :0]
+        kind = ACTIVATION_GRADIENT if names else WEIGHT_GRADIENT
+        names, values = _measured(table, kind)
+        return names, values, "layer" if len(names) == table.kinds.count(kind) else "measured layer"
+    own = [index for index, name in enumerate(names) if without_call(name) in table.blocks]
+    if own:
+        names, values = tuple(names[index] for index in own), values[:, own]
+    else:
+        weights, values = _measured(table, WEIGHT_GRADIENT)
+        places = [block_of(name, table.blocks) for name in weights]
+        held = [place for place in range(1, len(table.blocks) + 1) if place in places]
+        columns = [[index for index, own_place in enumerate(places) if own_place == place] for place in held]
+        norms = [np.sqrt(np.square(values[:, chosen]).sum(1)) for chosen in columns]
+        names = tuple(table.blocks[place - 1] for place in held)
+        values = np.stack(norms, 1) if norms else values[:, :0]
+    return names, values, "block" if {*map(without_call, names)} == {*table.blocks} else "measured block"
+
+
+def _measured(table: FlowTable, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return names and values of those series of one kind that were measured at all."""
+    names, values = table.series(kind)
+    kept = np.flatnonzero(~np.isnan(values).all(0))
+    return tuple(names[index] for index in kept), values[:, kept].astype(np.float64)
 
 
 def _profile(norms: np.ndarray) -> tuple[int, np.ndarray]:
@@ -100,12 +117,11 @@ def _profile(norms: np.ndarray) -> tuple[int, np.ndarray]:
     return len(usable), np.median(relative_to_last(usable), 0)
 
 
-def _flow(table: FlowTable, names: Sequence[str], norms: np.ndarray) -> list[Finding]:
+def _flow(table: FlowTable, names: Sequence[str], norms: np.ndarray, unit: str) -> list[Finding]:
     steps, ratios = _profile(norms)
     if len(names) < 2 or steps == 0:
         return []
     findings = []
-    last = "block" if table.blocks else "layer"
     dead_names, dead = _latest(table, DEAD)
     kinds: tuple[tuple[Kind, int, np.ndarray, float, str], ...] = (
         ("vanishing", int(np.argmin(ratios)), ratios < VANISHED, VANISHED, "below"),
@@ -115,8 +131,8 @@ def _flow(table: FlowTable, names: Sequence[str], norms: np.ndarray) -> list[Fin
         if beyond.any():
             name, value = names[worst], float(ratios[worst])
             sentence = (
-                f"{_place(table, name, names)}: gradient norm {magnitude(value)} of the last {last}'s,"
-                f" {_median(steps)}; {side} {magnitude(threshold)} in {beyond.sum()} of {len(names)} {last}s"
+                f"{_place(table, name, names, unit)}: gradient norm {magnitude(value)} of the last {unit}'s,"
+                f" {_median(steps)}; {side} {magnitude(threshold)} in {beyond.sum()} of {len(names)} {unit}s"
             )
             if name in dead_names and dead[dead_names.index(name)] >= MOSTLY_DEAD:
                 sentence += f"; dead units {dead[dead_names.index(name)]:.0%}"
@@ -137,13 +153,14 @@ def _dead(table: FlowTable) -> list[Finding]:
     return [Finding("dead", sentence, float(dead[worst]), MOSTLY_DEAD, names[worst])]
 
 
-def _unstable(table: FlowTable, names: Sequence[str], norms: np.ndarray) -> list[Finding]:
+def _unstable(table: FlowTable, names: Sequence[str], norms: np.ndarray, unit: str) -> list[Finding]:
     findings = []
     infinite = np.isinf(norms).sum(0)
     if infinite.any():
         worst = int(np.argmax(infinite))
         steps = plural(int((~np.isnan(norms[:, worst])).sum()), "step")
-        sentence = f"{_place(table, names[worst], names)}: gradient norm not finite at {infinite[worst]} of {steps}"
+        place = _place(table, names[worst], names, unit)
+        sentence = f"{place}: gradient norm not finite at {infinite[worst]} of {steps}"
         findings.append(Finding("unstable", sentence, float(infinite[worst]), 0.0, names[worst]))
     weights, updates = table.series(UPDATE)
     rows = updates[~np.isnan(updates).all(1)]
@@ -162,17 +179,15 @@ def _unstable(table: FlowTable, names: Sequence[str], norms: np.ndarray) -> list
 
 def _latest(table: FlowTable, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
     """Return names and last measured values of those series of one kind that were measured at all."""
-    names, values = table.series(kind)
-    found = [(name, own[~np.isnan(own)]) for name, own in zip(names, values.T, strict=True)]
-    kept = [(name, float(own[-1])) for name, own in found if len(own)]
-    return tuple(name for name, _ in kept), np.array([value for _, value in kept])
+    names, values = _measured(table, kind)
+    return names, np.array([own[~np.isnan(own)][-1] for own in values.T])
 
 
-def _place(table: FlowTable, name: str, names: Sequence[str]) -> str:
+def _place(table: FlowTable, name: str, names: Sequence[str], unit: str = "layer") -> str:
     if table.blocks:
         block = block_of(name, table.blocks)
         return name if block is None else f"block {block} of {len(table.blocks)}"
-    return f"layer {list(names).index(name) + 1} of {len(names)} ({name})"
+    return f"{unit} {list(names).index(name) + 1} of {len(names)} ({name})"
 
 
 def _median(steps: int) -> str:

@@ -67,7 +67,7 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
     findings = analyze(study, trials, records, outputs, tuning)
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
-    diagnostics = diagnose(trials, records, flow, stored)
+    diagnostics = diagnose(trials, records, flow, stored, {arm.name: arm.trial.data for arm in study.arms})
     inputs = _inputs(store, name, trials)
     sections = (
         *mistakes_section(study, trials, outputs, inputs, data_dir, findings, unread),

@@ -327,10 +327,20 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], traced: Iterable[Trace
             f"Each arm is tuned by {arms[0].tuning:,} trials beforehand; they are included, each at the cost of a"
             f" trial with the study's own values."
         )
-    stopping = [arm.name for arm in study.arms if arm.trial.training.early_stopping is not None]
-    if stopping:
-        which = "all arms" if len(stopping) == len(study.arms) else join(stopping)
-        yield f"Training of {which} may stop early; the estimates assume all epochs."
+    recipes = [(arm, one.trial.training) for arm, one in zip(arms, study.arms, strict=True)]
+    if stopping := [arm for arm, training in recipes if training.early_stopping is not None]:
+        yield f"Training of {_which(stopping, arms)} may stop early; the estimates assume all epochs."
+    if resizing := [arm for arm, training in recipes if training.resizing is not None]:
+        yield (
+            f"Training of {_which(resizing, arms)} begins with smaller images; the FLOPs, an upper bound there, and the"
+            f" time are those of whole images."
+        )
+    if frozen := [arm for arm, training in recipes if 0 in (training.rates or {}).values()]:
+        estimated = any(arm.seconds is not None and not arm.timed for arm in frozen)
+        yield (
+            f"Training of {_which(frozen, arms)} freezes parameters; the FLOPs, an upper bound there,"
+            f"{' and the estimated time' if estimated else ''} are those of training all parameters."
+        )
     yield ("FLOPs: 2 per multiply-add; the backward pass counts as two forward passes, evaluation as one forward pass.")
     if uncounted:
         yield f"Not counted in the FLOPs: {join(uncounted)}."
