@@ -113,6 +113,7 @@ def diagnose(
     if not snapshots and not any(len(table.steps) for epochs in tables.values() for _, table in epochs):
         return NOTHING_MEASURED
     frame = _frame(trials, tables)
+    ends = _stopped_ends(records)
     early, correlation = (NOTHING_MEASURED.early, "") if frame.empty else _early_flow(trials, records, frame)
     return Diagnostics(
         frame,
@@ -120,7 +121,7 @@ def diagnose(
         early,
         correlation,
         " ".join(_cost(records, tables, snapshots)),
-        tuple(_result(name, probes[name][0], trials, found) for name, found in snapshots.items()),
+        tuple(_result(name, probes[name][0], trials, ends, found) for name, found in snapshots.items()),
     )
 
 
@@ -292,9 +293,17 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
 # --- probes of snapshots
 
 
-def _result(name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Snapshots) -> ProbeResult:
+def _stopped_ends(records: pd.DataFrame) -> dict[str, int]:
+    """Return trial -> number of its epochs, where early stopping may have chosen the network of an earlier one."""
+    ends = records[records["split"].eq("final-epochs") & records["name"].eq("trained")]
+    return dict(zip(ends["trial"], ends["value"].astype("int64"), strict=True))
+
+
+def _result(
+    name: str, probe: SnapshotProbe, trials: pd.DataFrame, ends: Mapping[str, int], snapshots: Snapshots
+) -> ProbeResult:
     frames, failed = [], dict[str, Counter[str]]()
-    images, batch_statistics = set(), set()
+    images, batch_statistics, stopping = set(), set(), dict[str, None]()
     for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
         for epoch, one in snapshots.get(trial, ()):
             if one.reason:
@@ -303,6 +312,8 @@ def _result(name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Sn
             images.add(one.images)
             if one.batch_statistics:
                 batch_statistics.add(epoch)
+            if epoch == ends.get(trial):
+                stopping[arm] = None
             columns = [column for column in one.frame.columns if column not in PLACE]
             frames.append(one.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
     how = (
@@ -312,6 +323,11 @@ def _result(name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Sn
     )
     if 0 in batch_statistics:
         how += " Before the first step (epoch 0), batch normalisation used the statistics of the batch."
+    if stopping:
+        how += (
+            f" With early stopping, of {join(list(stopping), SHOWN_ARMS)}, the network measured after a trial's last"
+            " epoch is that of its best epoch."
+        )
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
     return ProbeResult(name, probe, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
 

@@ -49,7 +49,8 @@ def probe_trial(
 
     Returns:
         A frame with the columns `arm` and `base` (names of the trial in a study, or else the beginning of its hash),
-        `seed`, `epoch` (epochs trained) and those of the probe.
+        `seed`, `epoch` (after which the network is measured: the best where early stopping chose it; 0: before the
+        first step) and those of the probe.
 
     Raises:
         StoreError: there is no such trial; its trained network is requested and it has not finished; or its network
@@ -71,7 +72,7 @@ def probe_trial(
     own = at_initialisation and probe.takes_batch_statistics and has_batch_normalisation(model)
     frame = probe.measure(model, x, y, seed, own, progress)
     arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
-    epoch = 0 if at_initialisation else record.checkpoint_epoch
+    epoch = 0 if at_initialisation else store.best_epoch(record.trial) or record.checkpoint_epoch
     place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed_name, "epoch": epoch}
     return frame.assign(**place)[[*place, *frame.columns]]
 
