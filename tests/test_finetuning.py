@@ -20,6 +20,7 @@ from leadline.errors import LeadlineError, LeadlineWarning, SpecError, StoreErro
 from leadline.networks import cifar_resnet
 from leadline.networks.modules import build
 from leadline.parts.base import parse
+from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import find_probe
 from leadline.reports.writing import write_report
 from leadline.running.trial import init_state
@@ -201,7 +202,8 @@ def test_the_network_before_the_first_step_is_that_of_the_file_for_probes_and_th
 ) -> None:
     file = tmp_path / "start.safetensors"
     file.write_bytes((folder / "10.safetensors").read_bytes())
-    ll.Study(**study(file), probes={"flow": {"every": 3}}).run(tmp_path / "runs", workers=0)
+    probes = {"flow": {"every": 3}, "decomposition": {"at": ["start"], "images": 8}}
+    ll.Study(**study(file), probes=probes).run(tmp_path / "runs", workers=0)
     probe = find_probe("decomposition")
     with Store.open(tmp_path / "runs") as store:
         hashes = store.trials_frame("tuned").set_index("base")["trial"]
@@ -209,10 +211,13 @@ def test_the_network_before_the_first_step_is_that_of_the_file_for_probes_and_th
         page = write_report(store, "tuned", tmp_path / "report").read_text()
         data = load(DataSpec(name="digits", train=60, validation=20, test=20))
         images, labels = data.sample("test", 8)
-        for arm, seed in (("tuned", 7), ("drawn", 0)):
+        for arm, seed, own in (("tuned", 7, False), ("drawn", 0, True)):
             network = build(cifar_resnet(8), (1, 8, 8), 10, seed)
-            frame = probe.measure(network, images.contiguous(), labels, 0, True, None)
+            frame = probe.measure(network, images.contiguous(), labels, 0, own, None)
             assert found[list(hashes.index).index(arm)].tolist() == frame["value"].tolist()
+            ((epoch, packed),) = store.measurements("tuned", "decomposition")[hashes[arm]]
+            assert (epoch, Measurement.from_bytes(packed).batch_statistics) == (0, own)
+        assert "batch normalisation of drawn[depth=8] used the statistics of the batch." in page
         assert "tuned[depth=8]: training starts from weights that were read from a file." in page
         file.write_bytes((folder / "3.safetensors").read_bytes())
         with pytest.raises(StoreError, match=r"start.safetensors on this machine is not the version"):

@@ -303,15 +303,15 @@ def _result(
     name: str, probe: SnapshotProbe, trials: pd.DataFrame, ends: Mapping[str, int], snapshots: Snapshots
 ) -> ProbeResult:
     frames, failed = [], dict[str, Counter[str]]()
-    images, batch_statistics, stopping = set(), set(), dict[str, None]()
+    images, batch_statistics, stopping = set(), dict[str, bool](), dict[str, None]()
     for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
         for epoch, one in snapshots.get(trial, ()):
             if one.reason:
                 failed.setdefault(one.reason, Counter())[arm] += 1
                 continue
             images.add(one.images)
-            if one.batch_statistics:
-                batch_statistics.add(epoch)
+            if epoch == 0:
+                batch_statistics[arm] = batch_statistics.get(arm, False) or one.batch_statistics
             if epoch == ends.get(trial):
                 stopping[arm] = None
             columns = [column for column in one.frame.columns if column not in PLACE]
@@ -321,8 +321,10 @@ def _result(
         if images
         else ""
     )
-    if 0 in batch_statistics:
-        how += " Before the first step (epoch 0), batch normalisation used the statistics of the batch."
+    if any(batch_statistics.values()):
+        own = [arm for arm, used in batch_statistics.items() if used]
+        where = "" if len(own) == len(batch_statistics) else f" of {join(own, SHOWN_ARMS)}"
+        how += f" Before the first step (epoch 0), batch normalisation{where} used the statistics of the batch."
     if stopping:
         how += (
             f" With early stopping, of {join(list(stopping), SHOWN_ARMS)}, the network measured after a trial's last"

@@ -45,7 +45,7 @@ def probe_trial(
         progress: called with (done, total).
         at_initialisation: measure the network before its first step, and before pre-training if there is any: as drawn
             from the trial's seed, or read from the file that `training.weights` names, whatever the state of the trial;
-            batch normalisation then uses batch statistics if the probe supports that.
+            batch normalisation of a network as drawn uses batch statistics if the probe supports that.
 
     Returns:
         A frame with the columns `arm` and `base` (names of the trial in a study, or else the beginning of its hash),
@@ -69,7 +69,8 @@ def probe_trial(
         spec, model = loaded.trial, loaded.model
         data = batches.load(spec.data, data_dir, seed=spec.random_seed)
     x, y = _sample_images(data, images)
-    own = at_initialisation and probe.takes_batch_statistics and has_batch_normalisation(model)
+    untrained = at_initialisation and spec.training.weights is None
+    own = untrained and probe.takes_batch_statistics and has_batch_normalisation(model)
     frame = probe.measure(model, x, y, seed, own, progress)
     arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
     epoch = 0 if at_initialisation else store.best_epoch(record.trial) or record.checkpoint_epoch
