@@ -224,6 +224,23 @@ def test_the_network_before_the_first_step_is_that_of_the_file_for_probes_and_th
             probe_trial(store, hashes["tuned"], probe, 8, at_initialisation=True)
 
 
+def test_probes_of_a_stored_trial_see_the_weights_that_are_trained_as_those_of_its_study_do(
+    folder: Path, tmp_path: Path
+) -> None:
+    spec = study(folder / "10.safetensors", rates={"stem": 0.0, "stages.0": 0.0})
+    spec["data"] = {"name": "digits", "train": 60, "validation": 64, "test": 64}
+    ll.Study(**spec, probes={"noise": {"images": 64}}).run(tmp_path, workers=0)
+    with Store.open(tmp_path) as store:
+        one = store.trials_frame("tuned").set_index("base")["trial"]["tuned"]
+        stored = store.measurements("tuned", "noise")[one]
+        assert [epoch for epoch, _ in stored] == [0, 1]
+        for epoch, packed in stored:
+            frame = probe_trial(store, one, find_probe("noise"), 64, at_initialisation=epoch == 0)
+            layers = set(frame["layer"])
+            assert layers == set(Measurement.from_bytes(packed).frame["layer"])
+            assert {"stem.conv", "stem.norm"}.isdisjoint(layers)
+
+
 def test_weights_and_rates_that_do_not_fit_are_said_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:
     for settings, line in (
         ((folder / "deep.safetensors",), r"tuned\[depth=8\]: weights .*deep.safetensors: do not fit the network"),

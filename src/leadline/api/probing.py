@@ -16,6 +16,7 @@ from leadline.probes.running import has_batch_normalisation
 from leadline.probes.snapshots import SnapshotProbe
 from leadline.running.trial import check_code, init_network
 from leadline.store import Store, verify_spec
+from leadline.training.freezing import freeze
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,7 @@ def probe_trial(
         assert loaded.trial is not None
         spec, model = loaded.trial, loaded.model
         data = batches.load(spec.data, data_dir, seed=spec.random_seed)
+    freeze(model, spec.training)
     x, y = _sample_images(data, images)
     untrained = at_initialisation and spec.training.weights is None
     own = untrained and probe.takes_batch_statistics and has_batch_normalisation(model)
