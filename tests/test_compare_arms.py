@@ -552,6 +552,8 @@ def test_noise_is_shared_where_batches_and_layers_are_the_same() -> None:
     assert "not noise (two/plain alone has it)" in sentence(sides()[0], noisy("two"))
     elsewhere = noisy("four", environment={**HERE, "device": "H200"})
     assert "not noise (it is drawn on the device, and trials ran on CPU and GPU)" in sentence(a, elsewhere)
+    smaller = noisy("five", training={"resizing": [{"until": 0.5, "scale": 0.5}]})
+    assert "not noise (images do not have the same size in all epochs)" in sentence(a, smaller)
 
 
 def test_resampled_images_are_shared_where_they_are_drawn_alike() -> None:

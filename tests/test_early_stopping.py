@@ -9,6 +9,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import leadline as ll
+from leadline.api.probing import probe_trial
 from leadline.cli import app
 from leadline.data.batches import Dataset, load
 from leadline.errors import SpecError
@@ -16,12 +17,15 @@ from leadline.networks import mlp
 from leadline.networks.modules import build
 from leadline.parts.base import parse
 from leadline.parts.metrics.record import Record
+from leadline.probes.snapshots import find_probe
 from leadline.reports.charts.frames import curve_frame, sum_up
+from leadline.reports.writing import read_study
 from leadline.running.repeating import repeats
 from leadline.specs import DataSpec, ProbeSpec, TrainingSpec
 from leadline.specs.study import StudySpec
 from leadline.store import Store
 from leadline.study.expand import expand
+from leadline.text import plural
 from leadline.training import TrainState, prepare, train
 from resuming import assert_resumes_to_the_bit
 
@@ -195,6 +199,35 @@ def test_a_study_tells_how_long_its_arms_were_trained(tmp_path: Path) -> None:
     assert curves.groupby("arm")["epoch"].max().to_dict() == {**trained.groupby("arm")["value"].min(), "whole": 8}
     assert set(curves["seeds"]) == {3}
     results.report(tmp_path / "report")
+
+
+def test_probes_tell_the_epoch_of_the_network_that_they_measure(tmp_path: Path) -> None:
+    runs, network = tmp_path / "runs", {"network": {"family": "mlp", "width": 16}}
+    arms = {"stopped": network, "whole": {**network, "training": {"early_stopping": None}}}
+    study = ll.Study.load({**STUDY, "arms": arms, "contrasts": [], "probes": ["cka"], "seeds": 1})
+    results = study.run(runs, workers=0)
+    final = results.records.query("split == 'final-epochs'").set_index("name")["value"].astype(int)
+    trained, best = final["trained"], final["best"]
+    assert best < trained
+    with Store.open(runs) as store:
+        hashes = results.trials.set_index("base")["trial"]
+        epochs = {
+            (base, start): set(probe_trial(store, hashes[base], find_probe("cka"), 8, at_initialisation=start)["epoch"])
+            for base in arms
+            for start in (False, True)
+        }
+        (probe,) = read_study(store, "stopped").diagnostics.probes
+    assert epochs == {
+        ("stopped", False): {best},
+        ("stopped", True): {0},
+        ("whole", False): {8},
+        ("whole", True): {0},
+    }
+    result = CliRunner().invoke(app, ["probe", hashes["stopped"], "cka", "--images", "8", "--runs", str(runs)])
+    assert f"seed 0, after {plural(best, 'epoch')}" in result.output
+    assert set(probe.frame.query("base == 'stopped'")["epoch"]) == {0, trained}
+    said = "of stopped, the network measured after a trial's last epoch is that of its best epoch."
+    assert f"With early stopping, {said}" in probe.how
 
 
 def test_a_mean_over_epochs_needs_equal_numbers() -> None:

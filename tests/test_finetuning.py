@@ -20,6 +20,7 @@ from leadline.errors import LeadlineError, LeadlineWarning, SpecError, StoreErro
 from leadline.networks import cifar_resnet
 from leadline.networks.modules import build
 from leadline.parts.base import parse
+from leadline.probes.measured import Measurement
 from leadline.probes.snapshots import find_probe
 from leadline.reports.writing import write_report
 from leadline.running.trial import init_state
@@ -204,7 +205,8 @@ def test_the_network_before_the_first_step_is_that_of_the_file_for_probes_and_th
 ) -> None:
     file = tmp_path / "start.safetensors"
     file.write_bytes((folder / "10.safetensors").read_bytes())
-    ll.Study(**study(file), probes={"flow": {"every": 3}}).run(tmp_path / "runs", workers=0)
+    probes = {"flow": {"every": 3}, "decomposition": {"at": ["start"], "images": 8}}
+    ll.Study(**study(file), probes=probes).run(tmp_path / "runs", workers=0)
     probe = find_probe("decomposition")
     with Store.open(tmp_path / "runs") as store:
         hashes = store.trials_frame("tuned").set_index("base")["trial"]
@@ -212,10 +214,13 @@ def test_the_network_before_the_first_step_is_that_of_the_file_for_probes_and_th
         page = write_report(store, "tuned", tmp_path / "report").read_text()
         data = load(DataSpec(name="digits", train=60, validation=20, test=20))
         images, labels = data.sample("test", 8)
-        for arm, seed in (("tuned", 7), ("drawn", 0)):
+        for arm, seed, own in (("tuned", 7, False), ("drawn", 0, True)):
             network = build(cifar_resnet(8), (1, 8, 8), 10, seed)
-            frame = probe.measure(network, images.contiguous(), labels, 0, True, None)
+            frame = probe.measure(network, images.contiguous(), labels, 0, own, None)
             assert found[list(hashes.index).index(arm)].tolist() == frame["value"].tolist()
+            ((epoch, packed),) = store.measurements("tuned", "decomposition")[hashes[arm]]
+            assert (epoch, Measurement.from_bytes(packed).batch_statistics) == (0, own)
+        assert "batch normalisation of drawn[depth=8] used the statistics of the batch." in page
         assert "tuned[depth=8]: training starts from weights that were read from a file." in page
         file.write_bytes((folder / "3.safetensors").read_bytes())
         with pytest.raises(StoreError, match=r"start.safetensors on this machine is not the version"):
@@ -241,6 +246,23 @@ def test_seeds_of_initial_weights_that_nobody_draws_are_refused(folder: Path, se
         varied = variance_study(load_study({**read(classes), "seeds": 1, "vary": {"depth": [8]}}), levels=3)
         named = {source for one in varied.spec.seed_values for source in one.by_source}
         assert ("init" in named) == (classes == 3)
+
+
+def test_probes_of_a_stored_trial_see_the_weights_that_are_trained_as_those_of_its_study_do(
+    folder: Path, tmp_path: Path
+) -> None:
+    spec = study(folder / "10.safetensors", rates={"stem": 0.0, "stages.0": 0.0})
+    spec["data"] = {"name": "digits", "train": 60, "validation": 64, "test": 64}
+    ll.Study(**spec, probes={"noise": {"images": 64}}).run(tmp_path, workers=0)
+    with Store.open(tmp_path) as store:
+        one = store.trials_frame("tuned").set_index("base")["trial"]["tuned"]
+        stored = store.measurements("tuned", "noise")[one]
+        assert [epoch for epoch, _ in stored] == [0, 1]
+        for epoch, packed in stored:
+            frame = probe_trial(store, one, find_probe("noise"), 64, at_initialisation=epoch == 0)
+            layers = set(frame["layer"])
+            assert layers == set(Measurement.from_bytes(packed).frame["layer"])
+            assert {"stem.conv", "stem.norm"}.isdisjoint(layers)
 
 
 def test_weights_and_rates_that_do_not_fit_are_said_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from leadline.parts.metrics import metrics
 from leadline.parts.metrics.base import recorded
 from leadline.running.executors import InProcess
 from leadline.running.job import Job
+from leadline.seeds import name_seed
 from leadline.specs import DataSpec, NetworkSpec, ProbeSpec, TrainingSpec, TrialSpec
 from leadline.specs.study import StudySpec
 from leadline.store import Store
@@ -243,6 +244,21 @@ def test_a_pilot_that_says_nothing_is_refused() -> None:
         ) as caught:
             seeds_by_pilot(study, pilot)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "why"),
+    [({"init": 2, "order": 2}, "some of its pairs share seeds"), ({"init": 4}, "all its trials have the same order")],
+)
+def test_a_pilot_whose_trials_are_not_independent_is_refused(seeds: dict[str, int], why: str) -> None:
+    study, pilot = small(contrasts=[["b", "a"]]), small(contrasts=[["b", "a"]], seeds=seeds, name="pilot")
+    rows = [(f"{arm}{n}", arm, name_seed(seed)) for arm in "ab" for n, seed in enumerate(pilot.seed_values)]
+    trials = pd.DataFrame(rows, columns=["trial", "arm", "seed"]).assign(state="finished", seconds=1.0)
+    trials = trials.assign(base=trials["arm"], factors=[{} for _ in rows])
+    values = pd.DataFrame({"trial": trials["trial"], "value": [10.0, 11.0, 12.5, 13.0, 11.0, 14.0, 13.5, 15.5]})
+    records = values.assign(epoch=3, step=12, split="final-test", name="error")
+    with pytest.raises(SpecError, match=f"--pilot pilot: {why}, so it does not show"):
+        seeds_by_pilot(study, analyze(pilot, trials, records, {}))
 
 
 def test_trials_of_one_pace_are_timed_once() -> None:

@@ -170,7 +170,7 @@ def test_what_probes_give_is_drawn(name: str, results: dict[str, Results]) -> No
         assert figure.title and len(figure.caption) > 60 and re.search(r"\d", figure.description)
         titles = " | ".join(panel.title for panel in figure.panels)
         if name != "paths" and figure.name != "landscape-between":
-            assert "initialisation" in titles and "poch 2" in titles
+            assert "efore the first step" in titles and "poch 2" in titles
         assert {"arm", "base", "epoch"} <= {*figure.data.columns}
         if figure.keys:  # each arm has its colour, drawn or not the other one
             numbers = {key.label: key.arm for key in figure.keys if key.arm}
@@ -278,7 +278,7 @@ def test_layers_that_a_map_of_cka_leaves_out_are_said(layers: int) -> None:
 def test_every_place_of_a_plane_and_of_a_matrix_has_its_cell(results: dict[str, Results]) -> None:
     (matrix,) = figures("cka", study(results["cka"]))
     assert [panel.title for panel in matrix.panels] == [
-        f"{base}[blocks=3], {when}" for when in ("at initialisation", "epoch 2") for base in BOTH
+        f"{base}[blocks=3], {when}" for when in ("before the first step", "epoch 2") for base in BOTH
     ]
     plane = figures("landscape", study(results["landscape"]))[-1]
     for figure in (matrix, plane):
@@ -325,7 +325,7 @@ def test_noise_scale_is_said_and_its_layers_drawn(results: dict[str, Results]) -
     (figure,) = figures("noise", study(results["noise"]))
     scales = [results["noise"]["residual", seed, 0][0].noise_scale for seed in (0, 1)]
     low, high = f"{min(scales):.3g}", f"{max(scales):.3g}"
-    assert f"residual[blocks=3], at initialisation: {low if low == high else f'{low} to {high}'}" in figure.caption
+    assert f"residual[blocks=3], before the first step: {low if low == high else f'{low} to {high}'}" in figure.caption
     pair = [results["noise"]["residual", seed, 0][0].signal_to_noise for seed in (0, 1)]
     np.testing.assert_allclose(marks(figure, "residual", 0)["mean"], np.mean(pair, 0))
     assert "all" not in set(figure.data["place"])
@@ -365,8 +365,8 @@ def test_levels_epochs_and_arms_beyond_what_is_shown_are_said() -> None:
     (figure,) = figures("decomposition", frame)
     assert len(figure.panels) == SHOWN_LEVELS * SHOWN_EPOCHS and figure.columns == SHOWN_LEVELS
     assert [panel.title for panel in figure.panels][:2] == [
-        "At initialisation, blocks = 0",
-        "At initialisation, blocks = 2",
+        "Before the first step, blocks = 0",
+        "Before the first step, blocks = 2",
     ]
     assert figure.panels[-1].title == "Epoch 5, blocks = 4"
     for said in (f"{SHOWN_BASES} of {SHOWN_BASES + 2} arms", "3 of 5 levels", "3 of 6 epochs"):

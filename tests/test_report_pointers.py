@@ -52,6 +52,14 @@ def test_a_training_error_that_rises_with_depth_is_said_with_its_ends() -> None:
     assert depth_sentence(Findings("s", "", by_two, ())) == ""
 
 
+def test_harder_data_are_no_failure_of_training() -> None:
+    levels = (arm("plain", 0, [1.0, 2.0], [9.0]), arm("plain", 1, [30.0, 31.0], [20.0]))
+    by_noise = tuple(replace(one, factors={"data.label_noise": n}) for n, one in enumerate(levels))
+    assert depth_sentence(Findings("s", "", levels, ())) and depth_sentence(Findings("s", "", by_noise, ())) == ""
+    gap = gap_sentence(Findings("s", "", (arm("a", 2, [1.0], [5.0]), levels[0]), (), mislabelled=("plain[blocks=0]",)))
+    assert gap.startswith("a[blocks=2] has the largest gap")
+
+
 def measured(study: ExpandedStudy, epochs: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Outputs]]:
     generator = np.random.default_rng(0)
     labels = load(study.arms[0].trial.data).test_labels

@@ -64,6 +64,14 @@ def test_settings_say_what_differs_between_arms() -> None:
     assert settings_table(study_of()).note == ""
 
 
+def test_seeds_by_source_and_what_the_training_loss_includes() -> None:
+    assert rows_of(study_of(seeds={"init": 2}))["Seeds"] == [("2: seed.init=0 and seed.init=1", "every arm")]
+    mixed = settings_table(study_of(data={"augment": [{"pad": 1}, "mixup"]}, training={"label_smoothing": 0.1})).note
+    assert mixed == "The training loss includes label smoothing and mixed images; validation and test losses do not."
+    own = study_of(data={"label_noise": 0.2}, training={"loss": {"module": "torch.nn:MultiMarginLoss"}})
+    assert "includes a custom loss and wrong labels" in settings_table(own).note
+
+
 def test_arms_are_named_as_shortly_as_is_clear() -> None:
     arms = study_of(vary={"blocks": [2, 5, 10]}).arms
     of = {arm.name: arm for arm in arms}

@@ -94,6 +94,19 @@ def test_what_cannot_be_resampled(keys: dict[str, object], said: str) -> None:
         load_study({"name": "resampled", "arms": {"a": {"network": "mlp"}}, **keys})
 
 
+def test_wrong_labels_are_said_of_arms_and_of_seeds(tmp_path: Path) -> None:
+    study = ll.Study(
+        "noisy",
+        data={"name": "digits", "train": 100, "test": 60},
+        training={"epochs": 2, "batch_size": 10, "optimizer": {"name": "adam", "learning_rate": 0.01}},
+        arms={"clean": {"network": "mlp"}, "noisy": {"network": "mlp", "data": {"label_noise": 0.2}}},
+        seeds={"split": 2},
+    )
+    said = " ".join(notes(study.run(tmp_path, workers=0, progress=False).verdict().findings))
+    assert "Some training labels of noisy are wrong (data.label_noise), and training errors are measured on" in said
+    assert "other seeds of wrong labels alone, and the same initial weights, order, augmentation and noise in" in said
+
+
 @pytest.mark.parametrize(
     ("resample", "seeds", "said"),
     [

@@ -95,6 +95,11 @@ def test_the_larger_part_is_named_only_where_its_interval_shows_it() -> None:
     assert even is not None
     assert "what most of it comes from is open" in spread_sentence(even.spreads[0])
     assert "No arm draws augmentation and noise in the network" in " ".join(variance_notes(even))
+    assert "which training labels are wrong" not in " ".join(variance_notes(even))
+    wrong = variance_study(load_study({**SMALL, "data": {**SMALL["data"], "label_noise": 0.2}}), "wide", 7)
+    mislabelled = analyze_variance(wrong, *made_up(wrong, {"init": 10, "order": 10, "rest": 10}))
+    assert mislabelled is not None
+    assert "The choice of images includes which training labels are wrong" in " ".join(variance_notes(mislabelled))
 
 
 def test_arms_with_trials_missing_are_left_out() -> None:

@@ -116,6 +116,7 @@ def diagnose(
     if not snapshots and not any(len(table.steps) for epochs in tables.values() for _, table in epochs):
         return NOTHING_MEASURED
     frame = _frame(trials, tables)
+    ends = _stopped_ends(records)
     early, correlation = (NOTHING_MEASURED.early, "") if frame.empty else _early_flow(trials, records, frame)
     return Diagnostics(
         frame,
@@ -123,7 +124,7 @@ def diagnose(
         early,
         correlation,
         " ".join(_cost(records, tables, snapshots)),
-        tuple(_result(name, probes[name][0], trials, found, data) for name, found in snapshots.items()),
+        tuple(_result(name, probes[name][0], trials, ends, found, data) for name, found in snapshots.items()),
     )
 
 
@@ -295,11 +296,22 @@ def _early_flow(trials: pd.DataFrame, records: pd.DataFrame, frame: pd.DataFrame
 # --- probes of snapshots
 
 
+def _stopped_ends(records: pd.DataFrame) -> dict[str, int]:
+    """Return trial -> number of its epochs, where early stopping may have chosen the network of an earlier one."""
+    ends = records[records["split"].eq("final-epochs") & records["name"].eq("trained")]
+    return dict(zip(ends["trial"], ends["value"].astype("int64"), strict=True))
+
+
 def _result(
-    name: str, probe: SnapshotProbe, trials: pd.DataFrame, snapshots: Snapshots, data: Mapping[str, DataSpec]
+    name: str,
+    probe: SnapshotProbe,
+    trials: pd.DataFrame,
+    ends: Mapping[str, int],
+    snapshots: Snapshots,
+    data: Mapping[str, DataSpec],
 ) -> ProbeResult:
     frames, failed = [], dict[str, Counter[str]]()
-    images, batch_statistics, seen = set(), set(), set[str]()
+    images, seen, batch_statistics, stopping = set(), set[str](), dict[str, bool](), dict[str, None]()
     for trial, arm, base, seed in trials[["trial", "arm", "base", "seed"]].to_numpy().tolist():
         for epoch, one in snapshots.get(trial, ()):
             if one.reason:
@@ -307,14 +319,23 @@ def _result(
                 continue
             images.add(one.images)
             seen.add(arm)
-            if one.batch_statistics:
-                batch_statistics.add(epoch)
+            if epoch == 0:
+                batch_statistics[arm] = batch_statistics.get(arm, False) or one.batch_statistics
+            if epoch == ends.get(trial):
+                stopping[arm] = None
             columns = [column for column in one.frame.columns if column not in PLACE]
             frames.append(one.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
     shared = _shared([data[arm] for arm in seen]) if len(images) == 1 and seen <= data.keys() else ""
     how = f"Measured on {' or '.join(map(str, sorted(images)))} validation images{shared}." if images else ""
-    if 0 in batch_statistics:
-        how += " Before the first step (epoch 0), batch normalisation used the statistics of the batch."
+    if any(batch_statistics.values()):
+        own = [arm for arm, used in batch_statistics.items() if used]
+        where = "" if len(own) == len(batch_statistics) else f" of {join(own, SHOWN_ARMS)}"
+        how += f" Before the first step (epoch 0), batch normalisation{where} used the statistics of the batch."
+    if stopping:
+        how += (
+            f" With early stopping, of {join(list(stopping), SHOWN_ARMS)}, the network measured after a trial's last"
+            " epoch is that of its best epoch."
+        )
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
     return ProbeResult(name, probe, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)
 

@@ -45,6 +45,7 @@ class VarianceFindings:
     sources: tuple[Source, ...]
     spreads: tuple[Spread, ...]
     resample: str  # bootstrap or split
+    mislabelled: bool = False  # whether training labels are replaced by wrong ones, which is drawn with the images
 
 
 def sources_of_array(study: ExpandedStudy) -> dict[Source, list[int]]:
@@ -90,7 +91,8 @@ def analyze_variance(
     except StatisticsError:
         return None
     levels = round(len(study.seed_values) ** 0.5)
-    return VarianceFindings(study.name, levels, tuple(sources), spreads, resample) if spreads else None
+    noisy = any(arm.trial.data.label_noise is not None for arm in study.arms)
+    return VarianceFindings(study.name, levels, tuple(sources), spreads, resample, noisy) if spreads else None
 
 
 def _spread(subject: str, table: Floats, sources: Mapping[Source, Sequence[int]], same_images: bool) -> Spread:
@@ -143,6 +145,8 @@ def variance_notes(findings: VarianceFindings) -> Iterator[str]:
             "The choice of images is a bootstrap of the training images. Test images are the same in all trainings;"
             " what others would give follows from the predictions for these."
         )
+    if findings.mislabelled:
+        yield "The choice of images includes which training labels are wrong (data.label_noise)."
     yield (
         "Shares are of the variance of the test error of one training in which everything is drawn anew; 95% intervals"
         " are generalised confidence intervals, which assume normal effects. What is left are combinations of sources,"

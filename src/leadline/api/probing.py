@@ -16,6 +16,7 @@ from leadline.probes.running import has_batch_normalisation
 from leadline.probes.snapshots import SnapshotProbe
 from leadline.running.trial import check_code, init_network
 from leadline.store import Store, verify_spec
+from leadline.training.freezing import freeze
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,11 +46,12 @@ def probe_trial(
         progress: called with (done, total).
         at_initialisation: measure the network before its first step, and before pre-training if there is any: as drawn
             from the trial's seed, or read from the file that `training.weights` names, whatever the state of the trial;
-            batch normalisation then uses batch statistics if the probe supports that.
+            batch normalisation of a network as drawn uses batch statistics if the probe supports that.
 
     Returns:
         A frame with the columns `arm` and `base` (names of the trial in a study, or else the beginning of its hash),
-        `seed`, `epoch` (epochs trained) and those of the probe.
+        `seed`, `epoch` (after which the network is measured: the best where early stopping chose it; 0: before the
+        first step) and those of the probe.
 
     Raises:
         StoreError: there is no such trial; its trained network is requested and it has not finished; or its network
@@ -67,11 +69,13 @@ def probe_trial(
         assert loaded.trial is not None
         spec, model = loaded.trial, loaded.model
         data = batches.load(spec.data, data_dir, seed=spec.random_seed)
+    freeze(model, spec.training)
     x, y = _sample_images(data, images)
-    own = at_initialisation and probe.takes_batch_statistics and has_batch_normalisation(model)
+    untrained = at_initialisation and spec.training.weights is None
+    own = untrained and probe.takes_batch_statistics and has_batch_normalisation(model)
     frame = probe.measure(model, x, y, seed, own, progress)
     arm, base = store.arm_of(record.trial) or (record.trial[:SHOWN_HASH],) * 2
-    epoch = 0 if at_initialisation else record.checkpoint_epoch
+    epoch = 0 if at_initialisation else store.best_epoch(record.trial) or record.checkpoint_epoch
     place: dict[str, Any] = {"arm": arm, "base": base, "seed": record.seed_name, "epoch": epoch}
     return frame.assign(**place)[[*place, *frame.columns]]
 

@@ -76,7 +76,7 @@ def probe(
     at_initialisation: Annotated[
         bool,
         typer.Option(
-            "--at-initialisation", help="Measure the network at initialisation, before the first training step."
+            "--at-initialisation", help="Measure the network before the first training step, and before pre-training."
         ),
     ] = False,
     images: Annotated[int, typer.Option(min=2, help="Number of test images given to the probe.")] = 128,

@@ -1,7 +1,7 @@
 """Commands that list, name, remove, check and back up what a store holds."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -296,19 +296,10 @@ def _trial_values(store: "Store", record: "TrialRecord") -> dict[str, Any]:
         "attempts": record.attempts,
         "checkpoint": record.checkpoint,
         "epochs in it": record.checkpoint_epoch,
-        "epoch of the tested network": _best_epoch(store, record, inside),
+        "epoch of the tested network": store.best_epoch(record.trial),
         "environment": dict(record.environment or {}),
         "specification": dict(record.spec),
     }
-
-
-def _best_epoch(store: "Store", record: "TrialRecord", studies: Sequence[str]) -> int | None:
-    """Return the epoch whose network a trial was tested with, where early stopping has chosen it."""
-    if not studies or record.spec["training"].get("early_stopping") is None:
-        return None
-    found = store.records_frame(studies[0], only=[("final-epochs", "best")])
-    values = found.loc[found["trial"] == record.trial, "value"]
-    return None if values.empty else int(values.iloc[0])
 
 
 def _sizes(store: "Store") -> dict[str, int]:

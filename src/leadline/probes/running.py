@@ -11,7 +11,7 @@ from leadline.probes.snapshots import SnapshotProbe
 
 
 def has_batch_normalisation(model: nn.Module) -> bool:
-    """Return whether a model has batch normalisation, whose running statistics say nothing before the first step."""
+    """Return whether a model has batch normalisation, whose running statistics say nothing while it is untrained."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
@@ -26,7 +26,8 @@ def run_probe(
         images: (images, ...).
         labels: (images,).
         seed: random seed of the probe.
-        untrained: no step was made yet, so batch normalisation uses the batch's own statistics where the probe can.
+        untrained: no step was made yet and the weights are not from a file, so batch normalisation uses the batch's own
+            statistics where the probe can.
     """
     import pandas as pd
 

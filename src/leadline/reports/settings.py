@@ -5,9 +5,11 @@ from typing import Any
 
 from leadline.data.datasets import DataSpec
 from leadline.data.split import split_sizes
+from leadline.parts.augmentations import MixingAugmentation
 from leadline.parts.base import Spec
 from leadline.parts.reference import Reference
 from leadline.parts.tasks import task_of
+from leadline.seeds import name_seed
 from leadline.specs import NetworkSpec
 from leadline.study.expand import Arm, ExpandedStudy
 from leadline.text import join
@@ -42,16 +44,27 @@ def settings_table(study: ExpandedStudy) -> Table:
         for value, arms in _by_value(setting, values).items()
         if any(own[setting] != ONLY_WHERE_USED.get(setting) for own in values.values())
     ]
-    seeds = [str(int(seed)) for seed in study.seed_values]
+    seeds = [str(name_seed(seed)) for seed in study.seed_values]
     rows.append({"setting": "Seeds", "value": f"{len(seeds)}: {join(seeds, 10)}", "arms": ALL})
     columns = (
         Column("Setting", ("setting",), plain, numeric=False),
         Column("Value", ("value",), plain, numeric=False),
         Column("Arms", ("arms",), plain, numeric=False),
     )
-    smoothing = any(arm.trial.training.label_smoothing for arm in study.arms)
-    note = "The training loss includes label smoothing; validation and test losses do not." if smoothing else ""
-    return Table("settings", "How the arms were trained", columns, tuple(rows), note)
+    return Table("settings", "How the arms were trained", columns, tuple(rows), _loss_note(study))
+
+
+def _loss_note(study: ExpandedStudy) -> str:
+    """Return what the training loss has that validation and test losses do not; empty where they are alike."""
+    trials = [arm.trial for arm in study.arms]
+    own = {
+        "a custom loss": any(isinstance(one.training.loss, Reference) for one in trials),
+        "label smoothing": any(one.training.label_smoothing for one in trials),
+        "mixed images": any(isinstance(each, MixingAugmentation) for one in trials for each in one.data.augmentations),
+        "wrong labels": any(one.data.label_noise is not None for one in trials),
+    }
+    said = [what for what, has in own.items() if has]
+    return f"The training loss includes {join(said)}; validation and test losses do not." if said else ""
 
 
 ALL = "every arm"

@@ -211,6 +211,18 @@ def has_results(connection: Connection, trial: str) -> bool:
     return bool(_read_outputs(connection, trials.c.hash == trial, probabilities=True))
 
 
+def best_epoch(connection: Connection, trial: str) -> int | None:
+    """Return the epoch whose network a trial was tested with, where early stopping has chosen it."""
+    chosen = (
+        select(type_coerce(records.c.value, Double))
+        .join_from(trials, records)
+        .join(series, series.c.id == records.c.series_id)
+        .where(trials.c.hash == trial, series.c.split == "final-epochs", series.c.name == "best")
+    )
+    found = connection.scalar(chosen.limit(1))
+    return None if found is None else int(found)
+
+
 def study_measurements(connection: Connection, study_id: int, name: str) -> dict[str, list[tuple[int, bytes]]]:
     """Return trial -> [(epoch, packed measurement)] of a probe, in the order of the study."""
     rows = connection.execute(

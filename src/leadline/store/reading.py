@@ -237,6 +237,16 @@ class Reader:
         with self._reading() as connection:
             return frames.has_results(connection, trial)
 
+    @with_retries
+    def best_epoch(self, trial: str) -> int | None:
+        """Return the epoch whose network a trial was tested with, where early stopping has chosen it.
+
+        Args:
+            trial: its full hash.
+        """
+        with self._reading() as connection:
+            return frames.best_epoch(connection, trial)
+
     def backup(self, path: Path) -> None:
         """Write a consistent copy of a SQLite database into a new file, while others go on using it.
 

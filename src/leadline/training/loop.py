@@ -89,7 +89,9 @@ def _train(
 ) -> Iterator[Record]:
     step = prepare_step(state, data, spec, seed, group)
     sharded = data.take_shard(group.shard)
-    before = _take_snapshots(state, data, spec.epochs, seed, probes, 0) if state.step == 0 else {}
+    before: dict[int, dict[str, Measurement]] = {}
+    if state.step == 0:
+        before = _take_snapshots(state, data, spec.epochs, seed, probes, 0, untrained=spec.weights is None)
     state.measured = before
 
     while not state.is_over(spec.epochs):
@@ -230,7 +232,7 @@ def _watched(state: TrainState, part: PartOfEpoch, probes: ProbeSpec, steps: int
 
 
 def _take_snapshots(
-    state: TrainState, data: Data, last: int, seed: int, probes: ProbeSpec, epoch: int
+    state: TrainState, data: Data, last: int, seed: int, probes: ProbeSpec, epoch: int, untrained: bool = False
 ) -> dict[int, dict[str, Measurement]]:
     """Return what snapshots show after so many epochs, of `last` in all, if any is due then, under that number.
 
@@ -241,5 +243,5 @@ def _take_snapshots(
         if epoch in asked.epochs(last):
             images, labels = data.sample("validation", asked.images, False)
             with numerics(data.device):
-                measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=epoch == 0)
+                measured[name] = run_probe(asked, state.model, images, labels, seed=seed, untrained=untrained)
     return {epoch: measured} if measured else {}

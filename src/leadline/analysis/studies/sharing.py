@@ -140,6 +140,8 @@ def _noise(a: Side, b: Side) -> Iterator[Stream]:
         yield Stream(what, False, f"{noisy[0].name} alone has it")
     elif not _same_batches(a, b):
         yield Stream(what, False, "it is drawn for each batch, and batches are not the same")
+    elif a.trial.training.resizing != b.trial.training.resizing:
+        yield Stream(what, False, "images do not have the same size in all epochs")
     elif len(kinds := _kinds_of_devices(a) | _kinds_of_devices(b)) > 1:
         yield Stream(what, False, f"it is drawn on the device, and trials ran on {' and '.join(sorted(kinds))}")
     elif _same(fed[0], fed[1], a, b):

@@ -88,6 +88,7 @@ def analyze(
         data_sets=tuple(dict.fromkeys(arm.data for arm in design.arms)),
         sources=design.sources,
         resample=design.resample,
+        mislabelled=tuple(arm.name for arm in design.arms if arm.mislabelled),
         unrecorded=evidence.unrecorded(design),
         metric=design.metric,
         declared=design.metrics,

@@ -31,6 +31,7 @@ class DesignArm:
     alike: str = ""  # equal for arms that differ in their data set alone
     counts: Counts = UNKNOWN  # of what it was trained and evaluated on
     resample: Resample | None = None  # which images it draws again at every seed; None: none
+    mislabelled: bool = False  # whether some of its training labels are replaced by wrong ones
     task: Task | None = None  # which says whether a trial has learned anything; None: not known
 
 
@@ -150,6 +151,7 @@ def _arm(arm: Arm, alike: str) -> DesignArm:
         alike=alike,
         counts=Counts(sizes.train, sizes.validation, sizes.test, arm.trial.training.epochs),
         resample=data.resample,
+        mislabelled=data.label_noise is not None,
         task=task_of(data.task),
     )
 

@@ -233,6 +233,7 @@ class Findings:
     data_sets: tuple[str, ...] = ()  # that arms are trained on
     sources: tuple[Source, ...] = SOURCES  # of randomness, that differ from seed to seed
     resample: Resample | None = None  # what of the data is redrawn at every seed, in all arms
+    mislabelled: tuple[str, ...] = ()  # arms some of whose training labels are replaced by wrong ones
     unrecorded: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # metric -> why -> trials that lack it
     metric: str = "test_error"  # that the arms are for, where no contrast names another
     declared: Mapping[str, Metric] = field(default_factory=dict, compare=False)  # by name; others as Leadline has them

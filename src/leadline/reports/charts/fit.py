@@ -28,8 +28,9 @@ SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 """Splits that are evaluated during training -> how legends call them."""
 
 RUNNING = (
-    "Training values are running averages over the batches of an epoch, in training mode, while the network changes;"
-    " validation and test values are of the network at the end of the epoch, in evaluation mode."
+    "Training values are running averages over the batches of an epoch, augmented and in training mode, while the"
+    " network changes, and a training loss is the one that the recipe minimises; validation and test values are of the"
+    " network at the end of the epoch, in evaluation mode, and their loss is that of the task."
 )
 """What a reader must know before comparing curves of training with others."""
 
@@ -124,8 +125,8 @@ def depth_curves(trials: pd.DataFrame, curves: Curves) -> Iterator[Figure]:
         title,
         " ".join(
             [
-                "Thin lines: training; bold lines: validation; mean over the seeds of the finished trials, as in He et"
-                " al. 2015, figure 4.",
+                "Thin lines: training; bold lines: validation; mean over the seeds of the finished trials"
+                + (", as in He et al. 2015, figure 4." if "." not in str(factor) else "."),
                 RUNNING,
                 *describe_gaps(curves, "error", tuple(WIDTHS)),
                 *describe_omitted(every_epoch, epochs, "epochs"),

@@ -1,7 +1,8 @@
 """What figures of probes share: rows of many trials as one mark per place, and curves of arms side by side.
 
-A probe's frame has the trial's `arm`, `base`, `seed` and `epoch` (0: at initialisation) before its own columns. Values
-that are not finite never enter. Every figure has one scale for all panels: an epoch and a level of the study in each.
+A probe's frame has the trial's `arm`, `base`, `seed` and `epoch` (0: before the first step) before its own columns.
+Values that are not finite never enter. Every figure has one scale for all panels: an epoch and a level of the study in
+each.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +108,7 @@ def mark_places(rows: pd.DataFrame, x: str, place: str | None = None) -> pd.Data
 
 def at_epoch(epoch: int) -> str:
     """Return an epoch in words."""
-    return f"epoch {epoch}" if epoch else "at initialisation"
+    return f"epoch {epoch}" if epoch else "before the first step"
 
 
 def by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -11,7 +11,9 @@ from leadline.analysis.stats.sequential import confidence_of_each, running_inter
 from leadline.analysis.verdict import Findings
 from leadline.errors import SpecError
 from leadline.parts.metrics import metric
+from leadline.seeds import NAMES, SOURCES
 from leadline.study.expand import ExpandedStudy
+from leadline.text import join
 
 POWER = 0.8
 SIMULATED = 2_000
@@ -69,8 +71,20 @@ def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, 
         pilot: what a study with the same contrasts, or some of them, has shown.
 
     Raises:
-        SpecError: the pilot has no contrast of the study with two pairs or more.
+        SpecError: the pilot has no contrast of the study with two pairs or more, its pairs share seeds of some source
+            of randomness, or it has one seed of a source that differs between the study's trials.
     """
+    drawn = {source for arm in study.arms for source in arm.trial.sources}
+    alike = [
+        NAMES[one] for one in SOURCES if one in drawn and one in study.spec.varied_sources and one not in pilot.sources
+    ]
+    crossed = any(one.crossed for one in pilot.contrasts)
+    if alike or crossed:
+        why = "some of its pairs share seeds" if crossed else f"all its trials have the same {join(alike)}"
+        raise SpecError(
+            f"--pilot {pilot.study}: {why}, so it does not show how much independent trials of {study.name} would vary;"
+            " choose a pilot study with plain seeds, or use --sd"
+        )
     seen = {(frozenset((one.a, one.b)), one.metric): one for one in pilot.contrasts}
     found = []
     for contrast in study.contrasts:

@@ -38,6 +38,9 @@ def _about_trials(findings: Findings) -> Iterator[str]:
             " not diverge."
         )
     yield from _about_failures(findings)
+    if wrong := findings.mislabelled:
+        whose = "all arms" if len(wrong) == len(arms) else join(wrong)
+        yield f"Some training labels of {whose} are wrong (data.label_noise), and training errors are measured on them."
     said = findings.metric in findings.unrecorded
     if silent := [arm.name for arm in arms if arm.finished and findings.metric not in arm.metrics and not said]:
         yield f"Finished trials without a {findings.kind(findings.metric).named()} are left out: {join(silent)}."
@@ -152,6 +155,8 @@ def _other_seeds(findings: Findings) -> str:
     names = {source: name for source, name in NAMES.items() if source != "split"}
     varied = [name for source, name in names.items() if source in findings.sources]
     fixed = [name for source, name in names.items() if source not in findings.sources]
+    if findings.mislabelled:
+        (varied if "split" in findings.sources else fixed).append("wrong labels")
     if not fixed:
         return "other seeds"
     same = f"the same {join(fixed)}"

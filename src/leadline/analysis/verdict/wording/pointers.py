@@ -8,8 +8,12 @@ from leadline.text import number
 
 
 def gap_sentence(findings: Findings) -> str:
-    """Return which arm's test error is furthest above its training error; empty where none is above it by a point."""
-    arms = [arm for arm in _learned(findings) if "test_error" in arm.metrics and "train_error" in arm.metrics]
+    """Return which arm's test error is furthest above its training error; empty where none is above it by a point.
+
+    Arms with wrong training labels have no part in it: their training error is measured on those.
+    """
+    known = [arm for arm in _learned(findings) if "test_error" in arm.metrics and "train_error" in arm.metrics]
+    arms = [arm for arm in known if arm.name not in findings.mislabelled]
     gaps = {arm.name: arm.metrics["test_error"].mean - arm.metrics["train_error"].mean for arm in arms}
     if not gaps or max(gaps.values()) < 1:
         return ""
@@ -24,11 +28,12 @@ def gap_sentence(findings: Findings) -> str:
 def depth_sentence(findings: Findings) -> str:
     """Return for which arm the final training error rises most with a factor that is a number; empty: for none.
 
-    A rise counts if it is larger than twice its standard error over seeds, and than one point.
+    A rise counts if it is larger than twice its standard error over seeds, and than one point. Factors of the data do
+    not count: other images or labels may be harder to learn.
     """
     rises = []
     for arms in _by_base(findings).values():
-        for key in arms[0].factors:
+        for key in (key for key in arms[0].factors if not key.startswith("data.")):
             levels = [arm for arm in arms if _is_number(arm.factors.get(key)) and "train_error" in arm.metrics]
             others = {tuple((k, v) for k, v in arm.factors.items() if k != key) for arm in levels}
             if len(levels) < 2 or len(others) > 1:
