@@ -226,7 +226,7 @@ def test_probes_tell_the_epoch_of_the_network_that_they_measure(tmp_path: Path) 
     result = CliRunner().invoke(app, ["probe", hashes["stopped"], "cka", "--images", "8", "--runs", str(runs)])
     assert f"seed 0, after {plural(best, 'epoch')}" in result.output
     assert set(probe.frame.query("base == 'stopped'")["epoch"]) == {0, trained}
-    said = "of stopped, the network measured after a trial's last epoch is that of its best epoch."
+    said = "what is shown of stopped after a trial's last epoch is the network of its best epoch."
     assert f"With early stopping, {said}" in probe.how
 
 

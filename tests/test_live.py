@@ -192,7 +192,7 @@ def test_means_end_where_the_first_trial_of_an_arm_stops_early(runs: Path) -> No
         ends |= {(line.epochs[-1], line.trials) for line in drawn}
     assert ends == {(2, 1), (3, 2)}
     page = client(runs).get("/study/shown").text
-    assert "with the range over them, up to the last epoch that all of an arm have." in page
+    assert "with the range over them, up to the last epoch that all finished trials of an arm have." in page
 
 
 def test_gradient_flow_is_that_of_the_diagnostics(runs: Path) -> None:

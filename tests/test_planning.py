@@ -248,7 +248,7 @@ def test_a_pilot_that_says_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("seeds", "why"),
-    [({"init": 2, "order": 2}, "some of its pairs share seeds"), ({"init": 4}, "all its trials have the same order")],
+    [({"init": 2, "order": 2}, "some of its pairs share seeds"), ({"init": 4}, "it has one seed of order")],
 )
 def test_a_pilot_whose_trials_are_not_independent_is_refused(seeds: dict[str, int], why: str) -> None:
     study, pilot = small(contrasts=[["b", "a"]]), small(contrasts=[["b", "a"]], seeds=seeds, name="pilot")

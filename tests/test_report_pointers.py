@@ -57,7 +57,7 @@ def test_harder_data_are_no_failure_of_training() -> None:
     by_noise = tuple(replace(one, factors={"data.label_noise": n}) for n, one in enumerate(levels))
     assert depth_sentence(Findings("s", "", levels, ())) and depth_sentence(Findings("s", "", by_noise, ())) == ""
     gap = gap_sentence(Findings("s", "", (arm("a", 2, [1.0], [5.0]), levels[0]), (), mislabelled=("plain[blocks=0]",)))
-    assert gap.startswith("a[blocks=2] has the largest gap")
+    assert gap.startswith("Of the arms with right training labels, a[blocks=2] has the largest gap")
 
 
 def measured(study: ExpandedStudy, epochs: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Outputs]]:

@@ -60,16 +60,18 @@ def test_settings_say_what_differs_between_arms() -> None:
     assert found["Loss"] == [("cross-entropy", "every arm")] and found["Label smoothing"] == [("0.1", "every arm")]
     assert found["Images"] == [("1,294 training, 143 validation and 360 test", "every arm")]
     assert found["Seeds"] == [("2: 3 and 5", "every arm")]
-    assert "Gradient clipping" not in found and "includes label smoothing" in settings_table(study).note
+    assert "Gradient clipping" not in found and "is with label smoothing;" in settings_table(study).note
     assert settings_table(study_of()).note == ""
 
 
 def test_seeds_by_source_and_what_the_training_loss_includes() -> None:
     assert rows_of(study_of(seeds={"init": 2}))["Seeds"] == [("2: seed.init=0 and seed.init=1", "every arm")]
     mixed = settings_table(study_of(data={"augment": [{"pad": 1}, "mixup"]}, training={"label_smoothing": 0.1})).note
-    assert mixed == "The training loss includes label smoothing and mixed images; validation and test losses do not."
-    own = study_of(data={"label_noise": 0.2}, training={"loss": {"module": "torch.nn:MultiMarginLoss"}})
-    assert "includes a custom loss and wrong labels" in settings_table(own).note
+    assert (
+        mixed == "The training loss is with label smoothing and mixed images; validation and test losses are without."
+    )
+    own = study_of(training={"loss": {"module": "torch.nn:MultiMarginLoss"}}, vary={"data.label_noise": [0.0, 0.2]})
+    assert "is with wrong labels (data.label_noise = 0.2) and a loss of its own;" in settings_table(own).note
 
 
 def test_arms_are_named_as_shortly_as_is_clear() -> None:

@@ -103,7 +103,7 @@ def test_wrong_labels_are_said_of_arms_and_of_seeds(tmp_path: Path) -> None:
         seeds={"split": 2},
     )
     said = " ".join(notes(study.run(tmp_path, workers=0, progress=False).verdict().findings))
-    assert "Some training labels of noisy are wrong (data.label_noise), and training errors are measured on" in said
+    assert "Some training labels of noisy are wrong (data.label_noise); training errors are measured against" in said
     assert "other seeds of wrong labels alone, and the same initial weights, order, augmentation and noise in" in said
 
 

@@ -194,10 +194,8 @@ def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> 
             seed, epoch, worst = (min if smallest else max)(cases, key=lambda case: case[2].value)
             often = len({case[:2] for case in cases})
             extreme = "Lowest" if kind == "healthy" else "Most extreme"
-            text = (
-                f"{kind} in {often} of {plural(epochs, 'measured epoch')}. {extreme} at {call_seed(seed)},"
-                f" epoch {epoch}: {worst.sentence}."
-            )
+            whole = _epochs(judged if kind in ("vanishing", "exploding", "healthy") else epochs, epochs)
+            text = f"{kind} in {often} of {whole}. {extreme} at {call_seed(seed)}, epoch {epoch}: {worst.sentence}."
             yield Statement(str(arm), kind, text, _FIGURES[kind])
         if arm in degraded:
             off = {case[:2] for kind in ("vanishing", "exploding") for case in found.get(kind, ())}
@@ -205,9 +203,13 @@ def _statements(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> 
             kind = "healthy but degraded" if set(found) == {"healthy"} else "degraded"
             norms = ""
             if judged:
-                measured = plural(judged, "measured epoch") + (" that could be judged" if judged < epochs else "")
-                norms = f"; gradients vanishing or exploding in {len(off)} of {measured}"
+                norms = f"; gradients vanishing or exploding in {len(off)} of {_epochs(judged, epochs)}"
             yield Statement(str(arm), kind, f"{kind}: {degraded[str(arm)]}{norms}.", _FIGURES[kind])
+
+
+def _epochs(judged: int, measured: int) -> str:
+    """Return a number of measured epochs in words, which are fewer than all where gradients could not be judged."""
+    return plural(judged, "measured epoch") + (" that could be judged" if judged < measured else "")
 
 
 def _degraded(trials: pd.DataFrame, records: pd.DataFrame, tables: Tables) -> Iterable[tuple[str, str]]:
@@ -333,8 +335,8 @@ def _result(
         how += f" Before the first step (epoch 0), batch normalisation{where} used the statistics of the batch."
     if stopping:
         how += (
-            f" With early stopping, of {join(list(stopping), SHOWN_ARMS)}, the network measured after a trial's last"
-            " epoch is that of its best epoch."
+            f" Early stopping: what is shown of {join(list(stopping), SHOWN_ARMS)} after a trial's last epoch is the"
+            " network of its best epoch."
         )
     lines = tuple(f"Not measured in {_arms(arms)}: {reason}" for reason, arms in failed.items())
     return ProbeResult(name, probe, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), how, lines)

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from leadline.api.export import from_trial
 from leadline.data import batches
-from leadline.errors import LeadlineError, SpecError
+from leadline.data.files import default_data_dir
+from leadline.errors import DataError, LeadlineError, SpecError, StoreError
+from leadline.parts.code import identify_all
 from leadline.probes.blocks import Progress
 from leadline.probes.running import has_batch_normalisation
 from leadline.probes.snapshots import SnapshotProbe
-from leadline.running.trial import check_code, init_network
+from leadline.running.trial import init_network
+from leadline.specs import TrialSpec
 from leadline.store import Store, verify_spec
 from leadline.training.freezing import freeze
 
@@ -55,13 +58,13 @@ def probe_trial(
 
     Raises:
         StoreError: there is no such trial; its trained network is requested and it has not finished; or its network
-            before the first step, and this machine has other custom code or weights than it was registered with.
+            before the first step, and its custom code or file of weights is not what it was registered with.
         LeadlineError: the probe cannot measure this network.
     """
     record = store.trial(prefix)
     if at_initialisation:
         spec = verify_spec(record.trial, record.spec)
-        check_code(spec, data_dir)
+        _check_network_code(spec, data_dir)
         data = batches.load(spec.data, data_dir, seed=spec.random_seed)
         model = init_network(spec, data, data_dir)
     else:
@@ -115,6 +118,26 @@ def probe_trials(
         if places.count(places[number]) > 1:
             frames[number] = frames[number].assign(arm=trial[:SHOWN_HASH], base=trial[:SHOWN_HASH])
     return pd.concat(frames, ignore_index=True)
+
+
+def _check_network_code(spec: TrialSpec, data_dir: Path | None) -> None:
+    """Check that the code and the weights that a trial's network is made of are those that identify it.
+
+    Raises:
+        StoreError: they are others now, or missing.
+    """
+    try:
+        now = identify_all(spec.network.model_dump(mode="json")) | spec.training.identify(
+            data_dir or default_data_dir()
+        )
+    except (SpecError, DataError) as error:
+        raise StoreError(str(error)) from None
+    for name, identity in now.items():
+        if spec.code.get(name) != identity:
+            raise StoreError(
+                f"{name} is not the version that the trial was registered with, so its network before the first step"
+                " cannot be had again; restore that version, or leave --at-initialisation out"
+            )
 
 
 def _sample_images(data: batches.Data, count: int) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:

@@ -56,15 +56,23 @@ def settings_table(study: ExpandedStudy) -> Table:
 
 def _loss_note(study: ExpandedStudy) -> str:
     """Return what the training loss has that validation and test losses do not; empty where they are alike."""
-    trials = [arm.trial for arm in study.arms]
-    own = {
-        "a custom loss": any(isinstance(one.training.loss, Reference) for one in trials),
-        "label smoothing": any(one.training.label_smoothing for one in trials),
-        "mixed images": any(isinstance(each, MixingAugmentation) for one in trials for each in one.data.augmentations),
-        "wrong labels": any(one.data.label_noise is not None for one in trials),
+    has = {
+        "label smoothing": [arm.name for arm in study.arms if arm.trial.training.label_smoothing],
+        "mixed images": [arm.name for arm in study.arms if _mixes(arm)],
+        "wrong labels": [arm.name for arm in study.arms if arm.trial.data.label_noise is not None],
+        "a loss of its own": [arm.name for arm in study.arms if isinstance(arm.trial.training.loss, Reference)],
     }
-    said = [what for what, has in own.items() if has]
-    return f"The training loss includes {join(said)}; validation and test losses do not." if said else ""
+    said = [what + _of(study.arms, arms) for what, arms in has.items() if arms]
+    return f"The training loss is with {join(said)}; validation and test losses are without." if said else ""
+
+
+def _mixes(arm: Arm) -> bool:
+    return any(isinstance(each, MixingAugmentation) for each in arm.trial.data.augmentations)
+
+
+def _of(arms: Sequence[Arm], chosen: Sequence[str]) -> str:
+    """Return whose something is, in parentheses, where it is not that of every arm."""
+    return "" if len(chosen) == len(arms) else f" ({name_arms(arms, chosen)})"
 
 
 ALL = "every arm"

@@ -1,6 +1,6 @@
 """Whether the networks of a study can be built and accept its data, said before anything is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from leadline.errors import Problem, SpecError
 from leadline.networks.modules import build, check, skeleton
 from leadline.networks.weights import start_from
 from leadline.probes.selection import select
-from leadline.specs import NetworkSpec
+from leadline.specs import ModuleSpec, NetworkSpec
 from leadline.study.expand import Arm, ExpandedStudy, seeds_of_nothing, source_of
 
 
@@ -37,7 +37,7 @@ def check_networks(study: ExpandedStudy, data_dir: Path | None = None) -> tuple[
         try:
             found = list(_check_arm(arm, data_dir))
             notes |= dict.fromkeys(f"Arm {arm.name}: {note}." for note in found)
-            drawn = drawn or bool(found) or arm.trial.training.weights is None
+            drawn = drawn or _draws(arm, found)
         except SpecError as error:
             for one in error.problems:
                 path = source_of(study.spec, arm.base, arm.factors, one.path)
@@ -53,10 +53,18 @@ def draws_weights(arm: Arm, data_dir: Path | None = None) -> bool:
     """Return whether an arm draws any initial weight: the file that it starts from may have them all.
 
     Raises:
-        SpecError: the file does not fit the network.
+        SpecError: the network cannot be built, or the file does not fit it.
         DataError: the data or the file is missing.
     """
-    return arm.trial.training.weights is None or any(_check_arm(arm, data_dir))
+    try:
+        return _draws(arm, list(_check_arm(arm, data_dir)))
+    except SpecError as error:
+        raise SpecError(*(Problem(f"arm {arm.name}: {one.text}", one.path) for one in error.problems)) from None
+
+
+def _draws(arm: Arm, notes: Sequence[str]) -> bool:
+    """Return whether an arm draws initial weights, by the notes on its file; custom code may draw what no file has."""
+    return bool(notes) or arm.trial.training.weights is None or isinstance(arm.trial.network, ModuleSpec)
 
 
 def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:

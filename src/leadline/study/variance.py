@@ -45,11 +45,11 @@ def variance_study(
     if arm is not None:
         plain |= {"arms": {arm: plain["arms"][arm]}, "contrasts": []}
     asked = expand(parse(StudySpec, plain))
+    if default_metric(asked) != "test_error":
+        raise SpecError(f"{spec.name}: variance is that of test errors, which its task has not; choose classification")
     drawn = {source for own in asked.arms for source in own.trial.sources}
     if not any(draws_weights(own, data_dir) for own in asked.arms):
         drawn.remove("init")
     sources: list[Source] = [source for source in SOURCES if source in drawn]
-    if default_metric(asked) != "test_error":
-        raise SpecError(f"{spec.name}: variance is that of test errors, which its task has not; choose classification")
     rows = orthogonal_array(levels, len(sources))
     return expand(parse(StudySpec, {**plain, "seeds": [dict(zip(sources, row, strict=True)) for row in rows]}))

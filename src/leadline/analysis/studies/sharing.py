@@ -81,7 +81,7 @@ def _initial_weights(a: Side, b: Side) -> Stream:
     if files[0] != files[1]:
         return Stream(what, False, "they are read from files with different content")
     if files != [None, None]:
-        return Stream(what, True, "read from a file")
+        return Stream(what, True, "read from a file" if _same(one, two, a, b) else "as far as a file has them")
     if _same(one, two, a, b):
         return Stream(what, True)
     if not (isinstance(one, NetworkSpec) and isinstance(two, NetworkSpec)):

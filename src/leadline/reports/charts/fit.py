@@ -28,11 +28,16 @@ SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 """Splits that are evaluated during training -> how legends call them."""
 
 RUNNING = (
-    "Training values are running averages over the batches of an epoch, augmented and in training mode, while the"
-    " network changes, and a training loss is the one that the recipe minimises; validation and test values are of the"
-    " network at the end of the epoch, in evaluation mode, and their loss is that of the task."
+    "Training values are running averages over the batches of an epoch, in training mode, while the network changes;"
+    " validation and test values are of the network at the end of the epoch, in evaluation mode."
 )
 """What a reader must know before comparing curves of training with others."""
+
+MINIMISED = (
+    "A training loss is the one that is minimised, with label smoothing, mixed images or a loss of its own where a"
+    " recipe has them; validation and test losses are those of the task."
+)
+"""The same of losses."""
 
 WIDTHS = {"train": 1.0, "validation": 2.8}
 """Widths of lines by depth, as in He et al. 2015, figure 4: training thin, validation bold."""
@@ -63,6 +68,8 @@ def fit_curves(
         return
     named = join([name.lower() for name in drawn])
     caption = [*band_words(bands), *([RUNNING] if "Training" in drawn else [])]
+    if "Training" in drawn and quantity == "loss":
+        caption.append(MINIMISED)
     if "Test" in drawn:
         caption.append("Test values by epoch are shown only: nothing was chosen by them.")
     caption += describe_gaps(curves, quantity, splits)

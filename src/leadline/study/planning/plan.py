@@ -332,8 +332,8 @@ def _notes(study: ExpandedStudy, arms: Sequence[ArmPlan], traced: Iterable[Trace
         yield f"Training of {_which(stopping, arms)} may stop early; the estimates assume all epochs."
     if resizing := [arm for arm, training in recipes if training.resizing is not None]:
         yield (
-            f"Training of {_which(resizing, arms)} begins with smaller images; the FLOPs, an upper bound there, and the"
-            f" time are those of whole images."
+            f"Training of {_which(resizing, arms)} begins with smaller images; the FLOPs, an upper bound there,"
+            f"{' and the time' if any(arm.seconds is not None for arm in resizing) else ''} are those of whole images."
         )
     if frozen := [arm for arm, training in recipes if 0 in (training.rates or {}).values()]:
         estimated = any(arm.seconds is not None and not arm.timed for arm in frozen)

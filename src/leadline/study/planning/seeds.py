@@ -80,10 +80,10 @@ def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, 
     ]
     crossed = any(one.crossed for one in pilot.contrasts)
     if alike or crossed:
-        why = "some of its pairs share seeds" if crossed else f"all its trials have the same {join(alike)}"
+        why = "some of its pairs share seeds" if crossed else f"it has one seed of {join(alike)}"
         raise SpecError(
             f"--pilot {pilot.study}: {why}, so it does not show how much independent trials of {study.name} would vary;"
-            " choose a pilot study with plain seeds, or use --sd"
+            " choose a pilot study whose seeds are plain numbers, or use --sd"
         )
     seen = {(frozenset((one.a, one.b)), one.metric): one for one in pilot.contrasts}
     found = []

@@ -40,7 +40,10 @@ def _about_trials(findings: Findings) -> Iterator[str]:
     yield from _about_failures(findings)
     if wrong := findings.mislabelled:
         whose = "all arms" if len(wrong) == len(arms) else join(wrong)
-        yield f"Some training labels of {whose} are wrong (data.label_noise), and training errors are measured on them."
+        yield (
+            f"Some training labels of {whose} are wrong (data.label_noise); training errors are measured against the"
+            " labels that are trained on."
+        )
     said = findings.metric in findings.unrecorded
     if silent := [arm.name for arm in arms if arm.finished and findings.metric not in arm.metrics and not said]:
         yield f"Finished trials without a {findings.kind(findings.metric).named()} are left out: {join(silent)}."

@@ -19,9 +19,10 @@ def gap_sentence(findings: Findings) -> str:
         return ""
     worst = max(arms, key=lambda arm: gaps[arm.name])
     train, test = (number(worst.metrics[name].mean, 1) for name in ("train_error", "test_error"))
+    among = "Of the arms with right training labels, " if findings.mislabelled else ""
     return (
-        f"{worst.name} has the largest gap between training and test: {train}% of the training images are misclassified"
-        f" after training, and {test}% of the test images."
+        f"{among}{worst.name} has the largest gap between training and test: {train}% of the training images are"
+        f" misclassified after training, and {test}% of the test images."
     )
 
 
