@@ -227,7 +227,7 @@ def test_probes_tell_the_epoch_of_the_network_that_they_measure(tmp_path: Path) 
     assert f"seed 0, after {plural(best, 'epoch')}" in result.output
     assert set(probe.frame.query("base == 'stopped'")["epoch"]) == {0, trained}
     said = "what is shown of stopped after a trial's last epoch is the network of its best epoch."
-    assert f"With early stopping, {said}" in probe.how
+    assert f"Early stopping: {said}" in probe.how
 
 
 def test_a_mean_over_epochs_needs_equal_numbers() -> None:

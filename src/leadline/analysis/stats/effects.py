@@ -152,7 +152,7 @@ def difference_p(differences: ArrayLike, resolution: float = 0.0) -> Floats:
         resolution: the step in which the values move, in their unit.
     """
     mean, error, n = _mean_and_error(differences, resolution)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         p = 2 * scipy.special.stdtr(n - 1, -np.abs(mean) / error)
     return np.where(mean == 0, 1.0, np.where(error == 0, 0.0, p))
 
