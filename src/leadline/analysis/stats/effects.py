@@ -167,7 +167,7 @@ def equivalence_p(differences: ArrayLike, margin: float, resolution: float = 0.0
     """
     mean, error, n = _mean_and_error(differences, resolution)
     room = margin - np.abs(mean)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         p = scipy.special.stdtr(n - 1, -room / error)
     return np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
 
