@@ -31,7 +31,7 @@ from leadline.reports.charts.chart import (
     place_marks,
     spread,
 )
-from leadline.reports.charts.fit import MINIMISED, RUNNING, depth_curves, fit_curves
+from leadline.reports.charts.fit import about_training, depth_curves, fit_curves
 from leadline.reports.charts.forest import forest
 from leadline.reports.charts.frames import (
     CURVE_SPLITS,
@@ -125,7 +125,7 @@ def learning_curves(
         return Figure(name, title, f"No trial has yet finished an epoch, so there are no curves of {quantity}.", bands)
     caption = [*band_words(bands)]
     if "train" in splits:
-        caption += [RUNNING, *([MINIMISED] if quantity == "loss" else [])]
+        caption += about_training(quantity)
     caption += describe_gaps(curves, quantity, splits)
     if "validation" in splits and "validation" not in {*bands["split"], *loose["split"]}:
         caption.append("There are no validation records.")

@@ -43,6 +43,11 @@ WIDTHS = {"train": 1.0, "validation": 2.8}
 """Widths of lines by depth, as in He et al. 2015, figure 4: training thin, validation bold."""
 
 
+def about_training(quantity: str) -> tuple[str, ...]:
+    """Return what a reader must know before comparing curves of a record in training with others."""
+    return (RUNNING, MINIMISED) if quantity == "loss" else (RUNNING,)
+
+
 def fit_curves(
     trials: pd.DataFrame,
     curves: Curves,
@@ -67,9 +72,7 @@ def fit_curves(
     if len(drawn) < 2:
         return
     named = join([name.lower() for name in drawn])
-    caption = [*band_words(bands), *([RUNNING] if "Training" in drawn else [])]
-    if "Training" in drawn and quantity == "loss":
-        caption.append(MINIMISED)
+    caption = [*band_words(bands), *(about_training(quantity) if "Training" in drawn else ())]
     if "Test" in drawn:
         caption.append("Test values by epoch are shown only: nothing was chosen by them.")
     caption += describe_gaps(curves, quantity, splits)
