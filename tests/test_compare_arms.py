@@ -539,6 +539,22 @@ def test_initial_weights_from_a_file_are_shared_if_its_content_is_the_same() -> 
     assert "differ in the content of training.weights a.pt (sha256:2 and sha256:1)." in said(compare(one, changed))
 
 
+def test_a_first_convolution_that_whitens_is_shared_by_the_same_images() -> None:
+    arm = {"network": {"family": "cifar-resnet", "depth": 8}}
+
+    def study(name: str, whitening: bool, **data: Any) -> StoredStudy:
+        training = {"epochs": 1, "whitening": whitening}
+        return a_study(name, arms={"residual": arm}, contrasts=[], data={**SMALL, **data}, training=training)
+
+    def shared(one: StoredStudy, two: StoredStudy) -> str:
+        return sentence(*(Side(stored, stored.study.arms[0]) for stored in (one, two)))
+
+    whitened = study("one", True)
+    assert "share the initial weights;" in shared(whitened, study("two", True))
+    for other in (study("two", False), study("two", True, normalise="pixel-mean"), study("two", True, train=90)):
+        assert "share the initial weights after the first convolution" in shared(whitened, other)
+
+
 def test_noise_is_shared_where_batches_and_layers_are_the_same() -> None:
     def noisy(name: str, **spec: Any) -> Side:
         arms = {"plain": {"network": {"family": "mlp", "hidden": 2, "width": 16, "dropout": 0.5}}}

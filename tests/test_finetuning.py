@@ -79,6 +79,35 @@ def test_layers_learn_at_their_own_rates(digits: Dataset) -> None:
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*", None),
+        ("stages.*.*.branch.norm1.bias", [f"stages.{number}.0.branch.norm1.bias" for number in range(3)]),
+        ("stages.1.*.branch.*.bias", [f"stages.1.0.branch.norm{number}.bias" for number in (1, 2)]),
+        ("*.norm", ["stem.norm.weight", "stem.norm.bias"]),
+    ],
+)
+def test_an_asterisk_stands_for_one_part_of_a_name(pattern: str, names: list[str] | None) -> None:
+    state = fresh(recipe(rates={pattern: 4.0}))
+    group_of = {id(one): group for group in state.optimizer.param_groups for one in group["params"]}
+    fast = [
+        name for name, one in state.model.named_parameters() if group_of[id(one)]["initial_lr"] == pytest.approx(0.2)
+    ]
+    assert fast == (names if names is not None else [name for name, _ in state.model.named_parameters()])
+
+
+def test_the_longest_prefix_counts_whether_it_has_asterisks_or_not() -> None:
+    spec = recipe(rates={"stages.*.0": 0.5, "stages.2": 3.0, "stages.2.0.branch": 0.0, "*.*.0.branch": 9.0})
+    names = ("stages.1.0.join.x", "stages.2.0.after", "stages.2.1.after", "stages.2.0.branch.conv1.weight", "head.x")
+    assert [spec.rate(name) for name in names] == [0.5, 0.5, 3.0, 0.0, 1.0]
+    for rates in ({"a.*": 2.0, "a.b": 3.0, "*.b": 4.0}, {"*.b": 4.0, "a.b": 3.0, "a.*": 2.0}):
+        assert recipe(rates=rates).rate("a.b.c") == 3.0
+        assert recipe(rates={name: rate for name, rate in rates.items() if name != "a.b"}).rate("a.b.c") == 2.0
+    with pytest.raises(SpecError, match=r"'stages\.\*\.9' begins the name of no parameter"):
+        fresh(recipe(rates={"stages.*.9": 0.1}))
+
+
 @pytest.mark.parametrize("settings", [{}, {"averaging": "swa"}, {"accumulate": 2, "decayed": "weights"}])
 def test_what_is_frozen_stays_as_it_is_to_the_bit_and_has_no_gradient(
     digits: Dataset, settings: dict[str, object]

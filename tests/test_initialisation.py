@@ -126,6 +126,48 @@ def test_delta_orthogonal_keeps_norms(gain: float | None, groups: int) -> None:
     assert seen == groups
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_identity_copies_the_first_channels_and_draws_the_rest(groups: int) -> None:
+    block = {"kind": "bottleneck", "groups": groups, "shortcut": "B"}
+    drawn, copying = (
+        network({"name": "old-uniform", "identity": identity}, block=block, stem={"width": WIDTH // 2, "kernel": 2})
+        for identity in (False, True)
+    )
+    x = torch.randn(2, WIDTH, 8, 8)
+    for one, other in zip(weighted(copying), weighted(drawn), strict=True):
+        if not isinstance(one, nn.Conv2d):
+            assert torch.equal(one.weight, other.weight)
+            continue
+        channels, filters = one.weight.shape[1], len(one.weight) // one.groups
+        given = x[:, : one.in_channels]
+        out = F.conv2d(given, one.weight, padding=one.padding, groups=one.groups)[:, :, :8, :8]
+        for group in range(one.groups):
+            copied = out[:, group * filters : group * filters + min(channels, filters)]
+            torch.testing.assert_close(copied, given[:, group * channels :][:, : copied.shape[1]])
+            rest = slice(group * filters + channels, (group + 1) * filters)
+            assert torch.equal(one.weight[rest], other.weight[rest])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight_standardisation": True}, "weight_standardisation changes filters that copy a channel"),
+        ({"initialisation": {"branch": "fixup", "identity": True}}, "fixup scales filters that copy a channel"),
+        ({"layers": "fully-connected", "head": "none"}, "initialisation.identity needs pixels"),
+    ],
+)
+def test_impossible_identity(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse(NetworkSpec, {"stages": [{"blocks": 1, "width": 8}], "initialisation": {"identity": True}, **changes})
+
+
+def test_identity_is_in_no_hash_of_networks_without_it() -> None:
+    spec = parse(NetworkSpec, {"stages": [{"blocks": 1, "width": 8}]})
+    assert "identity" not in spec.model_dump()["initialisation"]
+    with_it = parse(NetworkSpec, {**spec.model_dump(), "initialisation": {"identity": True}})
+    assert parse(NetworkSpec, with_it.model_dump()) == with_it != spec
+
+
 def test_delta_orthogonal_cannot_narrow() -> None:
     with pytest.raises(
         SpecError, match=r"delta-orthogonal needs at least as many output channels as input channels, got 16 to 8; .*"

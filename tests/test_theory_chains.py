@@ -458,6 +458,7 @@ def test_variance_result() -> None:
             lambda: Stack(Initialisation(name="delta-orthogonal"), "relu", (8, 4), 3),
             "stack: delta-orthogonal cannot go from 8",
         ),
+        (lambda: Stack(Initialisation(identity=True), "relu", (8, 8), 3), "stack: initialisation.identity copies"),
         (lambda: Stack(Initialisation(), "relu", (8,)), "stack: widths"),
         (lambda: variance(stack("he-normal", "relu", 3, 8), networks=0), "stack: networks 0: expected"),
         (lambda: variance(stack("he-normal", "relu", 3, 8, kernel=5), pixels=3), "stack: pixels 3 with kernel 5"),

@@ -315,6 +315,7 @@ BLOCK = {"kind": "basic", "bias": True}
         ({"normalisation": "batch"}, "normalisation batch: layers do not act on each image separately"),
         ({"normalisation": "layer"}, "normalisation layer: it divides by"),
         ({"normalisation": "group"}, "normalisation group"),
+        ({"initialisation": {"name": "he-normal", "identity": True}}, "initialisation.identity: filters that copy"),
         ({"weight_standardisation": True}, "weight_standardisation: the weights of a unit sum to 0"),
         ({"block": {**BLOCK, "shortcut": "A"}, "sharing": {}}, "sharing: the weights of different layers"),
         ({"block": {**BLOCK, "shortcut": "exclusive-gating"}}, "block.shortcut exclusive-gating: a gate multiplies"),

@@ -50,13 +50,12 @@ def train(
     from torch import nn
 
     from leadline.data.batches import Data, load
-    from leadline.data.files import default_data_dir, find_file
     from leadline.networks.modules import build, check_last_batch
-    from leadline.networks.weights import start_from
     from leadline.specs import DataSpec, TrainingSpec, TrialSpec, parse
     from leadline.study.expand import resolve_network
     from leadline.training import choose_device, prepare
     from leadline.training import train as run_loop
+    from leadline.training.initial_weights import set_initial_weights
 
     spec = recipe if isinstance(recipe, TrainingSpec) else parse(TrainingSpec, recipe or {})
     place = choose_device(device)
@@ -76,10 +75,8 @@ def train(
         given = network, loaded.shape, loaded.classes
         check_last_batch(*given, loaded.train_size, spec, "network")  # type: ignore[arg-type]
         network = build(*given, seed)  # type: ignore[arg-type]
-    if spec.weights is not None:
-        folder = default_data_dir() if data_dir is None else Path(data_dir)
-        if note := start_from(network, find_file(spec.weights, folder, "weights")):
-            warnings.warn(note, LeadlineWarning, stacklevel=2)
+    if note := set_initial_weights(network, spec, loaded, None if data_dir is None else Path(data_dir)):
+        warnings.warn(note, LeadlineWarning, stacklevel=2)
     yield from run_loop(prepare(network, spec, place), loaded, spec, seed)
 
 

@@ -120,7 +120,8 @@ def _settings(arm: Arm) -> Iterator[tuple[str, str]]:
     yield "Optimizer", _words(training.optimizer, leave_out=("learning_rate",))
     yield "Weight decay of", "all parameters" if training.decayed == "all" else "weights, not biases and normalisation"
     yield "Learning rate", _value(getattr(training.optimizer, "learning_rate", "of the custom optimizer"))
-    yield "Initial weights", training.weights or "drawn at random"
+    drawn = "drawn at random" + ("; the first convolution whitens patches of the images" if training.whitening else "")
+    yield "Initial weights", training.weights or drawn
     yield "Rates of layers", _value(training.rates) if training.rates else NONE
     smaller = [f"{one.scale:g} of the size until {one.until:g} of the epochs" for one in training.resizing or ()]
     yield "Smaller images", join(smaller, len(smaller)) if smaller else NONE

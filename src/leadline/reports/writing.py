@@ -183,6 +183,9 @@ def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | No
         if arm.trial.training.weights is not None:
             refused.setdefault("training starts from weights that were read from a file", []).append(arm.name)
             continue
+        if arm.trial.training.whitening:
+            refused.setdefault("the first convolution is computed from the images", []).append(arm.name)
+            continue
         try:
             shape, _ = describe(arm.trial.data, data_dir)
             predictions[arm.name] = predict_depth(network, shape, twin=False)

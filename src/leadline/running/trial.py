@@ -12,13 +12,11 @@ import torch
 from torch import nn
 
 from leadline.data import batches
-from leadline.data.files import default_data_dir, find_file
 from leadline.data.network_input import INPUT, NetworkInput
 from leadline.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from leadline.distributed.torchrun import Torchrun
 from leadline.errors import DataError, SpecError, StoreError
 from leadline.networks.modules import build
-from leadline.networks.weights import start_from
 from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
 from leadline.parts.metrics.record import Record
 from leadline.parts.reference import is_local, references
@@ -29,6 +27,7 @@ from leadline.running.job import Job, ReportProgress
 from leadline.running.stopping import Stop, Stopped, at_sigterm
 from leadline.specs import DataSpec, TrialSpec
 from leadline.training import Diverged, TrainState, choose_device, prepare, train
+from leadline.training.initial_weights import set_initial_weights
 from leadline.training.layerwise import hidden_layers, pretrain_network, pretrained
 
 
@@ -302,12 +301,11 @@ def init_network(spec: TrialSpec, data: batches.Data, data_dir: Path | None = No
     Raises:
         StoreError: the file of the weights that it starts from cannot be read here.
     """
-    model, weights = build(spec.network, data.shape, data.classes, spec.random_seed), spec.training.weights
-    if weights is not None:
-        try:
-            start_from(model, find_file(weights, data_dir or default_data_dir(), "training.weights"))
-        except (SpecError, DataError) as error:
-            raise StoreError(str(error)) from None
+    model = build(spec.network, data.shape, data.classes, spec.random_seed)
+    try:
+        set_initial_weights(model, spec.training, data, data_dir)
+    except (SpecError, DataError) as error:
+        raise StoreError(str(error)) from None
     return model
 
 

@@ -240,11 +240,23 @@ class Initialisation(Spec):
         description="zero-gamma: the last normalisation of a branch starts at 0; skipinit, rezero: a learned factor on"
         " the branch starts at 0; fixup: Zhang et al. 2019",
     )
+    identity: bool = Field(
+        default=False,
+        description="whether the first filters of every convolution, as many as it has input channels, copy one input"
+        " channel each; the other filters are drawn (Jordan 2024)",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _without_identity(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)  # where it is off, so that hashes are what they were before it was added
+        if not self.identity:
+            content.pop("identity", None)
+        return content
 
 
 class NetworkSpec(Spec):
@@ -326,6 +338,12 @@ class NetworkSpec(Spec):
                 problems.append(
                     f"initialisation.branch zero-gamma needs a branch that ends in its normalisation, not {block.order}"
                 )
+        if self.initialisation.identity and self.weight_standardisation:
+            problems.append(
+                "initialisation.identity: weight_standardisation changes filters that copy a channel; use one of them"
+            )
+        if branch == "fixup" and self.initialisation.identity:
+            problems.append("initialisation.identity: fixup scales filters that copy a channel; use one of them")
         if branch == "fixup" and self.weight_standardisation:
             problems.append(
                 "initialisation.branch fixup scales weights, and weight_standardisation undoes that; use one of them"
@@ -348,6 +366,7 @@ class NetworkSpec(Spec):
             "block.groups": self.block.groups > 1,
             "head.pool": self.head.pool != "none",
             "weight_standardisation": self.weight_standardisation,
+            "initialisation.identity": self.initialisation.identity,
         }
         for number, stage in enumerate(self.stages):
             spatial[f"stages.{number}.stride"] = stage.stride > 1

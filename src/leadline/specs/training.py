@@ -109,10 +109,17 @@ class TrainingSpec(Spec):
         " safetensors, or a state_dict of PyTorch; a last layer for another number of classes is drawn at random. None:"
         " all weights are drawn",
     )
+    whitening: bool = Field(
+        default=False,
+        description="whether the first convolution starts as filters that whiten patches of the training images, each"
+        " with both signs (Page 2019, Jordan 2024); rates keep them as they are with stem.conv: 0",
+    )
     rates: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         default=None,
         description="beginning of the names of parameters, such as stem or stages.0 -> factor on their learning rate;"
-        " the longest that fits counts; 0: not trained, with batch statistics as they are; None: 1 for all",
+        " * stands for any part between dots, as in stages.*.*.branch.norm1.bias; of those that fit, that with most"
+        " parts counts, then with fewest *, then the last by name; 0: not trained, with batch statistics as they are;"
+        " None: 1 for all",
     )
     accumulate: int = Field(
         default=1,
@@ -176,6 +183,12 @@ class TrainingSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _one_start(self) -> "TrainingSpec":
+        if self.weights is not None and self.whitening:
+            raise ValueError("weights and whitening both say what the first convolution starts as; leave one out")
+        return self
+
+    @model_validator(mode="after")
     def _parts_with_images(self) -> "TrainingSpec":
         if self.accumulate > self.batch_size:
             raise ValueError(
@@ -200,9 +213,11 @@ class TrainingSpec(Spec):
             >>> recipe = TrainingSpec(rates={"stages": 0.1, "stages.0": 0.0})
             >>> [recipe.rate(name) for name in ("stages.0.conv.weight", "stages.1.conv.weight", "head.linear.weight")]
             [0.0, 0.1, 1.0]
+            >>> TrainingSpec(rates={"stages.*.*.branch.norm1.bias": 64.0}).rate("stages.0.2.branch.norm1.bias")
+            64.0
         """
         fitting = [prefix for prefix in self.rates or () if _begins(name, prefix)]
-        return self.rates[max(fitting, key=len)] if self.rates and fitting else 1.0
+        return self.rates[max(fitting, key=_specificity)] if self.rates and fitting else 1.0
 
     def check_rates(self, parameters: Collection[str]) -> None:
         """Check that `rates` are of parameters that a network has, and leave one to train.
@@ -286,11 +301,19 @@ class TrainingSpec(Spec):
 
 
 def _begins(name: str, prefix: str) -> bool:
-    return f"{name}.".startswith(f"{prefix}.")
+    """Return whether a prefix fits a dotted name: each of its parts is the name's, or `*`."""
+    parts, asked = name.split("."), prefix.split(".")
+    return len(asked) <= len(parts) and all(one in (part, "*") for one, part in zip(asked, parts, strict=False))
+
+
+def _specificity(prefix: str) -> tuple[int, int, str]:
+    """Return what prefixes are ordered by where several fit; not by their places, which no hash knows."""
+    return prefix.count("."), -prefix.split(".").count("*"), prefix
 
 
 _ADDED: dict[str, object] = {
     "weights": None,
+    "whitening": False,
     "rates": None,
     "accumulate": 1,
     "decayed": "all",

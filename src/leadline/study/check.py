@@ -9,6 +9,7 @@ from torch import nn
 from leadline.data.files import default_data_dir, find_file
 from leadline.errors import Problem, SpecError
 from leadline.networks.modules import build, check, skeleton
+from leadline.networks.modules.whitening import find_first_convolution
 from leadline.networks.weights import start_from
 from leadline.probes.selection import select
 from leadline.specs import ModuleSpec, NetworkSpec
@@ -93,7 +94,7 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
         training.check_decay(type(optimizer).__name__, optimizer.param_groups)
     except SpecError as error:
         raise SpecError(Problem(str(error), ("training", "optimizer"))) from None
-    if training.weights is None and not training.rates and training.resizing is None:
+    if training.weights is None and not (training.whitening or training.rates or training.resizing):
         return
     model = skeleton(network, shape, classes) if isinstance(network, NetworkSpec) else build(network, shape, classes)
     if training.weights is not None:
@@ -103,6 +104,11 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
                 yield note
         except SpecError as error:
             raise SpecError(*(Problem(one.text, ("training", "weights")) for one in error.problems)) from None
+    if training.whitening:
+        try:
+            find_first_convolution(model, shape[0])
+        except SpecError as error:
+            raise SpecError(Problem(f"training.{error}", ("training", "whitening"))) from None
     try:
         training.check_rates([name for name, _ in model.named_parameters()])
     except SpecError as error:

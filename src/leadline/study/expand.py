@@ -311,10 +311,14 @@ _LACKS: dict[Source, str] = {
 
 def _seeds_of_no_arm(spec: StudySpec, arms: Sequence[Arm]) -> Iterator[Problem]:
     """Yield the sources of randomness that have several seeds and of which no arm draws, so that all trials agree."""
-    drawn = {source for arm in arms for source in arm.trial.sources}
     for source in SOURCES:
-        if source not in drawn:
+        if source not in drawn_sources(arms):
             yield from seeds_of_nothing(spec, source)
+
+
+def drawn_sources(arms: Sequence[Arm]) -> tuple[Source, ...]:
+    """Return the sources of randomness that at least one arm draws from."""
+    return tuple(source for source in SOURCES if any(source in arm.trial.sources for arm in arms))
 
 
 def seeds_of_nothing(spec: StudySpec, source: Source) -> Iterator[Problem]:

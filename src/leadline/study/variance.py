@@ -4,11 +4,10 @@ from pathlib import Path
 
 from leadline.analysis.stats.variance_components import orthogonal_array
 from leadline.errors import SpecError, unknown
-from leadline.seeds import SOURCES, Source
 from leadline.specs import parse
 from leadline.specs.study import StudySpec
 from leadline.study.check import draws_weights
-from leadline.study.expand import ExpandedStudy, default_metric, expand
+from leadline.study.expand import ExpandedStudy, default_metric, drawn_sources, expand
 
 SUFFIX = ".variance"
 """Ends the name of such a study."""
@@ -47,9 +46,8 @@ def variance_study(
     asked = expand(parse(StudySpec, plain))
     if default_metric(asked) != "test_error":
         raise SpecError(f"{spec.name}: variance is that of test errors, which its task has not; choose classification")
-    drawn = {source for own in asked.arms for source in own.trial.sources}
+    sources = list(drawn_sources(asked.arms))
     if not any(draws_weights(own, data_dir) for own in asked.arms):
-        drawn.remove("init")
-    sources: list[Source] = [source for source in SOURCES if source in drawn]
+        sources.remove("init")
     rows = orthogonal_array(levels, len(sources))
     return expand(parse(StudySpec, {**plain, "seeds": [dict(zip(sources, row, strict=True)) for row in rows]}))

@@ -234,6 +234,8 @@ def _twin(spec: NetworkSpec) -> NetworkSpec:
 def _broken_assumptions(spec: NetworkSpec) -> Iterator[str]:
     """Yield the violated assumptions of a specification: the setting, the reason, and what to change."""
     block, shortcut = spec.block, spec.block.shortcut
+    if spec.initialisation.identity:
+        yield "initialisation.identity: filters that copy a channel are not drawn at random; turn it off"
     if spec.normalisation == "batch":
         growth = batch_norm_growth(spec.activation)
         yield (

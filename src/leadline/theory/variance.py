@@ -71,6 +71,8 @@ class Stack:
             raise SpecError(f"stack: widths {self.widths}: expected two or more numbers of at least 1")
         if self.kernel is not None and (self.kernel < 1 or self.kernel % 2 == 0):
             raise SpecError(f"stack: kernel {self.kernel}: expected an odd number of at least 1")
+        if self.initialisation.identity:
+            raise SpecError("stack: initialisation.identity copies channels, so weights have no single variance")
         if self.initialisation.name == "delta-orthogonal" and self.kernel is not None:
             for before, after in zip(self.widths[:-1], self.widths[1:], strict=True):
                 if after < before:

@@ -82,6 +82,8 @@ def _initial_weights(a: Side, b: Side) -> Stream:
         return Stream(what, False, "they are read from files with different content")
     if files != [None, None]:
         return Stream(what, True, "read from a file" if _same(one, two, a, b) else "as far as a file has them")
+    if _whitened_by(a) != _whitened_by(b) or (_whitened_by(a) and not same_training_images(a, b)):
+        what += " after the first convolution"  # which is computed from the images
     if _same(one, two, a, b):
         return Stream(what, True)
     if not (isinstance(one, NetworkSpec) and isinstance(two, NetworkSpec)):
@@ -91,6 +93,11 @@ def _initial_weights(a: Side, b: Side) -> Stream:
     if one.initialisation.branch == "fixup":
         return Stream(what, False, "fixup scales them by each network's depth")
     return Stream(f"{what} of the parameters {IN_COMMON}", True)
+
+
+def _whitened_by(side: Side) -> object:
+    """Return what decides, beside the images, what a first convolution is that whitens them; None: it is drawn."""
+    return side.trial.data.normalise if side.trial.training.whitening else None
 
 
 def _order(a: Side, b: Side) -> Stream:

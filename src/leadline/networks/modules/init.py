@@ -27,7 +27,10 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
                     generator = torch.Generator().manual_seed(stream(seed, INIT, f"{prefix}.{name}"))
                     values = torch.empty(parameter.shape)
                     draw = _draw_weight if name == "weight" else _draw_bias
-                    parameter.copy_(draw(spec, values, module, generator))
+                    values = draw(spec, values, module, generator)
+                    if spec.identity and name == "weight" and isinstance(module, nn.Conv2d):
+                        _copy_channels(values, module.groups)
+                    parameter.copy_(values)
             elif isinstance(module, NORMALISING):
                 module.reset_parameters()
             elif isinstance(module, Scale):
@@ -115,6 +118,12 @@ def _delta_orthogonal(values: Tensor, gain: float, generator: torch.Generator) -
     centre = nn.init.orthogonal_(torch.empty(channels_out, channels_in), gain, generator)
     values.zero_()
     values[:, :, height // 2, width // 2] = centre
+
+
+def _copy_channels(values: Tensor, groups: int) -> None:
+    """Let the first filters of each group copy the group's input channels, one each: Jordan 2024, section 3.3."""
+    for part in values.chunk(groups):
+        nn.init.dirac_(part[: part.shape[1]])
 
 
 def _fixup(model: nn.Module, blocks: list[Block]) -> None:

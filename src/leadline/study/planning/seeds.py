@@ -11,8 +11,8 @@ from leadline.analysis.stats.sequential import confidence_of_each, running_inter
 from leadline.analysis.verdict import Findings
 from leadline.errors import SpecError
 from leadline.parts.metrics import metric
-from leadline.seeds import NAMES, SOURCES
-from leadline.study.expand import ExpandedStudy
+from leadline.seeds import NAMES
+from leadline.study.expand import ExpandedStudy, drawn_sources
 from leadline.text import join
 
 POWER = 0.8
@@ -74,10 +74,8 @@ def seeds_by_pilot(study: ExpandedStudy, pilot: Findings) -> tuple[SeedsNeeded, 
         SpecError: the pilot has no contrast of the study with two pairs or more, its pairs share seeds of some source
             of randomness, or it has one seed of a source that differs between the study's trials.
     """
-    drawn = {source for arm in study.arms for source in arm.trial.sources}
-    alike = [
-        NAMES[one] for one in SOURCES if one in drawn and one in study.spec.varied_sources and one not in pilot.sources
-    ]
+    varied = [source for source in drawn_sources(study.arms) if source in study.spec.varied_sources]
+    alike = [NAMES[source] for source in varied if source not in pilot.sources]
     crossed = any(one.crossed for one in pilot.contrasts)
     if alike or crossed:
         why = "some of its pairs share seeds" if crossed else f"it has one seed of {join(alike)}"
