@@ -16,12 +16,13 @@ from leadline.data.batches import Dataset, load
 from leadline.errors import SpecError
 from leadline.networks import cifar_resnet, mlp
 from leadline.networks.modules import build
-from leadline.networks.modules.whitening import EPSILON, find_first_convolution, whiten
+from leadline.networks.modules.whitening import EPSILON, find_first_convolution, images_to_read, whiten
 from leadline.running.trial import init_network
 from leadline.specs import DataSpec, NetworkSpec, TrainingSpec, TrialSpec, parse
 from leadline.specs.study import StudySpec
 from leadline.study.check import check_networks
 from leadline.study.expand import expand
+from leadline.training.initial_weights import set_initial_weights
 
 DATA = {"name": "digits", "train": 200, "validation": 30, "test": 30}
 
@@ -78,7 +79,7 @@ def test_outputs_are_uncorrelated_with_mean_square_one(digits: Dataset) -> None:
 def test_many_images_count_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = nn.Conv2d(3, 10, 3), nn.Conv2d(3, 10, 3)
     whiten(one, images())
-    monkeypatch.setattr("leadline.networks.modules.whitening._AT_A_TIME", 700)
+    monkeypatch.setattr("leadline.networks.modules.whitening._AT_A_TIME", 20_000)
     whiten(two, images())
     torch.testing.assert_close(one.weight[:10], two.weight[:10], rtol=1e-4, atol=1e-5)
 
@@ -153,11 +154,15 @@ def test_hashes_of_trials_without_it_are_as_before() -> None:
         (mlp(hidden=1, width=8).model_dump(mode="json"), "whose first layer is a convolution of the image"),
         (cifar_resnet(8).model_dump(mode="json") | {"weight_standardisation": True}, "weight_standardisation removes"),
         (cifar_resnet(8).model_dump(mode="json") | {"stem": {"width": 1}}, "needs two filters or more"),
+        (
+            cifar_resnet(8).model_dump(mode="json") | {"stem": {"width": 8, "kernel": 9}},
+            "images are 8x8; use a smaller",
+        ),
     ],
 )
 def test_networks_that_it_does_not_fit_are_refused_before_training(network: dict[str, Any], message: str) -> None:
     plain = {"name": "one", "data": DATA, "training": {"whitening": True}, "arms": {"a": {"network": network}}}
-    with pytest.raises(SpecError, match=rf"arm a: training\.whitening .*{message}"):
+    with pytest.raises(SpecError, match=rf"arm a: training\.whitening.*{message}"):
         check_networks(expand(parse(StudySpec, plain)))
 
 
@@ -166,14 +171,79 @@ def test_weights_from_a_file_and_whitening_exclude_each_other() -> None:
         trial(weights="start.safetensors")
 
 
-def test_grouped_and_later_convolutions_are_not_first() -> None:
-    for model in (nn.Sequential(nn.Conv2d(4, 8, 3, groups=2)), nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 8, 3))):
-        with pytest.raises(SpecError, match="first layer"):
-            find_first_convolution(model, 4)
-    with pytest.raises(SpecError, match="first layer"):
-        find_first_convolution(build(cifar_resnet(8), (3, 8, 8), 10), 1)
+class Backwards(nn.Module):
+    """A network whose layers are not registered in the order in which they are applied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(8, 10)
+        self.unused = nn.Conv2d(3, 8, 3)
+        self.first = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.norm(self.first(x.contiguous(memory_format=torch.channels_last)))
+        logits: torch.Tensor = self.classifier(maps.mean((2, 3)))
+        return logits
 
 
-def test_images_smaller_than_the_kernel_have_no_patch() -> None:
-    with pytest.raises(SpecError, match="images of 2x2 have no patch of 3x3"):
-        whiten(nn.Conv2d(3, 8, 3), images(size=2))
+def test_the_first_convolution_is_the_one_that_is_applied_to_the_image() -> None:
+    model = Backwards()
+    model.norm.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert find_first_convolution(model, (3, 8, 8)) is model.first
+    assert model.training and not model.norm.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not model.first._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([nn.Conv2d(4, 8, 3, groups=2)], "whose first layer is a convolution of the image itself"),
+        ([nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3)], "whose first layer is a convolution of the image itself"),
+        ([nn.Linear(8, 8), nn.Conv2d(4, 8, 3)], "whose first layer is a convolution of the image itself"),
+        ([nn.ReLU()], "whose first layer is a convolution of the image itself"),
+        ([nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3))], "whose weight is parametrized"),
+        ([nn.Conv2d(4, 8, 5, dilation=2, padding=4)], "patches of 9x9, and images are 8x8; use a smaller kernel"),
+    ],
+)
+def test_first_layers_that_cannot_whiten(layers: list[nn.Module], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        find_first_convolution(nn.Sequential(*layers), (4, 8, 8))
+
+
+def test_directions_along_which_images_do_not_vary_get_no_filter() -> None:
+    grey = images(channels=1).expand(-1, 3, -1, -1)
+    conv = nn.Conv2d(3, 20, 2)
+    before = conv.weight.detach().clone()
+    whiten(conv, grey)
+    assert torch.equal(conv.weight[8:], before[8:])
+    assert torch.equal(conv.weight[:4], -conv.weight[4:8])
+    assert not torch.equal(conv.weight[:8], before[:8])
+
+
+def test_patches_of_dilated_filters_are_dilated() -> None:
+    conv = nn.Conv2d(3, 12, 3, dilation=2, bias=False)
+    whiten(conv, images(256, size=12))
+    outputs = conv(images(256, size=12)).detach()[:, :6].transpose(0, 1).reshape(6, -1)
+    torch.testing.assert_close(outputs @ outputs.T / outputs.shape[1], torch.eye(6), atol=0.02, rtol=0)
+
+
+def test_large_patches_are_taken_from_fewer_images() -> None:
+    assert images_to_read(nn.Conv2d(3, 8, 2), (3, 32, 32)) == images_to_read(nn.Conv2d(3, 8, 3), (3, 32, 32)) == 5120
+    assert images_to_read(nn.Conv2d(3, 8, 6), (3, 32, 32)) == 1280
+    assert images_to_read(nn.Conv2d(3, 8, 16, 16), (3, 4096, 4096)) == 1
+
+
+def test_images_of_all_classes_are_read_where_data_are_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.repeat(np.arange(4), 50)
+    pixels = np.broadcast_to(labels[:, None, None, None], (200, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "sorted.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    spec = {"name": "npz", "path": str(tmp_path / "sorted.npz"), "validation": 40, "normalise": "none"}
+    data = load(parse(TrialSpec, {"network": {"module": "torch.nn:Identity"}, "data": spec}).data)
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("leadline.training.initial_weights.whiten", lambda _, read: seen.append(read))
+    monkeypatch.setattr("leadline.training.initial_weights.images_to_read", lambda *_: 40)
+    set_initial_weights(build(cifar_resnet(8), data.shape, 4), TrainingSpec(whitening=True), data)
+    assert torch.equal(seen[0][:, 0, 0, 0].unique(return_counts=True)[1], torch.full((4,), 10))

@@ -65,6 +65,11 @@ def probe_trial(
     if at_initialisation:
         spec = verify_spec(record.trial, record.spec)
         _check_network_code(spec, data_dir)
+        if spec.training.whitening and spec.has_other_data(data_dir):
+            raise StoreError(
+                "the data are not those that the trial was registered with, and its first convolution before the first"
+                " step is computed from them; restore that version, or leave --at-initialisation out"
+            )
         data = batches.load(spec.data, data_dir, seed=spec.random_seed)
         model = init_network(spec, data, data_dir)
     else:

@@ -288,7 +288,8 @@ def init_state(spec: TrialSpec, data: batches.Data, device: torch.device, data_d
     """Return a trial's state before its first step, and before pre-training if there is any.
 
     Raises:
-        StoreError: the file of the weights that it starts from cannot be read here.
+        StoreError: the file of the weights that it starts from, or an image, cannot be read here.
+        SpecError: the network has no first convolution that can whiten, and the recipe asks for one.
     """
     state = prepare(init_network(spec, data, data_dir), spec.training, device)
     state.pretraining = None if spec.pretraining is None else PretrainingState(spec.pretraining)
@@ -299,12 +300,17 @@ def init_network(spec: TrialSpec, data: batches.Data, data_dir: Path | None = No
     """Return a trial's network before its first step, and before pre-training if there is any.
 
     Raises:
-        StoreError: the file of the weights that it starts from cannot be read here.
+        StoreError: the file of the weights that it starts from, or an image, cannot be read here.
+        SpecError: the network has no first convolution that can whiten, and the recipe asks for one.
     """
     model = build(spec.network, data.shape, data.classes, spec.random_seed)
     try:
         set_initial_weights(model, spec.training, data, data_dir)
-    except (SpecError, DataError) as error:
+    except DataError as error:
+        raise StoreError(str(error)) from None
+    except SpecError as error:
+        if spec.training.weights is None:
+            raise  # no other machine can do better
         raise StoreError(str(error)) from None
     return model
 

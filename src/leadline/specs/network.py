@@ -242,8 +242,8 @@ class Initialisation(Spec):
     )
     identity: bool = Field(
         default=False,
-        description="whether the first filters of every convolution, as many as it has input channels, copy one input"
-        " channel each; the other filters are drawn (Jordan 2024)",
+        description="whether the first filters of every convolution but those of gates, as many as it has input"
+        " channels, copy one input channel each; the other filters are drawn (Jordan 2024)",
     )
 
     @model_validator(mode="before")
@@ -341,6 +341,11 @@ class NetworkSpec(Spec):
         if self.initialisation.identity and self.weight_standardisation:
             problems.append(
                 "initialisation.identity: weight_standardisation changes filters that copy a channel; use one of them"
+            )
+        if self.initialisation.identity and self.initialisation.name in ("orthogonal", "delta-orthogonal"):
+            problems.append(
+                "initialisation.identity: filters that copy a channel are not orthogonal to the others; use another"
+                f" initialisation than {self.initialisation.name}"
             )
         if branch == "fixup" and self.initialisation.identity:
             problems.append("initialisation.identity: fixup scales filters that copy a channel; use one of them")

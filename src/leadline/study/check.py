@@ -106,7 +106,7 @@ def _check_arm(arm: Arm, data_dir: Path | None) -> Iterator[str]:
             raise SpecError(*(Problem(one.text, ("training", "weights")) for one in error.problems)) from None
     if training.whitening:
         try:
-            find_first_convolution(model, shape[0])
+            find_first_convolution(model, shape)
         except SpecError as error:
             raise SpecError(Problem(f"training.{error}", ("training", "whitening"))) from None
     try:

@@ -28,6 +28,7 @@ def set_to_train(model: nn.Module, spec: TrainingSpec) -> None:
 
 
 def frozen_norms(model: nn.Module, spec: TrainingSpec) -> list[_BatchNorm]:
-    """Return the batch normalisation that a recipe does not train."""
-    norms = ((name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm))
-    return [module for name, module in norms if not spec.rate(name)]
+    """Return the batch normalisation of which a recipe trains no parameter; without any, its own name has a rate."""
+    norms = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    own = ((module, [f"{name}.{each}" for each, _ in module.named_parameters()] or [name]) for name, module in norms)
+    return [module for module, names in own if not any(map(spec.rate, names))]

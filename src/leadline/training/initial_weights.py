@@ -6,7 +6,8 @@ from torch import nn
 
 from leadline.data.batches import Data
 from leadline.data.files import default_data_dir, find_file
-from leadline.networks.modules.whitening import PIXELS, find_first_convolution, whiten
+from leadline.data.pixels import normalise
+from leadline.networks.modules.whitening import find_first_convolution, images_to_read, whiten
 from leadline.networks.weights import start_from
 from leadline.specs import TrainingSpec
 
@@ -25,12 +26,13 @@ def set_initial_weights(model: nn.Module, spec: TrainingSpec, data: Data, data_d
 
     Raises:
         SpecError: the file does not fit the network, or the network has no first convolution to whiten.
-        DataError: the file is missing.
+        DataError: the file is missing, or an image has been removed or changed since it was checked.
     """
     if spec.weights is not None:
         return start_from(model, find_file(spec.weights, data_dir or default_data_dir(), "training.weights"))
     if spec.whitening:
-        channels, height, width = data.shape
-        images, _ = data.sample("train", max(1, PIXELS // (height * width)))
-        whiten(find_first_convolution(model, channels), images)
+        first = find_first_convolution(model, data.shape)
+        count = min(images_to_read(first, data.shape), data.train_size)
+        spread = [number * data.train_size // count for number in range(count)]  # data may be sorted by class
+        whiten(first, normalise(data.images("train", spread).to(data.device), data.mean, data.scale))
     return ""

@@ -20,6 +20,7 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
     A parameter's values depend on the seed, its name and its shape alone, so networks that share a parameter by
     name and shape start from the same values of it. Weights are drawn on the CPU, so they do not depend on the device.
     """
+    gates = {module.gate for module in model.modules() if isinstance(module, Gated)}
     with torch.no_grad():
         for prefix, module in _built_in(model):
             if isinstance(module, WeightLayer):
@@ -28,7 +29,7 @@ def initialise(model: nn.Module, spec: Initialisation, seed: int) -> None:
                     values = torch.empty(parameter.shape)
                     draw = _draw_weight if name == "weight" else _draw_bias
                     values = draw(spec, values, module, generator)
-                    if spec.identity and name == "weight" and isinstance(module, nn.Conv2d):
+                    if spec.identity and name == "weight" and isinstance(module, nn.Conv2d) and module not in gates:
                         _copy_channels(values, module.groups)
                     parameter.copy_(values)
             elif isinstance(module, NORMALISING):
