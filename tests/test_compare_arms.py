@@ -542,17 +542,24 @@ def test_initial_weights_from_a_file_are_shared_if_its_content_is_the_same() -> 
 def test_a_first_convolution_that_whitens_is_shared_by_the_same_images() -> None:
     arm = {"network": {"family": "cifar-resnet", "depth": 8}}
 
-    def study(name: str, whitening: bool, **data: Any) -> StoredStudy:
+    def study(called: str, whitening: bool = True, **data: Any) -> StoredStudy:
         training = {"epochs": 1, "whitening": whitening}
-        return a_study(name, arms={"residual": arm}, contrasts=[], data={**SMALL, **data}, training=training)
+        return a_study(called, arms={"residual": arm}, contrasts=[], data={**SMALL, **data}, training=training)
 
     def shared(one: StoredStudy, two: StoredStudy) -> str:
         return sentence(*(Side(stored, stored.study.arms[0]) for stored in (one, two)))
 
-    whitened = study("one", True)
-    assert "share the initial weights;" in shared(whitened, study("two", True))
-    for other in (study("two", False), study("two", True, normalise="pixel-mean"), study("two", True, train=90)):
-        assert "share the initial weights after the first convolution" in shared(whitened, other)
+    whitened = study("one")
+    for same in (study("two"), study("two", augment=[{"pad": 1}]), study("two", label_noise=0.1)):
+        assert "share the initial weights;" in shared(whitened, same)
+    for other in (study("two", False), study("two", normalise="pixel-mean"), study("two", train=90)):
+        assert "share the initial weights but for the first convolution;" in shared(whitened, other)
+    small, large = (study(f"{size}", name="imagefolder", path="flowers", size=size) for size in (32, 64))
+    assert "share the initial weights but for the first convolution" in shared(small, large)
+    arm = {"network": {"family": "cifar-resnet", "depth": 14}}
+    deeper = "share the initial weights of the parameters that both have by name and shape"
+    assert f"{deeper} but for the first convolution" in shared(whitened, study("two", False))
+    assert f"{deeper};" in shared(whitened, study("two"))
 
 
 def test_noise_is_shared_where_batches_and_layers_are_the_same() -> None:

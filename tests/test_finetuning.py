@@ -127,6 +127,24 @@ def test_what_is_frozen_stays_as_it_is_to_the_bit_and_has_no_gradient(
         assert (parameter.grad is None) == (name in frozen), name
 
 
+@pytest.mark.parametrize(
+    ("rates", "frozen"),
+    [
+        ({"stem.norm": 0.0}, True),
+        ({"stem.norm.*": 0.0}, True),
+        ({"*.norm.weight": 0.0, "*.norm.bias": 0.0}, True),
+        ({"stem.norm.weight": 0.0}, False),
+    ],
+)
+def test_batch_statistics_stay_where_no_parameter_of_the_normalisation_is_trained(
+    digits: Dataset, rates: dict[str, float], frozen: bool
+) -> None:
+    spec = recipe(rates=rates)
+    state = fresh(spec)
+    list(train(state, digits, spec))
+    assert torch.equal(state.model.stem.norm.running_mean, torch.zeros(16)) == frozen
+
+
 def test_frozen_layers_resume_to_the_bit(digits: Dataset) -> None:
     spec = recipe(rates=RATES, decayed="weights", averaging={"name": "swa", "start": 0.5}, epochs=3)
     probes = ProbeSpec(flow=FlowSpec(every=2))

@@ -153,12 +153,24 @@ def test_identity_copies_the_first_channels_and_draws_the_rest(groups: int) -> N
     [
         ({"weight_standardisation": True}, "weight_standardisation changes filters that copy a channel"),
         ({"initialisation": {"branch": "fixup", "identity": True}}, "fixup scales filters that copy a channel"),
+        (
+            {"initialisation": {"name": "delta-orthogonal", "identity": True}},
+            "not orthogonal to the others; use another initialisation than delta-orthogonal",
+        ),
         ({"layers": "fully-connected", "head": "none"}, "initialisation.identity needs pixels"),
     ],
 )
 def test_impossible_identity(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         parse(NetworkSpec, {"stages": [{"blocks": 1, "width": 8}], "initialisation": {"identity": True}, **changes})
+
+
+def test_gates_copy_no_channel() -> None:
+    spec = {"name": "he-normal", "identity": True}
+    model = network(spec, block={"shortcut": "exclusive-gating"}, stages=[{"blocks": 1, "width": WIDTH // 2}])
+    drawn = network("he-normal", block={"shortcut": "exclusive-gating"}, stages=[{"blocks": 1, "width": WIDTH // 2}])
+    (gate,) = (module.gate for module in model.modules() if isinstance(module, Gated))
+    assert torch.equal(gate.weight, drawn.get_submodule("stages.0.0.join.gate").weight)
 
 
 def test_identity_is_in_no_hash_of_networks_without_it() -> None:

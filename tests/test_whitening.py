@@ -1,6 +1,7 @@
 """A first convolution that whitens patches of images: by its formula, in trials, and where it is impossible."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 import leadline as ll
+from leadline.api.probing import probe_trial
 from leadline.cli import app
 from leadline.data.batches import Dataset, load
-from leadline.errors import SpecError
+from leadline.errors import SpecError, StoreError
 from leadline.networks import cifar_resnet, mlp
 from leadline.networks.modules import build
 from leadline.networks.modules.whitening import EPSILON, find_first_convolution, images_to_read, whiten
+from leadline.probes.snapshots import find_probe
 from leadline.running.trial import init_network
 from leadline.specs import DataSpec, NetworkSpec, TrainingSpec, TrialSpec, parse
 from leadline.specs.study import StudySpec
+from leadline.store import Store
 from leadline.study.check import check_networks
 from leadline.study.expand import expand
 from leadline.training.initial_weights import set_initial_weights
@@ -128,6 +132,32 @@ def test_it_stays_where_its_rate_is_zero_and_is_stored(tmp_path: Path, digits: D
     assert report.exit_code == 0, report.output
     page = next((tmp_path / "report").glob("*.html")).read_text()
     assert "the first convolution whitens patches of the images" in page
+
+
+def test_the_first_network_cannot_be_had_again_from_other_images(tmp_path: Path) -> None:
+    def write(factor: float) -> None:
+        pixels = (images(60, channels=1, size=8) * factor).numpy()
+        np.savez(
+            tmp_path / "own.npz", x_train=pixels, y_train=np.arange(60) % 2, x_test=pixels, y_test=np.arange(60) % 2
+        )
+
+    write(1.0)
+    study = {
+        "name": "own",
+        "data": {"name": "npz", "path": str(tmp_path / "own.npz"), "normalise": "none", "validation": 10},
+        "training": {"epochs": 1, "batch_size": 50, "whitening": True},
+        "arms": {"one": {"network": {"family": "cifar-resnet", "depth": 8}}},
+        "seeds": 1,
+    }
+    runs = tmp_path / "runs"
+    ll.Study(**study).run(runs, workers=0)
+    with Store.open(runs) as store:
+        trial = store.trials_frame("own")["trial"].iloc[0]
+        measure = partial(probe_trial, store, trial, find_probe("decomposition"), images=8, at_initialisation=True)
+        measure()
+        write(2.0)
+        with pytest.raises(StoreError, match="first convolution before the first step is computed from them; restore"):
+            measure()
 
 
 def test_train_whitens_any_module(digits: Dataset) -> None:

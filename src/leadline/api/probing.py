@@ -48,8 +48,9 @@ def probe_trial(
         seed: random seed of the probe.
         progress: called with (done, total).
         at_initialisation: measure the network before its first step, and before pre-training if there is any: as drawn
-            from the trial's seed, or read from the file that `training.weights` names, whatever the state of the trial;
-            batch normalisation of a network as drawn uses batch statistics if the probe supports that.
+            from the trial's seed, read from the file that `training.weights` names, and computed from the images with
+            `training.whitening`, whatever the state of the trial; batch normalisation of a network that is not from a
+            file uses batch statistics if the probe supports that.
 
     Returns:
         A frame with the columns `arm` and `base` (names of the trial in a study, or else the beginning of its hash),
@@ -58,7 +59,8 @@ def probe_trial(
 
     Raises:
         StoreError: there is no such trial; its trained network is requested and it has not finished; or its network
-            before the first step, and its custom code or file of weights is not what it was registered with.
+            before the first step, and its custom code, file of weights or, with `training.whitening`, data are not what
+            it was registered with.
         LeadlineError: the probe cannot measure this network.
     """
     record = store.trial(prefix)

@@ -112,7 +112,7 @@ class TrainingSpec(Spec):
     whitening: bool = Field(
         default=False,
         description="whether the first convolution starts as filters that whiten patches of the training images, each"
-        " with both signs (Page 2019, Jordan 2024); rates keep them as they are with stem.conv: 0",
+        " with both signs (Page 2019, Jordan 2024); rates keep them as they are, mostly with stem.conv: 0",
     )
     rates: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         default=None,

@@ -4,8 +4,9 @@ Every stream is keyed by the seed and by what is drawn (`leadline.seeds`), so eq
 other images, or noise for batches of another size, is another draw.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from leadline.analysis.studies.arms import Side
 from leadline.parts.augmentations import name_streams
@@ -82,22 +83,30 @@ def _initial_weights(a: Side, b: Side) -> Stream:
         return Stream(what, False, "they are read from files with different content")
     if files != [None, None]:
         return Stream(what, True, "read from a file" if _same(one, two, a, b) else "as far as a file has them")
-    if _whitened_by(a) != _whitened_by(b) or (_whitened_by(a) and not same_training_images(a, b)):
-        what += " after the first convolution"  # which is computed from the images
+    whitened = [_whitened_images(side) for side in (a, b)]
+    other = whitened[0] != whitened[1] or (whitened[0] is not None and not same_training_images(a, b))
+    but = " but for the first convolution" if other else ""
     if _same(one, two, a, b):
-        return Stream(what, True)
+        return Stream(f"{what}{but}", True)
     if not (isinstance(one, NetworkSpec) and isinstance(two, NetworkSpec)):
         return Stream(what, False, "custom code draws them, and is not the same")
     if one.initialisation != two.initialisation:
         return Stream(what, False, "the initialisation is not the same")
     if one.initialisation.branch == "fixup":
         return Stream(what, False, "fixup scales them by each network's depth")
-    return Stream(f"{what} of the parameters {IN_COMMON}", True)
+    return Stream(f"{what} of the parameters {IN_COMMON}{but}", True)
 
 
-def _whitened_by(side: Side) -> object:
-    """Return what decides, beside the images, what a first convolution is that whitens them; None: it is drawn."""
-    return side.trial.data.normalise if side.trial.training.whitening else None
+_NOT_SEEN = {"train", "validation", "test", "subset_seed", "resample", "task", "path", "label_noise", "augment"}
+"""Keys of a data set that say which images are chosen, or are not seen in the images of an evaluation."""
+
+
+def _whitened_images(side: Side) -> Mapping[str, Any] | None:
+    """Return how the images look that a first convolution whitens; None: it does not."""
+    if not side.trial.training.whitening:
+        return None
+    seen: Mapping[str, Any] = side.trial.data.model_dump(mode="json", exclude=_NOT_SEEN)
+    return seen
 
 
 def _order(a: Side, b: Side) -> Stream:
