@@ -333,7 +333,8 @@ def test_snapshot_probes_are_stacked_with_their_place_and_their_failures_told() 
     assert list(lesion.frame.columns) == ["arm", "base", "seed", "epoch", "block", "value"]
     at = lesion.frame.set_index(["arm", "epoch", "block"])["value"]
     assert at["residual[blocks=3]", 2, "b"] == 22.0 and len(at) == 12
-    assert lesion.how.startswith("Measured on 64 validation images. Before the first step")
+    assert lesion.how.startswith("Measured on 64 validation images. The loss is the cross-entropy of their classes,")
+    assert ". Before the first step" in lesion.how
     assert paths.failures == ("Not measured in plain[blocks=3] (2 attempts): no shortcut",)
     assert set(paths.frame["arm"]) == {"residual[blocks=3]"} and "Before" not in paths.how
     # 50 s were timed: two epochs of two trials, one of the one that diverged
@@ -364,7 +365,7 @@ def test_validation_images_are_said_to_be_the_same_where_they_are(
     given = {"plain[blocks=3]": plain, "residual[blocks=3]": residual}
     data = {arm: parse(DataSpec, {"name": "digits", **settings}) for arm, settings in given.items()}
     stored = {trial: [(2, look(1))] for trial in ("t0", "t1")}
-    [found] = diagnose(trials, records, {}, {"lesion": (find_probe("lesion"), stored)}, data).probes
+    [found] = diagnose(trials, records, {}, {"jacobian": (find_probe("jacobian"), stored)}, data).probes
     assert found.how == f"Measured on 64 validation images{shared}."
 
 

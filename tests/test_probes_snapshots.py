@@ -54,6 +54,15 @@ def test_networks_without_batch_normalisation_have_no_batch_statistics() -> None
     assert not run_probe(find_probe("noise"), model, IMAGES, LABELS, seed=0, untrained=True).batch_statistics
 
 
+@pytest.mark.parametrize("name", [name for name in PROBES.members() if PROBES.members()[name].measures_loss])
+def test_numbers_as_targets_are_not_taken_for_probabilities(name: str) -> None:
+    model = build(cifar_resnet(8), (1, 8, 8), 10, 0)
+    images, targets = IMAGES.repeat(4, 1, 1, 1), torch.full((64, 10), 0.5)
+    found = run_probe(find_probe(name), model, images, targets, seed=0, untrained=False)
+    assert found.frame.empty
+    assert "10): this measures the cross-entropy of class labels" in found.reason
+
+
 class Failing(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         raise ValueError("not\ntoday")

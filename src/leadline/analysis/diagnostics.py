@@ -329,6 +329,8 @@ def _result(
             frames.append(one.frame[columns].assign(arm=arm, base=base, seed=seed, epoch=epoch)[[*PLACE, *columns]])
     shared = _shared([data[arm] for arm in seen]) if len(images) == 1 and seen <= data.keys() else ""
     how = f"Measured on {' or '.join(map(str, sorted(images)))} validation images{shared}." if images else ""
+    if images and probe.measures_loss:
+        how += " The loss is the cross-entropy of their classes, whatever loss is minimised."
     if any(batch_statistics.values()):
         own = [arm for arm, used in batch_statistics.items() if used]
         where = "" if len(own) == len(batch_statistics) else f" of {join(own, SHOWN_ARMS)}"

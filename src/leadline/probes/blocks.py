@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
@@ -20,6 +21,20 @@ from leadline.seeds import NOISE, seeded, stream
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits and labels to the mean over the images, a scalar
 Progress = Callable[[int, int], None]  # steps done, steps in all
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits with class labels, the loss of probes that are given no other one.
+
+    Raises:
+        LeadlineError: labels are real numbers, which `F.cross_entropy` would take for probabilities of the classes.
+    """
+    if labels.is_floating_point():
+        raise LeadlineError(
+            f"targets are {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}: this measures the"
+            " cross-entropy of class labels, which are integers"
+        )
+    return F.cross_entropy(logits, labels)
 
 
 def same(x: Tensor) -> Tensor:

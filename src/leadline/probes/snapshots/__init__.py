@@ -51,6 +51,8 @@ class SnapshotProbe(Spec, ABC):
 
     takes_batch_statistics: ClassVar[bool] = True
     """Whether `measure` can let batch normalisation use the batch's own mean and variance."""
+    measures_loss: ClassVar[bool] = False
+    """Whether `measure` computes a loss, which is the cross-entropy with the labels."""
     heading: ClassVar[str] = ""
     """Heading of the probe in the report."""
     title: ClassVar[str] = ""

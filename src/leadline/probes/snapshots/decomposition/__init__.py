@@ -22,6 +22,7 @@ class DecompositionProbe(SnapshotProbe):
     name: Literal["decomposition"] = Field(default="decomposition", exclude=True)
     images: int = Field(default=64, ge=1, description="number of images that are measured")
 
+    measures_loss: ClassVar[bool] = True
     heading: ClassVar[str] = "Decomposition"
     title: ClassVar[str] = "Share of the gradient through the shortcuts"
     columns: ClassVar[tuple[str, ...]] = ("number", "block", "quantity", "value")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from leadline.probes.blocks import (
     Parts,
     Progress,
     chunks,
+    cross_entropy,
     find_blocks,
     preserve_state,
     reroute_blocks,
@@ -75,7 +75,7 @@ def split_gradients(
     *,
     blocks: Blocks = None,
     residual: bool = False,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     training: bool = False,
     seed: int = 0,
 ) -> list[SplitGradient]:
@@ -99,7 +99,7 @@ def decompose(
     *,
     blocks: Blocks = None,
     residual: bool = False,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     training: bool = False,
     batch_size: int = 128,
     seed: int = 0,

@@ -22,6 +22,7 @@ class HessianProbe(SnapshotProbe):
     name: Literal["hessian"] = Field(default="hessian", exclude=True)
     images: int = Field(default=32, ge=1, description="number of images that are measured")
 
+    measures_loss: ClassVar[bool] = True
     heading: ClassVar[str] = "Hessian"
     title: ClassVar[str] = "The spectrum of the Hessian"
     columns: ClassVar[tuple[str, ...]] = ("quantity", "index", "x", "value", "error")

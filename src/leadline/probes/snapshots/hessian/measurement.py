@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leadline.probes.blocks import Loss, Progress
+from leadline.probes.blocks import Loss, Progress, cross_entropy
 from leadline.probes.lanczos import Floats, Tridiagonal, lanczos, orthogonal
 from leadline.probes.state import (
     Batch,
@@ -99,7 +98,7 @@ def hessian(
     tolerance: float = 1e-3,
     vectors: int = 4,
     trace_vectors: int = 30,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     chunk: int = 32,
     batch_statistics: bool = False,
     seed: int = 0,

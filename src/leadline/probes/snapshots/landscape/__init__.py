@@ -22,6 +22,7 @@ class LandscapeProbe(SnapshotProbe):
     name: Literal["landscape"] = Field(default="landscape", exclude=True)
     images: int = Field(default=128, ge=1, description="number of images that are measured")
 
+    measures_loss: ClassVar[bool] = True
     heading: ClassVar[str] = "Landscape"
     title: ClassVar[str] = "The loss around the network"
     columns: ClassVar[tuple[str, ...]] = ("kind", "x", "y", "loss")

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from leadline.probes.blocks import Loss, Progress
+from leadline.probes.blocks import Loss, Progress, cross_entropy
 from leadline.probes.lanczos import Floats
 from leadline.probes.state import ProbeError, generator, measurement_mode, output_of, prepare_batch, require_at_least
 
@@ -93,7 +92,7 @@ def along(
     *,
     span: float = 1.0,
     points: int = 51,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     chunk: int = 256,
     batch_statistics: bool = False,
     seed: int = 0,
@@ -138,7 +137,7 @@ def plane(
     *,
     span: float = 1.0,
     points: int = 25,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     chunk: int = 256,
     batch_statistics: bool = False,
     seed: int = 0,
@@ -186,7 +185,7 @@ def between(
     *,
     margin: float = 0.0,
     points: int = 25,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     chunk: int = 256,
     batch_statistics: bool = False,
     seed: int = 0,

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from leadline.probes.blocks import (
     Parts,
     Progress,
     chunks,
+    cross_entropy,
     find_blocks,
     preserve_state,
     reroute_blocks,
@@ -138,7 +138,7 @@ def lesion(
     *,
     blocks: Blocks = None,
     residual: bool = False,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Lesions:
@@ -181,7 +181,7 @@ def lesion_several(
     seed: int = 0,
     blocks: Blocks = None,
     residual: bool = False,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> RandomLesions:
@@ -228,7 +228,7 @@ def reorder(
     seed: int = 0,
     blocks: Blocks = None,
     residual: bool = False,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Reorderings:
@@ -269,7 +269,7 @@ def swap(
     *,
     blocks: Blocks = None,
     residual: bool = False,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Reorderings:
@@ -326,8 +326,8 @@ class _Bench:
         for images, labels in chunks(self.model, self.images, self.labels, self.batch_size):
             with reroute_blocks(self.found, way):
                 logits = self.model(images)
-            wrong += int((logits.argmax(1) != labels).sum())
             total += float(self.loss(logits, labels)) * len(images)
+            wrong += int((logits.argmax(1) != labels).sum())
         return 100 * wrong / len(self.images), total / len(self.images)
 
 

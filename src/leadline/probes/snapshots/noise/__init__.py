@@ -22,6 +22,7 @@ class NoiseProbe(SnapshotProbe):
     name: Literal["noise"] = Field(default="noise", exclude=True)
     images: int = Field(default=128, ge=64, description="number of validation images, measured in batches of 32")
 
+    measures_loss: ClassVar[bool] = True
     heading: ClassVar[str] = "Noise"
     title: ClassVar[str] = "Signal and noise of the gradient by layer"
     columns: ClassVar[tuple[str, ...]] = ("layer", "depth", "quantity", "value")

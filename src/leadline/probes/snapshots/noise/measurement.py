@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leadline.probes.blocks import Loss, Progress
+from leadline.probes.blocks import Loss, Progress, cross_entropy
 from leadline.probes.lanczos import Floats
 from leadline.probes.state import (
     ProbeError,
@@ -89,7 +88,7 @@ def gradient_noise(
     labels: Tensor,
     *,
     batch_size: int = 32,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     batch_statistics: bool = False,
     seed: int = 0,
     progress: Progress | None = None,

@@ -22,6 +22,7 @@ class PathsProbe(SnapshotProbe):
     name: Literal["paths"] = Field(default="paths", exclude=True)
     images: int = Field(default=16, ge=1, description="number of images that are measured")
 
+    measures_loss: ClassVar[bool] = True
     heading: ClassVar[str] = "Paths"
     title: ClassVar[str] = "Gradient by path length"
     columns: ClassVar[tuple[str, ...]] = ("length", "norm", "norm_low", "norm_high", "share", "sum_norm", "sum_share")

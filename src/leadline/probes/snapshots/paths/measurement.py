@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from leadline.probes.blocks import (
     Blocks,
     Loss,
     Progress,
+    cross_entropy,
     find_blocks,
     preserve_state,
 )
@@ -123,7 +123,7 @@ def gradient_by_path_length(
     lengths: Sequence[int] | None = None,
     samples: int = 10,
     exact: bool = True,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     training: bool = False,
     batch_size: int = 128,
     seed: int = 0,
