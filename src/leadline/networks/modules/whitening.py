@@ -41,11 +41,9 @@ def find_first_convolution(network: nn.Module, shape: InputShape) -> nn.Conv2d:
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     image = torch.linspace(-1, 1, shape[0] * shape[1] * shape[2]).reshape(1, *shape).to(device)
-    entered: list[tuple[nn.Module, Tensor]] = []
+    entered: list[tuple[nn.Module, tuple[Tensor, ...]]] = []  # layers, and what they were called with
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [
-        layer.register_forward_pre_hook(lambda module, inputs: entered.append((module, inputs[0]))) for layer in layers
-    ]
+    hooks = [layer.register_forward_pre_hook(lambda module, given: entered.append((module, given))) for layer in layers]
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()(image)
@@ -54,8 +52,8 @@ def find_first_convolution(network: nn.Module, shape: InputShape) -> nn.Conv2d:
             hook.remove()
         for module, training in modes:
             module.training = training
-    first, given = entered[0] if entered else (None, image)
-    same = given is image or (not image.is_meta and torch.equal(given, image))
+    first, given = entered[0] if entered else (None, ())
+    same = any(one is image or (not image.is_meta and torch.equal(one, image)) for one in given)
     if not isinstance(first, nn.Conv2d) or first.groups != 1 or not same:
         raise SpecError(
             "whitening needs a network whose first layer is a convolution of the image itself, without groups; leave"
