@@ -16,6 +16,7 @@ import leadline as ll
 from leadline.analysis.runs import find_columns
 from leadline.analysis.runs.columns import higher_is_better, is_share
 from leadline.analysis.runs.readers import read_runs, readers
+from leadline.analysis.runs.readers.tables import read_csv
 from leadline.analysis.stats import unpaired, unpaired_equivalence_p
 from leadline.analysis.verdict import Findings, analyze, contrast_sentence, detail_sentences, effect_sentence, headline
 from leadline.analysis.verdict.wording.tables import contrast_values
@@ -304,6 +305,20 @@ def test_ambiguous_columns_are_asked_for() -> None:
 )
 def test_names_say_which_direction_is_better(name: str, higher: bool | None) -> None:
     assert higher_is_better(name) is higher
+
+
+@pytest.mark.parametrize("name", ["neg_log_loss", "neg_root_mean_squared_error", "test/negative_mae"])
+def test_values_with_their_sign_turned_are_better_when_higher(name: str) -> None:
+    assert higher_is_better(name) is True
+    found = ll.compare(
+        table(plain=[-one for one in PLAIN], residual=[-one for one in RESIDUAL]).rename(columns={"test_error": name})
+    )
+    assert found.contrasts["verdict"].tolist() == ["better"]
+
+
+@pytest.mark.parametrize("name", ["epochs_to_accuracy", "accuracy_drop", "error_reduction", "val_acc_gap", "acc_std"])
+def test_names_of_something_about_a_value_do_not_say_which_direction_is_better(name: str) -> None:
+    assert higher_is_better(name) is None
 
 
 def test_a_mean_squared_error_is_no_share() -> None:
@@ -654,3 +669,57 @@ def test_a_run_that_failed_before_values_are_logged_has_failed() -> None:
     rows = [row for row in rows if row[:3] != ("b", 1, 10)]
     found = ll.compare(pd.DataFrame(rows, columns=["arm", "seed", "epoch", "test_error"]))
     assert "counts as diverged, worse than any other: b at seed 1." in str(found)
+
+
+def test_words_for_missing_numbers_are_text_among_text(tmp_path: Path) -> None:
+    rows = [f"{arm},{seed},{5 + seed / 10 + bonus}" for arm, bonus in (("None", 1), ("batch", 0)) for seed in range(4)]
+    file = tmp_path / "norm.csv"
+    file.write_text("\n".join(["norm,seed,test_error", *rows, "None,4,NaN", "batch,4, n/a"]) + "\n")
+    frame = read_csv(file)
+    assert frame["norm"].unique().tolist() == ["None", "batch"]
+    assert frame["test_error"].dtype == float and frame["test_error"].isna().sum() == 2
+    assert ll.compare(file, arm="norm").contrasts["n"].tolist() == [4]  # one seed failed in both
+
+
+def test_a_separator_at_the_end_of_each_row_shifts_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "trailing.csv"
+    text = table(plain=PLAIN, residual=RESIDUAL).to_csv(index=False)
+    head, *rows = text.splitlines()
+    file.write_text("\n".join([head, *(f"{row}," for row in rows)]) + "\n")
+    pd.testing.assert_frame_equal(read_csv(file), table(plain=PLAIN, residual=RESIDUAL))
+
+
+def test_a_separator_in_a_quoted_name_is_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "quoted.csv"
+    frame = table(plain=PLAIN, residual=RESIDUAL).rename(columns={"test_error": "error, %"})
+    frame.assign(**{"accuracy, %": 100 - frame["error, %"]}).to_csv(file, index=False)
+    assert ll.compare(file, value="error, %").contrasts["n"].tolist() == [5]
+    frame.to_csv(file, index=False, header=["model", "seed", "seed"])
+    assert "column 'seed' stands twice" in refused(file)
+
+
+def test_pairs_that_were_written_in_two_ways_are_pairs() -> None:
+    frame = table(plain=PLAIN, residual=RESIDUAL)
+    residual = frame["model"] == "residual"
+    mixed = frame.assign(seed=[str(seed) if of else seed for seed, of in zip(frame["seed"], residual, strict=True)])
+    assert ll.compare(mixed).contrasts["n"].tolist() == [5]
+    folds = frame.assign(fold=[f"f{seed}" + " " * of for seed, of in zip(frame["seed"], residual, strict=True)])
+    assert ll.compare(folds.drop(columns="seed")).contrasts["n"].tolist() == [5]
+
+
+def test_levels_that_one_arm_alone_has_are_named() -> None:
+    one, two = (table(plain=PLAIN, residual=RESIDUAL).assign(dataset=name) for name in ("cifar10", "svhn"))
+    two.loc[two["model"] == "residual", "dataset"] = "SVHN"
+    reading = "\n".join(ll.compare(pd.concat([one, two], ignore_index=True)).reading)
+    assert "Left out of residual against plain: 5 runs of residual[dataset=SVHN], of which plain has none." in reading
+    assert "5 runs of plain[dataset=svhn], of which residual has none." in reading
+
+
+def test_a_value_that_was_not_logged_is_no_failure_in_the_others() -> None:
+    frame = table(plain=PLAIN, residual=RESIDUAL).assign(macro_f1=0.5)
+    frame.loc[7, "macro_f1"] = None
+    assert "row 8: test_error without macro_f1; if the run failed," in refused(frame, value=["test_error", "macro_f1"])
+    assert ll.compare(frame, value="test_error").contrasts["n"].tolist() == [5]
+    stated = frame.assign(state=["failed" if row == 7 else "finished" for row in range(10)])
+    reading = "\n".join(ll.compare(stated, value=["test_error", "macro_f1"]).reading)
+    assert "1 run has no number or failed, and counts as diverged, worse than any other: residual at seed 2." in reading

@@ -360,6 +360,17 @@ def test_keras_names_and_a_missing_channel(tmp_path: Path) -> None:
     assert (data.shape, data.classes, data.train_size) == ((1, 5, 5), 2, 18)
 
 
+@pytest.mark.parametrize("names", ["val_{}", "valid_{}", "validation_{}"])
+def test_validation_images_under_usual_names_are_used_and_other_arrays_are_named(tmp_path: Path, names: str) -> None:
+    parts = {"train_{}": 20, names: 6, "test_{}": 4}
+    arrays = {name.format("images"): np.zeros((count, 5, 5), np.uint8) for name, count in parts.items()}
+    arrays |= {name.format("labels"): np.arange(count) % 2 for name, count in parts.items()}
+    np.savez(tmp_path / "med.npz", weights=np.ones(3), **arrays)
+    data = load(parse(DataSpec, {"name": "npz", "path": "med.npz"}), tmp_path)
+    assert (data.train_size, len(data.validation.labels), len(data.test_labels)) == (20, 6, 4)
+    assert data.notes == ("med.npz: not used: weights.",)
+
+
 def test_keras_images_may_have_their_channels_last(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 5, 6, 3), dtype=np.uint8)
     np.savez(tmp_path / "keras.npz", x_train=images, y_train=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
@@ -481,6 +492,33 @@ def test_grey_folders_have_one_channel_and_colour_keeps_its_identity(tmp_path: P
 
 
 # --- Parquet
+
+
+def test_numbers_in_parquet_stand_for_the_names_of_their_own_file(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    datasets = pytest.importorskip("datasets")
+    images = [path.read_bytes() for path in write_images(tmp_path / "scans")]
+
+    def write(file: str, names: list[str], labels: list[str]) -> None:
+        features = datasets.Features({"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=names)})
+        numbers = [names.index(label) for label in labels]
+        table = pa.table({"image": images[: len(labels)], "label": numbers})
+        pq.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), tmp_path / "own" / file)
+
+    (tmp_path / "own").mkdir()
+    write("train-0.parquet", ["ant", "bee", "cat"], ["ant", "bee", "cat"] * 8)
+    write("test-0.parquet", ["cat", "bee"], ["cat", "bee", "bee", "cat"])
+    spec = parse(DataSpec, {"name": "hf", "path": "own", "size": 8})
+    read = spec.read(tmp_path)
+    assert read.class_names == ("ant", "bee", "cat")
+    assert load(spec, tmp_path).test_labels.tolist() == [2, 1, 1, 2]
+    write("test-0.parquet", ["cat", "dog"], ["cat", "dog"])
+    with pytest.raises(DataError, match="label 1 in row 1 is dog; expected a class that train has"):
+        load(spec, tmp_path)
+    write("test-0.parquet", ["cat", "bee"], ["cat", "bee"])
+    write("train-1.parquet", ["bee", "ant", "cat"], ["ant", "bee", "cat"])
+    with pytest.raises(DataError, match=r"train-1.parquet: its class names are bee, ant and cat, and those of train-0"):
+        load(spec, tmp_path)
 
 
 def test_labels_of_parquet_by_class_and_by_name(tmp_path: Path) -> None:

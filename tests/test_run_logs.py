@@ -190,6 +190,33 @@ def test_exports_of_wandb(tmp_path: Path) -> None:
     )
 
 
+def test_a_chart_of_wandb_that_ends_with_nan_is_of_a_failed_run(tmp_path: Path) -> None:
+    series = [f"{arm}_seed{seed} - val_loss{part}" for arm in ARMS for seed in SEEDS for part in ("", "__MIN", "__MAX")]
+    lines = [",".join(f'"{name}"' for name in ["Step", *series])]
+    for step in EPOCHS:
+        values = [f"{1 + seed / 10}" for _ in ARMS for seed in SEEDS]
+        values[0] = "NaN" if step == EPOCHS[-1] else values[0]
+        values[1] = "" if step == 1 else values[1]
+        lines.append(",".join([str(step), *(f'"{one}","{one}","{one}"' for one in values)]))
+    (tmp_path / "chart.csv").write_text("\n".join(lines) + "\n")
+    frame = read_runs(tmp_path / "chart.csv")
+    assert len(frame) == len(ARMS) * len(SEEDS) * len(EPOCHS) - 1
+    reading = " ".join(ll.compare(tmp_path / "chart.csv", baseline=ARMS[0]).reading)
+    assert f"1 run has no number or failed, and counts as diverged, worse than any other: {ARMS[0]} at seed" in reading
+
+
+def test_infinity_in_a_database_of_mlflow_is_infinity(tmp_path: Path) -> None:
+    path = logs("mlflow.db", tmp_path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE metrics SET value = 1.7976931348623157e308 WHERE step = 0 AND key = 'loss'")
+    connection.execute("UPDATE metrics SET value = -1.7976931348623157e308 WHERE step = 1 AND key = 'loss'")
+    connection.commit()
+    connection.close()
+    frame = read_runs(path)
+    assert (frame.loc[frame["step"] == 0, "loss"] == np.inf).all()
+    assert (frame.loc[frame["step"] == 1, "loss"] == -np.inf).all()
+
+
 def test_runs_of_mlflow_that_failed_or_go_on(tmp_path: Path) -> None:
     path = logs("mlflow.db", tmp_path)
     connection = sqlite3.connect(path)

@@ -361,6 +361,18 @@ def test_following_writes_what_changes_and_the_verdict_at_the_end(
     assert verdict == str(results.verdict())
 
 
+def test_an_experiment_that_was_deleted_in_mlflow_is_said(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    shutil.copy(request.getfixturevalue("empty_database"), tmp_path)
+    find_tracker("mlflow", "--to")(tmp_path, "tiny").close()
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
+    with pytest.raises(LeadlineError, match="the experiment tiny was deleted in MLflow; restore it there"):
+        find_tracker("mlflow", "--to")(tmp_path, "tiny")
+
+
 def test_hyperparameters_that_pytorch_logs_are_those_of_the_run(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from torch.utils.tensorboard import SummaryWriter

@@ -111,7 +111,7 @@ def check_arrays(found: object, name: str, task: Task | None = None) -> Arrays:
     task.check_parts({part: targets for part, (_, targets) in parts.items()}, named, name)
     note = found.note
     if "test" not in parts:
-        note = f"{name}: {NO_TEST_PART}"
+        note = f"{note} {name}: {NO_TEST_PART}".lstrip()
         train, test = cut_test_part(train_labels)
         if len(test) == 0:
             raise DataError(

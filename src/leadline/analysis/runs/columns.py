@@ -32,6 +32,12 @@ HIGHER = (
     "accuracy", "acc", "f1", "auc", "auroc", "auprc", "map", "precision", "recall", "r2", "bleu", "rouge", "iou",
     "miou", "dice", "reward", "return", "mcc", "kappa", "psnr", "ssim",
 )
+NEGATIVE = ("neg", "negative")
+"""Words of values with their sign turned, as scikit-learn's scores of errors have it."""
+UNCLEAR = (
+    "to", "drop", "reduction", "gap", "gain", "improvement", "delta", "change", "difference", "diff", "std", "inverse",
+)
+"""Words with which the name of a value does not say whether higher is better."""
 SHARES = (
     "error", "err", "wer", "cer", "accuracy", "acc", "f1", "auc", "auroc", "auprc", "precision", "recall", "iou",
     "miou", "dice",
@@ -226,6 +232,8 @@ def higher_is_better(name: str) -> bool | None:
     Example:
         >>> higher_is_better("val/top1_acc"), higher_is_better("test_error"), higher_is_better("score")
         (True, False, None)
+        >>> higher_is_better("neg_log_loss"), higher_is_better("epochs_to_accuracy")
+        (True, None)
     """
     return _direction(name)
 
@@ -262,7 +270,9 @@ def in_words(name: str, per_cent: bool) -> str:
 def _direction(name: str) -> bool | None:
     words = set(_words(name))
     lower, higher = not words.isdisjoint(LOWER), not words.isdisjoint(HIGHER)
-    return None if lower == higher else higher
+    if lower == higher or not words.isdisjoint(UNCLEAR):
+        return None
+    return higher == words.isdisjoint(NEGATIVE)
 
 
 def _words(name: str) -> list[str]:

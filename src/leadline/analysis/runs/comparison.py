@@ -118,6 +118,7 @@ def compare_runs(
     contrasts, notes = [], [*runs.said]
     keys = _keys_of(runs, arms)
     for a, b in pairs:
+        notes += _levels_of_one(arms, keys, a, b)
         for side_a, side_b in _at_each_level(arms, a, b):
             unpaired, words = _pairing(keys, columns, side_a, side_b, options)
             notes += words
@@ -320,6 +321,20 @@ def _at_each_level(arms: Mapping[Place, DesignArm], a: str, b: str) -> Iterator[
     for (base, level), arm in arms.items():
         if base == a and (b, level) in arms:
             yield arm.name, arms[b, level].name
+
+
+def _levels_of_one(
+    arms: Mapping[Place, DesignArm], keys_of: Mapping[str, Sequence[Key]], a: str, b: str
+) -> Iterator[str]:
+    """Yield what is left out because only one of two arms has the level."""
+    for base, other in ((a, b), (b, a)):
+        alone = [arm for (own, level), arm in arms.items() if own == base and (other, level) not in arms]
+        if alone:
+            runs = sum(len(keys_of[arm.name]) for arm in alone)
+            yield (
+                f"Left out of {a} against {b}: {plural(runs, 'run')} of {join([arm.name for arm in alone])}, of which"
+                f" {other} has none."
+            )
 
 
 def _keys_of(runs: Runs, arms: Mapping[Place, DesignArm]) -> dict[str, list[Key]]:

@@ -56,9 +56,11 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
     for name in columns.values:
         frame[f"value:{name}"] = _numbers(table, name)
     frame["failed"] = frame[[f"value:{name}" for name in columns.values]].isna().any(axis=1)
+    frame["stated"] = False
     if columns.state is not None:
         states = table[columns.state].astype("string").str.strip().str.lower().fillna("")
-        frame["failed"] |= states.isin(FAILED)
+        frame["stated"] = states.isin(FAILED)
+        frame["failed"] |= frame["stated"]
         if (open_rows := ~states.isin(FAILED | ENDED)).any():
             names = join([repr(one) for one in states[open_rows].unique()])
             said.append(f"Left out: {plural(int(open_rows.sum()), 'row')} whose {columns.state} is {names}.")
@@ -70,6 +72,8 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
         frame, curves, words = _last_epochs(frame, table, columns)
         said += words
     frame = frame.reset_index(drop=True)
+    _refuse_half_logged(frame, columns)
+    frame = frame.drop(columns="stated")
     if columns.pair and (repeated := frame.duplicated(["arm", "level", "pair"], keep=False)).any():
         if not mean_of_duplicates:
             raise DataError(_duplicates(frame[repeated], table, columns))
@@ -94,8 +98,22 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
 
 def _tuples(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
     """Return the values of some columns, row by row, each row's together."""
-    rows = zip(*(table[name].tolist() for name in names), strict=True) if names else [()] * len(table)
+    rows = zip(*(_alike(table[name]) for name in names), strict=True) if names else [()] * len(table)
     return pd.Series(list(rows), index=table.index, dtype=object)
+
+
+def _alike(column: pd.Series) -> list[object]:
+    """Return values without spaces around text, and numbers as numbers even where some of them were read as text."""
+    if column.dtype.kind in "biuf":
+        return column.tolist()
+    values = [one.strip() if isinstance(one, str) else one for one in column.tolist()]
+    if any(isinstance(one, str) for one in values) and not all(isinstance(one, str) for one in values):
+        try:
+            numbers: list[object] = pd.to_numeric(pd.Series(values, dtype=object)).tolist()
+        except (ValueError, TypeError):
+            return list(map(str, values))
+        return numbers
+    return values
 
 
 def _numbers(table: pd.DataFrame, name: str) -> pd.Series:
@@ -173,6 +191,24 @@ def _last_epochs(
             f"Of each run the last {columns.epoch} is compared, and these differ: {ends.min():g} to {ends.max():g}."
         )
     return last.drop(columns=["epoch", "number", *(["run"] if columns.run is not None else [])]), curves, said
+
+
+def _refuse_half_logged(frame: pd.DataFrame, columns: Columns) -> None:
+    """Check that each run has all values or none: one that was not logged is no failure in the others.
+
+    Raises:
+        DataError: a run has some of them, and no state says that it failed.
+    """
+    lacking = frame[[f"value:{name}" for name in columns.values]].isna()
+    half = lacking.any(axis=1) & ~lacking.all(axis=1) & ~frame["stated"]
+    if half.any():
+        has, lacks = list[str](), list[str]()
+        for name, gone in zip(columns.values, lacking[half].iloc[0], strict=True):
+            (lacks if gone else has).append(name)
+        raise DataError(
+            f"{_rows(frame.loc[half, 'row'])}: {join(has)} without {join(lacks)}; if the run failed, leave all of them"
+            " empty or say so in a column named state; if not, compare the values one at a time with --value"
+        )
 
 
 def _duplicates(repeated: pd.DataFrame, table: pd.DataFrame, columns: Columns) -> str:

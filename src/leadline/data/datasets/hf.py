@@ -13,7 +13,8 @@ from leadline.data.encoded_images import EncodedImages, Part, sort_class_names
 from leadline.data.files import compute_sha256, locate, read_bytes
 from leadline.data.formats.images import KINDS, silence_pillow
 from leadline.data.image_dataset import ImageDataSpec
-from leadline.errors import DataError, LeadlineError, not_installed
+from leadline.errors import MOST_NAMES, DataError, LeadlineError, not_installed
+from leadline.text import join
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 """Part -> possible names of its split."""
@@ -45,7 +46,8 @@ class HuggingFace(ImageDataSpec):
         splits = self._read_hub(data_dir) if files is None else {k: self._read_files(v) for k, v in files.items()}
         if "train" not in splits:
             raise DataError(f"{self.path}: has no split train, only {', '.join(splits) or 'nothing'}")
-        names = next((split.names for split in splits.values() if split.names is not None), None)
+        named = [splits["train"], *splits.values()]
+        names = next((split.names for split in named if split.names is not None), None)
         if names is None:
             names = sort_class_names({str(label) for split in splits.values() for label in split.labels})
         parts = {
@@ -104,13 +106,19 @@ class HuggingFace(ImageDataSpec):
         from datasets import Features
 
         try:
-            table = pa.concat_tables([pq.read_table(file, partitioning=None) for file in files])
+            tables = [pq.read_table(file, partitioning=None) for file in files]
+            for file, one in zip(files, tables, strict=True):
+                self._check_columns(str(file), one.column_names)
+            named = [_names(Features.from_arrow_schema(one.schema)[self.label]) for one in tables]
+            if other := next((place for place, names in enumerate(named) if names != named[0]), None):
+                raise DataError(
+                    f"{files[other]}: its class names are {_listed(named[other])}, and those of {files[0].name} are"
+                    f" {_listed(named[0])}; give all files of a split the same names in the same order"
+                )
+            table = pa.concat_tables(tables)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{files[0]}: cannot be read: {' '.join(str(error).split())}") from None
-        self._check_columns(str(files[0]), table.column_names)
-        features = Features.from_arrow_schema(table.schema)
-        images = table.column(self.image)
-        return _Split(table.column(self.label).to_pylist(), _names(features[self.label]), images)
+        return _Split(table.column(self.label).to_pylist(), named[0], table.column(self.image))
 
     def _read_hub(self, data_dir: Path) -> "dict[str, _Split]":
         from datasets import Image, load_dataset
@@ -151,7 +159,11 @@ class _Split:
         return next(iter(found.values())) if isinstance(found, dict) else found.as_py()
 
     def classes(self, names: tuple[str, ...], place: str) -> NDArray[np.int64]:
-        """Return the classes as integers from 0.
+        """Return the classes as integers from 0; numbers stand for the split's own names, whatever their order.
+
+        Args:
+            names: of the classes.
+            place: what messages begin with.
 
         Raises:
             DataError: a label is neither a name nor an integer, or is not a known class.
@@ -159,17 +171,24 @@ class _Split:
         numbers = {name: number for number, name in enumerate(names)}
         found = []
         for row, label in enumerate(self.labels):
-            known = 0 <= label < len(names) if self.names is not None and isinstance(label, int) else None
-            number = label if known else numbers.get(str(label)) if known is None else None
-            if number is None or not isinstance(label, int | str):
+            numbered = isinstance(label, int) and self.names is not None
+            own = (self.names or ()) if numbered else (str(label),)
+            name = own[label if numbered else 0] if not numbered or 0 <= label < len(own) else None
+            if name is None or not isinstance(label, int | str):
                 raise DataError(f"{place}: label {label!r} in row {row}; expected a name or a whole number of a class")
-            found.append(number)
+            if name not in numbers:
+                raise DataError(f"{place}: label {label!r} in row {row} is {name}; expected a class that train has")
+            found.append(numbers[name])
         return np.array(found, np.int64)
 
 
 def _names(feature: Any) -> tuple[str, ...] | None:
     names = getattr(feature, "names", None)
     return None if names is None else tuple(names)
+
+
+def _listed(names: tuple[str, ...] | None) -> str:
+    return join(list(names), MOST_NAMES) if names else "not given"
 
 
 def _bytes_of(value: Any, place: str) -> bytes:

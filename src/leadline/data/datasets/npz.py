@@ -13,15 +13,23 @@ from leadline.data.arrays import Arrays, check_arrays, looks_channels_last
 from leadline.data.datasets import DATASETS, DataSpec
 from leadline.data.files import compute_sha256, find_file
 from leadline.data.metadata import Metadata
-from leadline.errors import DataError
+from leadline.errors import MOST_NAMES, DataError
 from leadline.parts.tasks import Task, task_of
+from leadline.text import join
 
 KEYS = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),
-    "validation": (("validation_images", "validation_labels"), ("x_val", "y_val")),
+    "validation": (
+        ("validation_images", "validation_labels"),
+        ("valid_images", "valid_labels"),
+        ("val_images", "val_labels"),
+        ("x_validation", "y_validation"),
+        ("x_valid", "y_valid"),
+        ("x_val", "y_val"),
+    ),
     "test": (("test_images", "test_labels"), ("x_test", "y_test")),
 }
-"""Part -> possible names of its images and labels: descriptive ones, and those of Keras."""
+"""Part -> possible names of its images and labels: descriptive ones, and those of Keras and MedMNIST."""
 
 
 @DATASETS.register
@@ -87,6 +95,7 @@ def _read(path: Path, modified: int, size: int, task: Task) -> Arrays:
 
 def _arrays(path: Path, file: Any) -> Arrays:
     parts: dict[str, tuple[Any, Any]] = {}
+    used = {"class_names"}
     for part, spellings in KEYS.items():
         for images, labels in spellings:
             if (images in file) != (labels in file):
@@ -94,6 +103,7 @@ def _arrays(path: Path, file: Any) -> Arrays:
                 raise DataError(f"{path}: has {there} but no {missing}; it holds {', '.join(file.files)}")
             if images in file:
                 parts[part] = (_channels_first(file[images], images), file[labels].squeeze())
+                used |= {images, labels}
                 break
     if "train" not in parts:
         raise DataError(
@@ -101,7 +111,9 @@ def _arrays(path: Path, file: Any) -> Arrays:
             " or x_train and y_train"
         )
     names = file["class_names"].tolist() if "class_names" in file else None
-    return Arrays(parts["train"], parts.get("test"), parts.get("validation"), names)
+    rest = [name for name in file.files if name not in used]
+    note = f"{path.name}: not used: {join(rest, MOST_NAMES)}." if rest else ""
+    return Arrays(parts["train"], parts.get("test"), parts.get("validation"), names, note)
 
 
 def _channels_first(images: Any, name: str) -> Any:

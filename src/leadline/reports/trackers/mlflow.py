@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from leadline.errors import LeadlineError
 from leadline.reports.trackers import VERDICT_RUN, Points, TrackedRun, Tracker, register
 
 ID, DIGEST = "leadline.id", "leadline.digest"
@@ -42,6 +43,11 @@ class MLflow(Tracker):
         folder = self.folder.resolve()
         self._client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
         found = self._client.get_experiment_by_name(self.study)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise LeadlineError(
+                f"{folder}: the experiment {self.study} was deleted in MLflow; restore it there, remove it with"
+                " mlflow gc, or use another folder"
+            )
         artifacts = (folder / "mlartifacts" / self.study).as_uri()
         self._experiment = (
             self._client.create_experiment(self.study, artifact_location=artifacts)

@@ -1,11 +1,13 @@
 """MLflow: its folder of files (mlruns) and its SQLite file, both without MLflow."""
 
 import io
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -101,6 +103,8 @@ def read_database(path: Path) -> pd.DataFrame:
             tables[name] = pd.read_sql_query(f"SELECT {', '.join(columns)} FROM {name}", connection)
     metrics = tables["metrics"].rename(columns={"key": "metric"})
     metrics["value"] = metrics["value"].astype(float).mask(metrics["is_nan"].astype(bool))
+    infinite = metrics["value"].abs() >= sys.float_info.max  # the largest number is what MLflow stores for it
+    metrics["value"] = metrics["value"].mask(infinite, np.copysign(np.inf, metrics["value"]))
     logged = dict(list(metrics.groupby("run_uuid")))
     settings = {
         run: dict(zip(own["key"], own["value"], strict=True)) for run, own in tables["params"].groupby("run_uuid")

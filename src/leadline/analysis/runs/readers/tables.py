@@ -1,5 +1,6 @@
 """Tables in files: CSV, TSV, Parquet, JSON and JSON lines."""
 
+import csv
 import gzip
 import json
 import zlib
@@ -16,11 +17,20 @@ from leadline.errors import DataError
 SEPARATORS = ",;\t"
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+MISSING = frozenset({"nan", "-nan", "na", "n/a", "#n/a", "none", "null", "<na>"})
+"""Words for a missing number, in small letters."""
+
+
+def read_csv(path: Path, words: bool = False) -> pd.DataFrame:
     """Return a table of text whose cells are divided by commas, semicolons or tabs, as its first line shows.
 
     It may be compressed with gzip, as the ending `.gz` says. Between semicolons, numbers may have decimal commas, as
-    spreadsheets write them in many countries.
+    spreadsheets write them in many countries. Among numbers, words such as NaN are missing numbers; in a column of
+    text, such as arms of which one is called None, they are text.
+
+    Args:
+        path: the file.
+        words: leave words such as NaN among numbers, so that they can be told from empty cells.
 
     Raises:
         DataError: it is not UTF-8 text, has no rows, is damaged, or a column's name stands twice.
@@ -42,16 +52,42 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: is not a table: {error}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be decompressed: {error}") from None
-    names = [name.strip().strip('"') for name in head.rstrip("\n").split(separator)]
+    names = [name.strip() for name in next(csv.reader([head], delimiter=separator, skipinitialspace=True))]
     if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice; rename one of them")
-    return frame
+    return frame if words else frame.apply(_without_words)
 
 
 def _read_csv(path: Path, separator: str, decimal: str = ".") -> pd.DataFrame:
-    return pd.read_csv(
-        path, sep=separator, decimal=decimal, encoding="utf-8-sig", low_memory=False, skipinitialspace=True
-    )
+    def read(**further: Any) -> pd.DataFrame:
+        found: pd.DataFrame = pd.read_csv(
+            path,
+            sep=separator,
+            decimal=decimal,
+            encoding="utf-8-sig",
+            low_memory=False,
+            skipinitialspace=True,
+            keep_default_na=False,
+            na_values=[""],
+            **further,
+        )
+        return found
+
+    frame = read()
+    if not isinstance(frame.index, pd.RangeIndex) and frame.iloc[:, -1].isna().all():
+        frame = read(index_col=False)  # each row ends with a separator
+    return frame
+
+
+def _without_words(column: pd.Series) -> pd.Series:
+    """Return a column of numbers among which words say that one is missing without the words; any other as it is."""
+    if column.dtype.kind in "biuf":
+        return column
+    missing = column.isna() | column.astype("string").str.strip().str.lower().isin(MISSING)
+    try:
+        return pd.to_numeric(column.mask(missing)) if missing.any() else column
+    except (ValueError, TypeError):
+        return column
 
 
 def _has_decimal_commas(column: pd.Series) -> bool:

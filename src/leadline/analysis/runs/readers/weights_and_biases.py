@@ -50,14 +50,15 @@ def read_chart(path: Path) -> pd.DataFrame:
 
     The columns __MIN and __MAX, the range of what a point of the chart stands for, are left out.
     """
-    frame = read_csv(path)
+    frame = read_csv(path, words=True)
     axis = str(frame.columns[0])
     parts = []
     for name in frame.columns[1:]:
         found = SERIES.fullmatch(name)
         if found and not found["range"]:
-            part = pd.DataFrame({axis: frame[axis], RUN: found["run"], "metric": found["metric"], "value": frame[name]})
-            parts.append(part[part["value"].notna()])
+            part = pd.DataFrame({axis: frame[axis], RUN: found["run"], "metric": found["metric"]})
+            part["value"] = pd.to_numeric(frame[name], errors="coerce")
+            parts.append(part[frame[name].notna()])  # NaN is a value; an empty cell is none
     records = pd.concat(parts, ignore_index=True)
     names = records[RUN].unique()
     of_run = dict(list(records.groupby(RUN)))
