@@ -321,6 +321,22 @@ def test_names_of_something_about_a_value_do_not_say_which_direction_is_better(n
     assert higher_is_better(name) is None
 
 
+def test_other_names_with_such_words_say_it_as_before() -> None:
+    for name in (
+        "f1_neg",
+        "recall_negative",
+        "hard_neg_auc",
+        "text_to_image_recall",
+        "change_detection_f1",
+        "en_to_de_bleu",
+    ):
+        assert higher_is_better(name) is True, name
+    for name in ("false_negative_error", "negative_sampling_loss", "speech_to_text_wer", "seconds_to_94", "diff_loss"):
+        assert higher_is_better(name) is False, name
+    frame = table(plain=PLAIN, residual=RESIDUAL).rename(columns={"test_error": "accuracy_drop"}).assign(seconds=3.0)
+    assert "is a higher accuracy_drop better?" in refused(frame)
+
+
 def test_a_mean_squared_error_is_no_share() -> None:
     assert is_share("test_error")
     assert not is_share("mean_squared_error")
@@ -674,19 +690,31 @@ def test_a_run_that_failed_before_values_are_logged_has_failed() -> None:
 def test_words_for_missing_numbers_are_text_among_text(tmp_path: Path) -> None:
     rows = [f"{arm},{seed},{5 + seed / 10 + bonus}" for arm, bonus in (("None", 1), ("batch", 0)) for seed in range(4)]
     file = tmp_path / "norm.csv"
-    file.write_text("\n".join(["norm,seed,test_error", *rows, "None,4,NaN", "batch,4, n/a"]) + "\n")
+    file.write_text("\n".join(["norm,seed,test_error", *rows, "None,4,NaN", "batch,4, #N/A"]) + "\n")
     frame = read_csv(file)
     assert frame["norm"].unique().tolist() == ["None", "batch"]
     assert frame["test_error"].dtype == float and frame["test_error"].isna().sum() == 2
     assert ll.compare(file, arm="norm").contrasts["n"].tolist() == [4]  # one seed failed in both
+    file.write_text(
+        "dropout,seed,early,test_error\nnone,0,True,5.1\n0.1,0,False,5.2\nnone,1,,5.3\n0.1,1,True,diverged\n"
+    )
+    assert read_csv(file)["dropout"].tolist() == ["none", "0.1"] * 2
+    assert read_csv(file)["early"].tolist()[:2] == [True, False]
+    file.write_text("model;seed;test_error\nplain;0;7,05\nplain;1;NaN\nplain;2;6,5\n")
+    np.testing.assert_array_equal(read_csv(file)["test_error"], [7.05, np.nan, 6.5])
 
 
 def test_a_separator_at_the_end_of_each_row_shifts_nothing(tmp_path: Path) -> None:
     file = tmp_path / "trailing.csv"
-    text = table(plain=PLAIN, residual=RESIDUAL).to_csv(index=False)
-    head, *rows = text.splitlines()
-    file.write_text("\n".join([head, *(f"{row}," for row in rows)]) + "\n")
-    pd.testing.assert_frame_equal(read_csv(file), table(plain=PLAIN, residual=RESIDUAL))
+    expected = table(plain=PLAIN, residual=RESIDUAL)
+    head, *rows = expected.to_csv(index=False).splitlines()
+    for end in (",", ",,"):
+        file.write_text("\n".join([head, *(f"{row}{end}" for row in rows)]) + "\n")
+        pd.testing.assert_frame_equal(read_csv(file), expected)
+    file.write_text("\n".join([head, *(f"r{number},{row}" for number, row in enumerate(rows))]) + "\n")
+    pd.testing.assert_frame_equal(read_csv(file).reset_index(drop=True), expected)  # as R writes names of rows
+    file.write_text("\n".join([f"{head},note", *(f"r{number},{row}," for number, row in enumerate(rows))]) + "\n")
+    assert "name their column, and if rows end with a separator, remove it" in refused(file)
 
 
 def test_a_separator_in_a_quoted_name_is_part_of_it(tmp_path: Path) -> None:
@@ -715,11 +743,10 @@ def test_levels_that_one_arm_alone_has_are_named() -> None:
     assert "5 runs of plain[dataset=svhn], of which residual has none." in reading
 
 
-def test_a_value_that_was_not_logged_is_no_failure_in_the_others() -> None:
+def test_a_run_that_lacks_one_of_several_values_is_told_with_what_it_lacks() -> None:
     frame = table(plain=PLAIN, residual=RESIDUAL).assign(macro_f1=0.5)
     frame.loc[7, "macro_f1"] = None
-    assert "row 8: test_error without macro_f1; if the run failed," in refused(frame, value=["test_error", "macro_f1"])
-    assert ll.compare(frame, value="test_error").contrasts["n"].tolist() == [5]
-    stated = frame.assign(state=["failed" if row == 7 else "finished" for row in range(10)])
-    reading = "\n".join(ll.compare(stated, value=["test_error", "macro_f1"]).reading)
+    reading = "\n".join(ll.compare(frame, value=["test_error", "macro_f1"]).reading)
     assert "1 run has no number or failed, and counts as diverged, worse than any other: residual at seed 2." in reading
+    assert "Of these, 1 run has other values and no macro_f1: if that does not mean that a run failed" in reading
+    assert ll.compare(frame, value="test_error").contrasts["n"].tolist() == [5]

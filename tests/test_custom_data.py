@@ -513,9 +513,12 @@ def test_numbers_in_parquet_stand_for_the_names_of_their_own_file(tmp_path: Path
     assert read.class_names == ("ant", "bee", "cat")
     assert load(spec, tmp_path).test_labels.tolist() == [2, 1, 1, 2]
     write("test-0.parquet", ["cat", "dog"], ["cat", "dog"])
-    with pytest.raises(DataError, match="label 1 in row 1 is dog; expected a class that train has"):
+    with pytest.raises(DataError, match=r"label 1 \(dog\) in row 1; expected a name or a whole number of a class"):
         load(spec, tmp_path)
     write("test-0.parquet", ["cat", "bee"], ["cat", "bee"])
+    plain = pa.table({"image": images[:3], "label": [0, 1, 2]})
+    pq.write_table(plain, tmp_path / "own" / "train-1.parquet")
+    assert load(spec, tmp_path).class_names == ("ant", "bee", "cat")  # of the file that has names
     write("train-1.parquet", ["bee", "ant", "cat"], ["ant", "bee", "cat"])
     with pytest.raises(DataError, match=r"train-1.parquet: its class names are bee, ant and cat, and those of train-0"):
         load(spec, tmp_path)

@@ -333,8 +333,8 @@ def test_snapshot_probes_are_stacked_with_their_place_and_their_failures_told() 
     assert list(lesion.frame.columns) == ["arm", "base", "seed", "epoch", "block", "value"]
     at = lesion.frame.set_index(["arm", "epoch", "block"])["value"]
     assert at["residual[blocks=3]", 2, "b"] == 22.0 and len(at) == 12
-    assert lesion.how.startswith("Measured on 64 validation images. The loss is the cross-entropy of their classes,")
-    assert ". Before the first step" in lesion.how
+    assert lesion.how.startswith("Measured on 64 validation images. Before the first step")
+    assert paths.how.startswith("Measured on 64 validation images. The loss is the cross-entropy of their classes,")
     assert paths.failures == ("Not measured in plain[blocks=3] (2 attempts): no shortcut",)
     assert set(paths.frame["arm"]) == {"residual[blocks=3]"} and "Before" not in paths.how
     # 50 s were timed: two epochs of two trials, one of the one that diverged

@@ -54,7 +54,7 @@ def test_networks_without_batch_normalisation_have_no_batch_statistics() -> None
     assert not run_probe(find_probe("noise"), model, IMAGES, LABELS, seed=0, untrained=True).batch_statistics
 
 
-@pytest.mark.parametrize("name", [name for name in PROBES.members() if PROBES.members()[name].measures_loss])
+@pytest.mark.parametrize("name", ["lesion", *(name for name, probe in PROBES.members().items() if probe.measures_loss)])
 def test_numbers_as_targets_are_not_taken_for_probabilities(name: str) -> None:
     model = build(cifar_resnet(8), (1, 8, 8), 10, 0)
     images, targets = IMAGES.repeat(4, 1, 1, 1), torch.full((64, 10), 0.5)

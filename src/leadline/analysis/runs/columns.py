@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ PAIRS = (
 )
 DATA_SETS = ("data", "data_set", "dataset", "task", "benchmark", "problem")
 EPOCHS = ("epoch", "step", "iteration", "iter", "global_step")
+EPOCHS_OF = ("epochs", "steps", "iterations", "iters")
 RUNS = ("run", "run_id", "run_name")
 STATES = ("state", "status")
 
@@ -32,12 +34,12 @@ HIGHER = (
     "accuracy", "acc", "f1", "auc", "auroc", "auprc", "map", "precision", "recall", "r2", "bleu", "rouge", "iou",
     "miou", "dice", "reward", "return", "mcc", "kappa", "psnr", "ssim",
 )
-NEGATIVE = ("neg", "negative")
-"""Words of values with their sign turned, as scikit-learn's scores of errors have it."""
-UNCLEAR = (
-    "to", "drop", "reduction", "gap", "gain", "improvement", "delta", "change", "difference", "diff", "std", "inverse",
+SIGN_TURNED = (
+    "mean", "root", "median", "log", "max", "brier", "mae", "mse", "rmse", "nll",
 )
-"""Words with which the name of a value does not say whether higher is better."""
+"""Words after `neg` or `negative` in the name of an error whose sign is turned, as in scikit-learn's scores."""
+ABOUT = ("drop", "reduction", "gap", "gain", "improvement", "delta", "change", "difference", "diff", "std")
+"""Last words of a name that is not that of a value, but of something about it."""
 SHARES = (
     "error", "err", "wer", "cer", "accuracy", "acc", "f1", "auc", "auroc", "auprc", "precision", "recall", "iou",
     "miou", "dice",
@@ -235,7 +237,12 @@ def higher_is_better(name: str) -> bool | None:
         >>> higher_is_better("neg_log_loss"), higher_is_better("epochs_to_accuracy")
         (True, None)
     """
-    return _direction(name)
+    words, higher = _words(name), _direction(name)
+    pairs = list(pairwise(words))
+    if higher is None or words[-1] in ABOUT or any(one in EPOCHS_OF and two == "to" for one, two in pairs):
+        return None
+    turned = any(one in ("neg", "negative") and two in SIGN_TURNED for one, two in pairs)
+    return higher != turned
 
 
 def is_share(name: str) -> bool:
@@ -268,11 +275,10 @@ def in_words(name: str, per_cent: bool) -> str:
 
 
 def _direction(name: str) -> bool | None:
+    """Return whether higher values are better by the single words of a name; None: it has none of them, or both."""
     words = set(_words(name))
     lower, higher = not words.isdisjoint(LOWER), not words.isdisjoint(HIGHER)
-    if lower == higher or not words.isdisjoint(UNCLEAR):
-        return None
-    return higher == words.isdisjoint(NEGATIVE)
+    return None if lower == higher else higher
 
 
 def _words(name: str) -> list[str]:

@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.runs.columns import Columns
+from leadline.analysis.runs.readers.tables import MISSING
 from leadline.errors import DataError
 from leadline.text import join, plural
 
 MOST_RUNS = 10_000
 """Runs of an arm at one level."""
 
-FAILED = frozenset(
-    {"", "-", "nan", "na", "n/a", "none", "null", "diverged", "failed", "crashed", "killed", "error", "oom"}
-)
+FAILED = frozenset({"", "-", "na", "diverged", "failed", "crashed", "killed", "error", "oom", *map(str.lower, MISSING)})
 """What stands in place of a number, or as a run's state, where it has failed."""
 
 ENDED = frozenset({"finished", "complete", "completed", "done", "ok", "success", "succeeded"})
@@ -56,11 +55,9 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
     for name in columns.values:
         frame[f"value:{name}"] = _numbers(table, name)
     frame["failed"] = frame[[f"value:{name}" for name in columns.values]].isna().any(axis=1)
-    frame["stated"] = False
     if columns.state is not None:
         states = table[columns.state].astype("string").str.strip().str.lower().fillna("")
-        frame["stated"] = states.isin(FAILED)
-        frame["failed"] |= frame["stated"]
+        frame["failed"] |= states.isin(FAILED)
         if (open_rows := ~states.isin(FAILED | ENDED)).any():
             names = join([repr(one) for one in states[open_rows].unique()])
             said.append(f"Left out: {plural(int(open_rows.sum()), 'row')} whose {columns.state} is {names}.")
@@ -72,8 +69,6 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
         frame, curves, words = _last_epochs(frame, table, columns)
         said += words
     frame = frame.reset_index(drop=True)
-    _refuse_half_logged(frame, columns)
-    frame = frame.drop(columns="stated")
     if columns.pair and (repeated := frame.duplicated(["arm", "level", "pair"], keep=False)).any():
         if not mean_of_duplicates:
             raise DataError(_duplicates(frame[repeated], table, columns))
@@ -93,6 +88,7 @@ def read_rows(table: pd.DataFrame, columns: Columns, mean_of_duplicates: bool = 
             f"{plural(lost, 'run has no number or failed, and counts', 'runs have no number or failed, and count')} as"
             f" diverged, worse than any other: {join(named)}."
         )
+        said += _half_logged(rows, columns)
     return Runs(frame, curves, tuple(said))
 
 
@@ -193,21 +189,15 @@ def _last_epochs(
     return last.drop(columns=["epoch", "number", *(["run"] if columns.run is not None else [])]), curves, said
 
 
-def _refuse_half_logged(frame: pd.DataFrame, columns: Columns) -> None:
-    """Check that each run has all values or none: one that was not logged is no failure in the others.
-
-    Raises:
-        DataError: a run has some of them, and no state says that it failed.
-    """
-    lacking = frame[[f"value:{name}" for name in columns.values]].isna()
-    half = lacking.any(axis=1) & ~lacking.all(axis=1) & ~frame["stated"]
+def _half_logged(failed: pd.DataFrame, columns: Columns) -> Iterator[str]:
+    """Yield which of the values runs lack that have others, for they count as failed in all."""
+    lacking = failed[[f"value:{name}" for name in columns.values]].isna()
+    half = lacking.any(axis=1) & ~lacking.all(axis=1)
     if half.any():
-        has, lacks = list[str](), list[str]()
-        for name, gone in zip(columns.values, lacking[half].iloc[0], strict=True):
-            (lacks if gone else has).append(name)
-        raise DataError(
-            f"{_rows(frame.loc[half, 'row'])}: {join(has)} without {join(lacks)}; if the run failed, leave all of them"
-            " empty or say so in a column named state; if not, compare the values one at a time with --value"
+        lacks = [name for name in columns.values if lacking.loc[half, f"value:{name}"].any()]
+        yield (
+            f"Of these, {plural(int(half.sum()), 'run has', 'runs have')} other values and no {join(lacks)}: if that"
+            " does not mean that a run failed, compare the values one at a time with --value."
         )
 
 

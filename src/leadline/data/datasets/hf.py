@@ -110,15 +110,17 @@ class HuggingFace(ImageDataSpec):
             for file, one in zip(files, tables, strict=True):
                 self._check_columns(str(file), one.column_names)
             named = [_names(Features.from_arrow_schema(one.schema)[self.label]) for one in tables]
-            if other := next((place for place, names in enumerate(named) if names != named[0]), None):
+            known = {names: file for names, file in reversed(list(zip(named, files, strict=True))) if names}
+            if len(known) > 1:
+                (names, first), (others, other) = sorted(known.items(), key=lambda item: item[1])[:2]
                 raise DataError(
-                    f"{files[other]}: its class names are {_listed(named[other])}, and those of {files[0].name} are"
-                    f" {_listed(named[0])}; give all files of a split the same names in the same order"
+                    f"{other}: its class names are {_listed(others)}, and those of {first.name} are {_listed(names)};"
+                    " give all files of a split the same names in the same order"
                 )
             table = pa.concat_tables(tables)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{files[0]}: cannot be read: {' '.join(str(error).split())}") from None
-        return _Split(table.column(self.label).to_pylist(), named[0], table.column(self.image))
+        return _Split(table.column(self.label).to_pylist(), next(iter(known), None), table.column(self.image))
 
     def _read_hub(self, data_dir: Path) -> "dict[str, _Split]":
         from datasets import Image, load_dataset
@@ -171,15 +173,20 @@ class _Split:
         numbers = {name: number for number, name in enumerate(names)}
         found = []
         for row, label in enumerate(self.labels):
-            numbered = isinstance(label, int) and self.names is not None
-            own = (self.names or ()) if numbered else (str(label),)
-            name = own[label if numbered else 0] if not numbered or 0 <= label < len(own) else None
-            if name is None or not isinstance(label, int | str):
-                raise DataError(f"{place}: label {label!r} in row {row}; expected a name or a whole number of a class")
+            name = self._name_of(label)
             if name not in numbers:
-                raise DataError(f"{place}: label {label!r} in row {row} is {name}; expected a class that train has")
+                meaning = f" ({name})" if name is not None and name != str(label) else ""
+                raise DataError(
+                    f"{place}: label {label!r}{meaning} in row {row}; expected a name or a whole number of a class"
+                )
             found.append(numbers[name])
         return np.array(found, np.int64)
+
+    def _name_of(self, label: object) -> str | None:
+        """Return the name of the class that a label stands for; None: it is no label."""
+        if isinstance(label, int) and self.names is not None:
+            return self.names[label] if 0 <= label < len(self.names) else None
+        return str(label) if isinstance(label, int | str) else None
 
 
 def _names(feature: Any) -> tuple[str, ...] | None:
@@ -187,8 +194,8 @@ def _names(feature: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def _listed(names: tuple[str, ...] | None) -> str:
-    return join(list(names), MOST_NAMES) if names else "not given"
+def _listed(names: tuple[str, ...]) -> str:
+    return join(list(names), MOST_NAMES)
 
 
 def _bytes_of(value: Any, place: str) -> bytes:

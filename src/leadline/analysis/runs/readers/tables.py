@@ -17,8 +17,13 @@ from leadline.errors import DataError
 SEPARATORS = ",;\t"
 
 
-MISSING = frozenset({"nan", "-nan", "na", "n/a", "#n/a", "none", "null", "<na>"})
-"""Words for a missing number, in small letters."""
+# fmt: off
+MISSING = frozenset({
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+    "NaN", "None", "n/a", "nan", "null",
+})
+# fmt: on
+"""Words for a missing number: those that pandas knows."""
 
 
 def read_csv(path: Path, words: bool = False) -> pd.DataFrame:
@@ -37,13 +42,14 @@ def read_csv(path: Path, words: bool = False) -> pd.DataFrame:
     """
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig") if _is_gzip(path) else path.open(encoding="utf-8-sig") as file:
-            head = file.readline()
+            head, row = file.readline(), file.readline()
         if "\0" in head:
             raise DataError(f"{path}: is not text; expected a table with names of columns in its first line")
         separator = max(SEPARATORS, key=head.count)
-        frame = _read_csv(path, separator)
-        if separator == ";" and any(_has_decimal_commas(column) for _, column in frame.items()):
-            frame = _read_csv(path, separator, ",")
+        columns = len(_cells(head, separator))
+        frame = _read_csv(path, separator, columns, len(_cells(row, separator)) - columns)
+        if separator == ";":
+            frame = frame.apply(_with_decimal_points)
     except UnicodeDecodeError:
         raise DataError(
             f"{path}: is not UTF-8 text; expected a table with names of columns in its first line"
@@ -52,18 +58,33 @@ def read_csv(path: Path, words: bool = False) -> pd.DataFrame:
         raise DataError(f"{path}: is not a table: {error}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be decompressed: {error}") from None
-    names = [name.strip() for name in next(csv.reader([head], delimiter=separator, skipinitialspace=True))]
+    names = [name.strip() for name in _cells(head, separator)]
     if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice; rename one of them")
     return frame if words else frame.apply(_without_words)
 
 
-def _read_csv(path: Path, separator: str, decimal: str = ".") -> pd.DataFrame:
+def _cells(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+
+
+def _read_csv(path: Path, separator: str, columns: int, more: int) -> pd.DataFrame:
+    """Return the table in a file of text, with empty cells as missing values and words as they are.
+
+    Args:
+        path: the file.
+        separator: between cells.
+        columns: number of names in the first line.
+        more: number of cells that the next line has beyond these.
+
+    Raises:
+        DataError: it is left open whether rows begin with a name of theirs or end with a separator.
+    """
+
     def read(**further: Any) -> pd.DataFrame:
         found: pd.DataFrame = pd.read_csv(
             path,
             sep=separator,
-            decimal=decimal,
             encoding="utf-8-sig",
             low_memory=False,
             skipinitialspace=True,
@@ -74,24 +95,37 @@ def _read_csv(path: Path, separator: str, decimal: str = ".") -> pd.DataFrame:
         return found
 
     frame = read()
-    if not isinstance(frame.index, pd.RangeIndex) and frame.iloc[:, -1].isna().all():
-        frame = read(index_col=False)  # each row ends with a separator
-    return frame
+    if more < 1 or not frame.iloc[:, -1].isna().all():
+        return frame
+    if more == 1 and frame.index.is_unique:
+        raise DataError(
+            f"{path}: rows have more cells than there are names of columns, and the last cells are empty; if the first"
+            " are names of rows, name their column, and if rows end with a separator, remove it"
+        )
+    return read(index_col=False, usecols=range(columns))
+
+
+def _with_decimal_points(column: pd.Series) -> pd.Series:
+    """Return a column as numbers where spreadsheets have written decimal commas; any other as it is."""
+    if column.dtype.kind in "biuf" or not column.astype("string").str.fullmatch(r"[-+]?\d+,\d+").any():
+        return column
+    return _to_numbers(column.astype("string").str.replace(",", ".", regex=False), column)
 
 
 def _without_words(column: pd.Series) -> pd.Series:
     """Return a column of numbers among which words say that one is missing without the words; any other as it is."""
-    if column.dtype.kind in "biuf":
+    return column if column.dtype.kind in "biuf" else _to_numbers(column, column)
+
+
+def _to_numbers(text: pd.Series, column: pd.Series) -> pd.Series:
+    """Return text as numbers, NaN for a missing one; where it holds no number or something else, a column as it is."""
+    missing = text.isna() | text.astype("string").str.strip().isin(MISSING)
+    if missing.all() or any(isinstance(one, bool) for one in column):
         return column
-    missing = column.isna() | column.astype("string").str.strip().str.lower().isin(MISSING)
     try:
-        return pd.to_numeric(column.mask(missing)) if missing.any() else column
+        return pd.to_numeric(text.mask(missing)).astype(float)
     except (ValueError, TypeError):
         return column
-
-
-def _has_decimal_commas(column: pd.Series) -> bool:
-    return bool(column.astype("string").str.fullmatch(r"[-+]?\d+,\d+").any())
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -23,7 +23,6 @@ class LesionProbe(SnapshotProbe):
     at: Times = (END,)
     images: int = Field(default=256, ge=1, description="number of images that are measured")
 
-    measures_loss: ClassVar[bool] = True
     heading: ClassVar[str] = "Lesion"
     title: ClassVar[str] = "Error with one block deleted"
     columns: ClassVar[tuple[str, ...]] = ("error",)
