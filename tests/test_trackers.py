@@ -217,8 +217,8 @@ def test_a_second_export_changes_nothing(exported: tuple[str, Path], results: ll
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs, whose tables take seconds to create."""
     folder = tmp_path_factory.mktemp("empty")
-    find_tracker("mlflow", "--to")(folder, "none")
-    return folder / "mlflow.db"
+    with find_tracker("mlflow", "--to")(folder, "none"):
+        return folder / "mlflow.db"
 
 
 @pytest.fixture(params=PACKAGES)
@@ -361,12 +361,25 @@ def test_following_writes_what_changes_and_the_verdict_at_the_end(
     assert verdict == str(results.verdict())
 
 
+def test_one_process_at_a_time_writes_a_studys_runs(tracker: type[Tracker], tmp_path: Path) -> None:
+    with tracker(tmp_path, "tiny") as place:
+        place.write([run_of(losses=(2.0,))])
+        with pytest.raises(LeadlineError, match="another process writes the runs of tiny there; wait until it ends"):
+            tracker(tmp_path, "tiny")
+        with tracker(tmp_path, "other"):
+            pass
+        assert place.write([run_of("finished", (2.0, 1.0))]) == 1
+    with tracker(tmp_path, "tiny") as place:
+        assert place.write([run_of("finished", (2.0, 1.0))]) == 0
+
+
 def test_an_experiment_that_was_deleted_in_mlflow_is_said(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     from mlflow import MlflowClient
 
     shutil.copy(request.getfixturevalue("empty_database"), tmp_path)
-    find_tracker("mlflow", "--to")(tmp_path, "tiny").close()
+    with find_tracker("mlflow", "--to")(tmp_path, "tiny"):
+        pass
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
     with pytest.raises(LeadlineError, match="the experiment tiny was deleted in MLflow; restore it there"):

@@ -4,16 +4,18 @@ A module registers a `Tracker`. What it keeps always follows from the store: a r
 changed is left alone, one that is open goes on, and any other is written anew.
 """
 
+import fcntl
 import hashlib
 import importlib
 import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, final
+from typing import Any, ClassVar, Self, TextIO, TypeVar, final
 from urllib.parse import quote
 
 from leadline.analysis.runs.logs import VERDICT_RUN, flat
@@ -98,7 +100,10 @@ class Tracker(ABC):
         self._open: dict[str, Points] = {}  # id of a run that goes on -> what it holds
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._known = self.read_known()
+            with ExitStack() as opened:
+                self._lock = opened.enter_context(_lock(folder, study))
+                self._known = self.read_known()
+                opened.pop_all()
         except OSError as error:
             raise LeadlineError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
@@ -139,7 +144,8 @@ class Tracker(ABC):
 
     @final
     def __exit__(self, *raised: object) -> None:
-        self.close()
+        with self._lock:
+            self.close()
 
     @final
     def write(self, runs: Iterable[TrackedRun]) -> int:
@@ -181,6 +187,25 @@ class Tracker(ABC):
             del self._open[run.id]
             self._known[run.id] = run.digest
         return True
+
+
+def _lock(folder: Path, study: str) -> TextIO:
+    """Return an open file that is locked until it is closed, so that one process at a time writes a study's runs.
+
+    Raises:
+        LeadlineError: another process has locked it.
+    """
+    file = (folder / f".{study}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise LeadlineError(
+            f"{folder}: another process writes the runs of {study} there; wait until it ends, or use another folder"
+        ) from None
+    except OSError:  # the file system has no locks
+        pass
+    return file
 
 
 def _left(points: Points, done: Points) -> Points | None:
