@@ -21,6 +21,7 @@ LONGEST = 40
 """Lines of a cell of code."""
 ABSOLUTE = re.compile(r"""(?<![\w.:/<])(/(?!/)[a-z]+/[\w.]|[A-Z]:\\|~/)""")
 WORDS = re.compile(r">([^<>]*[A-Za-z][^<>]*)</text>")
+LOG_SCALE = ", log scale"
 CITED = re.compile(r"([A-Z]\w+)(?: et al\.| & [A-Z]\w+| and [A-Z]\w+) \(?(\d{4})|\(([A-Z]\w+) (\d{4})\)")
 
 
@@ -139,7 +140,8 @@ def test_pictures_and_the_verdict_are_shown(executed: Executed) -> None:
     assert len(executed.shown("image/svg+xml")) >= 2
     assert any("Contrasts: difference, first arm minus second" in html for html in executed.shown("text/html"))
     figure, kept = page_figure(executed.notebook), (FIGURES / f"{executed.name}.svg").read_text(encoding="utf-8")
-    assert WORDS.findall(kept) == WORDS.findall(figure)  # what the page shows is of this lesson
+    # what the page shows is of this lesson; whether an axis is logarithmic depends on numbers, and so on the machine
+    assert WORDS.findall(kept.replace(LOG_SCALE, "")) == WORDS.findall(figure.replace(LOG_SCALE, ""))
 
 
 @pytest.mark.slow
