@@ -168,6 +168,26 @@ def test_event_files_of_training_and_validation_are_of_one_run(tmp_path: Path) -
     assert frame["run"].nunique() == 6
 
 
+def write_chart(path: Path, metric: str, cells: list[list[str]]) -> None:
+    """Write what W&B exports of a chart: a line per step, three cells for each run: a value and its range."""
+    series = [f"{arm}_seed{seed} - {metric}{part}" for arm in ARMS for seed in SEEDS for part in ("", "__MIN", "__MAX")]
+    lines = [["Step", *series]]
+    lines += [
+        [str(step), *(cell for value in row for cell in (value, "-9", "9"))]
+        for step, row in zip(EPOCHS, cells, strict=True)
+    ]
+    path.write_text("".join(",".join(f'"{cell}"' for cell in line) + "\n" for line in lines))
+
+
+def change(path: Path, *statements: str) -> None:
+    """Change an SQLite file."""
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
 def test_exports_of_wandb(tmp_path: Path) -> None:
     rows = [
         f'"{arm}-{seed}","finished","-","me","","2026-01-01T00:00:00Z","71","","{arm}","{seed}","{0.9 + seed / 100}"'
@@ -178,12 +198,8 @@ def test_exports_of_wandb(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("\n".join([names, *rows]) + "\n")
     found = ll.compare(tmp_path / "runs.csv")
     assert found.contrasts[["a", "n", "metric"]].values.tolist() == [["resnet20", 3, "val_acc"]]
-    series = [f"{arm}_seed{seed} - val_acc{part}" for arm in ARMS for seed in SEEDS for part in ("", "__MIN", "__MAX")]
-    lines = [",".join(f'"{name}"' for name in ["Step", *series])]
-    for step in EPOCHS:
-        values = [accuracy(arm, seed, step) for arm in ARMS for seed in SEEDS]
-        lines.append(",".join([str(step), *(f'"{one}","{one - 1}","{one + 1}"' for one in values)]))
-    (tmp_path / "chart.csv").write_text("\n".join(lines) + "\n")
+    runs = [(arm, seed) for arm in ARMS for seed in SEEDS]
+    write_chart(tmp_path / "chart.csv", "val_acc", [[f"{accuracy(*run, step)}" for run in runs] for step in EPOCHS])
     found = ll.compare(tmp_path / "chart.csv", baseline="plain")
     assert found.arms["val_acc_mean"].tolist() == pytest.approx(
         [np.mean([accuracy(arm, seed, 2) for seed in SEEDS]) for arm in ARMS]
@@ -191,14 +207,9 @@ def test_exports_of_wandb(tmp_path: Path) -> None:
 
 
 def test_a_chart_of_wandb_that_ends_with_nan_is_of_a_failed_run(tmp_path: Path) -> None:
-    series = [f"{arm}_seed{seed} - val_loss{part}" for arm in ARMS for seed in SEEDS for part in ("", "__MIN", "__MAX")]
-    lines = [",".join(f'"{name}"' for name in ["Step", *series])]
-    for step in EPOCHS:
-        values = [f"{1 + seed / 10}" for _ in ARMS for seed in SEEDS]
-        values[0] = "NaN" if step == EPOCHS[-1] else values[0]
-        values[1] = "" if step == 1 else values[1]
-        lines.append(",".join([str(step), *(f'"{one}","{one}","{one}"' for one in values)]))
-    (tmp_path / "chart.csv").write_text("\n".join(lines) + "\n")
+    cells = [[f"{1 + seed / 10}" for _ in ARMS for seed in SEEDS] for _ in EPOCHS]
+    cells[-1][0], cells[list(EPOCHS).index(1)][1] = "NaN", ""
+    write_chart(tmp_path / "chart.csv", "val_loss", cells)
     frame = read_runs(tmp_path / "chart.csv")
     assert len(frame) == len(ARMS) * len(SEEDS) * len(EPOCHS) - 1
     reading = " ".join(ll.compare(tmp_path / "chart.csv", baseline=ARMS[0]).reading)
@@ -207,11 +218,11 @@ def test_a_chart_of_wandb_that_ends_with_nan_is_of_a_failed_run(tmp_path: Path) 
 
 def test_infinity_in_a_database_of_mlflow_is_infinity(tmp_path: Path) -> None:
     path = logs("mlflow.db", tmp_path)
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE metrics SET value = 1.7976931348623157e308 WHERE step = 0 AND key = 'loss'")
-    connection.execute("UPDATE metrics SET value = -1.7976931348623157e308 WHERE step = 1 AND key = 'loss'")
-    connection.commit()
-    connection.close()
+    change(
+        path,
+        "UPDATE metrics SET value = 1.7976931348623157e308 WHERE step = 0 AND key = 'loss'",
+        "UPDATE metrics SET value = -1.7976931348623157e308 WHERE step = 1 AND key = 'loss'",
+    )
     frame = read_runs(path)
     assert (frame.loc[frame["step"] == 0, "loss"] == np.inf).all()
     assert (frame.loc[frame["step"] == 1, "loss"] == -np.inf).all()
@@ -219,14 +230,14 @@ def test_infinity_in_a_database_of_mlflow_is_infinity(tmp_path: Path) -> None:
 
 def test_runs_of_mlflow_that_failed_or_go_on(tmp_path: Path) -> None:
     path = logs("mlflow.db", tmp_path)
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE runs SET status = 'FAILED' WHERE name = 'plain_seed0'")
-    connection.execute("DELETE FROM metrics WHERE run_uuid = (SELECT run_uuid FROM runs WHERE name = 'plain_seed0')")
-    connection.execute("UPDATE runs SET status = 'RUNNING' WHERE name = 'plain_seed1'")
-    connection.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE name = 'resnet20_seed2'")
-    connection.execute("UPDATE metrics SET value = 0, is_nan = 1 WHERE step = 0 AND key = 'loss'")
-    connection.commit()
-    connection.close()
+    change(
+        path,
+        "UPDATE runs SET status = 'FAILED' WHERE name = 'plain_seed0'",
+        "DELETE FROM metrics WHERE run_uuid = (SELECT run_uuid FROM runs WHERE name = 'plain_seed0')",
+        "UPDATE runs SET status = 'RUNNING' WHERE name = 'plain_seed1'",
+        "UPDATE runs SET lifecycle_stage = 'deleted' WHERE name = 'resnet20_seed2'",
+        "UPDATE metrics SET value = 0, is_nan = 1 WHERE step = 0 AND key = 'loss'",
+    )
     frame = read_runs(path)
     assert sorted(frame["run"].unique()) == [
         "plain_seed0",
@@ -243,11 +254,11 @@ def test_runs_of_mlflow_that_failed_or_go_on(tmp_path: Path) -> None:
 
 def test_trials_of_optuna_that_failed(tmp_path: Path) -> None:
     path = logs("optuna.db", tmp_path)
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE trials SET state = 'FAIL' WHERE number = 0")
-    connection.execute("UPDATE trials SET state = 'PRUNED' WHERE number = 1")
-    connection.commit()
-    connection.close()
+    change(
+        path,
+        "UPDATE trials SET state = 'FAIL' WHERE number = 0",
+        "UPDATE trials SET state = 'PRUNED' WHERE number = 1",
+    )
     reading = "\n".join(ll.compare(path, arm="model", value="val_acc").reading)
     assert "whose state is 'pruned'" in reading
     assert "plain at seed 0" in reading
@@ -334,17 +345,17 @@ def test_damaged_databases(name: str, tmp_path: Path) -> None:
 
 def test_databases_of_other_versions(tmp_path: Path) -> None:
     path = logs("mlflow.db", tmp_path)
-    connection = sqlite3.connect(path)
-    connection.execute("ALTER TABLE metrics RENAME COLUMN step TO at")
-    connection.commit()
-    connection.close()
+    change(
+        path,
+        "ALTER TABLE metrics RENAME COLUMN step TO at",
+    )
     assert "of an unknown version of MLflow: table metrics has no column step" in refused(path)
     path = logs("optuna.db", tmp_path)
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE version_info SET schema_version = 3")
-    connection.execute("UPDATE alembic_version SET version_num = 'v1.0.0'")
-    connection.commit()
-    connection.close()
+    change(
+        path,
+        "UPDATE version_info SET schema_version = 3",
+        "UPDATE alembic_version SET version_num = 'v1.0.0'",
+    )
     assert "cannot be read by optuna" in refused(path)
 
 

@@ -23,7 +23,7 @@ from leadline.reports.networks import setup_section
 from leadline.reports.page import Section, write
 from leadline.reports.theory_chapters import theory_section
 from leadline.reports.tuning_tables import tuning_tables
-from leadline.specs import NetworkSpec
+from leadline.specs import NetworkSpec, TrialSpec
 from leadline.store.reading import Reader
 from leadline.study.expand import ExpandedStudy
 from leadline.study.search import tuning_of
@@ -177,14 +177,8 @@ def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | No
     chosen = spread(list(study.arms), PREDICTED_ARMS)
     for arm in chosen:
         network = arm.trial.network
-        if arm.trial.pretraining is not None:
-            refused.setdefault("pre-training replaces the initial weights", []).append(arm.name)
-            continue
-        if arm.trial.training.weights is not None:
-            refused.setdefault("training starts from weights that were read from a file", []).append(arm.name)
-            continue
-        if arm.trial.training.whitening:
-            refused.setdefault("the first convolution is computed from the images", []).append(arm.name)
+        if reason := _not_drawn(arm.trial):
+            refused.setdefault(reason, []).append(arm.name)
             continue
         try:
             shape, _ = describe(arm.trial.data, data_dir)
@@ -203,3 +197,12 @@ def _predict(study: ExpandedStudy, diagnostics: Diagnostics, data_dir: Path | No
         )
     figures = (prediction_figure(list(predictions.values()), measured, list(predictions)),) if predictions else ()
     yield Section("predicted", "Predicted before training", (*said, *left_out), figures)
+
+
+def _not_drawn(trial: TrialSpec) -> str:
+    """Return why a trial's initial weights are not those of a random network; empty where they are."""
+    if trial.pretraining is not None:
+        return "pre-training replaces the initial weights"
+    if trial.training.weights is not None:
+        return "training starts from weights that were read from a file"
+    return "the first convolution is computed from the images" if trial.training.whitening else ""

@@ -107,12 +107,13 @@ class HuggingFace(ImageDataSpec):
 
         try:
             tables = [pq.read_table(file, partitioning=None) for file in files]
+            known: dict[tuple[str, ...], Path] = {}  # class names -> the first file that has them
             for file, one in zip(files, tables, strict=True):
                 self._check_columns(str(file), one.column_names)
-            named = [_names(Features.from_arrow_schema(one.schema)[self.label]) for one in tables]
-            known = {names: file for names, file in reversed(list(zip(named, files, strict=True))) if names}
+                if names := _names(Features.from_arrow_schema(one.schema)[self.label]):
+                    known.setdefault(names, file)
             if len(known) > 1:
-                (names, first), (others, other) = sorted(known.items(), key=lambda item: item[1])[:2]
+                (names, first), (others, other) = list(known.items())[:2]
                 raise DataError(
                     f"{other}: its class names are {_listed(others)}, and those of {first.name} are {_listed(names)};"
                     " give all files of a split the same names in the same order"

@@ -46,8 +46,8 @@ def read_csv(path: Path, words: bool = False) -> pd.DataFrame:
         if "\0" in head:
             raise DataError(f"{path}: is not text; expected a table with names of columns in its first line")
         separator = max(SEPARATORS, key=head.count)
-        columns = len(_cells(head, separator))
-        frame = _read_csv(path, separator, columns, len(_cells(row, separator)) - columns)
+        names, first = _cells(head, separator), _cells(row, separator)
+        frame = _read_csv(path, separator, len(names), len(first) - len(names))
         if separator == ";":
             frame = frame.apply(_with_decimal_points)
     except UnicodeDecodeError:
@@ -58,14 +58,14 @@ def read_csv(path: Path, words: bool = False) -> pd.DataFrame:
         raise DataError(f"{path}: is not a table: {error}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be decompressed: {error}") from None
-    names = [name.strip() for name in _cells(head, separator)]
     if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice; rename one of them")
     return frame if words else frame.apply(_without_words)
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    """Return the cells of a line, without spaces around them."""
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
 
 
 def _read_csv(path: Path, separator: str, columns: int, more: int) -> pd.DataFrame:
