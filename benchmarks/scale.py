@@ -1,17 +1,21 @@
 """What a ledger costs at 100,000 trials: time and bytes per trial, per epoch and per record, with nothing trained.
 
-    python -m benchmarks.scale [--trials 100000] [--worked 2000] [--epochs 10] [--store URL] [--output FILE]
+    python -m benchmarks.scale [--trials 100000] [--worked 2000] [--epochs 10] [--seeds 10000] [--store URL]
+        [--output FILE]
 
 A study of so many trials is entered; of them `--worked` are taken, given epochs of made-up records, predictions of
 10,000 images and an end, as a worker does it: everything but the training and the checkpoint file. Then what a verdict
-reads is read. Without --store, SQLite in a temporary folder.
+reads is read, and a report is written, by a process of its own. Without --store, SQLite in a temporary folder.
 """
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,6 @@ from leadline.store import Store, WorkerId
 from leadline.study.expand import ExpandedStudy, expand
 
 NAME = "scale"
-SEEDS = 10_000
 IMAGES = 10_000
 LEASE = 3600.0
 VALUES = [
@@ -34,9 +37,9 @@ VALUES = [
 ]
 
 
-def study(trials: int) -> ExpandedStudy:
-    """So many trials, of networks that differ in depth and are never built."""
-    arms = -(-trials // SEEDS)
+def study(trials: int, seeds: int) -> ExpandedStudy:
+    """So many trials, of networks that differ in depth and are never trained."""
+    arms = -(-trials // seeds)
     spec = {
         "name": NAME,
         "arms": {"plain": {"network": "comparative-plain"}},
@@ -85,7 +88,7 @@ def work(store: Store, trials: int, epochs: int, files: Callable[[], int]) -> di
     }
 
 
-def measure(trials: int, worked: int, epochs: int, url: str | None, runs: Path) -> dict[str, Any]:
+def measure(trials: int, worked: int, epochs: int, seeds: int, url: str | None, runs: Path) -> dict[str, Any]:
     """Enter, work and read, each once."""
     found: dict[str, Any] = {"trials": trials, "worked": worked, "epochs": epochs}
 
@@ -95,7 +98,7 @@ def measure(trials: int, worked: int, epochs: int, url: str | None, runs: Path) 
         found[f"{name}_s"] = time.perf_counter() - started
         return result
 
-    made = clocked("expand", lambda: study(trials))
+    made = clocked("expand", lambda: study(trials, seeds))
     with Store.open(runs, url) as store:
 
         def files() -> int:
@@ -113,6 +116,10 @@ def measure(trials: int, worked: int, epochs: int, url: str | None, runs: Path) 
         clocked("verdict", lambda: analyze(made, frame, records, outputs))
         assert int(frame["state"].eq("finished").sum()) == worked
         assert len(records) == worked * found["records_per_trial"]
+    for command, output in ("verdict", ()), ("report", ("--output", str(runs / "report"))):
+        line = [sys.executable, "-m", "leadline", command, NAME, "--runs", str(runs), *output]
+        line += [] if url is None else ["--store", url]
+        clocked(f"leadline_{command}", partial(subprocess.run, line, check=True, stdout=subprocess.DEVNULL))
     return found
 
 
@@ -122,11 +129,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100_000)
     parser.add_argument("--worked", type=int, default=2_000)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10_000, help="of each arm")
     parser.add_argument("--store", default=None)
     parser.add_argument("--output", type=Path, default=None)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(given.trials, given.worked, given.epochs, given.store, Path(folder))
+        found = measure(given.trials, given.worked, given.epochs, given.seeds, given.store, Path(folder))
     for name, value in found.items():
         print(f"{name:24} {value:,.4g}" if isinstance(value, float) else f"{name:24} {value:,}")
     if given.output is not None:

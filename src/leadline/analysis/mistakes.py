@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -47,17 +48,18 @@ class ArmMistakes:
     calibration: Reliability | None  # over all seeds; None: probabilities are not known
     learned: bool  # whether any trial did better than guessing
 
-    @property
+    @cached_property
     def errors(self) -> Floats:
         """The error of each class at each seed, in per cent; [seeds, classes], NaN for a class without images."""
         return class_errors(self.matrices)
 
-    @property
+    @cached_property
     def error(self) -> float:
         """The error over all classes, the mean over seeds, in per cent."""
-        return float(np.mean([100 * np.mean(one.predicted != one.labels) for one in self.outputs]))
+        images = self.matrices.sum((1, 2))
+        return float(np.mean(100 * ((images - self.matrices.trace(axis1=1, axis2=2)) / images)))
 
-    @property
+    @cached_property
     def images(self) -> Floats:
         """The test images of each class, the mean over seeds."""
         return np.asarray(self.matrices.sum(2).mean(0))
@@ -263,9 +265,7 @@ def mistake_sentences(mistakes: Mistakes) -> Iterator[tuple[str, str]]:
     """Yield what is worth a look, each with the place on the page where it is seen."""
     learned = [one for one in mistakes.arms if one.learned]
     for (data, _), own in by_data(learned).items():
-        best = min(
-            own, key=lambda one: float(np.mean([np.mean(part.predicted != part.labels) for part in one.outputs]))
-        )
+        best = min(own, key=lambda one: one.error)
         errors = np.nan_to_num(best.errors.mean(0))
         worst = int(errors.argmax())
         if errors[worst] > 0:

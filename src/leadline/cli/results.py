@@ -1,5 +1,6 @@
 """Commands for the results of studies: verdicts, reports, trained networks."""
 
+import atexit
 import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -250,8 +251,9 @@ def export_runs(
 
 
 def _collect_rarely() -> None:
-    """Let Python look for reference cycles less often: what a store holds stays, and each look goes through it all."""
+    """Look for reference cycles less often, and not at exit: each look goes through all that a store holds."""
     gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
 
 
 def _load_trained(trial: str, runs: Path, store_url: str | None, data_dir: Path | None, averaged: bool) -> "Loaded":

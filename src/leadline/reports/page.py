@@ -33,9 +33,10 @@ from leadline.pretraining.image_grids import ImageGrid
 from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, draw_svg, theme
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
-from leadline.reports.charts.files import prefix_ids, to_svg, write_whole
+from leadline.reports.charts.files import prefix_ids, write_whole
 from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.interim import interim_intervals
+from leadline.reports.charts.paper import PaperImages, draw_on_paper
 from leadline.reports.charts.probes import figures as probe_figures
 from leadline.reports.script import page_script
 from leadline.reports.tables import curve_table, tables, unfinished
@@ -258,8 +259,6 @@ def write_page(
     snapshots = _snapshot_figures(diagnostics)
     tabled = [*tabled, *(table for section in sections for table in section.tables)]
     files: dict[str, bytes | None] = {source.file: source.content.encode(), **source.others}
-    for figure in drawn:
-        files |= _figure_files(figure)
     drawn_names = {one.name for one in drawn} | {one.name for section in sections for one in section.drawings}
     earlier = {
         path.stem
@@ -269,14 +268,18 @@ def write_page(
     for name in {*WHY_FIGURES, EARLY, INTERIM, *curve_names(findings), *earlier} - drawn_names:
         files |= {f"figures/{name}.{end}": None for end in ("svg", "pdf")}
         files |= {f"tables/{name}.{end}": None for end in ("csv", "md", "tex")}
-    for table in tabled:
-        made = {"csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)}
-        files |= {f"tables/{table.name}.{end}": text.encode() if table.rows else None for end, text in made.items()}
+    bases = {arm.name: arm.base for arm in findings.arms}
+    with draw_on_paper([figure for figure in drawn if figure.panels]) as drawn_on_paper:
+        for table in tabled:
+            files |= _table_files(table)
+        on_page = {figure.name: _page_figure(figure, bases) for figure in drawn}
+        on_paper = drawn_on_paper()
+    for figure in drawn:
+        files |= _figure_files(figure, on_paper.get(figure.name))
     for drawing in (drawing for section in sections for drawing in section.drawings):
         images = {"svg": drawing.svg.encode(), "pdf": vl_convert.svg_to_pdf(drawing.svg)}
         files |= {f"figures/{drawing.name}.{end}": content for end, content in images.items()}
     by_name = {table.name: table for table in tabled}
-    bases = {arm.name: arm.base for arm in findings.arms}
     pointers = [*_pointers(findings, {figure.name for figure in drawn}), *_pointers_of(diagnostics, sections)]
     page = (
         _environment()
@@ -292,7 +295,7 @@ def write_page(
             effects=[effect_sentence(effect) for effect in findings.factors if effect.of == "difference"],
             meta_analyses=[meta_sentence(one) for one in findings.meta_analyses],
             notes=notes(findings),
-            figures={figure.name: _page_figure(figure, bases) for figure in drawn},
+            figures=on_page,
             bases=_drawn_arms(bases.values(), drawn),
             tables=by_name,
             diagnostics=diagnostics,
@@ -370,15 +373,16 @@ def _snapshot_figures(diagnostics: Diagnostics) -> dict[str, list[Figure]]:
     }
 
 
-def _figure_files(figure: Figure) -> Iterator[tuple[str, bytes | None]]:
-    images: dict[str, bytes | None] = {"svg": None, "pdf": None}
-    if figure.panels:
-        svg = to_svg(figure)
-        images = {"svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
-    for end, content in images.items():
-        yield f"figures/{figure.name}.{end}", content
+def _figure_files(figure: Figure, images: PaperImages | None) -> Iterator[tuple[str, bytes | None]]:
+    yield f"figures/{figure.name}.svg", images.svg.encode() if images else None
+    yield f"figures/{figure.name}.pdf", images.pdf if images else None
     data = frame_to_csv(figure.data).encode()
     yield f"tables/{figure.name}.csv", None if figure.data.empty else data
+
+
+def _table_files(table: Table) -> Iterator[tuple[str, bytes | None]]:
+    for end, write in {"csv": to_csv, "md": to_markdown, "tex": to_latex}.items():
+        yield f"tables/{table.name}.{end}", write(table).encode() if table.rows else None
 
 
 def _drawn_arms(bases: Iterable[str], drawn: Sequence[Figure]) -> list[str]:

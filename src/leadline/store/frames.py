@@ -152,10 +152,13 @@ def means_frame(connection: Connection, study_id: int, splits: Collection[str]) 
 
     link, value = study_trials.c, records.c.value
     finite = case((func.abs(value) <= sys.float_info.max, type_coerce(value, Double)))
-    by = (link.arm, link.base, series.c.split, series.c.name, records.c.epoch)
     rows = connection.execute(
         select(
-            *by,
+            link.arm,
+            func.min(link.base),  # the only one of its arm
+            series.c.split,
+            series.c.name,
+            records.c.epoch,
             *(summed(finite) for summed in (func.avg, func.min, func.max, func.count)),
             func.count() - func.count(finite),
         )
@@ -163,7 +166,7 @@ def means_frame(connection: Connection, study_id: int, splits: Collection[str]) 
         .join(records, records.c.trial_id == trials.c.id)
         .join(series, series.c.id == records.c.series_id)
         .where(link.study_id == study_id, trials.c.state == "finished", series.c.split.in_(splits))
-        .group_by(*by)
+        .group_by(link.arm, series.c.id, records.c.epoch)
         .order_by(func.min(link.position), series.c.split, series.c.name, records.c.epoch)
     ).all()
     frame = pd.DataFrame([tuple(row) for row in rows], columns=[*MEANS])

@@ -8,7 +8,7 @@ import html
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from leadline.text import NOTHING
@@ -190,11 +190,13 @@ _LATEX = {
 }
 
 
+@lru_cache(maxsize=2**14)  # long tables repeat names and numbers
 def markdown_escape(text: str) -> str:
     """Return a text that Markdown shows as it is, on one line."""
     return _one_line(text).translate(_MARKDOWN)
 
 
+@lru_cache(maxsize=2**14)
 def latex_escape(text: str) -> str:
     """Return a text that LaTeX sets as it is, on one line."""
     return _one_line(text).translate(_LATEX)

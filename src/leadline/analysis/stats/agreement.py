@@ -3,7 +3,6 @@
 import itertools
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import scipy
@@ -57,9 +56,8 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, seed: SeedName | None = 
     return McNemar(a_only, b_only, _sign_test_p(min(a_only, b_only), a_only + b_only), seed)
 
 
-@lru_cache(maxsize=10_000)
 def _sign_test_p(fewer: int, n: int) -> float:
-    return min(1.0, 2 * float(scipy.stats.binom.cdf(fewer, n, 0.5)))
+    return min(1.0, 2 * float(scipy.special.bdtr(fewer, n, 0.5)))
 
 
 def spearman(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Correlation:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import vl_convert
@@ -97,7 +98,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def to_svg(figure: Figure) -> str:
     """Return a figure that has panels on a ground of its own, as on paper."""
-    return prefix_ids(draw_svg(figure.specification()), f"{figure.name}-")
+    return draw_standalone(figure.name, figure.specification())
+
+
+def draw_standalone(name: str, specification: dict[str, Any]) -> str:
+    """Return the SVG of a figure of this name from `Figure.specification`."""
+    return prefix_ids(draw_svg(specification), f"{name}-")
 
 
 def _content(figure: Figure, suffix: str) -> bytes:
