@@ -119,8 +119,8 @@ def test_quick_commands_say_and_draw_what_the_chapter_shows(
     assert result.exit_code == 0
     if command in OUTPUTS:
         # columns are as wide as their numbers, of which those of rounding differ from machine to machine
-        texts = (ROUNDING.sub("", text) for text in (OUTPUTS[command], result.output))
-        assert_alike(*(re.sub(" +", " ", text) for text in texts))
+        shown, found = (re.sub(" +", " ", ROUNDING.sub("", text)) for text in (OUTPUTS[command], result.output))
+        assert_alike(shown, found)
     for figure in [each for page in PAGES for each in page.figures() if command in each.block]:
         now = kept(figure, tmp_path).decode()
         assert_alike(str([*said_by(figure.path.read_text())]), str([*said_by(now)]), noise=1e-5)

@@ -29,7 +29,8 @@ from leadline.cli import app as commands
 from leadline.errors import LeadlineError, StoreError
 from leadline.live import ledger as ledger_module
 from leadline.live.app import MOST_LISTENERS, follow, make_app
-from leadline.live.drawing import Scale, flow_range, scale_epochs, scale_values
+from leadline.live.drawing import Scale, describe_map, flow_range, scale_epochs, scale_values
+from leadline.live.flow import FlowReader
 from leadline.live.guard import HEADERS, Guard, Hosts, is_loopback
 from leadline.live.ledger import Ledger, describe_worker, turn
 from leadline.live.pages import Pages, View
@@ -37,8 +38,9 @@ from leadline.live.server import address
 from leadline.live.snapshot import Flow, FlowMap, StudyNow
 from leadline.parts.metrics.record import Record
 from leadline.reports.charts.frames import curve_frame, sum_up, unfinished_frame
+from leadline.reports.charts.heat import SHOWN_LAYERS
 from leadline.store import Store, WorkerId
-from leadline.store.following import Follower, Lease
+from leadline.store.following import Follower, Lease, Link
 from leadline.store.leases import ENDED
 from leadline.store.read_only import open_to_follow
 
@@ -527,6 +529,18 @@ def test_axes_have_round_ticks_and_hold_every_value() -> None:
     assert scale_values([]).ticks[0] == 0 and scale_values([0.0]).high > 0
     scale = Scale(0.01, 100.0, (), log=True)
     assert [scale.place(value) for value in (0.001, 0.01, 1.0, 1e9)] == pytest.approx([0, 0, 0.5, 1])
+
+
+def test_an_epoch_whose_drawn_layers_have_no_gradients_is_left_out() -> None:
+    layers = tuple(f"layer {place}" for place in range(3 * SHOWN_LAYERS))
+    norms = np.full((2, len(layers)), np.nan)
+    norms[0] = 1.0
+    norms[1, 1] = 1.0  # between two that are drawn
+    link = Link(1, "t", "plain", "plain", {}, 0)
+    reader = FlowReader(store=None, _profiles={("t", epoch): ("weight", layers, norms[epoch]) for epoch in (0, 1)})  # type: ignore[arg-type]
+    drawn = reader._map("plain", [link], [0, 1])
+    assert drawn is not None and drawn.epochs == (0,) and len(drawn.layers) == SHOWN_LAYERS
+    assert describe_map(drawn).startswith("plain, epoch 0: gradient norm 1 in the first layer")
 
 
 def flow_of(*exponents: float) -> Flow:

@@ -84,8 +84,8 @@ class FlowReader:
         logs = to_logarithm(values)
         seeds = np.isfinite(logs).sum(0)
         mean = np.where(seeds > 0, np.nansum(logs, 0) / np.maximum(seeds, 1), np.nan)
-        drawn = [index for index in range(len(epochs)) if (seeds[:, index] > 0).any()]
         rows = spread(list(range(len(names))), SHOWN_LAYERS)
+        drawn = [index for index in range(len(epochs)) if (seeds[rows, index] > 0).any()]
         if not drawn:
             return None
         layers = tuple(names[row] for row in rows)
