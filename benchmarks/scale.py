@@ -5,7 +5,8 @@
 
 A study of so many trials is entered; of them `--worked` are taken, given epochs of made-up records, predictions of
 10,000 images and an end, as a worker does it: everything but the training and the checkpoint file. Then what a verdict
-reads is read, and a report is written, by a process of its own. Without --store, SQLite in a temporary folder.
+reads is read, and `leadline verdict` and `leadline report` run, each as a process of its own. Without --store, SQLite
+in a temporary folder.
 """
 
 import argparse

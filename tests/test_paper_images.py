@@ -1,7 +1,10 @@
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import altair as alt
 import pandas as pd
@@ -47,20 +50,53 @@ def test_a_second_process_draws_what_this_one_draws(started: list[subprocess.Pop
         assert found[each.name].pdf.startswith(b"%PDF-")
 
 
-@pytest.mark.parametrize("broken", ["python", "modules", "no process"])
+@pytest.mark.parametrize("executable", ["/bin/false", "/bin/true", "/bin/echo", "/nowhere/python", "", None])
 def test_figures_are_drawn_where_a_second_process_fails(
-    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, broken: str
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, executable: str | None
 ) -> None:
-    if broken == "python":
-        monkeypatch.setattr(sys, "executable", "/bin/false")
-    elif broken == "modules":
-        monkeypatch.setattr(sys, "path", [])
-    else:
-        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", executable)
     with draw_on_paper([figure("one")]) as drawn:
         found = drawn()
     assert found["one"].svg == to_svg(figure("one"))
-    assert [process.returncode for process in started] == ([] if broken == "no process" else [1])
+    assert len(started) == ("/bin/" in (executable or ""))
+
+
+def test_figures_are_drawn_where_a_second_process_finds_no_modules(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", ["", "src"])
+    with draw_on_paper([figure("one")]) as drawn:
+        found = drawn()
+    assert found["one"].svg == to_svg(figure("one"))
+    assert [process.returncode for process in started] == [1]
+
+
+def test_a_second_process_runs_nothing_of_the_current_folder(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "random.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with draw_on_paper([figure("one")]) as drawn:
+        drawn()
+    assert [process.returncode for process in started] == [0]
+    assert not Path("ran").exists()
+
+
+def test_figures_are_drawn_where_the_folder_of_temporary_files_is_full(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def full(**_: object) -> Iterator[BinaryIO]:
+        with open("/dev/full", "r+b", buffering=0) as file:  # noqa: PTH123
+            yield file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with draw_on_paper([figure("one")]) as drawn:
+        found = drawn()
+    assert found["one"].svg == to_svg(figure("one"))
+    assert not started
 
 
 def test_the_process_ends_with_the_body(started: list[subprocess.Popen[bytes]]) -> None:

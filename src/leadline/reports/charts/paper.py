@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
 
 import vl_convert
 
@@ -21,6 +23,9 @@ from leadline.reports.charts.files import draw_standalone
 
 MANY_PANELS = 30
 """With fewer panels, drawing takes less time than a second process takes to start."""
+
+Work = dict[str, dict[str, Any]]
+"""Name of each figure -> its Vega-Lite specification."""
 
 
 @dataclass(frozen=True)
@@ -44,33 +49,44 @@ def draw_on_paper(figures: Sequence[Figure]) -> Iterator[Callable[[], dict[str, 
         A function that returns each figure's name -> its images.
     """
     work = {figure.name: figure.specification() for figure in figures}
-    if count_cores() == 1 or sum(len(figure.panels) for figure in figures) < MANY_PANELS:
-        yield lambda: _draw(work)
-        return
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as given, tempfile.TemporaryFile("w+") as drawn:
-        json.dump(work, given)
-        given.seek(0)
-        try:
-            # -P and the path of this process: the same modules are found, and none in the current folder
-            start = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", start], stdin=given, stdout=drawn, stderr=subprocess.DEVNULL
-            )
-        except OSError:
-            yield lambda: _draw(work)
-            return
+    gains = count_cores() > 1 and sum(len(figure.panels) for figure in figures) >= MANY_PANELS
+    with ExitStack() as cleanup:
+        read: Callable[[], dict[str, PaperImages] | None] = dict  # nothing, of no process
+        if gains:
+            with suppress(OSError):
+                # without buffers, so that all is written here or fails here
+                given = cleanup.enter_context(tempfile.TemporaryFile(buffering=0))
+                drawn = cleanup.enter_context(tempfile.TemporaryFile(buffering=0))
+                given.write(json.dumps(work).encode())
+                given.seek(0)
+                process = _start(given, drawn)
+                cleanup.callback(process.wait)
+                cleanup.callback(process.kill)
+                read = partial(_read, process, drawn)
+        yield lambda: read() or _draw(work)
 
-        def wait() -> dict[str, PaperImages]:
-            if process.wait() != 0:
-                return _draw(work)
-            drawn.seek(0)
-            return {name: PaperImages(svg, base64.b64decode(pdf)) for name, (svg, pdf) in json.load(drawn).items()}
 
-        try:
-            yield wait
-        finally:
-            process.kill()
-            process.wait()
+def _start(given: IO[bytes], drawn: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start a process that runs `main`, as isolated as possible, but with the modules of this one.
+
+    Relative entries of its path are left out, so that it runs nothing of whatever folder is the current one.
+    """
+    path = [entry for entry in sys.path if Path(entry).is_absolute()]
+    start = f"import sys; sys.path[:] = {path!a}; from {__name__} import main; main()"
+    command = [sys.executable or "", "-I", "-c", start]
+    return subprocess.Popen(command, stdin=given, stdout=drawn, stderr=subprocess.DEVNULL)
+
+
+def _read(process: "subprocess.Popen[bytes]", drawn: IO[bytes]) -> dict[str, PaperImages] | None:
+    """Wait for a process and return what it has drawn; None if it has failed."""
+    if process.wait() != 0:
+        return None
+    try:
+        drawn.seek(0)
+        found = json.load(drawn)
+    except (OSError, ValueError):
+        return None
+    return {name: PaperImages(svg, base64.b64decode(pdf)) for name, (svg, pdf) in found.items()}
 
 
 def main() -> None:
@@ -79,6 +95,6 @@ def main() -> None:
     json.dump({name: (one.svg, base64.b64encode(one.pdf).decode()) for name, one in found.items()}, sys.stdout)
 
 
-def _draw(work: dict[str, dict[str, Any]]) -> dict[str, PaperImages]:
+def _draw(work: Work) -> dict[str, PaperImages]:
     images = {name: draw_standalone(name, specification) for name, specification in work.items()}
     return {name: PaperImages(svg, vl_convert.svg_to_pdf(svg)) for name, svg in images.items()}
