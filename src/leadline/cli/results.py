@@ -25,11 +25,11 @@ def verdict(
     as_json: Json = False,
 ) -> None:
     """Show which arms are better, by how much, and with what confidence."""
+    _collect_rarely()
     from leadline.analysis.verdict import to_blocks
     from leadline.api import Results
     from leadline.text.terminal import print_text
 
-    _collect_rarely()
     found = Results.open(name, runs, store=store_url).verdict()
     if as_json:
         print_json(found.to_json())
@@ -47,12 +47,12 @@ def report(
     data_dir: DataDir = None,
 ) -> None:
     """Write a study's report: one HTML file, plus figures as SVG and PDF and tables as CSV, Markdown and LaTeX."""
+    _collect_rarely()
     from leadline.analysis.verdict import provisional_sentence
     from leadline.api import Results
     from leadline.store import Store
     from leadline.store.schema import SETTLED
 
-    _collect_rarely()
     path = Results.open(name, runs, store=store_url, data_dir=data_dir).report(output or f"report/{name}")
     typer.echo(f"report: {path}")
     with Store.open_existing(runs, store_url) as store:
