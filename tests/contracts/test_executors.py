@@ -218,9 +218,12 @@ def test_no_task_begins_once_the_others_are_told_to_stop() -> None:
     assert mailbox.stop() == {0, 2}
 
 
-def test_an_interrupted_driver_gives_the_trials_back(cluster: Cluster, tmp_path: Path) -> None:
+def test_an_interrupted_driver_gives_the_trials_back(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from leadline.running.clusters.ray import RayTasks
 
+    monkeypatch.setattr("leadline.running.clusters.ray.GRACE_SECONDS", 300.0)  # tasks still import on a slow machine
     ledger = Ledger.of(tmp_path, study(epochs=20_000))
 
     def interrupt(event: Event) -> None:
