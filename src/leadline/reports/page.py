@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import vl_convert
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -275,10 +274,10 @@ def write_page(
         on_page = {figure.name: _page_figure(figure, bases) for figure in drawn}
         on_paper = drawn_on_paper()
     for figure in drawn:
-        files |= _figure_files(figure, on_paper.get(figure.name))
+        files |= _image_files(figure.name, on_paper.get(figure.name))
+        files[f"tables/{figure.name}.csv"] = None if figure.data.empty else frame_to_csv(figure.data).encode()
     for drawing in (drawing for section in sections for drawing in section.drawings):
-        images = {"svg": drawing.svg.encode(), "pdf": vl_convert.svg_to_pdf(drawing.svg)}
-        files |= {f"figures/{drawing.name}.{end}": content for end, content in images.items()}
+        files |= _image_files(drawing.name, PaperImages.of(drawing.svg))
     by_name = {table.name: table for table in tabled}
     pointers = [*_pointers(findings, {figure.name for figure in drawn}), *_pointers_of(diagnostics, sections)]
     page = (
@@ -373,11 +372,9 @@ def _snapshot_figures(diagnostics: Diagnostics) -> dict[str, list[Figure]]:
     }
 
 
-def _figure_files(figure: Figure, images: PaperImages | None) -> Iterator[tuple[str, bytes | None]]:
-    yield f"figures/{figure.name}.svg", images.svg.encode() if images else None
-    yield f"figures/{figure.name}.pdf", images.pdf if images else None
-    data = frame_to_csv(figure.data).encode()
-    yield f"tables/{figure.name}.csv", None if figure.data.empty else data
+def _image_files(name: str, images: PaperImages | None) -> Iterator[tuple[str, bytes | None]]:
+    yield f"figures/{name}.svg", images.svg.encode() if images else None
+    yield f"figures/{name}.pdf", images.pdf if images else None
 
 
 def _table_files(table: Table) -> Iterator[tuple[str, bytes | None]]:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import vl_convert
 
@@ -34,6 +34,11 @@ class PaperImages:
 
     svg: str
     pdf: bytes
+
+    @classmethod
+    def of(cls, svg: str) -> Self:
+        """Convert an image to PDF as well."""
+        return cls(svg, vl_convert.svg_to_pdf(svg))
 
 
 @contextmanager
@@ -96,5 +101,4 @@ def main() -> None:
 
 
 def _draw(work: Work) -> dict[str, PaperImages]:
-    images = {name: draw_standalone(name, specification) for name, specification in work.items()}
-    return {name: PaperImages(svg, vl_convert.svg_to_pdf(svg)) for name, svg in images.items()}
+    return {name: PaperImages.of(draw_standalone(name, specification)) for name, specification in work.items()}
