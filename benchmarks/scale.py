@@ -11,6 +11,7 @@ in a temporary folder.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,16 @@ def work(store: Store, trials: int, epochs: int, files: Callable[[], int]) -> di
     }
 
 
+def run(line: list[str]) -> float:
+    """Run a program and return the most memory that it held, in MiB; what it prints is dropped."""
+    program = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(program.pid, 0)
+    program.returncode = os.waitstatus_to_exitcode(status)
+    if program.returncode:
+        raise subprocess.CalledProcessError(program.returncode, line)
+    return used.ru_maxrss / 1024
+
+
 def measure(trials: int, worked: int, epochs: int, seeds: int, url: str | None, runs: Path) -> dict[str, Any]:
     """Enter, work and read, each once."""
     found: dict[str, Any] = {"trials": trials, "worked": worked, "epochs": epochs}
@@ -114,13 +125,13 @@ def measure(trials: int, worked: int, epochs: int, seeds: int, url: str | None, 
         frame = clocked("trials_frame", lambda: store.trials_frame(NAME))
         records = clocked("records_frame", lambda: store.records_frame(NAME))
         outputs = clocked("outputs", lambda: store.outputs(NAME, probabilities=False))
-        clocked("verdict", lambda: analyze(made, frame, records, outputs))
+        clocked("verdict", lambda: analyze(made, frame, records, outputs.items()))
         assert int(frame["state"].eq("finished").sum()) == worked
         assert len(records) == worked * found["records_per_trial"]
     for command, output in ("verdict", ()), ("report", ("--output", str(runs / "report"))):
         line = [sys.executable, "-m", "leadline", command, NAME, "--runs", str(runs), *output]
         line += [] if url is None else ["--store", url]
-        clocked(f"leadline_{command}", partial(subprocess.run, line, check=True, stdout=subprocess.DEVNULL))
+        found[f"leadline_{command}_mib"] = clocked(f"leadline_{command}", partial(run, line))
     return found
 
 

@@ -92,7 +92,7 @@ def said(found: ComparedArms) -> str:
 
 
 def own_findings(stored: StoredStudy) -> Findings:
-    return analyze(stored.study, stored.trials, stored.records, stored.outputs)
+    return analyze(stored.study, stored.trials, stored.records, stored.outputs.items())
 
 
 def numbers(findings: Findings) -> list[dict[str, Any]]:

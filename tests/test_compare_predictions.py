@@ -78,7 +78,7 @@ def test_the_verdict_of_a_studys_predictions_is_its_own(blocks: list[int]) -> No
         records.append({**own, "step": 1, "epoch": 1, "split": "final-test", "name": "error", "value": error})
         outputs[trial.content_hash] = Outputs(rows["label"].to_numpy(), rows["prediction"].to_numpy())
         kept.append(rows.assign(blocks=arm.factors["blocks"]))
-    own_verdict = analyze(study, pd.DataFrame(trials), pd.DataFrame(records), outputs)
+    own_verdict = analyze(study, pd.DataFrame(trials), pd.DataFrame(records), outputs.items())
     found = ll.compare(predictions=pd.concat(kept), factor="blocks", margin=0.7).verdict.findings
     assert headline(found) == headline(own_verdict)
     for one, two in zip(own_verdict.contrasts, found.contrasts, strict=True):

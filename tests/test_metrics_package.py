@@ -260,7 +260,7 @@ def verdict(
         records.append({**base, "step": 1, "epoch": 1, "split": "final-test", "name": "error", "value": error})
         if kept != "nothing":
             found[trial.content_hash] = Outputs(labels, predicted, probabilities if kept == "probabilities" else None)
-    return analyze(study, pd.DataFrame(trials), pd.DataFrame(records), found)
+    return analyze(study, pd.DataFrame(trials), pd.DataFrame(records), found.items())
 
 
 @pytest.mark.slow
@@ -322,7 +322,7 @@ def test_equal_differences_of_a_metric_without_a_margin_are_not_sure() -> None:
         trials.append({**base, "factors": {}, "state": "finished", "seconds": 1.0})
         found[trial.content_hash] = Outputs(np.zeros(100, np.int16), predicted)
     records = pd.DataFrame(columns=["trial", "arm", "epoch", "split", "name", "value"])
-    (one,) = analyze(study, pd.DataFrame(trials), records, found).contrasts
+    (one,) = analyze(study, pd.DataFrame(trials), records, found.items()).contrasts
     assert one.differences == pytest.approx((0.01, 0.01)) and one.resolution == pytest.approx(0.01)
     assert one.paired is not None and one.paired.ci95 is not None
     assert one.paired.ci95[0] < 0 < one.paired.ci95[1] and one.decision == "undecided"

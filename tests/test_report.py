@@ -149,7 +149,7 @@ def seen_inside(trials: pd.DataFrame, records: pd.DataFrame) -> Diagnostics:
 
 
 def written(study: ExpandedStudy, trials: pd.DataFrame, records: pd.DataFrame, folder: Path, **more: Any) -> str:
-    path = write(study, analyze(study, trials, records, outputs(trials)), trials, records, folder, **more)
+    path = write(study, analyze(study, trials, records, outputs(trials).items()), trials, records, folder, **more)
     assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")
 

@@ -132,7 +132,7 @@ def write_whole(arms: int, epochs: int, folder: Path) -> str:
     study = expand(parse(StudySpec, {"name": "s", "arms": named, "seeds": 2, "training": {"epochs": epochs}}))
     trials, records, outputs = measured(study, epochs)
     sections = (*mistakes_section(study, trials, outputs, {}, None), setup_section(study, {}, None))
-    findings = analyze(study, trials, records, outputs)
+    findings = analyze(study, trials, records, outputs.items())
     return write(study, findings, trials, records, folder, sections=sections).read_text(encoding="utf-8")
 
 

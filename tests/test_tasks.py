@@ -103,7 +103,7 @@ def test_a_regression_is_trained_stored_judged_and_reported(tmp_path: Path) -> N
     for trial, found in outputs.items():
         assert found.labels.dtype == np.float32 and found.probabilities is None
         assert np.sqrt(np.square(found.labels - found.predicted).mean()) == pytest.approx(final[trial], rel=1e-4)
-    findings = analyze(study, trials, records, outputs)
+    findings = analyze(study, trials, records, outputs.items())
     values = to_json(findings)
     for contrast in values["contrasts"]:
         assert contrast["n"] == 2 and contrast["difference"] is not None

@@ -539,7 +539,7 @@ def test_a_study_is_tuned_run_and_reported(tmp_path: Path, capsys: pytest.Captur
         for arm in ("plain", "residual"):
             best = int(tuning.tried.loc[tuning.tried["arm"].eq(arm) & tuning.tried["chosen"], "number"].iloc[0])
             assert finals[f"{arm}[trial={best}]"] == min(finals[f"{arm}[trial={n}]"] for n in (1, 2))
-        findings = analyze(tuned, store.trials_frame("tuned"), store.records_frame("tuned"), store.outputs("tuned"))
+        findings = analyze(tuned, store.trials_frame("tuned"), store.records_frame("tuned"), store.each_output("tuned"))
         page = write_report(store, "tuned", tmp_path / "report").read_text()
     assert headline(findings)[-1] == tuning_sentences(tuning)[0]
     assert '<section id="tuning"' in page

@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from leadline.analysis.verdict import (
 )
 from leadline.analysis.verdict.decisions import Judgement, decide_contrasts
 from leadline.analysis.verdict.pairs import Pairs
+from leadline.analysis.verdict.tested import ImageSets
 from leadline.analysis.verdict.wording.sentences import effect_sentence
 from leadline.analysis.verdict.wording.tables import arms_table, contrasts_table, flat
 from leadline.parts.metrics import Outputs, metric
@@ -43,7 +44,7 @@ from leadline.text.tables import to_csv, to_frame
 IMAGES = 1000
 ONE_LEVEL = {"seeds": 3}
 THREE_LEVELS = {"seeds": 3, "vary": {"blocks": [2, 5, 10]}}
-Frames = tuple[pd.DataFrame, pd.DataFrame, dict[str, tuple[np.ndarray, np.ndarray]]]
+Frames = tuple[pd.DataFrame, pd.DataFrame, ItemsView[str, Outputs]]
 
 
 def a_study(**changes: Any) -> ExpandedStudy:
@@ -83,7 +84,7 @@ def frames(
             predicted = labels.copy()
             predicted[:wrong] = (predicted[:wrong] + 1) % 10
             predictions[key] = Outputs(labels, predicted)
-    return pd.DataFrame(trials), pd.DataFrame(records), predictions
+    return pd.DataFrame(trials), pd.DataFrame(records), predictions.items()
 
 
 def by_base(values: Mapping[str, list[float]]) -> Callable[[Arm, int], float]:
@@ -198,13 +199,41 @@ def test_holm_runs_over_the_contrasts_that_have_a_p() -> None:
 
 def test_missing_or_other_predictions_give_no_mcnemar() -> None:
     study = a_study(seeds=3)
-    trials, records, predictions = frames(study, by_base({"plain": [5.0, 6.0, 7.0], "residual": [4.0] * 3}))
+    trials, records, given = frames(study, by_base({"plain": [5.0, 6.0, 7.0], "residual": [4.0] * 3}))
+    predictions = dict(given)
     keys = {(row.arm, row.seed): row.trial for row in trials.itertuples()}
     del predictions[keys["plain", 0]]
     whole = predictions[keys["plain", 1]]
     predictions[keys["plain", 1]] = Outputs(whole.labels[:-1], whole.predicted[:-1])
-    findings = analyze(study, trials, records, predictions)
+    findings = analyze(study, trials, records, predictions.items())
     assert [test.seed for test in findings.contrasts[0].mcnemar] == [2]
+
+
+def test_what_trials_got_wrong_is_kept_in_bits_and_their_images_are_told_apart() -> None:
+    labels = np.array([2, 0, 1, 1, 0, 2, 1, 0, 1, 1], np.int16)
+    predicted = labels.copy()
+    predicted[[0, 9]] = 0, 2
+    read = ImageSets().tested
+    first, again, wider = (read(Outputs(one, predicted)) for one in (labels, labels.copy(), labels.astype(np.int64)))
+    np.testing.assert_array_equal(first.wrong, predicted != labels)
+    assert first.packed.nbytes == 2 and first.images.count == 10 and first.images.chance == 0.5
+    assert first.images is again.images is wider.images
+    names = np.arange(10)
+    named = read(Outputs(labels, predicted, examples=names)).images
+    assert named is read(Outputs(labels, predicted, examples=names.astype(np.int32))).images
+    others = [
+        read(Outputs(labels[::-1], predicted)).images,
+        read(Outputs(labels[:9], predicted[:9])).images,
+        read(Outputs(labels, predicted, examples=names[::-1])).images,
+        read(Outputs(labels, predicted, examples=names.astype(str).astype(object))).images,
+    ]
+    assert len({first.images, named, *others}) == 6
+    assert first.is_comparable(again) and not first.is_comparable(read(Outputs(labels[::-1], predicted)))
+    # of tasks whose examples have no single label, nothing is right or wrong
+    for targets, values in ((np.zeros((3, 2)), np.ones((3, 2))), (np.zeros(3), np.ones((3, 1)))):
+        other = read(Outputs(targets, values))
+        assert other.packed is None and other.images.count == 3 and not other.is_comparable(other)
+    assert read(Outputs(labels[:0], labels[:0])).wrong.size == 0
 
 
 def test_differences_that_one_image_made_do_not_decide() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from leadline.analysis.diagnostics import diagnose
 from leadline.analysis.verdict import Contrast, analyze, design_of
-from leadline.analysis.verdict.values import convergence_epochs
+from leadline.analysis.verdict.evidence import gather
 from leadline.api.results import Results
 from leadline.api.verdict import Verdict
 from leadline.parts.metrics import FinalMetric, Outputs
@@ -86,13 +86,13 @@ def compare_convergence(
 
     Args:
         study: the study, expanded.
-        trials, records, outputs: as for `analyze`.
+        trials, records: as for `analyze`.
+        outputs: trial -> what its network gave for the test images.
     """
-    finished = trials.loc[trials["state"].eq("finished"), "trial"]
-    found = convergence_epochs(records[records["trial"].isin(finished)], outputs)
+    design = design_of(study)
+    found = gather(design, trials, records, outputs.items()).converged
     split, record = CONVERGENCE.record or ("", "")
     rows = pd.DataFrame({"trial": [*found], "epoch": 0, "split": split, "name": record, "value": [*found.values()]})
-    design = design_of(study)
     pairs = dict.fromkeys((one.a, one.b) for one in design.contrasts)
     alone = replace(
         design,
@@ -100,7 +100,7 @@ def compare_convergence(
         metrics={CONVERGENCE.name: CONVERGENCE},
         metric=CONVERGENCE.name,
     )
-    findings = analyze(alone, trials, pd.concat([records, rows.astype({"value": float})]), outputs)
+    findings = analyze(alone, trials, pd.concat([records, rows.astype({"value": float})]), outputs.items())
     table = Verdict(findings).contrasts.to_dict("records")
     return [
         {**_plain(row, CONTRAST), "mean_a": _mean(one.values_a), "mean_b": _mean(one.values_b)}

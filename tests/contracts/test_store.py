@@ -588,6 +588,22 @@ def test_predictions_come_back(store: Store) -> None:
     assert back.probabilities is None
 
 
+def test_outputs_are_read_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadline.store.reading.AT_A_TIME", 2)
+    store.register(study(seeds=5))
+    labels = np.arange(4, dtype=np.int16)
+    ended = [finish_next(store, predictions=(labels + place, labels)) for place in range(4)]
+    finish_next(store)  # which leaves no outputs
+    read = store.each_output("one")
+    first = [next(read), next(read)]
+    # what was read stays, and what ends meanwhile comes with it or not at all
+    found = dict([*first, *read])
+    assert list(found) == sorted(ended) == list(store.outputs("one"))
+    for place, trial in enumerate(ended):
+        np.testing.assert_array_equal(found[trial].predicted, labels + place)
+        np.testing.assert_array_equal(found[trial].labels, labels)
+
+
 def test_probabilities_and_the_outputs_of_other_tasks_come_back(store: Store) -> None:
     store.register(study())
     labels, predicted = np.array([0, 1], np.int16), np.array([0, 0], np.int16)

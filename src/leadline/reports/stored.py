@@ -21,8 +21,8 @@ def analyze_stored(store: Reader, study: ExpandedStudy, tuning: Tuning | None = 
         StoreError: there is no such study.
     """
     trials = store.trials_frame(study.name, TRIAL_COLUMNS)
-    outputs = store.outputs(study.name, reads_probabilities(study))
     records = store.records_frame(study.name, only=reads_records(study), columns=RECORD_COLUMNS)
+    outputs = store.each_output(study.name, reads_probabilities(study))
     return analyze(study, trials, records, outputs, tuning)
 
 

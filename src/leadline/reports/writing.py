@@ -64,7 +64,7 @@ def read_study(store: Reader, name: str, data_dir: Path | None = None) -> Stored
     curves = Curves(store.means_frame(name, SPLITS), store.records_frame(name, SPLITS, unfinished=True))
     tuning = tuning_of(store, study)
     outputs, unread = _outputs(store, study)
-    findings = analyze(study, trials, records, outputs, tuning)
+    findings = analyze(study, trials, records, outputs.items(), tuning)
     probes = {key: probe for arm in study.arms for key, probe in arm.trial.probes.snapshots().items()}
     stored = {key: (probe, found) for key, probe in probes.items() if (found := store.measurements(name, key))}
     diagnostics = diagnose(trials, records, flow, stored, {arm.name: arm.trial.data for arm in study.arms})

@@ -7,7 +7,20 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Double, Text, and_, case, cast, func, or_, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    FromClause,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    type_coerce,
+)
 
 from leadline.parts.metrics import Outputs
 from leadline.parts.metrics.outputs import OUTPUTS, unpack_outputs
@@ -174,10 +187,23 @@ def means_frame(connection: Connection, study_id: int, splits: Collection[str]) 
     return frame.astype(types | dict.fromkeys(("arm", "base", "split", "name"), str))
 
 
-def study_outputs(connection: Connection, study_id: int, probabilities: bool) -> dict[str, Outputs]:
-    """Return trial -> outputs on the test images, for the trials that have stored them."""
-    ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id)
-    return _read_outputs(connection, trials.c.id.in_(ours), probabilities)
+def tested_trials(connection: Connection, study_id: int) -> list[int]:
+    """Return the IDs of the trials that have stored outputs on the test images, in the order of their hashes."""
+    kept = measurements.alias()
+    query = (
+        select(trials.c.id)
+        .join_from(study_trials, trials)
+        .outerjoin(predictions, predictions.c.trial_id == trials.c.id)
+        .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
+        .where(study_trials.c.study_id == study_id, _has_outputs(kept))
+        .order_by(trials.c.hash)
+    )
+    return list(connection.scalars(query))
+
+
+def outputs_of(connection: Connection, trial_ids: Collection[int], probabilities: bool) -> dict[str, Outputs]:
+    """Return trial -> outputs on the test images, of some trials that have stored them."""
+    return _read_outputs(connection, trials.c.id.in_(trial_ids), probabilities)
 
 
 def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilities: bool) -> dict[str, Outputs]:
@@ -187,7 +213,7 @@ def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilit
         select(trials.c.hash, predictions.c.predicted, predictions.c.labels, content.label("content"))
         .outerjoin_from(trials, predictions, predictions.c.trial_id == trials.c.id)
         .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
-        .where(which, or_(predictions.c.trial_id.is_not(None), kept.c.name.is_not(None)))
+        .where(which, _has_outputs(kept))
         .order_by(trials.c.hash)
     )
     found: dict[str, Outputs] = {}
@@ -199,6 +225,10 @@ def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilit
         elif pair is not None:
             found[row.hash] = Outputs(pair[1], pair[0])
     return found
+
+
+def _has_outputs(kept: FromClause) -> ColumnElement[bool]:
+    return or_(predictions.c.trial_id.is_not(None), kept.c.name.is_not(None))
 
 
 def has_results(connection: Connection, trial: str) -> bool:

@@ -160,7 +160,7 @@ def compare_runs(
     outputs = _outputs(runs, trials, predicted, design)
     if predictions is not None and ERROR in columns.values:
         _check_error(runs, kinds[ERROR], trials, outputs)
-    findings = analyze(design, trials, records, outputs)
+    findings = analyze(design, trials, records, outputs.items())
     examples = compare_examples(design, trials, outputs, predictions.classes) if predictions else ()
     rows = _rows(runs, columns)
     return Compared(design, findings, trials, records, reading, columns, options, rows, predictions, computed, examples)

@@ -1,7 +1,7 @@
 """What pairing is worth, how often one arm is ahead, and what test images add to the uncertainty that seeds leave."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,7 @@ def ahead_at_a_seed(wins: int, ties: int, n: int) -> Ahead:
     return Ahead(won / n, low, high, ties)
 
 
-def over_seeds_and_images(wrong_a: Sequence[ArrayLike], wrong_b: Sequence[ArrayLike]) -> SeedsAndImages:
+def over_seeds_and_images(wrong_a: Iterable[ArrayLike], wrong_b: Iterable[ArrayLike]) -> SeedsAndImages:
     """Return the difference of two arms' errors with an interval for other seeds and other test images.
 
     Seeds and images are crossed random effects: every network of both arms has seen every image. The mean squares of
@@ -105,20 +105,29 @@ def over_seeds_and_images(wrong_a: Sequence[ArrayLike], wrong_b: Sequence[ArrayL
     of freedom.
 
     Args:
-        wrong_a, wrong_b: shape [seeds, images], at least 2 by 2, whether each network misclassifies each image.
+        wrong_a, wrong_b: for each seed, shape [images], whether the network misclassifies each image; both at least 2.
 
     Raises:
         StatisticsError: shapes that differ, or too few seeds or images.
     """
-    a, b = (np.asarray(side, dtype=np.int8) for side in (wrong_a, wrong_b))
-    if a.shape != b.shape or a.ndim != 2 or min(a.shape) < 2:
-        raise StatisticsError(f"shapes {a.shape} and {b.shape}: expected [seeds, images] twice, at least 2 by 2")
-    table = a - b
-    n, images = table.shape
-    mean, by_seed, by_image = 100 * table.mean(), 100 * table.mean(axis=1), 100 * table.mean(axis=0)
+    rows: list[int] = []
+    total, apart = np.zeros((), dtype=np.int64), 0
+    for a, b in zip(wrong_a, wrong_b, strict=True):
+        one, other = (np.asarray(side, dtype=np.int8) for side in (a, b))
+        if one.shape != other.shape or one.ndim != 1 or (rows and one.shape != total.shape):
+            raise StatisticsError(f"shapes {one.shape} and {other.shape}: expected [images], the same for every seed")
+        row = one - other  # each entry is -1, 0 or 1
+        rows.append(int(row.sum()))
+        total = total + row
+        apart += int(np.count_nonzero(row))
+    n, images = len(rows), total.size
+    if min(n, images) < 2:
+        raise StatisticsError(f"{n} seeds and {images} images: expected at least 2 of each")
+    by_seed, by_image = 100 * np.array(rows) / images, 100 * total / n
+    mean = by_seed.mean()
     squares_seeds = images * float(((by_seed - mean) ** 2).sum())
     squares_images = n * float(((by_image - mean) ** 2).sum())
-    squares = 1e4 * np.count_nonzero(table) - n * images * mean**2  # each entry is -1, 0 or 1
+    squares = 1e4 * apart - n * images * mean**2
     squares_rest = max(0.0, float(squares) - squares_seeds - squares_images)
     freedom = np.array([n - 1, images - 1, (n - 1) * (images - 1)])
     parts = np.array([squares_seeds, squares_images, squares_rest]) / freedom / (n * images)

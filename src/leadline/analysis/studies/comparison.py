@@ -134,7 +134,7 @@ def compare_arms(
     _refuse_looks_without_pairs(design, trials)
     stored = {key: one for side in kept for key, one in side.stored.outputs.items()}
     outputs = {key: stored[key] for key in trials["trial"] if key in stored}
-    findings = analyze(design, trials, records, outputs)
+    findings = analyze(design, trials, records, outputs.items())
     _refuse_without_values(findings)
     reading = (
         f"Compared: {how}.",
@@ -276,7 +276,7 @@ def _refuse_looks_without_pairs(design: Design, trials: pd.DataFrame) -> None:
     apart = [one for one in design.contrasts if one.unpaired]
     if not apart:
         return
-    history = gather(design, trials, pd.DataFrame(columns=["trial", "epoch", "step", "split", "name", "value"]), {})
+    history = gather(design, trials, pd.DataFrame(columns=["trial", "epoch", "step", "split", "name", "value"]), ())
     for contrast in apart:
         for arm in (contrast.a, contrast.b):
             if len(history.rounds(Contrast(arm, arm, contrast.kind))) > 1:

@@ -1,7 +1,7 @@
 """From tidy frames to findings: arms are summarised, contrasts paired by seed and decided, all in numbers."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain
@@ -30,7 +30,7 @@ def analyze(
     study: ExpandedStudy | Design,
     trials: pd.DataFrame,
     records: pd.DataFrame,
-    outputs: Mapping[str, Outputs],
+    outputs: Iterable[tuple[str, Outputs]],
     tuning: Tuning | None = None,
 ) -> Findings:
     """Return what a study shows so far; trials that have not finished are counted, never filled in.
@@ -45,7 +45,8 @@ def analyze(
         study: the study, expanded, or the design of another comparison.
         trials: a row per trial: trial (hash), arm, seed, state, seconds; created and ended where they are known.
         records: a row per measured value: trial, epoch, split, name, value; errors in per cent, accuracies fractions.
-        outputs: trial hash -> what its network gave for the test images.
+        outputs: trial hashes with what their networks gave for the test images; gone through once, so that those of
+            many trials need not be in memory at once.
         tuning: what the study's search tried; None: it tunes nothing, or that is not known.
     """
     design = study if isinstance(study, Design) else design_of(study)
@@ -222,10 +223,11 @@ def _over_images(pairs: Pairs, evidence: Evidence) -> SeedsAndImages | None:
         if evidence.arms[side].resample == "split":
             return None
         hashes = {trial.seed: trial.hash for trial in evidence.trials[side]}
-        seen = [evidence.outputs[hashes[seed]] for seed in pairs.seeds]
-        if not all(map(seen[0].is_of_same_examples, seen)) or len(seen[0].labels) < 2:
+        seen = [evidence.tested[hashes[seed]] for seed in pairs.seeds]
+        images = seen[0].images
+        if images.count < 2 or any(one.images is not images for one in seen):
             return None
-        sides.append([one.predicted != one.labels for one in seen])
+        sides.append(one.wrong for one in seen)
     found = over_seeds_and_images(*sides)
     low, high = cut((found.low, found.high), pairs.largest)
     # without any spread, as of networks that agree everywhere, nothing is known of others

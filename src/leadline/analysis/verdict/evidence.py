@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leadline.analysis.verdict.design import Contrast, Design, DesignArm
+from leadline.analysis.verdict.tested import ImageSets, Tested
 from leadline.analysis.verdict.values import Waited, convergence_epochs, curves, final_values, waited
 from leadline.parts.metrics import Curve, CurveMetric, FinalMetric, Metric, Outputs, TimeMetric, metrics
 from leadline.seeds import SeedName, seed_order
@@ -40,7 +41,8 @@ class Evidence:
     finals: Mapping[str, Mapping[str, float]]  # by metric and trial; finished trials and finite values only
     curves: Mapping[str, Curve]  # by trial; only where a contrast asks for what they show
     converged: Mapping[str, int]  # trial -> epoch of convergence
-    outputs: Mapping[str, Outputs]  # of trials that left any
+    tested: Mapping[str, Tested]  # by trial; of those that left outputs for the test images
+    missing: Mapping[str, Mapping[str, str]]  # metric -> finished trial without it -> why
     at_chance: frozenset[str]  # finished trials that have learned nothing
 
     def values(self, arm: str, name: str) -> dict[SeedName, tuple[str, float]]:
@@ -106,23 +108,19 @@ class Evidence:
         among = set(seeds)
         return sum(trial.seed in among and trial.hash in self.at_chance for trial in self.trials.get(arm, ()))
 
-    def tested(self, arm: str) -> int | None:
+    def test_images(self, arm: str) -> int | None:
         """Images that an arm's trials were tested on; None where they left no predictions."""
-        sizes = (len(self.outputs[one.hash].labels) for one in self.trials.get(arm, ()) if one.hash in self.outputs)
-        return next(sizes, None)
+        found = (self.tested[one.hash].images.count for one in self.trials.get(arm, ()) if one.hash in self.tested)
+        return next(found, None)
 
     def unrecorded(self, design: Design) -> dict[str, dict[str, int]]:
         """Metric -> why finished trials of its contrasts lack it -> how many do; of metrics that all have, nothing."""
         lacking: dict[str, dict[str, str]] = defaultdict(dict)
         for contrast in design.contrasts:
-            one = contrast.kind
-            if not isinstance(one, TimeMetric):
-                known = self.finals.get(contrast.metric, {})
-                sides = (trial for arm in (contrast.a, contrast.b) for trial in self.trials.get(arm, ()))
-                for trial in sides:
-                    if trial.state == "finished" and trial.hash not in known:
-                        missing = one.reason_missing(self.outputs.get(trial.hash))
-                        lacking[contrast.metric][trial.hash] = missing or "its value is not finite"
+            reasons = self.missing.get(contrast.metric, {})
+            for trial in chain(self.trials.get(contrast.a, ()), self.trials.get(contrast.b, ())):
+                if trial.hash in reasons:
+                    lacking[contrast.metric][trial.hash] = reasons[trial.hash]
         return {name: dict(Counter(trials.values())) for name, trials in lacking.items()}
 
     def count(self, arm: str, state: str) -> int:
@@ -134,7 +132,9 @@ class Evidence:
         return {trial.seed for trial in self.trials.get(arm, ()) if trial.state == "finished"}
 
 
-def gather(design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs: Mapping[str, Outputs]) -> Evidence:
+def gather(
+    design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs: Iterable[tuple[str, Outputs]]
+) -> Evidence:
     """Return the frames of what is compared, looked up; trials that have not finished have no values."""
     by_arm: dict[str, list[Trial]] = defaultdict(list)
     columns = trials.reindex(columns=list(TRIAL_COLUMNS))
@@ -144,31 +144,52 @@ def gather(design: Design, trials: pd.DataFrame, records: pd.DataFrame, outputs:
     for key, arm, *rest in columns.itertuples(index=False):
         by_arm[arm].append(Trial(key, *rest))
     finished = {trial.hash for group in by_arm.values() for trial in group if trial.state == "finished"}
+    tasks = {trial.hash: arm.task for arm in design.arms for trial in by_arm.get(arm.name, ())}
     kept = records[list(RECORD_COLUMNS)]
     counts = records["trial"].isin(finished) & np.isfinite(records["value"].astype(float))
     if not counts.all():
         kept = kept[counts]
-    wanted = design.metrics
-    of_curves = any(isinstance(one, CurveMetric | TimeMetric) for one in wanted.values())
-    by_epoch = curves(records) if of_curves else {}
-    recorded = final_values(kept, wanted.values())
+    wanted = {name: one for name, one in design.metrics.items() if not isinstance(one, TimeMetric)}
+    recorded = final_values(kept, design.metrics.values())
     finals = {one.name: recorded[one.name] for one in metrics().values() if one.summary and one.name in recorded}
-    for name, one in wanted.items():
-        computed = {key: _computed(one, by_epoch.get(key), outputs.get(key)) for key in sorted(finished)}
-        found = {key: value for key, value in computed.items() if value is not None and math.isfinite(value)}
-        finals[name] = found | recorded.get(name, {})
-    in_order = {arm: tuple(sorted(group, key=lambda trial: seed_order(trial.seed))) for arm, group in by_arm.items()}
-    arms = {arm.name: arm for arm in design.arms}
-    at_chance = frozenset(
-        trial.hash
-        for arm, group in by_arm.items()
-        if arm in arms and (task := arms[arm].task) is not None
-        for trial in group
-        if trial.hash in finished
-        and trial.hash in outputs
-        and task.is_at_chance(outputs[trial.hash], finals["train_error"].get(trial.hash))
+    of_curves = any(isinstance(one, CurveMetric | TimeMetric) for one in design.metrics.values())
+    by_epoch = curves(records) if of_curves else {}
+    found = {name: dict(recorded.get(name, {})) for name in design.metrics}
+    missing: dict[str, dict[str, str]] = defaultdict(dict)
+
+    def complete(key: str, given: Outputs | None) -> None:
+        """Look up what is not recorded of a finished trial, or why that cannot be done."""
+        for name, one in wanted.items():
+            if key not in found[name]:
+                value = _computed(one, by_epoch.get(key), given)
+                if value is not None and math.isfinite(value):
+                    found[name][key] = value
+                else:
+                    missing[name][key] = one.reason_missing(given) or "its value is not finite"
+
+    tested: dict[str, Tested] = {}
+    at_chance: set[str] = set()
+    image_sets = ImageSets()
+    for key, given in outputs:
+        tested[key] = image_sets.tested(given)
+        if key in finished:
+            complete(key, given)
+            task = tasks.get(key)
+            if task is not None and task.is_at_chance(given, recorded["train_error"].get(key)):
+                at_chance.add(key)
+    for key in sorted(finished - tested.keys()):
+        complete(key, None)
+    chance = {key: one.images.chance for key, one in tested.items()}
+    return Evidence(
+        arms={arm.name: arm for arm in design.arms},
+        trials={arm: tuple(sorted(group, key=lambda trial: seed_order(trial.seed))) for arm, group in by_arm.items()},
+        finals=finals | found,
+        curves=by_epoch,
+        converged=convergence_epochs(kept, chance),
+        tested=tested,
+        missing=missing,
+        at_chance=frozenset(at_chance),
     )
-    return Evidence(arms, in_order, finals, by_epoch, convergence_epochs(kept, outputs), outputs, at_chance)
 
 
 def _moments(times: pd.Series, unknown: float) -> pd.Series:

@@ -8,8 +8,9 @@ import numpy as np
 from leadline.analysis.stats import McNemar, Outcome, mcnemar
 from leadline.analysis.verdict.design import Contrast
 from leadline.analysis.verdict.evidence import Evidence
+from leadline.analysis.verdict.tested import Tested
 from leadline.analysis.verdict.values import ToTarget, step_of_clock, to_target
-from leadline.parts.metrics import Outputs, TimeMetric
+from leadline.parts.metrics import TimeMetric
 from leadline.seeds import SeedName, seed_order
 
 
@@ -120,7 +121,7 @@ def _values(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
         outcomes.append((seed, Outcome(difference, failed_a[seed], failed_b[seed])))
     seeds = [seed for seed, one in outcomes if one.difference is not None]
     tests = (
-        _mcnemar(seed, evidence.outputs.get(a[seed][0]), evidence.outputs.get(b[seed][0]))
+        _mcnemar(seed, evidence.tested.get(a[seed][0]), evidence.tested.get(b[seed][0]))
         for seed in seeds
         if contrast.metric == "test_error"
     )
@@ -169,11 +170,11 @@ def _times(contrast: Contrast, margin: float, evidence: Evidence) -> Pairs:
     return Pairs(contrast, margin, tuple(seeds), values_a, values_b, step_of_clock([*one, *two]), reach=reach)
 
 
-def _mcnemar(seed: SeedName, a: Outputs | None, b: Outputs | None) -> McNemar | None:
+def _mcnemar(seed: SeedName, a: Tested | None, b: Tested | None) -> McNemar | None:
     """None where a trial left no outputs, or the two saw different test images."""
-    if a is None or b is None or not a.is_of_same_examples(b):
+    if a is None or b is None or not a.is_comparable(b):
         return None
-    return mcnemar(a.predicted == a.labels, b.predicted == b.labels, seed)
+    return mcnemar(~a.wrong, ~b.wrong, seed)
 
 
 def _smallest_gap(values: Iterable[float]) -> float:
@@ -190,5 +191,5 @@ def _declared(contrast: Contrast, evidence: Evidence) -> float | None:
     steps = []
     for side in (contrast.a, contrast.b):
         counts = evidence.arms[side].counts
-        steps.append(contrast.kind.resolution(replace(counts, test=evidence.tested(side) or counts.test)))
+        steps.append(contrast.kind.resolution(replace(counts, test=evidence.test_images(side) or counts.test)))
     return max((step for step in steps if step is not None), default=None)

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from leadline.analysis.stats.survival import Earlier, convergence_epoch, earlier, first_epoch, kaplan_meier, up_to
-from leadline.parts.metrics import Curve, FinalMetric, Metric, Outputs, TimeMetric, metrics
+from leadline.parts.metrics import Curve, FinalMetric, Metric, TimeMetric, metrics
 
 Floats = NDArray[np.float64]
 
@@ -94,15 +94,13 @@ def curves(records: pd.DataFrame) -> dict[str, Curve]:
     return found
 
 
-def convergence_epochs(records: pd.DataFrame, outputs: Mapping[str, Outputs]) -> dict[str, int]:
+def convergence_epochs(records: pd.DataFrame, chance: Mapping[str, float]) -> dict[str, int]:
     """Return trial -> epoch from which its validation accuracy stays where it ends; only of trials that converged.
-
-    Chance is the accuracy of giving every test image the most common label. Where no outputs for test images are
-    stored it is not known, nor whether the trial has learned.
 
     Args:
         records: of finished trials: trial, epoch, split, name, value.
-        outputs: trial -> what its network gave for the test images.
+        chance: trial -> accuracy, a fraction, of giving every test image the most common label; of a trial without it,
+            it is not known whether it has learned.
     """
     split, name = CONVERGENCE_RECORD
     rows = np.flatnonzero((records["split"] == split) & (records["name"] == name))
@@ -111,13 +109,10 @@ def convergence_epochs(records: pd.DataFrame, outputs: Mapping[str, Outputs]) ->
     order = np.lexsort((epochs, numbers))
     epochs, values = epochs[order], values[order].astype(float)
     starts = np.searchsorted(numbers[order], np.arange(len(trials) + 1))
-    found, shares = {}, {}
+    found = {}
     for trial, start, end in zip(trials, starts[:-1], starts[1:], strict=True):
-        if (known := outputs.get(str(trial))) is None:
-            continue
-        if (labels := id(known.labels)) not in shares:  # trials of the same test images share them
-            shares[labels] = float(np.unique(known.labels, return_counts=True)[1].max() / known.labels.size)
-        if place := convergence_epoch(values[start:end], shares[labels]):
+        share = chance.get(str(trial))
+        if share is not None and (place := convergence_epoch(values[start:end], share)):
             found[str(trial)] = int(epochs[start:end][place - 1])
     return found
 
