@@ -11,7 +11,6 @@ in a temporary folder.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -90,14 +89,17 @@ def work(store: Store, trials: int, epochs: int, files: Callable[[], int]) -> di
     }
 
 
+RUN = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+"""
+"""Program that runs another; it is small, and a process counts the memory of the one that started it as its own."""
+
+
 def run(line: list[str]) -> float:
     """Run a program and return the most memory that it held, in MiB; what it prints is dropped."""
-    program = subprocess.Popen(line, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(program.pid, 0)
-    program.returncode = os.waitstatus_to_exitcode(status)
-    if program.returncode:
-        raise subprocess.CalledProcessError(program.returncode, line)
-    return used.ru_maxrss / 1024
+    return float(subprocess.run([sys.executable, "-c", RUN, *line], check=True, capture_output=True, text=True).stdout)
 
 
 def measure(trials: int, worked: int, epochs: int, seeds: int, url: str | None, runs: Path) -> dict[str, Any]:
