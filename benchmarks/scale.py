@@ -99,7 +99,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 def run(line: list[str]) -> float:
     """Run a program and return the most memory that it held, in MiB; what it prints is dropped."""
-    return float(subprocess.run([sys.executable, "-c", RUN, *line], check=True, capture_output=True, text=True).stdout)
+    return float(subprocess.check_output([sys.executable, "-c", RUN, *line], text=True))
 
 
 def measure(trials: int, worked: int, epochs: int, seeds: int, url: str | None, runs: Path) -> dict[str, Any]:

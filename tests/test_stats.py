@@ -401,6 +401,18 @@ def test_ahead_at_a_seed_is_clopper_and_pearsons() -> None:
     assert ahead_at_a_seed(0, 2, 2).share == 0.5 and ahead_at_a_seed(0, 0, 3).low == 0
 
 
+def test_sums_over_seeds_and_images_are_exact() -> None:
+    # every network errs once, each on an image of its own: no spread at all
+    for size in (7, 30, 60):
+        found = over_seeds_and_images(np.eye(size, dtype=bool), np.zeros((size, size), dtype=bool))
+        assert found.low == found.difference == found.high == 100 / size
+    # more seeds than a byte counts
+    wrong = np.zeros((200, 50), dtype=bool)
+    wrong[:, 10:] = True
+    found = over_seeds_and_images(wrong, np.zeros_like(wrong))
+    assert found.difference == 80 and (round(found.low, 1), round(found.high, 1)) == (68.5, 91.5)
+
+
 @pytest.mark.parametrize(("seeds", "images"), [(3, 40), (10, 40), (10, 400)])
 def test_intervals_over_seeds_and_images_cover(seeds: int, images: int) -> None:
     draw, covered, studies = np.random.default_rng(seeds * images), 0, 600

@@ -590,18 +590,19 @@ def test_predictions_come_back(store: Store) -> None:
 
 def test_outputs_are_read_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leadline.store.reading.AT_A_TIME", 2)
-    store.register(study(seeds=5))
+    # a trial that two arms share is read once
+    names = {"a": "comparative-cnn", "twin": "comparative-cnn", "b": "comparative-resnet"}
+    arms = {arm: {"network": name} for arm, name in names.items()}
+    store.register(expand(parse(StudySpec, {"name": "one", "arms": arms, "seeds": 5, "contrasts": []})))
     labels = np.arange(4, dtype=np.int16)
     ended = [finish_next(store, predictions=(labels + place, labels)) for place in range(4)]
     finish_next(store)  # which leaves no outputs
     read = store.each_output("one")
-    first = [next(read), next(read)]
-    # what was read stays, and what ends meanwhile comes with it or not at all
-    found = dict([*first, *read])
-    assert list(found) == sorted(ended) == list(store.outputs("one"))
+    found = [next(read), next(read), *read]
+    assert [trial for trial, _ in found] == sorted(ended) == list(store.outputs("one"))
     for place, trial in enumerate(ended):
-        np.testing.assert_array_equal(found[trial].predicted, labels + place)
-        np.testing.assert_array_equal(found[trial].labels, labels)
+        np.testing.assert_array_equal(dict(found)[trial].predicted, labels + place)
+        np.testing.assert_array_equal(dict(found)[trial].labels, labels)
 
 
 def test_probabilities_and_the_outputs_of_other_tasks_come_back(store: Store) -> None:

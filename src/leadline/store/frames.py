@@ -190,12 +190,12 @@ def means_frame(connection: Connection, study_id: int, splits: Collection[str]) 
 def tested_trials(connection: Connection, study_id: int) -> list[int]:
     """Return the IDs of the trials that have stored outputs on the test images, in the order of their hashes."""
     kept = measurements.alias()
+    ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id)
     query = (
         select(trials.c.id)
-        .join_from(study_trials, trials)
-        .outerjoin(predictions, predictions.c.trial_id == trials.c.id)
+        .outerjoin_from(trials, predictions, predictions.c.trial_id == trials.c.id)
         .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
-        .where(study_trials.c.study_id == study_id, _has_outputs(kept))
+        .where(trials.c.id.in_(ours), _has_outputs(kept))
         .order_by(trials.c.hash)
     )
     return list(connection.scalars(query))

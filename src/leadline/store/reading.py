@@ -59,7 +59,7 @@ def _title(row: Any) -> str:
 
 
 class Reader:
-    """Read access to a store; each method is one transaction."""
+    """Read access to a store; each method is one transaction, but for outputs, which are read in parts."""
 
     def __init__(self, url: str | None, folder: Path, patience: float = 0.0) -> None:
         """Refer to a store without opening it; see `open`."""
@@ -348,7 +348,15 @@ class Reader:
         return dict(self.each_output(study, probabilities))
 
     def each_output(self, study: str, probabilities: bool = True) -> Iterator[tuple[str, Outputs]]:
-        """Yield what `outputs` returns, trial by trial, with few of them in memory at a time."""
+        """Yield what `outputs` returns, trial by trial; nothing is read before the first is asked for.
+
+        Args:
+            study: its name.
+            probabilities: whether to read the class probabilities too.
+
+        Raises:
+            StoreError: there is no such study.
+        """
         tested = self._tested(study)
         for start in range(0, len(tested), AT_A_TIME):
             yield from self._outputs_of(tested[start : start + AT_A_TIME], probabilities).items()

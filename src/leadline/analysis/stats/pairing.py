@@ -118,13 +118,13 @@ def over_seeds_and_images(wrong_a: Iterable[ArrayLike], wrong_b: Iterable[ArrayL
             raise StatisticsError(f"shapes {one.shape} and {other.shape}: expected [images], the same for every seed")
         row = one - other  # each entry is -1, 0 or 1
         rows.append(int(row.sum()))
-        total = total + row
+        total = total + row.astype(np.int64)  # which NumPy 1 would keep in 8 bits at first
         apart += int(np.count_nonzero(row))
     n, images = len(rows), total.size
     if min(n, images) < 2:
         raise StatisticsError(f"{n} seeds and {images} images: expected at least 2 of each")
     by_seed, by_image = 100 * np.array(rows) / images, 100 * total / n
-    mean = by_seed.mean()
+    mean = 100 * sum(rows) / (n * images)
     squares_seeds = images * float(((by_seed - mean) ** 2).sum())
     squares_images = n * float(((by_image - mean) ** 2).sum())
     squares = 1e4 * apart - n * images * mean**2

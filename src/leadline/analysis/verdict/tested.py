@@ -62,10 +62,10 @@ class ImageSets:
 
 
 def _digest(values: NDArray[Any]) -> bytes:
-    """Return what only equal arrays have in common."""
+    """Return what arrays of the same shape, kind and values have in common."""
     kind = values.dtype.kind
     if kind in "biuf":
         content = values.astype(np.float64 if kind == "f" else np.int64).tobytes()
     else:
         content = repr(values.tolist()).encode()
-    return hashlib.blake2b(content, digest_size=16).digest()
+    return hashlib.blake2b(repr((values.shape, kind in "biu", kind == "f")).encode() + content, digest_size=16).digest()
