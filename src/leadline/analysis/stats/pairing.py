@@ -105,7 +105,8 @@ def over_seeds_and_images(wrong_a: Iterable[ArrayLike], wrong_b: Iterable[ArrayL
     of freedom.
 
     Args:
-        wrong_a, wrong_b: for each seed, shape [images], whether the network misclassifies each image; both at least 2.
+        wrong_a, wrong_b: for each seed, shape [images], whether the network misclassifies each image; at least
+            2 seeds and 2 images.
 
     Raises:
         StatisticsError: shapes that differ, or too few seeds or images.

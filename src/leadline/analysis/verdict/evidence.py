@@ -119,7 +119,7 @@ class Evidence:
         for contrast in design.contrasts:
             reasons = self.missing.get(contrast.metric, {})
             for trial in chain(self.trials.get(contrast.a, ()), self.trials.get(contrast.b, ())):
-                if trial.hash in reasons:
+                if trial.state == "finished" and trial.hash in reasons:
                     lacking[contrast.metric][trial.hash] = reasons[trial.hash]
         return {name: dict(Counter(trials.values())) for name, trials in lacking.items()}
 
