@@ -413,6 +413,20 @@ def test_sums_over_seeds_and_images_are_exact() -> None:
     assert found.difference == 80 and (round(found.low, 1), round(found.high, 1)) == (68.5, 91.5)
 
 
+def test_seeds_and_images_that_do_not_fit_are_refused() -> None:
+    table = np.zeros((3, 4), dtype=bool)
+    for other in (table[:2], table[:, :3], table[0], table[:, :, None]):
+        with pytest.raises(StatisticsError, match="the same for every seed"):
+            over_seeds_and_images(table, other)
+    for few, said in (
+        (table[:0], "0 seeds and 0 images"),
+        (table[:1], "1 seeds and 4"),
+        (table[:, :1], "3 seeds and 1"),
+    ):
+        with pytest.raises(StatisticsError, match=said):
+            over_seeds_and_images(few, few)
+
+
 @pytest.mark.parametrize(("seeds", "images"), [(3, 40), (10, 40), (10, 400)])
 def test_intervals_over_seeds_and_images_cover(seeds: int, images: int) -> None:
     draw, covered, studies = np.random.default_rng(seeds * images), 0, 600

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Double,
     FromClause,
+    Select,
     Text,
     and_,
     case,
@@ -189,16 +190,8 @@ def means_frame(connection: Connection, study_id: int, splits: Collection[str]) 
 
 def tested_trials(connection: Connection, study_id: int) -> list[int]:
     """Return the IDs of the trials that have stored outputs on the test images, in the order of their hashes."""
-    kept = measurements.alias()
     ours = select(study_trials.c.trial_id).where(study_trials.c.study_id == study_id)
-    query = (
-        select(trials.c.id)
-        .outerjoin_from(trials, predictions, predictions.c.trial_id == trials.c.id)
-        .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
-        .where(trials.c.id.in_(ours), _has_outputs(kept))
-        .order_by(trials.c.hash)
-    )
-    return list(connection.scalars(query))
+    return list(connection.scalars(_with_outputs(measurements.alias(), trials.c.id).where(trials.c.id.in_(ours))))
 
 
 def outputs_of(connection: Connection, trial_ids: Collection[int], probabilities: bool) -> dict[str, Outputs]:
@@ -209,13 +202,8 @@ def outputs_of(connection: Connection, trial_ids: Collection[int], probabilities
 def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilities: bool) -> dict[str, Outputs]:
     kept = measurements.alias()
     content = kept.c.content if probabilities else case((predictions.c.trial_id.is_(None), kept.c.content))
-    rows = connection.execute(
-        select(trials.c.hash, predictions.c.predicted, predictions.c.labels, content.label("content"))
-        .outerjoin_from(trials, predictions, predictions.c.trial_id == trials.c.id)
-        .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
-        .where(which, _has_outputs(kept))
-        .order_by(trials.c.hash)
-    )
+    columns = trials.c.hash, predictions.c.predicted, predictions.c.labels, content.label("content")
+    rows = connection.execute(_with_outputs(kept, *columns).where(which))
     found: dict[str, Outputs] = {}
     labels = cache(unpack_classes)  # most trials have the same test images
     for row in rows:
@@ -227,8 +215,15 @@ def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilit
     return found
 
 
-def _has_outputs(kept: FromClause) -> ColumnElement[bool]:
-    return or_(predictions.c.trial_id.is_not(None), kept.c.name.is_not(None))
+def _with_outputs(kept: FromClause, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Select columns of the trials that have stored outputs on the test images; `kept` is an alias of measurements."""
+    return (
+        select(*columns)
+        .outerjoin_from(trials, predictions, predictions.c.trial_id == trials.c.id)
+        .outerjoin(kept, and_(kept.c.trial_id == trials.c.id, kept.c.name == OUTPUTS))
+        .where(or_(predictions.c.trial_id.is_not(None), kept.c.name.is_not(None)))
+        .order_by(trials.c.hash)
+    )
 
 
 def has_results(connection: Connection, trial: str) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import scipy
@@ -112,14 +113,14 @@ def over_seeds_and_images(wrong_a: Iterable[ArrayLike], wrong_b: Iterable[ArrayL
         StatisticsError: shapes that differ, or too few seeds or images.
     """
     rows: list[int] = []
-    total, apart = np.zeros((), dtype=np.int64), 0
-    for a, b in zip(wrong_a, wrong_b, strict=True):
+    total, apart = np.zeros(0, dtype=np.int64), 0
+    for a, b in zip_longest(wrong_a, wrong_b, fillvalue=()):
         one, other = (np.asarray(side, dtype=np.int8) for side in (a, b))
         if one.shape != other.shape or one.ndim != 1 or (rows and one.shape != total.shape):
             raise StatisticsError(f"shapes {one.shape} and {other.shape}: expected [images], the same for every seed")
         row = one - other  # each entry is -1, 0 or 1
+        total = total + row if rows else row.astype(np.int64)
         rows.append(int(row.sum()))
-        total = total + row.astype(np.int64)  # which NumPy 1 would keep in 8 bits at first
         apart += int(np.count_nonzero(row))
     n, images = len(rows), total.size
     if min(n, images) < 2:

@@ -71,9 +71,9 @@ def analyze(
         pairs, estimates, analyses, rounds = interim_analyses(design, pairs)
         sequential[:], judgements = analyses, tuple(one.judgement for one in analyses)
     arms = tuple(_arm(arm, design, evidence) for arm in design.arms)
-    tested = sum(one.test.p is not None for one in judgements)
+    with_p = sum(one.test.p is not None for one in judgements)
     contrasts = _with_shrunk(
-        map(partial(_contrast, evidence, tested), pairs, estimates, judgements, sequential, looked)
+        map(partial(_contrast, evidence, with_p), pairs, estimates, judgements, sequential, looked)
     )
     # seeds whose number depends on what they showed, or that pairs share, are no sample for statistics that look once
     fixed = contrasts if design.decide is None and not any(looked) and not crossed else ()
@@ -143,7 +143,7 @@ def _arm(arm: DesignArm, design: Design, evidence: Evidence) -> ArmFinding:
 
 def _contrast(
     evidence: Evidence,
-    tested: int,
+    with_p: int,  # contrasts that have a p
     pairs: Pairs,
     estimate: Effect | None,
     judgement: Judgement,
@@ -181,7 +181,7 @@ def _contrast(
         looked=looked,
         until_decided=contrast.until_decided,
         finished=len(evidence.finished_seeds(contrast.a) & evidence.finished_seeds(contrast.b)),
-        needed=seeds_needed(pairs, estimate, tested) if judgement.decision == "undecided" else None,
+        needed=seeds_needed(pairs, estimate, with_p) if judgement.decision == "undecided" else None,
         pairing=pairing(pairs.a, pairs.b) if pairs.seeds and not pairs.silent and not pairs.shared else None,
         ahead=None if pairs.shared else _ahead(outcomes, contrast.kind.higher_is_better),
         # which holds at one look, of independent pairs

@@ -40,7 +40,7 @@ class ImageSets:
     """The sets of test images that trials were tested on, recognised by their labels."""
 
     def __init__(self) -> None:
-        self._last: tuple[Outputs, Images] | None = None
+        self._last: tuple[NDArray[Any], NDArray[Any] | None, Images] | None = None
         self._known: dict[tuple[bytes, bytes | None], Images] = {}
 
     def tested(self, outputs: Outputs) -> Tested:
@@ -51,21 +51,19 @@ class ImageSets:
 
     def _images(self, outputs: Outputs) -> Images:
         labels, examples = outputs.labels, outputs.examples
-        if self._last is not None and self._last[0].labels is labels and self._last[0].examples is examples:
-            return self._last[1]
+        if self._last is not None and self._last[0] is labels and self._last[1] is examples:
+            return self._last[2]
         key = _digest(labels), None if examples is None else _digest(examples)
         if key not in self._known:
             common = np.unique(labels, return_counts=True)[1].max(initial=0)
             self._known[key] = Images(len(labels), float(common) / max(1, labels.size))
-        self._last = outputs, self._known[key]
+        self._last = labels, examples, self._known[key]
         return self._known[key]
 
 
 def _digest(values: NDArray[Any]) -> bytes:
     """Return what arrays of the same shape, kind and values have in common."""
-    kind = values.dtype.kind
-    if kind in "biuf":
-        content = values.astype(np.float64 if kind == "f" else np.int64).tobytes()
-    else:
-        content = repr(values.tolist()).encode()
-    return hashlib.blake2b(repr((values.shape, kind in "biu", kind == "f")).encode() + content, digest_size=16).digest()
+    kind = {"b": np.int64, "i": np.int64, "u": np.int64, "f": np.float64}.get(values.dtype.kind, object)
+    values = values.astype(kind)
+    content = repr(values.tolist()).encode() if kind is object else values.tobytes()
+    return hashlib.blake2b(f"{values.shape} {values.dtype}".encode() + content, digest_size=16).digest()
