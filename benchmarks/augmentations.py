@@ -138,6 +138,10 @@ def cut_and_mix(image: Image.Image, other: Image.Image) -> Image.Image:
     return result
 
 
+def mix_either_way(image: Image.Image, other: Image.Image) -> Image.Image:
+    return random.choice((mix, cut_and_mix))(image, other)
+
+
 PILLOW: dict[str, Callable[[Image.Image, Image.Image], Image.Image]] = {
     "translation": translate,
     "cutout": cut_out,
@@ -147,6 +151,7 @@ PILLOW: dict[str, Callable[[Image.Image, Image.Image], Image.Image]] = {
     "auto-augment": augment_by_policy,
     "mixup": mix,
     "cutmix": cut_and_mix,
+    "mixup-or-cutmix": mix_either_way,
 }
 
 

@@ -41,6 +41,7 @@ from leadline.parts.augmentations.cutmix import CutMix
 from leadline.parts.augmentations.cutout import Cutout
 from leadline.parts.augmentations.gaussian_noise import GaussianNoise
 from leadline.parts.augmentations.mixup import Mixup
+from leadline.parts.augmentations.mixup_or_cutmix import MixupOrCutMix
 from leadline.parts.augmentations.numbers import draw_integers, draw_normal, to_uniform
 from leadline.parts.augmentations.operations import PLACES, VALUES
 from leadline.parts.augmentations.rand_augment import RandAugment
@@ -68,6 +69,7 @@ SETTINGS: list[Any] = [
     AutoAugment(policy="imagenet"),
     CutMix(alpha=0.5, probability=0.5),
     Mixup(alpha=0.2),
+    MixupOrCutMix(mixup_alpha=1, probability=0.2),
     (RandAugment(), Augment(), Cutout(size=4), RandomErasing(), GaussianNoise(), CutMix()),
 ]
 
@@ -207,6 +209,7 @@ DIGESTS = {
     "cutout": "09f9db45c3081120",
     "gaussian-noise": "5f75f069506bb03e",
     "mixup": "4f63c4cd42899d86",
+    "mixup-or-cutmix": "b17109b1af65304c",
     "rand-augment": "df257a83a76766b6",
     "random-erasing": "f1573264a46d1a7b",
     "translation": "a811375a764b7711",
@@ -325,6 +328,24 @@ def test_cutmix_weighs_labels_by_area() -> None:
         assert len(torch.unique_consecutive(rows)) <= 3 and len(torch.unique_consecutive(columns)) <= 3
     half = CutMix(probability=0.5).mix(torch.zeros(count, 1, 32, 24), torch.ones(count, 1, 32, 24), numbers)[1]
     assert set(half[half < 1].tolist()) <= set(share.tolist()) and abs((half == 1).float().mean() - 0.5) < 0.05
+
+
+def test_each_image_is_mixed_by_either() -> None:
+    either, count = MixupOrCutMix(mixup_alpha=0.7, cutmix_alpha=2.0, probability=0.3), 3000
+    found, images, partners = either.draw(count, 4), torch.rand(count, 3, 8, 6), torch.rand(count, 3, 8, 6)
+    expected = []
+    for one in (Mixup(alpha=0.7), CutMix(alpha=2.0)):
+        numbers = one.draw(count, 4)  # which differ in the shares alone
+        assert torch.equal(numbers[:, [0, 2, 3, 4]], found[:, [0, 2, 3, 4]])
+        expected.append((*one.mix(images, partners, numbers), numbers[:, 1]))
+    (blended, weight, _), (cut, share, _) = expected
+    mixed, left = either.mix(images, partners, found)
+    is_cut = torch.tensor([torch.equal(*pair) for pair in zip(mixed, cut, strict=True)])
+    assert torch.equal(mixed[~is_cut], blended[~is_cut]) and torch.equal(left, torch.where(is_cut, share, weight))
+    assert torch.equal(found[:, 1], torch.where(is_cut, expected[1][2], expected[0][2]))
+    assert abs(is_cut.float().mean() - 0.3) < 5 * (0.3 * 0.7 / count) ** 0.5
+    # the choice tells nothing of what is drawn for the mixture
+    assert abs(torch.corrcoef(torch.stack([is_cut.double(), expected[1][2].double()]))[0, 1]) < 5 / count**0.5
 
 
 def test_cutout_is_a_square_around_any_pixel() -> None:
@@ -511,7 +532,11 @@ def test_only_training_labels_are_noisy() -> None:
         ),
         ({"augment": ["mixup", "cutout"]}, "place cutout first"),
         ({"augment": ["cutout", "translation", "cutout"]}, "data.augment: cutout is in the list twice; name it once"),
-        ({"augment": ["mixup", "cutmix"]}, "data.augment: mixup and cutmix are both in the list; remove one of them"),
+        (
+            {"augment": ["mixup", "cutmix"]},
+            "data.augment: mixup and cutmix are both in the list; remove one of them, or use mixup-or-cutmix alone$",
+        ),
+        ({"augment": ["mixup-or-cutmix", "mixup"]}, "are both in the list; remove one of them$"),
         ({"augment": ["translation", "cutuot"]}, "data.augment.1.name: unknown name 'cutuot'; did you mean 'cutout'"),
         ({"augment": ["translation", {"name": "cutout", "sise": 3}]}, "data.augment.1: unknown key 'sise'"),
         ({"augment": {"name": "random-erasing", "area": [0.5, 0.1]}}, "the smallest comes first"),

@@ -605,6 +605,22 @@ def test_outputs_are_read_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(dict(found)[trial].labels, labels)
 
 
+def test_outputs_that_are_deleted_while_they_are_read_are_missed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadline.store.reading.AT_A_TIME", 2)
+    store.register(study(seeds=3))
+    labels = np.arange(4, dtype=np.int16)
+    for _ in range(3):
+        finish_next(store, predictions=(labels, labels))
+    read = store.each_output("one")
+    next(read), next(read)
+    store.delete_study("one")
+    store.clean()
+    with pytest.raises(
+        StoreError, match=r"^outputs of 1 trial of study one were deleted while they were read; try again$"
+    ):
+        next(read)
+
+
 def test_probabilities_and_the_outputs_of_other_tasks_come_back(store: Store) -> None:
     store.register(study())
     labels, predicted = np.array([0, 1], np.int16), np.array([0, 0], np.int16)

@@ -30,6 +30,7 @@ from leadline.store.read_only import missing, open_to_read
 from leadline.store.schema import TrialState, series, studies
 from leadline.store.values import HeldTrial, StudyRecord, StudySummary, TrialRecord, require_mapping
 from leadline.study.resolved import complete_title
+from leadline.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -355,11 +356,16 @@ class Reader:
             probabilities: whether to read the class probabilities too.
 
         Raises:
-            StoreError: there is no such study.
+            StoreError: there is no such study, or outputs were deleted while they were read.
         """
         tested = self._tested(study)
         for start in range(0, len(tested), AT_A_TIME):
-            yield from self._outputs_of(tested[start : start + AT_A_TIME], probabilities).items()
+            asked = tested[start : start + AT_A_TIME]
+            found = self._outputs_of(asked, probabilities)
+            if len(found) < len(asked):
+                lost = plural(len(asked) - len(found), "trial")
+                raise StoreError(f"outputs of {lost} of study {study} were deleted while they were read; try again")
+            yield from found.items()
 
     @with_retries
     def _tested(self, study: str) -> list[int]:

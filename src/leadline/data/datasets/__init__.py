@@ -183,7 +183,11 @@ class DataSpec(Spec):
                     f" {before.changes}; place {after.called} first"
                 )
             if before.changes == after.changes in (STAGES[0], STAGES[-1]):
-                raise ValueError(f"{before.called} and {after.called} are both in the list; remove one of them")
+                either = {before.called, after.called} == {"mixup", "cutmix"}
+                instead = ", or use mixup-or-cutmix alone" if either else ""
+                raise ValueError(
+                    f"{before.called} and {after.called} are both in the list; remove one of them{instead}"
+                )
         return augment
 
     @model_validator(mode="after")

@@ -125,8 +125,12 @@ class MixingAugmentation(Augmentation, ABC):
     changes = "images and labels, mixed in pairs"
 
     @abstractmethod
-    def invert(self, uniform: "Tensor") -> "Tensor":
-        """Return the shares of the images in their mixtures, from uniform numbers, both float64 [n], from 0 to 1."""
+    def draw_shares(self, numbers: "Tensor") -> "Tensor":
+        """Return the shares of the images in their mixtures, float64 [n] from 0 to 1.
+
+        Args:
+            numbers: [n, 5] random integers from 0 to 2^62, of which the second is for the share.
+        """
 
     @abstractmethod
     def mix(self, images: "Tensor", partners: "Tensor", numbers: "Tensor") -> "tuple[Tensor, Tensor]":
@@ -146,8 +150,7 @@ class MixingAugmentation(Augmentation, ABC):
         import torch
 
         numbers = torch.randint(2**62, (samples, 5), generator=torch.Generator().manual_seed(seed))
-        shares = self.invert((numbers[:, 1] + 0.5) / 2**62)
-        numbers[:, 1] = (shares * 2**24).round().long()
+        numbers[:, 1] = (self.draw_shares(numbers) * 2**24).round().long()
         return numbers
 
     def choose_partners(self, numbers: "Tensor") -> "Tensor":

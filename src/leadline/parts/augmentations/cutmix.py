@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from leadline.parts.augmentations import AUGMENTATIONS, MixingAugmentation
-from leadline.parts.augmentations.numbers import invert_beta, to_uniform
+from leadline.parts.augmentations.numbers import draw_beta, to_uniform
 from leadline.parts.augmentations.rectangles import mark
 from leadline.parts.base import Spec
 
@@ -26,9 +26,9 @@ class CutMix(Spec, MixingAugmentation):
     alpha: float = Field(default=1.0, gt=0, description="parameter of the distribution of areas")
     probability: float = Field(default=1.0, gt=0, le=1, description="share of images that are mixed")
 
-    def invert(self, uniform: "Tensor") -> "Tensor":
-        """Return the quantiles of Beta(alpha, alpha)."""
-        return invert_beta(self.alpha, uniform)
+    def draw_shares(self, numbers: "Tensor") -> "Tensor":
+        """Return shares of the distribution Beta(alpha, alpha)."""
+        return draw_beta(self.alpha, numbers[:, 1])
 
     def mix(self, images: "Tensor", partners: "Tensor", numbers: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return images with a rectangle of their partners, and the share that is left of them."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from leadline.parts.augmentations import AUGMENTATIONS, MixingAugmentation
-from leadline.parts.augmentations.numbers import invert_beta
+from leadline.parts.augmentations.numbers import draw_beta
 from leadline.parts.base import Spec
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class Mixup(Spec, MixingAugmentation):
         description="parameter of the distribution of weights; in the paper 1 for CIFAR, 0.2 for ImageNet",
     )
 
-    def invert(self, uniform: "Tensor") -> "Tensor":
-        """Return the quantiles of Beta(alpha, alpha)."""
-        return invert_beta(self.alpha, uniform)
+    def draw_shares(self, numbers: "Tensor") -> "Tensor":
+        """Return shares of the distribution Beta(alpha, alpha)."""
+        return draw_beta(self.alpha, numbers[:, 1])
 
     def mix(self, images: "Tensor", partners: "Tensor", numbers: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return the weighted means, and the weights of the images."""

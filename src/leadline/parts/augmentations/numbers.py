@@ -45,12 +45,18 @@ def draw_normal(keys: "Tensor", count: int) -> "Tensor":
     return _quantiles(keys.device).index_select(0, places.flatten()).view(len(keys), count)
 
 
-def invert_beta(alpha: float, uniform: "Tensor") -> "Tensor":
-    """Return the quantiles of Beta(alpha, alpha), float64 on the CPU: all draws for one alpha are also for another."""
+def draw_beta(alpha: float, integers: "Tensor") -> "Tensor":
+    """Return random numbers of the distribution Beta(alpha, alpha), float64 on the CPU: for another alpha, the same
+    quantiles of another distribution.
+
+    Args:
+        alpha: above 0.
+        integers: random integers from 0 to 2^62.
+    """
     import torch
     from scipy.special import betaincinv
 
-    return torch.as_tensor(betaincinv(alpha, alpha, uniform.numpy()))
+    return torch.as_tensor(betaincinv(alpha, alpha, ((integers + 0.5) / 2**62).numpy()))
 
 
 def _draw_words(keys: "Tensor", count: int) -> "Tensor":
