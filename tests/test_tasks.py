@@ -179,6 +179,8 @@ def test_a_custom_task_is_made_once() -> None:
         (0.5, 1.0, 2, 0.0, False),  # a good network on two images
         (0.5, 1.0, 2, 50.0, True),  # a lucky one
         (1.0, 1.0, 50, 50.0, False),  # one class alone
+        (0.5, 0.3, 1000, 1.0, False),  # training labels memorised, which for parity is worse than a guess
+        (0.5, 0.5, 1000, 30.0, True),  # a few of them
         (0.7, 0.95, 1000, 29.5, False),  # training labels that are noisy, and in other proportions
     ],
 )

@@ -430,24 +430,25 @@ def test_headline_of_several_factors_and_of_equivalence() -> None:
 
 
 def test_a_contrast_that_others_keep_undecided_says_so() -> None:
-    study = a_study(seeds=3, vary={"blocks": [1, 2, 3, 4]})
     # at blocks=1 differences -1, -1.2, -1.5: t = 8.5, p = 0.014, and times four 0.055; elsewhere none
-    errors = [6.0, 6.2, 6.5]
-    findings = analyze(
-        study,
-        *frames(
-            study,
-            lambda arm, seed: (
-                errors[seed] if arm.name == "plain[blocks=1]" else 5.0 + (seed - 1) * (arm.base == "plain")
-            ),
-        ),
-    )
+    def error(arm: Arm, seed: int) -> float:
+        return [6.0, 6.2, 6.5][seed] if arm.name == "plain[blocks=1]" else 5.0 + (seed - 1) * (arm.base == "plain")
+
+    study = a_study(seeds=3, vary={"blocks": [1, 2, 3, 4]})
+    findings = analyze(study, *frames(study, error))
     one = findings.contrasts[0]
     assert one.decision == "undecided" and one.judgement.alone
     assert one.judgement.difference_p_adjusted and one.judgement.difference_p_adjusted > 0.05
     sentence = contrast_sentence(one, findings)
     assert "With 4 contrasts in the study this may be due to chance" in sentence and "from 0.014 to 0.054" in sentence
-    assert any("Holm's correction): residual[blocks=1] against plain[blocks=1]" in line for line in headline(findings))
+    assert any("Holm's correction): residual[blocks=1] against plain[blocks=1]." in line for line in headline(findings))
+    of_both = [{"a": "residual", "b": "plain", "metric": metric} for metric in ("test_error", "train_error")]
+    study = a_study(seeds=3, vary={"blocks": [1, 2, 3, 4]}, contrasts=of_both)
+    pair = "residual[blocks=1] against plain[blocks=1]"
+    assert any(
+        f"Holm's correction): {pair} in test error and {pair} in training error." in line
+        for line in headline(analyze(study, *frames(study, error)))
+    )
 
 
 def test_many_pairs_are_counted_not_listed() -> None:
@@ -739,6 +740,22 @@ def test_arms_that_stay_at_chance_are_said_to_have_learned_nothing() -> None:
     two = found({"plain": [90.0, 90.1], "residual": [2.0, 2.1]})
     assert two.contrasts[0].decision == "undecided"
     assert "At each of the 2 seeds the network of residual classifies more" in headline(two)[0]
+
+
+def test_arms_that_memorise_are_compared_by_their_errors() -> None:
+    study = a_study(
+        seeds=4, contrasts=[["residual", "plain"], {"a": "residual", "b": "plain", "metric": "train_error"}]
+    )
+    errors = {"plain": [92.0, 92.2, 92.1, 92.3], "residual": [91.0, 91.1, 91.2, 91.3]}
+    trials, records, outputs = frames(study, by_base(errors))
+    trained = records["split"].eq("final-train")
+    records["value"] = records["value"].where(
+        ~trained, np.where(records["arm"] == "plain", 3.0, 1.0) + records["seed"] / 10
+    )
+    findings = analyze(study, trials, records, outputs)
+    assert [arm.at_chance for arm in findings.arms] == [0, 0]
+    assert [(one.decision, one.by_failures, one.failed_b) for one in findings.contrasts] == [("better", False, 0)] * 2
+    assert "guessing" not in " ".join(headline(findings))
 
 
 def test_few_seeds_say_what_equivalence_cannot_exclude() -> None:

@@ -101,15 +101,19 @@ class Classification(Task):
         On test data by the examples that only one of the two gets right: the network's are at most `CHANCE` standard
         deviations ahead, and its share at most half of the way to 100%, so that few examples do not make a good network
         a guess; or training data are got right no better, by one point, and test data do not show otherwise. Test data
-        of one class alone tell nothing.
+        of one class alone tell nothing. A network that gets training data right more than half of the way has learned
+        them, whatever it makes of test data.
         """
         right, constant = outputs.labels == outputs.predicted, outputs.labels == np.bincount(outputs.labels).argmax()
         most, share = (int(np.count_nonzero(one)) / len(one) for one in (constant, right))
         if most == 1:
             return False
+        half = (1 + most) / 2
+        if train_error is not None and 1 - train_error / 100 > half:
+            return False
         ahead, behind = int(np.count_nonzero(right & ~constant)), int(np.count_nonzero(constant & ~right))
         close = ahead - behind <= CHANCE * math.sqrt(ahead + behind)
-        if close and share <= (1 + most) / 2:
+        if close and share <= half:
             return True
         return close and train_error is not None and 1 - train_error / 100 <= most + 0.01
 

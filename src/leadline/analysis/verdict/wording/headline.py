@@ -1,6 +1,7 @@
 """The verdict on a whole study in words, most important first."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
@@ -29,7 +30,12 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
         return
     lines = [*_summary(findings), *[meta_sentence(one) for one in findings.meta_analyses][:LONGEST]]
     yield from lines
-    alone = [f"{contrast.a} against {contrast.b}" for contrast in contrasts if contrast.judgement.alone]
+    metrics = Counter((one.a, one.b) for one in contrasts)
+    alone = [
+        f"{one.a} against {one.b}{f' in {one.kind.named(one.target)}' if metrics[one.a, one.b] > 1 else ''}"
+        for one in contrasts
+        if one.judgement.alone
+    ]
     if alone and len(lines) != len(contrasts):
         yield (
             f"Undecided because the study has {len(contrasts)} contrasts, though not by themselves"
