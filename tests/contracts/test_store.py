@@ -34,7 +34,7 @@ from sqlalchemy.exc import IntegrityError
 import leadline
 from leadline.errors import StoreError
 from leadline.parts.metrics import Outputs
-from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs
+from leadline.parts.metrics.outputs import OUTPUTS, pack_outputs, unpack_outputs
 from leadline.parts.metrics.record import Record
 from leadline.reports.charts.frames import sum_up
 from leadline.specs import ProbeSpec, TrialSpec, parse
@@ -603,6 +603,23 @@ def test_outputs_are_read_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch
     for place, trial in enumerate(ended):
         np.testing.assert_array_equal(dict(found)[trial].predicted, labels + place)
         np.testing.assert_array_equal(dict(found)[trial].labels, labels)
+
+
+def test_outputs_are_unpacked_one_by_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.register(study())
+    whole = Outputs(np.arange(2, dtype=np.int16), np.arange(2, dtype=np.int16), np.eye(2, dtype=np.float32))
+    for _ in range(3):
+        finish_next(
+            store, measurements=(1, {OUTPUTS: pack_outputs(whole)}), predictions=(whole.predicted, whole.labels)
+        )
+    unpacked = []
+    monkeypatch.setattr(
+        "leadline.store.frames.unpack_outputs", lambda *given: unpacked.append(given) or unpack_outputs(*given)
+    )
+    read = store.each_output("one")
+    for count in range(3):
+        assert len(unpacked) == count
+        np.testing.assert_array_equal(next(read)[1].probabilities, whole.probabilities)
 
 
 def test_outputs_that_are_deleted_while_they_are_read_are_missed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Double,
     FromClause,
+    Row,
     Select,
     Text,
     and_,
@@ -194,25 +195,25 @@ def tested_trials(connection: Connection, study_id: int) -> list[int]:
     return list(connection.scalars(_with_outputs(measurements.alias(), trials.c.id).where(trials.c.id.in_(ours))))
 
 
-def outputs_of(connection: Connection, trial_ids: Collection[int], probabilities: bool) -> dict[str, Outputs]:
-    """Return trial -> outputs on the test images, of some trials that have stored them."""
-    return _read_outputs(connection, trials.c.id.in_(trial_ids), probabilities)
-
-
-def _read_outputs(connection: Connection, which: ColumnElement[bool], probabilities: bool) -> dict[str, Outputs]:
+def packed_outputs(
+    connection: Connection, trial_ids: Collection[int] | Select[tuple[int]], probabilities: bool
+) -> Sequence[Row[Any]]:
+    """Return the stored outputs on the test images of some trials that have any, for `unpack_each`."""
     kept = measurements.alias()
     content = kept.c.content if probabilities else case((predictions.c.trial_id.is_(None), kept.c.content))
     columns = trials.c.hash, predictions.c.predicted, predictions.c.labels, content.label("content")
-    rows = connection.execute(_with_outputs(kept, *columns).where(which))
-    found: dict[str, Outputs] = {}
+    return connection.execute(_with_outputs(kept, *columns).where(trials.c.id.in_(trial_ids))).all()
+
+
+def unpack_each(packed: Iterable[Row[Any]]) -> Iterator[tuple[str, Outputs]]:
+    """Yield the trial and its outputs of each row of `packed_outputs`; unpacked, they take many times the memory."""
     labels = cache(unpack_classes)  # most trials have the same test images
-    for row in rows:
+    for row in packed:
         pair = None if row.predicted is None else (unpack_classes(row.predicted), labels(row.labels))
         if row.content is not None:
-            found[row.hash] = unpack_outputs(row.content, pair)
+            yield row.hash, unpack_outputs(row.content, pair)
         elif pair is not None:
-            found[row.hash] = Outputs(pair[1], pair[0])
-    return found
+            yield row.hash, Outputs(pair[1], pair[0])
 
 
 def _with_outputs(kept: FromClause, *columns: ColumnElement[Any]) -> Select[Any]:
@@ -236,7 +237,8 @@ def has_results(connection: Connection, trial: str) -> bool:
     )
     if connection.execute(recorded.limit(1)).first() is None:
         return False
-    return bool(_read_outputs(connection, trials.c.hash == trial, probabilities=True))
+    packed = packed_outputs(connection, select(trials.c.id).where(trials.c.hash == trial), probabilities=True)
+    return any(True for _ in unpack_each(packed))
 
 
 def best_epoch(connection: Connection, trial: str) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from leadline.errors import StoreError, absence
 from leadline.parts.metrics import Outputs
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 AT_A_TIME = 64
-"""Trials whose outputs are read at once; on MNIST they take 26 MB with their probabilities."""
+"""Trials whose outputs are read at once, and then unpacked one by one."""
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Reader")
@@ -361,11 +361,11 @@ class Reader:
         tested = self._tested(study)
         for start in range(0, len(tested), AT_A_TIME):
             asked = tested[start : start + AT_A_TIME]
-            found = self._outputs_of(asked, probabilities)
-            if len(found) < len(asked):
-                lost = plural(len(asked) - len(found), "trial")
+            packed = self._packed_outputs(asked, probabilities)
+            if len(packed) < len(asked):
+                lost = plural(len(asked) - len(packed), "trial")
                 raise StoreError(f"outputs of {lost} of study {study} were deleted while they were read; try again")
-            yield from found.items()
+            yield from frames.unpack_each(packed)
 
     @with_retries
     def _tested(self, study: str) -> list[int]:
@@ -373,9 +373,9 @@ class Reader:
             return frames.tested_trials(connection, study_id(connection, study))
 
     @with_retries
-    def _outputs_of(self, trials: Sequence[int], probabilities: bool) -> dict[str, Outputs]:
+    def _packed_outputs(self, trials: Sequence[int], probabilities: bool) -> Sequence[Row[Any]]:
         with self._reading() as connection:
-            return frames.outputs_of(connection, trials, probabilities)
+            return frames.packed_outputs(connection, trials, probabilities)
 
     @with_retries
     def measurements(self, study: str, name: str) -> dict[str, list[tuple[int, bytes]]]:
