@@ -179,7 +179,7 @@ def test_a_custom_task_is_made_once() -> None:
         (0.5, 1.0, 2, 0.0, False),  # a good network on two images
         (0.5, 1.0, 2, 50.0, True),  # a lucky one
         (1.0, 1.0, 50, 50.0, False),  # one class alone
-        (0.5, 0.3, 1000, 1.0, False),  # training labels memorised, which for parity is worse than a guess
+        (0.5, 0.5, 1000, 10.0, True),  # one class throughout, as nine of ten training labels have
         (0.5, 0.5, 1000, 30.0, True),  # a few of them
         (0.7, 0.95, 1000, 29.5, False),  # training labels that are noisy, and in other proportions
     ],
@@ -191,3 +191,11 @@ def test_a_classifier_is_at_chance_by_what_a_constant_one_gets_right(
     wrong = np.arange(images) < round((1 - right) * images)
     outputs = Outputs(labels, np.where(wrong, 1 - labels, labels))
     assert task_of("classification").is_at_chance(outputs, train_error) is idle
+
+
+@pytest.mark.parametrize("right", [0.3, 0.5])
+def test_a_classifier_that_memorises_is_not_at_chance(right: float) -> None:
+    labels = np.tile(np.array([0, 1], dtype=np.int16), 500)
+    outputs = Outputs(labels, np.where(np.arange(1000) < 1000 * right, labels, 1 - labels))
+    found = {error: task_of("classification").is_at_chance(outputs, error) for error in (None, 1.0, 24.0, 26.0)}
+    assert found == {None: True, 1.0: False, 24.0: False, 26.0: True}

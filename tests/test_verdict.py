@@ -401,7 +401,7 @@ def test_headline_sums_up_over_levels() -> None:
     assert findings.contrasts[2].a == "residual[blocks=10]" and "−58.2" in headline(findings)[1]
     plain[10] = [5.0, 5.9, 5.4]
     nearer = analyze(study, *frames(study, lambda arm, seed: values[arm.base][arm.factors["blocks"]][seed]))
-    assert "As the largest of 3 it is likely too large; shrunk: 3." in headline(nearer)[1]
+    assert "As the largest of 3 it is likely too large; shrunk: −3." in headline(nearer)[1]
 
 
 @pytest.mark.parametrize(
@@ -442,11 +442,11 @@ def test_a_contrast_that_others_keep_undecided_says_so() -> None:
     sentence = contrast_sentence(one, findings)
     assert "With 4 contrasts in the study this may be due to chance" in sentence and "from 0.014 to 0.054" in sentence
     assert any("Holm's correction): residual[blocks=1] against plain[blocks=1]." in line for line in headline(findings))
-    of_both = [{"a": "residual", "b": "plain", "metric": metric} for metric in ("test_error", "train_error")]
+    of_both = [["residual", "plain"], {"a": "plain", "b": "residual", "metric": "train_error"}]
     study = a_study(seeds=3, vary={"blocks": [1, 2, 3, 4]}, contrasts=of_both)
-    pair = "residual[blocks=1] against plain[blocks=1]"
+    one, other = "residual[blocks=1]", "plain[blocks=1]"
     assert any(
-        f"Holm's correction): {pair} in test error and {pair} in training error." in line
+        f"Holm's correction): {one} against {other} in test error and {other} against {one} in training error." in line
         for line in headline(analyze(study, *frames(study, error)))
     )
 
@@ -462,6 +462,13 @@ def test_many_pairs_are_counted_not_listed() -> None:
     assert len(findings.contrasts) == 15
     assert headline(findings)[0] == "All 15 contrasts are decided."
     assert "arm5 has a higher test error than arm0" in headline(findings)[1] and len(headline(findings)) == 2
+    idle = analyze(
+        study,
+        *frames(
+            study, lambda arm, seed: (90.0 if arm.base in ("arm0", "arm1") else 10.0 * int(arm.base[3:])) + seed / 10
+        ),
+    )
+    assert headline(idle)[0].endswith("and in 1 neither arm learned.") and "undecided" not in headline(idle)[0]
 
 
 def test_study_without_a_contrast_and_study_not_begun() -> None:
@@ -755,7 +762,30 @@ def test_arms_that_memorise_are_compared_by_their_errors() -> None:
     findings = analyze(study, trials, records, outputs)
     assert [arm.at_chance for arm in findings.arms] == [0, 0]
     assert [(one.decision, one.by_failures, one.failed_b) for one in findings.contrasts] == [("better", False, 0)] * 2
-    assert "guessing" not in " ".join(headline(findings))
+    (line,) = [line for line in headline(findings) if "guessing" in line]
+    assert line == (
+        "Learned the training images, and did no better than guessing on the test images: plain at 4 of 4 seeds and"
+        " residual at 4 of 4 seeds."
+    )
+
+
+def test_seeds_at_which_both_failed_are_told_and_spoil_effects_of_factors() -> None:
+    study = a_study(seeds=6, vary={"blocks": [2, 5]})
+    failing = {("plain", seed) for seed in range(6)} | {("residual", seed) for seed in range(3)}
+
+    def error(arm: Arm, seed: int) -> float:
+        failed = arm.factors["blocks"] == 5 and (arm.base, seed) in failing
+        return 90.0 + seed / 10 if failed else 4.0 + seed % 3 / 10 + (arm.base == "plain")
+
+    findings = analyze(study, *frames(study, error))
+    shallow, deep = findings.contrasts
+    assert (shallow.both_failed, deep.both_failed, deep.ended) == (0, 3, 6) and not findings.factors
+    assert "at 3 of 6 seeds, at which not both failed, 4.1" in contrast_sentence(deep, findings)
+    assert "not both failed" not in contrast_sentence(shallow, findings)
+    assert [one for one in notes(findings) if one.startswith("Effects of factors are left out")] == [
+        "Effects of factors are left out where both arms failed at some seeds, for which the others do not stand:"
+        " residual against plain."
+    ]
 
 
 def test_few_seeds_say_what_equivalence_cannot_exclude() -> None:

@@ -622,6 +622,17 @@ def test_outputs_are_unpacked_one_by_one(store: Store, monkeypatch: pytest.Monke
         np.testing.assert_array_equal(next(read)[1].probabilities, whole.probabilities)
 
 
+def test_damaged_outputs_are_named(store: Store) -> None:
+    store.register(study())
+    labels = np.arange(4, dtype=np.int16)
+    for _ in range(2):
+        finish_next(store, predictions=(labels, labels))
+    with connect.transaction(store._engine, write=True) as connection:
+        connection.execute(text("UPDATE predictions SET predicted = :junk"), {"junk": b"junk"})
+    with pytest.raises(StoreError, match=r"holds a value that cannot be read .*`leadline check`"):
+        list(store.each_output("one"))
+
+
 def test_outputs_that_are_deleted_while_they_are_read_are_missed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leadline.store.reading.AT_A_TIME", 2)
     store.register(study(seeds=3))

@@ -46,7 +46,7 @@ class ArmMistakes:
     outputs: tuple[Outputs, ...]  # one per seed
     matrices: NDArray[np.int64]  # [seeds, true class, predicted class]
     calibration: Reliability | None  # over all seeds; None: probabilities are not known
-    learned: bool  # whether any trial did better than guessing
+    learned: bool  # whether any trial did better than guessing on the test images
 
     @cached_property
     def errors(self) -> Floats:

@@ -249,7 +249,7 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
         # All queries of a transaction see the same snapshot, as on SQLite.
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     try:
-        with engine.connect().execution_options(**options) as connection:
+        with name_damage(engine), engine.connect().execution_options(**options) as connection:
             with connection.begin():
                 yield connection
             if WATCHED in connection.info:
@@ -260,6 +260,17 @@ def transaction(engine: Engine, *, write: bool = False) -> Iterator[Connection]:
             raise
         kind = Unreachable if _is_transient(error) else StoreError
         raise kind(f"store {display_address(engine.url)}: {hide_secrets(one_line(error.orig))}") from error
+
+
+@contextmanager
+def name_damage(engine: Engine) -> Iterator[None]:
+    """Say of what the body cannot unpack that the store is damaged.
+
+    Raises:
+        StoreError: the body met a stored value that cannot be read.
+    """
+    try:
+        yield
     except UNREADABLE as error:
         raise StoreError(
             f"store {display_address(engine.url)}: holds a value that cannot be read ({one_line(error)}); `leadline"

@@ -20,6 +20,7 @@ from leadline.store.connect import (
     display_address,
     engine_for,
     is_there,
+    name_damage,
     one_line,
     prepare,
     retry_while_unreachable,
@@ -365,7 +366,8 @@ class Reader:
             if len(packed) < len(asked):
                 lost = plural(len(asked) - len(packed), "trial")
                 raise StoreError(f"outputs of {lost} of study {study} were deleted while they were read; try again")
-            yield from frames.unpack_each(packed)
+            with name_damage(self._engine):
+                yield from frames.unpack_each(packed)
 
     @with_retries
     def _tested(self, study: str) -> list[int]:

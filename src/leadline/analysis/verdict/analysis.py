@@ -132,6 +132,7 @@ def _arm(arm: DesignArm, design: Design, evidence: Evidence) -> ArmFinding:
         diverged=evidence.count(arm.name, "diverged"),
         failed=evidence.count(arm.name, "failed"),
         at_chance=sum(trial.hash in evidence.at_chance for trial in finished),
+        memorised=sum(trial.hash in evidence.memorised for trial in finished),
         metrics={metric: summary for metric, summary in summaries.items() if summary},
         convergence_epoch=_summary(
             evidence.converged[trial.hash] for trial in finished if trial.hash in evidence.converged
@@ -166,6 +167,7 @@ def _contrast(
         judgement=judgement,
         failed_a=pairs.apart[0].failed if pairs.apart else sum(one.failed_a for one in outcomes),
         failed_b=pairs.apart[1].failed if pairs.apart else sum(one.failed_b for one in outcomes),
+        both_failed=sum(one.failed_a and one.failed_b for _, one in pairs.outcomes),
         at_chance_a=evidence.at_chance_of(contrast.a, (seed for seed, _ in pairs.outcomes)),
         at_chance_b=evidence.at_chance_of(contrast.b, (seed for seed, _ in pairs.outcomes)),
         ended=min(side.trials for side in pairs.apart) if pairs.apart else len(outcomes),

@@ -44,6 +44,7 @@ class Evidence:
     tested: Mapping[str, Tested]  # by trial; of those that left outputs for the test images
     missing: Mapping[str, Mapping[str, str]]  # metric -> finished trial without it -> why
     at_chance: frozenset[str]  # finished trials that have learned nothing
+    memorised: frozenset[str]  # finished trials that have learned the training images and guess on the test images
 
     def values(self, arm: str, name: str) -> dict[SeedName, tuple[str, float]]:
         """Seed -> hash and metric of each trial of an arm that has finished."""
@@ -169,14 +170,18 @@ def gather(
 
     tested: dict[str, Tested] = {}
     at_chance: set[str] = set()
+    memorised: set[str] = set()
     image_sets = ImageSets()
     for key, given in outputs:
         tested[key] = image_sets.tested(given)
         if key in finished:
             complete(key, given)
             task = tasks.get(key)
-            if task is not None and task.is_at_chance(given, recorded["train_error"].get(key)):
-                at_chance.add(key)
+            if task is not None:
+                if task.is_at_chance(given, recorded["train_error"].get(key)):
+                    at_chance.add(key)
+                elif task.is_at_chance(given, None):
+                    memorised.add(key)
     for key in sorted(finished - tested.keys()):
         complete(key, None)
     chance = {key: one.images.chance for key, one in tested.items()}
@@ -189,6 +194,7 @@ def gather(
         tested=tested,
         missing=missing,
         at_chance=frozenset(at_chance),
+        memorised=frozenset(memorised),
     )
 
 

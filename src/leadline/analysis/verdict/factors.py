@@ -111,8 +111,10 @@ def _shapes(levels: tuple[Level, ...]) -> Iterator[tuple[Over, tuple[Level, ...]
 
 
 def _measure(grid: _Grid, plan: _Plan) -> tuple[tuple[SeedName, ...], Paired] | None:
-    """Return the seeds at which an effect is known, and what it is there."""
+    """Return the seeds at which an effect is known, and what it is there; None where these are none, or lucky."""
     cells = [grid.cells[cell] for cell in plan.weights]
+    if any(cell.both_failed for cell in cells):  # at the other seeds one was lucky
+        return None
     seeds = tuple(sorted(set.intersection(*(set(cell.seeds) for cell in cells)), key=seed_order))
     if not seeds or all(cell.reach and cell.reach.silent for cell in cells):
         return None

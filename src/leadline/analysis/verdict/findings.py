@@ -45,6 +45,7 @@ class ArmFinding:
     convergence_epoch: Summary | None
     seconds: Summary | None  # wall time of a trial
     data: str = ""  # the data set on which it was evaluated
+    memorised: int = 0  # of the finished, those that have learned the training images and guess on the test images
 
     @property
     def unfinished(self) -> int:
@@ -112,6 +113,7 @@ class ContrastFinding:
     at_chance_a: int = 0
     at_chance_b: int = 0
     ended: int = 0  # seeds at which both trials ended
+    both_failed: int = 0  # of them, those at which both failed, which have no difference
     crossed: bool = False  # whether pairs share seeds of some sources of randomness, so that they are not independent
     neither_learned: bool = False  # whether at every such seed both failed
     values_a: tuple[float, ...] = ()  # the metric of a at each of the seeds, per cent

@@ -126,7 +126,7 @@ class MixingAugmentation(Augmentation, ABC):
 
     @abstractmethod
     def draw_shares(self, numbers: "Tensor") -> "Tensor":
-        """Return the shares of the images in their mixtures, float64 [n] from 0 to 1.
+        """Return the shares of the images in their mixtures, float32 [n] from 0 to 1.
 
         Args:
             numbers: [n, 5] random integers from 0 to 2^62, of which the second is for the share.

@@ -46,7 +46,7 @@ def draw_normal(keys: "Tensor", count: int) -> "Tensor":
 
 
 def draw_beta(alpha: float, integers: "Tensor") -> "Tensor":
-    """Return random numbers of the distribution Beta(alpha, alpha), float64 on the CPU: for another alpha, the same
+    """Return random numbers of the distribution Beta(alpha, alpha), float32 on the CPU: for another alpha, the same
     quantiles of another distribution.
 
     Args:
@@ -56,7 +56,7 @@ def draw_beta(alpha: float, integers: "Tensor") -> "Tensor":
     import torch
     from scipy.special import betaincinv
 
-    return torch.as_tensor(betaincinv(alpha, alpha, ((integers + 0.5) / 2**62).numpy()))
+    return torch.as_tensor(betaincinv(alpha, alpha, ((integers.float() + 0.5) / 2**62).numpy()))
 
 
 def _draw_words(keys: "Tensor", count: int) -> "Tensor":

@@ -102,14 +102,16 @@ class Classification(Task):
         deviations ahead, and its share at most half of the way to 100%, so that few examples do not make a good network
         a guess; or training data are got right no better, by one point, and test data do not show otherwise. Test data
         of one class alone tell nothing. A network that gets training data right more than half of the way has learned
-        them, whatever it makes of test data.
+        them, whatever it makes of test data, unless nearly all of its predictions are one class, which imbalanced
+        training data reward.
         """
         right, constant = outputs.labels == outputs.predicted, outputs.labels == np.bincount(outputs.labels).argmax()
         most, share = (int(np.count_nonzero(one)) / len(one) for one in (constant, right))
         if most == 1:
             return False
         half = (1 + most) / 2
-        if train_error is not None and 1 - train_error / 100 > half:
+        varied = np.bincount(outputs.predicted).max() / len(right) <= half
+        if varied and train_error is not None and 1 - train_error / 100 > half:
             return False
         ahead, behind = int(np.count_nonzero(right & ~constant)), int(np.count_nonzero(constant & ~right))
         close = ahead - behind <= CHANCE * math.sqrt(ahead + behind)

@@ -1,7 +1,6 @@
 """The verdict on a whole study in words, most important first."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
@@ -11,6 +10,7 @@ from leadline.analysis.verdict.wording.sentences import (
     contrast_sentence,
     correction_name,
     meta_sentence,
+    name_pair,
     of_seeds,
     opening,
     provisional_sentence,
@@ -30,17 +30,10 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
         return
     lines = [*_summary(findings), *[meta_sentence(one) for one in findings.meta_analyses][:LONGEST]]
     yield from lines
-    metrics = Counter((one.a, one.b) for one in contrasts)
-    alone = [
-        f"{one.a} against {one.b}{f' in {one.kind.named(one.target)}' if metrics[one.a, one.b] > 1 else ''}"
-        for one in contrasts
-        if one.judgement.alone
-    ]
+    alone = [name_pair(one, contrasts) for one in contrasts if one.judgement.alone]
     if alone and len(lines) != len(contrasts):
-        yield (
-            f"Undecided because the study has {len(contrasts)} contrasts, though not by themselves"
-            f" ({correction_name(findings.correction)}): {join(alone)}."
-        )
+        which = plural(len(alone), "contrast that is undecided would be", "contrasts that are undecided would be")
+        yield f"{which} decided if the study had no other ({correction_name(findings.correction)}): {join(alone)}."
     if len(lines) != len(contrasts):
         yield from _about_single_seeds(findings)
     if neither := [f"{one.a} and {one.b}" for one in contrasts if one.neither_learned]:
@@ -48,6 +41,8 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
         yield f"{how}, so nothing is decided: {join(list(dict.fromkeys(neither)), LONGEST, ';')}."
     if idle := [f"{arm.name} at {of_seeds(arm.at_chance, arm.finished)}" for arm in arms if arm.at_chance]:
         yield f"Did no better than guessing: {join(idle)}."
+    if apt := [f"{arm.name} at {of_seeds(arm.memorised, arm.finished)}" for arm in arms if arm.memorised]:
+        yield f"Learned the training images, and did no better than guessing on the test images: {join(apt)}."
     if diverged := [f"{arm.name} at {of_seeds(arm.diverged, arm.planned)}" for arm in arms if arm.diverged]:
         yield f"Diverged: {join(diverged)}."
     if unfinished := sum(arm.unfinished for arm in arms):
@@ -94,6 +89,8 @@ def _summary(findings: Findings) -> list[str]:
 
 def _tally(contrasts: Sequence[ContrastFinding]) -> str:
     counts = {decision: sum(one.decision == decision for one in contrasts) for decision in _CLAUSES}
+    neither = sum(one.neither_learned for one in contrasts)
+    counts["undecided"] -= neither
     differ, total = counts["better"] + counts["worse"], len(contrasts)
     if counts["undecided"] == total:
         return f"None of the {total} contrasts is decided."
@@ -105,6 +102,7 @@ def _tally(contrasts: Sequence[ContrastFinding]) -> str:
         plural(differ, "shows a difference", "show a difference") if differ else "",
         f"{plural(counts['equivalent'], 'is', 'are')} equivalent within {within}" if counts["equivalent"] else "",
         f"{plural(counts['undecided'], 'is', 'are')} undecided" if counts["undecided"] else "",
+        f"in {neither} neither arm learned" if neither else "",
     ]
     return f"Of {total} contrasts {join([part for part in parts if part])}."
 
@@ -126,7 +124,7 @@ def _largest(findings: Findings) -> Iterator[str]:
             shrunk = ""
             # where others that are undecided are larger it may be drawn away from 0, or beyond it
             if largest.shrunk is not None and largest.paired and 0 <= largest.shrunk / largest.paired.difference < 0.99:
-                shrunk = largest.kind.with_unit(number(abs(largest.shrunk), 2))
+                shrunk = largest.kind.with_unit(number(largest.shrunk, 2))
             less = f" As the largest of {len(contrasts)} it is likely too large; shrunk: {shrunk}." if shrunk else ""
             yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}{less}"
 

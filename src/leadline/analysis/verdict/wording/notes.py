@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from leadline.analysis.stats import EXACT_PAIRS, Effect, Paired, Unpaired
 from leadline.analysis.verdict.findings import ContrastFinding, Findings, SequentialAnalysis
-from leadline.analysis.verdict.wording.sentences import level
+from leadline.analysis.verdict.wording.sentences import level, name_pair
 from leadline.seeds import NAMES
-from leadline.text import join, plural
+from leadline.text import LONGEST, join, plural
 
 
 def notes(findings: Findings) -> tuple[str, ...]:
@@ -21,6 +21,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
         *_about_method(findings.contrasts),
         *_about_selection(findings),
         *_about_tuning(findings),
+        *_about_missing_effects(findings),
         *_about_effects(findings),
     )
 
@@ -57,6 +58,17 @@ def _about_failures(findings: Findings) -> Iterator[str]:
             " arm that fails more often is better only if worst-rank scores (Lachin 1999) show it too; an arm may be"
             " worse by the number of its failures alone; arms of which only one failed at some seed are not called"
             " equivalent."
+        )
+
+
+def _about_missing_effects(findings: Findings) -> Iterator[str]:
+    """Yield of which arms effects of factors are left out, and why."""
+    arms = {arm.name: arm for arm in findings.arms}
+    pairs = [(arms[one.a], arms[one.b]) for one in findings.contrasts if one.both_failed]
+    if bases := dict.fromkeys(f"{a.base} against {b.base}" for a, b in pairs if a.factors == b.factors != {}):
+        yield (
+            f"Effects of factors are left out where both arms failed at some seeds, for which the others do not stand:"
+            f" {join(list(bases), LONGEST)}."
         )
 
 
@@ -129,7 +141,7 @@ def _about_unpaired(contrasts: Sequence[ContrastFinding]) -> Iterator[str]:
     apart = [contrast for contrast in contrasts if isinstance(contrast.paired, Unpaired) and contrast.paired.ci95]
     if not apart:
         return
-    names = join([f"{contrast.a} against {contrast.b}" for contrast in apart])
+    names = join([name_pair(contrast, contrasts) for contrast in apart])
     least = max(contrast.paired.p_smallest or 0.0 for contrast in apart if contrast.paired)
     permuted = any(contrast.paired and contrast.paired.p is not None for contrast in apart)
     limit = f"; with so few trials its p-value cannot fall below {least:.2g}" if least > 0.05 else ""

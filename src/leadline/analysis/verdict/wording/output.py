@@ -14,6 +14,7 @@ from leadline.analysis.verdict.wording.sentences import (
     detail_sentences,
     effect_sentence,
     meta_sentence,
+    name_pair,
 )
 from leadline.analysis.verdict.wording.tables import arm_values, arms_table, contrast_values, contrasts_table
 from leadline.seeds import call_seed
@@ -121,7 +122,8 @@ def round_line(findings: Findings, one: Round) -> str:
     for contrast, (ends, decision) in zip(findings.contrasts, one.looks, strict=True):
         if decision == "undecided":
             shown = interval(ends)
-            names.append(f"{contrast.a} against {contrast.b} ({'no interval yet' if shown == NOTHING else shown})")
+            pair = name_pair(contrast, findings.contrasts)
+            names.append(f"{pair} ({'no interval yet' if shown == NOTHING else shown})")
     result = f"undecided: {join(names)}" if names else "every contrast is decided"
     return f"round {one.number}: {plural(one.added, 'seed')}, {max(one.seeds.values())} in all; {result}"
 
@@ -133,7 +135,7 @@ def decided_line(findings: Findings) -> str:
     for contrast in findings.contrasts:
         if contrast.sequential:
             seeds = plural(contrast.sequential.seeds, "seed")
-            names[contrast.decision].append(f"{contrast.a} against {contrast.b} ({seeds})")
+            names[contrast.decision].append(f"{name_pair(contrast, findings.contrasts)} ({seeds})")
             most = contrast.sequential.most
     parts = [f"{decision}: {join(own)}" for decision, own in names.items() if own]
     return f"Of at most {plural(most, 'seed')}, {'; '.join(parts)}."
@@ -170,7 +172,7 @@ def to_blocks(findings: Findings) -> list[Block]:
 def _contrast(contrast: ContrastFinding, findings: Findings, lines: tuple[str, ...]) -> Iterator[str]:
     yield f"{contrast.a} against {contrast.b}, {contrast.kind.named(contrast.target)}: {contrast.decision}"
     sentence = contrast_sentence(contrast, findings)
-    shown = () if any(line.endswith(sentence) for line in lines) else (sentence,)
+    shown = () if any(sentence in line for line in lines) else (sentence,)
     yield from (f"  {one}" for one in (*shown, *detail_sentences(contrast)))
 
 

@@ -61,6 +61,12 @@ def opening(one: ContrastFinding | MetaAnalysis, a: str = "", b: str = "") -> st
 # --- contrasts
 
 
+def name_pair(contrast: ContrastFinding, contrasts: Sequence[ContrastFinding]) -> str:
+    """Return which arms a contrast compares, and in what where another of the contrasts compares the same two."""
+    alike = sum({one.a, one.b} == {contrast.a, contrast.b} for one in contrasts)
+    return f"{contrast.a} against {contrast.b}" + f" in {contrast.kind.named(contrast.target)}" * (alike > 1)
+
+
 def contrast_sentence(contrast: ContrastFinding, findings: Findings) -> str:
     """Return what a contrast shows, with its numbers, and what qualifies it."""
     return " ".join(_contrast_sentences(contrast, findings))
@@ -237,6 +243,8 @@ def _verdict(contrast: ContrastFinding, planned: int, findings: Findings) -> str
     values = " against ".join(f"{number(mean, digits)}{kind.unit}" for mean in means)
     if contrast.decision == "undecided":
         values += f" {contrast.kind.named(contrast.target)}"
+    if contrast.both_failed:
+        values = f"at {of_seeds(len(contrast.seeds), contrast.ended)}, at which not both failed, {values}"
     difference = f"a difference of {kind.with_unit(number(result.difference, digits))}"
     if result.ci95 is None:
         return f"{undecided}: {values}, {difference}{_without_interval(contrast, planned, findings.trained)}."
@@ -346,10 +354,12 @@ def _needed(contrast: ContrastFinding) -> str:
         about += f" ({low} to {high}, as {plural(n, 'seed shows', 'seeds show')} mean and spread only roughly)"
     if needed.likely is not None and can_be_run(needed.likely, n):
         return f"{about} would decide it with 80% power"
-    margin = ", and a larger margin, if such differences do not matter, may show equivalence" * (contrast.margin > 0)
+    helps = ["a larger test set would lessen that spread"] * (contrast.images is not None)
+    helps += ["a larger margin, if such differences do not matter, may show equivalence"] * (contrast.margin > 0)
+    advice = f"; {', and '.join(helps)}; otherwise it stays undecided" if helps else ""
     return (
         "the difference is too small beside the spread between seeds to be decided by more of them, which would take"
-        f" {about}; a larger test set would lessen that spread{margin}; otherwise it stays undecided"
+        f" {about}{advice}"
     )
 
 
