@@ -14,7 +14,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from leadline.reports.charts.files import prefix_ids, write_whole
+from leadline.reports.charts.files import write_whole
+from leadline.reports.charts.svg import prefix_ids
 
 LESSONS = Path(__file__).resolve().parent / "lessons"
 FIGURES = LESSONS / "figures"

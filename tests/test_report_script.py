@@ -55,7 +55,7 @@ def test_another_version_of_what_it_is_made_of_is_another_file(
     bundled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = page_script()
-    monkeypatch.setattr("leadline.reports.script.vegalite_version", lambda: "5.8")
+    monkeypatch.setattr("leadline.reports.script.vegalite_version", lambda _: "5.8")
     assert "5.8" in in_a_new_process() != first
     assert len(bundled) == 2
 

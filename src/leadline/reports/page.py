@@ -29,14 +29,15 @@ from leadline.analysis.verdict import (
 )
 from leadline.errors import LeadlineError
 from leadline.pretraining.image_grids import ImageGrid
-from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, draw_svg, theme
+from leadline.reports.charts.chart import DARK, DECISIONS, LIGHT, PAGE, Figure, theme
 from leadline.reports.charts.earlyflow import early_flow
 from leadline.reports.charts.figures import curve_names, figures
-from leadline.reports.charts.files import prefix_ids, write_whole
+from leadline.reports.charts.files import write_whole
 from leadline.reports.charts.frames import Curves
 from leadline.reports.charts.interim import interim_intervals
 from leadline.reports.charts.paper import PaperImages, draw_on_paper
 from leadline.reports.charts.probes import figures as probe_figures
+from leadline.reports.charts.svg import draw_svg, prefix_ids
 from leadline.reports.script import page_script
 from leadline.reports.tables import curve_table, tables, unfinished
 from leadline.study.expand import ExpandedStudy

@@ -5,11 +5,12 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
+import altair
 import platformdirs
 import vl_convert
 
 from leadline.data.files import write_cache_file
-from leadline.reports.charts.chart import vegalite_version
+from leadline.reports.charts.svg import vegalite_version
 
 
 @cache
@@ -25,12 +26,13 @@ def _bundle() -> str:
     Putting them together takes about two seconds, so the user's cache folder keeps it.
     """
     snippet = resources.files("leadline.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
-    made_of = "\0".join((metadata.version("vl-convert-python"), vegalite_version(), snippet))
+    version = vegalite_version(altair.SCHEMA_URL)
+    made_of = "\0".join((metadata.version("vl-convert-python"), version, snippet))
     name = hashlib.sha256(made_of.encode()).hexdigest()
     path = platformdirs.user_cache_path("leadline") / "scripts" / f"{name}.js"
     if (kept := _read(path)) is not None:
         return kept
-    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=vegalite_version())
+    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=version)
     write_cache_file(path, f"{_digest(bundle)}\n{bundle}".encode())
     return bundle
 

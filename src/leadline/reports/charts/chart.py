@@ -8,13 +8,14 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
-import vl_convert
+
+from leadline.reports.charts.svg import draw_svg
 
 DASHES = ([1, 0], [7, 3], [2, 2], [8, 3, 2, 3], [12, 3], [4, 2, 1, 2], [1, 3])
 MARKERS = (  # SVG paths within the square from -1 to 1
@@ -142,20 +143,6 @@ class FigureChart(alt.ConcatChart):
         if alt.renderers.active != "default":
             return super()._repr_mimebundle_(*args, **kwds)
         return {"image/svg+xml": draw_svg(self.to_dict(validate=False) | {"config": theme(LIGHT, standalone=True)})}
-
-
-def draw_svg(specification: dict[str, Any]) -> str:
-    """Return a chart as an image, from its Vega-Lite specification."""
-    return vl_convert.vegalite_to_svg(specification, vl_version=vegalite_version())
-
-
-@cache
-def vegalite_version() -> str:
-    """Return the version of Vega-Lite that charts are made for, or the newest there is of the same generation."""
-    major, minor = alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]
-    known: list[str] = vl_convert.get_vegalite_versions()
-    same = [version for version in known if version.split(".")[0] == major]
-    return f"{major}.{minor}" if f"{major}.{minor}" in known else (same or known)[-1]
 
 
 def theme(palette: Palette, standalone: bool) -> dict[str, Any]:

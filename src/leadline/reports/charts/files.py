@@ -1,16 +1,15 @@
 """A figure as a file of its own: SVG, PDF and PNG without a browser, HTML that is interactive, JSON for Vega-Lite."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import vl_convert
 
 from leadline.errors import LeadlineError, SpecError, absence
-from leadline.reports.charts.chart import Figure, draw_svg, vegalite_version
+from leadline.reports.charts.chart import Figure
+from leadline.reports.charts.svg import draw_standalone, vegalite_version
 
 PAPER_SUFFIXES = (".svg", ".pdf", ".png")
 SUFFIXES = (*PAPER_SUFFIXES, ".html", ".json")
@@ -101,16 +100,13 @@ def to_svg(figure: Figure) -> str:
     return draw_standalone(figure.name, figure.specification())
 
 
-def draw_standalone(name: str, specification: dict[str, Any]) -> str:
-    """Return the SVG of a figure of this name from `Figure.specification`."""
-    return prefix_ids(draw_svg(specification), f"{name}-")
-
-
 def _content(figure: Figure, suffix: str) -> bytes:
     if suffix in PAPER_SUFFIXES:
         return _convert(to_svg(figure), suffix)
     if suffix == ".html":
-        html: str = vl_convert.vegalite_to_html(figure.specification(), vl_version=vegalite_version(), bundle=True)
+        specification = figure.specification()
+        version = vegalite_version(specification["$schema"])
+        html: str = vl_convert.vegalite_to_html(specification, vl_version=version, bundle=True)
         return html.encode()
     return json.dumps(figure.specification(), allow_nan=False).encode()
 
@@ -120,13 +116,3 @@ def _convert(svg: str, suffix: str) -> bytes:
         return svg.encode()
     content: bytes = vl_convert.svg_to_pdf(svg) if suffix == ".pdf" else vl_convert.svg_to_png(svg, scale=2)
     return content
-
-
-def prefix_ids(svg: str, prefix: str) -> str:
-    """Number a picture's identifiers from 0 under its own prefix: they depend on what was drawn before, and clash."""
-    numbers: dict[str, int] = {}
-
-    def own(match: re.Match[str]) -> str:
-        return f"{match[1]}{prefix}{numbers.setdefault(match[2], len(numbers))}{match[3]}"
-
-    return re.sub(r'(\bid="|url\(#)([\w-]+)(["\)])', own, svg)

@@ -13,13 +13,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import vl_convert
 
 from leadline.data.threads import count_cores
-from leadline.reports.charts.chart import Figure
-from leadline.reports.charts.files import draw_standalone
+from leadline.reports.charts.svg import draw_standalone
+
+if TYPE_CHECKING:  # the second process imports this module, and none that takes long
+    from leadline.reports.charts.chart import Figure
 
 MANY_PANELS = 30
 """With fewer panels, drawing takes less time than a second process takes to start."""
@@ -42,7 +44,7 @@ class PaperImages:
 
 
 @contextmanager
-def draw_on_paper(figures: Sequence[Figure]) -> Iterator[Callable[[], dict[str, PaperImages]]]:
+def draw_on_paper(figures: "Sequence[Figure]") -> Iterator[Callable[[], dict[str, PaperImages]]]:
     """Draw figures while the body runs, which gets a function that waits for them.
 
     If the second process cannot start or fails, the function draws them itself.
