@@ -104,7 +104,7 @@ def test_contrasts_at_several_levels_are_counted_and_missing_studies_named() -> 
         "| `s` | r[depth=0] against p[depth=0], test error | −1.25 points (95% interval −2.00 to −0.50), 3 pairs |"
         in text
     )
-    assert "undecided; about 18 seeds would decide" in text
+    assert "undecided; about 18 seeds in all would decide" in text
     assert "| C | S | held by both |" in page(levels[:2], [asked("better")])
     assert "| C | S | held by 2 of 3 (1 undecided) |" in page(
         [*levels[:2], unsure], [asked("better"), asked("better", a="q")]

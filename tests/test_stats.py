@@ -391,6 +391,12 @@ def test_pairing_is_worth_what_it_takes_from_the_variance() -> None:
         one = pairing(shared + a, shared + b)
         covered += one is not None and one.low <= 12 <= one.high
     assert covered / 400 == pytest.approx(0.95, abs=0.033)
+    covered = 0
+    for _ in range(400):  # the second arm varies three times as much: worth (1 + 9) / (1 + 9 - 2 * 0.9 * 3)
+        shared, own = draw.normal(size=(2, 6))
+        one = pairing(shared, 3 * (0.9 * shared + np.sqrt(1 - 0.9**2) * own))
+        covered += one is not None and one.low <= 6 * 10 / 4.6 <= one.high
+    assert covered / 400 >= 0.95
     assert pairing([1.0, 2.0], [2.0, 1.0]) is None and pairing([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]) is None
 
 
@@ -413,6 +419,20 @@ def test_sums_over_seeds_and_images_are_exact() -> None:
     assert found.difference == 80 and (round(found.low, 1), round(found.high, 1)) == (68.5, 91.5)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_other_images_never_make_an_interval_narrower_than_other_seeds_alone(seeds: int) -> None:
+    draw = np.random.default_rng(seeds)
+    equal = 0
+    for _ in range(50):
+        wrong = [draw.random((seeds, 200)) < draw.uniform(0.1, 0.4, (seeds, 1)) for _ in range(2)]
+        found = over_seeds_and_images(*wrong)
+        difference = 100 * (wrong[0].mean(1) - wrong[1].mean(1))
+        half = stats.t.ppf(0.975, seeds - 1) * stats.sem(difference)
+        assert found.low <= found.difference - half + 1e-9 and found.high >= found.difference + half - 1e-9
+        equal += found.high - found.low == pytest.approx(2 * half)
+    assert 0 < equal < 50
+
+
 def test_seeds_and_images_that_do_not_fit_are_refused() -> None:
     table = np.zeros((3, 4), dtype=bool)
     for other in (table[:2], table[:, :3], table[0], table[:, :, None]):
@@ -427,7 +447,7 @@ def test_seeds_and_images_that_do_not_fit_are_refused() -> None:
             over_seeds_and_images(few, few)
 
 
-@pytest.mark.parametrize(("seeds", "images"), [(3, 40), (10, 40), (10, 400)])
+@pytest.mark.parametrize(("seeds", "images"), [(2, 40), (2, 400), (3, 40), (10, 40), (10, 400)])
 def test_intervals_over_seeds_and_images_cover(seeds: int, images: int) -> None:
     draw, covered, studies = np.random.default_rng(seeds * images), 0, 600
     for _ in range(studies):

@@ -291,10 +291,10 @@ def test_sentence_of_an_undecided_contrast_says_how_many_seeds() -> None:
     # differences -1, -2, -3: an effect of 2 needs 5 pairs, as G*Power gives it
     assert contrast_sentence(findings.contrasts[0], findings) == (
         "Undecided between residual and plain: 4.0% against 6.0% test error, a difference of −2.0 points (95% interval"
-        " −4.5 to 0.5, paired t, 3 seeds); about 5 seeds (4 to 39, as 3 seeds show mean and spread only roughly) would"
-        " decide it with 80% power. At each of the 3 seeds the network of residual classifies more of the test images"
-        " correctly than that of plain (McNemar's test, p = 0.0059, Bonferroni); 3 seeds do not show how much training"
-        " again with other seeds would change that."
+        " −4.5 to 0.5, paired t, 3 seeds); about 5 seeds in all (4 to 39, as 3 seeds show mean and spread only roughly)"
+        " would decide it with 80% power. At each of the 3 seeds the network of residual classifies more of the test"
+        " images correctly than that of plain (McNemar's test, p = 0.0059, Bonferroni); 3 seeds do not show how much"
+        " training again with other seeds would change that."
     )
 
 
@@ -308,16 +308,24 @@ def test_sentence_of_no_mean_difference() -> None:
 @pytest.mark.parametrize(
     ("needed", "seeds", "words"),
     [
-        (SeedsForWord(84, 7, 347), 3, "about 84 seeds (7 to 350, as 3 seeds show mean and spread only roughly) would"),
+        (
+            SeedsForWord(84, 7, 347),
+            3,
+            "about 84 seeds in all (7 to 350, as 3 seeds show mean and spread only roughly)",
+        ),
         (SeedsForWord(101, 9, None), 3, "too small beside the spread between seeds to be decided by more of them"),
-        (SeedsForWord(101, 9, None), 3, "about 100 seeds (9 to more than 10,000, as 3 seeds"),
-        (SeedsForWord(3487, 340, 9999), 3, "which would take about 3,500 seeds (340 to 10,000, as 3 seeds"),
+        (SeedsForWord(101, 9, None), 3, "about 100 seeds in all (9 to more than 10,000, as 3 seeds"),
+        (SeedsForWord(3487, 340, 9999), 3, "which would take about 3,500 seeds in all (340 to 10,000, as 3 seeds"),
         (
             SeedsForWord(299, 90, 900),
             30,
-            "about 300 seeds (90 to 900, as 30 seeds show mean and spread only roughly)",
+            "about 300 seeds in all (90 to 900, as 30 seeds show mean and spread only roughly)",
         ),
-        (SeedsForWord(None, None, None), 3, "would take more than 10,000 seeds; a larger test set would lessen that"),
+        (
+            SeedsForWord(None, None, None),
+            3,
+            "would take more than 10,000 seeds in all; a larger test set would lessen that",
+        ),
     ],
 )
 def test_no_number_of_seeds_is_recommended_that_nobody_can_run(needed: SeedsForWord, seeds: int, words: str) -> None:
@@ -327,7 +335,7 @@ def test_no_number_of_seeds_is_recommended_that_nobody_can_run(needed: SeedsForW
     assert words in sentence
     table = contrasts_table(replace(findings, contrasts=(contrast,)))
     cell = dict(zip((one.title for one in table.columns), table.shown[0], strict=True))["Seeds to decide, 80% power"]
-    assert cell.replace(" (", " seeds (").removesuffix(")") in sentence
+    assert cell.replace(" (", " seeds in all (").removesuffix(")") in sentence
     assert table.rows[0]["needed_likely"] == needed.likely
     assert ("a larger margin, if such" in sentence) == ("too small" in sentence) == ("80% power" not in sentence)
     assert "larger margin" not in contrast_sentence(replace(contrast, margin=0.0), findings)
@@ -440,7 +448,8 @@ def test_a_contrast_that_others_keep_undecided_says_so() -> None:
     assert one.decision == "undecided" and one.judgement.alone
     assert one.judgement.difference_p_adjusted and one.judgement.difference_p_adjusted > 0.05
     sentence = contrast_sentence(one, findings)
-    assert "With 4 contrasts in the study this may be due to chance" in sentence and "from 0.014 to 0.054" in sentence
+    assert "The study has 4 contrasts, so Holm's correction raises the p-value of its test of difference" in sentence
+    assert "from 0.014 to 0.054; by itself the contrast would be decided." in sentence
     assert any("Holm's correction): residual[blocks=1] against plain[blocks=1]." in line for line in headline(findings))
     of_both = [["residual", "plain"], {"a": "plain", "b": "residual", "metric": "train_error"}]
     study = a_study(seeds=3, vary={"blocks": [1, 2, 3, 4]}, contrasts=of_both)
@@ -782,6 +791,9 @@ def test_seeds_at_which_both_failed_are_told_and_spoil_effects_of_factors() -> N
     assert (shallow.both_failed, deep.both_failed, deep.ended) == (0, 3, 6) and not findings.factors
     assert "at 3 of 6 seeds, at which not both failed, 4.1" in contrast_sentence(deep, findings)
     assert "not both failed" not in contrast_sentence(shallow, findings)
+    assert (
+        "is better than plain[blocks=5] at 75% of the seeds (both failing counted as half)" in detail_sentences(deep)[0]
+    )
     assert [one for one in notes(findings) if one.startswith("Effects of factors are left out")] == [
         "Effects of factors are left out where both arms failed at some seeds, for which the others do not stand:"
         " residual against plain."

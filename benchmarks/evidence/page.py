@@ -132,7 +132,7 @@ def _seeds(contrast: Mapping[str, Any]) -> str:
         return "; how many seeds would decide cannot be estimated"
     if not can_be_run(needed, contrast["n"]):
         return "; too small a difference to be decided by more seeds"
-    return f"; about {roughly(math.ceil(needed))} seeds would decide"
+    return f"; about {roughly(math.ceil(needed))} seeds in all would decide"
 
 
 def _beside(contrast: Mapping[str, Any], published: float | None) -> str:

@@ -29,7 +29,7 @@ class Ahead:
     share: float  # of the seeds, ties as one half
     low: float  # of a 95% interval
     high: float
-    ties: int = 0  # seeds at which both are equal
+    ties: int = 0  # seeds at which neither is ahead
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def pairing(a: ArrayLike, b: ArrayLike) -> Pairing | None:
 
     Without pairing the variance of the mean difference is that of both arms together. With rho the share of it that
     pairing takes away, n pairs are worth n / (1 - rho) unpaired seeds of each arm; the variances of sums and
-    differences, whose ratio is (1 + rho) / (1 - rho), give the interval by their F distribution, which holds where both
-    arms vary alike (compare Pitman 1939).
+    differences, whose ratio is (1 + rho) / (1 - rho), give the interval by their F distribution, which is exact where
+    both arms vary alike (compare Pitman 1939), and too wide rather than too narrow where they do not.
 
     Args:
         a, b: one value per seed, in the same order.
@@ -84,7 +84,7 @@ def ahead_at_a_seed(wins: int, ties: int, n: int) -> Ahead:
 
     Args:
         wins: seeds at which it is better.
-        ties: at which both are equal.
+        ties: at which both are equal, or both fail.
         n: seeds in all, at least 1.
 
     Example:
@@ -103,7 +103,8 @@ def over_seeds_and_images(wrong_a: Iterable[ArrayLike], wrong_b: Iterable[ArrayL
 
     Seeds and images are crossed random effects: every network of both arms has seen every image. The mean squares of
     the two-way table of differences estimate the variance of its mean, Satterthwaite's (1946) approximation its degrees
-    of freedom.
+    of freedom. With few seeds these come out too many by chance, so the interval is at least as wide as that of the
+    paired t test, which is for other seeds alone.
 
     Args:
         wrong_a, wrong_b: for each seed, shape [images], whether the network misclassifies each image; at least
@@ -136,7 +137,9 @@ def over_seeds_and_images(wrong_a: Iterable[ArrayLike], wrong_b: Iterable[ArrayL
     variance = max(parts[0] + parts[1] - parts[2], parts[0], parts[1])
     half = 0.0
     if variance > 0:
-        half = float(scipy.stats.t.ppf(0.975, max(1.0, variance**2 / (parts**2 / freedom).sum()))) * math.sqrt(variance)
+        freedoms = max(1.0, variance**2 / (parts**2 / freedom).sum()), n - 1
+        quantiles = scipy.stats.t.ppf(0.975, freedoms)
+        half = float(max(quantiles * np.sqrt([variance, parts[0]])))
     return SeedsAndImages(
         difference=float(mean),
         low=float(mean) - half,

@@ -118,7 +118,8 @@ def _about_pairing(contrast: ContrastFinding) -> Iterator[str]:
 def _about_fresh_seed(contrast: ContrastFinding) -> Iterator[str]:
     found = contrast.ahead
     if found and contrast.ended > 1 and not contrast.neither_learned:
-        ties = " (a tie counted as half)" if found.ties else ""
+        kinds = ["a tie"] * (found.ties > contrast.both_failed) + ["both failing"] * (contrast.both_failed > 0)
+        ties = f" ({' or '.join(kinds)} counted as half)" if kinds else ""
         yield (
             f"{contrast.a} is better than {contrast.b} at {found.share:.0%} of the seeds{ties}, so the probability of"
             f" that at a fresh seed is {found.low:.0%} to {found.high:.0%} (95% interval)."
@@ -162,8 +163,8 @@ def _undecided_beside_others(contrast: ContrastFinding, findings: Findings) -> s
     if p is None or p > LEVEL:
         p, raised, of = judged.equivalence_p, judged.equivalence_p_adjusted, "equivalence"
     return (
-        f"With {tests} contrasts in the study this may be due to chance: {correction_name(findings.correction)}"
-        f" raises the p-value of its test of {of} from {p_value(p)} to {p_value(raised)}."
+        f"The study has {tests} contrasts, so {correction_name(findings.correction)} raises the p-value of its test of"
+        f" {of} from {p_value(p)} to {p_value(raised)}; by itself the contrast would be decided."
     )
 
 
@@ -349,7 +350,7 @@ def _needed(contrast: ContrastFinding) -> str:
     if needed is None:
         return ""
     likely, low, high = map(roughly, (needed.likely, needed.low, needed.high))
-    about, n = f"{'about ' * (needed.likely is not None)}{likely} seeds", len(contrast.seeds) or contrast.ended
+    about, n = f"{'about ' * (needed.likely is not None)}{likely} seeds in all", len(contrast.seeds) or contrast.ended
     if needed.low is not None:
         about += f" ({low} to {high}, as {plural(n, 'seed shows', 'seeds show')} mean and spread only roughly)"
     if needed.likely is not None and can_be_run(needed.likely, n):
