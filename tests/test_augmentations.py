@@ -539,6 +539,8 @@ def test_only_training_labels_are_noisy() -> None:
         ({"augment": ["mixup-or-cutmix", "mixup"]}, "are both in the list; remove one of them$"),
         ({"augment": ["translation", "cutuot"]}, "data.augment.1.name: unknown name 'cutuot'; did you mean 'cutout'"),
         ({"augment": ["translation", {"name": "cutout", "sise": 3}]}, "data.augment.1: unknown key 'sise'"),
+        ({"augment": {"size": 3}}, "data.augment: 'size' is a key of cutout; add name: cutout"),
+        ({"augment": [{"cutout": {"size": 3}}]}, "data.augment: unknown key 'cutout'; write name: cutout"),
         ({"augment": {"name": "random-erasing", "area": [0.5, 0.1]}}, "the smallest comes first"),
         ({"label_noise": 2}, "data.label_noise: 2: input should be less than or equal to 1"),
         ({"label_noise": "some"}, "data.label_noise: 'some': input should be a valid number"),

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leadline.errors import Problem, SpecError, unknown
-from leadline.text import plural
+from leadline.text import join, plural
 
 SCHEMA_VERSION = 1
 """Part of every content hash: increase it if the meaning of a field changes but its name does not."""
@@ -141,8 +141,8 @@ def explain(
         place = named = path
         if kind == "extra_forbidden":
             named = path[:-1]
-            known = _known_keys(schema(), path[:-1], data) if schema else set()
-            text = unknown("key", path[-1], known) if known else f"unknown key {str(path[-1])!r}"
+            known = _known_keys(schema(), path[:-1], data) if schema else {}
+            text = _unknown_key(str(path[-1]), known)
         elif kind == "missing":
             place = named = path[:-1]
             text = f"{str(path[-1])!r} is required but missing"
@@ -176,8 +176,21 @@ def _is_inside(path: Keys, outer: Keys) -> bool:
     return len(path) > len(outer) and path[: len(outer)] == outer
 
 
-def _known_keys(schema: Mapping[str, Any], path: Keys, data: object) -> set[str]:
-    """Return the keys that a mapping inside the data may have, by the JSON Schema of the data."""
+def _unknown_key(key: str, known: Mapping[str, Sequence[str]]) -> str:
+    """Say that a mapping has no such key, and what may be meant; `known` as `_known_keys` returns it."""
+    if owners := known.get(key):  # but the mapping names none of them
+        return f"{key!r} is a key of {join(owners)}; add name: {owners[0]}"
+    if any(key in names for names in known.values()):
+        return f"unknown key {key!r}; write name: {key}"
+    return unknown("key", key, known) if known else f"unknown key {key!r}"
+
+
+def _known_keys(schema: Mapping[str, Any], path: Keys, data: object) -> dict[str, list[str]]:
+    """Return the keys that a mapping inside the data may have, by the JSON Schema of the data.
+
+    Returns:
+        Key -> names of the parts that have it; none where a mapping is no part that is told by its name.
+    """
 
     def alternatives(node: Mapping[str, Any], value: object) -> Iterator[Mapping[str, Any]]:
         if "$ref" in node:
@@ -198,7 +211,13 @@ def _known_keys(schema: Mapping[str, Any], path: Keys, data: object) -> set[str]
             for node in nodes
         ]
         nodes = [found for node in inner if isinstance(node, Mapping) for found in alternatives(node, data)]
-    return set().union(*(node.get("properties", {}) for node in nodes))
+    known: dict[str, list[str]] = {}
+    for node in nodes:
+        name = node.get("properties", {}).get("name", {}).get("const")
+        for key in node.get("properties", {}):
+            owners = known.setdefault(key, [])
+            owners += [name] if name and name not in owners else []
+    return known
 
 
 def _item(data: object, key: int | str) -> object:

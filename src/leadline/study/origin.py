@@ -9,6 +9,9 @@ UNSAID = ("name", "title", "notes", "published", "devices", "based_on")
 FREE = ("seeds", "contrasts", "margin", "correction", "decide")
 """Keys that say how many trials there are and what is asked of them, not what a trial is."""
 
+SHOWN = 40
+"""Characters of a value that are shown."""
+
 
 class Difference(NamedTuple):
     """A key whose value differs, with both values."""
@@ -30,6 +33,9 @@ def find_differences(before: Mapping[str, Any], now: Mapping[str, Any], path: st
         >>> [difference] = find_differences({"training": {"epochs": 10}}, {"training": {"epochs": 3}})
         >>> difference.key, difference.shown
         ('training.epochs', ('10', '3'))
+        >>> [difference] = find_differences({"seeds": 3}, {"seeds": list(range(3, 35))})
+        >>> difference.shown
+        ('3', '[3, 4, 5, ..., 34]')
     """
     for key in dict.fromkeys([*before, *now]):
         one, other = before.get(key), now.get(key)
@@ -54,5 +60,8 @@ def is_other_experiment(keys: Iterable[str]) -> bool:
 def _short(value: object) -> str:
     if value is None:
         return "not given"
-    text = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    items = list(map(str, value)) if isinstance(value, list) else []
+    text = f"[{', '.join(items)}]" if items else str(value)
+    if len(text) > SHOWN and len(items) > 4:
+        text = f"[{', '.join(items[:3])}, ..., {items[-1]}]"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
