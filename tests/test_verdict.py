@@ -1,5 +1,6 @@
 """Findings from hand-made frames: what is paired, counted, decided, said and passed on."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -470,7 +471,14 @@ def test_many_pairs_are_counted_not_listed() -> None:
     )
     assert len(findings.contrasts) == 15
     assert headline(findings)[0] == "All 15 contrasts are decided."
-    assert "arm5 has a higher test error than arm0" in headline(findings)[1] and len(headline(findings)) == 2
+    assert headline(findings)[1:6] == (
+        "A higher test error than arm0: arm1, arm2, arm3, arm4 and arm5.",
+        "A higher test error than arm1: arm2, arm3, arm4 and arm5.",
+        "A higher test error than arm2: arm3, arm4 and arm5.",
+        "A higher test error than arm3: arm4 and arm5.",
+        "A higher test error than arm4: arm5.",
+    )
+    assert "arm5 has a higher test error than arm0" in headline(findings)[6] and len(headline(findings)) == 7
     idle = analyze(
         study,
         *frames(
@@ -478,6 +486,30 @@ def test_many_pairs_are_counted_not_listed() -> None:
         ),
     )
     assert headline(idle)[0].endswith("and in 1 neither arm learned.") and "undecided" not in headline(idle)[0]
+
+
+def test_a_count_of_contrasts_names_the_arms_unless_that_takes_many_lines() -> None:
+    errors = {"base": 5.0, "same": 5.0, "low": 3.0, "lower": 2.0, "wild": 5.0, "idle": 90.0, "high": 9.0, "other": 5.0}
+
+    def error(arm: Arm, seed: int) -> float:
+        wild = (-3, 4, -4)[seed] if arm.base == "wild" else 0
+        return errors[arm.base] + seed / 10 + wild + 0.01 * seed * len(arm.base)
+
+    arms = {name: {"network": "comparative-cnn", "training": {"batch_size": n + 1}} for n, name in enumerate(errors)}
+    against_one = [[name, "base"] for name in errors if name != "base"]
+    study = a_study(arms=arms, contrasts=against_one)
+    lines = headline(analyze(study, *frames(study, error)))
+    assert lines[:4] == (
+        "Of 7 contrasts 4 show a difference, 2 are equivalent within 0.5 points and 1 is undecided.",
+        "Equivalent in test error within 0.5 points to base: same and other.",
+        "A lower test error than base: low and lower.",
+        "A higher test error than base: idle and high.",
+    )
+    assert lines[4].startswith("The largest decided difference: idle")
+    chain = [[one, other] for one, other in itertools.pairwise(errors)]
+    study = a_study(arms=arms, contrasts=chain)
+    lines = headline(analyze(study, *frames(study, lambda arm, seed: 5.0 * list(errors).index(arm.base) + seed / 100)))
+    assert lines[0] == "All 7 contrasts are decided." and lines[1].startswith("The largest decided difference")
 
 
 def test_study_without_a_contrast_and_study_not_begun() -> None:

@@ -1,7 +1,7 @@
 """The verdict on a whole study in words, most important first."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from leadline.analysis.verdict.findings import ArmFinding, ContrastFinding, Findings
 from leadline.analysis.verdict.tuned import tuning_words
@@ -17,6 +17,11 @@ from leadline.analysis.verdict.wording.sentences import (
 )
 from leadline.text import LONGEST, decimals, interval, join, number, plural
 
+Key = tuple[str, str, str]
+"""Two arms without their levels, and what they are compared in."""
+
+_DIFFERENT = ("better", "worse")
+
 
 def headline(findings: Findings) -> tuple[str, ...]:
     """Return the verdict in words: what is decided at which levels, what went wrong, how arms were tuned."""
@@ -28,13 +33,14 @@ def _about_contrasts(findings: Findings) -> Iterator[str]:
     if not any(arm.finished + arm.diverged for arm in arms):
         yield "No trial has finished yet, so there is no verdict."
         return
-    lines = [*_summary(findings), *[meta_sentence(one) for one in findings.meta_analyses][:LONGEST]]
-    yield from lines
-    alone = [name_pair(one, contrasts) for one in contrasts if one.judgement.alone]
-    if alone and len(lines) != len(contrasts):
-        which = plural(len(alone), "contrast that is undecided would be", "contrasts that are undecided would be")
-        yield f"{which} decided if the study had no other ({correction_name(findings.correction)}): {join(alone)}."
-    if len(lines) != len(contrasts):
+    groups = _by_level(findings)
+    yield from _summary(findings, groups)
+    yield from [meta_sentence(one) for one in findings.meta_analyses][:LONGEST]
+    if not _one_by_one(contrasts, groups):
+        alone = [name_pair(one, contrasts) for one in contrasts if one.judgement.alone]
+        if alone:
+            which = plural(len(alone), "contrast that is undecided would be", "contrasts that are undecided would be")
+            yield f"{which} decided if the study had no other ({correction_name(findings.correction)}): {join(alone)}."
         yield from _about_single_seeds(findings)
     if neither := [f"{one.a} and {one.b}" for one in contrasts if one.neither_learned]:
         how = "Neither learned" if findings.trained else "Every trial failed"
@@ -70,21 +76,23 @@ def _about_tuning(findings: Findings) -> Iterator[str]:
         yield tuning_words(tune, findings.chosen)
 
 
-def _summary(findings: Findings) -> list[str]:
+def _summary(findings: Findings, groups: Mapping[Key, Mapping[str, ContrastFinding]]) -> list[str]:
     contrasts = findings.contrasts
     if not contrasts:
         scores = [_score(arm, findings) for arm in findings.arms if findings.metric in arm.metrics]
         return [f"The study has no contrasts; {findings.kind(findings.metric).named()}s: {join(scores)}."]
-    groups = _by_level(findings)
+    if len(groups) > LONGEST:
+        return [_tally(contrasts), *_decided(contrasts), *_largest(findings)]
     lines = [
         contrast_sentence(next(iter(levels.values())), findings) if len(levels) == 1 else _over_levels(a, b, levels)
         for (a, b, _), levels in groups.items()
     ]
-    if len(lines) > LONGEST:
-        lines = [_tally(contrasts)]
-    elif len(lines) == len(contrasts):
-        return lines
-    return [*lines, *_largest(findings)]
+    return lines if _one_by_one(contrasts, groups) else [*lines, *_largest(findings)]
+
+
+def _one_by_one(contrasts: Sequence[ContrastFinding], groups: Collection[Key]) -> bool:
+    """Whether every contrast has a sentence of its own."""
+    return len(groups) == len(contrasts) <= LONGEST
 
 
 def _tally(contrasts: Sequence[ContrastFinding]) -> str:
@@ -107,6 +115,22 @@ def _tally(contrasts: Sequence[ContrastFinding]) -> str:
     return f"Of {total} contrasts {join([part for part in parts if part])}."
 
 
+def _decided(contrasts: Sequence[ContrastFinding]) -> list[str]:
+    """Return which arms were found to differ from which, or to be equivalent; nothing where that takes many lines."""
+    groups: dict[str, list[str]] = {}
+    for one in contrasts:
+        if one.decision == "equivalent":
+            words = f"equivalent in {one.kind.named(one.target)} within {one.kind.amount(one.margin)} to"
+        elif one.by_failures:
+            words = f"fails to train {'less' if one.decision == 'better' else 'more'} often than"
+        elif one.decision in _DIFFERENT:
+            words = f"{getattr(one.kind, one.decision)} {one.kind.named(one.target)} than"
+        else:
+            continue
+        groups.setdefault(f"{words[0].upper()}{words[1:]} {one.b}", []).append(one.a)
+    return [f"{words}: {join(arms, LONGEST)}." for words, arms in groups.items()] if len(groups) <= LONGEST else []
+
+
 def _largest(findings: Findings) -> Iterator[str]:
     """Yield the largest decided difference in each unit."""
     units: dict[str, list[ContrastFinding]] = {}
@@ -127,11 +151,6 @@ def _largest(findings: Findings) -> Iterator[str]:
                 shrunk = largest.kind.with_unit(number(largest.shrunk, 2))
             less = f" As the largest of {len(contrasts)} it is likely too large; shrunk: {shrunk}." if shrunk else ""
             yield f"The largest decided difference{of}: {contrast_sentence(largest, findings)}{less}"
-
-
-_DIFFERENT = ("better", "worse")
-
-Key = tuple[str, str, str]
 
 
 def _by_level(findings: Findings) -> dict[Key, dict[str, ContrastFinding]]:
