@@ -63,11 +63,28 @@ def _check(reference: str, module: str) -> None:
     within = _packages(module)
     if module in SCRIPTS or _is_named(reference, module) or not set(PUBLIC).isdisjoint(within):
         return
-    if not all(_is_own(spec) for spec in _find_specs(within)):
+    specs = list(_find_specs(within))
+    if not specs:
+        _check_beside(reference, within[0])
+    if not all(map(_is_own, specs)):
         raise SpecError(
             f"{reference}: {module} is not in this project's folder ({Path.cwd()}), so its code is not run; if you"
             f" trust it, set {SETTING}={within[0]}, or use `leadline --trust {within[0]} COMMAND`"
         )
+
+
+def _check_beside(reference: str, package: str) -> None:
+    """Check that a package that is not found does not lie beside the study file, or in another folder that is trusted.
+
+    Raises:
+        SpecError: it does; says how it is found.
+    """
+    for folder in sorted(name for name in trusted_names() if Path(name).is_absolute()):
+        if any((Path(folder) / name).exists() for name in (f"{package}.py", package)):
+            raise SpecError(
+                f"{reference}: {package} lies in {folder}, where Python does not look for modules; run leadline in that"
+                f" folder, or set PYTHONPATH={folder}"
+            )
 
 
 def _is_named(reference: str, module: str) -> bool:
