@@ -80,7 +80,7 @@ def _check_beside(reference: str, package: str) -> None:
         SpecError: it does; says how it is found.
     """
     for folder in sorted(name for name in trusted_names() if Path(name).is_absolute()):
-        if any((Path(folder) / name).exists() for name in (f"{package}.py", package)):
+        if (Path(folder) / f"{package}.py").is_file() or (Path(folder) / package).is_dir():
             raise SpecError(
                 f"{reference}: {package} lies in {folder}, where Python does not look for modules; run leadline in that"
                 f" folder, or set PYTHONPATH={folder}"
