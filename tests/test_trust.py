@@ -188,6 +188,7 @@ def test_the_folder_of_a_study_file_counts_as_well(
         yaml.safe_dump({"name": "s", "data": DATA, "training": {"epochs": 1}, "seeds": 1, "arms": arms})
     )
     (project / "beside_the_study").touch()  # no module, though it has the name of one
+    assert "No module named 'beside_the_study'" in said("inspect", "beside_the_study:net")
     lies = f"beside_the_study lies in {other}, where Python does not look for modules; run leadline in that folder"
     assert f"beside_the_study:net: {lies}" in said("run", str(other / "study.yaml"), "--workers", "0")
     monkeypatch.setattr(trust, "_names", set())
